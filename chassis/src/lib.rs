@@ -1,0 +1,116 @@
+//! What the services share: options are read and refused before anything binds, logs go to standard error, a listener
+//! is bound with an error that names the address, and SIGINT or SIGTERM becomes one token that everything watches.
+
+#![forbid(unsafe_code)]
+
+mod logging;
+
+use std::{error::Error as StdError, io, net::SocketAddr, process::ExitCode};
+
+use clap::Parser;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+pub use logging::{LogArgs, LogFormat};
+
+/// The exit status after a bad option or environment variable (`EX_USAGE` of `sysexits.h`).
+pub const EXIT_USAGE: u8 = 64;
+
+/// Why a service could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be bound.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The signal handlers cannot be installed.
+    #[error("cannot watch for signals: {0}")]
+    Signals(io::Error),
+}
+
+/// Reads options from the command line and the environment; on a bad one says so and ends with status 64.
+#[must_use]
+pub fn parse_options<C: Parser>() -> C {
+    C::try_parse().unwrap_or_else(|refused| {
+        let _ = refused.print();
+        let status = if refused.use_stderr() { i32::from(EXIT_USAGE) } else { 0 };
+        std::process::exit(status)
+    })
+}
+
+/// Binds `address`; port 0 takes a free one.
+///
+/// # Errors
+///
+/// [`StartError::Bind`], which names the address.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Bind { address, source })
+}
+
+/// A token that is cancelled at the first SIGINT or SIGTERM.
+///
+/// # Errors
+///
+/// [`StartError::Signals`] if the handlers cannot be installed.
+pub fn shutdown_on_signal() -> Result<CancellationToken, StartError> {
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
+    let shutdown = CancellationToken::new();
+    let token = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => info!("interrupted, shutting down"),
+            _ = terminate.recv() => info!("asked to terminate, shutting down"),
+        }
+        token.cancel();
+    });
+    Ok(shutdown)
+}
+
+/// Ends a program: success, or the error with all its causes in one line of the log and status 1.
+pub fn report<E: StdError + 'static>(outcome: Result<(), E>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            error!("{}", with_causes(&failure));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error and its causes, joined by colons; a cause that the text above it already holds is not repeated.
+#[must_use]
+pub fn with_causes(failure: &dyn StdError) -> String {
+    let mut text = failure.to_string();
+    let mut cause = failure.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_in_use_is_named() {
+        let first = listen(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let taken = first.local_addr().unwrap();
+        let refused = listen(taken).await.unwrap_err();
+        assert!(with_causes(&refused).starts_with(&format!("cannot listen on {taken}: ")), "{refused}");
+    }
+}

@@ -1,0 +1,166 @@
+//! The one table of errors: a reason, its gRPC code and its HTTP status.
+//!
+//! A service fails with an [`Error`]; on the wire it is a [`tonic::Status`] whose `google.rpc.ErrorInfo` names the
+//! reason, so that the gateway can turn it back into the same [`Error`] and answer over HTTP.
+
+use std::{collections::HashMap, fmt};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// The `domain` of each `google.rpc.ErrorInfo`.
+const DOMAIN: &str = "muse.v1";
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident, $text:literal, $code:ident, $http:literal;)+) => {
+        /// Why a call failed.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Reason {
+            /// All reasons, in the order of the table.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// The name in `google.rpc.ErrorInfo.reason`.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+
+            /// The gRPC code.
+            #[must_use]
+            pub fn code(self) -> Code {
+                match self { $(Self::$name => Code::$code,)+ }
+            }
+
+            /// The HTTP status.
+            #[must_use]
+            pub fn http_status(self) -> u16 {
+                match self { $(Self::$name => $http,)+ }
+            }
+
+            fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.as_str() == name)
+            }
+        }
+    };
+}
+
+// The HTTP statuses of the token errors are those of the service that this one replaces.
+reasons! {
+    /// The request is malformed or an argument is missing.
+    InvalidArgument, "INVALID_ARGUMENT", InvalidArgument, 400;
+    /// The request is larger than a limit allows.
+    TooLarge, "TOO_LARGE", InvalidArgument, 413;
+    /// The user's name or password is wrong.
+    BadCredentials, "BAD_CREDENTIALS", Unauthenticated, 401;
+    /// The call carries no token.
+    TokenMissing, "TOKEN_MISSING", Unauthenticated, 401;
+    /// The `authorization` header is not of the form `Bearer <token>`.
+    TokenMalformed, "TOKEN_MALFORMED", Unauthenticated, 422;
+    /// The token is not one of ours: signature, key, algorithm or a claim is wrong.
+    TokenInvalid, "TOKEN_INVALID", Unauthenticated, 422;
+    /// The token's time is over.
+    TokenExpired, "TOKEN_EXPIRED", Unauthenticated, 401;
+    /// The token was revoked.
+    TokenRevoked, "TOKEN_REVOKED", Unauthenticated, 401;
+    /// A refresh token where an access token is due, or the reverse.
+    TokenKind, "TOKEN_KIND", Unauthenticated, 422;
+    /// More work is waiting than the service accepts.
+    Overloaded, "OVERLOADED", ResourceExhausted, 429;
+    /// A service that is needed for the answer does not respond, or is not ready yet.
+    Unavailable, "UNAVAILABLE", Unavailable, 503;
+    /// The caller's deadline passed before the answer was there.
+    DeadlineExceeded, "DEADLINE_EXCEEDED", DeadlineExceeded, 504;
+    /// The method does not exist.
+    Unimplemented, "UNIMPLEMENTED", Unimplemented, 404;
+    /// A fault of the service itself. The details are in its log.
+    Internal, "INTERNAL", Internal, 500;
+}
+
+/// A failed call: the reason, and a text for the caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    reason: Reason,
+    message: String,
+}
+
+impl Error {
+    /// An error with a text in the caller's terms.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+
+
+    /// Why the call failed.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// The text for the caller.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let details = ErrorDetails::with_error_info(error.reason.as_str(), DOMAIN, HashMap::new());
+        Status::with_error_details(error.reason.code(), error.message, details)
+    }
+}
+
+impl From<&Status> for Error {
+    /// Reads back what [`From<Error> for Status`] wrote; a foreign status is mapped by its code.
+    fn from(status: &Status) -> Self {
+        let named = status
+            .get_details_error_info()
+            .filter(|info| info.domain == DOMAIN)
+            .and_then(|info| Reason::from_name(&info.reason));
+        let reason = named.unwrap_or(match status.code() {
+            Code::InvalidArgument => Reason::InvalidArgument,
+            Code::OutOfRange => Reason::TooLarge,
+            Code::Unauthenticated => Reason::TokenInvalid,
+            Code::ResourceExhausted => Reason::Overloaded,
+            Code::Unavailable | Code::Cancelled => Reason::Unavailable,
+            Code::DeadlineExceeded => Reason::DeadlineExceeded,
+            Code::Unimplemented => Reason::Unimplemented,
+            _ => Reason::Internal,
+        });
+        Self { reason, message: status.message().to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_survives_the_wire() {
+        for &reason in Reason::ALL {
+            let error = Error::new(reason, "a text");
+            let status = Status::from(error.clone());
+            assert_eq!(status.code(), reason.code());
+            assert_eq!(Error::from(&status), error);
+        }
+    }
+
+    #[test]
+    fn a_foreign_status_is_mapped_by_its_code() {
+        let error = Error::from(&Status::unavailable("tcp connect error"));
+        assert_eq!(error, Error::new(Reason::Unavailable, "tcp connect error"));
+        assert_eq!(Error::from(&Status::data_loss("x")).reason(), Reason::Internal);
+    }
+}

@@ -1,0 +1,15 @@
+//! The contract between the services of MUSE as Service and their clients: the generated code of package `muse.v1`,
+//! its descriptor set, and the one table of errors.
+
+mod error;
+
+pub use error::{Error, Reason};
+
+/// Package `muse.v1`.
+#[expect(missing_docs, clippy::allow_attributes, reason = "generated code; the documentation is in the .proto files")]
+pub mod v1 {
+    tonic::include_proto!("muse.v1");
+}
+
+/// The encoded `FileDescriptorSet` of package `muse.v1`, for reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/muse_descriptor.bin"));
