@@ -3,7 +3,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod grpc;
 mod logging;
+pub mod notify;
 
 use std::{error::Error as StdError, io, net::SocketAddr, process::ExitCode};
 
@@ -34,6 +36,9 @@ pub enum StartError {
     /// The signal handlers cannot be installed.
     #[error("cannot watch for signals: {0}")]
     Signals(io::Error),
+    /// The operating system gives no threads.
+    #[error("cannot start the async runtime: {0}")]
+    Runtime(io::Error),
 }
 
 /// Reads options from the command line and the environment; on a bad one says so and ends with status 64.
@@ -70,9 +75,38 @@ pub fn shutdown_on_signal() -> Result<CancellationToken, StartError> {
             _ = interrupt.recv() => info!("interrupted, shutting down"),
             _ = terminate.recv() => info!("asked to terminate, shutting down"),
         }
+        notify::stopping();
         token.cancel();
     });
     Ok(shutdown)
+}
+
+/// The life of a service's program: binds `address`, runs the service until a signal, and reports how it ended.
+///
+/// `run` gets the listener and the token of [`shutdown_on_signal`].
+pub fn serve<F, E>(
+    name: &'static str,
+    address: SocketAddr,
+    run: impl FnOnce(TcpListener, CancellationToken) -> F,
+) -> ExitCode
+where
+    F: Future<Output = Result<(), E>>,
+    E: StdError + 'static,
+{
+    let outcome = tokio::runtime::Runtime::new().map_err(StartError::Runtime).map(|runtime| {
+        runtime.block_on(async {
+            let shutdown = shutdown_on_signal()?;
+            let listener = listen(address).await?;
+            let bound = listener.local_addr().unwrap_or(address);
+            info!(address = %bound, "{name} {} listens", env!("CARGO_PKG_VERSION"));
+            notify::listening(bound);
+            Ok::<_, StartError>(run(listener, shutdown).await)
+        })
+    });
+    match outcome {
+        Ok(Ok(served)) => report(served),
+        Ok(Err(refused)) | Err(refused) => report(Err(refused)),
+    }
 }
 
 /// Ends a program: success, or the error with all its causes in one line of the log and status 1.

@@ -1,1 +1,85 @@
-//! muse-embedder
+//! The embedder of MUSE as Service: text in, tokens or 512-dimensional unit vectors out, over gRPC.
+//!
+//! A sentence's way: [`service`] checks the request against the [`limits`], the [`tokenizer`] turns it into ids, the
+//! [`batcher`] queues it and runs it, with whatever else is waiting, through the [`model`].
+
+#![forbid(unsafe_code)]
+
+pub mod batcher;
+pub mod config;
+pub mod limits;
+pub mod model;
+pub mod model_dir;
+pub mod service;
+pub mod tokenizer;
+
+use std::sync::Arc;
+
+use muse_chassis::{grpc, notify};
+use muse_proto::v1::embedder_service_server::EmbedderServiceServer;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use batcher::{Batcher, BatcherError};
+pub use config::Config;
+use model_dir::{ModelDir, ModelDirError};
+use service::Embedder;
+use tokenizer::{Tokenizer, TokenizerError};
+
+/// Why the embedder could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbedderError {
+    /// The model directory is incomplete or damaged.
+    #[error(transparent)]
+    ModelDir(#[from] ModelDirError),
+    /// The tokenizer's model cannot be used.
+    #[error("the model directory's tokenizer: {0}")]
+    Tokenizer(#[from] TokenizerError),
+    /// The model cannot be loaded or run.
+    #[error(transparent)]
+    Batcher(#[from] BatcherError),
+    /// The server failed.
+    #[error("the gRPC server failed: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// Loads and warms the model, then serves on `listener` until `shutdown` is cancelled and the calls in flight are
+/// answered.
+///
+/// # Errors
+///
+/// If the model directory does not hold a sound model, or the server fails.
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), EmbedderError> {
+    let embedder = tokio::task::spawn_blocking(move || load(&config)).await.map_err(BatcherError::from)??;
+
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<EmbedderServiceServer<Embedder>>().await;
+    let limits = embedder.limits();
+    let service = EmbedderServiceServer::new(embedder)
+        .max_decoding_message_size(limits.max_request_bytes as usize)
+        .max_encoding_message_size(usize::MAX);
+    let router = grpc::server().add_service(health_service).add_service(service);
+    notify::ready();
+    Ok(grpc::serve(router, listener, health, &["", "muse.v1.EmbedderService"], shutdown).await?)
+}
+
+fn load(config: &Config) -> Result<Embedder, EmbedderError> {
+    let started = std::time::Instant::now();
+    let directory = ModelDir::open(&config.model_dir)?;
+    let tokenizer = Tokenizer::from_bytes(directory.tokenizer_bytes())?;
+    let manifest = directory.manifest().clone();
+    let batcher = Batcher::start(directory, config.batching())?;
+    info!(
+        model = %config.model_dir.display(),
+        precision = %manifest.precision,
+        threads = config.threads,
+        ready_after_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "model loaded and warm"
+    );
+    Ok(Embedder::new(Arc::new(tokenizer), batcher, manifest, config.limits()))
+}

@@ -93,7 +93,6 @@ impl Error {
         Self { reason, message: message.into() }
     }
 
-
     /// Why the call failed.
     #[must_use]
     pub fn reason(&self) -> Reason {

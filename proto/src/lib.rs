@@ -6,7 +6,11 @@ mod error;
 pub use error::{Error, Reason};
 
 /// Package `muse.v1`.
-#[expect(missing_docs, clippy::allow_attributes, reason = "generated code; the documentation is in the .proto files")]
+#[expect(
+    missing_docs,
+    clippy::allow_attributes,
+    reason = "generated code; the documentation is in the .proto files"
+)]
 pub mod v1 {
     tonic::include_proto!("muse.v1");
 }

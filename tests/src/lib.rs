@@ -1,1 +1,237 @@
-//! muse-tests
+//! A whole stack for tests: the three services, as their programs run them, on free ports of the loopback interface,
+//! with the real model and a database of their own.
+
+pub mod http_client;
+
+use std::{
+    fmt::Debug,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::Parser;
+use muse_proto::v1::{
+    LoginRequest, LoginResponse, auth_service_client::AuthServiceClient,
+    embedder_service_client::EmbedderServiceClient,
+};
+use tempfile::TempDir;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Request,
+    transport::{Channel, Endpoint},
+};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+/// Longer than anything here takes.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The checkout.
+#[must_use]
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// The model that `make model` converted.
+#[must_use]
+pub fn model_dir() -> PathBuf {
+    let directory = root().join("var/model/f32");
+    assert!(directory.join("manifest.json").exists(), "there is no model: run `make model`");
+    directory
+}
+
+/// A running service.
+#[derive(Debug)]
+pub struct Service {
+    /// Where it serves.
+    pub address: SocketAddr,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Service {
+    /// Runs `run` on a free port.
+    pub async fn start<F, E>(run: impl FnOnce(TcpListener, CancellationToken) -> F) -> Self
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Debug + Send,
+    {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), run).await
+    }
+
+    /// Runs `run` on an address.
+    pub async fn start_at<F, E>(
+        address: SocketAddr,
+        run: impl FnOnce(TcpListener, CancellationToken) -> F,
+    ) -> Self
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Debug + Send,
+    {
+        let listener = TcpListener::bind(address).await.expect("the address is free");
+        let address = listener.local_addr().expect("a bound listener has an address");
+        let shutdown = CancellationToken::new();
+        let served = run(listener, shutdown.clone());
+        let task = tokio::spawn(async move { served.await.expect("the service ends without an error") });
+        Self { address, shutdown, task }
+    }
+
+    /// Shuts it down and waits for its end, which must be a good one.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        tokio::time::timeout(PATIENCE, self.task).await.expect("it ends").expect("it does not panic");
+    }
+}
+
+/// Auth, embedder and gateway.
+#[derive(Debug)]
+pub struct Stack {
+    /// Holds the database.
+    pub data: TempDir,
+    /// The auth service.
+    pub auth: Service,
+    /// The embedder.
+    pub embedder: Service,
+    /// The gateway.
+    pub gateway: Service,
+}
+
+impl Stack {
+    /// A stack with the options that `make run` gives it: user admin / admin.
+    pub async fn start() -> Self {
+        Self::start_with(&model_dir(), |_| ()).await
+    }
+
+    /// A stack over another model, and with another configuration of the auth service.
+    pub async fn start_with(model: &Path, configure_auth: impl FnOnce(&mut muse_auth::Config)) -> Self {
+        let data = tempfile::tempdir().expect("there is a place for temporary files");
+        let mut config = auth_config(data.path());
+        configure_auth(&mut config);
+        let auth = start_auth(config).await;
+        let embedder = start_embedder(model, &[]).await;
+        let gateway = start_gateway(auth.address, embedder.address).await;
+        let stack = Self { data, auth, embedder, gateway };
+        stack.wait_until_ready().await;
+        stack
+    }
+
+    /// Waits until `grpc.health.v1` of the gateway says that it serves.
+    pub async fn wait_until_ready(&self) {
+        wait_until_serving(self.channel()).await;
+    }
+
+    /// A connection to the gateway.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        channel(self.gateway.address)
+    }
+
+    /// A client of the gateway.
+    #[must_use]
+    pub fn auth_client(&self) -> AuthServiceClient<Channel> {
+        AuthServiceClient::new(self.channel())
+    }
+
+    /// A client of the gateway.
+    #[must_use]
+    pub fn embedder_client(&self) -> EmbedderServiceClient<Channel> {
+        EmbedderServiceClient::new(self.channel())
+            .max_decoding_message_size(64 << 20)
+            .max_encoding_message_size(64 << 20)
+    }
+
+    /// The tokens of admin.
+    pub async fn login(&self) -> LoginResponse {
+        let request = LoginRequest { username: "admin".to_owned(), password: "admin".to_owned() };
+        self.auth_client().login(request).await.expect("admin may log in").into_inner()
+    }
+
+    /// Shuts all services down, the gateway first.
+    pub async fn stop(self) {
+        self.gateway.stop().await;
+        self.embedder.stop().await;
+        self.auth.stop().await;
+    }
+}
+
+/// The configuration that `make run` gives the auth service, with the database in `folder`.
+#[must_use]
+pub fn auth_config(folder: &Path) -> muse_auth::Config {
+    let mut config = muse_auth::Config::new(folder.join("muse.db"));
+    config.default_admin = true;
+    config
+}
+
+/// An auth service.
+pub async fn start_auth(config: muse_auth::Config) -> Service {
+    Service::start(|listener, shutdown| muse_auth::run(config, listener, shutdown)).await
+}
+
+/// An embedder of the model in `directory`.
+pub async fn start_embedder(directory: &Path, options: &[&str]) -> Service {
+    let directory = directory.to_str().expect("the path is UTF-8");
+    let own = ["muse-embedder", "--model-dir", directory];
+    let config = muse_embedder::Config::parse_from(own.iter().chain(options));
+    Service::start(|listener, shutdown| muse_embedder::run(config, listener, shutdown)).await
+}
+
+/// A gateway to the services at these addresses.
+pub async fn start_gateway(auth: SocketAddr, embedder: SocketAddr) -> Service {
+    let (auth, embedder) = (format!("http://{auth}"), format!("http://{embedder}"));
+    let config = muse_gateway::Config::parse_from(["muse-gateway", "--auth", &auth, "--embedder", &embedder]);
+    Service::start(|listener, shutdown| muse_gateway::run(config, listener, shutdown)).await
+}
+
+/// A connection that is made when it is first used.
+#[must_use]
+pub fn channel(address: SocketAddr) -> Channel {
+    Endpoint::from_shared(format!("http://{address}")).expect("the address makes a URL").connect_lazy()
+}
+
+/// Waits until `grpc.health.v1` says that the whole server serves.
+pub async fn wait_until_serving(channel: Channel) {
+    let serves = async {
+        let request = HealthCheckRequest { service: String::new() };
+        let mut reports =
+            HealthClient::new(channel).watch(request).await.expect("health is open to all").into_inner();
+        while let Some(report) = reports.message().await.expect("the stream goes on") {
+            if report.status() == ServingStatus::Serving {
+                return;
+            }
+        }
+        panic!("the health stream ended");
+    };
+    tokio::time::timeout(PATIENCE, serves).await.expect("it becomes ready");
+}
+
+/// A call that carries a token.
+#[must_use]
+pub fn bearing<T>(token: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let value = format!("Bearer {token}").parse().expect("a token is ASCII");
+    request.metadata_mut().insert("authorization", value);
+    request
+}
+
+/// The golden sentences, in order.
+#[must_use]
+pub fn golden_sentences() -> Vec<muse_models::golden::Sentence> {
+    muse_models::golden::sentences().expect("the golden data is whole")
+}
+
+/// The cosine of two vectors, in f64.
+#[must_use]
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot =
+        |x: &[f32], y: &[f32]| -> f64 { x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum() };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+/// The largest difference of two vectors in any component.
+#[must_use]
+pub fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
+}

@@ -1,0 +1,103 @@
+//! The key pair that tokens are signed with.
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use ed25519_dalek::{SECRET_KEY_LENGTH, SigningKey};
+use hkdf::Hkdf;
+use muse_proto::v1::JsonWebKey;
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+
+use crate::{AuthError, clock, config::Config, store::Store};
+
+/// Binds a derived key to its use. Another text here would be another key, and end all tokens.
+const DERIVATION: &[u8] = b"muse-auth/ed25519-signing-key/v1";
+
+/// An Ed25519 key pair and its id.
+#[derive(Clone)]
+pub(crate) struct KeyPair {
+    key: SigningKey,
+    kid: String,
+}
+
+impl KeyPair {
+    /// The pair of the configured secret, or the one in the database, which is made if need be.
+    pub(crate) async fn open(config: &Config, store: &Store) -> Result<Self, AuthError> {
+        if let Some(secret) = &config.secret {
+            return Ok(Self::derived(secret));
+        }
+        if let Some((kid, seed)) = store.newest_key().await? {
+            let seed = seed.as_slice().try_into().map_err(|_| AuthError::DamagedKey(kid))?;
+            return Ok(Self::from_seed(seed));
+        }
+        let mut seed = [0; SECRET_KEY_LENGTH];
+        getrandom::fill(&mut seed)?;
+        let made = Self::from_seed(&seed);
+        store.add_key(&made.kid, &seed, clock::now()).await?;
+        Ok(made)
+    }
+
+    /// The pair that a secret always gives.
+    fn derived(secret: &SecretString) -> Self {
+        let mut seed = [0; SECRET_KEY_LENGTH];
+        let hkdf = Hkdf::<Sha256>::new(None, secret.expose_secret().as_bytes());
+        #[expect(clippy::expect_used, reason = "HKDF-SHA256 gives up to 8,160 bytes, and these are 32")]
+        hkdf.expand(DERIVATION, &mut seed).expect("32 bytes");
+        Self::from_seed(&seed)
+    }
+
+    fn from_seed(seed: &[u8; SECRET_KEY_LENGTH]) -> Self {
+        let key = SigningKey::from_bytes(seed);
+        let kid = thumbprint(&public(&key));
+        Self { key, kid }
+    }
+
+    pub(crate) fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// The private key as jsonwebtoken's signer of `muse_verifier` wants it.
+    pub(crate) fn seed(&self) -> &[u8] {
+        self.key.as_bytes()
+    }
+
+    /// The public key as it is published.
+    pub(crate) fn jwk(&self) -> JsonWebKey {
+        JsonWebKey {
+            kty: "OKP".to_owned(),
+            crv: "Ed25519".to_owned(),
+            kid: self.kid.clone(),
+            x: public(&self.key),
+            alg: "EdDSA".to_owned(),
+            r#use: "sig".to_owned(),
+        }
+    }
+}
+
+fn public(key: &SigningKey) -> String {
+    URL_SAFE_NO_PAD.encode(key.verifying_key().as_bytes())
+}
+
+/// RFC 7638, with the members that RFC 8037 names for such a key.
+fn thumbprint(x: &str) -> String {
+    let members = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
+    URL_SAFE_NO_PAD.encode(Sha256::digest(members))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thumbprint_is_that_of_rfc_8037() {
+        let expected = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k";
+        assert_eq!(thumbprint("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"), expected);
+    }
+
+    #[test]
+    fn a_secret_always_gives_the_same_key() {
+        // Calculated apart from this code. It must never change: the tokens of each installation hang on it.
+        let pair = KeyPair::derived(&SecretString::from("a secret of an old installation"));
+        assert_eq!(pair.jwk().x, "xB6CZYntxk7brjrCuoU_ul-CIEnC9gSSyjFFXgLFxN0");
+        assert_eq!(pair.kid(), "U488H6FBwdV7sbQ5T6J5W0JDl9eMo5ByAsDr9qb46ak");
+    }
+}

@@ -1,0 +1,120 @@
+//! A running service, and what the tests ask of it.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use muse_auth::{AuthError, Config};
+use muse_proto::{
+    Error, Reason,
+    v1::{
+        LoginRequest, LoginResponse, RefreshTokenRequest, RevokeTokenRequest,
+        auth_service_client::AuthServiceClient, revocation_service_client::RevocationServiceClient,
+    },
+};
+use secrecy::SecretString;
+use tempfile::TempDir;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, transport::Channel};
+
+pub(crate) const PASSWORD: &str = "correct horse";
+
+/// A folder for a database, and the configuration that goes with it.
+pub(crate) fn folder() -> (TempDir, Config) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = Config::new(folder.path().join("muse.db"));
+    config.admin_password = Some(SecretString::from(PASSWORD));
+    (folder, config)
+}
+
+pub(crate) struct Service {
+    pub(crate) address: SocketAddr,
+    pub(crate) channel: Channel,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), AuthError>>,
+}
+
+impl Service {
+    pub(crate) async fn start(config: &Config) -> Self {
+        Self::start_at(config, SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    pub(crate) async fn start_at(config: &Config, address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(muse_auth::run(config.clone(), listener, shutdown.clone()));
+        let channel = channel(address);
+        Self { address, channel, shutdown, task }
+    }
+
+    /// Stops the service, which must not take the grace period.
+    pub(crate) async fn stop(self) {
+        let begun = Instant::now();
+        self.shutdown.cancel();
+        self.task.await.unwrap().unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
+    }
+
+    pub(crate) fn auth(&self) -> AuthServiceClient<Channel> {
+        AuthServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn revocations(&self) -> RevocationServiceClient<Channel> {
+        RevocationServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) async fn login(&self, username: &str, password: &str) -> Result<LoginResponse, Error> {
+        let request = LoginRequest { username: username.to_owned(), password: password.to_owned() };
+        self.auth()
+            .login(request)
+            .await
+            .map(tonic::Response::into_inner)
+            .map_err(|status| Error::from(&status))
+    }
+
+    /// An access and a refresh token of `admin`.
+    pub(crate) async fn tokens(&self) -> (String, String) {
+        let tokens = self.login("admin", PASSWORD).await.unwrap();
+        (tokens.access_token, tokens.refresh_token)
+    }
+
+    pub(crate) async fn refresh(&self, token: &str) -> Result<String, Error> {
+        let answer = self.auth().refresh_token(with_token(RefreshTokenRequest {}, token)).await;
+        answer.map(|answer| answer.into_inner().access_token).map_err(|status| Error::from(&status))
+    }
+
+    pub(crate) async fn revoke(&self, token: &str) -> Result<(), Error> {
+        let answer = self.auth().revoke_token(with_token(RevokeTokenRequest {}, token)).await;
+        answer.map(drop).map_err(|status| Error::from(&status))
+    }
+}
+
+pub(crate) fn channel(address: SocketAddr) -> Channel {
+    muse_chassis::grpc::endpoint(&format!("http://{address}")).unwrap().connect_lazy()
+}
+
+pub(crate) fn with_token<T>(message: T, token: &str) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    request
+}
+
+pub(crate) fn error(reason: Reason, message: &str) -> Error {
+    Error::new(reason, message)
+}
+
+pub(crate) fn revoked() -> Error {
+    error(Reason::TokenRevoked, "Token has been revoked")
+}
+
+/// Waits until something holds.
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds().await {
+        assert!(Instant::now() < deadline, "not so in time: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

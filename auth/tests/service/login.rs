@@ -1,0 +1,95 @@
+//! Who may log in.
+
+use muse_proto::{Error, Reason};
+use muse_verifier::{TokenKind, Verifier};
+use secrecy::SecretString;
+
+use crate::harness::{PASSWORD, Service, error, folder};
+
+fn unauthorized() -> Error {
+    error(Reason::BadCredentials, "Unauthorized")
+}
+
+#[tokio::test]
+async fn the_right_password_gives_two_tokens() {
+    let (_folder, config) = folder();
+    let service = Service::start(&config).await;
+    let tokens = service.login("admin", PASSWORD).await.unwrap();
+    assert_eq!(tokens.access_token_expires_in, 24 * 3600);
+    assert_eq!(tokens.refresh_token_expires_in, 30 * 24 * 3600);
+
+    let keys = service.auth().get_jwks(muse_proto::v1::GetJwksRequest {}).await.unwrap().into_inner().keys;
+    let verifier = Verifier::with_keys(&keys);
+    let access = verifier.verify(&tokens.access_token, Some(TokenKind::Access)).unwrap();
+    assert_eq!((access.sub.as_str(), access.fresh, access.exp - access.iat), ("admin", true, 24 * 3600));
+    assert_eq!(access.nbf, access.iat);
+    let refresh = verifier.verify(&tokens.refresh_token, Some(TokenKind::Refresh)).unwrap();
+    assert_ne!(access.jti, refresh.jti);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn anything_else_is_unauthorized() {
+    let (_folder, config) = folder();
+    let service = Service::start(&config).await;
+    for (username, password) in [
+        ("admin", "wrong"),
+        ("admin", ""),
+        ("", PASSWORD),
+        ("", ""),
+        ("nobody", PASSWORD),
+        ("Admin", PASSWORD),
+        ("admin ", PASSWORD),
+        ("admin", "correct horse\0"),
+        ("admin\0", PASSWORD),
+        ("admin' OR '1'='1", PASSWORD),
+        ("ädmin", PASSWORD),
+        ("admin", &"x".repeat(1025)),
+        (&"x".repeat(1025), PASSWORD),
+    ] {
+        assert_eq!(service.login(username, password).await, Err(unauthorized()), "{username:?}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_password_of_10_mb_is_refused_and_the_service_goes_on() {
+    let (_folder, config) = folder();
+    let service = Service::start(&config).await;
+    let refused = service.login("admin", &"x".repeat(10 << 20)).await.unwrap_err();
+    assert_eq!(refused.reason(), Reason::TooLarge);
+    assert!(service.login("admin", PASSWORD).await.is_ok());
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn the_default_admin_is_made_where_asked_for() {
+    let (_folder, mut config) = folder();
+    config.admin_password = None;
+    config.default_admin = true;
+    let service = Service::start(&config).await;
+    assert!(service.login("admin", "admin").await.is_ok());
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_random_password_is_no_known_one() {
+    let (_folder, mut config) = folder();
+    config.admin_password = None;
+    let service = Service::start(&config).await;
+    for password in ["admin", "", "password"] {
+        assert_eq!(service.login("admin", password).await, Err(unauthorized()));
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn the_given_password_is_for_the_first_start() {
+    let (_folder, mut config) = folder();
+    Service::start(&config).await.stop().await;
+    config.admin_password = Some(SecretString::from("another"));
+    let service = Service::start(&config).await;
+    assert_eq!(service.login("admin", "another").await, Err(unauthorized()));
+    assert!(service.login("admin", PASSWORD).await.is_ok());
+    service.stop().await;
+}

@@ -1,0 +1,91 @@
+//! The stream of revocations.
+
+use std::{collections::HashSet, time::Duration};
+
+use muse_proto::v1::{WatchRevocationsRequest, WatchRevocationsResponse};
+use tokio::time::timeout;
+use tonic::Streaming;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use crate::harness::{Service, folder};
+
+async fn watch(service: &Service, cursor: i64) -> Streaming<WatchRevocationsResponse> {
+    service.revocations().watch_revocations(WatchRevocationsRequest { cursor }).await.unwrap().into_inner()
+}
+
+async fn next(stream: &mut Streaming<WatchRevocationsResponse>) -> WatchRevocationsResponse {
+    timeout(Duration::from_secs(10), stream.message()).await.expect("a message in time").unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn a_snapshot_then_news_then_a_resume() {
+    let (_folder, config) = folder();
+    let service = Service::start(&config).await;
+
+    let mut stream = watch(&service, 0).await;
+    let empty = next(&mut stream).await;
+    assert_eq!((empty.revocations.len(), empty.cursor), (0, 0));
+
+    let (access, refresh) = service.tokens().await;
+    service.revoke(&access).await.unwrap();
+    let first = next(&mut stream).await;
+    assert_eq!(first.revocations.len(), 1);
+    service.revoke(&refresh).await.unwrap();
+    let second = next(&mut stream).await;
+    assert_eq!(second.revocations.len(), 1);
+    assert!(second.cursor > first.cursor);
+
+    let all = next(&mut watch(&service, 0).await).await;
+    assert_eq!(all.revocations, [first.revocations.clone(), second.revocations.clone()].concat());
+    assert_eq!(all.cursor, second.cursor);
+    let resumed = next(&mut watch(&service, first.cursor).await).await;
+    assert_eq!(resumed.revocations, second.revocations);
+    let nothing_new = next(&mut watch(&service, second.cursor).await).await;
+    assert_eq!((nothing_new.revocations.len(), nothing_new.cursor), (0, second.cursor));
+    let from_another_database = next(&mut watch(&service, 1_000_000).await).await;
+    assert_eq!(from_another_database, all);
+
+    // With streams open.
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn watchers_who_come_in_the_middle_miss_none() {
+    let (_folder, config) = folder();
+    let service = Service::start(&config).await;
+    let mut tokens = Vec::new();
+    for _ in 0..10 {
+        let (access, refresh) = service.tokens().await;
+        tokens.extend([access, refresh]);
+    }
+    let watcher = async |after: u64| {
+        // Each at another moment.
+        tokio::time::sleep(Duration::from_millis(after)).await;
+        let mut stream = watch(&service, 0).await;
+        let mut seen = HashSet::new();
+        while seen.len() < 20 {
+            seen.extend(next(&mut stream).await.revocations.into_iter().map(|revocation| revocation.jti));
+        }
+    };
+    let revoking = futures::future::join_all(tokens.iter().map(|token| service.revoke(token)));
+    let watching = futures::future::join_all((0..8).map(|number| watcher(number * 2)));
+    let (outcomes, _) = tokio::join!(revoking, watching);
+    assert!(outcomes.iter().all(Result::is_ok));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn the_health_is_served_and_those_who_watch_it_do_not_hold_up_the_end() {
+    let (_folder, config) = folder();
+    let service = Service::start(&config).await;
+    let mut streams = Vec::new();
+    for name in ["", "muse.v1.AuthService", "muse.v1.RevocationService"] {
+        let mut health = HealthClient::new(service.channel.clone());
+        let request = HealthCheckRequest { service: name.to_owned() };
+        let mut stream = health.watch(request).await.unwrap().into_inner();
+        let serving = stream.message().await.unwrap().unwrap().status();
+        assert_eq!(serving.as_str_name(), "SERVING", "{name:?}");
+        streams.push(stream);
+    }
+    service.stop().await;
+}

@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""Runs the whole stack on this machine, in the foreground: auth, embedder and gateway as three processes.
+
+usage: deploy/local.py BIN_DIR MODEL_DIR DATA_DIR
+
+BIN_DIR holds the programs, MODEL_DIR a converted model; the database is kept in DATA_DIR. HOST (127.0.0.1) and PORT
+(5000) say where the gateway serves; the other two take free ports of the loopback interface. All other settings are
+the environment variables of the services themselves. Ctrl-C or SIGTERM stops all three; so does the end of one.
+"""
+
+import ipaddress
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+# A little more than the services' own grace.
+STOP_WITHIN_S = 15
+READY_WITHIN_S = 120
+
+
+class Failed(Exception):
+    """Said in one line."""
+
+
+class Stopped(Exception):
+    """SIGINT or SIGTERM came."""
+
+
+class Service:
+    """A process that reports its state by the protocol of sd_notify(3)."""
+
+    def __init__(self, folder, binary, environment):
+        self.name = os.path.basename(binary)
+        path = os.path.join(folder, self.name + ".notify")
+        self.notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notices.bind(path)
+        # In a session of its own, so that a Ctrl-C on the terminal reaches this program alone, which then stops the
+        # services in order.
+        self.process = subprocess.Popen(
+            [binary], env={**os.environ, **environment, "NOTIFY_SOCKET": path}, start_new_session=True)
+
+    def wait_for(self, key, deadline):
+        """The value of `key` in a notice to come."""
+        while True:
+            if self.process.poll() is not None:
+                raise Failed(f"{self.name} ended while starting (status {self.process.returncode}); see above")
+            if time.monotonic() > deadline:
+                raise Failed(f"{self.name} is not ready after {READY_WITHIN_S} s")
+            if not select.select([self.notices], [], [], 0.1)[0]:
+                continue
+            for line in self.notices.recv(4096).decode().splitlines():
+                name, _, value = line.partition("=")
+                if name == key:
+                    return value
+
+    def stop(self, deadline):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                print(f"{self.name} does not stop, killing it", flush=True)
+                self.process.kill()
+                self.process.wait()
+        self.notices.close()
+        return self.process.returncode
+
+
+def address():
+    """HOST and PORT, and whether only this machine can reach them."""
+    host, port = os.environ.get("HOST", "127.0.0.1"), os.environ.get("PORT", "5000")
+    host = "127.0.0.1" if host == "localhost" else host
+    try:
+        interface = ipaddress.ip_address(host)
+    except ValueError:
+        raise Failed(f"HOST must be an IP address, not '{host}'")
+    if not (port.isascii() and port.isdigit() and int(port) < 65536):
+        raise Failed(f"PORT must be a number from 0 to 65535, not '{port}'")
+    shown = f"[{host}]" if interface.version == 6 else host
+    return shown, port, interface.is_loopback
+
+
+def run(folder, services, bin_dir, model_dir, data_dir):
+    host, port, loopback = address()
+    started = time.monotonic()
+    deadline = started + READY_WITHIN_S
+
+    def start(name, **environment):
+        service = Service(folder, os.path.join(bin_dir, name), environment)
+        services.append(service)
+        return service
+
+    default_admin = {"ALLOW_DEFAULT_ADMIN": "true"} if loopback and "ADMIN_PASSWORD" not in os.environ else {}
+    database = os.environ.get("DATABASE_URL") or os.path.join(os.path.abspath(data_dir), "muse.db")
+    auth = start("muse-auth", AUTH_LISTEN="127.0.0.1:0", DATABASE_URL=database, **default_admin)
+    embedder = start("muse-embedder", EMBEDDER_LISTEN="127.0.0.1:0", MUSE_MODEL_DIR=model_dir)
+    gateway = start(
+        "muse-gateway",
+        GATEWAY_LISTEN=f"{host}:{port}",
+        AUTH_URL="http://" + auth.wait_for("X_MUSE_LISTENING", deadline),
+        EMBEDDER_URL="http://" + embedder.wait_for("X_MUSE_LISTENING", deadline))
+    serving = gateway.wait_for("X_MUSE_LISTENING", deadline)
+    # The gateway waits for the embedder; if that one fails, say so rather than wait on.
+    embedder.wait_for("READY", deadline)
+    gateway.wait_for("READY", deadline)
+    seconds = time.monotonic() - started
+    print(f"ready after {seconds:.1f} s: REST and gRPC on http://{serving} (Ctrl-C stops)", flush=True)
+    if default_admin:
+        print("log in as admin / admin, unless the password was changed (HOST is a loopback address)", flush=True)
+    while all(service.process.poll() is None for service in services):
+        time.sleep(0.2)
+    ended = next(service for service in services if service.process.poll() is not None)
+    raise Failed(f"{ended.name} ended (status {ended.process.returncode}); stopping the others")
+
+
+def stop_on_signal(*_):
+    raise Stopped()
+
+
+def main():
+    if len(sys.argv) != 4:
+        print(__doc__, file=sys.stderr)
+        return 64
+    signal.signal(signal.SIGINT, stop_on_signal)
+    signal.signal(signal.SIGTERM, stop_on_signal)
+    services, status = [], 0
+    folder = tempfile.mkdtemp(prefix="muse-")
+    try:
+        run(folder, services, *sys.argv[1:])
+    except Stopped:
+        print("\nstopping", flush=True)
+    except (Failed, OSError) as failure:
+        print(f"error: {failure}", file=sys.stderr, flush=True)
+        status = 1
+    finally:
+        # A second Ctrl-C must not leave a process behind.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        deadline = time.monotonic() + STOP_WITHIN_S
+        # Users first, then what serves them.
+        for service in reversed(services):
+            if service.stop(deadline) not in (0, None) and status == 0:
+                print(f"error: {service.name} ended with status {service.process.returncode}", file=sys.stderr)
+                status = 1
+        shutil.rmtree(folder, ignore_errors=True)
+    if status == 0:
+        print("stopped", flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+//! The embedder's options.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Parser;
+use muse_chassis::LogArgs;
+
+use crate::{batcher::Batching, limits::Limits};
+
+/// Serves sentence vectors and SentencePiece tokens of MUSE over gRPC (muse.v1.EmbedderService).
+#[derive(Debug, Clone, Parser)]
+#[command(name = "muse-embedder", version)]
+pub struct Config {
+    /// Address to listen on; port 0 takes a free one.
+    #[arg(long, env = "EMBEDDER_LISTEN", default_value = "127.0.0.1:5002")]
+    pub listen: SocketAddr,
+
+    /// Directory made by `muse-models convert`.
+    #[arg(long, env = "MUSE_MODEL_DIR")]
+    pub model_dir: PathBuf,
+
+    /// Threads of the forward pass.
+    #[arg(long, env = "MUSE_THREADS", default_value_t = available_cores(), value_parser = positive)]
+    pub threads: usize,
+
+    /// Tokens that one forward pass takes at most (a longer sentence is a pass of its own).
+    #[arg(long, env = "MUSE_BATCH_TOKENS", default_value_t = 1024, value_parser = positive)]
+    pub batch_tokens: usize,
+
+    /// Tokens that may wait for a forward pass; beyond that requests are refused.
+    #[arg(long, env = "MUSE_QUEUE_TOKENS", default_value_t = 1 << 20, value_parser = positive)]
+    pub queue_tokens: usize,
+
+    /// Options of the log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+impl Config {
+    pub(crate) fn batching(&self) -> Batching {
+        Batching { threads: self.threads, batch_tokens: self.batch_tokens, queue_tokens: self.queue_tokens }
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        Limits::for_queue(self.queue_tokens)
+    }
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        // Semaphore::MAX_PERMITS is far above; this bound keeps every count in a u32.
+        Ok(number @ 1..=0x7fff_ffff) => Ok(number),
+        Ok(_) => Err("must lie between 1 and 2147483647".to_owned()),
+        Err(refused) => Err(refused.to_string()),
+    }
+}
+
+fn available_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}

@@ -1,0 +1,12 @@
+//! The program `muse-embedder`.
+
+use std::process::ExitCode;
+
+use muse_chassis::serve;
+use muse_embedder::{Config, run};
+
+fn main() -> ExitCode {
+    let config: Config = muse_chassis::parse_options();
+    config.log.init();
+    serve("muse-embedder", config.listen, |listener, shutdown| run(config, listener, shutdown))
+}

@@ -1,0 +1,95 @@
+//! The encoder: token ids in, unit vectors out.
+
+use tch::{CModule, Device, Kind, Tensor};
+
+use crate::model_dir::{Manifest, ModelDir};
+
+/// Components of a vector.
+pub const DIMENSION: usize = 512;
+
+/// Why the model could not be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// libtorch refused the file.
+    #[error("cannot load the model: {0}")]
+    Load(String),
+    /// The ids and lengths do not describe sentences of this model.
+    #[error("not a batch: {0}")]
+    Batch(String),
+    /// libtorch failed in the forward pass.
+    #[error("the forward pass failed: {0}")]
+    Forward(String),
+}
+
+/// A loaded encoder. It is used from one thread at a time, as libtorch's own threads share the work of a batch.
+#[derive(Debug)]
+pub struct Model {
+    module: CModule,
+    device: Device,
+    manifest: Manifest,
+}
+
+impl Model {
+    /// Loads `model.pt` onto a device.
+    pub fn load(dir: &ModelDir, device: Device) -> Result<Model, ModelError> {
+        let module = CModule::load_on_device(dir.model_path(), device)
+            .map_err(|error| ModelError::Load(first_line(&error)))?;
+        Ok(Model { module, device, manifest: dir.manifest().clone() })
+    }
+
+    /// What the model says about itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Embeds the sentences whose ids are `ids`, one after the other, cut by `lengths`. Returns their vectors, one after the
+    /// other.
+    pub fn embed(&self, ids: &[i64], lengths: &[i64]) -> Result<Vec<f32>, ModelError> {
+        if ids.is_empty() && lengths.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.check(ids, lengths)?;
+        let vectors = tch::no_grad(|| self.forward(ids, lengths))
+            .map_err(|error| ModelError::Forward(first_line(&error)))?;
+        let expected = lengths.len() * DIMENSION;
+        if vectors.len() != expected {
+            return Err(ModelError::Forward(format!("gave {} numbers instead of {expected}", vectors.len())));
+        }
+        Ok(vectors)
+    }
+
+    // An id outside the table, or lengths that do not add up, would be read outside the tensor or fail inside libtorch with
+    // a message that says nothing.
+    fn check(&self, ids: &[i64], lengths: &[i64]) -> Result<(), ModelError> {
+        if let Some(length) = lengths.iter().find(|length| **length < 1) {
+            return Err(ModelError::Batch(format!("a sentence of {length} ids")));
+        }
+        let total = lengths.iter().try_fold(0_i64, |sum, length| sum.checked_add(*length));
+        if total != i64::try_from(ids.len()).ok() {
+            return Err(ModelError::Batch(format!("the lengths do not add up to the {} ids", ids.len())));
+        }
+        let known = 0..i64::from(self.manifest.vocabulary);
+        if let Some(id) = ids.iter().find(|id| !known.contains(id)) {
+            return Err(ModelError::Batch(format!("id {id} is not in the vocabulary")));
+        }
+        Ok(())
+    }
+
+    fn forward(&self, ids: &[i64], lengths: &[i64]) -> Result<Vec<f32>, tch::TchError> {
+        // The setting is the thread's own. Without the optimising executor the first batch takes 3 ms instead of half a
+        // second, and the later ones are no slower.
+        tch::jit::f_set_graph_executor_optimize(false)?;
+        let ids = Tensor::f_from_slice(ids)?.f_to_device(self.device)?;
+        let lengths = Tensor::f_from_slice(lengths)?.f_to_device(self.device)?;
+        let output = self.module.forward_ts(&[ids, lengths])?;
+        let output = output.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?;
+        let mut vectors = vec![0.0; output.numel()];
+        output.f_copy_data(&mut vectors, output.numel())?;
+        Ok(vectors)
+    }
+}
+
+// libtorch appends its stack to what went wrong.
+fn first_line(error: &tch::TchError) -> String {
+    error.to_string().lines().find(|line| !line.trim().is_empty()).unwrap_or("no message").trim().to_owned()
+}

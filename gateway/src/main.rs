@@ -1,0 +1,12 @@
+//! The program `muse-gateway`.
+
+use std::process::ExitCode;
+
+use muse_chassis::serve;
+use muse_gateway::{Config, run};
+
+fn main() -> ExitCode {
+    let config: Config = muse_chassis::parse_options();
+    config.log.init();
+    serve("muse-gateway", config.listen, |listener, shutdown| run(config, listener, shutdown))
+}

@@ -1,0 +1,220 @@
+//! The arguments of a REST request, gathered as the old service gathered them: from a JSON body, then from the query,
+//! then (on POST) from a form or multipart body.
+
+use axum::{
+    body::{self, Body},
+    extract::Request,
+    http::{HeaderMap, Method, header},
+};
+use bytes::Bytes;
+use futures::stream;
+use muse_proto::{Error, Reason};
+use serde_json::Value;
+
+use super::answer::Refusal;
+
+/// Names and values, in the order in which they count.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Arguments(Vec<(String, String)>);
+
+impl Arguments {
+    /// Reads a request whose body is no longer than `limit` bytes.
+    pub(super) async fn read(request: Request, limit: usize) -> Result<Self, Refusal> {
+        let (head, body) = request.into_parts();
+        let mut arguments = Self::default();
+        if is_json(&head.headers) {
+            arguments.add_json(&read_body(body, limit).await?)?;
+            arguments.add_urlencoded(head.uri.query().unwrap_or_default().as_bytes());
+            return Ok(arguments);
+        }
+        arguments.add_urlencoded(head.uri.query().unwrap_or_default().as_bytes());
+        if head.method == Method::POST {
+            let content_type = text_of(&head.headers, header::CONTENT_TYPE);
+            if essence(content_type).eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+                arguments.add_urlencoded(&read_body(body, limit).await?);
+            } else if let Ok(boundary) = multer::parse_boundary(content_type) {
+                arguments.add_multipart(read_body(body, limit).await?, boundary).await;
+            }
+        }
+        Ok(arguments)
+    }
+
+    /// The first value of a name.
+    pub(super) fn first(&self, name: &'static str) -> Result<String, Refusal> {
+        let found = self.0.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.clone()).ok_or(Refusal::Blank(name))
+    }
+
+    /// All values of a name; at least one.
+    pub(super) fn all(self, name: &'static str) -> Result<Vec<String>, Refusal> {
+        let values: Vec<String> =
+            self.0.into_iter().filter(|(key, _)| key == name).map(|(_, value)| value).collect();
+        if values.is_empty() { Err(Refusal::Blank(name)) } else { Ok(values) }
+    }
+
+    fn add_urlencoded(&mut self, text: &[u8]) {
+        self.0.extend(form_urlencoded::parse(text).into_owned());
+    }
+
+    fn add_json(&mut self, body: &[u8]) -> Result<(), Refusal> {
+        let fields = match serde_json::from_slice(body).map_err(|_| Refusal::NotJson)? {
+            Value::Object(fields) => fields,
+            Value::Null => return Ok(()),
+            _ => return Err(invalid("The JSON body must be an object".to_owned())),
+        };
+        for (name, value) in fields {
+            let items = if let Value::Array(items) = value { items } else { vec![value] };
+            for item in items {
+                let text = scalar(&item)
+                    .ok_or_else(|| invalid(format!("{name}: a string or a list of strings is expected")))?;
+                self.0.push((name.clone(), text));
+            }
+        }
+        Ok(())
+    }
+
+    /// A malformed body adds what can be read of it, as in the old service.
+    async fn add_multipart(&mut self, body: Bytes, boundary: String) {
+        let mut parts = multer::Multipart::new(stream::iter([Ok::<_, std::io::Error>(body)]), boundary);
+        while let Ok(Some(field)) = parts.next_field().await {
+            let (Some(name), None) = (field.name().map(str::to_owned), field.file_name()) else { continue };
+            let Ok(value) = field.bytes().await else { return };
+            self.0.push((name, String::from_utf8_lossy(&value).into_owned()));
+        }
+    }
+}
+
+fn invalid(text: String) -> Refusal {
+    Error::new(Reason::InvalidArgument, text).into()
+}
+
+async fn read_body(body: Body, limit: usize) -> Result<Bytes, Refusal> {
+    body::to_bytes(body, limit).await.map_err(|failure| {
+        let too_large = std::error::Error::source(&failure)
+            .is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>());
+        if too_large {
+            Error::new(Reason::TooLarge, format!("The body is too large; the limit is {limit} bytes")).into()
+        } else {
+            invalid("The body broke off".to_owned())
+        }
+    })
+}
+
+/// Whether the content type is `application/json` or `application/*+json`, with any parameters.
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = essence(text_of(headers, header::CONTENT_TYPE)).to_ascii_lowercase();
+    kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+}
+
+fn essence(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default().trim()
+}
+
+fn text_of(headers: &HeaderMap, name: header::HeaderName) -> &str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// The text of a JSON string, number or boolean, the latter two as Python prints them; nothing for the rest.
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(true) => Some("True".to_owned()),
+        Value::Bool(false) => Some("False".to_owned()),
+        Value::Number(number) if number.is_f64() => number.as_f64().map(python_float),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// Python's `repr` of a float: the shortest digits that read back, positional for exponents from -4 to 15.
+fn python_float(number: f64) -> String {
+    let scientific = format!("{number:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    match exponent.parse::<i32>() {
+        Ok(-4..=15) => format!("{number:?}"),
+        Ok(exponent) => format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs()),
+        Err(_) => scientific,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(
+        method: &str,
+        target: &str,
+        content_type: Option<&str>,
+        body: &str,
+    ) -> Result<Arguments, Refusal> {
+        let mut request = Request::builder().method(method).uri(target);
+        if let Some(kind) = content_type {
+            request = request.header(header::CONTENT_TYPE, kind);
+        }
+        Arguments::read(request.body(Body::from(body.to_owned())).unwrap(), 1_000).await
+    }
+
+    async fn sentences(method: &str, target: &str, content_type: Option<&str>, body: &str) -> Vec<String> {
+        read(method, target, content_type, body).await.unwrap().all("sentence").unwrap_or_default()
+    }
+
+    #[tokio::test]
+    async fn json_comes_before_the_query() {
+        let json = Some("application/vnd.x+json; charset=utf-8");
+        let found = sentences("GET", "/embed?sentence=c", json, r#"{"sentence": ["a", "b"], "x": 1}"#).await;
+        assert_eq!(found, ["a", "b", "c"]);
+        assert_eq!(sentences("GET", "/embed?sentence=c", None, r#"{"sentence": "a"}"#).await, ["c"]);
+        assert!(sentences("GET", "/embed", json, r#"{"sentence": []}"#).await.is_empty());
+        assert!(sentences("GET", "/embed", json, "null").await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_bad_json_body_is_refused_even_if_the_query_is_complete() {
+        for body in ["", "{bad", "{\"sentence\": \"\\ud800\"}"] {
+            let refused = read("GET", "/embed?sentence=a", Some("application/json"), body).await;
+            assert!(matches!(refused, Err(Refusal::NotJson)), "{body}: {refused:?}");
+        }
+        for body in ["5", "true", "[1]", r#"{"sentence": null}"#, r#"{"sentence": ["a", {}]}"#] {
+            let refused = read("GET", "/embed?sentence=a", Some("application/json"), body).await;
+            assert!(matches!(refused, Err(Refusal::Error(_))), "{body}: {refused:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn forms_count_on_post_alone() {
+        let form = Some("application/x-www-form-urlencoded");
+        assert_eq!(sentences("POST", "/x?sentence=a", form, "sentence=b+c%2").await, ["a", "b c%2"]);
+        assert!(sentences("GET", "/x", form, "sentence=b").await.is_empty());
+        let parts = "--XX\r\nContent-Disposition: form-data; name=\"sentence\"\r\n\r\nhi\r\n--XX--\r\n";
+        assert_eq!(sentences("POST", "/x", Some("multipart/form-data; boundary=XX"), parts).await, ["hi"]);
+        assert!(sentences("POST", "/x", Some("multipart/form-data; boundary=XX"), "--XX").await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn percent_encoding_is_read_leniently() {
+        let found =
+            sentences("GET", "/x?sentence=100%25%zz%&sentence=%ff&sentence&sentence=a;sentence=b", None, "")
+                .await;
+        assert_eq!(found, ["100%%zz%", "\u{fffd}", "", "a;sentence=b"]);
+    }
+
+    #[tokio::test]
+    async fn a_body_beyond_the_limit_is_refused_with_the_number() {
+        let long = format!("{{\"sentence\": \"{}\"}}", "x".repeat(1_000));
+        let Err(Refusal::Error(refusal)) = read("GET", "/x", Some("application/json"), &long).await else {
+            panic!("a long body was accepted")
+        };
+        assert_eq!(refusal.reason(), Reason::TooLarge);
+        assert!(refusal.message().contains("1000 bytes"), "{refusal}");
+    }
+
+    #[test]
+    fn numbers_are_written_as_python_writes_them() {
+        let cases = [(2.5, "2.5"), (1.0, "1.0"), (1e15, "1000000000000000.0"), (1e16, "1e+16")];
+        for (number, text) in
+            cases.into_iter().chain([(1e-4, "0.0001"), (1.5e-5, "1.5e-05"), (-1e100, "-1e+100")])
+        {
+            assert_eq!(python_float(number), text);
+        }
+    }
+}

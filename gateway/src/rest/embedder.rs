@@ -1,0 +1,49 @@
+//! `/tokenize` and `/embed`.
+
+use axum::{
+    extract::{Request, State},
+    http::StatusCode,
+    response::Response,
+};
+use muse_proto::v1::{EmbedRequest, TokenizeRequest};
+use muse_verifier::TokenKind;
+use serde::Serialize;
+
+use super::{
+    MAX_SENTENCES_BYTES,
+    answer::{Refusal, json},
+    arguments::Arguments,
+};
+use crate::upstream::Upstream;
+
+#[derive(Serialize)]
+struct Tokens {
+    tokens: Vec<Vec<String>>,
+}
+
+#[derive(Serialize)]
+struct Embeddings {
+    embedding: Vec<Vec<f32>>,
+}
+
+pub(super) async fn tokenize(
+    State(upstream): State<Upstream>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let sentences = sentences(&upstream, request).await?;
+    let answer = upstream.embedder_client().tokenize(TokenizeRequest { sentences }).await?.into_inner();
+    let tokens = answer.sentences.into_iter().map(|sentence| sentence.tokens).collect();
+    Ok(json(StatusCode::OK, &Tokens { tokens }))
+}
+
+pub(super) async fn embed(State(upstream): State<Upstream>, request: Request) -> Result<Response, Refusal> {
+    let sentences = sentences(&upstream, request).await?;
+    let answer = upstream.embedder_client().embed(EmbedRequest { sentences }).await?.into_inner();
+    let embedding = answer.embeddings.into_iter().map(|vector| vector.values).collect();
+    Ok(json(StatusCode::OK, &Embeddings { embedding }))
+}
+
+async fn sentences(upstream: &Upstream, request: Request) -> Result<Vec<String>, Refusal> {
+    upstream.verifier.authorize(request.headers(), Some(TokenKind::Access))?;
+    Arguments::read(request, MAX_SENTENCES_BYTES).await?.all("sentence")
+}

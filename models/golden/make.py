@@ -1,0 +1,220 @@
+"""Remakes the golden files beside this script from `texts/` and `hard.py`.
+
+usage: make.py ONNX
+
+ONNX is the int8 export of universal-sentence-encoder-multilingual v3. It holds both the weights and the SentencePiece
+model, so nothing else is read. Written are:
+
+  sentences.jsonl   every text with its ids and tokens, as sentencepiece 0.2.1 cuts it
+  embeddings.npy    the vectors of those ids, computed in float64, stored as float32
+  mutated.jsonl     short random mutations of the texts with their ids
+"""
+import hashlib
+import json
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import sentencepiece
+
+import hard
+
+HERE = Path(__file__).resolve().parent
+ONNX_SHA256 = "b8b05b01f0861094f0475cb288ad1b303ae8aee2ebe96e650d210805d5ca70f7"
+SENTENCEPIECE = "0.2.1"  # 0.2.3 resolves score ties differently
+LANGUAGES = "ar de en es fr it ja ko nl pl pt ru th tr zh-cn zh-tw".split()
+BOS, EOS = 1, 2
+SHARDS = 17
+MUTATED_LINES = 5000
+MUTATED_SEED = 20
+
+
+class Weights:
+    """Tensors of an ONNX graph by name, as float64, whether stored as floats or as int8 with scale and zero point."""
+
+    def __init__(self, graph):
+        self.stored = {tensor.name: tensor for tensor in graph.initializer}
+
+    def raw(self, name):
+        return onnx.numpy_helper.to_array(self.stored[name])
+
+    def __call__(self, name):
+        if name in self.stored:
+            return self.raw(name).astype(np.float64)
+        scale, zero = (self.raw(name + suffix).astype(np.float64) for suffix in ("_scale", "_zero_point"))
+        return (self.raw(name + "_quantized").astype(np.float64) - zero) * scale
+
+
+def normalised(rows, gain, bias):
+    """LayerNorm over the last axis."""
+    centred = rows - rows.mean(axis=-1, keepdims=True)
+    variance = np.square(centred).mean(axis=-1, keepdims=True)
+    return centred / np.sqrt(variance + 1e-12) * gain + bias
+
+
+def shifted(rows, by):
+    """Row t of the result is row t + by, zero outside."""
+    out = np.zeros_like(rows)
+    n = len(rows)
+    for t in range(max(0, -by), min(n, n - by)):
+        out[t] = rows[t + by]
+    return out
+
+
+def relu(x):
+    return np.maximum(x, 0.0)
+
+
+class NgramBranch:
+    """One of the three convolutional branches: a projection to 256, then two residual convolutions of `width` tokens,
+    the first of them `left` tokens before the one at hand."""
+
+    def __init__(self, weights, width, left):
+        self.left = left
+        at = f"StatefulPartitionedCall/EncoderDNN/CNN_layers/ngram_order_{width}/"
+        self.project = weights(at + "input_size_projection/dense/kernel:0"), weights(at + "input_size_projection/dense/bias:0")
+        self.norm = weights(at + "LayerNorm/gamma:0"), weights(at + "LayerNorm/beta:0")
+        self.convolutions = []
+        for name in (f"Ngram-{width}-Conv", f"Ngram-{width}-Conv_1"):
+            # One (256, 256) matrix for each place in the window: a convolution is the sum of their products.
+            taps = np.split(weights(f"{at}{name}/weights:0"), width)
+            self.convolutions.append((taps, weights(f"{at}{name}/bias:0")))
+
+    def __call__(self, embedded):
+        kernel, bias = self.project
+        hidden = normalised(embedded @ kernel + bias, *self.norm)
+        for taps, bias in self.convolutions:
+            window = sum(shifted(hidden, place - self.left) @ tap for place, tap in enumerate(taps))
+            hidden = hidden + relu(window + bias)
+        return hidden
+
+
+class Encoder:
+    """The forward pass in float64, one sentence at a time."""
+
+    def __init__(self, graph):
+        weights = Weights(graph)
+        # Token i is row i // 17 of shard i % 17: stacking on a new second axis interleaves the shards.
+        shards = [weights(f"Func/StatefulPartitionedCall/input/_{i + 1}:0") for i in range(SHARDS)]
+        self.table = np.stack(shards, axis=1).reshape(-1, shards[0].shape[1])
+        self.branches = [NgramBranch(weights, width, left) for width, left in ((2, 0), (3, 1), (5, 2))]
+        top = "StatefulPartitionedCall/EncoderDNN/"
+        self.norm = weights(top + "CNN_layers/LayerNorm/gamma:0"), weights(top + "CNN_layers/LayerNorm/beta:0")
+        self.pool = weights(top + "CNN_layers/dense/kernel:0"), weights(top + "CNN_layers/dense/bias:0")
+        self.hidden = [weights(f"{top}DNN/ResidualHidden_{i}/dense/kernel:0") for i in range(4)]
+        self.skip = {i: weights(f"{top}DNN/ResidualHidden_{i}/AdjustDepth/projection/kernel:0") for i in (1, 3)}
+
+    def __call__(self, ids):
+        embedded = self.table[ids]
+        features = np.hstack([embedded] + [branch(embedded) for branch in self.branches])
+        kernel, bias = self.pool
+        # sum over t of (f[t] D + d), over sqrt(n); the sum is taken before the product.
+        pooled = (normalised(features, *self.norm).sum(axis=0) @ kernel + len(ids) * bias) / np.sqrt(len(ids))
+        first = relu(pooled @ self.hidden[0])
+        second = relu(pooled @ self.skip[1] + first @ self.hidden[1])
+        third = relu(second @ self.hidden[2])
+        last = np.tanh(second @ self.skip[3] + third @ self.hidden[3])
+        return last / np.sqrt(max(last @ last, 1e-12))
+
+
+def load(path):
+    """The encoder and the SentencePiece processor in an ONNX file."""
+    graph = onnx.load(path).graph
+    (model,) = (a.s for node in graph.node if node.op_type == "SentencepieceTokenizer" for a in node.attribute if a.name == "model")
+    return Encoder(graph), sentencepiece.SentencePieceProcessor(model_proto=model)
+
+
+def source_texts():
+    """All (kind, text): the languages, a sentence a line, then the hard ones."""
+    for language in LANGUAGES:
+        lines = (HERE / "texts" / f"{language}.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        yield from ((language, line) for line in lines)
+    yield from (("hard:" + kind, text) for kind, text in hard.texts())
+
+
+def mutations(texts, count, seed):
+    """Distinct short mutations. Only `random()` is drawn, whose sequence for a seed no Python release changes."""
+    rng = random.Random(seed)
+
+    def below(n):
+        return int(rng.random() * n)
+
+    def pick(items):
+        return items[below(len(items))]
+
+    def piece(longest):
+        text = pick(texts)
+        start = below(max(1, len(text) - longest // 2))
+        return text[start:start + 1 + below(longest)]
+
+    def character():
+        draw = rng.random()
+        if draw < 0.5:
+            return pick(hard.ALPHABET)
+        if draw < 0.6:
+            return pick(hard.USER_DEFINED + ["<s>", "</s>", "<unk>"])
+        code = below(0x30000 if draw < 0.7 else 0x10000)
+        return "\ufffd" if 0xD800 <= code < 0xE000 else chr(code)
+
+    def mutate(text):
+        at, end = below(len(text) + 1), below(len(text) + 1)
+        kind = below(8)
+        if kind == 0:
+            return text[:at] + character() + text[at:]
+        if kind == 1:
+            return text[:at] + text[at + 1:]
+        if kind == 2:
+            return text[:at] + text[at + 1:at + 2] + text[at:at + 1] + text[at + 2:]
+        if kind == 3:
+            return text[:at] + text[at:at + 1] * (2 + below(6) ** 2) + text[at + 1:]
+        if kind == 4:
+            return text[:at] + piece(16) + text[end:]
+        if kind == 5:
+            return text[:at] + pick(hard.BLANKS + " " * len(hard.BLANKS)) * (1 + below(3)) + text[at:]
+        if kind == 6:
+            return text[:at] + character() + text[at + 1:]
+        return "".join(c + " " if rng.random() < 0.3 else c for c in text)
+
+    seen = set(texts)
+    while count:
+        text = piece(28)
+        for _ in range(1 + below(4)):
+            text = mutate(text)
+        if text not in seen and len(text) <= 80:
+            seen.add(text)
+            count -= 1
+            yield text
+
+
+def write_lines(name, records):
+    # ASCII escapes: many of the texts would not survive an editor.
+    with open(HERE / name, "w", encoding="ascii", newline="\n") as out:
+        out.writelines(json.dumps(record, separators=(",", ":")) + "\n" for record in records)
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    if sentencepiece.__version__ != SENTENCEPIECE:
+        sys.exit(f"needs sentencepiece {SENTENCEPIECE}, found {sentencepiece.__version__}")
+    if hashlib.sha256(Path(sys.argv[1]).read_bytes()).hexdigest() != ONNX_SHA256:
+        sys.exit(f"not the ONNX file these fixtures are made from (sha256 {ONNX_SHA256})")
+    encoder, tokenizer = load(sys.argv[1])
+
+    def ids(text):
+        return [BOS, *tokenizer.encode(text), EOS]
+
+    sentences = [
+        {"kind": kind, "text": text, "ids": ids(text), "tokens": [tokenizer.id_to_piece(i) for i in ids(text)[1:-1]]}
+        for kind, text in source_texts()
+    ]
+    write_lines("sentences.jsonl", sentences)
+    np.save(HERE / "embeddings.npy", np.stack([encoder(s["ids"]) for s in sentences]).astype(np.float32))
+    texts = [s["text"] for s in sentences]
+    write_lines("mutated.jsonl", ({"text": t, "ids": ids(t)} for t in mutations(texts, MUTATED_LINES, MUTATED_SEED)))
+
+
+if __name__ == "__main__":
+    main()

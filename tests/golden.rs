@@ -1,0 +1,96 @@
+//! Exact tokens and exact vectors, through the gateway, in all languages and for the hard classes.
+
+use std::collections::HashSet;
+
+use muse_proto::v1::{EmbedRequest, GetModelRequest, TokenizeRequest};
+use muse_tests::{Stack, bearing, cosine, golden_sentences, largest_difference, root};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_sentencepiece_s() {
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let golden = golden_sentences();
+    let languages: HashSet<&str> =
+        golden.iter().map(|line| line.kind.as_str()).filter(|kind| !kind.starts_with("hard:")).collect();
+    assert_eq!(languages.len(), 16);
+
+    let sentences = golden.iter().map(|line| line.text.clone()).collect();
+    let request = bearing(&token, TokenizeRequest { sentences });
+    let answer = stack.embedder_client().tokenize(request).await.unwrap().into_inner().sentences;
+    assert_eq!(answer.len(), golden.len());
+    for (got, line) in answer.iter().zip(&golden) {
+        assert_eq!(got.tokens, line.tokens, "{}: {:?}", line.kind, line.text);
+        assert_eq!(got.ids, line.ids[1..line.ids.len() - 1], "{}: {:?}", line.kind, line.text);
+
+        // Offsets: in order, inside the text, on character boundaries, the same place in both units.
+        assert_eq!((got.bytes.len(), got.chars.len()), (got.ids.len(), got.ids.len()));
+        let mut last_start = 0;
+        for (bytes, chars) in got.bytes.iter().zip(&got.chars) {
+            let (start, end) = (bytes.start as usize, bytes.end as usize);
+            assert!(last_start <= start && start <= end, "{:?}", line.text);
+            assert_eq!(line.text[..start].chars().count(), chars.start as usize);
+            assert_eq!(line.text[..end].chars().count(), chars.end as usize);
+            last_start = start;
+        }
+    }
+    stack.stop().await;
+}
+
+#[test]
+fn thousands_of_mutations_have_sentencepiece_s_ids() {
+    let directory = muse_embedder::model_dir::ModelDir::open(muse_tests::model_dir()).unwrap();
+    let tokenizer = muse_embedder::tokenizer::Tokenizer::from_bytes(directory.tokenizer_bytes()).unwrap();
+    let lines = std::fs::read_to_string(root().join("models/golden/mutated.jsonl")).unwrap();
+    let mut count = 0;
+    for line in lines.lines() {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        let text = value["text"].as_str().unwrap();
+        let ids: Vec<u64> = tokenizer.encode(text).into_iter().map(u64::from).collect();
+        assert_eq!(serde_json::json!(ids), value["ids"], "{text:?}");
+        count += 1;
+    }
+    assert!(count >= 5_000, "{count}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vectors_are_the_reference_s_alone_and_in_any_company() {
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let mut client = stack.embedder_client();
+    let golden = golden_sentences();
+    let all: Vec<String> = golden.iter().map(|line| line.text.clone()).collect();
+
+    let request = bearing(&token, EmbedRequest { sentences: all.clone() });
+    let together = client.embed(request).await.unwrap().into_inner().embeddings;
+    assert_eq!(together.len(), golden.len());
+    for (got, line) in together.iter().zip(&golden) {
+        let agreement = cosine(&got.values, &line.vector);
+        assert!(agreement >= 0.999_999, "{}: {:?}: {agreement}", line.kind, line.text);
+        let norm: f64 = got.values.iter().map(|v| f64::from(*v).powi(2)).sum();
+        assert!((norm - 1.0).abs() < 1e-5, "{norm}");
+    }
+    for (index, sentence) in all.iter().enumerate().step_by(7) {
+        let request = bearing(&token, EmbedRequest { sentences: vec![sentence.clone()] });
+        let alone = client.embed(request).await.unwrap().into_inner().embeddings;
+        let difference = largest_difference(&alone[0].values, &together[index].values);
+        assert!(difference <= 1e-5, "{sentence:?}: {difference}");
+    }
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_model_says_what_it_is() {
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let model =
+        stack.embedder_client().get_model(bearing(&token, GetModelRequest {})).await.unwrap().into_inner();
+    assert_eq!(model.name, "universal-sentence-encoder-multilingual");
+    assert_eq!((model.version.as_str(), model.dimension), ("3", 512));
+    assert_eq!(model.languages.len(), 16);
+    assert_eq!((model.precision.as_str(), model.device.as_str()), ("f32", "cpu"));
+    assert_eq!(model.source_precision, "int8");
+    assert_eq!(model.source_sha256, "b8b05b01f0861094f0475cb288ad1b303ae8aee2ebe96e650d210805d5ca70f7");
+    assert_eq!(model.license, "Apache-2.0");
+    assert_eq!(model.limits.unwrap().max_sentences, 4_096);
+    stack.stop().await;
+}

@@ -1,0 +1,82 @@
+//! A plain HTTP/1.1 client.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde_json::Value;
+
+/// Keeps connections to one address.
+#[derive(Debug, Clone)]
+pub struct HttpClient {
+    address: SocketAddr,
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// The body as JSON, or null where it is none.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+
+    /// A header as text, or nothing.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}
+
+impl HttpClient {
+    /// A client of the server at `address`.
+    #[must_use]
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address, client: Client::builder(TokioExecutor::new()).build_http() }
+    }
+
+    /// Sends a request with these headers.
+    pub async fn send(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let mut request = Request::builder().method(method).uri(format!("http://{}{target}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::from(body.to_owned())).expect("the request is well-formed");
+        let response = self.client.request(request).await.expect("the server answers");
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.expect("the body is whole").to_bytes();
+        Answer { status: head.status, headers: head.headers, body }
+    }
+
+    /// GET with a token.
+    pub async fn get(&self, target: &str, token: &str) -> Answer {
+        self.send("GET", target, &[("authorization", &format!("Bearer {token}"))], "").await
+    }
+
+    /// POST with a token and no body.
+    pub async fn post(&self, target: &str, token: &str) -> Answer {
+        self.send("POST", target, &[("authorization", &format!("Bearer {token}"))], "").await
+    }
+
+    /// A request with a token and a JSON body.
+    pub async fn json(&self, method: &str, target: &str, token: &str, body: &Value) -> Answer {
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        self.send(method, target, &headers, &body.to_string()).await
+    }
+}
