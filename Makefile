@@ -45,14 +45,18 @@ check: libtorch
 	@echo "== lints"
 	@cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	@echo "== licences, advisories, duplicates"
-	@cargo deny --version 2>/dev/null | grep -qx 'cargo-deny $(DENY_VERSION)' || cargo install --locked cargo-deny@$(DENY_VERSION)
-	@cargo deny --log-level error check
+	@cargo deny --version 2>/dev/null | grep -qx 'cargo-deny $(DENY_VERSION)' || \
+	  cargo install --debug --locked cargo-deny@$(DENY_VERSION)
+	@cargo deny --log-level error check bans licenses sources
+	@if cargo deny fetch db >/dev/null 2>&1; then cargo deny --log-level error check advisories; \
+	  else echo "advisories: SKIPPED, the advisory database cannot be fetched"; fi
 
 fmt:
 	@cargo fmt --all
 
 coverage: model $(TEST_VENV)/.complete
-	@cargo llvm-cov --version 2>/dev/null | grep -qx 'cargo-llvm-cov $(COVERAGE_VERSION)' || cargo install --locked cargo-llvm-cov@$(COVERAGE_VERSION)
+	@cargo llvm-cov --version 2>/dev/null | grep -qx 'cargo-llvm-cov $(COVERAGE_VERSION)' || \
+	  cargo install --debug --locked cargo-llvm-cov@$(COVERAGE_VERSION)
 	@PATH="$(TEST_VENV)/bin:$$PATH" cargo llvm-cov --release --workspace --ignore-filename-regex '(^|/)tests/'
 
 bench: model

@@ -159,23 +159,30 @@ async fn a_long_sentence_and_a_large_request_are_served_whole() {
 /// Sends bytes that no generated client would.
 async fn raw_call(stack: &Stack, token: &str, message: &[u8]) -> Status {
     let mut framed = vec![0];
-    framed.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+    framed.extend(u32::try_from(message.len()).expect("a short message").to_be_bytes());
     framed.extend_from_slice(message);
     let request = http::Request::post("/muse.v1.EmbedderService/Embed")
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .header("authorization", format!("Bearer {token}"))
         .body(tonic::body::Body::new(Full::new(Bytes::from(framed))))
-        .unwrap();
+        .expect("the request is well-formed");
     let mut channel = stack.channel();
     std::future::poll_fn(|cx| tonic::codegen::Service::<http::Request<_>>::poll_ready(&mut channel, cx))
         .await
-        .unwrap();
-    let response = tonic::codegen::Service::call(&mut channel, request).await.unwrap();
+        .expect("the gateway is there");
+    let response = tonic::codegen::Service::call(&mut channel, request).await.expect("it answers");
     if let Some(status) = Status::from_header_map(response.headers()) {
         return status;
     }
-    let trailers = response.into_body().collect().await.unwrap().trailers().cloned().unwrap_or_default();
+    let trailers = response
+        .into_body()
+        .collect()
+        .await
+        .expect("the body is whole")
+        .trailers()
+        .cloned()
+        .unwrap_or_default();
     Status::from_header_map(&trailers).expect("there is a status")
 }
 

@@ -48,7 +48,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), GatewayError> {
     let upstream = Upstream::connect(&config, shutdown.clone());
-    let (health, health_service) = tonic_health::server::health_reporter();
+    let (health, health_service) = readiness::reporter().await;
     tokio::spawn(readiness::watch(upstream.clone(), health, shutdown.clone()));
 
     let reflection = || {

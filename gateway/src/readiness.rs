@@ -6,7 +6,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic_health::{
     ServingStatus,
-    pb::{HealthCheckRequest, health_check_response::ServingStatus as Reported, health_client::HealthClient},
+    pb::{
+        HealthCheckRequest,
+        health_check_response::ServingStatus as Reported,
+        health_client::HealthClient,
+        health_server::{Health, HealthServer},
+    },
     server::HealthReporter,
 };
 use tracing::{info, warn};
@@ -18,9 +23,15 @@ const SERVICES: [&str; 3] = ["", "muse.v1.AuthService", "muse.v1.EmbedderService
 const EMBEDDER: &str = "muse.v1.EmbedderService";
 const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 
+/// A health service that says "not serving", where tonic's own starts with "serving".
+pub(crate) async fn reporter() -> (HealthReporter, HealthServer<impl Health>) {
+    let (health, service) = tonic_health::server::health_reporter();
+    report(&health, false).await;
+    (health, service)
+}
+
 /// Keeps the health service true until `shutdown`.
 pub(crate) async fn watch(upstream: Upstream, mut health: HealthReporter, shutdown: CancellationToken) {
-    report(&health, false).await;
     let followed = async {
         upstream.verifier.wait_until_synced().await;
         let mut serving = false;

@@ -91,7 +91,7 @@ fn invalid(text: String) -> Refusal {
 async fn read_body(body: Body, limit: usize) -> Result<Bytes, Refusal> {
     body::to_bytes(body, limit).await.map_err(|failure| {
         let too_large = std::error::Error::source(&failure)
-            .is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>());
+            .is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>);
         if too_large {
             Error::new(Reason::TooLarge, format!("The body is too large; the limit is {limit} bytes")).into()
         } else {
