@@ -54,10 +54,16 @@ check: libtorch
 fmt:
 	@cargo fmt --all
 
+# rustup's llvm-tools, or else the LLVM of the same release as rustc's from the system's packages.
 coverage: model $(TEST_VENV)/.complete
 	@cargo llvm-cov --version 2>/dev/null | grep -qx 'cargo-llvm-cov $(COVERAGE_VERSION)' || \
 	  cargo install --debug --locked cargo-llvm-cov@$(COVERAGE_VERSION)
-	@PATH="$(TEST_VENV)/bin:$$PATH" cargo llvm-cov --release --workspace --ignore-filename-regex '(^|/)tests/'
+	@llvm=$$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p'); \
+	if ! compgen -G "$$(rustc --print sysroot)/lib/rustlib/*/bin/llvm-cov" >/dev/null; then \
+	  command -v llvm-cov-$$llvm >/dev/null || { echo "error: llvm-tools are needed: run 'rustup component add llvm-tools', or install the system's package llvm-$$llvm" >&2; exit 1; }; \
+	  export LLVM_COV=llvm-cov-$$llvm LLVM_PROFDATA=llvm-profdata-$$llvm; \
+	fi; \
+	PATH="$(TEST_VENV)/bin:$$PATH" cargo llvm-cov --release --workspace --ignore-filename-regex '(^|/)tests/'
 
 bench: model
 	@cargo run --release --locked -p muse-tests --bin muse-bench -- $(MODEL)

@@ -8,6 +8,7 @@ BIN_DIR holds the programs, MODEL_DIR a converted model; the database is kept in
 the environment variables of the services themselves. Ctrl-C or SIGTERM stops all three; so does the end of one.
 """
 
+import ctypes
 import ipaddress
 import os
 import select
@@ -32,6 +33,12 @@ class Stopped(Exception):
     """SIGINT or SIGTERM came."""
 
 
+def stop_with_parent():
+    if sys.platform == "linux":
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class Service:
     """A process that reports its state by the protocol of sd_notify(3)."""
 
@@ -41,9 +48,10 @@ class Service:
         self.notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notices.bind(path)
         # In a session of its own, so that a Ctrl-C on the terminal reaches this program alone, which then stops the
-        # services in order.
+        # services in order. Should this program be killed, the services are told to stop by the kernel.
         self.process = subprocess.Popen(
-            [binary], env={**os.environ, **environment, "NOTIFY_SOCKET": path}, start_new_session=True)
+            [binary], env={**os.environ, **environment, "NOTIFY_SOCKET": path}, start_new_session=True,
+            preexec_fn=stop_with_parent)
 
     def wait_for(self, key, deadline):
         """The value of `key` in a notice to come."""

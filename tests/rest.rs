@@ -60,8 +60,14 @@ async fn large_inputs_come_in_a_json_body() {
     assert!(answer.json()["message"].as_str().expect("a text").contains("the limit is 4096"));
     let answer = http.json("GET", "/embed", &access, &json!({ "sentence": "x".repeat(1_000_000) })).await;
     assert!(answer.json()["message"].as_str().expect("a text").contains("the limit is 262144"));
-    let answer = http.json("GET", "/tokenize", &access, &json!({ "sentence": "x".repeat(20 << 20) })).await;
-    assert_eq!(answer.status, 413);
+    // A refusal reaches even those who are still sending.
+    let huge = json!({ "sentence": "x".repeat(40 << 20) });
+    for _ in 0..5 {
+        let answer = http.json("GET", "/tokenize", &access, &huge).await;
+        assert_eq!(answer.status, 413);
+        assert!(answer.json()["message"].as_str().expect("a text").contains("the limit is 16777216 bytes"));
+        assert_eq!(http.json("GET", "/tokenize", "x", &huge).await.status, 422);
+    }
     assert_eq!(http.get("/embed?sentence=Hi", &access).await.status, 200);
     stack.stop().await;
 }

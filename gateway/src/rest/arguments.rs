@@ -1,17 +1,23 @@
 //! The arguments of a REST request, gathered as the old service gathered them: from a JSON body, then from the query,
 //! then (on POST) from a form or multipart body.
 
+use std::time::Duration;
+
 use axum::{
-    body::{self, Body},
+    body::Body,
     extract::Request,
     http::{HeaderMap, Method, header},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::stream;
+use http_body_util::BodyExt;
 use muse_proto::{Error, Reason};
 use serde_json::Value;
 
 use super::answer::Refusal;
+
+/// How long a body that is of no use is read on.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Names and values, in the order in which they count.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -88,16 +94,26 @@ fn invalid(text: String) -> Refusal {
     Error::new(Reason::InvalidArgument, text).into()
 }
 
-async fn read_body(body: Body, limit: usize) -> Result<Bytes, Refusal> {
-    body::to_bytes(body, limit).await.map_err(|failure| {
-        let too_large = std::error::Error::source(&failure)
-            .is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>);
-        if too_large {
-            Error::new(Reason::TooLarge, format!("The body is too large; the limit is {limit} bytes")).into()
-        } else {
-            invalid("The body broke off".to_owned())
+async fn read_body(mut body: Body, limit: usize) -> Result<Bytes, Refusal> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| invalid("The body broke off".to_owned()))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if whole.len() + data.len() > limit {
+            read_out(body).await;
+            let text = format!("The body is too large; the limit is {limit} bytes");
+            return Err(Error::new(Reason::TooLarge, text).into());
         }
-    })
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole.freeze())
+}
+
+/// Reads and forgets the rest of a body, for a while. A client that is still sending when the connection is closed may
+/// never see the answer (RFC 9112, section 9.6), and so not learn why it was refused.
+pub(super) async fn read_out(mut body: Body) {
+    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = tokio::time::timeout(LINGER, rest).await;
 }
 
 /// Whether the content type is `application/json` or `application/*+json`, with any parameters.

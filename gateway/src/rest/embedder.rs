@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{
     MAX_SENTENCES_BYTES,
     answer::{Refusal, json},
-    arguments::Arguments,
+    arguments::{Arguments, read_out},
 };
 use crate::upstream::Upstream;
 
@@ -44,6 +44,9 @@ pub(super) async fn embed(State(upstream): State<Upstream>, request: Request) ->
 }
 
 async fn sentences(upstream: &Upstream, request: Request) -> Result<Vec<String>, Refusal> {
-    upstream.verifier.authorize(request.headers(), Some(TokenKind::Access))?;
+    if let Err(refusal) = upstream.verifier.authorize(request.headers(), Some(TokenKind::Access)) {
+        read_out(request.into_body()).await;
+        return Err(refusal.into());
+    }
     Arguments::read(request, MAX_SENTENCES_BYTES).await?.all("sentence")
 }
