@@ -53,19 +53,14 @@ class Service:
             [binary], env={**os.environ, **environment, "NOTIFY_SOCKET": path}, start_new_session=True,
             preexec_fn=stop_with_parent)
 
-    def wait_for(self, key, deadline):
-        """The value of `key` in a notice to come."""
-        while True:
-            if self.process.poll() is not None:
-                raise Failed(f"{self.name} ended while starting (status {self.process.returncode}); see above")
-            if time.monotonic() > deadline:
-                raise Failed(f"{self.name} is not ready after {READY_WITHIN_S} s")
-            if not select.select([self.notices], [], [], 0.1)[0]:
-                continue
+    def notice(self, key):
+        """The value of `key` in a notice that comes within a moment, or None."""
+        if select.select([self.notices], [], [], 0.1)[0]:
             for line in self.notices.recv(4096).decode().splitlines():
                 name, _, value = line.partition("=")
                 if name == key:
                     return value
+        return None
 
     def stop(self, deadline):
         if self.process.poll() is None:
@@ -97,12 +92,23 @@ def address():
 def run(folder, services, bin_dir, model_dir, data_dir):
     host, port, loopback = address()
     started = time.monotonic()
-    deadline = started + READY_WITHIN_S
 
     def start(name, **environment):
         service = Service(folder, os.path.join(bin_dir, name), environment)
         services.append(service)
         return service
+
+    def check(when):
+        for service in services:
+            if service.process.poll() is not None:
+                raise Failed(f"{service.name} ended {when} (status {service.process.returncode}); see above")
+
+    def wait_for(service, key):
+        while (value := service.notice(key)) is None:
+            check("while starting")
+            if time.monotonic() > started + READY_WITHIN_S:
+                raise Failed(f"{service.name} is not ready after {READY_WITHIN_S} s")
+        return value
 
     default_admin = {"ALLOW_DEFAULT_ADMIN": "true"} if loopback and "ADMIN_PASSWORD" not in os.environ else {}
     database = os.environ.get("DATABASE_URL") or os.path.join(os.path.abspath(data_dir), "muse.db")
@@ -111,20 +117,17 @@ def run(folder, services, bin_dir, model_dir, data_dir):
     gateway = start(
         "muse-gateway",
         GATEWAY_LISTEN=f"{host}:{port}",
-        AUTH_URL="http://" + auth.wait_for("X_MUSE_LISTENING", deadline),
-        EMBEDDER_URL="http://" + embedder.wait_for("X_MUSE_LISTENING", deadline))
-    serving = gateway.wait_for("X_MUSE_LISTENING", deadline)
-    # The gateway waits for the embedder; if that one fails, say so rather than wait on.
-    embedder.wait_for("READY", deadline)
-    gateway.wait_for("READY", deadline)
+        AUTH_URL="http://" + wait_for(auth, "X_MUSE_LISTENING"),
+        EMBEDDER_URL="http://" + wait_for(embedder, "X_MUSE_LISTENING"))
+    serving = wait_for(gateway, "X_MUSE_LISTENING")
+    wait_for(gateway, "READY")
     seconds = time.monotonic() - started
     print(f"ready after {seconds:.1f} s: REST and gRPC on http://{serving} (Ctrl-C stops)", flush=True)
     if default_admin:
         print("log in as admin / admin, unless the password was changed (HOST is a loopback address)", flush=True)
-    while all(service.process.poll() is None for service in services):
+    while True:
         time.sleep(0.2)
-    ended = next(service for service in services if service.process.poll() is not None)
-    raise Failed(f"{ended.name} ended (status {ended.process.returncode}); stopping the others")
+        check("by itself, stopping the others")
 
 
 def stop_on_signal(*_):

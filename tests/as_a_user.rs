@@ -29,9 +29,14 @@ impl MakeRun {
     async fn start(database: &Path, port: u16) -> Self {
         let mut command = Command::new("make");
         command.arg("run").current_dir(root()).env("PORT", port.to_string()).env("DATABASE_URL", database);
-        // Cargo and the tests' own run must not leak into the make of a user.
-        for name in ["MAKEFLAGS", "MAKELEVEL", "MFLAGS", "LIBTORCH", "LIBTORCH_INCLUDE", "LIBTORCH_LIB"] {
-            command.env_remove(name);
+        // What cargo, make and a coverage run set for the tests must not leak into a user's make.
+        let kept = ["CARGO_HOME", "RUSTUP_HOME"];
+        let leaking = ["CARGO", "RUST", "LIBTORCH", "LLVM", "MAKE", "MFLAGS"];
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy().into_owned();
+            if leaking.iter().any(|prefix| name.starts_with(prefix)) && !kept.contains(&name.as_str()) {
+                command.env_remove(name);
+            }
         }
         let mut process = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("make starts");
         let output = BufReader::new(process.stdout.take().expect("it is piped")).lines();

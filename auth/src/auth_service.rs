@@ -12,9 +12,9 @@ use muse_proto::{
 use muse_verifier::{Claims, TokenKind, Verifier};
 use secrecy::SecretString;
 use tonic::{Request, Response, Status};
-use tracing::error;
 
 use crate::{
+    error::internal,
     passwords::{self, Checker},
     revocation_service::News,
     store::Store,
@@ -112,10 +112,4 @@ impl auth_service_server::AuthService for AuthService {
 
 fn revoked() -> Error {
     Error::new(Reason::TokenRevoked, "Token has been revoked")
-}
-
-/// The cause goes to the log, not to the caller.
-pub(crate) fn internal(cause: impl std::error::Error) -> Error {
-    error!(%cause, "a call failed");
-    Error::new(Reason::Internal, "internal error")
 }

@@ -1,8 +1,16 @@
-//! What can go wrong outside of a request.
+//! What can go wrong, outside of a request and in one.
 
-use std::path::PathBuf;
+use std::{fmt::Display, path::PathBuf};
 
+use muse_proto::{Error, Reason};
 use sea_orm::DbErr;
+use tracing::error;
+
+/// A failed call, by no fault of the caller. The cause goes to the log alone.
+pub(crate) fn internal(cause: impl Display) -> Error {
+    error!(%cause, "a call failed");
+    Error::new(Reason::Internal, "internal error")
+}
 
 /// Why the service or a command ended.
 #[derive(Debug, thiserror::Error)]

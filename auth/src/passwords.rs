@@ -6,15 +6,13 @@
 use std::sync::Arc;
 
 use argon2::{
-    Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version,
-    password_hash::phc::{PasswordHash, PasswordHash as Phc},
+    Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version, password_hash::phc::PasswordHash,
 };
 use muse_proto::{Error, Reason};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{sync::Semaphore, task::spawn_blocking};
-use tracing::error;
 
-use crate::AuthError;
+use crate::{AuthError, error::internal};
 
 /// OWASP's recommendation for argon2id: 19 MiB, two passes, one lane.
 const MEMORY_KIB: u32 = 19 * 1024;
@@ -83,16 +81,12 @@ impl Checker {
             drop((running, admitted));
             right.map(|right| right && hash.is_some())
         });
-        let failed = |failure: &dyn ToString| {
-            error!(failure = failure.to_string(), "cannot check a password");
-            Error::new(Reason::Internal, "internal error")
-        };
-        checked.await.map_err(|failure| failed(&failure))?.map_err(|failure| failed(&failure))
+        checked.await.map_err(internal)?.map_err(internal)
     }
 }
 
 fn verify(password: &SecretString, hash: &str) -> Result<bool, String> {
-    let hash = Phc::new(hash).map_err(|failure| format!("a stored hash is damaged: {failure}"))?;
+    let hash = PasswordHash::new(hash).map_err(|failure| format!("a stored hash is damaged: {failure}"))?;
     let argon2 = argon2().map_err(|failure| failure.to_string())?;
     match argon2.verify_password(password.expose_secret().as_bytes(), &hash) {
         Ok(()) => Ok(true),

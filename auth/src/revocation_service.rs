@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    auth_service::internal,
     clock,
+    error::internal,
     store::{Store, StoredRevocations},
 };
 
