@@ -71,7 +71,7 @@ pub enum ConvertError {
 pub enum Outcome {
     /// The directory was written.
     Converted,
-    /// The directory already held a conversion of the same file in the same precision.
+    /// The directory already held a conversion of the same file, in the same precision, by the same version.
     UpToDate,
 }
 
@@ -118,10 +118,7 @@ pub fn convert(onnx_path: &Path, out: &Path, precision: Precision) -> Result<Out
         languages: LANGUAGES.map(str::to_owned).to_vec(),
         precision,
         source: Source { file, sha256, precision: source_precision(&graph) },
-        versions: Versions {
-            muse: env!("CARGO_PKG_VERSION").to_owned(),
-            libtorch: LIBTORCH_VERSION.to_owned(),
-        },
+        versions: versions(),
         license: "Apache-2.0".to_owned(),
         attribution: ATTRIBUTION.to_owned(),
         files,
@@ -134,7 +131,11 @@ pub fn convert(onnx_path: &Path, out: &Path, precision: Precision) -> Result<Out
 }
 
 fn is_conversion_of(manifest: &Manifest, sha256: &str, precision: Precision) -> bool {
-    manifest.source.sha256 == sha256 && manifest.precision == precision
+    manifest.source.sha256 == sha256 && manifest.precision == precision && manifest.versions == versions()
+}
+
+fn versions() -> Versions {
+    Versions { muse: env!("CARGO_PKG_VERSION").to_owned(), libtorch: LIBTORCH_VERSION.to_owned() }
 }
 
 // A directory that holds a manifest is an older, other or damaged conversion and may be replaced; so may an empty one.
