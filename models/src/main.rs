@@ -53,18 +53,8 @@ impl From<PrecisionArgument> for Precision {
     }
 }
 
-/// Exit status for a wrong command line (`EX_USAGE`).
-const USAGE: u8 = 64;
-
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(error) => {
-            // Nothing more can be done if the terminal itself fails.
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
-        }
-    };
+    let arguments: Arguments = muse_chassis::parse_options();
     match run(arguments.command) {
         Ok(status) => status,
         Err(error) => {
