@@ -67,6 +67,7 @@ coverage: model $(TEST_VENV)/.complete
 
 bench: model
 	@cargo run --release --locked -p muse-tests --bin muse-bench -- $(MODEL)
+	@cargo run --release --locked -p muse-tests --bin muse-bench-auth -- $(MODEL)
 
 clean:
 	@cargo clean

@@ -110,21 +110,23 @@ def run(folder, services, bin_dir, model_dir, data_dir):
                 raise Failed(f"{service.name} is not ready after {READY_WITHIN_S} s")
         return value
 
-    default_admin = {"ALLOW_DEFAULT_ADMIN": "true"} if loopback and "ADMIN_PASSWORD" not in os.environ else {}
+    exposed = {} if loopback else {"AUTH_EXPOSED": "true"}
     database = os.environ.get("DATABASE_URL") or os.path.join(os.path.abspath(data_dir), "muse.db")
-    auth = start("muse-auth", AUTH_LISTEN="127.0.0.1:0", DATABASE_URL=database, **default_admin)
-    embedder = start("muse-embedder", EMBEDDER_LISTEN="127.0.0.1:0", MUSE_MODEL_DIR=model_dir)
+    auth = start("muse-auth", AUTH_LISTEN="127.0.0.1:0", DATABASE_URL=database, **exposed)
+    auth_url = "http://" + wait_for(auth, "X_MUSE_LISTENING")
+    embedder = start(
+        "muse-embedder", EMBEDDER_LISTEN="127.0.0.1:0", MUSE_MODEL_DIR=model_dir, AUTH_URL=auth_url)
     gateway = start(
         "muse-gateway",
         GATEWAY_LISTEN=f"{host}:{port}",
-        AUTH_URL="http://" + wait_for(auth, "X_MUSE_LISTENING"),
+        AUTH_URL=auth_url,
         EMBEDDER_URL="http://" + wait_for(embedder, "X_MUSE_LISTENING"))
     serving = wait_for(gateway, "X_MUSE_LISTENING")
     wait_for(gateway, "READY")
     seconds = time.monotonic() - started
     print(f"ready after {seconds:.1f} s: REST and gRPC on http://{serving} (Ctrl-C stops)", flush=True)
-    if default_admin:
-        print("log in as admin / admin, unless the password was changed (HOST is a loopback address)", flush=True)
+    if loopback and not {"ADMIN_PASSWORD", "ADMIN_PASSWORD_FILE", "AUTH_EXPOSED"} & os.environ.keys():
+        print("log in as admin / admin, unless the password was changed", flush=True)
     while True:
         time.sleep(0.2)
         check("by itself, stopping the others")

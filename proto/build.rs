@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 2] = ["muse/v1/auth.proto", "muse/v1/embedder.proto"];
+const FILES: [&str; 3] = ["muse/v1/auth.proto", "muse/v1/embedder.proto", "muse/v1/user.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     for file in FILES {

@@ -1,19 +1,21 @@
 //! The gRPC services through the gateway: who may call what, what revocation does, and what bad input gets.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use muse_proto::{
     Error, Reason,
     v1::{
-        EmbedRequest, GetJwksRequest, GetModelRequest, LoginRequest, RefreshTokenRequest, RevokeTokenRequest,
-        TokenizeRequest, embedder_service_client::EmbedderServiceClient,
+        AddUserRequest, EmbedRequest, GetJwksRequest, GetModelRequest, ListUsersRequest, LoginRequest,
+        RefreshTokenRequest, RevokeTokenRequest, RevokeUserTokensRequest, Role, TokenizeRequest,
+        WatchRevocationsRequest, auth_service_client::AuthServiceClient,
+        embedder_service_client::EmbedderServiceClient, revocation_service_client::RevocationServiceClient,
     },
 };
 use muse_tests::{
-    PATIENCE, Service, Stack, auth_config, bearing, channel, golden_sentences, model_dir, start_auth,
-    start_embedder,
+    PATIENCE, Service, Stack, auth_config, bearing, channel, embedder_config, golden_sentences,
+    http_client::HttpClient, login, model_dir, start_auth, start_embedder, start_gateway, wait_until_serving,
 };
 use tonic::{Code, Request, Status};
 use tonic_reflection::pb;
@@ -37,6 +39,8 @@ async fn everything_but_login_health_and_reflection_needs_a_token() {
         auth.get_jwks(GetJwksRequest {}).await.unwrap_err(),
         auth.refresh_token(RefreshTokenRequest {}).await.unwrap_err(),
         auth.revoke_token(RevokeTokenRequest {}).await.unwrap_err(),
+        auth.revoke_user_tokens(RevokeUserTokensRequest::default()).await.unwrap_err(),
+        stack.user_client().list_users(ListUsersRequest::default()).await.unwrap_err(),
     ];
     for refusal in refusals {
         assert_eq!((refusal.code(), reason(&refusal)), (Code::Unauthenticated, Reason::TokenMissing));
@@ -55,9 +59,8 @@ async fn everything_but_login_health_and_reflection_needs_a_token() {
     assert_eq!((refused.code(), reason(&refused)), (Code::Unauthenticated, Reason::BadCredentials));
 
     // What is not for users is not here at all.
-    let mut revocations =
-        muse_proto::v1::revocation_service_client::RevocationServiceClient::new(stack.channel());
-    let call = bearing(&tokens.access_token, muse_proto::v1::WatchRevocationsRequest { cursor: 0 });
+    let mut revocations = RevocationServiceClient::new(stack.channel());
+    let call = bearing(&tokens.access_token, WatchRevocationsRequest::default());
     assert_eq!(revocations.watch_revocations(call).await.unwrap_err().code(), Code::Unimplemented);
     stack.stop().await;
 }
@@ -66,7 +69,7 @@ async fn everything_but_login_health_and_reflection_needs_a_token() {
 async fn a_revoked_token_is_refused_at_once_on_both_protocols() {
     let stack = Stack::start().await;
     let (mut auth, mut embedder) = (stack.auth_client(), stack.embedder_client());
-    let rest = muse_tests::http_client::HttpClient::new(stack.gateway.address);
+    let rest = HttpClient::new(stack.gateway.address);
     for _ in 0..20 {
         let tokens = stack.login().await;
         let access = tokens.access_token.as_str();
@@ -87,6 +90,153 @@ async fn a_revoked_token_is_refused_at_once_on_both_protocols() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_embedder_checks_tokens_itself() {
+    let stack = Stack::start().await;
+    let tokens = stack.login().await;
+    let mut embedder = EmbedderServiceClient::new(channel(stack.embedder.address));
+    for refused in [
+        embedder.embed(sentences(&["a"])).await.unwrap_err(),
+        embedder.tokenize(TokenizeRequest { sentences: vec!["a".to_owned()] }).await.unwrap_err(),
+        embedder.get_model(GetModelRequest {}).await.unwrap_err(),
+    ] {
+        assert_eq!(reason(&refused), Reason::TokenMissing);
+    }
+    let refused = embedder.embed(bearing(&tokens.refresh_token, sentences(&["a"]))).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::TokenKind);
+    embedder.embed(bearing(&tokens.access_token, sentences(&["a"]))).await.unwrap();
+
+    stack.auth_client().revoke_token(bearing(&tokens.access_token, RevokeTokenRequest {})).await.unwrap();
+    let refused = until_refused(&tokens.access_token, stack.embedder.address).await;
+    assert_eq!(reason(&refused), Reason::TokenRevoked);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_reaches_every_gateway_and_the_embedder() {
+    let stack = Stack::start().await;
+    let second = start_gateway(stack.auth.address, stack.embedder.address, &[]).await;
+    wait_until_serving(channel(second.address)).await;
+    let everywhere = [stack.gateway.address, second.address, stack.embedder.address];
+    let embed = async |token: &str, address| {
+        EmbedderServiceClient::new(channel(address)).embed(bearing(token, sentences(&["a"]))).await
+    };
+    let mut auth = stack.auth_client();
+    for all_of_the_user in [false, true] {
+        let token = stack.login().await.access_token;
+        for address in everywhere {
+            embed(&token, address).await.unwrap();
+        }
+        if all_of_the_user {
+            auth.revoke_user_tokens(bearing(&token, RevokeUserTokensRequest::default())).await.unwrap();
+        } else {
+            auth.revoke_token(bearing(&token, RevokeTokenRequest {})).await.unwrap();
+        }
+        for address in everywhere {
+            assert_eq!(reason(&until_refused(&token, address).await), Reason::TokenRevoked);
+        }
+    }
+    let token = stack.login().await.access_token;
+    for address in everywhere {
+        embed(&token, address).await.unwrap();
+    }
+    second.stop().await;
+    stack.stop().await;
+}
+
+/// Embeds at an address until that is refused.
+async fn until_refused(token: &str, address: SocketAddr) -> Status {
+    let mut embedder = EmbedderServiceClient::new(channel(address));
+    let refusal = async {
+        loop {
+            match embedder.embed(bearing(token, sentences(&["a"]))).await {
+                Ok(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(refused) => return refused,
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, refusal).await.expect("it is refused in time")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn admins_manage_users_and_others_do_not() {
+    let stack = Stack::start().await;
+    let admin = stack.login().await.access_token;
+    let maria = AddUserRequest {
+        username: "maria".to_owned(),
+        password: "a long password".to_owned(),
+        role: Role::User.into(),
+    };
+    let mut users = stack.user_client();
+    let added = users.add_user(bearing(&admin, maria.clone())).await.unwrap().into_inner().user.unwrap();
+    assert_eq!((added.username.as_str(), added.role()), ("maria", Role::User));
+    let refused = users.add_user(bearing(&admin, maria.clone())).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused)), (Code::AlreadyExists, Reason::UserExists));
+
+    let login = LoginRequest { username: maria.username, password: maria.password };
+    let tokens = stack.auth_client().login(login).await.unwrap().into_inner();
+    let call = bearing(&tokens.access_token, ListUsersRequest::default());
+    let refused = users.list_users(call).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused)), (Code::PermissionDenied, Reason::PermissionDenied));
+    let listed = users.list_users(bearing(&admin, ListUsersRequest::default())).await.unwrap().into_inner();
+    assert_eq!(
+        listed.users.iter().map(|user| user.username.as_str()).collect::<Vec<_>>(),
+        ["admin", "maria"]
+    );
+
+    let all = RevokeUserTokensRequest { username: "maria".to_owned() };
+    stack.auth_client().revoke_user_tokens(bearing(&admin, all)).await.unwrap();
+    for address in [stack.gateway.address, stack.embedder.address] {
+        let refused = until_refused(&tokens.access_token, address).await;
+        assert_eq!(reason(&refused), Reason::TokenRevoked);
+    }
+    stack.embedder_client().embed(bearing(&admin, sentences(&["a"]))).await.unwrap();
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_auth_away_tokens_hold_for_a_while_and_again_when_it_is_back() {
+    let data = tempfile::tempdir().unwrap();
+    let auth = start_auth(auth_config(data.path())).await;
+    let address = auth.address;
+    let embedder = start_embedder(&model_dir(), address, &[]).await;
+    let gateway = start_gateway(address, embedder.address, &["--max-staleness", "3"]).await;
+    wait_until_serving(channel(gateway.address)).await;
+    let token = login(channel(gateway.address)).await.access_token;
+    let mut client = EmbedderServiceClient::new(channel(gateway.address));
+    let rest = HttpClient::new(gateway.address);
+    auth.stop().await;
+
+    client.embed(bearing(&token, sentences(&["a"]))).await.unwrap();
+    let request = LoginRequest { username: "admin".to_owned(), password: "admin".to_owned() };
+    let refused = AuthServiceClient::new(channel(gateway.address)).login(request).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, Reason::Unavailable));
+    assert!(Error::from(&refused).retry_after().is_some(), "{refused}");
+    let answer = rest.send("POST", "/login?username=admin&password=admin", &[], "").await;
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
+    assert!(answer.json()["message"].is_string());
+
+    let refused = until_refused(&token, gateway.address).await;
+    assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, Reason::Unavailable));
+    assert!(refused.message().contains("for too long"), "{refused}");
+    let answer = rest.get("/embed?sentence=a", &token).await;
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
+
+    let config = auth_config(data.path());
+    let auth =
+        Service::start_at(address, |listener, shutdown| muse_auth::run(config, listener, shutdown)).await;
+    let back = async {
+        while client.embed(bearing(&token, sentences(&["a"]))).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, back).await.unwrap();
+    login(channel(gateway.address)).await;
+    gateway.stop().await;
+    embedder.stop().await;
+    auth.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn users_revocations_and_keys_outlive_a_restart() {
     let stack = Stack::start().await;
     let (kept, revoked) = (stack.login().await.access_token, stack.login().await.access_token);
@@ -96,7 +246,7 @@ async fn users_revocations_and_keys_outlive_a_restart() {
     auth.stop().await;
 
     let auth = start_auth(auth_config(data.path())).await;
-    let gateway = muse_tests::start_gateway(auth.address, embedder.address).await;
+    let gateway = start_gateway(auth.address, embedder.address, &[]).await;
     let stack = Stack { data, auth, embedder, gateway };
     stack.wait_until_ready().await;
     let mut client = stack.embedder_client();
@@ -229,7 +379,8 @@ async fn tokens_of_others_and_expired_ones_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn reflection_tells_the_services_in_both_versions() {
     let stack = Stack::start().await;
-    let wanted = ["grpc.health.v1.Health", "muse.v1.AuthService", "muse.v1.EmbedderService"];
+    let wanted =
+        ["grpc.health.v1.Health", "muse.v1.AuthService", "muse.v1.EmbedderService", "muse.v1.UserService"];
     macro_rules! services {
         ($version:ident) => {{
             use pb::$version::{
@@ -264,22 +415,14 @@ async fn with_the_embedder_away_calls_fail_soon_and_work_again_when_it_is_back()
     let address = embedder.address;
     embedder.stop().await;
     let mut client = EmbedderServiceClient::new(channel(gateway.address));
-    let mut auth_client =
-        muse_proto::v1::auth_service_client::AuthServiceClient::new(channel(gateway.address));
-    let login = LoginRequest { username: "admin".to_owned(), password: "admin".to_owned() };
-    let token = auth_client.login(login).await.unwrap().into_inner().access_token;
+    let token = login(channel(gateway.address)).await.access_token;
     let refused = client.embed(bearing(&token, sentences(&["a"]))).await.unwrap_err();
     assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, Reason::Unavailable));
-    let rest = muse_tests::http_client::HttpClient::new(gateway.address);
+    let rest = HttpClient::new(gateway.address);
     let answer = rest.get("/embed?sentence=a", &token).await;
     assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
 
-    let directory = model_dir();
-    let config = <muse_embedder::Config as clap::Parser>::parse_from([
-        "muse-embedder".as_ref(),
-        "--model-dir".as_ref(),
-        directory.as_os_str(),
-    ]);
+    let config = embedder_config(&model_dir(), auth.address, &[]);
     let embedder =
         Service::start_at(address, |listener, shutdown| muse_embedder::run(config, listener, shutdown)).await;
     let stack = Stack { data, auth, embedder, gateway };
@@ -290,11 +433,15 @@ async fn with_the_embedder_away_calls_fail_soon_and_work_again_when_it_is_back()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_refuses_and_drains() {
-    let embedder = start_embedder(&model_dir(), &["--queue-tokens", "4000"]).await;
+    let data = tempfile::tempdir().unwrap();
+    let auth = start_auth(auth_config(data.path())).await;
+    let embedder = start_embedder(&model_dir(), auth.address, &["--queue-tokens", "4000"]).await;
+    wait_until_serving(channel(embedder.address)).await;
+    let token = login(channel(auth.address)).await.access_token;
     let request = EmbedRequest { sentences: vec!["one two three four five six".to_owned(); 400] };
     let calls = (0..16).map(|_| {
         let mut client = EmbedderServiceClient::new(channel(embedder.address));
-        let request = request.clone();
+        let request = bearing(&token, request.clone());
         async move { client.embed(request).await }
     });
     let outcomes = futures::future::join_all(calls).await;
@@ -304,8 +451,9 @@ async fn a_full_queue_refuses_and_drains() {
         assert_eq!((refused.code(), reason(refused)), (Code::ResourceExhausted, Reason::Overloaded));
     }
     let mut client = EmbedderServiceClient::new(channel(embedder.address));
-    client.embed(request).await.unwrap();
+    client.embed(bearing(&token, request)).await.unwrap();
     embedder.stop().await;
+    auth.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,9 @@
 //! The rules of the REST routes, as clients of the service that this one replaces know them.
 
-use muse_tests::{Stack, http_client::HttpClient};
+use muse_tests::{
+    Stack,
+    http_client::{Answer, HttpClient},
+};
 use serde_json::{Value, json};
 
 async fn login(http: &HttpClient) -> (String, String) {
@@ -115,6 +118,34 @@ async fn refusals_have_the_shapes_that_clients_know() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_guesses_passwords_has_to_wait() {
+    let stack = Stack::start().await;
+    let http = HttpClient::new(stack.gateway.address);
+    let (access, _) = login(&http).await;
+    let guess = async |password: &str| {
+        http.send("POST", &format!("/login?username=admin&password={password}"), &[], "").await
+    };
+    let wait = |answer: &Answer| answer.header("retry-after").parse::<u64>().unwrap_or(0);
+    // The first wait is of one second, which may be over before the next request.
+    let mut refused = guess("0").await;
+    for number in 1..=100 {
+        if wait(&refused) >= 2 {
+            break;
+        }
+        assert!([401, 429].contains(&refused.status.as_u16()));
+        refused = guess(&number.to_string()).await;
+    }
+    for answer in [refused, guess("admin").await] {
+        assert_eq!(answer.status, 429);
+        assert!(wait(&answer) >= 1);
+        let text = answer.json()["message"].as_str().expect("a text").to_owned();
+        assert!(text.contains("Too many failed logins"), "{text}");
+    }
+    assert_eq!(http.get("/embed?sentence=Hi", &access).await.status, 200, "who is logged in stays so");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn methods_and_paths_are_answered_in_json() {
     let stack = Stack::start().await;
     let http = HttpClient::new(stack.gateway.address);
@@ -136,5 +167,30 @@ async fn methods_and_paths_are_answered_in_json() {
     assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 0));
     assert_eq!(http.send("HEAD", "/embed?sentence=Hi", &[], "").await.status, 401);
     assert_eq!(http.send("HEAD", "/login", &[], "").await.status, 405);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keys_are_public() {
+    let stack = Stack::start().await;
+    let http = HttpClient::new(stack.gateway.address);
+    let path = "/.well-known/jwks.json";
+    let answer = http.send("GET", path, &[], "").await;
+    let shown = (answer.status.as_u16(), answer.header("content-type"), answer.header("cache-control"));
+    assert_eq!(shown, (200, "application/jwk-set+json", "public, max-age=60"));
+    let keys = answer.json()["keys"].as_array().expect("keys").clone();
+    assert_eq!(keys.len(), 1);
+    assert_eq!(
+        (&keys[0]["kty"], &keys[0]["crv"], &keys[0]["alg"]),
+        (&json!("OKP"), &json!("Ed25519"), &json!("EdDSA"))
+    );
+    // No part of it is private.
+    let names: Vec<&String> = keys[0].as_object().expect("a key").keys().collect();
+    assert_eq!(names, ["alg", "crv", "kid", "kty", "use", "x"]);
+
+    let answer = http.send("HEAD", path, &[], "").await;
+    assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 0));
+    let answer = http.send("POST", path, &[], "").await;
+    assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, "GET, HEAD, OPTIONS"));
     stack.stop().await;
 }

@@ -3,113 +3,169 @@
 use std::sync::Arc;
 
 use muse_proto::{
-    Error, Reason,
+    Error,
     v1::{
-        GetJwksRequest, GetJwksResponse, JsonWebKey, LoginRequest, LoginResponse, RefreshTokenRequest,
-        RefreshTokenResponse, RevokeTokenRequest, RevokeTokenResponse, auth_service_server,
+        GetJwksRequest, GetJwksResponse, LoginRequest, LoginResponse, RefreshTokenRequest,
+        RefreshTokenResponse, RevokeTokenRequest, RevokeTokenResponse, RevokeUserTokensRequest,
+        RevokeUserTokensResponse, auth_service_server,
     },
 };
-use muse_verifier::{Claims, TokenKind, Verifier};
+use muse_verifier::TokenKind;
 use secrecy::SecretString;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    error::internal,
-    passwords::{self, Checker},
-    revocation_service::News,
-    store::Store,
-    tokens::Signer,
-    users::is_name,
+    audit::Event,
+    clock,
+    error::{database_failed, internal},
+    login::Door,
+    sessions::{Session, Sessions, client_address, revoked},
+    store::{Exchange, UserRow},
+    tokens::{Grant, Signer, Token},
+    user_service::require_admin,
+    users::Users,
 };
 
 /// Answers logins and what holders of tokens ask for.
 #[derive(Clone)]
 pub(crate) struct AuthService {
-    pub(crate) store: Store,
-    pub(crate) passwords: Checker,
+    pub(crate) door: Door,
+    pub(crate) sessions: Sessions,
+    pub(crate) users: Users,
     pub(crate) signer: Arc<Signer>,
-    pub(crate) verifier: Verifier,
-    pub(crate) public_keys: Vec<JsonWebKey>,
-    pub(crate) news: News,
+    pub(crate) rotate_refresh: bool,
+    /// A client that has not heard the answer to a refresh may ask again within so many seconds.
+    pub(crate) refresh_grace: i64,
 }
 
 impl AuthService {
-    async fn log_in(&self, request: LoginRequest) -> Result<LoginResponse, Error> {
-        let bad_credentials = || Error::new(Reason::BadCredentials, "Unauthorized");
-        // No user has such a name or such a password, so there is nothing to hide by taking one's time.
-        if !is_name(&request.username) || !(1..=passwords::LONGEST).contains(&request.password.len()) {
-            return Err(bad_credentials());
-        }
-        let hash = self.store.password_hash(&request.username).await.map_err(internal)?;
-        if !self.passwords.check(SecretString::from(request.password), hash).await? {
-            return Err(bad_credentials());
-        }
+    fn pair(&self, user: &UserRow) -> Result<LoginResponse, Error> {
+        let grant = Grant { user: &user.username, generation: user.generation, fresh: true, family: None };
+        let refresh = self.sign(TokenKind::Refresh, grant.clone())?;
+        // Where refresh tokens rotate, the theft of one is found out, and ends what was made of it.
+        let family = self.rotate_refresh.then_some(refresh.claims.jti);
+        let access = self.sign(TokenKind::Access, Grant { family, ..grant })?;
         Ok(LoginResponse {
-            access_token: self.sign(&request.username, TokenKind::Access, true)?,
-            refresh_token: self.sign(&request.username, TokenKind::Refresh, true)?,
+            access_token: access.text,
+            refresh_token: refresh.text,
             access_token_expires_in: self.signer.access_lifetime.as_secs(),
             refresh_token_expires_in: self.signer.refresh_lifetime.as_secs(),
         })
     }
 
-    async fn refresh(&self, claims: Claims) -> Result<RefreshTokenResponse, Error> {
-        let user_exists = self.store.password_hash(&claims.sub).await.map_err(internal)?.is_some();
-        if !user_exists {
-            return Err(revoked());
+    async fn refresh(&self, session: &Session) -> Result<RefreshTokenResponse, Error> {
+        let user = &session.user;
+        let grant = Grant { user: &user.username, generation: user.generation, fresh: false, family: None };
+        if !self.rotate_refresh {
+            return Ok(RefreshTokenResponse {
+                access_token: self.sign(TokenKind::Access, grant)?.text,
+                access_token_expires_in: self.signer.access_lifetime.as_secs(),
+                ..Default::default()
+            });
         }
+        self.exchange(session).await?;
+        let grant = Grant { family: Some(session.claims.family_id().to_owned()), ..grant };
         Ok(RefreshTokenResponse {
-            access_token: self.sign(&claims.sub, TokenKind::Access, false)?,
+            access_token: self.sign(TokenKind::Access, grant.clone())?.text,
             access_token_expires_in: self.signer.access_lifetime.as_secs(),
+            refresh_token: self.sign(TokenKind::Refresh, grant)?.text,
+            refresh_token_expires_in: self.signer.refresh_lifetime.as_secs(),
         })
     }
 
-    /// The order matters: what is answered is on disk, and refused here, and on its way to the others.
-    async fn revoke(&self, claims: Claims) -> Result<RevokeTokenResponse, Error> {
-        let first = self.store.revoke(&claims.jti, claims.exp).await.map_err(internal)?;
-        self.verifier.revoke(&claims.jti, claims.exp);
-        self.news.announce();
-        if first { Ok(RevokeTokenResponse {}) } else { Err(revoked()) }
+    /// Ends the refresh token of a session.
+    async fn exchange(&self, session: &Session) -> Result<(), Error> {
+        let Session { claims, user, from } = session;
+        let now = clock::now();
+        let family_expires_at = now
+            .saturating_add_unsigned(self.signer.refresh_lifetime.max(self.signer.access_lifetime).as_secs());
+        let store = &self.sessions.store;
+        let exchanged = store.exchange_refresh_token(
+            &claims.jti,
+            claims.family_id(),
+            (now, self.refresh_grace),
+            (claims.exp, family_expires_at),
+        );
+        if exchanged.await.map_err(database_failed)? == Exchange::Reused {
+            let event = Event { action: "refresh", by: Some(&user.username), user: None, from: Some(*from) };
+            event.refused("a refresh token was used again: all that came from its login are revoked");
+            return Err(revoked());
+        }
+        Ok(())
     }
 
-    fn sign(&self, user: &str, kind: TokenKind, fresh: bool) -> Result<String, Error> {
-        self.signer.sign(user, kind, fresh).map_err(internal)
+    /// What is answered is on disk, and on its way to all who verify.
+    async fn revoke(&self, session: &Session) -> Result<RevokeTokenResponse, Error> {
+        let claims = &session.claims;
+        let id = match claims.kind {
+            TokenKind::Access => claims.jti.as_str(),
+            TokenKind::Refresh => claims.family_id(),
+        };
+        // The rest of a family was given out later than this token, and ends later.
+        let family_end = clock::now().saturating_add_unsigned(self.signer.refresh_lifetime.as_secs());
+        let expires_at = if claims.family.is_some() { claims.exp.max(family_end) } else { claims.exp };
+        let first = self.sessions.store.revoke(id, expires_at).await.map_err(database_failed)?;
+        if !first {
+            return Err(revoked());
+        }
+        let action = "log out";
+        Event { action, by: Some(&claims.sub), user: None, from: Some(session.from) }.granted();
+        Ok(RevokeTokenResponse {})
     }
 
-    fn authorize<T>(&self, request: &Request<T>, kind: Option<TokenKind>) -> Result<Claims, Error> {
-        self.verifier.authorize(request.metadata().as_ref(), kind)
+    async fn revoke_user(&self, session: &Session, named: &str) -> Result<RevokeUserTokensResponse, Error> {
+        let own = &session.user.username;
+        let name = if named.is_empty() { own } else { named };
+        let event =
+            Event { action: "revoke all tokens", by: Some(own), user: Some(name), from: Some(session.from) };
+        if name != own {
+            require_admin(session).inspect_err(|_| event.refused("no admin"))?;
+        }
+        self.users.revoke_tokens(name).await?;
+        event.granted();
+        Ok(RevokeUserTokensResponse {})
+    }
+
+    fn sign(&self, kind: TokenKind, grant: Grant<'_>) -> Result<Token, Error> {
+        self.signer.sign(kind, grant).map_err(internal)
     }
 }
 
 #[tonic::async_trait]
 impl auth_service_server::AuthService for AuthService {
     async fn login(&self, request: Request<LoginRequest>) -> Result<Response<LoginResponse>, Status> {
-        Ok(Response::new(self.log_in(request.into_inner()).await?))
+        let from = client_address(&request);
+        let LoginRequest { username, password } = request.into_inner();
+        let user = self.door.log_in(username, SecretString::from(password), from).await?;
+        Ok(Response::new(self.pair(&user)?))
     }
 
     async fn refresh_token(
         &self,
         request: Request<RefreshTokenRequest>,
     ) -> Result<Response<RefreshTokenResponse>, Status> {
-        let claims = self.authorize(&request, Some(TokenKind::Refresh))?;
-        Ok(Response::new(self.refresh(claims).await?))
+        let session = self.sessions.of(&request, Some(TokenKind::Refresh)).await?;
+        Ok(Response::new(self.refresh(&session).await?))
     }
 
     async fn revoke_token(
         &self,
         request: Request<RevokeTokenRequest>,
     ) -> Result<Response<RevokeTokenResponse>, Status> {
-        let claims = self.authorize(&request, None)?;
-        let service = self.clone();
-        // In a task of its own, so that a caller who hangs up cannot stop it between the steps.
-        let revoked = tokio::spawn(async move { service.revoke(claims).await });
-        Ok(Response::new(revoked.await.unwrap_or_else(|failure| Err(internal(failure)))?))
+        let session = self.sessions.of(&request, None).await?;
+        Ok(Response::new(self.revoke(&session).await?))
+    }
+
+    async fn revoke_user_tokens(
+        &self,
+        request: Request<RevokeUserTokensRequest>,
+    ) -> Result<Response<RevokeUserTokensResponse>, Status> {
+        let session = self.sessions.of(&request, Some(TokenKind::Access)).await?;
+        Ok(Response::new(self.revoke_user(&session, &request.into_inner().username).await?))
     }
 
     async fn get_jwks(&self, _: Request<GetJwksRequest>) -> Result<Response<GetJwksResponse>, Status> {
-        Ok(Response::new(GetJwksResponse { keys: self.public_keys.clone() }))
+        let keys = self.sessions.keys.borrow().published(clock::now());
+        Ok(Response::new(GetJwksResponse { keys }))
     }
-}
-
-fn revoked() -> Error {
-    Error::new(Reason::TokenRevoked, "Token has been revoked")
 }

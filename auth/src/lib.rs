@@ -1,23 +1,35 @@
 //! The auth service of MUSE as Service: it alone knows users and passwords, and it alone can sign a token.
 //!
-//! [`run`] is the service; everything else that is public is what its program and its tests need.
+//! [`run`] is the service, [`Maintenance`] what an operator does beside it.
 
 #![forbid(unsafe_code)]
 
+mod audit;
 mod auth_service;
 mod clock;
 pub mod config;
 mod error;
 mod first_start;
+mod ids;
 mod keys;
+mod login;
+mod maintenance;
+mod old_service;
 mod passwords;
 mod revocation_service;
 mod server;
+mod sessions;
 mod store;
+mod throttle;
 mod tokens;
+mod user_service;
 mod users;
 
-pub use config::Config;
+pub use config::{Config, Database};
 pub use error::AuthError;
+pub use keys::KeyInfo;
+pub use maintenance::{Imported, Maintenance};
+pub use passwords::Cost;
 pub use server::run;
-pub use users::{User, Users};
+pub use store::BackupError;
+pub use users::{Role, User, Users};

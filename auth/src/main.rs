@@ -10,8 +10,6 @@ use clap::{Parser, Subcommand};
 use muse_auth::config::{BadOption, DatabaseArgs, ServiceArgs};
 use muse_chassis::{EXIT_USAGE, LogArgs, parse_options};
 
-use crate::cli::UserCommand;
-
 /// The auth service of MUSE as Service: users, tokens, revocation.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -30,28 +28,26 @@ struct Options {
 enum Command {
     /// Run the service; what happens without a command, too.
     Serve,
-    /// Manage the users, also while the service runs.
-    #[command(subcommand)]
-    User(UserCommand),
+    #[command(flatten)]
+    Other(cli::Command),
 }
 
 fn main() -> ExitCode {
     let mut options: Options = parse_options();
-    // Migrations tell at each start that there are none. In front, so that the option has the last word.
-    options.log.log_level.insert_str(0, "sea_orm_migration=warn,");
+    // In front, so that the option has the last word: migrations tell at each start that there are none, and the
+    // audit log is kept however little else is wanted.
+    options.log.log_level.insert_str(0, "sea_orm_migration=warn,audit=info,");
     options.log.init();
     let listen = options.service.listen;
+    let config = match options.service.config(&options.database) {
+        Ok(config) => config,
+        Err(bad) => return usage(&bad),
+    };
     match options.command {
-        None | Some(Command::Serve) => match options.service.config(&options.database) {
-            Ok(config) => muse_chassis::serve("muse-auth", listen, |listener, shutdown| {
-                muse_auth::run(config, listener, shutdown)
-            }),
-            Err(bad) => usage(&bad),
-        },
-        Some(Command::User(command)) => match options.database.path() {
-            Ok(database) => cli::run(command, database),
-            Err(bad) => usage(&bad),
-        },
+        None | Some(Command::Serve) => muse_chassis::serve("muse-auth", listen, |listener, shutdown| {
+            muse_auth::run(config, listener, shutdown)
+        }),
+        Some(Command::Other(command)) => cli::run(command, config),
     }
 }
 

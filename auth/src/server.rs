@@ -2,9 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use muse_chassis::{grpc, notify};
+use muse_chassis::{grpc, health, notify};
 use muse_proto::v1::{
     auth_service_server::AuthServiceServer, revocation_service_server::RevocationServiceServer,
+    user_service_server::UserServiceServer,
 };
 use muse_verifier::Verifier;
 use tokio::{net::TcpListener, time::interval};
@@ -15,15 +16,19 @@ use crate::{
     AuthError, Config, Users,
     auth_service::AuthService,
     clock, first_start,
-    keys::KeyPair,
-    passwords::Checker,
-    revocation_service::{News, RevocationService},
+    keys::{self, Keys},
+    login::Door,
+    passwords::Hashers,
+    revocation_service::RevocationService,
+    sessions::Sessions,
     store::Store,
+    throttle::Throttle,
     tokens::Signer,
+    user_service::UserService,
 };
 
 /// The names in `grpc.health.v1`; the empty one stands for the whole server.
-const SERVICES: &[&str] = &["", "muse.v1.AuthService", "muse.v1.RevocationService"];
+const SERVICES: &[&str] = &["", "muse.v1.AuthService", "muse.v1.RevocationService", "muse.v1.UserService"];
 const BETWEEN_PRUNINGS: Duration = Duration::from_secs(3600);
 /// Far more than a name, a password and a token need.
 const LARGEST_REQUEST: usize = 64 * 1024;
@@ -56,55 +61,91 @@ async fn serve(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), AuthError> {
-    store.prune_revocations(clock::now()).await?;
-    first_start::ensure_a_user(config, &Users::new(store.clone())).await?;
+    let throttle = Throttle::new(store.clone());
+    let hashers = Hashers::new(config.hash_threads, config.cost)?;
+    let users = Users::new(store.clone(), hashers.clone(), config.exposed);
+    first_start::ensure_a_user(config, &users).await?;
+    first_start::refuse_default_password(config, store, &hashers).await?;
 
-    let keys = KeyPair::open(config, store).await?;
-    let public_keys = vec![keys.jwk()];
-    let verifier = Verifier::with_keys(&public_keys);
-    verifier.revoke_all(&store.revocations_after(0, clock::now()).await?.revocations);
-    info!(kid = keys.kid(), derived = config.secret.is_some(), "the signing key is there");
+    let all_keys = keys::open(store, config).await?;
+    let keys = all_keys.subscribe();
+    prune(store, &throttle, &keys).await?;
+    let verifier = Verifier::with_keys(&keys.borrow().published(clock::now()));
 
-    let news = News::new();
+    let sessions = Sessions { store: store.clone(), keys: keys.clone(), verifier: verifier.clone() };
+    let door = Door { store: store.clone(), hashers, throttle: throttle.clone() };
+    let users = users.keeping_an_admin();
     let auth = AuthService {
-        store: store.clone(),
-        passwords: Checker::new(),
-        signer: Arc::new(Signer::new(&keys, config)),
-        verifier,
-        public_keys,
-        news: news.clone(),
+        door: door.clone(),
+        sessions: sessions.clone(),
+        users: users.clone(),
+        signer: Arc::new(Signer::new(keys.clone(), config)),
+        rotate_refresh: config.rotate_refresh,
+        refresh_grace: i64::try_from(config.refresh_grace.as_secs()).unwrap_or(i64::MAX),
     };
-    let revocations = RevocationService { store: store.clone(), news, shutdown: shutdown.clone() };
-    let auth = AuthServiceServer::new(auth).max_decoding_message_size(LARGEST_REQUEST);
-    let revocations = RevocationServiceServer::new(revocations).max_decoding_message_size(LARGEST_REQUEST);
-
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<AuthServiceServer<AuthService>>().await;
-    health.set_serving::<RevocationServiceServer<RevocationService>>().await;
-
+    let revocations = RevocationService {
+        store: store.clone(),
+        log: store.log().await?,
+        keys: keys.clone(),
+        shutdown: shutdown.clone(),
+    };
     let router = grpc::server()
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_max_header_list_size(LARGEST_HEADERS)
-        .add_service(auth)
-        .add_service(revocations)
-        .add_service(health_service);
+        .add_service(AuthServiceServer::new(auth).max_decoding_message_size(LARGEST_REQUEST))
+        .add_service(
+            UserServiceServer::new(UserService { door, sessions, users })
+                .max_decoding_message_size(LARGEST_REQUEST),
+        )
+        .add_service(RevocationServiceServer::new(revocations).max_decoding_message_size(LARGEST_REQUEST));
+    let (reporter, health_service) = health::not_serving(SERVICES).await;
+    health::report(&reporter, SERVICES, true).await;
+    let router = router.add_service(health_service);
     notify::ready();
+
     tokio::select! {
-        served = grpc::serve(router, listener, health, SERVICES, shutdown) => Ok(served?),
-        never = prune_now_and_then(store) => match never {},
+        served = grpc::serve(router, listener, reporter, SERVICES, shutdown) => Ok(served?),
+        never = store.watch() => match never {},
+        () = keys::follow(store, config, all_keys) => Ok(()),
+        () = verify_with(keys.clone(), &verifier) => Ok(()),
+        never = prune_now_and_then(store, &throttle, &keys) => match never {},
     }
 }
 
-async fn prune_now_and_then(store: &Store) -> std::convert::Infallible {
+/// Keeps the keys of the service's own verifier those that it publishes.
+async fn verify_with(mut keys: Keys, verifier: &Verifier) {
+    while keys.changed().await.is_ok() {
+        let published = keys.borrow_and_update().published(clock::now());
+        verifier.replace_keys(&published);
+    }
+}
+
+async fn prune_now_and_then(store: &Store, throttle: &Throttle, keys: &Keys) -> std::convert::Infallible {
     let mut ticks = interval(BETWEEN_PRUNINGS);
     // The first tick is at once, and was done at the start.
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        match store.prune_revocations(clock::now()).await {
-            Ok(0) => (),
-            Ok(forgotten) => info!(forgotten, "forgot revocations of tokens that have expired"),
-            Err(failure) => warn!(%failure, "cannot prune the revocations, trying again in an hour"),
+        if let Err(failure) = prune(store, throttle, keys).await {
+            warn!(%failure, "cannot prune the database, trying again in an hour");
         }
     }
+}
+
+/// Forgets what concerns only tokens that have expired, and failed logins of long ago.
+async fn prune(store: &Store, throttle: &Throttle, keys: &Keys) -> Result<(), AuthError> {
+    let now = clock::now();
+    let keyring = keys.borrow().clone();
+    let retired = keyring.retired(now);
+    if !retired.is_empty() {
+        store.remove_keys(&retired).await?;
+        info!(?retired, "forgot keys whose tokens have all expired");
+    }
+    let forgotten = store.prune_revocations(now).await?
+        + store.prune_refresh_tokens(now).await?
+        + throttle.prune().await?;
+    if forgotten > 0 {
+        info!(forgotten, "forgot revocations of tokens that have expired, and old logins");
+    }
+    Ok(())
 }

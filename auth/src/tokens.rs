@@ -5,7 +5,7 @@ use std::time::Duration;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use muse_verifier::{Claims, TokenKind, install_crypto_provider};
 
-use crate::{clock, config::Config, keys::KeyPair};
+use crate::{clock, config::Config, ids, keys::Keys};
 
 /// Why a token could not be made: a fault of ours.
 #[derive(Debug, thiserror::Error)]
@@ -14,67 +14,67 @@ pub(crate) enum SignError {
     Random(#[from] getrandom::Error),
     #[error("cannot sign: {0}")]
     Sign(#[from] jsonwebtoken::errors::Error),
+    #[error("there is no key to sign with")]
+    NoKey,
+}
+
+/// Whom a token is for, and how they came by it.
+#[derive(Debug, Clone)]
+pub(crate) struct Grant<'a> {
+    pub(crate) user: &'a str,
+    /// The user's; see [`Claims::generation`].
+    pub(crate) generation: i64,
+    /// Whether the user has just shown the password.
+    pub(crate) fresh: bool,
+    /// See [`Claims::family`].
+    pub(crate) family: Option<String>,
+}
+
+/// A token, and what it says.
+#[derive(Debug)]
+pub(crate) struct Token {
+    pub(crate) text: String,
+    pub(crate) claims: Claims,
 }
 
 /// Signs tokens.
 pub(crate) struct Signer {
-    header: Header,
-    key: EncodingKey,
+    keys: Keys,
     pub(crate) access_lifetime: Duration,
     pub(crate) refresh_lifetime: Duration,
 }
 
 impl Signer {
-    pub(crate) fn new(keys: &KeyPair, config: &Config) -> Self {
+    pub(crate) fn new(keys: Keys, config: &Config) -> Self {
         install_crypto_provider();
         Self {
-            header: Header { kid: Some(keys.kid().to_owned()), ..Header::new(Algorithm::EdDSA) },
-            key: EncodingKey::from_ed_der(keys.seed()),
+            keys,
             access_lifetime: config.access_token_lifetime,
             refresh_lifetime: config.refresh_token_lifetime,
         }
     }
 
-    /// A new token. `fresh` says that the user has just shown the password.
-    pub(crate) fn sign(&self, user: &str, kind: TokenKind, fresh: bool) -> Result<String, SignError> {
+    /// A new token.
+    pub(crate) fn sign(&self, kind: TokenKind, grant: Grant<'_>) -> Result<Token, SignError> {
         let lifetime = match kind {
             TokenKind::Access => self.access_lifetime,
             TokenKind::Refresh => self.refresh_lifetime,
         };
         let now = clock::now();
         let claims = Claims {
-            fresh,
+            fresh: grant.fresh,
             iat: now,
-            jti: new_id()?,
+            jti: ids::random()?,
             kind,
-            sub: user.to_owned(),
+            sub: grant.user.to_owned(),
             nbf: now,
             exp: now.saturating_add_unsigned(lifetime.as_secs()),
+            generation: grant.generation,
+            family: grant.family,
         };
-        Ok(encode(&self.header, &claims, &self.key)?)
-    }
-}
-
-/// A random UUID (version 4), as the old service's ids were.
-fn new_id() -> Result<String, getrandom::Error> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)?;
-    let bits = (u128::from_be_bytes(bytes) & !(0xf << 76) & !(0b11 << 62)) | (0x4 << 76) | (0b10 << 62);
-    let hex = format!("{bits:032x}");
-    Ok([&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_is_a_random_uuid() {
-        let id = new_id().unwrap();
-        let groups: Vec<_> = id.split('-').map(str::len).collect();
-        assert_eq!(groups, [8, 4, 4, 4, 12]);
-        assert_eq!(&id[14..15], "4");
-        assert!("89ab".contains(&id[19..20]), "{id}");
-        assert_ne!(id, new_id().unwrap());
+        let keys = self.keys.borrow().clone();
+        let key = keys.signing(now).ok_or(SignError::NoKey)?;
+        let header = Header { kid: Some(key.kid().to_owned()), ..Header::new(Algorithm::EdDSA) };
+        Ok(Token { text: encode(&header, &claims, &EncodingKey::from_ed_der(key.seed()))?, claims })
     }
 }

@@ -1,39 +1,94 @@
-//! The users, as an operator sees them.
+//! The users, as those who manage them see them.
 
+use muse_proto::v1;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::task::spawn_blocking;
 
-use crate::{AuthError, clock, config::Config, passwords, store::Store};
+use crate::{
+    AuthError, clock,
+    passwords::{self, Hashers},
+    store::{Change, ChangeError, Store, UserRow},
+};
 
 const LONGEST_NAME: usize = 64;
+/// Users that are read at a time.
+const PAGE: u64 = 500;
+
+/// What a user may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// May embed and tokenize.
+    User,
+    /// May manage the users, too.
+    Admin,
+}
+
+impl Role {
+    /// Its name, in the database and on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// The role of that name; what is not known may do the least.
+    pub(crate) fn from_name(name: &str) -> Self {
+        if name == Self::Admin.as_str() { Self::Admin } else { Self::User }
+    }
+}
 
 /// A user, without the password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     /// The name, which tokens hold as `sub`.
     pub name: String,
+    /// What the user may do.
+    pub role: Role,
+    /// Whether the user is kept from logging in.
+    pub disabled: bool,
     /// When the user was added, in seconds since 1970.
     pub created_at: i64,
+}
+
+impl From<UserRow> for User {
+    fn from(row: UserRow) -> Self {
+        Self {
+            role: Role::from_name(&row.role),
+            name: row.username,
+            disabled: row.disabled,
+            created_at: row.created_at,
+        }
+    }
+}
+
+impl From<User> for v1::User {
+    fn from(user: User) -> Self {
+        let role = match user.role {
+            Role::User => v1::Role::User,
+            Role::Admin => v1::Role::Admin,
+        };
+        Self { username: user.name, role: role.into(), disabled: user.disabled, created_at: user.created_at }
+    }
 }
 
 /// Adds, changes and removes users, also while the service runs.
 #[derive(Debug, Clone)]
 pub struct Users {
     store: Store,
+    hashers: Hashers,
+    exposed: bool,
+    keep_an_admin: bool,
 }
 
 impl Users {
-    /// Opens the database of a configuration.
-    ///
-    /// # Errors
-    ///
-    /// [`AuthError::Open`].
-    pub async fn open(config: &Config) -> Result<Self, AuthError> {
-        Ok(Self::new(Store::open(&config.database).await?))
+    pub(crate) fn new(store: Store, hashers: Hashers, exposed: bool) -> Self {
+        Self { store, hashers, exposed, keep_an_admin: false }
     }
 
-    pub(crate) fn new(store: Store) -> Self {
-        Self { store }
+    /// The same, but refuses to leave nobody who may manage users.
+    pub(crate) fn keeping_an_admin(self) -> Self {
+        Self { keep_an_admin: true, ..self }
     }
 
     /// Adds a user.
@@ -41,37 +96,88 @@ impl Users {
     /// # Errors
     ///
     /// If the name or the password is not allowed, or the name is taken.
-    pub async fn add(&self, name: &str, password: SecretString) -> Result<(), AuthError> {
-        if !is_name(name) {
-            return Err(AuthError::BadName(name.to_owned()));
-        }
-        let hash = hash(password).await?;
-        if self.store.add_user(name, &hash, clock::now()).await? {
-            Ok(())
+    pub async fn add(&self, name: &str, password: SecretString, role: Role) -> Result<User, AuthError> {
+        check_name(name)?;
+        passwords::check_new(name, password.expose_secret(), self.exposed)?;
+        self.add_unchecked(name, password, role).await
+    }
+
+    /// Adds a user with any password.
+    pub(crate) async fn add_unchecked(
+        &self,
+        name: &str,
+        password: SecretString,
+        role: Role,
+    ) -> Result<User, AuthError> {
+        let hash = self.hashers.hash(password).await.map_err(AuthError::Hash)?;
+        self.add_hashed(name, &hash, role).await
+    }
+
+    /// Adds a user whose password was hashed before.
+    pub(crate) async fn add_hashed(&self, name: &str, hash: &str, role: Role) -> Result<User, AuthError> {
+        let created_at = clock::now();
+        if self.store.add_user(name, hash, role, created_at).await? {
+            Ok(User { name: name.to_owned(), role, disabled: false, created_at })
         } else {
             Err(AuthError::UserExists(name.to_owned()))
         }
     }
 
-    /// Replaces a user's password.
+    /// Replaces a user's password, which ends the user's tokens.
     ///
     /// # Errors
     ///
     /// If the password is not allowed, or there is no such user.
-    pub async fn set_password(&self, name: &str, password: SecretString) -> Result<(), AuthError> {
-        let hash = hash(password).await?;
-        let found = self.store.set_password_hash(name, &hash).await?;
-        if found { Ok(()) } else { Err(AuthError::NoSuchUser(name.to_owned())) }
+    pub async fn set_password(&self, name: &str, password: SecretString) -> Result<User, AuthError> {
+        passwords::check_new(name, password.expose_secret(), self.exposed)?;
+        let hash = self.hashers.hash(password).await.map_err(AuthError::Hash)?;
+        self.change(name, Change::PasswordHash(hash)).await
     }
 
-    /// Removes a user.
+    /// Removes a user, whose tokens end with that.
     ///
     /// # Errors
     ///
     /// If there is no such user.
-    pub async fn remove(&self, name: &str) -> Result<(), AuthError> {
-        let found = self.store.remove_user(name).await?;
-        if found { Ok(()) } else { Err(AuthError::NoSuchUser(name.to_owned())) }
+    pub async fn remove(&self, name: &str) -> Result<User, AuthError> {
+        self.change(name, Change::Remove).await
+    }
+
+    /// Keeps a user from logging in and ends the user's tokens, or lets the user log in again.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such user.
+    pub async fn set_disabled(&self, name: &str, disabled: bool) -> Result<User, AuthError> {
+        self.change(name, Change::Disabled(disabled)).await
+    }
+
+    /// Gives a user another role.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such user.
+    pub async fn set_role(&self, name: &str, role: Role) -> Result<User, AuthError> {
+        self.change(name, Change::Role(role)).await
+    }
+
+    /// Ends all tokens that a user has.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such user.
+    pub async fn revoke_tokens(&self, name: &str) -> Result<User, AuthError> {
+        self.change(name, Change::Tokens).await
+    }
+
+    async fn change(&self, name: &str, change: Change) -> Result<User, AuthError> {
+        let expire_at = clock::now().saturating_add(self.store.longest_lifetime().await?);
+        let changed = self.store.change_user(name, &change, expire_at, self.keep_an_admin).await;
+        changed.map(User::from).map_err(|failure| match failure {
+            ChangeError::NoSuchUser => AuthError::NoSuchUser(name.to_owned()),
+            ChangeError::LastAdmin => AuthError::LastAdmin(name.to_owned()),
+            ChangeError::Database(cause) => AuthError::Database(cause),
+        })
     }
 
     /// All users, by name.
@@ -80,7 +186,20 @@ impl Users {
     ///
     /// If the database fails.
     pub async fn list(&self) -> Result<Vec<User>, AuthError> {
-        Ok(self.store.users().await?)
+        let mut all: Vec<User> = Vec::new();
+        loop {
+            let after = all.last().map_or("", |user| user.name.as_str());
+            let page = self.page(after, PAGE).await?;
+            if page.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page);
+        }
+    }
+
+    /// At most `limit` users whose names come after `after`, by name.
+    pub(crate) async fn page(&self, after: &str, limit: u64) -> Result<Vec<User>, AuthError> {
+        Ok(self.store.users_after(after, limit).await?.into_iter().map(User::from).collect())
     }
 
     /// Checks that [`Users::add`] would take a name.
@@ -89,13 +208,8 @@ impl Users {
     ///
     /// If the name is not allowed or taken.
     pub async fn check_new_name(&self, name: &str) -> Result<(), AuthError> {
-        if !is_name(name) {
-            Err(AuthError::BadName(name.to_owned()))
-        } else if self.exists(name).await? {
-            Err(AuthError::UserExists(name.to_owned()))
-        } else {
-            Ok(())
-        }
+        check_name(name)?;
+        if self.exists(name).await? { Err(AuthError::UserExists(name.to_owned())) } else { Ok(()) }
     }
 
     /// Whether there is such a user.
@@ -104,24 +218,16 @@ impl Users {
     ///
     /// If the database fails.
     pub async fn exists(&self, name: &str) -> Result<bool, AuthError> {
-        Ok(self.store.password_hash(name).await?.is_some())
+        Ok(self.store.user(name).await?.is_some())
     }
 
     pub(crate) async fn any(&self) -> Result<bool, AuthError> {
         Ok(self.store.has_users().await?)
     }
-
-    /// Closes the database.
-    pub async fn close(self) {
-        self.store.close().await;
-    }
 }
 
-async fn hash(password: SecretString) -> Result<String, AuthError> {
-    passwords::check_new(password.expose_secret())?;
-    spawn_blocking(move || passwords::hash(&password))
-        .await
-        .unwrap_or_else(|failure| Err(AuthError::Hash(failure.to_string())))
+fn check_name(name: &str) -> Result<(), AuthError> {
+    if is_name(name) { Ok(()) } else { Err(AuthError::BadName(name.to_owned())) }
 }
 
 /// Whether a user may have this name: what can be typed and read back without mistake.

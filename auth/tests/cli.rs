@@ -4,20 +4,28 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Output, Stdio},
 };
 
 use tempfile::{TempDir, tempdir};
 
-const OPTIONS: [&str; 8] = [
+/// Of "admin", made by passlib.
+const PBKDF2_OF_ADMIN: &str =
+    "$pbkdf2-sha256$29000$hHAuJWQMgXDOuVdqTcl57w$s5kFi56lwZ315ldmwkcxBJ3MyQgb43KE/T5VVWhIWRY";
+
+const OPTIONS: &[&str] = &[
     "DATABASE_URL",
     "AUTH_LISTEN",
     "JWT_SECRET_KEY",
+    "JWT_SECRET_KEY_FILE",
     "ACCESS_TOKEN_LIFETIME",
     "REFRESH_TOKEN_LIFETIME",
     "ADMIN_PASSWORD",
-    "ALLOW_DEFAULT_ADMIN",
+    "ADMIN_PASSWORD_FILE",
+    "AUTH_EXPOSED",
+    "ROTATE_REFRESH",
     "LOG_LEVEL",
 ];
 
@@ -57,15 +65,15 @@ fn names(folder: &TempDir) -> Vec<String> {
 #[test]
 fn users_are_added_changed_and_removed() {
     let folder = tempdir().unwrap();
-    assert_eq!(status(&run(&folder, &["user", "add", "bob"], "secret\n")), 0);
-    assert_eq!(status(&run(&folder, &["user", "add", "ann"], "secret")), 0);
+    assert_eq!(status(&run(&folder, &["user", "add", "bob"], "correct horse\n")), 0);
+    assert_eq!(status(&run(&folder, &["user", "add", "ann"], "correct horse")), 0);
     assert_eq!(names(&folder), ["ann", "bob"]);
     assert!(folder.path().join("muse.db").is_file(), "the default is in the working folder");
 
-    let again = run(&folder, &["user", "add", "bob"], "other\n");
+    let again = run(&folder, &["user", "add", "bob"], "another password\n");
     assert_eq!((status(&again), stderr(&again).trim()), (1, "error: there is a user \"bob\" already"));
 
-    assert_eq!(status(&run(&folder, &["user", "passwd", "bob"], "new\n")), 0);
+    assert_eq!(status(&run(&folder, &["user", "passwd", "bob"], "a new password\n")), 0);
     assert_eq!(status(&run(&folder, &["user", "remove", "bob"], "")), 0);
     assert_eq!(names(&folder), ["ann"]);
     for command in ["passwd", "remove"] {
@@ -78,28 +86,29 @@ fn users_are_added_changed_and_removed() {
 fn bad_names_and_passwords_are_refused() {
     let folder = tempdir().unwrap();
     for name in ["", " ann", "ann ", "a\nb", &"x".repeat(65)] {
-        let refused = run(&folder, &["user", "add", name], "secret\n");
+        let refused = run(&folder, &["user", "add", name], "correct horse\n");
         assert!(
             status(&refused) == 1 && stderr(&refused).contains("not a name"),
             "{name:?} {}",
             stderr(&refused)
         );
     }
-    for password in ["", "\n", &"x".repeat(1025), &"x".repeat(100_000)] {
+    for password in ["", "\n", "1234567\n", &"x".repeat(1025), &"x".repeat(100_000)] {
         let refused = run(&folder, &["user", "add", "ann"], password);
         assert_eq!(status(&refused), 1, "{}", stderr(&refused));
-        assert!(stderr(&refused).contains("1 to 1024 bytes"), "{}", stderr(&refused));
+        assert!(stderr(&refused).contains("8 to 1024 bytes"), "{}", stderr(&refused));
     }
     assert!(names(&folder).is_empty());
 }
 
 #[test]
-fn a_list_has_a_name_and_a_time() {
+fn a_list_has_a_name_a_time_and_a_role() {
     let folder = tempdir().unwrap();
-    run(&folder, &["user", "add", "ann"], "secret\n");
+    run(&folder, &["user", "add", "ann"], "correct horse\n");
     let listed = String::from_utf8(run(&folder, &["user", "list"], "").stdout).unwrap();
-    let (name, time) = listed.trim_end().split_once('\t').unwrap();
-    assert_eq!(name, "ann");
+    let fields: Vec<&str> = listed.trim_end().split('\t').collect();
+    let [name, time, role] = fields[..] else { panic!("{listed}") };
+    assert_eq!((name, role), ("ann", "user"));
     assert!(time.len() == 20 && time.starts_with("20") && time.ends_with('Z'), "{time}");
 }
 
@@ -110,10 +119,11 @@ fn bad_options_end_with_64_and_are_named() {
         (vec!["--listen", "nowhere"], "--listen"),
         (vec!["--access-token-lifetime", "0"], "--access-token-lifetime"),
         (vec!["--refresh-token-lifetime", "x"], "--refresh-token-lifetime"),
-        (vec!["--jwt-secret-key", ""], "--jwt-secret-key"),
-        (vec!["--jwt-secret-key", "short", "--listen", "0.0.0.0:0"], "--jwt-secret-key"),
-        (vec!["--default-admin", "--listen", "0.0.0.0:0"], "--default-admin"),
-        (vec!["--admin-password", ""], "--admin-password"),
+        (vec!["--jwt-secret-key", "hunter2"], "--jwt-secret-key"),
+        (vec!["--jwt-secret-key-file", "none"], "--jwt-secret-key-file"),
+        (vec!["--admin-password", "hunter2"], "--admin-password"),
+        (vec!["--admin-password-file", "none"], "--admin-password-file"),
+        (vec!["--argon2-passes", "1"], "--argon2-passes"),
         (vec!["--database", "postgres://u:hunter2@h/d"], "--database"),
         (vec!["user", "list", "--database", "postgres://u:hunter2@h/d"], "--database"),
         (vec!["--log-level", "a=b=c"], "--log-level"),
@@ -138,12 +148,21 @@ fn options_come_from_the_environment_too() {
         ("JWT_SECRET_KEY", ""),
         ("ACCESS_TOKEN_LIFETIME", "0"),
         ("REFRESH_TOKEN_LIFETIME", "0"),
-        ("ADMIN_PASSWORD", ""),
-        ("ALLOW_DEFAULT_ADMIN", "perhaps"),
+        ("ADMIN_PASSWORD", "hunter2"),
+        ("AUTH_EXPOSED", "perhaps"),
+        ("ROTATE_REFRESH", "perhaps"),
+        ("HASH_THREADS", "0"),
         ("DATABASE_URL", "mysql://h/d"),
     ] {
         let refused = program(folder.path(), &["serve"]).env(name, value).output().unwrap();
         assert_eq!(status(&refused), 64, "{name} {}", stderr(&refused));
+        assert!(!stderr(&refused).contains("hunter2"), "{}", stderr(&refused));
+    }
+    for (name, value) in [("JWT_SECRET_KEY", "hunter2"), ("ADMIN_PASSWORD", "password1")] {
+        let mut command = program(folder.path(), &["serve", "--listen", "0.0.0.0:0"]);
+        let refused = command.env(name, value).output().unwrap();
+        assert_eq!(status(&refused), 64, "{name} {}", stderr(&refused));
+        assert!(!stderr(&refused).contains(value), "{}", stderr(&refused));
     }
 }
 
@@ -183,7 +202,7 @@ impl Drop for Running {
 fn the_first_start_prints_a_password_once_and_users_can_be_managed_meanwhile() {
     let folder = tempdir().unwrap();
     for start in 1..=2 {
-        let mut command = program(folder.path(), &["serve", "--listen", "127.0.0.1:0"]);
+        let mut command = program(folder.path(), &["serve", "--listen", "127.0.0.1:0", "--exposed"]);
         let mut service = Running(command.stderr(Stdio::piped()).spawn().unwrap());
         let mut said = String::new();
         for line in BufReader::new(service.0.stderr.take().unwrap()).lines() {
@@ -195,7 +214,7 @@ fn the_first_start_prints_a_password_once_and_users_can_be_managed_meanwhile() {
         }
         assert_eq!(said.contains("The first user is \"admin\", the password "), start == 1, "{said}");
         let name = format!("user{start}");
-        assert_eq!(status(&run(&folder, &["user", "add", &name], "secret\n")), 0);
+        assert_eq!(status(&run(&folder, &["user", "add", &name], "correct horse\n")), 0);
         assert!(names(&folder).contains(&name));
         // As a power cut would.
         drop(service);
@@ -204,13 +223,132 @@ fn the_first_start_prints_a_password_once_and_users_can_be_managed_meanwhile() {
 }
 
 #[test]
-fn the_default_admin_can_come_from_the_environment() {
+fn users_are_disabled_enabled_and_given_roles() {
     let folder = tempdir().unwrap();
+    run(&folder, &["user", "add", "ann", "--role", "admin"], "correct horse\n");
+    let listed = || String::from_utf8(run(&folder, &["user", "list"], "").stdout).unwrap();
+    for (arguments, expected) in [
+        (vec!["user", "disable", "ann"], "admin\tdisabled"),
+        (vec!["user", "enable", "ann"], "admin"),
+        (vec!["user", "role", "ann", "user"], "user"),
+        (vec!["user", "revoke", "ann"], "user"),
+    ] {
+        let done = run(&folder, &arguments, "");
+        assert_eq!(status(&done), 0, "{}", stderr(&done));
+        assert!(listed().trim_end().ends_with(&format!("Z\t{expected}")), "{}", listed());
+    }
+    assert_eq!(status(&run(&folder, &["user", "role", "ann", "root"], "")), 64);
+}
+
+#[test]
+fn keys_are_listed_rotated_and_removed() {
+    let folder = tempdir().unwrap();
+    let none = run(&folder, &["key", "rotate"], "");
+    assert_eq!(status(&none), 1, "no service has run yet: {}", stderr(&none));
+    drop(first_start(&folder));
+    let rotated = run(&folder, &["key", "rotate"], "");
+    assert_eq!(status(&rotated), 0, "{}", stderr(&rotated));
+    let listed = String::from_utf8(run(&folder, &["key", "list"], "").stdout).unwrap();
+    let kids: Vec<&str> = listed.lines().map(|line| line.split('\t').next().unwrap()).collect();
+    let [old, new] = kids[..] else { panic!("{listed}") };
+    assert!(listed.lines().next().unwrap().ends_with("signs"), "the new one does not yet: {listed}");
+    assert!(stderr(&rotated).contains(new), "{}", stderr(&rotated));
+    let refused = run(&folder, &["key", "remove", old], "");
+    assert!(status(&refused) == 1 && stderr(&refused).contains("rotate first"), "{}", stderr(&refused));
+    assert_eq!(status(&run(&folder, &["key", "remove", new], "")), 0);
+}
+
+#[test]
+fn a_backup_is_made_while_the_service_runs() {
+    let folder = tempdir().unwrap();
+    let service = first_start(&folder);
+    run(&folder, &["user", "add", "ann"], "correct horse\n");
+    let made = run(&folder, &["backup", "copy.db"], "");
+    assert_eq!(status(&made), 0, "{}", stderr(&made));
+    let copy = folder.path().join("copy.db");
+    assert_eq!(copy.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let again = run(&folder, &["backup", "copy.db"], "");
+    assert!(status(&again) == 1 && stderr(&again).contains("File exists"), "{}", stderr(&again));
+    assert_eq!(status(&run(&folder, &["backup", "no/such/folder"], "")), 1);
+    drop(service);
+
+    let listed = run(&folder, &["user", "list", "--database", "copy.db"], "");
+    assert!(String::from_utf8(listed.stdout).unwrap().starts_with("admin\t"));
+    let keys = |database: &str| run(&folder, &["key", "list", "--database", database], "").stdout;
+    assert_eq!(keys("copy.db"), keys("muse.db"));
+}
+
+#[test]
+fn users_of_the_old_service_are_imported_once() {
+    let folder = tempdir().unwrap();
+    let old = folder.path().join("app.db");
+    old_database(&old);
+    let first = run(&folder, &["import", "app.db"], "");
+    assert_eq!(status(&first), 0, "{}", stderr(&first));
+    assert_eq!(names(&folder), ["admin", "ann"]);
+    let before = std::fs::read(&old).unwrap();
+    let second = run(&folder, &["import", "app.db"], "");
+    assert_eq!(status(&second), 0, "{}", stderr(&second));
+    assert!(stderr(&second).contains("left \"ann\" as it is"), "{}", stderr(&second));
+    assert_eq!(std::fs::read(&old).unwrap(), before, "the old file is left as it was");
+
+    for other in ["none.db", ".", "muse.db"] {
+        let refused = run(&folder, &["import", other], "");
+        assert!(
+            status(&refused) == 1 && stderr(&refused).contains("cannot import"),
+            "{other}: {}",
+            stderr(&refused)
+        );
+    }
+}
+
+/// A database as Flask-SQLAlchemy made it for the old service, with hashes made by passlib.
+fn old_database(path: &Path) {
+    use sea_orm::{ConnectionTrait, Database};
+    let fill = async {
+        let url = format!("sqlite://{}?mode=rwc", path.display());
+        let old = Database::connect(url).await.unwrap();
+        for statement in [
+            "CREATE TABLE users (id INTEGER NOT NULL, username VARCHAR(120) NOT NULL, password VARCHAR(120) NOT NULL, PRIMARY KEY (id), UNIQUE (username))".to_owned(),
+            "CREATE TABLE revoked_tokens (id INTEGER NOT NULL, jti VARCHAR(120), PRIMARY KEY (id))".to_owned(),
+            "INSERT INTO revoked_tokens (jti) VALUES ('5ca97ea5-8d3e-4a4a-a1cf-a45dfd3b5b56')".to_owned(),
+            format!("INSERT INTO users (username, password) VALUES ('admin', '{PBKDF2_OF_ADMIN}'), ('ann', '{PBKDF2_OF_ADMIN}')"),
+        ] {
+            old.execute_unprepared(&statement).await.unwrap();
+        }
+        old.close().await.unwrap();
+    };
+    tokio::runtime::Runtime::new().unwrap().block_on(fill);
+}
+
+/// A service that has made its first user and key.
+fn first_start(folder: &TempDir) -> Running {
     let mut command = program(folder.path(), &["--listen", "127.0.0.1:0"]);
-    let mut service =
-        Running(command.env("ALLOW_DEFAULT_ADMIN", "1").stderr(Stdio::piped()).spawn().unwrap());
+    let mut service = Running(command.stderr(Stdio::piped()).spawn().unwrap());
     let mut lines = BufReader::new(service.0.stderr.take().unwrap()).lines().map(Result::unwrap);
-    let said: Vec<String> =
-        lines.by_ref().take_while(|line| !line.contains("the signing key is there")).collect();
-    assert!(said.iter().any(|line| line.contains("a password that everyone knows")), "{said:?}");
+    assert!(lines.any(|line| line.contains("the signing key is there")));
+    // Else it would wait for somebody to read its log.
+    std::thread::spawn(move || lines.for_each(drop));
+    service
+}
+
+#[test]
+fn secrets_are_neither_in_the_arguments_nor_in_the_log() {
+    let folder = tempdir().unwrap();
+    std::fs::write(folder.path().join("secret"), "hunter2 is my secret\n").unwrap();
+    let arguments = ["--listen", "127.0.0.1:0", "--jwt-secret-key-file", "secret", "--log-level", "trace"];
+    let mut command = program(folder.path(), &arguments);
+    let mut service = Running(
+        command.env("ADMIN_PASSWORD", "hunter3 is the password").stderr(Stdio::piped()).spawn().unwrap(),
+    );
+    let lines = BufReader::new(service.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut said = String::new();
+    for line in lines {
+        said.push_str(&line);
+        if line.contains("the signing key is there") {
+            break;
+        }
+    }
+    let shown = std::fs::read_to_string(format!("/proc/{}/cmdline", service.0.id())).unwrap();
+    assert!(!said.contains("hunter") && !shown.contains("hunter"), "{shown} {said}");
 }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod grpc;
+pub mod health;
 mod logging;
 pub mod notify;
 

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Parser;
 use muse_chassis::LogArgs;
+use muse_verifier::AuthArgs;
 
 use crate::{batcher::Batching, limits::Limits};
 
@@ -14,6 +15,10 @@ pub struct Config {
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, env = "EMBEDDER_LISTEN", default_value = "127.0.0.1:5002")]
     pub listen: SocketAddr,
+
+    /// Whose tokens the callers need.
+    #[command(flatten)]
+    pub auth: AuthArgs,
 
     /// Directory made by `muse-models convert`.
     #[arg(long, env = "MUSE_MODEL_DIR")]

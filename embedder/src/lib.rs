@@ -1,7 +1,8 @@
 //! The embedder of MUSE as Service: text in, tokens or 512-dimensional unit vectors out, over gRPC.
 //!
-//! A sentence's way: [`service`] checks the request against the [`limits`], the [`tokenizer`] turns it into ids, the
-//! [`batcher`] queues it and runs it, with whatever else is waiting, through the [`model`].
+//! A sentence's way: the caller's token is checked, [`service`] checks the request against the [`limits`], the
+//! [`tokenizer`] turns it into ids, the [`batcher`] queues it and runs it, with whatever else is waiting, through the
+//! [`model`].
 
 #![forbid(unsafe_code)]
 
@@ -15,10 +16,13 @@ pub mod tokenizer;
 
 use std::sync::Arc;
 
-use muse_chassis::{grpc, notify};
+use muse_chassis::{grpc, health, notify};
 use muse_proto::v1::embedder_service_server::EmbedderServiceServer;
+use muse_verifier::{TokenKind, Verifier};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status, service::interceptor::InterceptedService};
+use tonic_health::server::HealthReporter;
 use tracing::info;
 
 use batcher::{Batcher, BatcherError};
@@ -26,6 +30,9 @@ pub use config::Config;
 use model_dir::{ModelDir, ModelDirError};
 use service::Embedder;
 use tokenizer::{Tokenizer, TokenizerError};
+
+/// The names in `grpc.health.v1`.
+const SERVICES: [&str; 2] = ["", "muse.v1.EmbedderService"];
 
 /// Why the embedder could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +54,8 @@ pub enum EmbedderError {
 /// Loads and warms the model, then serves on `listener` until `shutdown` is cancelled and the calls in flight are
 /// answered.
 ///
+/// It reports itself ready, in `grpc.health.v1` and to its supervisor, only when it knows the revoked tokens.
+///
 /// # Errors
 ///
 /// If the model directory does not hold a sound model, or the server fails.
@@ -55,17 +64,32 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), EmbedderError> {
+    let (verifier, _) = config.auth.follow(shutdown.clone());
     let embedder = tokio::task::spawn_blocking(move || load(&config)).await.map_err(BatcherError::from)??;
 
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<EmbedderServiceServer<Embedder>>().await;
+    let (health, health_service) = health::not_serving(&SERVICES).await;
+    tokio::spawn(report_when_synced(verifier.clone(), health.clone(), shutdown.clone()));
     let limits = embedder.limits();
     let service = EmbedderServiceServer::new(embedder)
         .max_decoding_message_size(limits.max_request_bytes as usize)
         .max_encoding_message_size(usize::MAX);
+    // Before a message is decoded: who may not call does not get to use memory either.
+    let service = InterceptedService::new(service, move |call: Request<()>| {
+        verifier.authorize(call.metadata().as_ref(), Some(TokenKind::Access))?;
+        Ok::<_, Status>(call)
+    });
     let router = grpc::server().add_service(health_service).add_service(service);
-    notify::ready();
-    Ok(grpc::serve(router, listener, health, &["", "muse.v1.EmbedderService"], shutdown).await?)
+    Ok(grpc::serve(router, listener, health, &SERVICES, shutdown).await?)
+}
+
+async fn report_when_synced(verifier: Verifier, health: HealthReporter, shutdown: CancellationToken) {
+    let synced = async {
+        verifier.wait_until_synced().await;
+        health::report(&health, &SERVICES, true).await;
+        info!("ready");
+        notify::ready();
+    };
+    shutdown.run_until_cancelled(synced).await;
 }
 
 fn load(config: &Config) -> Result<Embedder, EmbedderError> {

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use clap::Parser;
 use muse_chassis::LogArgs;
+use muse_verifier::AuthArgs;
 use tonic::transport::Endpoint;
+
+use crate::TrustedProxies;
 
 /// Serves users on one port: the REST routes, and muse.v1's gRPC services straight through.
 #[derive(Debug, Clone, Parser)]
@@ -14,13 +17,17 @@ pub struct Config {
     #[arg(long, env = "GATEWAY_LISTEN", default_value = "127.0.0.1:5000")]
     pub listen: SocketAddr,
 
-    /// URL of the auth service.
-    #[arg(long, env = "AUTH_URL", default_value = "http://127.0.0.1:5001", value_parser = muse_chassis::grpc::endpoint)]
-    pub auth: Endpoint,
+    /// Who logs the users in.
+    #[command(flatten)]
+    pub auth: AuthArgs,
 
     /// URL of the embedder.
     #[arg(long, env = "EMBEDDER_URL", default_value = "http://127.0.0.1:5002", value_parser = muse_chassis::grpc::endpoint)]
     pub embedder: Endpoint,
+
+    /// Addresses and networks (10.0.0.0/8), with commas between them, of the proxies whose X-Forwarded-For counts.
+    #[arg(long, env = "TRUSTED_PROXIES", default_value = "", hide_default_value = true)]
+    pub trusted_proxies: TrustedProxies,
 
     /// Options of the log.
     #[command(flatten)]

@@ -4,15 +4,16 @@
 
 #![forbid(unsafe_code)]
 
+mod client_address;
 mod config;
 mod passthrough;
 mod readiness;
 mod rest;
 mod upstream;
 
-use std::io;
+use std::{io, net::SocketAddr};
 
-use axum::Router;
+use axum::{Router, middleware::map_request_with_state};
 use muse_chassis::grpc::out_of_grace;
 use muse_proto::FILE_DESCRIPTOR_SET;
 use tokio::net::TcpListener;
@@ -20,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::pb::FILE_DESCRIPTOR_SET as HEALTH_DESCRIPTOR_SET;
 
+pub use client_address::TrustedProxies;
 pub use config::Config;
+use readiness::SERVICES;
 use upstream::Upstream;
 
 /// Why the gateway could not start or go on.
@@ -48,7 +51,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), GatewayError> {
     let upstream = Upstream::connect(&config, shutdown.clone());
-    let (health, health_service) = readiness::reporter().await;
+    let (health, health_service) = muse_chassis::health::not_serving(&SERVICES).await;
     tokio::spawn(readiness::watch(upstream.clone(), health, shutdown.clone()));
 
     let reflection = || {
@@ -57,6 +60,7 @@ pub async fn run(
             .register_encoded_file_descriptor_set(HEALTH_DESCRIPTOR_SET)
             .with_service_name("muse.v1.AuthService")
             .with_service_name("muse.v1.EmbedderService")
+            .with_service_name("muse.v1.UserService")
             .with_service_name("grpc.health.v1.Health")
     };
     let own = Routes::new(health_service)
@@ -68,7 +72,8 @@ pub async fn run(
         .merge(passthrough::routes(upstream.clone()))
         .merge(rest::routes(upstream))
         .merge(own.reset_fallback())
-        .fallback(rest::not_found);
+        .fallback(rest::not_found)
+        .layer(map_request_with_state(config.trusted_proxies, client_address::name_client));
     serve(listener, router, shutdown).await
 }
 
@@ -81,7 +86,8 @@ async fn serve(
     let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
         let _ = stream.set_nodelay(true);
     });
-    let server = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let server = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+        .with_graceful_shutdown(shutdown.clone().cancelled_owned());
     tokio::select! {
         ended = server => Ok(ended?),
         () = out_of_grace(shutdown) => Ok(()),

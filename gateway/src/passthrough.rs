@@ -9,18 +9,19 @@ use axum::{
     routing::post,
 };
 use http_body_util::BodyExt;
-use muse_proto::{Error, Reason};
+use muse_proto::Error;
 use muse_verifier::{Claims, TokenKind};
 use tonic::{Code, Status, transport::Channel};
 use tower::ServiceExt;
 use tracing::debug;
 
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, out_of_reach};
 
 pub(crate) fn routes(upstream: Upstream) -> Router {
     Router::new()
         .route("/muse.v1.AuthService/{method}", post(auth))
         .route("/muse.v1.EmbedderService/{method}", post(embedder))
+        .route("/muse.v1.UserService/{method}", post(users))
         .with_state(upstream)
 }
 
@@ -38,23 +39,31 @@ async fn auth(State(upstream): State<Upstream>, Path(method): Path<String>, call
     }
 }
 
+async fn users(State(upstream): State<Upstream>, call: Request) -> Response {
+    with_access(&upstream, upstream.auth.clone(), call).await
+}
+
 async fn embedder(State(upstream): State<Upstream>, call: Request) -> Response {
+    with_access(&upstream, upstream.embedder.clone(), call).await
+}
+
+async fn with_access(upstream: &Upstream, to: Channel, call: Request) -> Response {
     match upstream.verifier.authorize(call.headers(), Some(TokenKind::Access)) {
-        Ok(_) => forward(upstream.embedder, call).await,
+        Ok(_) => forward(to, call).await,
         Err(refusal) => refuse(refusal),
     }
 }
 
 /// As [`forward`], and a token that was revoked is refused here from the moment that its caller has the answer.
 async fn revoke(upstream: Upstream, claims: Claims, call: Request) -> Response {
-    let (mut head, body) = forward(upstream.auth, call).await.into_parts();
+    let (mut head, body) = forward(upstream.auth.clone(), call).await.into_parts();
     let Ok(answer) = body.collect().await else {
-        return refuse(Error::new(Reason::Unavailable, "the auth service broke off"));
+        return refuse(out_of_reach());
     };
     let trailers = answer.trailers().cloned().unwrap_or_default();
     let status = trailers.get(Status::GRPC_STATUS).or_else(|| head.headers.get(Status::GRPC_STATUS));
     if status.is_some_and(|status| Code::from_bytes(status.as_bytes()) == Code::Ok) {
-        upstream.verifier.revoke(&claims.jti, claims.exp);
+        upstream.revoked(&claims);
     }
     head.headers.remove(http::header::CONTENT_LENGTH);
     Response::from_parts(head, Body::new(answer))
@@ -65,7 +74,7 @@ async fn forward(to: Channel, call: Request) -> Response {
         Ok(answer) => answer.map(Body::new),
         Err(failure) => {
             debug!(failure = muse_chassis::with_causes(&failure), "a call cannot be handed on");
-            refuse(Error::new(Reason::Unavailable, "the service behind the gateway cannot be reached"))
+            refuse(out_of_reach())
         }
     }
 }

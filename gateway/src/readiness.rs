@@ -2,16 +2,11 @@
 
 use std::time::Duration;
 
+use muse_chassis::health::report;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic_health::{
-    ServingStatus,
-    pb::{
-        HealthCheckRequest,
-        health_check_response::ServingStatus as Reported,
-        health_client::HealthClient,
-        health_server::{Health, HealthServer},
-    },
+    pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient},
     server::HealthReporter,
 };
 use tracing::{info, warn};
@@ -19,16 +14,10 @@ use tracing::{info, warn};
 use crate::upstream::Upstream;
 
 /// The names in `grpc.health.v1`; the empty one stands for the whole gateway.
-const SERVICES: [&str; 3] = ["", "muse.v1.AuthService", "muse.v1.EmbedderService"];
+pub(crate) const SERVICES: [&str; 4] =
+    ["", "muse.v1.AuthService", "muse.v1.EmbedderService", "muse.v1.UserService"];
 const EMBEDDER: &str = "muse.v1.EmbedderService";
 const BETWEEN_TRIES: Duration = Duration::from_millis(50);
-
-/// A health service that says "not serving", where tonic's own starts with "serving".
-pub(crate) async fn reporter() -> (HealthReporter, HealthServer<impl Health>) {
-    let (health, service) = tonic_health::server::health_reporter();
-    report(&health, false).await;
-    (health, service)
-}
 
 /// Keeps the health service true until `shutdown`.
 pub(crate) async fn watch(upstream: Upstream, mut health: HealthReporter, shutdown: CancellationToken) {
@@ -41,7 +30,7 @@ pub(crate) async fn watch(upstream: Upstream, mut health: HealthReporter, shutdo
                 let reason = ended.err().unwrap_or_else(|| Status::unavailable("the stream ended"));
                 warn!(reason = reason.message(), "the embedder is out of reach");
                 serving = false;
-                report(&health, false).await;
+                report(&health, &SERVICES, false).await;
             }
             tokio::time::sleep(BETWEEN_TRIES).await;
         }
@@ -61,19 +50,12 @@ async fn follow_embedder(
     let request = HealthCheckRequest { service: EMBEDDER.to_owned() };
     let mut reports = HealthClient::new(upstream.embedder.clone()).watch(request).await?.into_inner();
     while let Some(latest) = reports.message().await? {
-        *serving = latest.status() == Reported::Serving;
-        report(health, *serving).await;
+        *serving = latest.status() == ServingStatus::Serving;
+        report(health, &SERVICES, *serving).await;
         if *serving {
             info!("ready");
             muse_chassis::notify::ready();
         }
     }
     Ok(())
-}
-
-async fn report(health: &HealthReporter, serving: bool) {
-    let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-    for service in SERVICES {
-        health.set_service_status(service, status).await;
-    }
 }

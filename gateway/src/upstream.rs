@@ -1,9 +1,12 @@
 //! The services behind the gateway.
 
-use muse_proto::v1::{
-    auth_service_client::AuthServiceClient, embedder_service_client::EmbedderServiceClient,
+use std::time::Duration;
+
+use muse_proto::{
+    Error, Reason,
+    v1::{auth_service_client::AuthServiceClient, embedder_service_client::EmbedderServiceClient},
 };
-use muse_verifier::Verifier;
+use muse_verifier::{Claims, TokenKind, Verifier};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
@@ -20,10 +23,7 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     pub(crate) fn connect(config: &Config, shutdown: CancellationToken) -> Self {
-        let auth = config.auth.connect_lazy();
-        let verifier = Verifier::new();
-        // Its only outcome is the verifier's state; it ends with the shutdown.
-        drop(verifier.follow(auth.clone(), shutdown));
+        let (verifier, auth) = config.auth.follow(shutdown);
         Self { auth, embedder: config.embedder.connect_lazy(), verifier }
     }
 
@@ -37,4 +37,19 @@ impl Upstream {
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX)
     }
+    /// Refuses a token that the auth service has just revoked. It tells every verifier; this one need not wait to hear
+    /// it.
+    pub(crate) fn revoked(&self, claims: &Claims) {
+        let id = match claims.kind {
+            TokenKind::Access => &claims.jti,
+            TokenKind::Refresh => claims.family_id(),
+        };
+        self.verifier.revoke(id, claims.exp);
+    }
+}
+
+/// The error of a call that does not get to the service behind, or gets no answer from there.
+pub(crate) fn out_of_reach() -> Error {
+    Error::new(Reason::Unavailable, "the service behind the gateway cannot be reached")
+        .with_retry_after(Duration::from_secs(1))
 }

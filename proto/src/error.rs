@@ -3,7 +3,7 @@
 //! A service fails with an [`Error`]; on the wire it is a [`tonic::Status`] whose `google.rpc.ErrorInfo` names the
 //! reason, so that the gateway can turn it back into the same [`Error`] and answer over HTTP.
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -68,6 +68,16 @@ reasons! {
     TokenRevoked, "TOKEN_REVOKED", Unauthenticated, 401;
     /// A refresh token where an access token is due, or the reverse.
     TokenKind, "TOKEN_KIND", Unauthenticated, 422;
+    /// The caller may not do this.
+    PermissionDenied, "PERMISSION_DENIED", PermissionDenied, 403;
+    /// There is no such user.
+    NoSuchUser, "NO_SUCH_USER", NotFound, 404;
+    /// There is a user of this name already.
+    UserExists, "USER_EXISTS", AlreadyExists, 409;
+    /// Nobody would be left who may manage users.
+    LastAdmin, "LAST_ADMIN", FailedPrecondition, 409;
+    /// Logging in has failed too often, for this user or from this address.
+    TooManyAttempts, "TOO_MANY_ATTEMPTS", ResourceExhausted, 429;
     /// More work is waiting than the service accepts.
     Overloaded, "OVERLOADED", ResourceExhausted, 429;
     /// A service that is needed for the answer does not respond, or is not ready yet.
@@ -80,17 +90,24 @@ reasons! {
     Internal, "INTERNAL", Internal, 500;
 }
 
-/// A failed call: the reason, and a text for the caller.
+/// A failed call: the reason, a text for the caller, and when another try may succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     reason: Reason,
     message: String,
+    retry_after: Option<Duration>,
 }
 
 impl Error {
     /// An error with a text in the caller's terms.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self { reason, message: message.into(), retry_after: None }
+    }
+
+    /// The same, and says how long to wait before trying again (`google.rpc.RetryInfo`, `Retry-After`).
+    #[must_use]
+    pub fn with_retry_after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
     }
 
     /// Why the call failed.
@@ -104,6 +121,12 @@ impl Error {
     pub fn message(&self) -> &str {
         &self.message
     }
+
+    /// How long to wait before trying again, where that is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
 }
 
 impl fmt::Display for Error {
@@ -116,7 +139,10 @@ impl std::error::Error for Error {}
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        let details = ErrorDetails::with_error_info(error.reason.as_str(), DOMAIN, HashMap::new());
+        let mut details = ErrorDetails::with_error_info(error.reason.as_str(), DOMAIN, HashMap::new());
+        if error.retry_after.is_some() {
+            details.set_retry_info(error.retry_after);
+        }
         Status::with_error_details(error.reason.code(), error.message, details)
     }
 }
@@ -132,13 +158,15 @@ impl From<&Status> for Error {
             Code::InvalidArgument => Reason::InvalidArgument,
             Code::OutOfRange => Reason::TooLarge,
             Code::Unauthenticated => Reason::TokenInvalid,
+            Code::PermissionDenied => Reason::PermissionDenied,
             Code::ResourceExhausted => Reason::Overloaded,
             Code::Unavailable | Code::Cancelled => Reason::Unavailable,
             Code::DeadlineExceeded => Reason::DeadlineExceeded,
             Code::Unimplemented => Reason::Unimplemented,
             _ => Reason::Internal,
         });
-        Self { reason, message: status.message().to_owned() }
+        let retry_after = status.get_details_retry_info().and_then(|retry| retry.retry_delay);
+        Self { reason, message: status.message().to_owned(), retry_after }
     }
 }
 
@@ -154,6 +182,8 @@ mod tests {
             assert_eq!(status.code(), reason.code());
             assert_eq!(Error::from(&status), error);
         }
+        let later = Error::new(Reason::Overloaded, "full").with_retry_after(Duration::from_millis(1500));
+        assert_eq!(Error::from(&Status::from(later.clone())), later);
     }
 
     #[test]

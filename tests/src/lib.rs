@@ -13,7 +13,7 @@ use std::{
 use clap::Parser;
 use muse_proto::v1::{
     LoginRequest, LoginResponse, auth_service_client::AuthServiceClient,
-    embedder_service_client::EmbedderServiceClient,
+    embedder_service_client::EmbedderServiceClient, user_service_client::UserServiceClient,
 };
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -111,8 +111,8 @@ impl Stack {
         let mut config = auth_config(data.path());
         configure_auth(&mut config);
         let auth = start_auth(config).await;
-        let embedder = start_embedder(model, &[]).await;
-        let gateway = start_gateway(auth.address, embedder.address).await;
+        let embedder = start_embedder(model, auth.address, &[]).await;
+        let gateway = start_gateway(auth.address, embedder.address, &[]).await;
         let stack = Self { data, auth, embedder, gateway };
         stack.wait_until_ready().await;
         stack
@@ -143,10 +143,15 @@ impl Stack {
             .max_encoding_message_size(64 << 20)
     }
 
+    /// A client of the gateway.
+    #[must_use]
+    pub fn user_client(&self) -> UserServiceClient<Channel> {
+        UserServiceClient::new(self.channel())
+    }
+
     /// The tokens of admin.
     pub async fn login(&self) -> LoginResponse {
-        let request = LoginRequest { username: "admin".to_owned(), password: "admin".to_owned() };
-        self.auth_client().login(request).await.expect("admin may log in").into_inner()
+        login(self.channel()).await
     }
 
     /// Shuts all services down, the gateway first.
@@ -160,9 +165,7 @@ impl Stack {
 /// The configuration that `make run` gives the auth service, with the database in `folder`.
 #[must_use]
 pub fn auth_config(folder: &Path) -> muse_auth::Config {
-    let mut config = muse_auth::Config::new(folder.join("muse.db"));
-    config.default_admin = true;
-    config
+    muse_auth::Config::new(folder.join("muse.db"))
 }
 
 /// An auth service.
@@ -170,19 +173,33 @@ pub async fn start_auth(config: muse_auth::Config) -> Service {
     Service::start(|listener, shutdown| muse_auth::run(config, listener, shutdown)).await
 }
 
-/// An embedder of the model in `directory`.
-pub async fn start_embedder(directory: &Path, options: &[&str]) -> Service {
+/// The configuration of an embedder of the model in `directory`, for the users of the auth service at `auth`.
+#[must_use]
+pub fn embedder_config(directory: &Path, auth: SocketAddr, options: &[&str]) -> muse_embedder::Config {
     let directory = directory.to_str().expect("the path is UTF-8");
-    let own = ["muse-embedder", "--model-dir", directory];
-    let config = muse_embedder::Config::parse_from(own.iter().chain(options));
+    let auth = format!("http://{auth}");
+    let own = ["muse-embedder", "--model-dir", directory, "--auth", &auth];
+    muse_embedder::Config::parse_from(own.iter().chain(options))
+}
+
+/// An embedder with that configuration.
+pub async fn start_embedder(directory: &Path, auth: SocketAddr, options: &[&str]) -> Service {
+    let config = embedder_config(directory, auth, options);
     Service::start(|listener, shutdown| muse_embedder::run(config, listener, shutdown)).await
 }
 
 /// A gateway to the services at these addresses.
-pub async fn start_gateway(auth: SocketAddr, embedder: SocketAddr) -> Service {
+pub async fn start_gateway(auth: SocketAddr, embedder: SocketAddr, options: &[&str]) -> Service {
     let (auth, embedder) = (format!("http://{auth}"), format!("http://{embedder}"));
-    let config = muse_gateway::Config::parse_from(["muse-gateway", "--auth", &auth, "--embedder", &embedder]);
+    let own = ["muse-gateway", "--auth", &auth, "--embedder", &embedder];
+    let config = muse_gateway::Config::parse_from(own.iter().chain(options));
     Service::start(|listener, shutdown| muse_gateway::run(config, listener, shutdown)).await
+}
+
+/// The tokens of admin from the auth service, or from a gateway to it.
+pub async fn login(channel: Channel) -> LoginResponse {
+    let request = LoginRequest { username: "admin".to_owned(), password: "admin".to_owned() };
+    AuthServiceClient::new(channel).login(request).await.expect("admin may log in").into_inner()
 }
 
 /// A connection that is made when it is first used.

@@ -1,7 +1,8 @@
-//! `muse-auth user …`.
+//! The commands of `muse-auth` besides the service.
 
 mod date;
 mod prompt;
+mod user;
 
 use std::{
     io::{self, Write},
@@ -10,31 +11,45 @@ use std::{
 };
 
 use clap::Subcommand;
-use muse_auth::{AuthError, Config, Users};
+use muse_auth::{AuthError, BackupError, Config, Imported, Maintenance};
 use muse_chassis::with_causes;
 use tokio::runtime::Runtime;
 
-use prompt::{PromptError, new_password};
+use prompt::PromptError;
+use user::UserCommand;
 
-/// What can be done to users. Passwords are asked for on a terminal, else one line of standard input is the password.
+/// What an operator can do, also while the service runs.
 #[derive(Debug, Subcommand)]
-pub(crate) enum UserCommand {
-    /// Add a user. The password is asked for, or is one line of standard input.
-    Add {
-        /// The new user's name.
-        name: String,
+pub(crate) enum Command {
+    /// Manage the users.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Manage the keys that tokens are signed with.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Take over the users of the service that this one replaces, with their passwords.
+    Import {
+        /// Its SQLite file, app.db.
+        file: PathBuf,
     },
-    /// Remove a user. Tokens that the user has hold on until they expire.
-    Remove {
-        /// The user's name.
-        name: String,
+    /// Write a copy of the database (SQLite) to a new file.
+    Backup {
+        /// The file.
+        file: PathBuf,
     },
-    /// Print each user's name and when the user was added (UTC), one a line.
+}
+
+/// What can be done with keys.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Print each key's id, since when it signs, and until when its tokens hold (UTC), one a line.
     List,
-    /// Change a user's password. It is asked for, or is one line of standard input.
-    Passwd {
-        /// The user's name.
-        name: String,
+    /// Add a key that signs from now on. Tokens of the old one hold until they expire.
+    Rotate,
+    /// Remove a key, which ends all tokens that it signed.
+    Remove {
+        /// The key's id.
+        kid: String,
     },
 }
 
@@ -43,18 +58,22 @@ enum CommandError {
     #[error(transparent)]
     Auth(#[from] AuthError),
     #[error(transparent)]
+    Backup(#[from] BackupError),
+    #[error(transparent)]
     Prompt(#[from] PromptError),
     #[error("cannot write: {0}")]
     Write(#[from] io::Error),
+    #[error("{0} of the users cannot be imported")]
+    NotAll(usize),
 }
 
 /// Does what was asked for, and says on standard error what went wrong.
-pub(crate) fn run(command: UserCommand, database: PathBuf) -> ExitCode {
+pub(crate) fn run(command: Command, config: Config) -> ExitCode {
     let done = Runtime::new().map_err(CommandError::Write).and_then(|runtime| {
         runtime.block_on(async {
-            let users = Users::open(&Config::new(database)).await?;
-            let done = execute(command, &users).await;
-            users.close().await;
+            let maintenance = Maintenance::open(config).await?;
+            let done = execute(command, &maintenance).await;
+            maintenance.close().await;
             done
         })
     });
@@ -67,32 +86,60 @@ pub(crate) fn run(command: UserCommand, database: PathBuf) -> ExitCode {
     }
 }
 
-async fn execute(command: UserCommand, users: &Users) -> Result<(), CommandError> {
+async fn execute(command: Command, maintenance: &Maintenance) -> Result<(), CommandError> {
     match command {
-        UserCommand::Add { name } => {
-            // Before the password is asked for, so that nobody types it in vain.
-            users.check_new_name(&name).await?;
-            users.add(&name, new_password(&name)?).await?;
-            eprintln!("added {name:?}");
+        Command::User(command) => user::execute(command, &maintenance.users()?).await,
+        Command::Key(command) => key(command, maintenance).await,
+        Command::Import { file } => told(&maintenance.import(&file).await?),
+        Command::Backup { file } => {
+            maintenance.back_up(&file).await?;
+            eprintln!("wrote {}", file.display());
+            Ok(())
         }
-        UserCommand::Passwd { name } => {
-            if !users.exists(&name).await? {
-                return Err(AuthError::NoSuchUser(name).into());
-            }
-            users.set_password(&name, new_password(&name)?).await?;
-            eprintln!("changed the password of {name:?}");
-        }
-        UserCommand::Remove { name } => {
-            users.remove(&name).await?;
-            eprintln!("removed {name:?}");
-        }
-        UserCommand::List => {
+    }
+}
+
+async fn key(command: KeyCommand, maintenance: &Maintenance) -> Result<(), CommandError> {
+    match command {
+        KeyCommand::List => {
             let mut out = io::stdout().lock();
-            for user in users.list().await? {
-                writeln!(out, "{}\t{}", user.name, date::utc(user.created_at))?;
+            for key in maintenance.keys().await? {
+                let until = key.retires_at.map_or_else(|| "-".to_owned(), date::utc);
+                let signs = if key.signs { "\tsigns" } else { "" };
+                writeln!(out, "{}\t{}\t{until}{signs}", key.kid, date::utc(key.active_from))?;
             }
             out.flush()?;
         }
+        KeyCommand::Rotate => {
+            let key = maintenance.rotate_key().await?;
+            eprintln!("added the key {}, which signs from {} on", key.kid, date::utc(key.active_from));
+        }
+        KeyCommand::Remove { kid } => {
+            maintenance.remove_key(&kid).await?;
+            eprintln!("removed the key {kid}");
+        }
     }
     Ok(())
+}
+
+fn told(done: &Imported) -> Result<(), CommandError> {
+    for name in &done.added {
+        eprintln!("added {name:?}");
+    }
+    for name in &done.present {
+        eprintln!("left {name:?} as it is: there is such a user already");
+    }
+    for (name, why) in &done.unusable {
+        eprintln!("left out the user {name}: {why}");
+    }
+    if done.revoked_tokens > 0 {
+        eprintln!(
+            "left out {} revoked tokens: the old tokens are not valid here anyway",
+            done.revoked_tokens
+        );
+    }
+    match done.unusable.len() {
+        0 => Ok(()),
+        some => Err(CommandError::NotAll(some)),
+    }
 }

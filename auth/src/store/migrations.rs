@@ -6,8 +6,20 @@ pub(super) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(FirstTables)]
+        vec![Box::new(FirstTables), Box::new(SharedServer)]
     }
+}
+
+fn text(name: &'static str) -> ColumnDef {
+    ColumnDef::new(name).text().not_null().take()
+}
+
+fn number(name: &'static str) -> ColumnDef {
+    ColumnDef::new(name).big_integer().not_null().take()
+}
+
+fn id() -> ColumnDef {
+    ColumnDef::new("id").big_integer().not_null().auto_increment().primary_key().take()
 }
 
 struct FirstTables;
@@ -21,22 +33,16 @@ impl MigrationName for FirstTables {
 #[async_trait::async_trait]
 impl MigrationTrait for FirstTables {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let id = |name: &'static str| {
-            ColumnDef::new(name).big_integer().not_null().auto_increment().primary_key().take()
-        };
-        let text = |name: &'static str| ColumnDef::new(name).text().not_null().take();
-        let number = |name: &'static str| ColumnDef::new(name).big_integer().not_null().take();
-
         let users = Table::create()
             .table("users")
-            .col(id("id"))
+            .col(id())
             .col(text("username").unique_key())
             .col(text("password_hash"))
             .col(number("created_at"))
             .take();
         let revoked_tokens = Table::create()
             .table("revoked_tokens")
-            .col(id("id"))
+            .col(id())
             .col(text("jti").unique_key())
             .col(number("expires_at"))
             .take();
@@ -57,11 +63,84 @@ impl MigrationTrait for FirstTables {
         }
         manager.create_index(by_expiry).await
     }
+}
 
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for table in ["users", "revoked_tokens", "signing_keys"] {
-            manager.drop_table(Table::drop().table(table).take()).await?;
+/// Roles, revocations of all of a user's tokens, several keys, failed logins.
+struct SharedServer;
+
+impl MigrationName for SharedServer {
+    fn name(&self) -> &str {
+        "m0002_shared_server"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for SharedServer {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        // SQLite adds one column a statement.
+        for (table, column) in [
+            ("users", text("role").default("user").take()),
+            ("users", ColumnDef::new("disabled").boolean().not_null().default(false).take()),
+            ("users", number("generation").default(0).take()),
+            ("signing_keys", ColumnDef::new("derivation").big_integer().take()),
+            ("signing_keys", number("active_from").default(0).take()),
+            ("signing_keys", number("longest_lifetime").default(0).take()),
+        ] {
+            manager.alter_table(Table::alter().table(table).add_column(column).take()).await?;
         }
-        Ok(())
+        let revocations = Table::create()
+            .table("revocations")
+            .col(id())
+            .col(ColumnDef::new("jti").text().unique_key())
+            .col(ColumnDef::new("username").text())
+            .col(number("expires_at"))
+            .take();
+        let ended_refresh_tokens = Table::create()
+            .table("ended_refresh_tokens")
+            .col(text("jti").primary_key())
+            .col(number("ended_at"))
+            .col(number("expires_at"))
+            .take();
+        let login_failures = Table::create()
+            .table("login_failures")
+            .col(text("subject").primary_key())
+            .col(number("failures"))
+            .col(number("last_failed_at"))
+            .take();
+        let known_addresses = Table::create()
+            .table("known_addresses")
+            .col(text("subject").primary_key())
+            .col(number("last_login_at"))
+            .take();
+        let revocation_log = Table::create().table("revocation_log").col(text("name").primary_key()).take();
+        for table in [revocations, ended_refresh_tokens, login_failures, known_addresses, revocation_log] {
+            manager.create_table(table).await?;
+        }
+        for column in ["expires_at", "username"] {
+            let index =
+                Index::create().name(format!("revocations_{column}")).table("revocations").col(column).take();
+            manager.create_index(index).await?;
+        }
+
+        let revoked = Query::select()
+            .columns(["jti", "expires_at"])
+            .from("revoked_tokens")
+            .order_by("id", Order::Asc)
+            .take();
+        let moved = Query::insert()
+            .into_table("revocations")
+            .columns(["jti", "expires_at"])
+            .select_from(revoked)
+            .map_err(|failure| DbErr::Custom(failure.to_string()))?
+            .take();
+        manager.execute(moved).await?;
+        manager.drop_table(Table::drop().table("revoked_tokens").take()).await?;
+        // Until now nobody had a role; the first user is the one who can give them.
+        let first = Query::update()
+            .table("users")
+            .value("role", "admin")
+            .and_where(Expr::col("username").eq("admin"))
+            .take();
+        manager.execute(first).await
     }
 }

@@ -1,37 +1,60 @@
 //! Opens the database and brings its tables up to date.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, str::FromStr, time::Duration};
 
 use sea_orm::{
-    ConnectOptions, Database, DbErr,
-    sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
+    ActiveValue::Set,
+    ConnectOptions, DatabaseConnection, DbErr, EntityTrait, RuntimeErr,
+    sqlx::{
+        self,
+        postgres::PgConnectOptions,
+        sqlite::{SqliteJournalMode, SqliteSynchronous},
+    },
 };
 use sea_orm_migration::MigratorTrait;
+use secrecy::ExposeSecret;
 
-use super::{Store, file, migrations::Migrator};
-use crate::AuthError;
+use super::{Changes, Store, begin, entities::revocation_log, file, migrations::Migrator};
+use crate::{AuthError, config::Database, ids};
 
-/// SQLite has one writer at a time; the others are for readers.
-const CONNECTIONS: u32 = 4;
+/// SQLite has one writer at a time; the others are for readers, and one watches for changes.
+const SQLITE_CONNECTIONS: u32 = 5;
+const POSTGRES_CONNECTIONS: u32 = 8;
 /// How long a statement waits for another process, as the command line is one.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a call waits for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Store {
-    /// Opens the database in `path`, or makes it.
-    pub(crate) async fn open(path: &Path) -> Result<Self, AuthError> {
-        let refused =
-            |reason: String| AuthError::Open { path: path.to_owned(), reason: in_one_line(&reason) };
-        file::prepare(path).map_err(|failure| refused(failure.to_string()))?;
-        let db = Database::connect(options(path)).await.map_err(|failure| refused(cause(failure)))?;
-        Migrator::up(&db, None).await.map_err(|failure| refused(cause(failure)))?;
-        Ok(Self { db })
+    /// Opens the database, or makes it.
+    pub(crate) async fn open(database: &Database) -> Result<Self, AuthError> {
+        let refused = |reason: String| AuthError::Open {
+            database: database.to_string(),
+            reason: reason.split_whitespace().collect::<Vec<_>>().join(" "),
+        };
+        if let Database::Sqlite(path) = database {
+            file::prepare(path).map_err(|failure| refused(failure.to_string()))?;
+        }
+        let options = options(database).map_err(|failure| refused(failure.to_string()))?;
+        let db = sea_orm::Database::connect(options).await.map_err(|failure| refused(cause(failure)))?;
+        migrate(&db).await.map_err(|failure| refused(cause(failure)))?;
+        Ok(Self { db, changes: Changes::new() })
     }
 }
 
-fn options(path: &Path) -> ConnectOptions {
+fn options(database: &Database) -> Result<ConnectOptions, sqlx::Error> {
+    let mut options = match database {
+        Database::Sqlite(path) => sqlite(path),
+        Database::Postgres(url) => postgres(url.expose_secret())?,
+    };
+    options.acquire_timeout(ACQUIRE_TIMEOUT).sqlx_logging(false);
+    Ok(options)
+}
+
+fn sqlite(path: &Path) -> ConnectOptions {
     let path = path.to_owned();
     let mut options = ConnectOptions::new("sqlite:");
-    options.max_connections(CONNECTIONS).sqlx_logging(false).map_sqlx_sqlite_opts(move |sqlite| {
+    options.max_connections(SQLITE_CONNECTIONS).map_sqlx_sqlite_opts(move |sqlite| {
         sqlite
             // As a path, since in a URL '%' and '?' would mean something.
             .filename(&path)
@@ -47,9 +70,33 @@ fn options(path: &Path) -> ConnectOptions {
     options
 }
 
-/// What SQLite said, without the layers above it.
-fn cause(failure: DbErr) -> String {
-    use sea_orm::{RuntimeErr, sqlx::Error};
+fn postgres(url: &str) -> Result<ConnectOptions, sqlx::Error> {
+    // The URL is read here, so that an error about it does not come from a layer that prints it.
+    let parsed = PgConnectOptions::from_str(url)?.application_name("muse-auth");
+    let mut options = ConnectOptions::new("postgres:///");
+    options.max_connections(POSTGRES_CONNECTIONS).map_sqlx_postgres_opts(move |_| parsed.clone());
+    Ok(options)
+}
+
+/// Applies what is missing of the tables' history; one process at a time.
+async fn migrate(db: &DatabaseConnection) -> Result<(), DbErr> {
+    // Without the attempt to write that the other way begins with, since others may be serving.
+    if Migrator::get_pending_migrations_read_only(db).await.is_ok_and(|pending| pending.is_empty()) {
+        return Ok(());
+    }
+    let turn = begin(db).await?;
+    Migrator::up(&turn, None).await?;
+    if revocation_log::Entity::find().one(&turn).await?.is_none() {
+        let name = ids::random().map_err(|failure| DbErr::Custom(failure.to_string()))?;
+        let log = revocation_log::ActiveModel { name: Set(name) };
+        revocation_log::Entity::insert(log).exec_without_returning(&turn).await?;
+    }
+    turn.commit().await
+}
+
+/// What `database failed` means to people: what the database said, without the layers above it.
+pub(super) fn cause(failure: DbErr) -> String {
+    use sqlx::Error;
     match failure {
         DbErr::Conn(RuntimeErr::SqlxError(cause))
         | DbErr::Exec(RuntimeErr::SqlxError(cause))
@@ -59,8 +106,4 @@ fn cause(failure: DbErr) -> String {
         },
         other => other.to_string(),
     }
-}
-
-fn in_one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

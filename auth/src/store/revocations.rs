@@ -1,73 +1,151 @@
 //! Revocations in the database.
 
-use muse_proto::v1::Revocation;
-use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
+use muse_proto::v1::{Revocation, UserTokens, revocation::What};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect,
+};
 
-use super::{Store, entities::revoked_token, inserted};
+use super::{
+    Store,
+    entities::{revocation, revocation_log},
+    is_new,
+};
 
-/// Revocations in the order in which they happened, and where to go on after them.
+/// Rows of a page.
+const PAGE: u64 = 10_000;
+
+/// Some revocations in the order in which they happened, and where to go on after them.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct StoredRevocations {
+pub(crate) struct Page {
     pub(crate) revocations: Vec<Revocation>,
     pub(crate) cursor: i64,
+    /// There may be more.
+    pub(crate) full: bool,
 }
 
 impl Store {
-    /// Revokes a token; `false` if it was revoked already.
+    /// Revokes a token, or a family of them; `false` if that was done already.
     pub(crate) async fn revoke(&self, jti: &str, expires_at: i64) -> Result<bool, DbErr> {
-        let revoked = revoked_token::ActiveModel {
-            jti: Set(jti.to_owned()),
-            expires_at: Set(expires_at),
-            ..Default::default()
-        };
-        inserted(revoked_token::Entity::insert(revoked).exec_without_returning(&self.db).await)
+        let change = self.begin().await?;
+        let first = add(&change, jti, expires_at).await?;
+        if first {
+            self.commit(change).await?;
+        } else {
+            change.rollback().await?;
+        }
+        Ok(first)
     }
 
-    /// The revocations after `cursor` whose tokens have not expired.
-    pub(crate) async fn revocations_after(&self, cursor: i64, now: i64) -> Result<StoredRevocations, DbErr> {
-        let rows = revoked_token::Entity::find()
-            .filter(revoked_token::Column::Id.gt(cursor))
-            .filter(revoked_token::Column::ExpiresAt.gt(now))
-            .order_by_asc(revoked_token::Column::Id)
+    /// Whether one of these ids of tokens and families is revoked.
+    pub(crate) async fn is_revoked(&self, ids: &[&str]) -> Result<bool, DbErr> {
+        let found = revocation::Entity::find().filter(revocation::Column::Jti.is_in(ids.iter().copied()));
+        Ok(found.one(&self.db).await?.is_some())
+    }
+
+    /// The first revocations after `cursor` whose tokens have not expired.
+    pub(crate) async fn revocations_after(&self, cursor: i64, now: i64) -> Result<Page, DbErr> {
+        let rows = revocation::Entity::find()
+            .filter(revocation::Column::Id.gt(cursor))
+            .filter(revocation::Column::ExpiresAt.gt(now))
+            .order_by_asc(revocation::Column::Id)
+            .limit(PAGE)
             .all(&self.db)
             .await?;
+        let full = rows.len() as u64 == PAGE;
         let cursor = rows.last().map_or(cursor, |last| last.id);
-        let revocations = rows.into_iter().map(|row| Revocation { jti: row.jti, expires_at: row.expires_at });
-        Ok(StoredRevocations { revocations: revocations.collect(), cursor })
+        Ok(Page { revocations: rows.into_iter().filter_map(message).collect(), cursor, full })
     }
 
     /// The cursor after the last revocation; 0 if there is none.
     pub(crate) async fn last_cursor(&self) -> Result<i64, DbErr> {
-        let last =
-            revoked_token::Entity::find().order_by_desc(revoked_token::Column::Id).one(&self.db).await?;
+        let last = revocation::Entity::find().order_by_desc(revocation::Column::Id).one(&self.db).await?;
         Ok(last.map_or(0, |last| last.id))
+    }
+
+    /// The name of the log that cursors are places in: made once for each database.
+    pub(crate) async fn log(&self) -> Result<String, DbErr> {
+        let log = revocation_log::Entity::find().one(&self.db).await?;
+        log.map(|log| log.name).ok_or_else(|| DbErr::RecordNotFound("the log of revocations".to_owned()))
     }
 
     /// Forgets the revocations of tokens that have expired, and says how many there were.
     pub(crate) async fn prune_revocations(&self, now: i64) -> Result<u64, DbErr> {
-        let expired = revoked_token::Entity::delete_many().filter(revoked_token::Column::ExpiresAt.lte(now));
+        let expired = revocation::Entity::delete_many().filter(revocation::Column::ExpiresAt.lte(now));
         Ok(expired.exec(&self.db).await?.rows_affected)
     }
+}
+
+/// Adds the revocation of a token; `false` if there is one.
+pub(super) async fn add(change: &DatabaseTransaction, jti: &str, expires_at: i64) -> Result<bool, DbErr> {
+    let revoked = revocation::ActiveModel {
+        jti: Set(Some(jti.to_owned())),
+        expires_at: Set(expires_at),
+        ..Default::default()
+    };
+    let inserted = revocation::Entity::insert(revoked)
+        .on_conflict_do_nothing_on([revocation::Column::Jti])
+        .exec_without_returning(change)
+        .await?;
+    Ok(is_new(&inserted))
+}
+
+/// Adds the revocation of all tokens that a user has, and returns the generation of those that come after.
+pub(super) async fn add_for_user(
+    change: &DatabaseTransaction,
+    username: &str,
+    expires_at: i64,
+) -> Result<i64, DbErr> {
+    let revoked = revocation::ActiveModel {
+        username: Set(Some(username.to_owned())),
+        expires_at: Set(expires_at),
+        ..Default::default()
+    };
+    Ok(revocation::Entity::insert(revoked).exec(change).await?.last_insert_id)
+}
+
+/// The generation of the tokens of a user who is added now: the name may have been another user's.
+pub(super) async fn generation(change: &DatabaseTransaction, username: &str) -> Result<i64, DbErr> {
+    let last = revocation::Entity::find()
+        .filter(revocation::Column::Username.eq(username))
+        .order_by_desc(revocation::Column::Id);
+    Ok(last.one(change).await?.map_or(0, |last| last.id))
+}
+
+fn message(row: revocation::Model) -> Option<Revocation> {
+    let what = match (row.jti, row.username) {
+        (Some(jti), _) => What::Jti(jti),
+        (None, Some(username)) => What::User(UserTokens { username, before_generation: row.id }),
+        // Nothing here writes such a row.
+        (None, None) => return None,
+    };
+    Some(Revocation { what: Some(what), expires_at: row.expires_at })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::fixture::store;
 
     #[tokio::test]
     async fn revocations_are_kept_in_order_and_pruned() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("muse.db")).await.unwrap();
+        let (_folder, store) = store().await;
         for (jti, expires_at) in [("a", 100), ("b", 300), ("c", 200)] {
             assert!(store.revoke(jti, expires_at).await.unwrap());
         }
         assert!(!store.revoke("b", 300).await.unwrap(), "only once");
+        assert!(store.is_revoked(&["x", "c"]).await.unwrap());
+        assert!(!store.is_revoked(&["x", "y"]).await.unwrap());
 
-        let ids = |found: &StoredRevocations| -> Vec<String> {
-            found.revocations.iter().map(|revocation| revocation.jti.clone()).collect()
+        let ids = |page: &Page| -> Vec<String> {
+            let id = |revocation: &Revocation| match revocation.what.clone() {
+                Some(What::Jti(jti)) => jti,
+                other => panic!("{other:?}"),
+            };
+            page.revocations.iter().map(id).collect()
         };
         let all = store.revocations_after(0, 100).await.unwrap();
-        assert_eq!((ids(&all), all.cursor), (vec!["b".to_owned(), "c".to_owned()], 3));
+        assert_eq!((ids(&all), all.cursor, all.full), (vec!["b".to_owned(), "c".to_owned()], 3, false));
         let after = store.revocations_after(2, 0).await.unwrap();
         assert_eq!((ids(&after), after.cursor), (vec!["c".to_owned()], 3));
         let none = store.revocations_after(3, 0).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use muse_auth::{Config, Users};
+use muse_auth::{Config, Maintenance, Role};
 use secrecy::SecretString;
 
 use crate::harness::folder;
@@ -12,7 +12,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 async fn refused(path: &Path) -> String {
-    let error = Users::open(&Config::new(path)).await.unwrap_err().to_string();
+    let error = Maintenance::open(Config::new(path)).await.unwrap_err().to_string();
     assert!(error.starts_with(&format!("cannot open the database {}: ", path.display())), "{error}");
     assert!(!error.contains('\n'), "{error}");
     error
@@ -22,13 +22,14 @@ async fn refused(path: &Path) -> String {
 async fn it_is_for_its_owner_only() {
     let (folder, _) = folder();
     let path = folder.path().join("new/folder/muse.db");
-    let users = Users::open(&Config::new(&path)).await.unwrap();
-    users.add("ann", SecretString::from("x")).await.unwrap();
+    let maintenance = Maintenance::open(Config::new(&path)).await.unwrap();
+    let users = maintenance.users().unwrap();
+    users.add("ann", SecretString::from("correct horse"), Role::User).await.unwrap();
     assert_eq!(mode(path.parent().unwrap()), 0o700);
     for name in ["muse.db", "muse.db-wal", "muse.db-shm"] {
         assert_eq!(mode(&path.with_file_name(name)), 0o600, "{name}");
     }
-    users.close().await;
+    maintenance.close().await;
 }
 
 #[tokio::test]
@@ -36,7 +37,7 @@ async fn odd_paths_are_paths() {
     let (folder, _) = folder();
     for name in ["a?b=c.db", "100%25.db", "with space.db", "ü.db", ":memory:.db", "#x.db"] {
         let path = folder.path().join(name);
-        Users::open(&Config::new(&path)).await.unwrap().close().await;
+        Maintenance::open(Config::new(&path)).await.unwrap().close().await;
         assert!(path.is_file(), "{name}");
     }
 }

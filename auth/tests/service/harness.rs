@@ -5,26 +5,31 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muse_auth::{AuthError, Config};
+use muse_auth::{AuthError, Config, Maintenance};
 use muse_proto::{
     Error, Reason,
     v1::{
         LoginRequest, LoginResponse, RefreshTokenRequest, RevokeTokenRequest,
         auth_service_client::AuthServiceClient, revocation_service_client::RevocationServiceClient,
+        user_service_client::UserServiceClient,
     },
 };
+use muse_verifier::Verifier;
 use secrecy::SecretString;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, transport::Channel};
 
+use crate::backend;
+
 pub(crate) const PASSWORD: &str = "correct horse";
 
-/// A folder for a database, and the configuration that goes with it.
+/// A folder, and a configuration with a database of its own.
 pub(crate) fn folder() -> (TempDir, Config) {
     let folder = tempfile::tempdir().unwrap();
-    let mut config = Config::new(folder.path().join("muse.db"));
+    let mut config = Config::new("");
+    config.database = backend::new_database(&folder);
     config.admin_password = Some(SecretString::from(PASSWORD));
     (folder, config)
 }
@@ -60,6 +65,10 @@ impl Service {
 
     pub(crate) fn auth(&self) -> AuthServiceClient<Channel> {
         AuthServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn users(&self) -> UserServiceClient<Channel> {
+        UserServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn revocations(&self) -> RevocationServiceClient<Channel> {
@@ -100,6 +109,16 @@ pub(crate) fn with_token<T>(message: T, token: &str) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
     request
+}
+
+/// A verifier that may be out of touch for as long as any test takes.
+pub(crate) fn verifier() -> Verifier {
+    Verifier::new(Duration::from_secs(300))
+}
+
+/// What the command line does.
+pub(crate) async fn maintenance(config: &Config) -> Maintenance {
+    Maintenance::open(config.clone()).await.unwrap()
 }
 
 pub(crate) fn error(reason: Reason, message: &str) -> Error {

@@ -63,10 +63,9 @@ async fn a_password_of_10_mb_is_refused_and_the_service_goes_on() {
 }
 
 #[tokio::test]
-async fn the_default_admin_is_made_where_asked_for() {
+async fn a_service_that_only_this_machine_reaches_begins_with_admin_admin() {
     let (_folder, mut config) = folder();
     config.admin_password = None;
-    config.default_admin = true;
     let service = Service::start(&config).await;
     assert!(service.login("admin", "admin").await.is_ok());
     service.stop().await;
@@ -76,8 +75,9 @@ async fn the_default_admin_is_made_where_asked_for() {
 async fn a_random_password_is_no_known_one() {
     let (_folder, mut config) = folder();
     config.admin_password = None;
+    config.exposed = true;
     let service = Service::start(&config).await;
-    for password in ["admin", "", "password"] {
+    for password in ["admin", "", "password1"] {
         assert_eq!(service.login("admin", password).await, Err(unauthorized()));
     }
     service.stop().await;
@@ -87,9 +87,9 @@ async fn a_random_password_is_no_known_one() {
 async fn the_given_password_is_for_the_first_start() {
     let (_folder, mut config) = folder();
     Service::start(&config).await.stop().await;
-    config.admin_password = Some(SecretString::from("another"));
+    config.admin_password = Some(SecretString::from("another one"));
     let service = Service::start(&config).await;
-    assert_eq!(service.login("admin", "another").await, Err(unauthorized()));
+    assert_eq!(service.login("admin", "another one").await, Err(unauthorized()));
     assert!(service.login("admin", PASSWORD).await.is_ok());
     service.stop().await;
 }

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use muse_auth::Users;
 use muse_proto::{
     Error, Reason,
     v1::{RefreshTokenRequest, RevokeTokenRequest},
 };
 use muse_verifier::{TokenKind, Verifier};
 
-use crate::harness::{Service, error, eventually, folder, revoked};
+use crate::harness::{Service, error, eventually, folder, maintenance, revoked};
 
 #[tokio::test]
 async fn a_refresh_token_gives_access_tokens() {
@@ -98,9 +97,9 @@ async fn a_user_who_was_removed_gets_no_new_token() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     let (_, refresh) = service.tokens().await;
-    let users = Users::open(&config).await.unwrap();
-    users.remove("admin").await.unwrap();
+    let maintenance = maintenance(&config).await;
+    maintenance.users().unwrap().remove("admin").await.unwrap();
     assert_eq!(service.refresh(&refresh).await, Err(revoked()));
-    users.close().await;
+    maintenance.close().await;
     service.stop().await;
 }

@@ -1,10 +1,10 @@
 //! A verifier that follows a real service.
 
 use muse_proto::Reason;
-use muse_verifier::{TokenKind, Verifier};
+use muse_verifier::TokenKind;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{Service, channel, error, eventually, folder, revoked};
+use crate::harness::{Service, channel, error, eventually, folder, revoked, verifier};
 
 #[tokio::test]
 async fn a_revocation_reaches_a_verifier() {
@@ -14,7 +14,7 @@ async fn a_revocation_reaches_a_verifier() {
     service.revoke(&early).await.unwrap();
     let (access, _) = service.tokens().await;
 
-    let (verifier, shutdown) = (Verifier::new(), CancellationToken::new());
+    let (verifier, shutdown) = (verifier(), CancellationToken::new());
     assert_eq!(verifier.verify(&access, None).unwrap_err().reason(), Reason::Unavailable);
     let following = verifier.follow(service.channel.clone(), shutdown.clone());
     verifier.wait_until_synced().await;
@@ -33,7 +33,7 @@ async fn a_restart_of_the_service_costs_no_revocation() {
     let (_folder, config) = folder();
     let mut service = Service::start(&config).await;
     let address = service.address;
-    let (verifier, shutdown) = (Verifier::new(), CancellationToken::new());
+    let (verifier, shutdown) = (verifier(), CancellationToken::new());
     let following = verifier.follow(channel(address), shutdown.clone());
     verifier.wait_until_synced().await;
 
@@ -60,7 +60,7 @@ async fn a_verifier_may_start_first() {
     let address = service.address;
     service.stop().await;
 
-    let (verifier, shutdown) = (Verifier::new(), CancellationToken::new());
+    let (verifier, shutdown) = (verifier(), CancellationToken::new());
     let following = verifier.follow(channel(address), shutdown.clone());
     let service = Service::start_at(&config, address).await;
     verifier.wait_until_synced().await;
@@ -77,7 +77,7 @@ async fn a_new_key_is_found_at_the_reconnect() {
     let service = Service::start(&config).await;
     let address = service.address;
     let (old, _) = service.tokens().await;
-    let (verifier, shutdown) = (Verifier::new(), CancellationToken::new());
+    let (verifier, shutdown) = (verifier(), CancellationToken::new());
     let following = verifier.follow(channel(address), shutdown.clone());
     verifier.wait_until_synced().await;
     service.stop().await;

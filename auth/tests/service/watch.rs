@@ -9,12 +9,23 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::harness::{Service, folder};
 
-async fn watch(service: &Service, cursor: i64) -> Streaming<WatchRevocationsResponse> {
-    service.revocations().watch_revocations(WatchRevocationsRequest { cursor }).await.unwrap().into_inner()
+async fn watch(service: &Service, cursor: i64, log: &str) -> Streaming<WatchRevocationsResponse> {
+    let request = WatchRevocationsRequest { cursor, log: log.to_owned() };
+    service.revocations().watch_revocations(request).await.unwrap().into_inner()
 }
 
 async fn next(stream: &mut Streaming<WatchRevocationsResponse>) -> WatchRevocationsResponse {
     timeout(Duration::from_secs(10), stream.message()).await.expect("a message in time").unwrap().unwrap()
+}
+
+/// The next message that is more than a sign of life.
+async fn next_news(stream: &mut Streaming<WatchRevocationsResponse>) -> WatchRevocationsResponse {
+    loop {
+        let message = next(stream).await;
+        if !message.revocations.is_empty() {
+            return message;
+        }
+    }
 }
 
 #[tokio::test]
@@ -22,28 +33,32 @@ async fn a_snapshot_then_news_then_a_resume() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
 
-    let mut stream = watch(&service, 0).await;
+    let mut stream = watch(&service, 0, "").await;
     let empty = next(&mut stream).await;
-    assert_eq!((empty.revocations.len(), empty.cursor), (0, 0));
+    assert_eq!((empty.revocations.len(), empty.cursor, empty.more), (0, 0, false));
+    assert_eq!(empty.keys.len(), 1, "the keys come first");
+    let log = empty.log.as_str();
 
     let (access, refresh) = service.tokens().await;
     service.revoke(&access).await.unwrap();
-    let first = next(&mut stream).await;
+    let first = next_news(&mut stream).await;
     assert_eq!(first.revocations.len(), 1);
     service.revoke(&refresh).await.unwrap();
-    let second = next(&mut stream).await;
+    let second = next_news(&mut stream).await;
     assert_eq!(second.revocations.len(), 1);
     assert!(second.cursor > first.cursor);
 
-    let all = next(&mut watch(&service, 0).await).await;
+    let all = next(&mut watch(&service, 0, log).await).await;
     assert_eq!(all.revocations, [first.revocations.clone(), second.revocations.clone()].concat());
     assert_eq!(all.cursor, second.cursor);
-    let resumed = next(&mut watch(&service, first.cursor).await).await;
+    let resumed = next(&mut watch(&service, first.cursor, log).await).await;
     assert_eq!(resumed.revocations, second.revocations);
-    let nothing_new = next(&mut watch(&service, second.cursor).await).await;
+    let nothing_new = next(&mut watch(&service, second.cursor, log).await).await;
     assert_eq!((nothing_new.revocations.len(), nothing_new.cursor), (0, second.cursor));
-    let from_another_database = next(&mut watch(&service, 1_000_000).await).await;
-    assert_eq!(from_another_database, all);
+    for (cursor, log) in [(1_000_000, log), (second.cursor, "another")] {
+        let from_another_database = next(&mut watch(&service, cursor, log).await).await;
+        assert_eq!(from_another_database, all);
+    }
 
     // With streams open.
     service.stop().await;
@@ -61,10 +76,16 @@ async fn watchers_who_come_in_the_middle_miss_none() {
     let watcher = async |after: u64| {
         // Each at another moment.
         tokio::time::sleep(Duration::from_millis(after)).await;
-        let mut stream = watch(&service, 0).await;
+        let mut stream = watch(&service, 0, "").await;
         let mut seen = HashSet::new();
         while seen.len() < 20 {
-            seen.extend(next(&mut stream).await.revocations.into_iter().map(|revocation| revocation.jti));
+            seen.extend(
+                next(&mut stream)
+                    .await
+                    .revocations
+                    .into_iter()
+                    .map(|revocation| format!("{:?}", revocation.what)),
+            );
         }
     };
     let revoking = futures::future::join_all(tokens.iter().map(|token| service.revoke(token)));
@@ -75,11 +96,23 @@ async fn watchers_who_come_in_the_middle_miss_none() {
 }
 
 #[tokio::test]
+async fn a_watcher_hears_something_every_second() {
+    let (_folder, config) = folder();
+    let service = Service::start(&config).await;
+    let mut stream = watch(&service, 0, "").await;
+    for _ in 0..3 {
+        let message = timeout(Duration::from_secs(2), stream.message()).await;
+        assert!(message.expect("a message in time").unwrap().is_some());
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn the_health_is_served_and_those_who_watch_it_do_not_hold_up_the_end() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     let mut streams = Vec::new();
-    for name in ["", "muse.v1.AuthService", "muse.v1.RevocationService"] {
+    for name in ["", "muse.v1.AuthService", "muse.v1.RevocationService", "muse.v1.UserService"] {
         let mut health = HealthClient::new(service.channel.clone());
         let request = HealthCheckRequest { service: name.to_owned() };
         let mut stream = health.watch(request).await.unwrap().into_inner();

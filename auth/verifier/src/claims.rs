@@ -33,6 +33,20 @@ pub struct Claims {
     pub nbf: i64,
     /// It no longer holds from this time on, in seconds since 1970.
     pub exp: i64,
+    /// How often all tokens of the user had been revoked when it was issued.
+    #[serde(rename = "gen", default)]
+    pub generation: i64,
+    /// What it has in common with the tokens that came from the same login, where they end together.
+    #[serde(rename = "fam", default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<String>,
+}
+
+impl Claims {
+    /// The id by which the token is revoked along with those that end with it: that of its family, or its own.
+    #[must_use]
+    pub fn family_id(&self) -> &str {
+        self.family.as_deref().unwrap_or(&self.jti)
+    }
 }
 
 #[cfg(test)]
@@ -41,7 +55,7 @@ mod tests {
 
     #[test]
     fn the_names_are_those_of_the_old_service() {
-        let claims = Claims {
+        let mut claims = Claims {
             fresh: true,
             iat: 1,
             jti: "j".to_owned(),
@@ -49,8 +63,18 @@ mod tests {
             sub: "admin".to_owned(),
             nbf: 1,
             exp: 2,
+            generation: 3,
+            family: None,
         };
-        let json = r#"{"fresh":true,"iat":1,"jti":"j","type":"refresh","sub":"admin","nbf":1,"exp":2}"#;
-        assert_eq!(serde_json::to_string(&claims).unwrap(), json);
+        let old = r#"{"fresh":true,"iat":1,"jti":"j","type":"refresh","sub":"admin","nbf":1,"exp":2"#;
+        assert_eq!(serde_json::to_string(&claims).unwrap(), format!(r#"{old},"gen":3}}"#));
+        assert_eq!(claims.family_id(), "j");
+
+        claims.family = Some("f".to_owned());
+        assert_eq!(serde_json::to_string(&claims).unwrap(), format!(r#"{old},"gen":3,"fam":"f"}}"#));
+        assert_eq!(claims.family_id(), "f");
+
+        let without: Claims = serde_json::from_str(&format!("{old}}}")).unwrap();
+        assert_eq!((without.generation, without.family), (0, None));
     }
 }

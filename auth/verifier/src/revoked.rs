@@ -1,60 +1,33 @@
-//! The ids of the tokens that were revoked and would hold without that.
+//! What was revoked and would hold without that.
 
-use std::collections::HashMap;
+use crate::{claims::Claims, expiring::Expiring};
 
-/// Below this many, a set is not worth pruning.
-const FEW: usize = 1024;
-
-/// Revoked token ids, each with the time at which its token expires and the id may be forgotten.
-#[derive(Debug)]
+/// Single tokens, families of tokens, and all that a user had.
 pub(crate) struct Revoked {
-    expiries: HashMap<Box<str>, i64>,
-    prune_at: usize,
+    /// Ids of tokens and of families.
+    ids: Expiring<()>,
+    /// For a user's name, the lowest generation that still holds.
+    users: Expiring<i64>,
 }
 
 impl Revoked {
     pub(crate) fn new() -> Self {
-        Self { expiries: HashMap::new(), prune_at: FEW }
+        Self { ids: Expiring::new(), users: Expiring::new() }
     }
 
-    pub(crate) fn contains(&self, jti: &str) -> bool {
-        self.expiries.contains_key(jti)
+    /// Whether a token was revoked by any of the three ways.
+    pub(crate) fn contains(&self, claims: &Claims) -> bool {
+        let by_id = |id: &str| self.ids.get(id).is_some();
+        by_id(&claims.jti)
+            || claims.family.as_deref().is_some_and(by_id)
+            || self.users.get(&claims.sub).is_some_and(|lowest| claims.generation < lowest)
     }
 
-    /// Adds an id. Forgets the expired ones when the set has doubled since it last did, so that the cost of looking
-    /// at all of them is spread over the additions and no check ever pays it.
-    pub(crate) fn insert(&mut self, jti: &str, expires_at: i64, now: i64) {
-        if expires_at <= now {
-            return;
-        }
-        if self.expiries.len() >= self.prune_at {
-            self.expiries.retain(|_, expires_at| *expires_at > now);
-            self.prune_at = FEW.max(2 * self.expiries.len());
-        }
-        self.expiries.insert(jti.into(), expires_at);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn expired_ids_are_forgotten_as_new_ones_come() {
-        let mut revoked = Revoked::new();
-        for number in 0..FEW {
-            revoked.insert(&format!("old {number}"), 100, 50);
-        }
-        assert!(revoked.contains("old 7"));
-        revoked.insert("new", 300, 200);
-        assert_eq!(revoked.expiries.len(), 1);
-        assert!(revoked.contains("new") && !revoked.contains("old 7"));
+    pub(crate) fn insert(&self, id: &str, expires_at: i64, now: i64) {
+        self.ids.insert(id, (), expires_at, now);
     }
 
-    #[test]
-    fn an_id_that_has_expired_is_not_kept() {
-        let mut revoked = Revoked::new();
-        revoked.insert("gone", 100, 100);
-        assert!(!revoked.contains("gone"));
+    pub(crate) fn insert_user(&self, username: &str, before_generation: i64, expires_at: i64, now: i64) {
+        self.users.insert(username, before_generation, expires_at, now);
     }
 }

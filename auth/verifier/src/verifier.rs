@@ -2,77 +2,65 @@
 
 use std::{
     fmt,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{Arc, RwLock},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use http::HeaderMap;
-use jsonwebtoken::{Algorithm, Validation, decode, decode_header, errors::ErrorKind};
 use muse_proto::{
     Error, Reason,
-    v1::{JsonWebKey, Revocation},
+    v1::{JsonWebKey, Revocation, UserTokens, revocation::What},
 };
-use tokio::sync::{Notify, watch};
 
 use crate::{
     bearer,
     claims::{Claims, TokenKind},
+    contact::Contact,
     install_crypto_provider,
-    keys::{self, Keys},
+    keys::{BAD_SIGNATURE, Keys, Untrusted},
+    locks::{read, write},
     revoked::Revoked,
 };
 
 /// A token may be used this much before its `nbf`, since the clocks of two machines differ. Its `exp` is exact.
 pub const NBF_LEEWAY_SECONDS: i64 = 5;
 
-const BAD_SIGNATURE: &str = "Signature verification failed";
+/// When to come back to a verifier that is out of touch: it tries to be back itself at least this often.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Checks tokens. A clone is another handle on the same keys and revocations.
 #[derive(Clone)]
 pub struct Verifier {
-    pub(crate) shared: Arc<Shared>,
+    shared: Arc<Shared>,
 }
 
-pub(crate) struct Shared {
-    validation: Validation,
-    keys: RwLock<Keys>,
-    revoked: RwLock<Revoked>,
-    /// Whether keys and revocations were complete at least once.
-    synced: watch::Sender<bool>,
-    /// A token named a key that is not known here.
-    pub(crate) unknown_key: Notify,
+struct Shared {
+    keys: RwLock<Arc<Keys>>,
+    revoked: Revoked,
+    contact: Contact,
 }
 
 impl Verifier {
     /// A verifier that knows nothing yet, and refuses everything with [`Reason::Unavailable`] until it is
-    /// [synced](Self::follow).
+    /// [synced](Self::follow); and again when it has not heard the auth service for `max_staleness`, since the tokens
+    /// that it would accept may have been revoked meanwhile.
     #[must_use]
-    pub fn new() -> Self {
-        install_crypto_provider();
-        let mut validation = Validation::new(Algorithm::EdDSA);
-        // Time is checked here, after the signature and before the kind.
-        validation.required_spec_claims.clear();
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        validation.validate_aud = false;
-        Self {
-            shared: Arc::new(Shared {
-                validation,
-                keys: RwLock::default(),
-                revoked: RwLock::new(Revoked::new()),
-                synced: watch::Sender::new(false),
-                unknown_key: Notify::new(),
-            }),
-        }
+    pub fn new(max_staleness: Duration) -> Self {
+        Self::with_contact(Contact::new(max_staleness))
     }
 
-    /// A verifier that needs to follow nobody: the auth service's own.
+    /// A verifier that follows nobody: the auth service's own.
     #[must_use]
     pub fn with_keys(keys: &[JsonWebKey]) -> Self {
-        let verifier = Self::new();
+        let verifier = Self::with_contact(Contact::own());
         verifier.replace_keys(keys);
-        verifier.mark_synced();
         verifier
+    }
+
+    fn with_contact(contact: Contact) -> Self {
+        install_crypto_provider();
+        let keys = RwLock::new(Arc::new(Keys::read(&[])));
+        Self { shared: Arc::new(Shared { keys, revoked: Revoked::new(), contact }) }
     }
 
     /// Checks the `Authorization` header of a request and the token in it.
@@ -99,17 +87,31 @@ impl Verifier {
     /// # Errors
     ///
     /// [`Reason::TokenInvalid`], [`Reason::TokenExpired`], [`Reason::TokenKind`], [`Reason::TokenRevoked`];
-    /// [`Reason::Unavailable`] as long as the verifier has not been synced.
+    /// [`Reason::Unavailable`] before the first sync, after too long without contact, and, without contact, for a
+    /// token whose key is not known: it may be a new one.
     pub fn verify(&self, token: &str, kind: Option<TokenKind>) -> Result<Claims, Error> {
-        if !self.synced() {
-            return Err(Error::new(Reason::Unavailable, "Tokens cannot be checked yet"));
+        let contact = &self.shared.contact;
+        if !contact.synced() {
+            return Err(unavailable("Tokens cannot be checked yet"));
         }
-        let claims = self.signed_claims(token)?;
+        if contact.is_stale() {
+            return Err(unavailable(
+                "Tokens cannot be checked: the auth service has been out of reach for too long",
+            ));
+        }
+        let keys = Arc::clone(&read(&self.shared.keys));
+        let claims = keys.claims(token).map_err(|untrusted| match untrusted {
+            Untrusted::Invalid(error) => error,
+            Untrusted::UnknownKey if contact.in_touch() => invalid(BAD_SIGNATURE),
+            Untrusted::UnknownKey => {
+                unavailable("The token cannot be checked: the auth service is out of reach")
+            }
+        })?;
         let now = now();
         if claims.exp <= now {
             return Err(Error::new(Reason::TokenExpired, "Token has expired"));
         }
-        if claims.nbf > now + NBF_LEEWAY_SECONDS {
+        if claims.nbf > now.saturating_add(NBF_LEEWAY_SECONDS) {
             return Err(invalid("The token is not yet valid (nbf)"));
         }
         match kind {
@@ -121,79 +123,74 @@ impl Verifier {
             }
             _ => (),
         }
-        if read(&self.shared.revoked).contains(&claims.jti) {
+        if self.shared.revoked.contains(&claims) {
             return Err(Error::new(Reason::TokenRevoked, "Token has been revoked"));
         }
-        Ok(claims)
+        Ok(Claims::clone(&claims))
     }
 
-    fn signed_claims(&self, token: &str) -> Result<Claims, Error> {
-        let header = decode_header(token).map_err(|failure| match failure.kind() {
-            ErrorKind::InvalidToken => invalid("Not enough segments"),
-            _ => invalid("Invalid header string"),
-        })?;
-        // RFC 7515, 4.1.11: what `crit` lists must be understood, and nothing is.
-        if header.alg != Algorithm::EdDSA || header.crit.is_some() {
-            return Err(invalid("The specified alg value is not allowed"));
-        }
-        let known = header.kid.and_then(|kid| read(&self.shared.keys).get(&kid).cloned());
-        let Some(key) = known else {
-            self.shared.unknown_key.notify_one();
-            return Err(invalid(BAD_SIGNATURE));
-        };
-        let decoded = decode::<Claims>(token, &key, &self.shared.validation);
-        decoded.map(|token| token.claims).map_err(|failure| match failure.kind() {
-            // By then the signature was right: the auth service signed something that it should not have.
-            ErrorKind::Json(_) | ErrorKind::Utf8(_) => invalid("A claim is missing or of the wrong type"),
-            _ => invalid(BAD_SIGNATURE),
-        })
+    /// Refuses a token or a family of tokens from now on, whatever the auth service says.
+    pub fn revoke(&self, id: &str, expires_at: i64) {
+        self.shared.revoked.insert(id, expires_at, now());
     }
 
-    /// Refuses a token from now on, whatever the auth service says.
-    pub fn revoke(&self, jti: &str, expires_at: i64) {
-        write(&self.shared.revoked).insert(jti, expires_at, now());
+    /// Refuses those tokens of a user whose generation is lower.
+    pub fn revoke_user(&self, username: &str, before_generation: i64, expires_at: i64) {
+        self.shared.revoked.insert_user(username, before_generation, expires_at, now());
     }
 
-    /// Refuses many tokens from now on.
+    /// Refuses what the auth service says.
     pub fn revoke_all(&self, revocations: &[Revocation]) {
-        let now = now();
-        let mut revoked = write(&self.shared.revoked);
-        for revocation in revocations {
-            revoked.insert(&revocation.jti, revocation.expires_at, now);
+        for Revocation { what, expires_at } in revocations {
+            match what {
+                Some(What::Jti(id)) => self.revoke(id, *expires_at),
+                Some(What::User(UserTokens { username, before_generation })) => {
+                    self.revoke_user(username, *before_generation, *expires_at);
+                }
+                // Of a kind that a newer auth service may know.
+                None => (),
+            }
         }
     }
 
     /// Replaces the public keys by those of a JWKS, and returns how many of them are of use. If none is, the keys
     /// stay what they were.
     pub fn replace_keys(&self, published: &[JsonWebKey]) -> usize {
-        let keys = keys::read(published);
-        let usable = keys.len();
+        let current = Arc::clone(&read(&self.shared.keys));
+        if current.published == published {
+            return current.usable();
+        }
+        let new = Keys::read(published);
+        let usable = new.usable();
         if usable > 0 {
-            *write(&self.shared.keys) = keys;
+            *write(&self.shared.keys) = Arc::new(new);
         }
         usable
+    }
+
+    /// The public keys as the auth service published them.
+    #[must_use]
+    pub fn published_keys(&self) -> Vec<JsonWebKey> {
+        read(&self.shared.keys).published.clone()
     }
 
     /// Whether keys and revocations were complete at least once.
     #[must_use]
     pub fn synced(&self) -> bool {
-        *self.shared.synced.borrow()
+        self.shared.contact.synced()
     }
 
     /// Waits until [`Verifier::synced`].
     pub async fn wait_until_synced(&self) {
-        // It cannot fail: the sender lives as long as `self`.
-        let _ = self.shared.synced.subscribe().wait_for(|synced| *synced).await;
+        self.shared.contact.wait_until_synced().await;
     }
 
-    pub(crate) fn mark_synced(&self) {
-        self.shared.synced.send_replace(true);
+    pub(crate) fn contact(&self) -> &Contact {
+        &self.shared.contact
     }
-}
 
-impl Default for Verifier {
-    fn default() -> Self {
-        Self::new()
+    pub(crate) fn has_keys(&self) -> bool {
+        read(&self.shared.keys).usable() > 0
     }
 }
 
@@ -207,17 +204,11 @@ fn invalid(message: &str) -> Error {
     Error::new(Reason::TokenInvalid, message)
 }
 
+fn unavailable(message: &str) -> Error {
+    Error::new(Reason::Unavailable, message).with_retry_after(RETRY_AFTER)
+}
+
 fn now() -> i64 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX)
-}
-
-// What the locks guard is whole at every moment, so a panic elsewhere does not make it unusable.
-
-fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
 }

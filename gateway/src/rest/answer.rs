@@ -1,5 +1,7 @@
 //! Bodies of the answers: JSON objects in the shapes that clients of the old service know.
 
+use std::{error::Error as _, time::Duration};
+
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -8,10 +10,9 @@ use muse_proto::{Error, Reason};
 use serde::Serialize;
 use serde_json::json;
 use tonic::Status;
-use tracing::error;
+use tracing::{debug, error};
 
-/// Seconds after which a refused request may be tried again.
-const RETRY_AFTER: &str = "1";
+use crate::upstream::out_of_reach;
 
 /// A JSON body.
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
@@ -48,6 +49,11 @@ impl From<Error> for Refusal {
 
 impl From<Status> for Refusal {
     fn from(status: Status) -> Self {
+        // With a cause the status is not the service's answer, but tells why there is none.
+        if status.source().is_some() {
+            debug!(%status, "a call gets no answer");
+            return Self::Error(out_of_reach());
+        }
         let error = Error::from(&status);
         if error.reason() == Reason::Internal {
             error!(%status, "a service behind the gateway failed");
@@ -75,25 +81,69 @@ impl IntoResponse for Refusal {
 fn from_table(error: &Error) -> Response {
     let status =
         StatusCode::from_u16(error.reason().http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let headers = |name, value| [(name, HeaderValue::from_static(value))];
-    match error.reason() {
-        Reason::BadCredentials => {
-            let challenge = headers(header::WWW_AUTHENTICATE, "Basic realm=\"Login Required\"");
-            (challenge, json(status, &json!({ "msg": error.message() }))).into_response()
-        }
-        Reason::TokenMissing
+    let mut response = match error.reason() {
+        Reason::BadCredentials
+        | Reason::TokenMissing
         | Reason::TokenMalformed
         | Reason::TokenInvalid
         | Reason::TokenExpired
         | Reason::TokenRevoked
         | Reason::TokenKind => json(status, &json!({ "msg": error.message() })),
-        Reason::Overloaded | Reason::Unavailable => {
-            (headers(header::RETRY_AFTER, RETRY_AFTER), message(status, error.message())).into_response()
-        }
         // What went wrong inside is in the log.
         Reason::Internal => message(status, "Internal Server Error"),
-        Reason::InvalidArgument | Reason::TooLarge | Reason::DeadlineExceeded | Reason::Unimplemented => {
-            message(status, error.message())
+        Reason::InvalidArgument
+        | Reason::TooLarge
+        | Reason::PermissionDenied
+        | Reason::NoSuchUser
+        | Reason::UserExists
+        | Reason::LastAdmin
+        | Reason::TooManyAttempts
+        | Reason::Overloaded
+        | Reason::Unavailable
+        | Reason::DeadlineExceeded
+        | Reason::Unimplemented => message(status, error.message()),
+    };
+    if error.reason() == Reason::BadCredentials {
+        let challenge = HeaderValue::from_static("Basic realm=\"Login Required\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    if let Some(seconds) = retry_after(error) {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+/// Whole seconds after which a refused request may be tried again, if that is any use.
+fn retry_after(error: &Error) -> Option<u64> {
+    let passes = matches!(error.reason(), Reason::TooManyAttempts | Reason::Overloaded | Reason::Unavailable);
+    let wait = error.retry_after().or(passes.then_some(Duration::from_secs(1)))?;
+    Some(1.max(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(error: Error) -> Option<u64> {
+        let response = Refusal::from(error).into_response();
+        response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().parse().unwrap())
+    }
+
+    #[test]
+    fn waits_are_whole_seconds() {
+        let after = |wait| header(Error::new(Reason::TooManyAttempts, "x").with_retry_after(wait));
+        for (milliseconds, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_500, 60)] {
+            assert_eq!(after(Duration::from_millis(milliseconds)), Some(seconds));
         }
+        assert_eq!(header(Error::new(Reason::Unavailable, "x")), Some(1));
+        assert_eq!(header(Error::new(Reason::TokenExpired, "x")), None);
+    }
+
+    #[test]
+    fn a_broken_connection_is_no_internal_error() {
+        let broken = Status::from_error(Box::new(std::io::Error::other("connection reset")));
+        assert_eq!(Refusal::from(broken).into_response().status(), StatusCode::SERVICE_UNAVAILABLE);
+        let faulty = Status::unknown("a panic");
+        assert_eq!(Refusal::from(faulty).into_response().status(), StatusCode::INTERNAL_SERVER_ERROR);
     }
 }

@@ -6,23 +6,25 @@ use axum::{
     response::Response,
 };
 use muse_proto::v1::{LoginRequest, RefreshTokenRequest, RevokeTokenRequest};
-use muse_verifier::{TokenKind, bearer};
+use muse_verifier::TokenKind;
 use serde_json::json;
-use tonic::metadata::{Ascii, MetadataValue};
 
 use super::{
     MAX_BODY_BYTES,
     answer::{Refusal, json},
     arguments::Arguments,
+    on_behalf_of,
 };
 use crate::upstream::Upstream;
 
 pub(super) async fn login(State(upstream): State<Upstream>, request: Request) -> Result<Response, Refusal> {
+    let call = on_behalf_of(request.headers(), ());
     let arguments = Arguments::read(request, MAX_BODY_BYTES).await?;
     let username = arguments.first("username")?;
     let password = arguments.first("password")?;
     let body_text = format!("Logged in as {username}");
-    let tokens = upstream.auth_client().login(LoginRequest { username, password }).await?.into_inner();
+    let call = call.map(|()| LoginRequest { username, password });
+    let tokens = upstream.auth_client().login(call).await?.into_inner();
     let body = json!({
         "message": body_text,
         "access_token": tokens.access_token,
@@ -36,9 +38,14 @@ pub(super) async fn refresh(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     upstream.verifier.authorize(&headers, Some(TokenKind::Refresh))?;
-    let call = with_token(RefreshTokenRequest {}, &headers)?;
-    let token = upstream.auth_client().refresh_token(call).await?.into_inner();
-    let body = json!({ "message": "Access token has been refreshed", "access_token": token.access_token });
+    let call = on_behalf_of(&headers, RefreshTokenRequest {});
+    let tokens = upstream.auth_client().refresh_token(call).await?.into_inner();
+    let mut body =
+        json!({ "message": "Access token has been refreshed", "access_token": tokens.access_token });
+    // Only where refresh tokens rotate.
+    if !tokens.refresh_token.is_empty() {
+        body["refresh_token"] = tokens.refresh_token.into();
+    }
     Ok(json(StatusCode::OK, &body))
 }
 
@@ -63,19 +70,7 @@ async fn revoke(
     done: &str,
 ) -> Result<Response, Refusal> {
     let claims = upstream.verifier.authorize(headers, Some(kind))?;
-    upstream.auth_client().revoke_token(with_token(RevokeTokenRequest {}, headers)?).await?;
-    // The auth service tells every verifier; this one need not wait to hear it.
-    upstream.verifier.revoke(&claims.jti, claims.exp);
+    upstream.auth_client().revoke_token(on_behalf_of(headers, RevokeTokenRequest {})).await?;
+    upstream.revoked(&claims);
     Ok(json(StatusCode::OK, &json!({ "message": done })))
-}
-
-/// A call that carries the token of `headers`.
-fn with_token<T>(message: T, headers: &HeaderMap) -> Result<tonic::Request<T>, Refusal> {
-    let value = bearer::authorization(headers);
-    let token = bearer::token(value.as_deref())?;
-    let mut call = tonic::Request::new(message);
-    if let Ok(value) = MetadataValue::<Ascii>::try_from(format!("Bearer {token}")) {
-        call.metadata_mut().insert("authorization", value);
-    }
-    Ok(call)
 }

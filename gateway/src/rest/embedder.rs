@@ -13,6 +13,7 @@ use super::{
     MAX_SENTENCES_BYTES,
     answer::{Refusal, json},
     arguments::{Arguments, read_out},
+    on_behalf_of,
 };
 use crate::upstream::Upstream;
 
@@ -30,23 +31,30 @@ pub(super) async fn tokenize(
     State(upstream): State<Upstream>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let sentences = sentences(&upstream, request).await?;
-    let answer = upstream.embedder_client().tokenize(TokenizeRequest { sentences }).await?.into_inner();
+    let call = call(&upstream, request, |sentences| TokenizeRequest { sentences }).await?;
+    let answer = upstream.embedder_client().tokenize(call).await?.into_inner();
     let tokens = answer.sentences.into_iter().map(|sentence| sentence.tokens).collect();
     Ok(json(StatusCode::OK, &Tokens { tokens }))
 }
 
 pub(super) async fn embed(State(upstream): State<Upstream>, request: Request) -> Result<Response, Refusal> {
-    let sentences = sentences(&upstream, request).await?;
-    let answer = upstream.embedder_client().embed(EmbedRequest { sentences }).await?.into_inner();
+    let call = call(&upstream, request, |sentences| EmbedRequest { sentences }).await?;
+    let answer = upstream.embedder_client().embed(call).await?.into_inner();
     let embedding = answer.embeddings.into_iter().map(|vector| vector.values).collect();
     Ok(json(StatusCode::OK, &Embeddings { embedding }))
 }
 
-async fn sentences(upstream: &Upstream, request: Request) -> Result<Vec<String>, Refusal> {
+/// The call of a request that may be made.
+async fn call<T>(
+    upstream: &Upstream,
+    request: Request,
+    message: impl FnOnce(Vec<String>) -> T,
+) -> Result<tonic::Request<T>, Refusal> {
     if let Err(refusal) = upstream.verifier.authorize(request.headers(), Some(TokenKind::Access)) {
         read_out(request.into_body()).await;
         return Err(refusal.into());
     }
-    Arguments::read(request, MAX_SENTENCES_BYTES).await?.all("sentence")
+    let call = on_behalf_of(request.headers(), ());
+    let sentences = Arguments::read(request, MAX_SENTENCES_BYTES).await?.all("sentence")?;
+    Ok(call.map(|()| message(sentences)))
 }

@@ -4,19 +4,20 @@ mod answer;
 mod arguments;
 mod auth;
 mod embedder;
+mod jwks;
 
 use axum::{
     Router,
     extract::Request,
     handler::Handler,
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
     routing::MethodRouter,
 };
 use muse_proto::{Error, Reason};
 use tonic::Status;
 
-use crate::upstream::Upstream;
+use crate::{client_address::X_FORWARDED_FOR, upstream::Upstream};
 use answer::message;
 
 /// Bytes of a body or a query of `/tokenize` and `/embed`.
@@ -32,7 +33,20 @@ pub(crate) fn routes(upstream: Upstream) -> Router {
         .route("/token/refresh", on_post(auth::refresh))
         .route("/tokenize", on_get(embedder::tokenize))
         .route("/embed", on_get(embedder::embed))
+        .route("/.well-known/jwks.json", on_get(jwks::jwks))
         .with_state(upstream)
+}
+
+/// A call with the token of the request that has these headers, if there is one, and the address of the client.
+fn on_behalf_of<T>(headers: &HeaderMap, message: T) -> tonic::Request<T> {
+    let mut call = tonic::Request::new(message);
+    let metadata: &mut HeaderMap = call.metadata_mut().as_mut();
+    for name in [header::AUTHORIZATION, X_FORWARDED_FOR] {
+        for value in headers.get_all(&name) {
+            metadata.append(&name, value.clone());
+        }
+    }
+    call
 }
 
 /// The answer where there is no route: in the terms of the protocol that was spoken.

@@ -1,4 +1,4 @@
-//! The key pair that tokens are signed with.
+//! A key pair that tokens are signed with.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ed25519_dalek::{SECRET_KEY_LENGTH, SigningKey};
@@ -6,8 +6,6 @@ use hkdf::Hkdf;
 use muse_proto::v1::JsonWebKey;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
-
-use crate::{AuthError, clock, config::Config, store::Store};
 
 /// Binds a derived key to its use. Another text here would be another key, and end all tokens.
 const DERIVATION: &[u8] = b"muse-auth/ed25519-signing-key/v1";
@@ -20,29 +18,26 @@ pub(crate) struct KeyPair {
 }
 
 impl KeyPair {
-    /// The pair of the configured secret, or the one in the database, which is made if need be.
-    pub(crate) async fn open(config: &Config, store: &Store) -> Result<Self, AuthError> {
-        if let Some(secret) = &config.secret {
-            return Ok(Self::derived(secret));
-        }
-        if let Some((kid, seed)) = store.newest_key().await? {
-            let seed = seed.as_slice().try_into().map_err(|_| AuthError::DamagedKey(kid))?;
-            return Ok(Self::from_seed(seed));
-        }
+    /// A new pair that nobody can derive.
+    pub(super) fn random() -> Result<Self, getrandom::Error> {
         let mut seed = [0; SECRET_KEY_LENGTH];
         getrandom::fill(&mut seed)?;
-        let made = Self::from_seed(&seed);
-        store.add_key(&made.kid, &seed, clock::now()).await?;
-        Ok(made)
+        Ok(Self::from_seed(&seed))
     }
 
-    /// The pair that a secret always gives.
-    fn derived(secret: &SecretString) -> Self {
+    /// The pair that a secret always gives for a number.
+    pub(super) fn derived(secret: &SecretString, number: i64) -> Self {
         let mut seed = [0; SECRET_KEY_LENGTH];
         let hkdf = Hkdf::<Sha256>::new(None, secret.expose_secret().as_bytes());
+        let further = if number == 0 { String::new() } else { format!("/{number}") };
         #[expect(clippy::expect_used, reason = "HKDF-SHA256 gives up to 8,160 bytes, and these are 32")]
-        hkdf.expand(DERIVATION, &mut seed).expect("32 bytes");
+        hkdf.expand_multi_info(&[DERIVATION, further.as_bytes()], &mut seed).expect("32 bytes");
         Self::from_seed(&seed)
+    }
+
+    /// The pair of a stored private key; `None` if it is none.
+    pub(super) fn stored(private_key: &[u8]) -> Option<Self> {
+        Some(Self::from_seed(private_key.try_into().ok()?))
     }
 
     fn from_seed(seed: &[u8; SECRET_KEY_LENGTH]) -> Self {
@@ -96,7 +91,7 @@ mod tests {
     #[test]
     fn a_secret_always_gives_the_same_key() {
         // Calculated apart from this code. It must never change: the tokens of each installation hang on it.
-        let pair = KeyPair::derived(&SecretString::from("a secret of an old installation"));
+        let pair = KeyPair::derived(&SecretString::from("a secret of an old installation"), 0);
         assert_eq!(pair.jwk().x, "xB6CZYntxk7brjrCuoU_ul-CIEnC9gSSyjFFXgLFxN0");
         assert_eq!(pair.kid(), "U488H6FBwdV7sbQ5T6J5W0JDl9eMo5ByAsDr9qb46ak");
     }

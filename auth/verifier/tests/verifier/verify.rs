@@ -1,70 +1,14 @@
 //! Which tokens hold, and in which order the others are refused.
 
-#![expect(clippy::unwrap_used, reason = "a test helper that fails fails its test")]
-
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use ed25519_dalek::{Signer as _, SigningKey};
 use muse_proto::{Reason, v1::JsonWebKey};
 use muse_verifier::{NBF_LEEWAY_SECONDS, TokenKind, Verifier};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
-const KID: &str = "the key";
-
-fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().try_into().unwrap()
-}
-
-fn key() -> SigningKey {
-    SigningKey::from_bytes(&[7; 32])
-}
-
-fn jwk(key: &SigningKey, kid: &str) -> JsonWebKey {
-    JsonWebKey {
-        kty: "OKP".to_owned(),
-        crv: "Ed25519".to_owned(),
-        kid: kid.to_owned(),
-        x: URL_SAFE_NO_PAD.encode(key.verifying_key().as_bytes()),
-        alg: "EdDSA".to_owned(),
-        r#use: "sig".to_owned(),
-    }
-}
-
-fn verifier() -> Verifier {
-    Verifier::with_keys(&[jwk(&key(), KID)])
-}
-
-fn header() -> Value {
-    json!({"alg": "EdDSA", "typ": "JWT", "kid": KID})
-}
-
-fn claims() -> Value {
-    let now = now();
-    json!({"fresh": true, "iat": now, "nbf": now, "exp": now + 60, "jti": "id", "type": "access", "sub": "admin"})
-}
-
-/// `claims()` with one of them set, or left out if `value` is null.
-fn claims_with(name: &str, value: Value) -> Value {
-    let mut claims = claims();
-    let map = claims.as_object_mut().unwrap();
-    if value.is_null() {
-        map.remove(name)
-    } else {
-        map.insert(name.to_owned(), value)
-    };
-    claims
-}
-
-fn message(header: &Value, claims: &Value) -> String {
-    format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()))
-}
-
-fn signed(header: &Value, claims: &Value) -> String {
-    let message = message(header, claims);
-    let signature = key().sign(message.as_bytes()).to_bytes();
-    format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
-}
+use crate::signing::{KID, claims, claims_with, header, jwk, key, message, now, signed, verifier};
 
 fn refused(token: &str, kind: Option<TokenKind>) -> (Reason, String) {
     let error = verifier().verify(token, kind).unwrap_err();
@@ -131,6 +75,26 @@ fn another_algorithm_is_invalid() {
     }
 }
 
+/// RFC 2104, for a key that is shorter than a block.
+fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
+    let pad = |with: u8| (0..64).map(|at| key.get(at).unwrap_or(&0) ^ with).collect::<Vec<u8>>();
+    let inner = Sha256::digest([&pad(0x36), message].concat());
+    Sha256::digest([&pad(0x5c), &inner[..]].concat()).to_vec()
+}
+
+#[test]
+fn the_public_key_is_no_secret_to_sign_with() {
+    let header = json!({"alg": "HS256", "typ": "JWT", "kid": KID});
+    let message = message(&header, &claims());
+    let jwk = jwk(&key(), KID);
+    let bytes = key().verifying_key().to_bytes();
+    for secret in [&bytes[..], jwk.x.as_bytes()] {
+        let signature = URL_SAFE_NO_PAD.encode(hmac_sha256(secret, message.as_bytes()));
+        let expected = (Reason::TokenInvalid, "The specified alg value is not allowed".to_owned());
+        assert_eq!(refused(&format!("{message}.{signature}"), None), expected);
+    }
+}
+
 #[test]
 fn a_foreign_or_missing_key_id_is_invalid() {
     for header in
@@ -169,6 +133,13 @@ fn a_missing_or_odd_claim_is_invalid() {
         Reason::TokenInvalid
     );
     assert_eq!(refused(&signed(&header(), &json!("text")), None).0, Reason::TokenInvalid);
+    for (name, value) in [("jti", json!("")), ("sub", json!("")), ("gen", json!("1")), ("fam", json!(1))] {
+        assert_eq!(
+            refused(&signed(&header(), &claims_with(name, value)), None).0,
+            Reason::TokenInvalid,
+            "{name}"
+        );
+    }
 }
 
 #[test]
@@ -215,7 +186,7 @@ fn refusals_come_in_order() {
 
 #[test]
 fn without_keys_nothing_can_be_said() {
-    let verifier = Verifier::new();
+    let verifier = Verifier::new(Duration::from_secs(60));
     let error = verifier.verify(&signed(&header(), &claims()), None).unwrap_err();
     assert_eq!(error.reason(), Reason::Unavailable);
     assert!(!verifier.synced());

@@ -1,0 +1,97 @@
+//! Who may log in.
+
+use std::{net::IpAddr, time::Duration};
+
+use muse_proto::{Error, Reason};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::{Instant, sleep_until};
+
+use crate::{
+    audit::Event,
+    config::is_loopback,
+    error::database_failed,
+    first_start::ADMIN,
+    passwords::{Hashers, LONGEST, Verdict},
+    store::{Store, UserRow},
+    throttle::Throttle,
+    users::is_name,
+};
+
+/// A refusal is answered no sooner than this after the request came: what was wrong cannot be read from the time.
+const REFUSED_AFTER: Duration = Duration::from_millis(100);
+
+/// Checks names and passwords.
+#[derive(Debug, Clone)]
+pub(crate) struct Door {
+    pub(crate) store: Store,
+    pub(crate) hashers: Hashers,
+    pub(crate) throttle: Throttle,
+}
+
+impl Door {
+    /// The user, if the password is right and the user may log in.
+    pub(crate) async fn log_in(
+        &self,
+        name: String,
+        password: SecretString,
+        from: IpAddr,
+    ) -> Result<UserRow, Error> {
+        let came = Instant::now();
+        let entered = self.check(&name, password, from).await;
+        if entered.is_err() {
+            sleep_until(came + REFUSED_AFTER).await;
+        }
+        entered
+    }
+
+    async fn check(&self, name: &str, password: SecretString, from: IpAddr) -> Result<UserRow, Error> {
+        let event = |by| Event { action: "log in", by, user: None, from: Some(from) };
+        let user = if is_name(name) { self.store.user(name).await.map_err(database_failed)? } else { None };
+        let known_name = user.as_ref().map(|user| user.username.clone());
+        let event = event(known_name.as_deref());
+
+        let attempt =
+            self.throttle.begin(name, from).await.inspect_err(|_| event.refused("too many failures"))?;
+        let refused = match self.verdict(user, password, from).await? {
+            Ok(user) => {
+                attempt.succeeded().await?;
+                event.granted();
+                return Ok(user);
+            }
+            Err(why) => why,
+        };
+        attempt.failed().await?;
+        event.refused(refused);
+        Err(Error::new(Reason::BadCredentials, "Unauthorized"))
+    }
+
+    /// The user, or why not. An unknown name and a wrong password take the same steps.
+    async fn verdict(
+        &self,
+        user: Option<UserRow>,
+        password: SecretString,
+        from: IpAddr,
+    ) -> Result<Result<UserRow, &'static str>, Error> {
+        if !(1..=LONGEST).contains(&password.expose_secret().len()) {
+            return Ok(Err("wrong password"));
+        }
+        let stored = user.as_ref().map(|user| user.password_hash.clone());
+        let verdict = self.hashers.check(password.clone(), stored).await?;
+        let (Some(user), Verdict::Right { outdated }) = (user, verdict) else {
+            return Ok(Err("wrong name or password"));
+        };
+        if user.disabled {
+            return Ok(Err("disabled"));
+        }
+        // However the gateway came to be reachable: the password that everyone knows is for this machine alone.
+        if user.username == ADMIN && password.expose_secret() == ADMIN && !is_loopback(from) {
+            return Ok(Err("the default password, from another machine"));
+        }
+        if outdated {
+            let newer = self.hashers.hash(password).await?;
+            let upgraded = self.store.upgrade_hash(&user.username, &user.password_hash, &newer).await;
+            upgraded.map_err(database_failed)?;
+        }
+        Ok(Ok(user))
+    }
+}

@@ -1,0 +1,252 @@
+//! The threads that hash.
+//!
+//! A hash costs some 20 ms of a core and 19 MiB, on purpose. So there is a fixed number of threads, each with one
+//! hash's memory, before them a queue of bounded length, and who finds it full is turned away: neither memory nor
+//! waiting time grows with the crowd. They are threads of their own, so that nothing else waits behind them.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use muse_proto::{Error, Reason};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::oneshot;
+
+use super::{Cost, argon2id, memory::Memory, stored::Stored};
+use crate::error::internal;
+
+/// How many wait for each thread. At 20 ms each, the last one waits a little more than a second.
+const WAITING_PER_THREAD: usize = 64;
+/// In which the threads hash nearly all that was waiting.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+type Job = Box<dyn FnOnce(&mut Memory) + Send>;
+
+/// How many threads hash unless told otherwise: half of the cores, since logging in is not all that a machine does.
+pub(crate) fn default_threads() -> usize {
+    thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 4))
+}
+
+/// What became of a password that was checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is the user's.
+    Right {
+        /// A hash that is made now would be another one, so make it: nobody else has the password at hand.
+        outdated: bool,
+    },
+    /// It is not, or there is no such user.
+    Wrong,
+}
+
+/// A handle on the threads that hash passwords. They end with the last one.
+#[derive(Debug, Clone)]
+pub(crate) struct Hashers {
+    queue: SyncSender<Job>,
+    cost: Cost,
+}
+
+impl Hashers {
+    /// Starts the threads. Each takes `cost`'s memory when it hashes for the first time, and keeps it.
+    pub(crate) fn new(threads: usize, cost: Cost) -> io::Result<Self> {
+        let (queue, jobs) = sync_channel(threads * WAITING_PER_THREAD);
+        let jobs = Arc::new(Mutex::new(jobs));
+        for number in 0..threads {
+            let jobs = jobs.clone();
+            thread::Builder::new().name(format!("hasher-{number}")).spawn(move || work(&jobs, cost))?;
+        }
+        Ok(Self { queue, cost })
+    }
+
+    /// Hashes a new password.
+    pub(crate) async fn hash(&self, password: SecretString) -> Result<String, Error> {
+        let cost = self.cost;
+        self.run(move |memory| argon2id::hash(password.expose_secret().as_bytes(), cost, memory)).await
+    }
+
+    /// Compares a password with the stored hash of it. Without one, there being no such user, it is wrong, and that
+    /// takes as long to say.
+    pub(crate) async fn check(
+        &self,
+        password: SecretString,
+        stored: Option<String>,
+    ) -> Result<Verdict, Error> {
+        let cost = self.cost;
+        self.run(move |memory| {
+            let password = password.expose_secret().as_bytes();
+            let stored = stored.map(|text| Stored::parse(&text)).transpose()?;
+            if let Some(stored) = &stored
+                && stored.is_of(password, memory)?
+            {
+                return Ok(Verdict::Right { outdated: stored.is_outdated(cost) });
+            }
+            Stored::waste_the_rest(stored.as_ref(), password, cost, memory)?;
+            Ok(Verdict::Wrong)
+        })
+        .await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Memory) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (answer, answered) = oneshot::channel();
+        let job = move |memory: &mut Memory| {
+            // Else its caller has gone, and others wait.
+            if !answer.is_closed() {
+                let _ = answer.send(work(memory));
+            }
+        };
+        self.queue.try_send(Box::new(job)).map_err(|refused| match refused {
+            TrySendError::Full(_) => {
+                Error::new(Reason::Overloaded, "Too many logins at once").with_retry_after(RETRY_AFTER)
+            }
+            TrySendError::Disconnected(_) => internal("no thread is left that hashes passwords"),
+        })?;
+        answered.await.map_err(|_| internal("hashing a password panicked"))?.map_err(internal)
+    }
+}
+
+fn work(jobs: &Mutex<Receiver<Job>>, cost: Cost) {
+    let mut memory = Memory::new(cost.memory_kib() as usize);
+    while let Some(job) = next(jobs) {
+        // Whoever waits for this job is told by its end of the channel, and the others still need the thread.
+        let _ = catch_unwind(AssertUnwindSafe(|| job(&mut memory)));
+    }
+}
+
+/// Waits for the next job, until there is no handle left that could bring one.
+fn next(jobs: &Mutex<Receiver<Job>>) -> Option<Job> {
+    jobs.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        cell::RefCell,
+        sync::mpsc::{self, RecvTimeoutError},
+    };
+
+    use futures::{FutureExt, future::join_all};
+    use tokio::sync::oneshot::Sender;
+
+    use super::*;
+
+    const PBKDF2: &str =
+        "$pbkdf2-sha256$29000$gJDyHmPM2Tvn3JsTojQG4A$vkEjLpCIvOB7gNUm7pg4b7URm3vddGOYq612N.QN3bY";
+
+    fn hashers(threads: usize) -> Hashers {
+        Hashers::new(threads, Cost::default()).unwrap()
+    }
+
+    fn secret(text: &str) -> SecretString {
+        SecretString::from(text)
+    }
+
+    /// Keeps a thread busy until the returned sender is dropped.
+    async fn occupy(hashers: &Hashers) -> Sender<()> {
+        let (release, released) = oneshot::channel::<()>();
+        let (start, started) = oneshot::channel();
+        let hashers = hashers.clone();
+        let job = async move {
+            hashers.run(move |_| Ok((start.send(()), released.blocking_recv().is_ok()))).await.map(drop)
+        };
+        tokio::spawn(job);
+        started.await.unwrap();
+        release
+    }
+
+    #[tokio::test]
+    async fn a_password_is_right_or_wrong() {
+        let hashers = hashers(1);
+        let hash = hashers.hash(secret("pass\0word")).await.unwrap();
+        let check = async |password: &str, stored: Option<&str>| {
+            hashers.check(secret(password), stored.map(str::to_owned)).await.unwrap()
+        };
+        assert_eq!(check("pass\0word", Some(&hash)).await, Verdict::Right { outdated: false });
+        assert_eq!(check("pass", Some(&hash)).await, Verdict::Wrong);
+        assert_eq!(check("admin", Some(PBKDF2)).await, Verdict::Right { outdated: true });
+        assert_eq!(check("Admin", Some(PBKDF2)).await, Verdict::Wrong);
+        assert_eq!(check("pass\0word", None).await, Verdict::Wrong);
+    }
+
+    #[tokio::test]
+    async fn a_hash_of_another_cost_is_outdated() {
+        let hash = hashers(1).hash(secret("password")).await.unwrap();
+        let dearer = Hashers::new(1, Cost::new(20 * 1024, 2).unwrap()).unwrap();
+        let verdict = dearer.check(secret("password"), Some(hash)).await;
+        assert_eq!(verdict, Ok(Verdict::Right { outdated: true }));
+        let anew = dearer.hash(secret("password")).await.unwrap();
+        assert!(anew.starts_with("$argon2id$v=19$m=20480,t=2,p=1$"), "{anew}");
+        let verdict = dearer.check(secret("password"), Some(anew.clone())).await;
+        assert_eq!(verdict, Ok(Verdict::Right { outdated: false }));
+        // It takes more memory than these threads have.
+        let verdict = hashers(1).check(secret("password"), Some(anew)).await;
+        assert_eq!(verdict, Ok(Verdict::Right { outdated: true }));
+    }
+
+    #[tokio::test]
+    async fn a_damaged_hash_is_a_fault_of_ours() {
+        for damaged in ["", "$argon2id$", "$pbkdf2-sha256$", "admin", &PBKDF2.replace("29000", "2900000000")]
+        {
+            let refused = hashers(1).check(secret("admin"), Some(damaged.to_owned())).await.unwrap_err();
+            assert_eq!(refused, Error::new(Reason::Internal, "internal error"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_crowd_is_turned_away() {
+        let hashers = hashers(1);
+        let busy = occupy(&hashers).await;
+        let mut waiting: Vec<_> =
+            (0..WAITING_PER_THREAD).map(|_| Box::pin(hashers.run(|_| Ok(())))).collect();
+        assert!(waiting.iter_mut().all(|check| check.now_or_never().is_none()));
+        let refused = hashers.check(secret("x"), None).await.unwrap_err();
+        assert_eq!(refused.reason(), Reason::Overloaded);
+        assert_eq!(refused.retry_after(), Some(Duration::from_secs(1)));
+        drop(busy);
+        assert!(join_all(waiting).await.iter().all(Result::is_ok));
+        assert_eq!(hashers.check(secret("x"), None).await, Ok(Verdict::Wrong), "and let in later");
+    }
+
+    #[tokio::test]
+    async fn nobody_hashes_for_who_has_gone() {
+        let hashers = hashers(1);
+        let busy = occupy(&hashers).await;
+        let (hashed, told) = mpsc::channel();
+        let mut gone = Box::pin(hashers.run(move |_| hashed.send(()).map_err(|failure| failure.to_string())));
+        assert!((&mut gone).now_or_never().is_none());
+        drop((gone, busy));
+        assert!(told.recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_survived() {
+        let hashers = hashers(1);
+        for _ in 0..3 {
+            let failed = hashers.run::<()>(|_| panic!("on purpose")).await.unwrap_err();
+            assert_eq!(failed.reason(), Reason::Internal);
+        }
+        assert_eq!(hashers.check(secret("x"), None).await, Ok(Verdict::Wrong));
+    }
+
+    #[tokio::test]
+    async fn the_threads_end_with_the_last_handle() {
+        thread_local!(static AT_EXIT: RefCell<Option<mpsc::Sender<()>>> = const { RefCell::new(None) });
+        let hashers = hashers(1);
+        let (alive, end) = mpsc::channel();
+        hashers.run(move |_| Ok(AT_EXIT.replace(Some(alive)).is_none())).await.unwrap();
+        let other = hashers.clone();
+        drop(hashers);
+        assert_eq!(end.recv_timeout(Duration::from_millis(50)), Err(RecvTimeoutError::Timeout));
+        drop(other);
+        assert_eq!(end.recv_timeout(Duration::from_secs(30)), Err(RecvTimeoutError::Disconnected));
+    }
+}

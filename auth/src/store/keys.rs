@@ -1,0 +1,76 @@
+//! Signing keys in the database.
+
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    sea_query::Expr,
+};
+
+use super::{Store, entities::signing_key};
+
+/// A key as it is stored.
+pub(crate) type StoredKey = signing_key::Model;
+
+impl Store {
+    /// All keys, in the order in which they sign.
+    pub(crate) async fn keys(&self) -> Result<Vec<StoredKey>, DbErr> {
+        keys(&self.db).await
+    }
+
+    /// Adds the key that `make` makes of those that there are, if it makes one.
+    pub(crate) async fn add_key<E: From<DbErr>>(
+        &self,
+        make: impl FnOnce(&[StoredKey]) -> Result<Option<StoredKey>, E>,
+    ) -> Result<Option<StoredKey>, E> {
+        let change = self.begin().await?;
+        let Some(key) = make(&keys(&change).await?)? else {
+            change.rollback().await?;
+            return Ok(None);
+        };
+        let row = signing_key::ActiveModel {
+            kid: Set(key.kid.clone()),
+            private_key: Set(key.private_key.clone()),
+            created_at: Set(key.created_at),
+            derivation: Set(key.derivation),
+            active_from: Set(key.active_from),
+            longest_lifetime: Set(key.longest_lifetime),
+        };
+        signing_key::Entity::insert(row).exec_without_returning(&change).await?;
+        self.commit(change).await?;
+        Ok(Some(key))
+    }
+
+    /// Notes that tokens signed with these keys hold for as many seconds, or more.
+    pub(crate) async fn note_lifetime(&self, kids: &[&str], seconds: i64) -> Result<(), DbErr> {
+        signing_key::Entity::update_many()
+            .col_expr(signing_key::Column::LongestLifetime, Expr::value(seconds))
+            .filter(signing_key::Column::Kid.is_in(kids.iter().copied()))
+            .filter(signing_key::Column::LongestLifetime.lt(seconds))
+            .exec(&self.db)
+            .await?;
+        Ok(())
+    }
+
+    /// Seconds that any token holds at most.
+    pub(crate) async fn longest_lifetime(&self) -> Result<i64, DbErr> {
+        Ok(self.keys().await?.iter().map(|key| key.longest_lifetime).max().unwrap_or(0))
+    }
+
+    /// Forgets keys.
+    pub(crate) async fn remove_keys(&self, kids: &[&str]) -> Result<(), DbErr> {
+        let change = self.begin().await?;
+        signing_key::Entity::delete_many()
+            .filter(signing_key::Column::Kid.is_in(kids.iter().copied()))
+            .exec(&change)
+            .await?;
+        self.commit(change).await
+    }
+}
+
+async fn keys(db: &impl ConnectionTrait) -> Result<Vec<StoredKey>, DbErr> {
+    signing_key::Entity::find()
+        .order_by_asc(signing_key::Column::ActiveFrom)
+        .order_by_asc(signing_key::Column::CreatedAt)
+        .order_by_asc(signing_key::Column::Kid)
+        .all(db)
+        .await
+}

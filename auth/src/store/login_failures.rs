@@ -1,0 +1,74 @@
+//! Failed logins, and the addresses that users are known to come from.
+
+use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, sea_query::OnConflict};
+
+use super::{
+    Store,
+    entities::{known_address, login_failure},
+};
+
+/// How often logging in has failed, and when for the last time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Failures {
+    pub(crate) count: i64,
+    pub(crate) last_at: i64,
+}
+
+impl Store {
+    /// The failures of some subject.
+    pub(crate) async fn login_failures(&self, subject: &str) -> Result<Failures, DbErr> {
+        let found = login_failure::Entity::find_by_id(subject).one(&self.db).await?;
+        Ok(found.map_or_else(Failures::default, |row| Failures {
+            count: row.failures,
+            last_at: row.last_failed_at,
+        }))
+    }
+
+    /// Replaces the failures of some subject.
+    pub(crate) async fn set_login_failures(&self, subject: &str, failures: Failures) -> Result<(), DbErr> {
+        use login_failure::Column::{Failures as Count, LastFailedAt, Subject};
+        let row = login_failure::ActiveModel {
+            subject: Set(subject.to_owned()),
+            failures: Set(failures.count),
+            last_failed_at: Set(failures.last_at),
+        };
+        login_failure::Entity::insert(row)
+            .on_conflict(OnConflict::column(Subject).update_columns([Count, LastFailedAt]).to_owned())
+            .exec_without_returning(&self.db)
+            .await?;
+        Ok(())
+    }
+
+    /// When somebody last logged in as and from what the subject stands for; 0 if never.
+    pub(crate) async fn last_login(&self, subject: &str) -> Result<i64, DbErr> {
+        let found = known_address::Entity::find_by_id(subject).one(&self.db).await?;
+        Ok(found.map_or(0, |row| row.last_login_at))
+    }
+
+    /// Notes a login as and from what the subject stands for.
+    pub(crate) async fn note_login(&self, subject: &str, now: i64) -> Result<(), DbErr> {
+        let row = known_address::ActiveModel { subject: Set(subject.to_owned()), last_login_at: Set(now) };
+        known_address::Entity::insert(row)
+            .on_conflict(
+                OnConflict::column(known_address::Column::Subject)
+                    .update_column(known_address::Column::LastLoginAt)
+                    .to_owned(),
+            )
+            .exec_without_returning(&self.db)
+            .await?;
+        Ok(())
+    }
+
+    /// Forgets failures and logins before these times.
+    pub(crate) async fn prune_logins(&self, failures_before: i64, logins_before: i64) -> Result<u64, DbErr> {
+        let failures = login_failure::Entity::delete_many()
+            .filter(login_failure::Column::LastFailedAt.lt(failures_before))
+            .exec(&self.db)
+            .await?;
+        let logins = known_address::Entity::delete_many()
+            .filter(known_address::Column::LastLoginAt.lt(logins_before))
+            .exec(&self.db)
+            .await?;
+        Ok(failures.rows_affected + logins.rows_affected)
+    }
+}

@@ -1,0 +1,172 @@
+//! `muse.v1.UserService`.
+
+use muse_proto::{
+    Error, Reason,
+    v1::{
+        AddUserRequest, AddUserResponse, ListUsersRequest, ListUsersResponse, RemoveUserRequest,
+        RemoveUserResponse, Role as RoleMessage, SetDisabledRequest, SetDisabledResponse, SetPasswordRequest,
+        SetPasswordResponse, SetRoleRequest, SetRoleResponse, user_service_server,
+    },
+};
+use muse_verifier::TokenKind;
+use secrecy::SecretString;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    AuthError,
+    audit::Event,
+    login::Door,
+    sessions::{Session, Sessions},
+    users::{Role, User, Users},
+};
+
+const DEFAULT_PAGE: i32 = 100;
+const LARGEST_PAGE: i32 = 1000;
+
+/// Manages the users.
+#[derive(Clone)]
+pub(crate) struct UserService {
+    pub(crate) door: Door,
+    pub(crate) sessions: Sessions,
+    pub(crate) users: Users,
+}
+
+impl UserService {
+    /// Who calls, if it is an admin.
+    async fn admin<T>(&self, request: &Request<T>, action: &str, user: &str) -> Result<Session, Error> {
+        let session = self.sessions.of(request, Some(TokenKind::Access)).await?;
+        require_admin(&session).inspect_err(|_| event(action, &session, user).refused("no admin"))?;
+        Ok(session)
+    }
+
+    async fn set_password(&self, session: &Session, request: SetPasswordRequest) -> Result<(), Error> {
+        let own = &session.user.username;
+        let name = if request.username.is_empty() { own.clone() } else { request.username };
+        let event = event("set password", session, &name);
+        if require_admin(session).is_err() {
+            if name != *own {
+                event.refused("no admin");
+                return Err(permission_denied());
+            }
+            // As a login, so that who has found a token cannot guess the password faster than elsewhere.
+            let current = SecretString::from(request.current_password);
+            self.door.log_in(name.clone(), current, session.from).await?;
+        }
+        let changed = self.users.set_password(&name, SecretString::from(request.password)).await;
+        told(&event, changed).map(drop)
+    }
+}
+
+/// Who manages users has to be an admin.
+pub(crate) fn require_admin(session: &Session) -> Result<(), Error> {
+    if Role::from_name(&session.user.role) == Role::Admin { Ok(()) } else { Err(permission_denied()) }
+}
+
+fn permission_denied() -> Error {
+    Error::new(Reason::PermissionDenied, "This takes the role of an admin")
+}
+
+fn event<'a>(action: &'a str, session: &'a Session, user: &'a str) -> Event<'a> {
+    Event { action, by: Some(&session.user.username), user: Some(user), from: Some(session.from) }
+}
+
+/// Writes what came of it to the audit log.
+fn told(event: &Event<'_>, outcome: Result<User, AuthError>) -> Result<User, Error> {
+    match outcome {
+        Ok(user) => {
+            event.granted();
+            Ok(user)
+        }
+        Err(failure) => {
+            let error = Error::from(failure);
+            event.refused(error.reason().as_str());
+            Err(error)
+        }
+    }
+}
+
+fn role(number: i32) -> Result<Role, Error> {
+    match RoleMessage::try_from(number) {
+        Ok(RoleMessage::Unspecified | RoleMessage::User) => Ok(Role::User),
+        Ok(RoleMessage::Admin) => Ok(Role::Admin),
+        Err(_) => Err(Error::new(Reason::InvalidArgument, format!("{number} is not a role"))),
+    }
+}
+
+#[tonic::async_trait]
+impl user_service_server::UserService for UserService {
+    async fn add_user(&self, request: Request<AddUserRequest>) -> Result<Response<AddUserResponse>, Status> {
+        let admin = self.admin(&request, "add user", &request.get_ref().username).await?;
+        let request = request.into_inner();
+        let role = role(request.role)?;
+        let added = self.users.add(&request.username, SecretString::from(request.password), role).await;
+        let user = told(&event("add user", &admin, &request.username), added)?;
+        Ok(Response::new(AddUserResponse { user: Some(user.into()) }))
+    }
+
+    async fn remove_user(
+        &self,
+        request: Request<RemoveUserRequest>,
+    ) -> Result<Response<RemoveUserResponse>, Status> {
+        let admin = self.admin(&request, "remove user", &request.get_ref().username).await?;
+        let name = request.into_inner().username;
+        told(&event("remove user", &admin, &name), self.users.remove(&name).await)?;
+        Ok(Response::new(RemoveUserResponse {}))
+    }
+
+    async fn list_users(
+        &self,
+        request: Request<ListUsersRequest>,
+    ) -> Result<Response<ListUsersResponse>, Status> {
+        self.admin(&request, "list users", "-").await?;
+        let ListUsersRequest { page_size, page_token } = request.into_inner();
+        let size = match page_size {
+            0 => DEFAULT_PAGE,
+            1.. => page_size.min(LARGEST_PAGE),
+            _ => {
+                let refused = Error::new(Reason::InvalidArgument, "page_size must not be negative");
+                return Err(refused.into());
+            }
+        };
+        let size = size as usize;
+        // One more, to see whether this is the last page.
+        let mut users = self.users.page(&page_token, size as u64 + 1).await.map_err(Error::from)?;
+        let more = users.len() > size;
+        users.truncate(size);
+        let last = users.last().filter(|_| more);
+        let next_page_token = last.map(|user| user.name.clone()).unwrap_or_default();
+        let users = users.into_iter().map(Into::into).collect();
+        Ok(Response::new(ListUsersResponse { users, next_page_token }))
+    }
+
+    async fn set_disabled(
+        &self,
+        request: Request<SetDisabledRequest>,
+    ) -> Result<Response<SetDisabledResponse>, Status> {
+        let action = if request.get_ref().disabled { "disable user" } else { "enable user" };
+        let admin = self.admin(&request, action, &request.get_ref().username).await?;
+        let SetDisabledRequest { username, disabled } = request.into_inner();
+        let changed = self.users.set_disabled(&username, disabled).await;
+        let user = told(&event(action, &admin, &username), changed)?;
+        Ok(Response::new(SetDisabledResponse { user: Some(user.into()) }))
+    }
+
+    async fn set_role(&self, request: Request<SetRoleRequest>) -> Result<Response<SetRoleResponse>, Status> {
+        let admin = self.admin(&request, "set role", &request.get_ref().username).await?;
+        let request = request.into_inner();
+        let role = role(request.role)?;
+        let action = if role == Role::Admin { "make admin" } else { "make user" };
+        let changed = self.users.set_role(&request.username, role).await;
+        let user = told(&event(action, &admin, &request.username), changed)?;
+        Ok(Response::new(SetRoleResponse { user: Some(user.into()) }))
+    }
+
+    async fn set_password(
+        &self,
+        request: Request<SetPasswordRequest>,
+    ) -> Result<Response<SetPasswordResponse>, Status> {
+        let session = self.sessions.of(&request, Some(TokenKind::Access)).await?;
+        self.set_password(&session, request.into_inner()).await?;
+        Ok(Response::new(SetPasswordResponse {}))
+    }
+}

@@ -1,0 +1,128 @@
+//! A Postgres server for the tests of this program, which goes with it.
+
+use std::{
+    env, fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use muse_auth::Database;
+use secrecy::SecretString;
+use tempfile::TempDir;
+
+static SERVER: LazyLock<Server> = LazyLock::new(Server::start);
+static DATABASES: AtomicU32 = AtomicU32::new(0);
+
+/// Debian keeps the server's programs off the path.
+const DEBIAN: &str = "/usr/lib/postgresql";
+
+/// Runs the server until its standard input ends, however the tests do.
+const RUN: &str = r#"
+    "$@" -D "$DATA" -k "$DATA" -c listen_addresses= -c fsync=off -c max_connections=200 >"$DATA/log" 2>&1 &
+    cat >/dev/null
+    kill -INT $!
+    wait $!
+    rm -rf "$DATA"
+"#;
+
+struct Server {
+    programs: PathBuf,
+    data: PathBuf,
+    // Its standard input is the tests' hold on the server.
+    _process: Child,
+}
+
+pub(crate) fn new_database(_: &TempDir) -> Database {
+    let name = format!("muse{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+    let socket = SERVER.data.display().to_string();
+    let made = Command::new(SERVER.programs.join("createdb"))
+        .args(["--host", &socket, "--username", "postgres", &name])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    Database::Postgres(SecretString::from(format!("postgres://postgres@localhost/{name}?host={socket}")))
+}
+
+impl Server {
+    fn start() -> Self {
+        let programs = programs().unwrap_or_else(|| skip());
+        let data = tempfile::Builder::new().prefix("muse-postgres-").tempdir().unwrap().keep();
+        let is_root =
+            fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0);
+        // The server refuses to run as root.
+        let as_user: &[&str] = if is_root {
+            &["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        } else {
+            &[]
+        };
+        if is_root {
+            run(Command::new("chown").arg("postgres:postgres").arg(&data));
+        }
+        let initdb = programs.join("initdb");
+        let words: Vec<&str> = as_user.iter().copied().chain([initdb.to_str().unwrap()]).collect();
+        run(Command::new(words[0])
+            .args(&words[1..])
+            .args(["-A", "trust", "-U", "postgres", "-N", "-D"])
+            .arg(&data));
+
+        let process = Command::new("sh")
+            .args(["-c", RUN, "sh"])
+            .args(as_user)
+            .arg(programs.join("postgres"))
+            .env("DATA", &data)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let server = Self { programs, data, _process: process };
+        server.wait();
+        server
+    }
+
+    fn wait(&self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let ready = || {
+            let mut check = Command::new(self.programs.join("pg_isready"));
+            check.arg("--quiet").arg("--host").arg(&self.data).status().unwrap().success()
+        };
+        while !ready() {
+            let log = || fs::read_to_string(self.data.join("log")).unwrap_or_default();
+            assert!(Instant::now() < deadline, "Postgres does not start: {}", log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// The folder with all the programs that are needed here.
+fn programs() -> Option<PathBuf> {
+    let versions =
+        fs::read_dir(DEBIAN).into_iter().flatten().flatten().map(|version| version.path().join("bin"));
+    let mut folders: Vec<PathBuf> = versions.collect();
+    folders.sort();
+    folders.reverse();
+    folders.extend(env::split_paths(&env::var_os("PATH")?));
+    let whole = |folder: &PathBuf| {
+        ["initdb", "postgres", "createdb", "pg_isready"].iter().all(|program| folder.join(program).is_file())
+    };
+    folders.into_iter().find(whole)
+}
+
+fn run(command: &mut Command) {
+    let output = command.current_dir(Path::new("/")).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Ends the program well, but not in CI, which has to have a server.
+fn skip() -> ! {
+    let missing = "the tests on Postgres need its server, which was not found (Debian's package postgresql)";
+    assert!(env::var_os("CI").is_none(), "{missing}");
+    // Past the test runner, which would keep it for itself.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {missing}");
+    std::process::exit(0)
+}

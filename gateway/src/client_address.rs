@@ -1,0 +1,169 @@
+//! From which address a request comes. The auth service slows down those who guess passwords by it, and writes it down.
+//!
+//! The services behind the gateway find it in `X-Forwarded-For`, which holds that one address and nothing that the
+//! client can choose.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    sync::Arc,
+};
+
+use axum::{
+    extract::{ConnectInfo, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue},
+};
+use ipnet::IpNet;
+
+/// Who is believed when they say for whom they pass a request on.
+#[derive(Debug, Clone)]
+pub struct TrustedProxies(Arc<[IpNet]>);
+
+impl FromStr for TrustedProxies {
+    type Err = String;
+
+    /// Reads addresses and networks with commas between them; there may be none.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        entries.map(network).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let address = text.parse::<IpAddr>().map(|address| address.to_canonical().into());
+    text.parse().or(address).map_err(|_| format!("'{text}' is neither an address nor a network"))
+}
+
+impl TrustedProxies {
+    /// The peer, or, if that is a proxy, the last address that the proxies name and that is none of theirs.
+    fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let mut client = peer.to_canonical();
+        let values = headers.get_all(X_FORWARDED_FOR).into_iter().rev();
+        for entry in values.flat_map(|value| value.as_bytes().rsplit(|&byte| byte == b',')) {
+            if !self.contain(client) {
+                break;
+            }
+            // What stands before something malformed was passed on by who knows whom.
+            let Some(before) = address(entry) else { break };
+            client = before;
+        }
+        client
+    }
+
+    fn contain(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// An address as proxies write it, some of them with a port.
+fn address(entry: &[u8]) -> Option<IpAddr> {
+    let text = str::from_utf8(entry).ok()?.trim();
+    let with_port = || text.parse::<SocketAddr>().map(|address| address.ip());
+    text.parse::<IpAddr>().or_else(|_| with_port()).ok().map(|address| address.to_canonical())
+}
+
+pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Puts the client's address in the place of whatever the request says about it.
+pub(crate) async fn name_client(
+    State(trusted): State<TrustedProxies>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    mut request: Request,
+) -> Request {
+    let client = trusted.client(peer.ip(), request.headers());
+    request.headers_mut().remove(X_FORWARDED_FOR);
+    // An address is a good value.
+    if let Ok(value) = HeaderValue::try_from(client.to_string()) {
+        request.headers_mut().insert(X_FORWARDED_FOR, value);
+    }
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn client(trusted: &str, peer: &str, forwarded: &[&str]) -> String {
+        let mut headers = HeaderMap::new();
+        for value in forwarded {
+            headers.append(X_FORWARDED_FOR, value.parse().unwrap());
+        }
+        let trusted: TrustedProxies = trusted.parse().unwrap();
+        trusted.client(peer.parse().unwrap(), &headers).to_string()
+    }
+
+    #[test]
+    fn a_stranger_is_not_believed() {
+        for trusted in ["", "10.0.0.0/8"] {
+            assert_eq!(client(trusted, "192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
+        }
+    }
+
+    #[test]
+    fn a_proxy_is_believed_as_far_as_proxies_go() {
+        let trusted = " 10.0.0.0/8, 2001:db8::/32 ,";
+        for (forwarded, expected) in [
+            (&["198.51.100.7"][..], "198.51.100.7"),
+            (&["203.0.113.9, 198.51.100.7"], "198.51.100.7"),
+            (&["203.0.113.9, 198.51.100.7, 10.2.3.4"], "198.51.100.7"),
+            (&["203.0.113.9", "198.51.100.7 ,10.2.3.4", "2001:db8::5"], "198.51.100.7"),
+            (&["198.51.100.7:4711"], "198.51.100.7"),
+            (&["[2001:db9::7]:4711"], "2001:db9::7"),
+            (&["::ffff:198.51.100.7"], "198.51.100.7"),
+            // All of them proxies: the farthest one.
+            (&["10.0.0.9, 10.0.0.8"], "10.0.0.9"),
+            // Malformed: the nearest one that is known.
+            (&["198.51.100.7, unknown, 10.0.0.8"], "10.0.0.8"),
+            (&["198.51.100.7,"], "10.0.0.1"),
+            (&[""], "10.0.0.1"),
+            (&[], "10.0.0.1"),
+        ] {
+            assert_eq!(client(trusted, "10.0.0.1", forwarded), expected, "{forwarded:?}");
+        }
+        assert_eq!(client(trusted, "::ffff:10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
+        assert_eq!(client("::ffff:10.0.0.1", "10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
+    }
+
+    #[test]
+    fn what_is_no_network_is_named() {
+        for text in ["localhost", "10.0.0.0/33", "10.0.0.1 10.0.0.2", "10.0.0.1,x"] {
+            let refused = text.parse::<TrustedProxies>().unwrap_err();
+            assert!(refused.contains("is neither an address nor a network"), "{refused}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_stranger_is_the_client_whatever_the_header(
+            values in prop::collection::vec(prop::collection::vec(0x20..=0xff_u8, 0..40), 0..4),
+        ) {
+            let mut headers = HeaderMap::new();
+            for value in values.iter().filter_map(|value| HeaderValue::from_bytes(value).ok()) {
+                headers.append(X_FORWARDED_FOR, value);
+            }
+            let (stranger, proxy) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([10, 0, 0, 1]));
+            let trusted: TrustedProxies = "10.0.0.0/8".parse().unwrap();
+            prop_assert_eq!(trusted.client(stranger, &headers), stranger);
+            trusted.client(proxy, &headers);
+        }
+
+        #[test]
+        fn what_a_client_says_changes_nothing(
+            said in "[0-9a-f:., x\\[\\]]{0,40}",
+            client in any::<[u8; 4]>().prop_map(IpAddr::from),
+            proxies in prop::collection::vec(any::<[u8; 3]>(), 0..4),
+        ) {
+            let trusted: TrustedProxies = "10.0.0.0/8".parse().unwrap();
+            prop_assume!(!trusted.contain(client));
+            // Each proxy adds where the request came from.
+            let mut header = format!("{said},{client}");
+            for [a, b, c] in proxies {
+                header.push_str(&format!(", 10.{a}.{b}.{c}"));
+            }
+            let headers = HeaderMap::from_iter([(X_FORWARDED_FOR, header.parse().unwrap())]);
+            prop_assert_eq!(trusted.client([10, 0, 0, 1].into(), &headers), client);
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! A gateway, and an auth service and an embedder without anything behind them.
+
+use std::{
+    mem,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use clap::Parser;
+use ed25519_dalek::{Signer as _, SigningKey};
+use futures::{Stream, stream};
+use http::{HeaderMap, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use muse_gateway::Config;
+use muse_proto::{
+    Error, Reason,
+    v1::{
+        EmbedRequest, EmbedResponse, Embedding, GetJwksRequest, GetJwksResponse, GetModelRequest,
+        GetModelResponse, JsonWebKey, LoginRequest, LoginResponse, RefreshTokenRequest, RefreshTokenResponse,
+        RevokeTokenRequest, RevokeTokenResponse, RevokeUserTokensRequest, RevokeUserTokensResponse,
+        TokenizeRequest, TokenizeResponse, WatchRevocationsRequest, WatchRevocationsResponse,
+        auth_service_client::AuthServiceClient,
+        auth_service_server::{AuthService, AuthServiceServer},
+        embedder_service_client::EmbedderServiceClient,
+        embedder_service_server::{EmbedderService, EmbedderServiceServer},
+        revocation_service_server::{RevocationService, RevocationServiceServer},
+    },
+};
+use muse_verifier::Verifier;
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpListener,
+    runtime::Runtime,
+    sync::{Notify, oneshot, watch},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{
+    Request, Response, Status,
+    transport::{Channel, Endpoint, Server, server::TcpIncoming},
+};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+pub(crate) const KID: &str = "the key";
+
+/// Signed as the auth service would.
+pub(crate) fn token(kind: &str, id: &str, family: Option<&str>) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let mut claims = json!({"exp": now + 600, "jti": id, "type": kind, "sub": "a"});
+    if let Some(family) = family {
+        claims["fam"] = family.into();
+    }
+    let header = json!({"alg": "EdDSA", "kid": KID});
+    let encoded = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
+    let message = format!("{}.{}", encoded(&header), encoded(&claims));
+    let signature = key().sign(message.as_bytes()).to_bytes();
+    format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+fn key() -> SigningKey {
+    SigningKey::from_bytes(&[7; 32])
+}
+
+fn jwk() -> JsonWebKey {
+    JsonWebKey {
+        kty: "OKP".to_owned(),
+        crv: "Ed25519".to_owned(),
+        kid: KID.to_owned(),
+        x: URL_SAFE_NO_PAD.encode(key().verifying_key().as_bytes()),
+        alg: "EdDSA".to_owned(),
+        r#use: "sig".to_owned(),
+    }
+}
+
+/// What a service was told about the caller.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    pub(crate) forwarded_for: Vec<String>,
+    pub(crate) authorization: Vec<String>,
+}
+
+/// The services behind the gateway.
+#[derive(Clone)]
+pub(crate) struct Backend {
+    auth: SocketAddr,
+    embedder: SocketAddr,
+    heard: Arc<Mutex<Heard>>,
+    /// Whether verifiers get to hear anything.
+    speaking: Arc<watch::Sender<bool>>,
+    logging_in: Arc<Notify>,
+    /// What the auth service runs on: its end breaks all connections, as that of a process does.
+    auth_runtime: Arc<Mutex<Option<Runtime>>>,
+}
+
+impl Backend {
+    pub(crate) async fn start() -> Self {
+        let embedder = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut backend = Self {
+            auth: SocketAddr::from(([127, 0, 0, 1], 0)),
+            embedder: embedder.local_addr().unwrap(),
+            heard: Arc::default(),
+            speaking: Arc::new(watch::Sender::new(true)),
+            logging_in: Arc::default(),
+            auth_runtime: Arc::default(),
+        };
+        backend.auth = backend.start_auth().await;
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_service_status("muse.v1.EmbedderService", tonic_health::ServingStatus::Serving).await;
+        let service = EmbedderServiceServer::new(backend.clone());
+        let router = Server::builder().add_service(health_service).add_service(service);
+        tokio::spawn(router.serve_with_incoming(TcpIncoming::from(embedder)));
+        backend
+    }
+
+    pub(crate) async fn start_auth(&self) -> SocketAddr {
+        let runtime = Runtime::new().unwrap();
+        let (service, address) = (self.clone(), self.auth);
+        let (bound, is_bound) = oneshot::channel();
+        runtime.spawn(async move {
+            let listener = TcpListener::bind(address).await.unwrap();
+            bound.send(listener.local_addr().unwrap()).unwrap();
+            let router = Server::builder()
+                .add_service(AuthServiceServer::new(service.clone()))
+                .add_service(RevocationServiceServer::new(service));
+            router.serve_with_incoming(TcpIncoming::from(listener)).await
+        });
+        *self.auth_runtime.lock().unwrap() = Some(runtime);
+        is_bound.await.unwrap()
+    }
+
+    pub(crate) fn stop_auth(&self) {
+        if let Some(runtime) = self.auth_runtime.lock().unwrap().take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    pub(crate) fn keep_silent(&self) {
+        self.speaking.send_replace(false);
+    }
+
+    pub(crate) fn speak(&self) {
+        self.speaking.send_replace(true);
+    }
+
+    /// Waits until a login has come that gets no answer.
+    pub(crate) async fn wait_for_login(&self) {
+        self.logging_in.notified().await;
+    }
+
+    /// What was heard since this was last asked.
+    pub(crate) fn heard(&self) -> Heard {
+        mem::take(&mut self.heard.lock().unwrap())
+    }
+
+    fn hear<T>(&self, call: Request<T>) -> T {
+        let values = |name| {
+            let values = call.metadata().get_all(name).iter();
+            values.map(|value| value.to_str().unwrap().to_owned()).collect()
+        };
+        let heard =
+            Heard { forwarded_for: values("x-forwarded-for"), authorization: values("authorization") };
+        *self.heard.lock().unwrap() = heard;
+        call.into_inner()
+    }
+}
+
+fn unimplemented<T>() -> Result<T, Status> {
+    Err(Status::unimplemented("not in this test"))
+}
+
+#[tonic::async_trait]
+impl AuthService for Backend {
+    async fn login(&self, call: Request<LoginRequest>) -> Result<Response<LoginResponse>, Status> {
+        match self.hear(call).username.as_str() {
+            "impatient" => {
+                let refused = Error::new(Reason::TooManyAttempts, "too many attempts");
+                Err(refused.with_retry_after(Duration::from_millis(30_100)).into())
+            }
+            "hanging" => {
+                self.logging_in.notify_one();
+                std::future::pending().await
+            }
+            _ => Ok(Response::new(LoginResponse::default())),
+        }
+    }
+
+    async fn refresh_token(
+        &self,
+        call: Request<RefreshTokenRequest>,
+    ) -> Result<Response<RefreshTokenResponse>, Status> {
+        let verifier = Verifier::with_keys(&[jwk()]);
+        let claims = verifier.authorize(call.metadata().as_ref(), None)?;
+        self.hear(call);
+        let refresh_token = claims.family.map(|_| "a new one".to_owned()).unwrap_or_default();
+        Ok(Response::new(RefreshTokenResponse { refresh_token, ..Default::default() }))
+    }
+
+    async fn revoke_token(
+        &self,
+        call: Request<RevokeTokenRequest>,
+    ) -> Result<Response<RevokeTokenResponse>, Status> {
+        self.hear(call);
+        Ok(Response::new(RevokeTokenResponse {}))
+    }
+
+    async fn revoke_user_tokens(
+        &self,
+        _: Request<RevokeUserTokensRequest>,
+    ) -> Result<Response<RevokeUserTokensResponse>, Status> {
+        unimplemented()
+    }
+
+    async fn get_jwks(&self, _: Request<GetJwksRequest>) -> Result<Response<GetJwksResponse>, Status> {
+        unimplemented()
+    }
+}
+
+#[tonic::async_trait]
+impl RevocationService for Backend {
+    type WatchRevocationsStream =
+        Pin<Box<dyn Stream<Item = Result<WatchRevocationsResponse, Status>> + Send>>;
+
+    async fn watch_revocations(
+        &self,
+        _: Request<WatchRevocationsRequest>,
+    ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
+        let speaking = self.speaking.subscribe();
+        let messages = stream::unfold(speaking, async |mut speaking| {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            speaking.wait_for(|speaking| *speaking).await.ok()?;
+            let message = WatchRevocationsResponse { keys: vec![jwk()], ..Default::default() };
+            Some((Ok(message), speaking))
+        });
+        Ok(Response::new(Box::pin(messages)))
+    }
+}
+
+#[tonic::async_trait]
+impl EmbedderService for Backend {
+    async fn embed(&self, call: Request<EmbedRequest>) -> Result<Response<EmbedResponse>, Status> {
+        let sentences = self.hear(call).sentences;
+        let embeddings = sentences.iter().map(|_| Embedding { values: vec![1.0] }).collect();
+        Ok(Response::new(EmbedResponse { embeddings }))
+    }
+
+    async fn tokenize(&self, _: Request<TokenizeRequest>) -> Result<Response<TokenizeResponse>, Status> {
+        unimplemented()
+    }
+
+    async fn get_model(&self, _: Request<GetModelRequest>) -> Result<Response<GetModelResponse>, Status> {
+        unimplemented()
+    }
+}
+
+/// A running gateway. It ends with this.
+pub(crate) struct Gateway {
+    address: SocketAddr,
+    _shutdown: DropGuard,
+}
+
+impl Gateway {
+    pub(crate) async fn start(backend: &Backend, options: &[&str]) -> Self {
+        let (auth, embedder) = (format!("http://{}", backend.auth), format!("http://{}", backend.embedder));
+        let own = ["muse-gateway", "--auth", &auth, "--embedder", &embedder];
+        let config = Config::parse_from(own.iter().chain(options));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        tokio::spawn(muse_gateway::run(config, listener, shutdown.clone()));
+        Self { address, _shutdown: shutdown.drop_guard() }
+    }
+
+    pub(crate) async fn ready(backend: &Backend, options: &[&str]) -> Self {
+        let gateway = Self::start(backend, options).await;
+        gateway.wait_until_ready().await;
+        gateway
+    }
+
+    pub(crate) async fn wait_until_ready(&self) {
+        let request = HealthCheckRequest { service: String::new() };
+        let mut reports = HealthClient::new(self.channel()).watch(request).await.unwrap().into_inner();
+        while reports.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
+    }
+
+    pub(crate) fn auth(&self) -> AuthServiceClient<Channel> {
+        AuthServiceClient::new(self.channel())
+    }
+
+    pub(crate) fn embedder(&self) -> EmbedderServiceClient<Channel> {
+        EmbedderServiceClient::new(self.channel())
+    }
+
+    fn channel(&self) -> Channel {
+        Endpoint::from_shared(format!("http://{}", self.address)).unwrap().connect_lazy()
+    }
+
+    /// A REST request with a token.
+    pub(crate) async fn send_as(&self, token: &str, method: &str, target: &str) -> Answer {
+        self.send(method, target, &[("authorization", &format!("Bearer {token}"))]).await
+    }
+
+    /// A REST request without a body.
+    pub(crate) async fn send(&self, method: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request =
+            http::Request::builder().method(method).uri(format!("http://{}{target}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let response = client.request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Answer { status: head.status, headers: head.headers, body }
+    }
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}

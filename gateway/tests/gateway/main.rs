@@ -1,0 +1,158 @@
+//! The gateway between users and services that do what a test says.
+
+#![expect(clippy::unwrap_used, reason = "a test helper that fails fails its test")]
+
+mod harness;
+
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use muse_proto::{
+    Error, Reason,
+    v1::{EmbedRequest, LoginRequest, RevokeTokenRequest},
+};
+use serde_json::json;
+use tonic::Request;
+
+use harness::{Backend, Gateway, token};
+
+fn bearing<T>(token: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    request
+}
+
+fn login(username: &str) -> LoginRequest {
+    LoginRequest { username: username.to_owned(), password: "x".to_owned() }
+}
+
+#[tokio::test]
+async fn auth_hears_the_client_s_address_and_nothing_that_the_client_says() {
+    let backend = Backend::start().await;
+    for (options, expected) in
+        [(&[][..], "127.0.0.1"), (&["--trusted-proxies", "127.0.0.0/8"], "198.51.100.7")]
+    {
+        let gateway = Gateway::ready(&backend, options).await;
+        let said = [("x-forwarded-for", "203.0.113.1"), ("x-forwarded-for", "203.0.113.2, 198.51.100.7")];
+        let answer = gateway.send("POST", "/login?username=a&password=x", &said).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert_eq!(backend.heard().forwarded_for, [expected]);
+
+        let mut call = Request::new(login("a"));
+        for (name, value) in said {
+            call.metadata_mut().append(name, value.parse().unwrap());
+        }
+        gateway.auth().login(call).await.unwrap();
+        assert_eq!(backend.heard().forwarded_for, [expected]);
+
+        let authorization = [("authorization", &*format!("Bearer {}", token("refresh", "r", None)))];
+        gateway.send("POST", "/token/refresh", &[said[1], authorization[0]]).await;
+        assert_eq!(backend.heard().forwarded_for, [expected]);
+    }
+}
+
+#[tokio::test]
+async fn a_user_who_fails_too_often_is_told_when_to_come_back() {
+    let backend = Backend::start().await;
+    let gateway = Gateway::ready(&backend, &[]).await;
+    let answer = gateway.send("POST", "/login?username=impatient&password=x", &[]).await;
+    let shown = (answer.status.as_u16(), answer.header("retry-after"), answer.json());
+    assert_eq!(shown, (429, "31", json!({ "message": "too many attempts" })));
+    let refused = Error::from(&gateway.auth().login(login("impatient")).await.unwrap_err());
+    let wait = Duration::from_millis(30_100);
+    assert_eq!(refused, Error::new(Reason::TooManyAttempts, "too many attempts").with_retry_after(wait));
+}
+
+#[tokio::test]
+async fn the_token_goes_on_to_the_embedder() {
+    let backend = Backend::start().await;
+    let gateway = Gateway::ready(&backend, &[]).await;
+    let authorization = format!("bearer {}", token("access", "a", None));
+    let answer = gateway.send("GET", "/embed?sentence=a", &[("authorization", &authorization)]).await;
+    assert_eq!(answer.json(), json!({ "embedding": [[1.0]] }));
+    assert_eq!(backend.heard().authorization, [authorization]);
+}
+
+#[tokio::test]
+async fn refresh_tokens_may_rotate_and_a_family_ends_at_once() {
+    let backend = Backend::start().await;
+    let gateway = Gateway::ready(&backend, &[]).await;
+    for (user, over_grpc) in [("f", true), ("g", false)] {
+        let tokens: Vec<String> = [("access", "1"), ("refresh", "2"), ("refresh", "3")]
+            .map(|(kind, id)| token(kind, &format!("{user}{id}"), Some(user)))
+            .to_vec();
+        let refresh = || gateway.send_as(&tokens[1], "POST", "/token/refresh");
+        let embed = || gateway.send_as(&tokens[0], "GET", "/embed?sentence=a");
+        assert_eq!(refresh().await.json()["refresh_token"], "a new one");
+        assert_eq!(embed().await.status, StatusCode::OK);
+        if over_grpc {
+            gateway.auth().revoke_token(bearing(&tokens[2], RevokeTokenRequest {})).await.unwrap();
+        } else {
+            let answer = gateway.send_as(&tokens[2], "POST", "/logout/refresh").await;
+            assert_eq!(answer.status, StatusCode::OK);
+        }
+        // The backend has told nobody.
+        assert_eq!(embed().await.json(), json!({ "msg": "Token has been revoked" }));
+        assert_eq!(refresh().await.status, StatusCode::UNAUTHORIZED);
+    }
+    let answer = gateway.send_as(&token("refresh", "x", None), "POST", "/token/refresh").await;
+    assert_eq!((answer.status, answer.json().get("refresh_token")), (StatusCode::OK, None));
+}
+
+#[tokio::test]
+async fn the_keys_are_there_when_they_are_known() {
+    let backend = Backend::start().await;
+    backend.keep_silent();
+    let gateway = Gateway::start(&backend, &[]).await;
+    let answer = gateway.send("GET", "/.well-known/jwks.json", &[]).await;
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
+    backend.speak();
+    gateway.wait_until_ready().await;
+    let answer = gateway.send("GET", "/.well-known/jwks.json", &[]).await;
+    assert_eq!(answer.json()["keys"][0]["kid"], harness::KID);
+}
+
+#[tokio::test]
+async fn without_the_auth_service_tokens_hold_for_a_while() {
+    let backend = Backend::start().await;
+    let gateway = Gateway::ready(&backend, &["--max-staleness", "2"]).await;
+    let token = token("access", "a", None);
+    let embed = || gateway.send_as(&token, "GET", "/embed?sentence=a");
+
+    // In the middle of a call, and then for good.
+    let login_path = "/login?username=hanging&password=x";
+    let (hanging, ()) = tokio::join!(gateway.send("POST", login_path, &[]), async {
+        backend.wait_for_login().await;
+        backend.stop_auth();
+    });
+    assert_eq!((hanging.status.as_u16(), hanging.header("retry-after")), (503, "1"));
+    let begun = Instant::now();
+    let answer = gateway.send("POST", login_path, &[]).await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
+    assert!(answer.json()["message"].is_string());
+    let refused = Error::from(&gateway.auth().login(login("a")).await.unwrap_err());
+    assert_eq!(
+        (refused.reason(), refused.retry_after()),
+        (Reason::Unavailable, Some(Duration::from_secs(1)))
+    );
+
+    assert_eq!(embed().await.status, StatusCode::OK);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let answer = embed().await;
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
+    let call = bearing(&token, EmbedRequest { sentences: vec!["a".to_owned()] });
+    let refused = Error::from(&gateway.embedder().embed(call).await.unwrap_err());
+    assert_eq!(
+        (refused.reason(), refused.retry_after()),
+        (Reason::Unavailable, Some(Duration::from_secs(1)))
+    );
+
+    backend.start_auth().await;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while embed().await.status != StatusCode::OK {
+        assert!(Instant::now() < deadline, "it is not back");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    gateway.auth().login(login("a")).await.unwrap();
+}
