@@ -34,7 +34,7 @@ fn title(text: &str) {
 /// A line of a table. Returns the median and the worst.
 fn row(name: &str, mut times: Vec<Duration>) -> (Duration, Duration) {
     times.sort_unstable();
-    let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
+    let at = |percent: usize| times[(times.len() * percent).div_ceil(100).saturating_sub(1)];
     print!("  {name:<44}{:>9}", times.len());
     for percent in [5, 50, 95, 99, 100] {
         print!("{:>10}", format!("{:.1?}", at(percent)));

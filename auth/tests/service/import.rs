@@ -32,6 +32,8 @@ async fn hash_of(database: &Database, name: &str) -> String {
 async fn they_keep_their_passwords_and_get_a_better_hash() {
     let (folder, config) = folder();
     let service = Service::start(&config).await;
+    // By then there is an admin.
+    service.tokens().await;
     let path = folder.path().join("app.db");
     let old = connect(&path).await;
     for statement in [
