@@ -3,7 +3,6 @@
 use std::{env, fs, path::Path};
 
 fn main() {
-    println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=LIBTORCH");
     let libraries = Path::new(&env::var_os("LIBTORCH").unwrap_or_default()).join("lib");
     println!("cargo::rerun-if-changed={}", libraries.join("libtorch_cpu.so").display());
