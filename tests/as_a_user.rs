@@ -31,7 +31,7 @@ impl MakeRun {
         command.arg("run").current_dir(root()).env("PORT", port.to_string()).env("DATABASE_URL", database);
         // What cargo, make and a coverage run set for the tests must not leak into a user's make.
         let kept = ["CARGO_HOME", "RUSTUP_HOME"];
-        let leaking = ["CARGO", "RUST", "LIBTORCH", "LLVM", "MAKE", "MFLAGS"];
+        let leaking = ["CARGO", "OUT_DIR", "RUST", "LIBTORCH", "LLVM", "MAKE", "MFLAGS"];
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
             if leaking.iter().any(|prefix| name.starts_with(prefix)) && !kept.contains(&name.as_str()) {
