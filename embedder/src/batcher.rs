@@ -121,10 +121,12 @@ impl Batcher {
     ///
     /// [`Reason::Overloaded`] if too much is waiting, [`Reason::Internal`] if the forward pass fails.
     pub async fn embed(&self, sentences: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, Error> {
+        // All of it or nothing: requests that each hold a part of the queue could all fail for want of the rest.
+        let mut places = self.places(sentences.iter().map(Vec::len).sum())?;
         let mut answers = Vec::new();
         for part in parts(sentences, self.batching.batch_tokens) {
             let (reply, answer) = oneshot::channel();
-            let place = self.place(part.ids.len())?;
+            let place = places.split(part.ids.len()).ok_or_else(stopped)?;
             self.jobs.send(Job { sentences: part, reply, _place: place }).map_err(|_| stopped())?;
             answers.push(answer);
         }
@@ -136,7 +138,7 @@ impl Batcher {
         Ok(vectors)
     }
 
-    fn place(&self, tokens: usize) -> Result<OwnedSemaphorePermit, Error> {
+    fn places(&self, tokens: usize) -> Result<OwnedSemaphorePermit, Error> {
         let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
         Arc::clone(&self.places).try_acquire_many_owned(tokens).map_err(|_| {
             let most = self.batching.queue_tokens;
