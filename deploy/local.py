@@ -33,6 +33,16 @@ class Stopped(Exception):
     """SIGINT or SIGTERM came."""
 
 
+def say(text, stream=None):
+    """Prints a line at once; nobody may be reading any more, and the services have to be stopped all the same."""
+    stream = stream or sys.stdout
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        # What is left in the buffer must not fail again at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def stop_with_parent():
     if sys.platform == "linux":
         PR_SET_PDEATHSIG = 1
@@ -68,7 +78,7 @@ class Service:
             try:
                 self.process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                print(f"{self.name} does not stop, killing it", flush=True)
+                say(f"{self.name} does not stop, killing it")
                 self.process.kill()
                 self.process.wait()
         self.notices.close()
@@ -124,9 +134,9 @@ def run(folder, services, bin_dir, model_dir, data_dir):
     serving = wait_for(gateway, "X_MUSE_LISTENING")
     wait_for(gateway, "READY")
     seconds = time.monotonic() - started
-    print(f"ready after {seconds:.1f} s: REST and gRPC on http://{serving} (Ctrl-C stops)", flush=True)
+    say(f"ready after {seconds:.1f} s: REST and gRPC on http://{serving} (Ctrl-C stops)")
     if loopback and not {"ADMIN_PASSWORD", "ADMIN_PASSWORD_FILE", "AUTH_EXPOSED"} & os.environ.keys():
-        print("log in as admin / admin, unless the password was changed", flush=True)
+        say("log in as admin / admin, unless the password was changed")
     while True:
         time.sleep(0.2)
         check("by itself, stopping the others")
@@ -147,9 +157,9 @@ def main():
     try:
         run(folder, services, *sys.argv[1:])
     except Stopped:
-        print("\nstopping", flush=True)
+        say("\nstopping")
     except (Failed, OSError) as failure:
-        print(f"error: {failure}", file=sys.stderr, flush=True)
+        say(f"error: {failure}", sys.stderr)
         status = 1
     finally:
         # A second Ctrl-C must not leave a process behind.
@@ -159,11 +169,11 @@ def main():
         # Users first, then what serves them.
         for service in reversed(services):
             if service.stop(deadline) not in (0, None) and status == 0:
-                print(f"error: {service.name} ended with status {service.process.returncode}", file=sys.stderr)
+                say(f"error: {service.name} ended with status {service.process.returncode}", sys.stderr)
                 status = 1
         shutil.rmtree(folder, ignore_errors=True)
     if status == 0:
-        print("stopped", flush=True)
+        say("stopped")
     return status
 
 
