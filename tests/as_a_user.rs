@@ -38,7 +38,7 @@ impl MakeRun {
                 command.env_remove(name);
             }
         }
-        let mut process = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("make starts");
+        let mut process = command.stdout(Stdio::piped()).process_group(0).spawn().expect("make starts");
         let output = BufReader::new(process.stdout.take().expect("it is piped")).lines();
         let mut started = Self { process, output, port };
         started.wait_for("ready after").await;
@@ -73,6 +73,17 @@ impl MakeRun {
             assert!(!Path::new(&format!("/proc/{service}")).exists(), "{service} still runs");
         }
         TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).expect("the port is free again");
+    }
+}
+
+/// A test that fails leaves nothing running.
+impl Drop for MakeRun {
+    fn drop(&mut self) {
+        // None once it has been waited for.
+        if let Some(make) = self.process.id() {
+            let group = format!("-{make}");
+            let _ = std::process::Command::new("kill").args(["-TERM", "--", &group]).status();
+        }
     }
 }
 

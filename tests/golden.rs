@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
+use muse_models::verify::cosine;
 use muse_proto::v1::{EmbedRequest, GetModelRequest, TokenizeRequest};
-use muse_tests::{Stack, bearing, cosine, golden_sentences, largest_difference, root};
+use muse_tests::{Stack, bearing, golden_sentences, largest_difference, root};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_are_sentencepiece_s() {

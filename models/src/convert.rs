@@ -7,11 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use muse_embedder::model_dir::{
-    FORMAT, FileEntry, LICENSE_FILE, LISTED_FILES, MANIFEST_FILE, MODEL_FILE, Manifest, ModelDir,
-    ModelDirError, Precision, Source, SourcePrecision, TOKENIZER_FILE, Versions,
+use muse_embedder::{
+    model_dir::{
+        FORMAT, FileEntry, LICENSE_FILE, LISTED_FILES, MANIFEST_FILE, MODEL_FILE, Manifest, ModelDir,
+        ModelDirError, Precision, Source, SourcePrecision, TOKENIZER_FILE, Versions,
+    },
+    tokenizer::{Tokenizer, TokenizerError},
 };
-use prost::Message;
 use sha2::{Digest, Sha256};
 use tch::{CModule, TchError, Tensor};
 
@@ -46,6 +48,14 @@ pub enum ConvertError {
         path: PathBuf,
         /// What is wrong with it.
         error: OnnxError,
+    },
+    /// The SentencePiece model in the ONNX file cannot be used.
+    #[error("{}: its tokenizer: {error}", .path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: TokenizerError,
     },
     /// The output cannot be written.
     #[error("cannot write {}: {error}", .path.display())]
@@ -91,7 +101,10 @@ pub fn convert(onnx_path: &Path, out: &Path, precision: Precision) -> Result<Out
     let bad_onnx = |error| ConvertError::Onnx { path: onnx_path.to_owned(), error };
     let graph = onnx::parse(&bytes).map_err(bad_onnx)?;
     let tokenizer = onnx::tokenizer_model(&graph).map_err(bad_onnx)?;
-    let vocabulary = vocabulary_of(tokenizer).map_err(bad_onnx)?;
+    // Refuses one that the embedder could not use.
+    let vocabulary = Tokenizer::from_bytes(tokenizer)
+        .map_err(|error| ConvertError::Tokenizer { path: onnx_path.to_owned(), error })?
+        .vocabulary_size();
     let encoder = Encoder::new(&Weights::of(&graph), precision).map_err(|error| match error {
         EncoderError::Weights(error) => bad_onnx(error),
         EncoderError::Torch(error) => ConvertError::Torch(error),
@@ -114,7 +127,7 @@ pub fn convert(onnx_path: &Path, out: &Path, precision: Precision) -> Result<Out
         name: "universal-sentence-encoder-multilingual".to_owned(),
         version: "3".to_owned(),
         dimension: DIMENSION as u32,
-        vocabulary,
+        vocabulary: u32::try_from(vocabulary).unwrap_or(u32::MAX),
         languages: LANGUAGES.map(str::to_owned).to_vec(),
         precision,
         source: Source { file, sha256, precision: source_precision(&graph) },
@@ -152,21 +165,6 @@ fn is_empty(directory: &Path) -> bool {
 fn source_precision(graph: &GraphProto) -> SourcePrecision {
     let quantised = graph.initializer.iter().any(|tensor| tensor.name.ends_with("_quantized"));
     if quantised { SourcePrecision::Int8 } else { SourcePrecision::Float32 }
-}
-
-fn vocabulary_of(tokenizer: &[u8]) -> Result<u32, OnnxError> {
-    /// `sentencepiece.ModelProto`, of which only the number of pieces is wanted.
-    #[derive(Clone, PartialEq, Message)]
-    struct SentencePieceModel {
-        #[prost(bytes = "vec", repeated, tag = "1")]
-        pieces: Vec<Vec<u8>>,
-    }
-    match SentencePieceModel::decode(tokenizer) {
-        Ok(model) if !model.pieces.is_empty() => {
-            u32::try_from(model.pieces.len()).map_err(|_| OnnxError::NoTokenizer)
-        }
-        _ => Err(OnnxError::NoTokenizer),
-    }
 }
 
 fn traced(encoder: &Encoder) -> Result<CModule, ConvertError> {

@@ -197,7 +197,8 @@ fn batches(sentences: &[Sentence]) -> impl Iterator<Item = &[Sentence]> {
     })
 }
 
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
+/// The cosine of two vectors, in f64.
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }

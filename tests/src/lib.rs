@@ -239,14 +239,6 @@ pub fn golden_sentences() -> Vec<muse_models::golden::Sentence> {
     muse_models::golden::sentences().expect("the golden data is whole")
 }
 
-/// The cosine of two vectors, in f64.
-#[must_use]
-pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot =
-        |x: &[f32], y: &[f32]| -> f64 { x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum() };
-    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
-}
-
 /// The largest difference of two vectors in any component.
 #[must_use]
 pub fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
