@@ -1,0 +1,152 @@
+"""The client for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Optional, TypeVar
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+
+from ._address import base_url
+from ._calls import Call, Vectors
+from ._flow import Alone, Flow, Session, Sleep, Step, TokenStore
+from ._rest import RestProtocol, http_options, unreachable
+from .errors import MUSEError
+
+T = TypeVar("T")
+
+
+class AsyncMUSEClient:
+    """`MUSEClient` for asyncio, for any number of tasks of one event loop: the same arguments, methods and errors.
+
+    async with AsyncMUSEClient(ip="localhost", port=5000) as client:
+        await client.login(username="admin", password="admin")
+        vectors = await client.embed(["Where is the library?", "¿Dónde está la biblioteca?"])
+        await client.logout()
+    """
+
+    def __init__(
+        self,
+        ip: str = "localhost",
+        port: int = 5000,
+        *,
+        url: Optional[str] = None,
+        grpc: bool = False,
+        ca_file: Optional[str] = None,
+        timeout: Optional[float] = 60.0,
+        retry_for: float = 60.0,
+        dtype: npt.DTypeLike = np.float64,
+        tokens: Optional[TokenStore] = None,
+    ) -> None:
+        """As `MUSEClient`."""
+        self.url = base_url(ip, port, url)
+        self._session = Session(tokens, retry_for, dtype)
+        self._alone: Optional[asyncio.Lock] = None
+        self._transport: _Transport = _Grpc(self.url, ca_file, timeout) if grpc else _Rest(self.url, ca_file, timeout)
+
+    async def login(self, username: str, password: str) -> None:
+        """As `MUSEClient.login`."""
+        await self._run(self._session.login(username, password))
+
+    async def logout(self) -> None:
+        """As `MUSEClient.logout`."""
+        await self._run(self._session.logout())
+
+    async def tokenize(self, sentences: Iterable[str]) -> list[list[str]]:
+        """As `MUSEClient.tokenize`."""
+        return await self._run(self._session.tokenize(sentences))
+
+    async def embed(self, sentences: Iterable[str]) -> Vectors:
+        """As `MUSEClient.embed`."""
+        return await self._run(self._session.embed(sentences))
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._transport.close()
+
+    async def __aenter__(self) -> AsyncMUSEClient:
+        return self
+
+    async def __aexit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        await self.close()
+
+    async def _run(self, flow: Flow[T]) -> T:
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    outcome = await self._take(step)
+                except MUSEError as error:
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(outcome)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    async def _take(self, step: Step) -> Any:
+        if isinstance(step, Sleep):
+            return await asyncio.sleep(step.seconds)
+        if isinstance(step, Alone):
+            # Not made earlier: on Python 3.9 a lock belongs to the event loop of its maker.
+            self._alone = self._alone or asyncio.Lock()
+            async with self._alone:
+                return await self._run(step.flow)
+        return await self._transport.send(step)
+
+
+class _Transport:
+    async def send(self, call: Call[Any]) -> Any:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        raise NotImplementedError
+
+
+class _Rest(_Transport):
+    def __init__(self, url: str, ca_file: Optional[str], timeout: Optional[float]) -> None:
+        self._url = url
+        self._http = httpx.AsyncClient(**http_options(url, ca_file, timeout))
+        self._protocol = RestProtocol()
+
+    async def send(self, call: Call[Any]) -> Any:
+        try:
+            response = await self._http.request(**self._protocol.request(call))
+        except httpx.HTTPError as failure:
+            raise unreachable(self._url, failure) from None
+        return self._protocol.answer(call, response)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+
+class _Grpc(_Transport):
+    def __init__(self, url: str, ca_file: Optional[str], timeout: Optional[float]) -> None:
+        from . import _grpc
+
+        self._grpc = _grpc
+        self._address = url, ca_file
+        self._timeout = timeout
+        # Opened by the first call, in the event loop that it runs in.
+        self._channel: Any = None
+        self._protocol: Any = None
+
+    async def send(self, call: Call[Any]) -> Any:
+        if self._channel is None:
+            self._channel = self._grpc.open_channel(*self._address, asynchronous=True)
+            self._protocol = self._grpc.GrpcProtocol(self._channel, self._address[0], self._timeout)
+        try:
+            response = await self._protocol.start(call)
+        except self._grpc.RpcError as failure:
+            raise self._protocol.error(failure) from None
+        return self._protocol.answer(call, response)
+
+    async def close(self) -> None:
+        if self._channel is not None:
+            await self._channel.close()

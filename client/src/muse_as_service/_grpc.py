@@ -1,0 +1,172 @@
+"""The calls over gRPC, for both clients: the stubs of grpc and of grpc.aio have the same methods."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Optional
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from ._calls import Call, Embed, Login, Refresh, Revoke, Tokenize, Tokens, Vectors
+from .errors import (
+    AuthenticationError,
+    InvalidArgumentError,
+    MUSEError,
+    OverloadedError,
+    TooLargeError,
+    UnavailableError,
+)
+
+try:
+    import grpc
+    from google.rpc import error_details_pb2, status_pb2
+
+    from .v1 import auth_pb2, auth_pb2_grpc, embedder_pb2, embedder_pb2_grpc
+except ImportError as missing:
+    raise ImportError(f"grpc=True needs more packages ({missing}): pip install 'muse-as-service[grpc]'") from None
+
+# The answer to 4,096 sentences is 8.5 MB; gRPC's own limit is 4 MiB.
+MAX_MESSAGE_BYTES = 64 << 20
+OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # Retries are the flow's business, and a service that is back is found soon.
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+]
+
+Code = grpc.StatusCode
+RpcError = grpc.RpcError
+HTTP_STATUS = {
+    Code.INVALID_ARGUMENT: 400,
+    # Of a message that is larger than the server takes, where there are no details.
+    Code.OUT_OF_RANGE: 413,
+    Code.UNAUTHENTICATED: 401,
+    Code.PERMISSION_DENIED: 403,
+    Code.UNIMPLEMENTED: 404,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.UNAVAILABLE: 503,
+    Code.DEADLINE_EXCEEDED: 504,
+}
+REASON_OF_CODE = {Code.OUT_OF_RANGE: "TOO_LARGE", Code.RESOURCE_EXHAUSTED: "OVERLOADED"}
+HTTP_STATUS_OF_REASON = {"TOO_LARGE": 413, "TOKEN_MALFORMED": 422, "TOKEN_INVALID": 422, "TOKEN_KIND": 422}
+
+
+def open_channel(url: str, ca_file: Optional[str], *, asynchronous: bool) -> Any:
+    """A channel of grpc, or of grpc.aio, to the server at `url`."""
+    implementation = grpc.aio if asynchronous else grpc
+    parts = urlsplit(url)
+    if parts.path.strip("/"):
+        raise ValueError(f"gRPC has no paths: the url {url} must end after the port")
+    host = parts.hostname or ""
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if parts.scheme == "http":
+        return implementation.insecure_channel(target, options=OPTIONS)
+    roots = Path(ca_file).read_bytes() if ca_file else None
+    return implementation.secure_channel(target, grpc.ssl_channel_credentials(roots), options=OPTIONS)
+
+
+class GrpcProtocol:
+    """How one server is spoken to over a channel of grpc or grpc.aio."""
+
+    def __init__(self, channel: Any, url: str, timeout: Optional[float]) -> None:
+        self._auth = auth_pb2_grpc.AuthServiceStub(channel)
+        self._embedder = embedder_pb2_grpc.EmbedderServiceStub(channel)
+        self._url = url
+        self._timeout = timeout
+
+    def start(self, call: Call[Any]) -> Any:
+        """Makes the call; returns its response, or with grpc.aio what is to be awaited for it."""
+        if isinstance(call, Login):
+            login = auth_pb2.LoginRequest(username=call.username, password=call.password)
+            return self._auth.Login(login, timeout=self._timeout)
+        if isinstance(call, Refresh):
+            return self._auth.RefreshToken(auth_pb2.RefreshTokenRequest(), **self._with(call.token))
+        if isinstance(call, Revoke):
+            return self._auth.RevokeToken(auth_pb2.RevokeTokenRequest(), **self._with(call.token))
+        if isinstance(call, Tokenize):
+            tokenize = embedder_pb2.TokenizeRequest(sentences=call.sentences)
+            return self._embedder.Tokenize(tokenize, **self._with(call.token))
+        if isinstance(call, Embed):
+            return self._embedder.Embed(embedder_pb2.EmbedRequest(sentences=call.sentences), **self._with(call.token))
+        raise TypeError(f"no such call: {call!r}")
+
+    def answer(self, call: Call[Any], response: Any) -> Any:
+        """What a response means."""
+        if isinstance(call, Login):
+            return Tokens(response.access_token, response.refresh_token)
+        if isinstance(call, Refresh):
+            return Tokens(response.access_token, response.refresh_token or call.token)
+        if isinstance(call, Tokenize):
+            return [list(sentence.tokens) for sentence in response.sentences]
+        if isinstance(call, Embed):
+            return _vectors(response.embeddings)
+        return None
+
+    def error(self, failure: RpcError) -> MUSEError:
+        """The error that a failed call is."""
+        code, text = failure.code(), failure.details() or ""
+        reason, retry_after, place = _details(failure)
+        status = HTTP_STATUS_OF_REASON.get(reason, HTTP_STATUS.get(code, 500))
+        fields: dict[str, Any] = {"status": status, "reason": reason or REASON_OF_CODE.get(code, code.name)}
+        if code == Code.UNAVAILABLE and not reason:
+            error = UnavailableError(
+                f"cannot reach {self._url} ({text}): is the service running there?", reason="UNAVAILABLE"
+            )
+            # grpc says the same of a connection that breaks during a call.
+            error.sent = "failed to connect" not in text.lower()
+            return error
+        if code == Code.DEADLINE_EXCEEDED and not reason:
+            text = f"{self._url} does not answer in time: try again, or set a longer timeout"
+            return UnavailableError(text, reason="DEADLINE_EXCEEDED")
+        if code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED):
+            return UnavailableError(text, retry_after=retry_after, **fields)
+        if code == Code.RESOURCE_EXHAUSTED:
+            return OverloadedError(text, retry_after=retry_after, **fields)
+        if code == Code.UNAUTHENTICATED:
+            return AuthenticationError(text, **fields)
+        if reason == "TOO_LARGE" or code == Code.OUT_OF_RANGE:
+            found = re.match(r"sentences\[(\d+)\]", place or text)
+            return TooLargeError(text, index=int(found[1]) if found else None, **fields)
+        if code == Code.INVALID_ARGUMENT:
+            return InvalidArgumentError(text, **fields)
+        return MUSEError(text, **fields)
+
+    def _with(self, token: str) -> dict[str, Any]:
+        return {"metadata": (("authorization", f"Bearer {token}"),), "timeout": self._timeout}
+
+
+def _vectors(embeddings: Sequence[Any]) -> Vectors:
+    dimension = len(embeddings[0].values)
+    vectors: Vectors = np.empty((len(embeddings), dimension), np.float32)
+    for row, embedding in zip(vectors, embeddings):
+        row[:] = embedding.values
+    return vectors
+
+
+def _details(failure: RpcError) -> tuple[str, Optional[float], str]:
+    """Reason, seconds to wait, and the field at fault, from the google.rpc details of a failed call."""
+    reason, retry_after, place = "", None, ""
+    metadata: Any = failure.trailing_metadata()
+    for key, value in metadata or ():
+        if key != "grpc-status-details-bin":
+            continue
+        for detail in status_pb2.Status.FromString(value).details:
+            info, retry, bad = (
+                error_details_pb2.ErrorInfo(),
+                error_details_pb2.RetryInfo(),
+                error_details_pb2.BadRequest(),
+            )
+            if detail.Unpack(info):
+                reason = info.reason
+            elif detail.Unpack(retry):
+                retry_after = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+            elif detail.Unpack(bad) and bad.field_violations:
+                place = bad.field_violations[0].field
+    return reason, retry_after, place

@@ -1,0 +1,5 @@
+"""The command `muse`."""
+
+
+class Failure(Exception):
+    """Said in one line, with what to do; the command ends with status 1."""

@@ -1,0 +1,118 @@
+"""`muse embed` and `muse tokenize`: from a file of any size to another, with several requests in flight."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from itertools import islice
+from typing import Any, Callable, Optional, Union
+
+from .. import MUSEError
+from .._parts import parts, size
+from . import Failure
+from .inputs import Input, Row
+from .outputs import Output, StandardOutput
+from .progress import Progress
+
+Work = Callable[[list[str]], Any]
+
+
+class Stopped(Exception):
+    """Ctrl-C came, or SIGTERM; says what is kept."""
+
+
+def run(source: Input, output: Union[Output, StandardOutput], work: Work, in_flight: int) -> None:
+    """Writes what `work` makes of the sentences of `source`, which are given to it a request's worth at a time.
+
+    Raises `Failure` and `Stopped`.
+    """
+    with output:
+        rows = _Rows(source)
+        if output.rows:
+            output.skip(rows.sentences(output.rows), source.name)
+        progress = Progress(output.rows, rows.read)
+        try:
+            for batch, results in _in_order(rows, work, in_flight):
+                output.append([row.sentence for row in batch], _result(results, batch, source))
+                progress.update(output.rows, batch[-1].read)
+            if rows.failure is not None:
+                raise rows.failure
+            if output.rows == 0:
+                raise Failure(f"{source.name} is empty: there is no sentence in it")
+            output.finish()
+        except Failure as failure:
+            progress.clear()
+            raise Failure(f"{failure}{_kept(output)}") from None
+        except KeyboardInterrupt:
+            progress.clear()
+            raise Stopped(f"stopped{_kept(output)}") from None
+        progress.end(output.path)
+
+
+class _Rows:
+    """The rows of an input up to the first that is wrong, so that those before it are not lost."""
+
+    def __init__(self, source: Input) -> None:
+        self.failure: Optional[Failure] = None
+        self.read: Optional[float] = None
+        self._rows = self._until_failure(source)
+
+    def __iter__(self) -> Iterator[Row]:
+        return self._rows
+
+    def sentences(self, count: int) -> Iterator[str]:
+        """The next sentences. Raises `Failure` if one of them is wrong."""
+        for row in islice(self._rows, count):
+            self.read = row.read
+            yield row.sentence
+        if self.failure is not None:
+            raise self.failure
+
+    def _until_failure(self, source: Input) -> Iterator[Row]:
+        try:
+            yield from source.rows()
+        except Failure as failure:
+            self.failure = failure
+
+
+def _in_order(rows: _Rows, work: Work, in_flight: int) -> Iterator[tuple[list[Row], Future[Any]]]:
+    """Batches with their results, which may yet be under way, in the order of the input."""
+    pending: deque[tuple[list[Row], Future[Any]]] = deque()
+    for batch in parts((row, size(row.sentence)) for row in rows):
+        pending.append((batch, _start(work, [row.sentence for row in batch])))
+        if len(pending) >= in_flight:
+            yield pending.popleft()
+    yield from pending
+
+
+def _start(work: Work, sentences: list[str]) -> Future[Any]:
+    """Works in a thread that does not keep the command from ending."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work(sentences))
+        except BaseException as failure:
+            future.set_exception(failure)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def _result(results: Future[Any], batch: list[Row], source: Input) -> Any:
+    try:
+        return results.result()
+    except MUSEError as error:
+        if error.index is None:
+            raise Failure(str(error)) from None
+        _, _, problem = error.message.partition("] ")
+        raise Failure(f"{source.place(batch[error.index].place)}: the sentence {problem}") from None
+
+
+def _kept(output: Union[Output, StandardOutput]) -> str:
+    if not output.resumable or not output.rows:
+        return ""
+    done = "1 sentence is" if output.rows == 1 else f"{output.rows:,} sentences are"
+    return f"; {done} done and kept: run the same command again to go on"

@@ -1,0 +1,89 @@
+"""The login that is kept from one command to the next."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from .. import MUSEClient, Tokens
+from . import Failure
+
+
+def path() -> Path:
+    """`$XDG_STATE_HOME/muse/login.json`, readable by its owner alone."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+    return Path(state) / "muse/login.json"
+
+
+@dataclass
+class SavedLogin:
+    """Where one is logged in, and a `TokenStore` of the client there."""
+
+    url: str
+    ca_file: Optional[str] = None
+
+    @classmethod
+    def read(cls) -> SavedLogin:
+        saved = _read()
+        if saved is None:
+            raise Failure("not logged in: run 'muse login' first")
+        return cls(saved["url"], saved["ca_file"])
+
+    def client(self, **options: Any) -> MUSEClient:
+        try:
+            return MUSEClient(url=self.url, ca_file=self.ca_file, tokens=self, **options)
+        except (ImportError, ValueError) as failure:
+            raise Failure(str(failure)) from None
+        except OSError as failure:
+            raise Failure(f"cannot read the certificates in {self.ca_file}: {failure.strerror or failure}") from None
+
+    def load(self) -> Optional[Tokens]:
+        saved = _read()
+        if saved is None or saved["url"] != self.url:
+            return None
+        return Tokens(saved["access_token"], saved["refresh_token"])
+
+    def save(self, tokens: Optional[Tokens]) -> None:
+        if tokens is None:
+            path().unlink(missing_ok=True)
+            return
+        saved = {
+            "url": self.url,
+            "ca_file": self.ca_file,
+            "access_token": tokens.access,
+            "refresh_token": tokens.refresh,
+        }
+        try:
+            _write(json.dumps(saved))
+        except OSError as failure:
+            raise Failure(f"cannot keep the login in {path()}: {failure.strerror}") from None
+
+
+def _read() -> Optional[dict[str, Any]]:
+    try:
+        saved: dict[str, Any] = json.loads(path().read_text(encoding="utf-8"))
+        return {name: saved[name] for name in ("url", "ca_file", "access_token", "refresh_token")}
+    except FileNotFoundError:
+        return None
+    except OSError as failure:
+        raise Failure(f"cannot read the login in {path()}: {failure.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise Failure(f"{path()} is damaged: remove it and run 'muse login'") from None
+
+
+def _write(text: str) -> None:
+    folder = path().parent
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # mkstemp makes files that nobody but the owner can read; the rename leaves no moment with half a file.
+    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".login-")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).replace(path())
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

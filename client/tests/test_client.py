@@ -1,0 +1,304 @@
+"""The two clients against a real stack, over both protocols."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Optional
+
+import httpx
+import numpy as np
+import pytest
+import requests
+from conftest import GOLDEN
+
+import muse_as_service
+from muse_as_service import (
+    AsyncMUSEClient,
+    AuthenticationError,
+    MUSEClient,
+    OverloadedError,
+    Tokens,
+    TooLargeError,
+    UnavailableError,
+)
+
+SENTENCES = ["This is sentence example.", "This is yet another sentence example."]
+
+
+class Kept:
+    """A store that shows what is kept in it."""
+
+    def __init__(self) -> None:
+        self.tokens: Optional[Tokens] = None
+
+    def load(self) -> Optional[Tokens]:
+        return self.tokens
+
+    def save(self, tokens: Optional[Tokens]) -> None:
+        self.tokens = tokens
+
+
+def test_it_is_the_installed_wheel_that_is_tested() -> None:
+    checkout = Path(__file__).parents[1]
+    assert checkout not in Path(muse_as_service.__file__).parents
+    assert (Path(muse_as_service.__file__).parent / "py.typed").exists()
+
+
+def test_the_old_readme_s_example(url: str) -> None:
+    address = httpx.URL(url)
+    client = MUSEClient(ip=address.host, port=address.port or 80)
+    client.login(username="admin", password="admin")
+    tokenized_sentence = client.tokenize(SENTENCES)
+    embedding = client.embed(SENTENCES)
+    client.logout()
+    assert tokenized_sentence == [
+        ["▁This", "▁is", "▁sentence", "▁example", "."],
+        ["▁This", "▁is", "▁yet", "▁another", "▁sentence", "▁example", "."],
+    ]
+    assert embedding.shape == (2, 512)
+    # What numpy made of the old service's JSON, and what json.dumps takes.
+    assert type(embedding) is np.ndarray and embedding.dtype == np.float64
+    client.close()
+
+
+def test_golden_sentences(client: MUSEClient, golden: list[dict[str, Any]]) -> None:
+    chosen = list(range(0, len(golden), 9))
+    texts = [golden[index]["text"] for index in chosen]
+    assert client.tokenize(texts) == [golden[index]["tokens"] for index in chosen]
+    expected = np.load(GOLDEN / "embeddings.npy")[chosen]
+    vectors = client.embed(texts)
+    assert np.abs(vectors - expected).max() < 1e-4
+    assert np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-5
+
+
+def test_the_protocols_and_clients_agree(url: str) -> None:
+    async def ask(grpc: bool) -> Any:
+        async with AsyncMUSEClient(url=url, grpc=grpc, dtype=np.float32) as client:
+            await client.login("admin", "admin")
+            many = await asyncio.gather(*(client.embed([sentence]) for sentence in SENTENCES * 4))
+            tokens = await client.tokenize(SENTENCES)
+            await client.logout()
+            with pytest.raises(AuthenticationError, match="not logged in"):
+                await client.embed(SENTENCES)
+            return np.concatenate(many), tokens
+
+    rest, grpc = asyncio.run(ask(False)), asyncio.run(ask(True))
+    with MUSEClient(url=url, dtype="float32") as client:
+        client.login("admin", "admin")
+        vectors, tokens = client.embed(SENTENCES), client.tokenize(SENTENCES)
+    assert rest[0].dtype == grpc[0].dtype == vectors.dtype == np.float32
+    assert rest[1] == grpc[1] == tokens
+    for asked in rest[0], grpc[0]:
+        assert np.abs(asked - np.tile(vectors, (4, 1))).max() < 2e-6
+
+
+def test_a_large_input_is_sent_in_parts_and_keeps_its_order(client: MUSEClient) -> None:
+    sentences = [f"{number}" for number in range(9_000)]
+    tokens = client.tokenize(sentences)
+    assert ["".join(found).lstrip("▁") for found in tokens] == sentences
+    some = ["word " * 2_000 + str(number) for number in range(60)]
+    assert [found[-1] for found in client.tokenize(some)] == [found[-1] for found in client.tokenize(some[:60])]
+    few = [f"{number} books" for number in range(600)]
+    vectors = client.embed(few)
+    assert vectors.shape == (600, 512)
+    ends = client.embed([few[0], few[511], few[512], few[599]])
+    assert np.abs(vectors[[0, 511, 512, 599]] - ends).max() < 1e-5
+
+
+@pytest.mark.parametrize("grpc", [False, True])
+def test_a_part_with_too_many_tokens_is_halved(strict_url: str, grpc: bool) -> None:
+    with MUSEClient(url=strict_url, grpc=grpc) as client:
+        client.login("admin", "admin")
+        sentences = [f"book {number}" + " and another" * 100 for number in range(40)]
+        vectors = client.embed(sentences)
+        assert vectors.shape == (40, 512)
+        assert np.abs(vectors[[0, 19, 20, 39]] - client.embed([sentences[n] for n in (0, 19, 20, 39)])).max() < 1e-5
+        with pytest.raises(TooLargeError) as caught:
+            client.embed([*sentences, "and another " * 2_000])
+        assert caught.value.index == 40
+
+
+@pytest.mark.parametrize("grpc", [False, True])
+def test_a_busy_service_is_asked_again(strict_url: str, grpc: bool) -> None:
+    sentences = ["and another " * 100] * 8
+    with MUSEClient(url=strict_url, grpc=grpc) as client, ThreadPoolExecutor(4) as pool:
+        client.login("admin", "admin")
+        found = list(pool.map(client.embed, [sentences] * 4))
+    assert [vectors.shape for vectors in found] == [(8, 512)] * 4
+
+
+@pytest.mark.parametrize("grpc", [False, True])
+def test_who_does_not_wait_is_told_that_the_service_is_busy(strict_url: str, grpc: bool) -> None:
+    sentences = ["and another " * 100] * 8
+    with MUSEClient(url=strict_url, grpc=grpc, retry_for=0) as client, ThreadPoolExecutor(4) as pool:
+        client.login("admin", "admin")
+        asked = [pool.submit(client.embed, sentences) for _ in range(4)]
+        errors = [call.exception() for call in asked if call.exception() is not None]
+    assert errors
+    for error in errors:
+        assert isinstance(error, OverloadedError)
+        assert (error.status, error.reason) == (429, "OVERLOADED")
+
+
+def test_a_sentence_that_is_too_long_is_named(client: MUSEClient) -> None:
+    with pytest.raises(TooLargeError, match=r"sentences\[601\] is too long .*8192.*: shorten it") as caught:
+        client.embed(["a"] * 601 + ["x y " * 5_000])
+    assert caught.value.index == 601
+    assert (caught.value.status, caught.value.reason) == (413, "TOO_LARGE")
+    with pytest.raises(TooLargeError, match=r"sentences\[2\] is too long .*262144") as caught:
+        client.tokenize(["a", "b", "x" * 300_000])
+    assert caught.value.index == 2
+    with pytest.raises(TooLargeError) as caught:
+        client.tokenize(["a", "x" * (17 << 20)])
+    assert caught.value.index == 1
+
+
+def test_no_sentences_and_what_is_none(client: MUSEClient) -> None:
+    assert client.tokenize([]) == []
+    assert client.embed([]).shape == (0, 512)
+    assert client.embed([""]).shape == (1, 512)
+    assert client.embed(iter(SENTENCES)).shape == (2, 512)
+    with pytest.raises(TypeError, match=r"write \[sentence\]"):
+        client.embed("one sentence")
+    with pytest.raises(TypeError, match=r"sentences\[1\] must be a string, not int"):
+        client.tokenize(["a", 5])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match=r"character 2 of sentences\[1\] is half of a surrogate pair"):
+        client.embed(["a", "bc\ud800"])
+
+
+def test_logging_in_and_out(client: MUSEClient) -> None:
+    with pytest.raises(AuthenticationError, match="the user's name or the password is wrong") as caught:
+        client.login("admin", "wrong")
+    assert (caught.value.status, caught.value.reason) == (401, "BAD_CREDENTIALS")
+    # The login that was there holds on.
+    assert client.tokenize(["a"]) == [["▁a"]]
+    client.logout()
+    for call in client.embed, client.tokenize:
+        with pytest.raises(AuthenticationError, match=r"call login\(\) first"):
+            call(["a"])
+    with pytest.raises(AuthenticationError, match=r"call login\(\) first"):
+        client.logout()
+
+
+@pytest.mark.parametrize("grpc", [False, True])
+def test_logging_out_revokes_both_tokens(url: str, grpc: bool) -> None:
+    kept = Kept()
+    with MUSEClient(url=url, grpc=grpc, tokens=kept) as client:
+        client.login("admin", "admin")
+        assert kept.tokens is not None
+        access, refresh = kept.tokens
+        client.logout()
+    assert kept.tokens is None
+    for path, token in (("/tokenize?sentence=a", access), ("/token/refresh", refresh)):
+        method = "GET" if token == access else "POST"
+        answer = httpx.request(method, url + path, headers={"Authorization": f"Bearer {token}"})
+        assert (answer.status_code, answer.json()["msg"]) == (401, "Token has been revoked")
+
+
+@pytest.mark.parametrize("grpc", [False, True])
+def test_expired_tokens_are_renewed_unnoticed(strict_url: str, grpc: bool) -> None:
+    kept = Kept()
+    with MUSEClient(url=strict_url, grpc=grpc, tokens=kept) as client:
+        client.login("admin", "admin")
+        for _ in range(2):
+            before = kept.tokens
+            time.sleep(3.1)
+            # Many threads find the token expired at the same time. Refresh tokens rotate: a second use would end all.
+            with ThreadPoolExecutor(8) as pool:
+                assert list(pool.map(client.tokenize, [["a"]] * 16)) == [[["▁a"]]] * 16
+            assert before and kept.tokens and kept.tokens.access != before.access
+            assert kept.tokens.refresh != before.refresh
+        time.sleep(3.1)
+        client.logout()
+
+
+def test_expired_tokens_are_renewed_unnoticed_by_tasks(strict_url: str) -> None:
+    async def run() -> None:
+        async with AsyncMUSEClient(url=strict_url) as client:
+            await client.login("admin", "admin")
+            await asyncio.sleep(3.1)
+            assert await asyncio.gather(*(client.tokenize(["a"]) for _ in range(16))) == [[["▁a"]]] * 16
+            await client.logout()
+
+    asyncio.run(run())
+
+
+def test_two_clients_may_share_the_tokens(strict_url: str) -> None:
+    kept = Kept()
+    with MUSEClient(url=strict_url, tokens=kept) as one:
+        one.login("admin", "admin")
+        with MUSEClient(url=strict_url, tokens=kept) as other:
+            for client in one, other, one:
+                time.sleep(3.1)
+                assert client.tokenize(["a"]) == [["▁a"]]
+            one.logout()
+
+
+def test_a_session_that_is_over_says_so(strict_url: str) -> None:
+    kept = Kept()
+    with MUSEClient(url=strict_url, tokens=kept) as client:
+        client.login("admin", "admin")
+        assert kept.tokens
+        bearer = {"Authorization": f"Bearer {kept.tokens.refresh}"}
+        assert httpx.post(f"{strict_url}/logout/refresh", headers=bearer).status_code == 200
+        time.sleep(3.1)
+        with pytest.raises(AuthenticationError, match=r"log in again|has been revoked"):
+            client.tokenize(["a"])
+
+
+def test_errors_are_what_old_code_catches(url: str) -> None:
+    client = MUSEClient(url=url)
+    with pytest.raises(requests.HTTPError, match="401: "):
+        client.login("admin", "wrong")
+    with pytest.raises(IOError, match="401: ") as caught:
+        client.login("admin", "wrong")
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert type(again) is AuthenticationError and str(again) == str(caught.value)
+    assert (again.status, again.reason) == (401, "BAD_CREDENTIALS")
+
+
+def test_nothing_but_httpx_and_numpy_is_needed() -> None:
+    missing = ["requests", "grpc", "google", "pyarrow"]
+    code = f"""
+import sys
+for name in {missing}: sys.modules[name] = None
+import muse_as_service as muse
+assert issubclass(muse.MUSEError, OSError)
+try: muse.MUSEClient(grpc=True)
+except ImportError as error: print(error)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'muse-as-service[grpc]'" in ran.stdout
+
+
+@pytest.mark.parametrize("grpc", [False, True])
+def test_a_server_that_is_away(grpc: bool) -> None:
+    with MUSEClient(port=1, grpc=grpc, retry_for=0.5) as client:
+        begun = time.monotonic()
+        with pytest.raises(
+            UnavailableError, match=r"cannot reach http://localhost:1 .*is the service running there"
+        ) as caught:
+            client.login("admin", "admin")
+    assert caught.value.status is None
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:5000", "ftp://host", "http://", "http://host:port", "http://a?b", "http://u:p@h"]
+)
+def test_bad_addresses(url: str) -> None:
+    with pytest.raises(ValueError, match="is no address of a service"):
+        MUSEClient(url=url)
+
+
+def test_bad_options() -> None:
+    with pytest.raises(TypeError, match="floating-point"):
+        MUSEClient(dtype=int)
+    with pytest.raises(ValueError, match="gRPC has no paths"):
+        MUSEClient(url="http://localhost/muse", grpc=True)
