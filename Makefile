@@ -1,27 +1,36 @@
 # make run    fetch, convert, build, and run the stack in the foreground on port 5000
 # make test   fetch, convert, build, and run every test
-# make check  formatting, lints, licences and advisories
+# make check  formatting, lints, the proto, licences and advisories
+# make client the wheel of the Python client, in target/wheel
 #
 # Cargo decides what is up to date; these targets only put the steps in order.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := run
-.PHONY: run test check libtorch onnx model build fmt coverage bench verify clean needs
+.PHONY: run test check proto-check client libtorch onnx model build fmt coverage bench verify clean needs
 
 PRECISION ?= $(or $(MUSE_PRECISION),f32)
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/muse
 ONNX ?= $(CACHE)/onnx/universal-sentence-encoder-multilingual-3-int8.onnx
 MODEL := var/model/$(PRECISION)
-TEST_VENV := $(CACHE)/venv-$(shell cksum < tests/requirements.txt | cut -d' ' -f1)
+venv = $(CACHE)/venv-$(shell cksum < $(1) | cut -d' ' -f1)
+TEST_VENV := $(call venv,tests/requirements.txt)
+SDK_VENV := $(call venv,tests/sdks/requirements.txt)
+BUF_VENV := $(call venv,proto/requirements.txt)
+RELEASED_CLIENT := $(call venv,tests/released_client/requirements.txt)
+CLIENT := target/client
+CLIENT_SOURCES := $(shell find client proto/muse -type f -not -path '*/muse_as_service/v1/*' -not -path '*/.*' -not -name '*.pyc')
+TEST_PACKAGES := $(CLIENT)/.complete $(SDK_VENV)/.complete $(RELEASED_CLIENT)/.complete
+TEST_ENV := PATH="$(TEST_VENV)/bin:$$PATH" SDK_VENV="$(SDK_VENV)" RELEASED_CLIENT="$(RELEASED_CLIENT)"
 DENY_VERSION := 0.20.2
 COVERAGE_VERSION := 0.9.1
 
 run: model build
 	@exec python3 deploy/local.py target/release $(MODEL) var
 
-test: model build $(TEST_VENV)/.complete
+test: model build $(TEST_PACKAGES)
 	@echo "== running the tests"
-	@PATH="$(TEST_VENV)/bin:$$PATH" cargo test --release --workspace --no-fail-fast
+	@$(TEST_ENV) cargo test --release --workspace --no-fail-fast
 
 model: onnx build
 	@target/release/muse-models convert "$(ONNX)" $(MODEL) --precision $(PRECISION)
@@ -39,11 +48,13 @@ libtorch: needs
 onnx: needs
 	@python3 models/fetch.py onnx
 
-check: libtorch
+check: libtorch proto-check $(CLIENT)/.complete
 	@echo "== formatting"
 	@cargo fmt --all --check
+	@cd client && "$(TEST_VENV)/bin/ruff" format --quiet --check .
 	@echo "== lints"
 	@cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	@cd client && "$(TEST_VENV)/bin/ruff" check --quiet . && "$(TEST_VENV)/bin/mypy" --no-error-summary
 	@echo "== licences, advisories, duplicates"
 	@cargo deny --version 2>/dev/null | grep -qx 'cargo-deny $(DENY_VERSION)' || \
 	  cargo install --debug --locked cargo-deny@$(DENY_VERSION)
@@ -51,11 +62,20 @@ check: libtorch
 	@if cargo deny fetch db >/dev/null 2>&1; then cargo deny --log-level error check advisories; \
 	  else echo "advisories: SKIPPED, the advisory database cannot be fetched"; fi
 
-fmt:
+# A change that breaks clients of the last release is found by comparing with its tag.
+proto-check: $(BUF_VENV)/.complete
+	@echo "== proto"
+	@cd proto && "$(BUF_VENV)/bin/buf" lint && "$(BUF_VENV)/bin/buf" format -d --exit-code
+	@tag=$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null) || \
+	  { echo "breaking changes: SKIPPED: no tag yet"; exit 0; }; \
+	"$(BUF_VENV)/bin/buf" breaking proto --against "$$(git rev-parse --git-common-dir)#tag=$$tag,subdir=proto"
+
+fmt: $(TEST_VENV)/.complete
 	@cargo fmt --all
+	@cd client && "$(TEST_VENV)/bin/ruff" format --quiet .
 
 # rustup's llvm-tools, or else the LLVM of the same release as rustc's from the system's packages.
-coverage: model $(TEST_VENV)/.complete
+coverage: model $(TEST_PACKAGES)
 	@cargo llvm-cov --version 2>/dev/null | grep -qx 'cargo-llvm-cov $(COVERAGE_VERSION)' || \
 	  cargo install --debug --locked cargo-llvm-cov@$(COVERAGE_VERSION)
 	@llvm=$$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p'); \
@@ -63,7 +83,7 @@ coverage: model $(TEST_VENV)/.complete
 	  command -v llvm-cov-$$llvm >/dev/null || { echo "error: llvm-tools are needed: run 'rustup component add llvm-tools', or install the system's package llvm-$$llvm" >&2; exit 1; }; \
 	  export LLVM_COV=llvm-cov-$$llvm LLVM_PROFDATA=llvm-profdata-$$llvm; \
 	fi; \
-	PATH="$(TEST_VENV)/bin:$$PATH" cargo llvm-cov --release --workspace --ignore-filename-regex '(^|/)tests/'
+	$(TEST_ENV) cargo llvm-cov --release --workspace --ignore-filename-regex '(^|/)tests/'
 
 bench: model
 	@cargo run --release --locked -p muse-tests --bin muse-bench -- $(MODEL)
@@ -72,11 +92,35 @@ bench: model
 clean:
 	@cargo clean
 
-# The Python packages that the tests use, kept outside the checkout so that another clone finds them.
-$(TEST_VENV)/.complete:
-	@echo "== installing the tests' Python packages"
-	@rm -rf "$(TEST_VENV)" && python3 -m venv "$(TEST_VENV)" && \
-	  "$(TEST_VENV)/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r tests/requirements.txt && touch $@
+# Python packages, kept outside the checkout so that another clone finds them.
+$(TEST_VENV)/.complete: REQUIREMENTS := tests/requirements.txt
+$(SDK_VENV)/.complete: REQUIREMENTS := tests/sdks/requirements.txt
+$(BUF_VENV)/.complete: REQUIREMENTS := proto/requirements.txt
+$(TEST_VENV)/.complete $(SDK_VENV)/.complete $(BUF_VENV)/.complete:
+	@echo "== installing the Python packages of $(REQUIREMENTS)"
+	@rm -rf "$(@D)" && python3 -m venv "$(@D)" && \
+	  "$(@D)/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r $(REQUIREMENTS) && touch $@
+
+# The last client of the old service. It has the name of the one in client/, so it is put in a folder of its own, and uses the
+# packages of the tests' environment.
+$(RELEASED_CLIENT)/.complete: | $(TEST_VENV)/.complete
+	@echo "== installing the last client of the old service"
+	@rm -rf "$(@D)" && "$(TEST_VENV)/bin/pip" install --quiet --disable-pip-version-check --require-hashes --no-deps \
+	  --target "$(@D)" -r tests/released_client/requirements.txt && touch $@
+
+client: $(CLIENT)/.complete
+	@ls target/wheel/*
+
+# The wheel of the Python client, and an environment in which it is installed as its users install it. The packages that
+# it needs are those of the tests' environment, which a .pth file lets it see.
+$(CLIENT)/.complete: $(TEST_VENV)/.complete $(CLIENT_SOURCES)
+	@echo "== building the Python client"
+	@rm -rf $(CLIENT) target/wheel
+	@said=$$(cd client && "$(TEST_VENV)/bin/hatchling" build -d ../target/wheel 2>&1) || { echo "$$said" >&2; exit 1; }
+	@"$(TEST_VENV)/bin/python" -m venv $(CLIENT) && \
+	  site() { "$$1/bin/python" -c 'import site; print(site.getsitepackages()[0])'; } && \
+	  site "$(TEST_VENV)" > "$$(site $(CLIENT))/tests.pth" && \
+	  $(CLIENT)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-index target/wheel/*.whl && touch $@
 
 needs:
 	@for tool in cargo python3 c++; do command -v $$tool >/dev/null || \

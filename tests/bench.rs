@@ -8,8 +8,9 @@ use std::{
 };
 
 use clap::Parser;
+use futures::StreamExt;
 use muse_embedder::{model::Model, model_dir::ModelDir, tokenizer::Tokenizer};
-use muse_proto::v1::EmbedRequest;
+use muse_proto::v1::{EmbedRequest, EmbedStreamRequest};
 use muse_tests::{Stack, bearing, golden_sentences, http_client::HttpClient};
 use serde_json::json;
 use tch::Device;
@@ -68,7 +69,7 @@ async fn main() {
     );
 
     let duration = Duration::from_secs(options.seconds);
-    let (mut forward, mut grpc, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut forward, mut grpc, mut stream, mut rest) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..options.rounds {
         forward.push(bare.sentences_per_second(duration));
         let measured = clients(&options, duration, async |client| {
@@ -77,12 +78,24 @@ async fn main() {
             let mut done = 0;
             let end = Instant::now() + duration;
             while Instant::now() < end {
-                let request = bearing(&token, EmbedRequest { sentences: sentences.clone() });
+                let request =
+                    bearing(&token, EmbedRequest { sentences: sentences.clone(), ..EmbedRequest::default() });
                 done += stub.embed(request).await.expect("it is served").into_inner().embeddings.len();
             }
             done
         });
         grpc.push(measured.await);
+        let measured = clients(&options, duration, async |client| {
+            let end = Instant::now() + duration;
+            let sentences = calls[client % calls.len()].clone().into_iter().cycle();
+            let items = sentences.take_while(move |_| Instant::now() < end);
+            let items = items.map(|sentence| EmbedStreamRequest { id: String::new(), sentence });
+            let call = bearing(&token, futures::stream::iter(items));
+            let answers = stack.embedder_client().embed_stream(call).await.expect("it is served");
+            let in_time = |_: &_| std::future::ready(Instant::now() < end);
+            answers.into_inner().take_while(in_time).count().await
+        });
+        stream.push(measured.await);
         let measured = clients(&options, duration, async |client| {
             let http = HttpClient::new(stack.gateway.address);
             let body = json!({ "sentence": calls[client % calls.len()] });
@@ -97,11 +110,14 @@ async fn main() {
         });
         rest.push(measured.await);
     }
-    let (forward, grpc, rest) = (median(forward), median(grpc), median(rest));
+    let [forward, grpc, stream, rest] = [forward, grpc, stream, rest].map(median);
     println!("{:<32}{:>14}{:>10}", "", "sentences/s", "ratio");
-    for (name, figure) in
-        [("bare forward", forward), ("gRPC through the gateway", grpc), ("REST, JSON", rest)]
-    {
+    for (name, figure) in [
+        ("bare forward", forward),
+        ("gRPC through the gateway", grpc),
+        ("gRPC, EmbedStream", stream),
+        ("REST, JSON", rest),
+    ] {
         println!("{name:<32}{figure:>14.0}{:>10.2}", figure / forward);
     }
     stack.stop().await;

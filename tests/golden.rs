@@ -61,7 +61,7 @@ async fn vectors_are_the_reference_s_alone_and_in_any_company() {
     let golden = golden_sentences();
     let all: Vec<String> = golden.iter().map(|line| line.text.clone()).collect();
 
-    let request = bearing(&token, EmbedRequest { sentences: all.clone() });
+    let request = bearing(&token, EmbedRequest { sentences: all.clone(), ..EmbedRequest::default() });
     let together = client.embed(request).await.unwrap().into_inner().embeddings;
     assert_eq!(together.len(), golden.len());
     for (got, line) in together.iter().zip(&golden) {
@@ -71,7 +71,8 @@ async fn vectors_are_the_reference_s_alone_and_in_any_company() {
         assert!((norm - 1.0).abs() < 1e-5, "{norm}");
     }
     for (index, sentence) in all.iter().enumerate().step_by(7) {
-        let request = bearing(&token, EmbedRequest { sentences: vec![sentence.clone()] });
+        let request =
+            bearing(&token, EmbedRequest { sentences: vec![sentence.clone()], ..EmbedRequest::default() });
         let alone = client.embed(request).await.unwrap().into_inner().embeddings;
         let difference = largest_difference(&alone[0].values, &together[index].values);
         assert!(difference <= 1e-5, "{sentence:?}: {difference}");

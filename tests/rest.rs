@@ -1,10 +1,21 @@
 //! The rules of the REST routes, as clients of the service that this one replaces know them.
 
-use muse_tests::{
-    Stack,
-    http_client::{Answer, HttpClient},
+use std::{
+    io::Read,
+    time::{Duration, Instant},
 };
-use serde_json::{Value, json};
+
+use flate2::read::GzDecoder;
+use muse_tests::{
+    Stack, channel, golden_sentences,
+    http_client::{Answer, HttpClient},
+    start_gateway, wait_until_serving,
+};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 async fn login(http: &HttpClient) -> (String, String) {
     let body = json!({ "username": "admin", "password": "admin" }).to_string();
@@ -76,43 +87,46 @@ async fn large_inputs_come_in_a_json_body() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refusals_have_the_shapes_that_clients_know() {
+async fn all_forms_of_an_answer_hold_the_same_vectors() {
     let stack = Stack::start().await;
     let http = HttpClient::new(stack.gateway.address);
-    let (access, refresh) = login(&http).await;
-    let blank = |field: &str| json!({ "message": { field: "This field cannot be blank" } });
-    let msg = |text: &str| json!({ "msg": text });
-    let bearer = |token: &str| format!("Bearer {token}");
-    let bad_form = "Bad Authorization header. Expected 'Authorization: Bearer <JWT>'";
-    let no_bearer = "Missing 'Bearer' type in 'Authorization' header. Expected 'Authorization: Bearer <JWT>'";
-    let (own, other_kind) = (bearer(&access), bearer(&refresh));
-    let broken = format!("{}AAAA", &own[..own.len() - 4]);
-    let cases: Vec<(&str, &str, &str, u16, Value)> = vec![
-        ("POST", "/login", "", 400, blank("username")),
-        ("POST", "/login?username=admin", "", 400, blank("password")),
-        ("POST", "/login?username=admin&password=x", "", 401, msg("Unauthorized")),
-        ("POST", "/login?username=admin&password=", "", 401, msg("Unauthorized")),
-        ("GET", "/embed", "", 401, msg("Missing Authorization Header")),
-        ("GET", "/embed", &own, 400, blank("sentence")),
-        ("GET", "/tokenize?text=a", &own, 400, blank("sentence")),
-        ("GET", "/embed?sentence=a", "Basic YWRtaW4=", 401, msg(no_bearer)),
-        ("GET", "/embed?sentence=a", "Bearer", 422, msg(bad_form)),
-        ("GET", "/embed?sentence=a", "Bearer x y", 422, msg(bad_form)),
-        ("GET", "/embed?sentence=a", &broken, 422, msg("Signature verification failed")),
-        ("GET", "/embed?sentence=a", &other_kind, 422, msg("Only non-refresh tokens are allowed")),
-        ("POST", "/token/refresh", &own, 422, msg("Only refresh tokens are allowed")),
-        ("POST", "/logout/refresh", &own, 422, msg("Only refresh tokens are allowed")),
-        ("POST", "/logout/access", &other_kind, 422, msg("Only non-refresh tokens are allowed")),
-    ];
-    for (method, target, authorization, status, body) in cases {
-        let headers = [("authorization", authorization)];
-        let headers = if authorization.is_empty() { &headers[..0] } else { &headers[..] };
-        let answer = http.send(method, target, headers, "").await;
-        let shown = (answer.status.as_u16(), answer.json());
-        assert_eq!(shown, (status, body), "{method} {target} {authorization}");
-        if answer.json() == msg("Unauthorized") {
-            assert_eq!(answer.header("www-authenticate"), "Basic realm=\"Login Required\"");
-        }
+    let (access, _) = login(&http).await;
+    let sentences: Vec<String> = golden_sentences().into_iter().take(32).map(|line| line.text).collect();
+    let body = json!({ "sentence": sentences }).to_string();
+    let bearer = format!("Bearer {access}");
+    let embed = async |name: &str, value: &str| {
+        let headers =
+            [("authorization", bearer.as_str()), ("content-type", "application/json"), (name, value)];
+        let answer = http.send("POST", "/embed", &headers, &body).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer
+    };
+    let plain = embed("accept", "application/json").await;
+    let gzip = embed("accept-encoding", "gzip").await;
+    let zstd = embed("accept-encoding", "zstd").await;
+    let npy = embed("accept", "application/octet-stream").await;
+    for (form, answer) in [("JSON", &plain), ("JSON, gzip", &gzip), ("JSON, zstd", &zstd), ("npy", &npy)] {
+        println!("{form}: {} bytes", answer.body.len());
+    }
+
+    let vectors: Vec<f32> = plain.json()["embedding"]
+        .as_array()
+        .expect("vectors")
+        .iter()
+        .flat_map(|vector| vector.as_array().expect("a vector"))
+        // The shortest decimals that are read back as the same f32.
+        .map(|number| number.to_string().parse().expect("a number"))
+        .collect();
+    let data = &npy.body[npy.body.len() - 32 * 512 * 4..];
+    let of_npy: Vec<f32> =
+        data.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four bytes"))).collect();
+    assert_eq!(vectors, of_npy);
+    let mut unzipped = Vec::new();
+    GzDecoder::new(&gzip.body[..]).read_to_end(&mut unzipped).expect("gzip");
+    assert_eq!(unzipped, plain.body);
+    assert_eq!(zstd::bulk::decompress(&zstd.body, plain.body.len()).expect("zstd"), plain.body);
+    for shorter in [&gzip, &zstd, &npy] {
+        assert!(shorter.body.len() < plain.body.len() * 2 / 3, "{} bytes", shorter.body.len());
     }
     stack.stop().await;
 }
@@ -146,31 +160,6 @@ async fn who_guesses_passwords_has_to_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn methods_and_paths_are_answered_in_json() {
-    let stack = Stack::start().await;
-    let http = HttpClient::new(stack.gateway.address);
-    let (access, _) = login(&http).await;
-    for (path, allowed) in [("/login", "OPTIONS, POST"), ("/embed", "GET, HEAD, OPTIONS")] {
-        let answer = http.send("PUT", path, &[], "").await;
-        assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, allowed));
-        assert!(answer.json()["message"].is_string());
-        let answer = http.send("OPTIONS", path, &[], "").await;
-        assert_eq!((answer.status.as_u16(), answer.header("allow"), answer.body.len()), (200, allowed, 0));
-    }
-    for path in ["/", "/nope", "/LOGIN", "/embed/", "/token"] {
-        let answer = http.send("GET", path, &[], "").await;
-        assert_eq!(answer.status, 404, "{path}");
-        assert!(answer.json()["message"].is_string(), "{path}");
-    }
-    let bearer = format!("Bearer {access}");
-    let answer = http.send("HEAD", "/embed?sentence=Hi", &[("authorization", &bearer)], "").await;
-    assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 0));
-    assert_eq!(http.send("HEAD", "/embed?sentence=Hi", &[], "").await.status, 401);
-    assert_eq!(http.send("HEAD", "/login", &[], "").await.status, 405);
-    stack.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn the_keys_are_public() {
     let stack = Stack::start().await;
     let http = HttpClient::new(stack.gateway.address);
@@ -192,5 +181,96 @@ async fn the_keys_are_public() {
     assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 0));
     let answer = http.send("POST", path, &[], "").await;
     assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, "GET, HEAD, OPTIONS"));
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_say_nothing_do_not_hold_the_end_up() {
+    let stack = Stack::start().await;
+    let mut silent = Vec::new();
+    for said in ["", "PRI * HTTP/2", "GET /embed HTTP/1.1\r\nHost: muse\r\n\r\n"] {
+        let mut stream = TcpStream::connect(stack.gateway.address).await.expect("it listens");
+        stream.write_all(said.as_bytes()).await.expect("it takes what is sent");
+        silent.push(stream);
+    }
+    // The last of them is answered, and kept.
+    let mut first = [0; 12];
+    silent[2].read_exact(&mut first).await.expect("an answer");
+    assert_eq!(&first, b"HTTP/1.1 401");
+    let begun = Instant::now();
+    stack.stop().await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cookies_are_off_or_secure_as_the_operator_says() {
+    let stack = Stack::start().await;
+    let (auth, embedder) = (stack.auth.address, stack.embedder.address);
+    let body = json!({ "username": "admin", "password": "admin" }).to_string();
+    for (options, headers, secure) in [
+        (&[][..], &[][..], Some(false)),
+        // A stranger's word.
+        (&[], &[("x-forwarded-proto", "https")], Some(false)),
+        (&["--trusted-proxies", "127.0.0.1"], &[("x-forwarded-proto", "https")], Some(true)),
+        (&["--trusted-proxies", "127.0.0.1"], &[("x-forwarded-proto", "http")], Some(false)),
+        (&["--cookies", "secure"], &[], Some(true)),
+        (&["--cookies", "off"], &[], None),
+    ] {
+        let gateway = start_gateway(auth, embedder, options).await;
+        wait_until_serving(channel(gateway.address)).await;
+        let http = HttpClient::new(gateway.address);
+        let headers = [&[("content-type", "application/json")], headers].concat();
+        let answer = http.send("POST", "/login", &headers, &body).await;
+        let set: Vec<_> = answer.headers.get_all("set-cookie").iter().map(|v| v.to_str().unwrap()).collect();
+        assert_eq!(set.len(), if secure.is_some() { 2 } else { 0 }, "{options:?}");
+        assert!(
+            set.iter().all(|cookie| Some(cookie.ends_with("; Secure")) == secure),
+            "{options:?}: {set:?}"
+        );
+
+        let cookie = format!("access_token_cookie={}", answer.json()["access_token"].as_str().unwrap());
+        let answer = http.send("GET", "/tokenize?sentence=Hi", &[("cookie", &cookie)], "").await;
+        assert_eq!(answer.status.as_u16(), if secure.is_some() { 200 } else { 401 }, "{options:?}");
+        let answer = http.send("POST", "/logout", &[("cookie", &cookie)], "").await;
+        assert_eq!(answer.status.as_u16(), if secure.is_some() { 200 } else { 404 }, "{options:?}");
+        gateway.stop().await;
+    }
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_listed_origins_may_call() {
+    let stack = Stack::start().await;
+    let listed = "https://example.org,http://localhost:8080";
+    let gateway =
+        start_gateway(stack.auth.address, stack.embedder.address, &["--cors-origins", listed]).await;
+    wait_until_serving(channel(gateway.address)).await;
+    let http = HttpClient::new(gateway.address);
+    let preflight = async |origin: &str| {
+        let asked = [
+            ("origin", origin),
+            ("access-control-request-method", "POST"),
+            ("access-control-request-headers", "authorization,content-type,x-grpc-web"),
+        ];
+        http.send("OPTIONS", "/muse.v1.EmbedderService/Embed", &asked, "").await
+    };
+    let allowed = preflight("http://localhost:8080").await;
+    assert_eq!(allowed.header("access-control-allow-origin"), "http://localhost:8080");
+    assert_eq!(allowed.header("access-control-allow-credentials"), "true");
+    assert!(allowed.header("access-control-allow-headers").contains("x-grpc-web"));
+    assert!(allowed.header("access-control-allow-methods").contains("POST"));
+    assert_eq!(preflight("https://example.com").await.header("access-control-allow-origin"), "");
+
+    // The answer itself may be read, a refusal too; one without an origin is as ever.
+    let refused = http.send("GET", "/embed", &[("origin", "https://example.org")], "").await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.header("access-control-allow-origin")),
+        (401, "https://example.org")
+    );
+    assert!(refused.header("access-control-expose-headers").contains("server-timing"));
+    let asked = http.send("OPTIONS", "/embed", &[], "").await;
+    assert_eq!(asked.header("allow"), "GET, HEAD, OPTIONS, POST");
+    assert_eq!(http.send("GET", "/muse.v1.EmbedderService/Embed", &[], "").await.status, 405);
+    gateway.stop().await;
     stack.stop().await;
 }

@@ -77,14 +77,12 @@ impl AuthService {
     async fn exchange(&self, session: &Session) -> Result<(), Error> {
         let Session { claims, user, from } = session;
         let now = clock::now();
-        let family_expires_at = now
-            .saturating_add_unsigned(self.signer.refresh_lifetime.max(self.signer.access_lifetime).as_secs());
         let store = &self.sessions.store;
         let exchanged = store.exchange_refresh_token(
             &claims.jti,
             claims.family_id(),
             (now, self.refresh_grace),
-            (claims.exp, family_expires_at),
+            (claims.exp, self.signer.family_end(now)),
         );
         if exchanged.await.map_err(database_failed)? == Exchange::Reused {
             let event = Event { action: "refresh", by: Some(&user.username), user: None, from: Some(*from) };
@@ -97,14 +95,11 @@ impl AuthService {
     /// What is answered is on disk, and on its way to all who verify.
     async fn revoke(&self, session: &Session) -> Result<RevokeTokenResponse, Error> {
         let claims = &session.claims;
-        let id = match claims.kind {
-            TokenKind::Access => claims.jti.as_str(),
-            TokenKind::Refresh => claims.family_id(),
-        };
         // The rest of a family was given out later than this token, and ends later.
-        let family_end = clock::now().saturating_add_unsigned(self.signer.refresh_lifetime.as_secs());
+        let family_end = self.signer.family_end(clock::now());
         let expires_at = if claims.family.is_some() { claims.exp.max(family_end) } else { claims.exp };
-        let first = self.sessions.store.revoke(id, expires_at).await.map_err(database_failed)?;
+        let first =
+            self.sessions.store.revoke(claims.revocation_id(), expires_at).await.map_err(database_failed)?;
         if !first {
             return Err(revoked());
         }

@@ -12,6 +12,11 @@ pub(crate) fn internal(cause: impl Display) -> Error {
     Error::new(Reason::Internal, "internal error")
 }
 
+/// A failed call, since a field of its request is not what it must be.
+pub(crate) fn invalid(field: &str, text: impl Into<String>) -> Error {
+    Error::new(Reason::InvalidArgument, text).with_field(field)
+}
+
 /// A failed call, since the database does not do what it should.
 pub(crate) fn database_failed(cause: DbErr) -> Error {
     if !is_out_of_reach(&cause) {
@@ -122,7 +127,8 @@ impl From<AuthError> for Error {
         let reason = match failure {
             AuthError::Database(cause) => return database_failed(cause),
             AuthError::Hash(refused) => return refused,
-            AuthError::BadName(_) | AuthError::BadPassword(_) => Reason::InvalidArgument,
+            AuthError::BadName(_) => return invalid("username", failure.to_string()),
+            AuthError::BadPassword(_) => return invalid("password", failure.to_string()),
             AuthError::UserExists(_) => Reason::UserExists,
             AuthError::NoSuchUser(_) => Reason::NoSuchUser,
             AuthError::LastAdmin(_) => Reason::LastAdmin,

@@ -98,13 +98,13 @@ async fn serve(
                 .max_decoding_message_size(LARGEST_REQUEST),
         )
         .add_service(RevocationServiceServer::new(revocations).max_decoding_message_size(LARGEST_REQUEST));
-    let (reporter, health_service) = health::not_serving(SERVICES).await;
-    health::report(&reporter, SERVICES, true).await;
+    let (reporter, health_service) = health::not_serving(SERVICES);
+    reporter.report(true);
     let router = router.add_service(health_service);
     notify::ready();
 
     tokio::select! {
-        served = grpc::serve(router, listener, reporter, SERVICES, shutdown) => Ok(served?),
+        served = grpc::serve(router, listener, reporter, shutdown) => Ok(served?),
         never = store.watch() => match never {},
         () = keys::follow(store, config, all_keys) => Ok(()),
         () = verify_with(keys.clone(), &verifier) => Ok(()),

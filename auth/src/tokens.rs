@@ -54,6 +54,11 @@ impl Signer {
         }
     }
 
+    /// When the last token of a family expires of which one is given out now.
+    pub(crate) fn family_end(&self, now: i64) -> i64 {
+        now.saturating_add_unsigned(self.refresh_lifetime.max(self.access_lifetime).as_secs())
+    }
+
     /// A new token.
     pub(crate) fn sign(&self, kind: TokenKind, grant: Grant<'_>) -> Result<Token, SignError> {
         let lifetime = match kind {

@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     AuthError,
     audit::Event,
+    error::invalid,
     login::Door,
     sessions::{Session, Sessions},
     users::{Role, User, Users},
@@ -89,7 +90,7 @@ fn role(number: i32) -> Result<Role, Error> {
     match RoleMessage::try_from(number) {
         Ok(RoleMessage::Unspecified | RoleMessage::User) => Ok(Role::User),
         Ok(RoleMessage::Admin) => Ok(Role::Admin),
-        Err(_) => Err(Error::new(Reason::InvalidArgument, format!("{number} is not a role"))),
+        Err(_) => Err(invalid("role", format!("{number} is not a role"))),
     }
 }
 
@@ -123,10 +124,7 @@ impl user_service_server::UserService for UserService {
         let size = match page_size {
             0 => DEFAULT_PAGE,
             1.. => page_size.min(LARGEST_PAGE),
-            _ => {
-                let refused = Error::new(Reason::InvalidArgument, "page_size must not be negative");
-                return Err(refused.into());
-            }
+            _ => return Err(invalid("page_size", "page_size must not be negative").into()),
         };
         let size = size as usize;
         // One more, to see whether this is the last page.

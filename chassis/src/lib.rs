@@ -3,10 +3,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod deadline;
 pub mod grpc;
 pub mod health;
 mod logging;
 pub mod notify;
+pub mod refusals;
 
 use std::{error::Error as StdError, io, net::SocketAddr, process::ExitCode};
 

@@ -4,7 +4,11 @@
 //! gathers by itself. Sentences are concatenated, never padded to each other; only the total is rounded up, with one
 //! dummy sentence, so that the kernels see few different shapes.
 
-use std::{iter, sync::Arc};
+use std::{
+    iter,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use muse_proto::{Error, Reason};
 use tch::Device;
@@ -73,11 +77,33 @@ impl Ragged {
 /// A part of a request, small enough for one pass.
 struct Job {
     sentences: Ragged,
-    /// Gets the vectors one after the other.
-    reply: oneshot::Sender<Result<Vec<f32>, Error>>,
+    reply: oneshot::Sender<Result<Pass, Error>>,
     /// Its place in the queue, given back when the job is done or dropped.
     _place: OwnedSemaphorePermit,
 }
+
+/// What a part gets from the forward pass that it was in.
+struct Pass {
+    /// The part's vectors, one after the other.
+    vectors: Vec<f32>,
+    started: Instant,
+    took: Duration,
+}
+
+/// Vectors, and where the time went.
+#[derive(Debug)]
+pub struct Embedded {
+    /// One for each sentence.
+    pub vectors: Vec<Vec<f32>>,
+    /// From the admission until the first of them was begun.
+    pub queue: Duration,
+    /// The forward passes that they were in, added up.
+    pub forward: Duration,
+}
+
+/// Room in the queue.
+#[derive(Debug)]
+pub struct Place(OwnedSemaphorePermit);
 
 /// A handle to the model's thread, which ends when the last handle is gone.
 #[derive(Debug, Clone)]
@@ -113,38 +139,63 @@ impl Batcher {
         Ok(Self { jobs, places, batching })
     }
 
-    /// The vectors of `sentences` (token ids, [`BEGIN`] and [`END`] included), in their order.
-    ///
-    /// Dropping the future gives up the places in the queue; what has not been started is never computed.
+    /// Room for so many tokens, if there is.
     ///
     /// # Errors
     ///
-    /// [`Reason::Overloaded`] if too much is waiting, [`Reason::Internal`] if the forward pass fails.
-    pub async fn embed(&self, sentences: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, Error> {
-        // All of it or nothing: requests that each hold a part of the queue could all fail for want of the rest.
-        let mut places = self.places(sentences.iter().map(Vec::len).sum())?;
-        let mut answers = Vec::new();
-        for part in parts(sentences, self.batching.batch_tokens) {
-            let (reply, answer) = oneshot::channel();
-            let place = places.split(part.ids.len()).ok_or_else(stopped)?;
-            self.jobs.send(Job { sentences: part, reply, _place: place }).map_err(|_| stopped())?;
-            answers.push(answer);
-        }
-        let mut vectors = Vec::with_capacity(sentences.len());
-        for answer in answers {
-            let flat = answer.await.map_err(|_| stopped())??;
-            vectors.extend(flat.chunks_exact(DIMENSION).map(<[f32]>::to_vec));
-        }
-        Ok(vectors)
-    }
-
-    fn places(&self, tokens: usize) -> Result<OwnedSemaphorePermit, Error> {
-        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
-        Arc::clone(&self.places).try_acquire_many_owned(tokens).map_err(|_| {
+    /// [`Reason::Overloaded`] if too much is waiting.
+    pub fn admit(&self, tokens: usize) -> Result<Place, Error> {
+        Arc::clone(&self.places).try_acquire_many_owned(permits(tokens)).map(Place).map_err(|_| {
             let most = self.batching.queue_tokens;
             Error::new(Reason::Overloaded, format!("more than {most} tokens are waiting; try again later"))
         })
     }
+
+    /// Room for so many tokens, as soon as there is.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::Unavailable`] if the model has stopped.
+    pub async fn wait(&self, tokens: usize) -> Result<Place, Error> {
+        Arc::clone(&self.places).acquire_many_owned(permits(tokens)).await.map(Place).map_err(|_| stopped())
+    }
+
+    /// The vectors of `sentences` (token ids, [`BEGIN`] and [`END`] included), in their order. They take their place
+    /// in the queue at once, all of it or nothing: requests that each held a part of the queue could all fail for want
+    /// of the rest.
+    ///
+    /// Dropping the future gives up the place; what has not been started is never computed.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::Internal`] if the forward pass fails or `place` is too small.
+    pub async fn embed(&self, Place(mut place): Place, sentences: &[Vec<u32>]) -> Result<Embedded, Error> {
+        let admitted = Instant::now();
+        let mut answers = Vec::new();
+        for part in parts(sentences, self.batching.batch_tokens) {
+            let (reply, answer) = oneshot::channel();
+            let place = place
+                .split(part.ids.len())
+                .ok_or_else(|| Error::new(Reason::Internal, "the place in the queue is too small"))?;
+            self.jobs.send(Job { sentences: part, reply, _place: place }).map_err(|_| stopped())?;
+            answers.push(answer);
+        }
+        let mut vectors = Vec::with_capacity(sentences.len());
+        let mut queue = None;
+        let mut forward = Duration::ZERO;
+        for answer in answers {
+            let pass = answer.await.map_err(|_| stopped())??;
+            vectors.extend(pass.vectors.chunks_exact(DIMENSION).map(<[f32]>::to_vec));
+            // No two parts of a request fit into one pass: they would be one part.
+            forward += pass.took;
+            queue.get_or_insert(pass.started.duration_since(admitted));
+        }
+        Ok(Embedded { vectors, queue: queue.unwrap_or_default(), forward })
+    }
+}
+
+fn permits(tokens: usize) -> u32 {
+    u32::try_from(tokens).unwrap_or(u32::MAX)
 }
 
 fn stopped() -> Error {
@@ -213,12 +264,14 @@ impl Runner {
         for job in &mut batch {
             all.append(&mut job.sentences);
         }
+        let started = Instant::now();
         match forward(&self.model, all) {
             Ok(flat) => {
+                let took = started.elapsed();
                 let mut rest = flat.as_slice();
                 for (job, count) in iter::zip(batch, counts) {
                     let (own, others) = rest.split_at(count * DIMENSION);
-                    let _ = job.reply.send(Ok(own.to_vec()));
+                    let _ = job.reply.send(Ok(Pass { vectors: own.to_vec(), started, took }));
                     rest = others;
                 }
             }

@@ -8,21 +8,28 @@
 
 pub mod batcher;
 pub mod config;
+pub mod dimensions;
+mod encode;
 pub mod limits;
 pub mod model;
 pub mod model_dir;
 pub mod service;
+mod stream;
+mod timing;
 pub mod tokenizer;
 
 use std::sync::Arc;
 
-use muse_chassis::{grpc, health, notify};
+use muse_chassis::{
+    grpc,
+    health::{self, Health},
+    notify,
+};
 use muse_proto::v1::embedder_service_server::EmbedderServiceServer;
 use muse_verifier::{TokenKind, Verifier};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, service::interceptor::InterceptedService};
-use tonic_health::server::HealthReporter;
 use tracing::info;
 
 use batcher::{Batcher, BatcherError};
@@ -65,9 +72,11 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), EmbedderError> {
     let (verifier, _) = config.auth.follow(shutdown.clone());
-    let embedder = tokio::task::spawn_blocking(move || load(&config)).await.map_err(BatcherError::from)??;
+    let (stream_verifier, stopping) = (verifier.clone(), shutdown.clone());
+    let loaded = tokio::task::spawn_blocking(move || load(&config, stream_verifier, stopping));
+    let embedder = loaded.await.map_err(BatcherError::from)??;
 
-    let (health, health_service) = health::not_serving(&SERVICES).await;
+    let (health, health_service) = health::not_serving(&SERVICES);
     tokio::spawn(report_when_synced(verifier.clone(), health.clone(), shutdown.clone()));
     let limits = embedder.limits();
     let service = EmbedderServiceServer::new(embedder)
@@ -79,20 +88,20 @@ pub async fn run(
         Ok::<_, Status>(call)
     });
     let router = grpc::server().add_service(health_service).add_service(service);
-    Ok(grpc::serve(router, listener, health, &SERVICES, shutdown).await?)
+    Ok(grpc::serve(router, listener, health, shutdown).await?)
 }
 
-async fn report_when_synced(verifier: Verifier, health: HealthReporter, shutdown: CancellationToken) {
+async fn report_when_synced(verifier: Verifier, health: Health, shutdown: CancellationToken) {
     let synced = async {
         verifier.wait_until_synced().await;
-        health::report(&health, &SERVICES, true).await;
+        health.report(true);
         info!("ready");
         notify::ready();
     };
     shutdown.run_until_cancelled(synced).await;
 }
 
-fn load(config: &Config) -> Result<Embedder, EmbedderError> {
+fn load(config: &Config, verifier: Verifier, shutdown: CancellationToken) -> Result<Embedder, EmbedderError> {
     let started = std::time::Instant::now();
     let directory = ModelDir::open(&config.model_dir)?;
     let tokenizer = Tokenizer::from_bytes(directory.tokenizer_bytes())?;
@@ -105,5 +114,6 @@ fn load(config: &Config) -> Result<Embedder, EmbedderError> {
         ready_after_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         "model loaded and warm"
     );
-    Ok(Embedder::new(Arc::new(tokenizer), batcher, manifest, config.limits()))
+    let batcher = (batcher, config.batching());
+    Ok(Embedder::new(Arc::new(tokenizer), batcher, manifest, config.limits(), verifier, shutdown))
 }

@@ -31,74 +31,116 @@ impl Limits {
         }
     }
 
-    /// Checks what can be checked before tokenizing.
+    /// Checks how many sentences the repeated field `field` holds.
     ///
     /// # Errors
     ///
-    /// Names the field, its index and the limit.
-    pub fn check_sentences(&self, sentences: &[String]) -> Result<(), Error> {
-        if sentences.is_empty() {
-            return Err(Error::new(Reason::InvalidArgument, "sentences: at least one sentence is needed"));
+    /// Names the field and the limit.
+    pub fn check_count(&self, field: &str, count: usize) -> Result<(), Error> {
+        if count == 0 {
+            return Err(at(Reason::InvalidArgument, field, "at least one sentence is needed"));
         }
-        let (count, most) = (sentences.len(), self.max_sentences);
+        let most = self.max_sentences;
         if count > most as usize {
-            return Err(too_large(format!("sentences: {count} sentences; the limit is {most} a request")));
+            let text = format!("{count} sentences; the limit is {most} a request");
+            return Err(at(Reason::TooLarge, field, &text));
         }
-        let most = self.max_sentence_bytes;
-        match sentences.iter().position(|sentence| sentence.len() > most as usize) {
-            Some(index) => {
-                let size = sentences[index].len();
-                Err(too_large(format!("sentences[{index}]: {size} bytes; the limit is {most} a sentence")))
-            }
-            None => Ok(()),
-        }
+        Ok(())
     }
 
-    /// Checks the lengths in tokens of the sentences of one Embed.
+    /// Checks a sentence, which is to be found in `field`.
+    ///
+    /// # Errors
+    ///
+    /// Names the field and the limit.
+    pub fn check_sentence(&self, field: impl FnOnce() -> String, sentence: &str) -> Result<(), Error> {
+        let (size, most) = (sentence.len(), self.max_sentence_bytes);
+        if size <= most as usize {
+            return Ok(());
+        }
+        Err(at(Reason::TooLarge, &field(), &format!("{size} bytes; the limit is {most} a sentence")))
+    }
+
+    /// Checks the length in tokens of a sentence of Embed, which is to be found in `field`.
+    ///
+    /// # Errors
+    ///
+    /// Names the field and the limit.
+    pub fn check_length(&self, field: impl FnOnce() -> String, tokens: usize) -> Result<(), Error> {
+        let most = self.max_sentence_tokens;
+        if tokens <= most as usize {
+            return Ok(());
+        }
+        Err(at(Reason::TooLarge, &field(), &format!("{tokens} tokens; the limit is {most} a sentence")))
+    }
+
+    /// Checks the lengths in tokens of the sentences of one Embed, which are those of the repeated field `field`.
     ///
     /// # Errors
     ///
     /// Names the field, its index and the limit.
-    pub fn check_tokens(&self, lengths: impl IntoIterator<Item = usize>) -> Result<(), Error> {
+    pub fn check_lengths(&self, field: &str, lengths: impl IntoIterator<Item = usize>) -> Result<(), Error> {
         let mut total = 0;
         for (index, length) in lengths.into_iter().enumerate() {
-            let most = self.max_sentence_tokens;
-            if length > most as usize {
-                return Err(too_large(format!(
-                    "sentences[{index}]: {length} tokens; the limit is {most} a sentence"
-                )));
-            }
+            self.check_length(|| format!("{field}[{index}]"), length)?;
             total += length;
         }
         let most = self.max_request_tokens;
         if total > most as usize {
-            return Err(too_large(format!("sentences: {total} tokens; the limit is {most} a request")));
+            let text = format!("{total} tokens; the limit is {most} a request");
+            return Err(at(Reason::TooLarge, field, &text));
         }
         Ok(())
     }
 }
 
-fn too_large(text: String) -> Error {
-    Error::new(Reason::TooLarge, text)
+/// An error that names the field at fault, in its text and in its details.
+pub(crate) fn at(reason: Reason, field: &str, text: &str) -> Error {
+    Error::new(reason, format!("{field}: {text}")).with_field(field)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn named(outcome: Result<(), Error>) -> (Reason, String, String) {
+        let refused = outcome.unwrap_err();
+        (refused.reason(), refused.field().unwrap().to_owned(), refused.to_string())
+    }
+
     #[test]
     fn each_limit_is_named_with_its_number() {
         let limits = Limits::for_queue(1 << 20);
-        let refused = |sentences: &[String]| limits.check_sentences(sentences).unwrap_err().to_string();
-        assert!(refused(&[]).contains("at least one"));
-        assert!(refused(&vec![String::new(); 10_000]).contains("10000 sentences; the limit is 4096"));
-        assert!(refused(&[String::new(), "x".repeat(1_000_000)]).starts_with("sentences[1]: 1000000 bytes"));
-        assert!(limits.check_sentences(&[String::new()]).is_ok());
-
-        let refused =
-            |lengths: &[usize]| limits.check_tokens(lengths.iter().copied()).unwrap_err().to_string();
-        assert!(refused(&[3, 8_193]).contains("sentences[1]: 8193 tokens; the limit is 8192 a sentence"));
-        assert!(refused(&[8_192; 33]).contains("270336 tokens; the limit is 262144 a request"));
+        let cases = [
+            (
+                limits.check_count("sentences", 10_000),
+                "sentences",
+                "10000 sentences; the limit is 4096 a request",
+            ),
+            (
+                limits.check_sentence(|| "sentences[1]".to_owned(), &"x".repeat(1_000_000)),
+                "sentences[1]",
+                "1000000 bytes; the limit is 262144 a sentence",
+            ),
+            (
+                limits.check_lengths("token_ids", [3, 8_193]),
+                "token_ids[1]",
+                "8193 tokens; the limit is 8192 a sentence",
+            ),
+            (
+                limits.check_lengths("sentences", [8_192; 33]),
+                "sentences",
+                "270336 tokens; the limit is 262144 a request",
+            ),
+        ];
+        for (outcome, field, text) in cases {
+            assert_eq!(named(outcome), (Reason::TooLarge, field.to_owned(), format!("{field}: {text}")));
+        }
+        let none = named(limits.check_count("sentences", 0));
+        assert_eq!(none.0, Reason::InvalidArgument);
+        assert_eq!(none.2, "sentences: at least one sentence is needed");
+        assert!(limits.check_sentence(String::new, "").is_ok());
+        assert!(limits.check_lengths("sentences", [8_192; 32]).is_ok());
     }
 
     #[test]

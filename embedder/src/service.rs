@@ -1,71 +1,86 @@
 //! `muse.v1.EmbedderService`.
 
-use std::sync::Arc;
+use std::{iter, sync::Arc, time::Instant};
 
-use muse_proto::{
-    Error, Reason,
-    v1::{
-        self, EmbedRequest, EmbedResponse, Embedding, GetModelRequest, GetModelResponse, Span,
-        TokenizeRequest, TokenizeResponse, TokenizedSentence, embedder_service_server::EmbedderService,
-    },
+use muse_proto::v1::{
+    self, EmbedRequest, EmbedResponse, EmbedStreamRequest, Embedding, GetModelRequest, GetModelResponse,
+    Span, TokenizeRequest, TokenizeResponse, TokenizedSentence, embedder_service_server::EmbedderService,
 };
-use tonic::{Request, Response, Status};
+use muse_verifier::Verifier;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    batcher::Batcher,
+    batcher::{Batcher, Batching, Embedded},
+    dimensions::Dimensions,
+    encode::Encoder,
     limits::Limits,
     model::DIMENSION,
     model_dir::Manifest,
+    stream::{Answers, Streams},
+    timing::timed,
     tokenizer::{Token, Tokenizer},
 };
+
+/// Tokens that the model is fed in addition to those of a sentence: [`BEGIN`](crate::tokenizer::BEGIN) and
+/// [`END`](crate::tokenizer::END).
+const MARKS: u32 = 2;
 
 /// The service's state: all of it is shared and immutable but for the batcher's queue.
 #[derive(Debug)]
 pub struct Embedder {
-    tokenizer: Arc<Tokenizer>,
+    encoder: Encoder,
     batcher: Batcher,
     manifest: Manifest,
-    limits: Limits,
+    streams: Streams,
 }
 
 impl Embedder {
-    /// A service over a running model.
+    /// A service over a running model. Its streams end when `verifier` refuses their token, and at `shutdown`.
     #[must_use]
-    pub fn new(tokenizer: Arc<Tokenizer>, batcher: Batcher, manifest: Manifest, limits: Limits) -> Self {
-        Self { tokenizer, batcher, manifest, limits }
+    pub fn new(
+        tokenizer: Arc<Tokenizer>,
+        (batcher, batching): (Batcher, Batching),
+        manifest: Manifest,
+        limits: Limits,
+        verifier: Verifier,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let encoder = Encoder { tokenizer, limits };
+        let streams = Streams::new(encoder.clone(), batcher.clone(), batching, verifier, shutdown);
+        Self { encoder, batcher, manifest, streams }
     }
 
     /// What a request may hold.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        self.limits
-    }
-
-    /// Checks the sentences and turns each into something on a thread where that may take its time.
-    async fn with_tokenizer<T: Send + 'static>(
-        &self,
-        sentences: Vec<String>,
-        each: impl Fn(&Tokenizer, &str) -> T + Send + 'static,
-    ) -> Result<Vec<T>, Error> {
-        self.limits.check_sentences(&sentences)?;
-        let tokenizer = Arc::clone(&self.tokenizer);
-        tokio::task::spawn_blocking(move || {
-            sentences.iter().map(|sentence| each(&tokenizer, sentence)).collect()
-        })
-        .await
-        .map_err(|_| Error::new(Reason::Internal, "tokenizing failed"))
+        self.encoder.limits
     }
 }
 
 #[tonic::async_trait]
 impl EmbedderService for Embedder {
     async fn embed(&self, request: Request<EmbedRequest>) -> Result<Response<EmbedResponse>, Status> {
-        let sentences = request.into_inner().sentences;
-        let ids = self.with_tokenizer(sentences, Tokenizer::encode).await?;
-        self.limits.check_tokens(ids.iter().map(Vec::len))?;
-        let vectors = self.batcher.embed(&ids).await?;
-        let embeddings = vectors.into_iter().map(|values| Embedding { values }).collect();
-        Ok(Response::new(EmbedResponse { embeddings }))
+        let request = request.into_inner();
+        let dimensions = Dimensions::asked(request.dimensions)?;
+        let came = Instant::now();
+        let ids = self.encoder.request(request).await?;
+        let tokenize = came.elapsed();
+        let place = self.batcher.admit(ids.iter().map(Vec::len).sum())?;
+        let Embedded { vectors, queue, forward } = self.batcher.embed(place, &ids).await?;
+        let embeddings =
+            iter::zip(vectors, &ids).map(|(vector, ids)| embedding(vector, ids, dimensions)).collect();
+        let steps = [("queue", queue), ("tokenize", tokenize), ("forward", forward)];
+        Ok(timed(EmbedResponse { embeddings }, &steps))
+    }
+
+    type EmbedStreamStream = Answers;
+
+    async fn embed_stream(
+        &self,
+        request: Request<Streaming<EmbedStreamRequest>>,
+    ) -> Result<Response<Answers>, Status> {
+        Ok(Response::new(self.streams.answer(request)))
     }
 
     async fn tokenize(
@@ -73,16 +88,16 @@ impl EmbedderService for Embedder {
         request: Request<TokenizeRequest>,
     ) -> Result<Response<TokenizeResponse>, Status> {
         let sentences = request.into_inner().sentences;
+        let came = Instant::now();
         let sentences = self
-            .with_tokenizer(sentences, |tokenizer, sentence| {
-                message(tokenizer, &tokenizer.tokenize(sentence))
-            })
+            .encoder
+            .each(sentences, |tokenizer, sentence| message(tokenizer, &tokenizer.tokenize(sentence)))
             .await?;
-        Ok(Response::new(TokenizeResponse { sentences }))
+        Ok(timed(TokenizeResponse { sentences }, &[("tokenize", came.elapsed())]))
     }
 
     async fn get_model(&self, _: Request<GetModelRequest>) -> Result<Response<GetModelResponse>, Status> {
-        let manifest = &self.manifest;
+        let (manifest, limits) = (&self.manifest, self.limits());
         Ok(Response::new(GetModelResponse {
             name: manifest.name.clone(),
             version: manifest.version.clone(),
@@ -91,17 +106,22 @@ impl EmbedderService for Embedder {
             precision: manifest.precision.to_string(),
             device: "cpu".to_owned(),
             limits: Some(v1::Limits {
-                max_sentences: self.limits.max_sentences,
-                max_sentence_bytes: self.limits.max_sentence_bytes,
-                max_sentence_tokens: self.limits.max_sentence_tokens,
-                max_request_tokens: self.limits.max_request_tokens,
-                max_request_bytes: self.limits.max_request_bytes,
+                max_sentences: limits.max_sentences,
+                max_sentence_bytes: limits.max_sentence_bytes,
+                max_sentence_tokens: limits.max_sentence_tokens,
+                max_request_tokens: limits.max_request_tokens,
+                max_request_bytes: limits.max_request_bytes,
             }),
             source_sha256: manifest.source.sha256.clone(),
             source_precision: manifest.source.precision.to_string(),
             license: manifest.license.clone(),
         }))
     }
+}
+
+pub(crate) fn embedding(mut values: Vec<f32>, ids: &[u32], dimensions: Dimensions) -> Embedding {
+    dimensions.cut(&mut values);
+    Embedding { values, token_count: ids.len() as u32 - MARKS }
 }
 
 fn message(tokenizer: &Tokenizer, tokens: &[Token]) -> TokenizedSentence {

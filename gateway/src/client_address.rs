@@ -1,4 +1,4 @@
-//! From which address a request comes. The auth service slows down those who guess passwords by it, and writes it down.
+//! From which address a request comes, and whether over TLS. The auth service slows down those who guess passwords by it, and writes it down.
 //!
 //! The services behind the gateway find it in `X-Forwarded-For`, which holds that one address and nothing that the
 //! client can choose.
@@ -63,20 +63,35 @@ fn address(entry: &[u8]) -> Option<IpAddr> {
 }
 
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Puts the client's address in the place of whatever the request says about it.
+/// An extension of requests that came over TLS, as a trusted proxy says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OverTls;
+
+/// Puts the client's address in the place of whatever the request says about it, and marks what came over TLS.
 pub(crate) async fn name_client(
     State(trusted): State<TrustedProxies>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     mut request: Request,
 ) -> Request {
     let client = trusted.client(peer.ip(), request.headers());
+    if trusted.contain(peer.ip().to_canonical()) && is_https(request.headers()) {
+        request.extensions_mut().insert(OverTls);
+    }
     request.headers_mut().remove(X_FORWARDED_FOR);
     // An address is a good value.
     if let Ok(value) = HeaderValue::try_from(client.to_string()) {
         request.headers_mut().insert(X_FORWARDED_FOR, value);
     }
     request
+}
+
+/// Whether the proxy next to the client, the first in the list, was spoken to over TLS.
+fn is_https(headers: &HeaderMap) -> bool {
+    let first =
+        headers.get(X_FORWARDED_PROTO).and_then(|value| value.as_bytes().split(|&byte| byte == b',').next());
+    first.is_some_and(|scheme| scheme.trim_ascii().eq_ignore_ascii_case(b"https"))
 }
 
 #[cfg(test)]

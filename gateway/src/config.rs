@@ -1,13 +1,13 @@
 //! The gateway's options.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use clap::Parser;
 use muse_chassis::LogArgs;
 use muse_verifier::AuthArgs;
 use tonic::transport::Endpoint;
 
-use crate::TrustedProxies;
+use crate::{AllowedOrigins, Cookies, TrustedProxies};
 
 /// Serves users on one port: the REST routes, and muse.v1's gRPC services straight through.
 #[derive(Debug, Clone, Parser)]
@@ -25,11 +25,36 @@ pub struct Config {
     #[arg(long, env = "EMBEDDER_URL", default_value = "http://127.0.0.1:5002", value_parser = muse_chassis::grpc::endpoint)]
     pub embedder: Endpoint,
 
+    /// Seconds after which a call that the embedder has not answered is given up; streams have no such end.
+    #[arg(long, env = "CALL_TIMEOUT", default_value = "120", value_parser = seconds)]
+    pub call_timeout: Duration,
+
+    /// Seconds after which a call that the auth service has not answered is given up.
+    #[arg(long, env = "AUTH_TIMEOUT", default_value = "5", value_parser = seconds)]
+    pub auth_timeout: Duration,
+
     /// Addresses and networks (10.0.0.0/8), with commas between them, of the proxies whose X-Forwarded-For counts.
     #[arg(long, env = "TRUSTED_PROXIES", default_value = "", hide_default_value = true)]
     pub trusted_proxies: TrustedProxies,
 
+    /// Whether tokens may travel in cookies, as in muse_as_service 1.1: `on` (marked Secure if the request came to a
+    /// trusted proxy over TLS), `secure` (always marked) or `off`.
+    #[arg(long, env = "COOKIES", value_enum, default_value_t = Cookies::On)]
+    pub cookies: Cookies,
+
+    /// Origins (https://example.org), with commas between them, whose web pages may call; `*` for all.
+    #[arg(long, env = "CORS_ORIGINS", default_value = "", hide_default_value = true)]
+    pub cors_origins: AllowedOrigins,
+
     /// Options of the log.
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
+        Ok(_) => Err("must lie between 1 and 86400".to_owned()),
+        Err(refused) => Err(refused.to_string()),
+    }
 }

@@ -5,16 +5,27 @@
 #![forbid(unsafe_code)]
 
 mod client_address;
+mod compression;
 mod config;
+mod cors;
+mod drain;
+mod grpc_web;
+mod openai;
+mod openapi;
 mod passthrough;
+mod problem;
+mod quality;
 mod readiness;
 mod rest;
+mod routing;
+mod server;
+mod server_timing;
 mod upstream;
 
-use std::{io, net::SocketAddr};
-
-use axum::{Router, middleware::map_request_with_state};
-use muse_chassis::grpc::out_of_grace;
+use axum::{
+    Router,
+    middleware::{from_fn, from_fn_with_state, map_request_with_state},
+};
 use muse_proto::FILE_DESCRIPTOR_SET;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +34,9 @@ use tonic_health::pb::FILE_DESCRIPTOR_SET as HEALTH_DESCRIPTOR_SET;
 
 pub use client_address::TrustedProxies;
 pub use config::Config;
+pub use cors::AllowedOrigins;
 use readiness::SERVICES;
+pub use rest::Cookies;
 use upstream::Upstream;
 
 /// Why the gateway could not start or go on.
@@ -32,9 +45,6 @@ pub enum GatewayError {
     /// The descriptor set is unusable.
     #[error("cannot serve reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// The server failed.
-    #[error("the server failed: {0}")]
-    Serve(#[from] io::Error),
 }
 
 /// Serves on `listener` until `shutdown` is cancelled and the requests in flight are answered.
@@ -51,7 +61,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), GatewayError> {
     let upstream = Upstream::connect(&config, shutdown.clone());
-    let (health, health_service) = muse_chassis::health::not_serving(&SERVICES).await;
+    let (health, health_service) = muse_chassis::health::not_serving(&SERVICES);
     tokio::spawn(readiness::watch(upstream.clone(), health, shutdown.clone()));
 
     let reflection = || {
@@ -68,28 +78,21 @@ pub async fn run(
         .add_service(reflection().build_v1alpha()?)
         .into_axum_router();
 
-    let router = Router::new()
-        .merge(passthrough::routes(upstream.clone()))
-        .merge(rest::routes(upstream))
+    let rest = Router::new()
+        .merge(rest::routes(upstream.clone(), config.cookies))
+        .merge(openai::routes(upstream.clone()))
+        .merge(openapi::routes())
+        .layer(from_fn(compression::compress));
+    let mut router = Router::new()
+        .merge(passthrough::routes(upstream))
+        .merge(rest)
         .merge(own.reset_fallback())
-        .fallback(rest::not_found)
-        .layer(map_request_with_state(config.trusted_proxies, client_address::name_client));
-    serve(listener, router, shutdown).await
-}
-
-/// Ends when all connections have, or the grace is over.
-async fn serve(
-    listener: TcpListener,
-    router: Router,
-    shutdown: CancellationToken,
-) -> Result<(), GatewayError> {
-    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
-        let _ = stream.set_nodelay(true);
-    });
-    let server = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
-        .with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    tokio::select! {
-        ended = server => Ok(ended?),
-        () = out_of_grace(shutdown) => Ok(()),
+        .fallback(routing::not_found)
+        .layer(from_fn(grpc_web::translate));
+    if let Some(cors) = config.cors_origins.layer() {
+        router = router.layer(from_fn_with_state(cors, cors::allow));
     }
+    let router = router.layer(map_request_with_state(config.trusted_proxies, client_address::name_client));
+    server::serve(listener, router, shutdown).await;
+    Ok(())
 }

@@ -1,39 +1,59 @@
 //! The gRPC services, straight through: a call is checked for its token and handed on as it is, bytes, deadlines,
 //! trailers and all, so that a method added to the proto needs nothing here.
+//!
+//! A call without an answer is given up at the caller's deadline, or at the timeout of the service behind. That does not
+//! concern the streams: their answer begins at once, however long it goes on.
+
+use std::{iter, time::Instant};
 
 use axum::{
     Router,
     body::Body,
-    extract::{Path, Request, State},
+    extract::{Request, State},
     response::Response,
-    routing::post,
+    routing::{MethodRouter, post},
 };
 use http_body_util::BodyExt;
+use muse_chassis::deadline;
 use muse_proto::Error;
 use muse_verifier::{Claims, TokenKind};
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status, TimeoutExpired, transport::Channel};
 use tower::ServiceExt;
 use tracing::debug;
 
-use crate::upstream::{Upstream, out_of_reach};
+use crate::{
+    drain::Cut,
+    routing::{method_not_allowed, with_methods},
+    upstream::{Upstream, out_of_reach},
+};
 
 pub(crate) fn routes(upstream: Upstream) -> Router {
     Router::new()
-        .route("/muse.v1.AuthService/{method}", post(auth))
-        .route("/muse.v1.EmbedderService/{method}", post(embedder))
-        .route("/muse.v1.UserService/{method}", post(users))
+        .route("/muse.v1.AuthService/{method}", on_post(post(auth)))
+        .route("/muse.v1.EmbedderService/{method}", on_post(post(embedder)))
+        .route("/muse.v1.UserService/{method}", on_post(post(users)))
         .with_state(upstream)
 }
 
-async fn auth(State(upstream): State<Upstream>, Path(method): Path<String>, call: Request) -> Response {
-    let kind = match method.as_str() {
+fn on_post(route: MethodRouter<Upstream>) -> MethodRouter<Upstream> {
+    with_methods(route, "OPTIONS, POST", method_not_allowed)
+}
+
+fn method_of(call: &Request) -> &str {
+    call.uri().path().rsplit('/').next().unwrap_or_default()
+}
+
+async fn auth(State(upstream): State<Upstream>, call: Request) -> Response {
+    let method = method_of(&call);
+    let kind = match method {
         "Login" => return forward(upstream.auth, call).await,
         "RefreshToken" => Some(TokenKind::Refresh),
         "RevokeToken" => None,
         _ => Some(TokenKind::Access),
     };
+    let revokes = method == "RevokeToken";
     match upstream.verifier.authorize(call.headers(), kind) {
-        Ok(claims) if method == "RevokeToken" => revoke(upstream, claims, call).await,
+        Ok(claims) if revokes => revoke(upstream, claims, call).await,
         Ok(_) => forward(upstream.auth, call).await,
         Err(refusal) => refuse(refusal),
     }
@@ -44,6 +64,11 @@ async fn users(State(upstream): State<Upstream>, call: Request) -> Response {
 }
 
 async fn embedder(State(upstream): State<Upstream>, call: Request) -> Response {
+    if method_of(&call) == "EmbedStream" {
+        let cut = Cut::default();
+        let call = cut.at(upstream.shutdown.clone(), call);
+        return cut.told(with_access(&upstream, upstream.embedder.clone(), call).await);
+    }
     with_access(&upstream, upstream.embedder.clone(), call).await
 }
 
@@ -69,14 +94,26 @@ async fn revoke(upstream: Upstream, claims: Claims, call: Request) -> Response {
     Response::from_parts(head, Body::new(answer))
 }
 
-async fn forward(to: Channel, call: Request) -> Response {
+async fn forward(to: Channel, mut call: Request) -> Response {
+    let deadline = deadline::of(call.headers()).map(|wait| Instant::now() + wait);
+    // As gRPC-Web over HTTP/1.1 came.
+    *call.version_mut() = http::Version::HTTP_2;
+    call.headers_mut().remove(http::header::HOST);
     match to.oneshot(call.map(tonic::body::Body::new)).await {
         Ok(answer) => answer.map(Body::new),
+        Err(failure) if ran_out_of_time(&failure) && deadline.is_some_and(|end| end <= Instant::now()) => {
+            refuse(deadline::passed())
+        }
         Err(failure) => {
             debug!(failure = muse_chassis::with_causes(&failure), "a call cannot be handed on");
             refuse(out_of_reach())
         }
     }
+}
+
+fn ran_out_of_time(failure: &(dyn std::error::Error + 'static)) -> bool {
+    iter::successors(Some(failure), |failure| failure.source())
+        .any(<dyn std::error::Error>::is::<TimeoutExpired>)
 }
 
 fn refuse(refusal: Error) -> Response {

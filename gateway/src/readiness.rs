@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use muse_chassis::health::report;
+use muse_chassis::health::Health;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tonic_health::{
-    pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient},
-    server::HealthReporter,
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 use tracing::{info, warn};
 
@@ -20,7 +19,7 @@ const EMBEDDER: &str = "muse.v1.EmbedderService";
 const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 
 /// Keeps the health service true until `shutdown`.
-pub(crate) async fn watch(upstream: Upstream, mut health: HealthReporter, shutdown: CancellationToken) {
+pub(crate) async fn watch(upstream: Upstream, health: Health, shutdown: CancellationToken) {
     let followed = async {
         upstream.verifier.wait_until_synced().await;
         let mut serving = false;
@@ -30,28 +29,21 @@ pub(crate) async fn watch(upstream: Upstream, mut health: HealthReporter, shutdo
                 let reason = ended.err().unwrap_or_else(|| Status::unavailable("the stream ended"));
                 warn!(reason = reason.message(), "the embedder is out of reach");
                 serving = false;
-                report(&health, &SERVICES, false).await;
+                health.report(false);
             }
             tokio::time::sleep(BETWEEN_TRIES).await;
         }
     };
     shutdown.run_until_cancelled(followed).await;
-    // Ends the streams of those who watch, which would hold the shutdown up.
-    for service in SERVICES {
-        health.clear_service_status(service).await;
-    }
+    health.stop();
 }
 
-async fn follow_embedder(
-    upstream: &Upstream,
-    health: &HealthReporter,
-    serving: &mut bool,
-) -> Result<(), Status> {
+async fn follow_embedder(upstream: &Upstream, health: &Health, serving: &mut bool) -> Result<(), Status> {
     let request = HealthCheckRequest { service: EMBEDDER.to_owned() };
     let mut reports = HealthClient::new(upstream.embedder.clone()).watch(request).await?.into_inner();
     while let Some(latest) = reports.message().await? {
         *serving = latest.status() == ServingStatus::Serving;
-        report(health, &SERVICES, *serving).await;
+        health.report(*serving);
         if *serving {
             info!("ready");
             muse_chassis::notify::ready();

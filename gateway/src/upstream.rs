@@ -1,14 +1,15 @@
 //! The services behind the gateway.
 
-use std::time::Duration;
+use std::{error::Error as _, time::Duration};
 
 use muse_proto::{
     Error, Reason,
     v1::{auth_service_client::AuthServiceClient, embedder_service_client::EmbedderServiceClient},
 };
-use muse_verifier::{Claims, TokenKind, Verifier};
+use muse_verifier::{Claims, Verifier};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
+use tonic::{Status, transport::Channel};
+use tracing::{debug, error};
 
 use crate::Config;
 
@@ -19,12 +20,16 @@ pub(crate) struct Upstream {
     pub(crate) auth: Channel,
     pub(crate) embedder: Channel,
     pub(crate) verifier: Verifier,
+    pub(crate) shutdown: CancellationToken,
 }
 
 impl Upstream {
     pub(crate) fn connect(config: &Config, shutdown: CancellationToken) -> Self {
-        let (verifier, auth) = config.auth.follow(shutdown);
-        Self { auth, embedder: config.embedder.connect_lazy(), verifier }
+        let mut auth = config.auth.clone();
+        auth.endpoint = auth.endpoint.timeout(config.auth_timeout);
+        let (verifier, auth) = auth.follow(shutdown.clone());
+        let embedder = config.embedder.clone().timeout(config.call_timeout).connect_lazy();
+        Self { auth, embedder, verifier, shutdown }
     }
 
     pub(crate) fn auth_client(&self) -> AuthServiceClient<Channel> {
@@ -37,15 +42,26 @@ impl Upstream {
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX)
     }
+
     /// Refuses a token that the auth service has just revoked. It tells every verifier; this one need not wait to hear
     /// it.
     pub(crate) fn revoked(&self, claims: &Claims) {
-        let id = match claims.kind {
-            TokenKind::Access => &claims.jti,
-            TokenKind::Refresh => claims.family_id(),
-        };
-        self.verifier.revoke(id, claims.exp);
+        self.verifier.revoke(claims.revocation_id(), claims.exp);
     }
+}
+
+/// The error that a call has ended with.
+pub(crate) fn failure(status: &Status) -> Error {
+    // With a cause the status is not the service's answer, but tells why there is none.
+    if status.source().is_some() {
+        debug!(%status, "a call gets no answer");
+        return out_of_reach();
+    }
+    let error = Error::from(status);
+    if error.reason() == Reason::Internal {
+        error!(%status, "a service behind the gateway failed");
+    }
+    error
 }
 
 /// The error of a call that does not get to the service behind, or gets no answer from there.

@@ -72,6 +72,8 @@ reasons! {
     PermissionDenied, "PERMISSION_DENIED", PermissionDenied, 403;
     /// There is no such user.
     NoSuchUser, "NO_SUCH_USER", NotFound, 404;
+    /// There is no such model.
+    NoSuchModel, "NO_SUCH_MODEL", NotFound, 404;
     /// There is a user of this name already.
     UserExists, "USER_EXISTS", AlreadyExists, 409;
     /// Nobody would be left who may manage users.
@@ -90,18 +92,26 @@ reasons! {
     Internal, "INTERNAL", Internal, 500;
 }
 
-/// A failed call: the reason, a text for the caller, and when another try may succeed.
+/// A failed call: the reason, a text for the caller, the field that is at fault, and when another try may succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     reason: Reason,
     message: String,
+    field: Option<String>,
     retry_after: Option<Duration>,
 }
 
 impl Error {
     /// An error with a text in the caller's terms.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), retry_after: None }
+        Self { reason, message: message.into(), field: None, retry_after: None }
+    }
+
+    /// The same, and names the field of the request that is at fault, with its index: `sentences[3]`
+    /// (`google.rpc.BadRequest`).
+    #[must_use]
+    pub fn with_field(self, field: impl Into<String>) -> Self {
+        Self { field: Some(field.into()), ..self }
     }
 
     /// The same, and says how long to wait before trying again (`google.rpc.RetryInfo`, `Retry-After`).
@@ -120,6 +130,12 @@ impl Error {
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// The field of the request that is at fault, where there is one.
+    #[must_use]
+    pub fn field(&self) -> Option<&str> {
+        self.field.as_deref()
     }
 
     /// How long to wait before trying again, where that is known.
@@ -142,6 +158,9 @@ impl From<Error> for Status {
         let mut details = ErrorDetails::with_error_info(error.reason.as_str(), DOMAIN, HashMap::new());
         if error.retry_after.is_some() {
             details.set_retry_info(error.retry_after);
+        }
+        if let Some(field) = error.field {
+            details.add_bad_request_violation(field, &error.message);
         }
         Status::with_error_details(error.reason.code(), error.message, details)
     }
@@ -166,7 +185,10 @@ impl From<&Status> for Error {
             _ => Reason::Internal,
         });
         let retry_after = status.get_details_retry_info().and_then(|retry| retry.retry_delay);
-        Self { reason, message: status.message().to_owned(), retry_after }
+        let field = status
+            .get_details_bad_request()
+            .and_then(|violated| Some(violated.field_violations.into_iter().next()?.field));
+        Self { reason, message: status.message().to_owned(), field, retry_after }
     }
 }
 
@@ -184,6 +206,8 @@ mod tests {
         }
         let later = Error::new(Reason::Overloaded, "full").with_retry_after(Duration::from_millis(1500));
         assert_eq!(Error::from(&Status::from(later.clone())), later);
+        let named = Error::new(Reason::TooLarge, "too long").with_field("sentences[3]");
+        assert_eq!(Error::from(&Status::from(named.clone())), named);
     }
 
     #[test]

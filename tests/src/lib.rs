@@ -16,7 +16,7 @@ use muse_proto::v1::{
     embedder_service_client::EmbedderServiceClient, user_service_client::UserServiceClient,
 };
 use tempfile::TempDir;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, process::Command, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request,
@@ -41,6 +41,15 @@ pub fn model_dir() -> PathBuf {
     let directory = root().join("var/model/f32");
     assert!(directory.join("manifest.json").exists(), "there is no model: run `make model`");
     directory
+}
+
+/// A program of the Python environment that `make test` makes from tests/sdks/requirements.txt, to be run in the checkout.
+#[must_use]
+pub fn sdk_program(name: &str) -> Command {
+    let venv = std::env::var_os("SDK_VENV").expect("SDK_VENV names the Python environment: run `make test`");
+    let mut command = Command::new(Path::new(&venv).join("bin").join(name));
+    command.current_dir(root()).kill_on_drop(true);
+    command
 }
 
 /// A running service.

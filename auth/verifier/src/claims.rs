@@ -47,6 +47,16 @@ impl Claims {
     pub fn family_id(&self) -> &str {
         self.family.as_deref().unwrap_or(&self.jti)
     }
+
+    /// The id by which the token is revoked where its holder asks for that: an access token ends alone, a refresh
+    /// token with those that end with it.
+    #[must_use]
+    pub fn revocation_id(&self) -> &str {
+        match self.kind {
+            TokenKind::Access => &self.jti,
+            TokenKind::Refresh => self.family_id(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -72,7 +82,9 @@ mod tests {
 
         claims.family = Some("f".to_owned());
         assert_eq!(serde_json::to_string(&claims).unwrap(), format!(r#"{old},"gen":3,"fam":"f"}}"#));
-        assert_eq!(claims.family_id(), "f");
+        assert_eq!((claims.family_id(), claims.revocation_id()), ("f", "f"));
+        let access = Claims { kind: TokenKind::Access, ..claims.clone() };
+        assert_eq!(access.revocation_id(), "j");
 
         let without: Claims = serde_json::from_str(&format!("{old}}}")).unwrap();
         assert_eq!((without.generation, without.family), (0, None));

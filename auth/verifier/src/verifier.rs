@@ -1,6 +1,7 @@
 //! Decides whether a token holds.
 
 use std::{
+    borrow::Cow,
     fmt,
     sync::{Arc, RwLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -27,6 +28,9 @@ pub const NBF_LEEWAY_SECONDS: i64 = 5;
 
 /// When to come back to a verifier that is out of touch: it tries to be back itself at least this often.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How often the token of a call that goes on is looked at.
+const BETWEEN_CHECKS: Duration = Duration::from_millis(500);
 
 /// Checks tokens. A clone is another handle on the same keys and revocations.
 #[derive(Clone)]
@@ -127,6 +131,25 @@ impl Verifier {
             return Err(Error::new(Reason::TokenRevoked, "Token has been revoked"));
         }
         Ok(Claims::clone(&claims))
+    }
+
+    /// Waits until the token of a call that has these headers would be refused, which is found out within a second,
+    /// and returns why. For calls that go on for longer than a token holds.
+    pub fn until_refused(
+        &self,
+        headers: &HeaderMap,
+        kind: Option<TokenKind>,
+    ) -> impl Future<Output = Error> + Send + use<> {
+        let verifier = self.clone();
+        let authorization = bearer::authorization(headers).map(Cow::into_owned);
+        async move {
+            loop {
+                if let Err(refused) = verifier.authorize_value(authorization.as_deref(), kind) {
+                    return refused;
+                }
+                tokio::time::sleep(BETWEEN_CHECKS).await;
+            }
+        }
     }
 
     /// Refuses a token or a family of tokens from now on, whatever the auth service says.

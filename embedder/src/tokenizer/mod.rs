@@ -11,7 +11,7 @@ mod offsets;
 mod unigram;
 
 pub use model::TokenizerError;
-use model::{SentencePieceModel, UNKNOWN};
+use model::{Piece, PieceKind, SentencePieceModel, UNKNOWN};
 use normalizer::{Normalizer, SourceSpans};
 use offsets::CharCounter;
 use unigram::Unigram;
@@ -26,7 +26,7 @@ pub const END: u32 = 2;
 pub struct Tokenizer {
     normalizer: Normalizer,
     unigram: Unigram,
-    pieces: Vec<String>,
+    pieces: Vec<Piece>,
 }
 
 /// A token and the part of the text that it stands for.
@@ -50,8 +50,7 @@ impl Tokenizer {
         let model = SentencePieceModel::parse(bytes)?;
         let normalizer = Normalizer::new(&model)?;
         let unigram = Unigram::new(&model)?;
-        let pieces = model.pieces.into_iter().map(|piece| piece.text).collect();
-        Ok(Self { normalizer, unigram, pieces })
+        Ok(Self { normalizer, unigram, pieces: model.pieces })
     }
 
     /// The ids that the model is fed: [`BEGIN`], the tokens, [`END`].
@@ -83,7 +82,13 @@ impl Tokenizer {
     /// The vocabulary's entry of an id.
     #[must_use]
     pub fn piece(&self, id: u32) -> Option<&str> {
-        self.pieces.get(id as usize).map(String::as_str)
+        self.pieces.get(id as usize).map(|piece| piece.text.as_str())
+    }
+
+    /// Whether [`Tokenizer::tokenize`] can return an id: it is in the vocabulary, and not a mark like [`BEGIN`].
+    #[must_use]
+    pub fn is_token(&self, id: u32) -> bool {
+        id == UNKNOWN || self.pieces.get(id as usize).is_some_and(|piece| piece.kind != PieceKind::Other)
     }
 
     /// The number of entries of the vocabulary.

@@ -1,6 +1,6 @@
 //! Bodies of the answers: JSON objects in the shapes that clients of the old service know.
 
-use std::{error::Error as _, time::Duration};
+use std::time::Duration;
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -10,12 +10,12 @@ use muse_proto::{Error, Reason};
 use serde::Serialize;
 use serde_json::json;
 use tonic::Status;
-use tracing::{debug, error};
+use tracing::error;
 
-use crate::upstream::out_of_reach;
+use crate::upstream::failure;
 
 /// A JSON body.
-pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
+pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
         Ok(bytes) => (status, [(header::CONTENT_TYPE, "application/json")], bytes).into_response(),
         Err(failure) => {
@@ -23,6 +23,21 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
+}
+
+/// An answer with more sentences is written on a thread where that may take its time; a number takes some 30 ns.
+const BRIEF_SENTENCES: usize = 16;
+
+/// The answer to so many sentences, as `write` writes it.
+pub(crate) async fn written(
+    sentences: usize,
+    write: impl FnOnce() -> Response + Send + 'static,
+) -> Result<Response, Error> {
+    if sentences <= BRIEF_SENTENCES {
+        return Ok(write());
+    }
+    let writing = tokio::task::spawn_blocking(write).await;
+    writing.map_err(|_| Error::new(Reason::Internal, "an answer could not be written"))
 }
 
 /// `{"message": text}`.
@@ -49,16 +64,7 @@ impl From<Error> for Refusal {
 
 impl From<Status> for Refusal {
     fn from(status: Status) -> Self {
-        // With a cause the status is not the service's answer, but tells why there is none.
-        if status.source().is_some() {
-            debug!(%status, "a call gets no answer");
-            return Self::Error(out_of_reach());
-        }
-        let error = Error::from(&status);
-        if error.reason() == Reason::Internal {
-            error!(%status, "a service behind the gateway failed");
-        }
-        Self::Error(error)
+        Self::Error(failure(&status))
     }
 }
 
@@ -95,6 +101,7 @@ fn from_table(error: &Error) -> Response {
         | Reason::TooLarge
         | Reason::PermissionDenied
         | Reason::NoSuchUser
+        | Reason::NoSuchModel
         | Reason::UserExists
         | Reason::LastAdmin
         | Reason::TooManyAttempts
@@ -114,7 +121,7 @@ fn from_table(error: &Error) -> Response {
 }
 
 /// Whole seconds after which a refused request may be tried again, if that is any use.
-fn retry_after(error: &Error) -> Option<u64> {
+pub(crate) fn retry_after(error: &Error) -> Option<u64> {
     let passes = matches!(error.reason(), Reason::TooManyAttempts | Reason::Overloaded | Reason::Unavailable);
     let wait = error.retry_after().or(passes.then_some(Duration::from_secs(1)))?;
     Some(1.max(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)))

@@ -13,15 +13,23 @@ use futures::stream;
 use http_body_util::BodyExt;
 use muse_proto::{Error, Reason};
 use serde_json::Value;
+use tokio::time::{Instant, timeout_at};
 
 use super::answer::Refusal;
 
 /// How long a body that is of no use is read on.
 const LINGER: Duration = Duration::from_secs(2);
+/// What some programs put before UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// How long a client may take for the next part of a body.
+const NEXT_PART_WITHIN: Duration = Duration::from_secs(30);
+/// How long a client may take for a whole body.
+const BODY_WITHIN: Duration = Duration::from_secs(300);
 
-/// Names and values, in the order in which they count.
+/// Names and values, in the order in which they count; no value where it is of a kind that none of them can have, which
+/// matters only to who asks for it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Arguments(Vec<(String, String)>);
+pub(super) struct Arguments(Vec<(String, Option<String>)>);
 
 impl Arguments {
     /// Reads a request whose body is no longer than `limit` bytes.
@@ -47,34 +55,40 @@ impl Arguments {
 
     /// The first value of a name.
     pub(super) fn first(&self, name: &'static str) -> Result<String, Refusal> {
-        let found = self.0.iter().find(|(key, _)| key == name);
-        found.map(|(_, value)| value.clone()).ok_or(Refusal::Blank(name))
+        self.values(name).next().ok_or(Refusal::Blank(name))?
     }
 
     /// All values of a name; at least one.
-    pub(super) fn all(self, name: &'static str) -> Result<Vec<String>, Refusal> {
-        let values: Vec<String> =
-            self.0.into_iter().filter(|(key, _)| key == name).map(|(_, value)| value).collect();
+    pub(super) fn all(&self, name: &'static str) -> Result<Vec<String>, Refusal> {
+        let values = self.values(name).collect::<Result<Vec<_>, _>>()?;
         if values.is_empty() { Err(Refusal::Blank(name)) } else { Ok(values) }
     }
 
+    fn values(&self, name: &'static str) -> impl Iterator<Item = Result<String, Refusal>> {
+        let found = self.0.iter().filter(move |(key, _)| key == name);
+        found.map(move |(_, value)| {
+            value.clone().ok_or_else(|| invalid(format!("{name}: a string or a list of strings is expected")))
+        })
+    }
+
     fn add_urlencoded(&mut self, text: &[u8]) {
-        self.0.extend(form_urlencoded::parse(text).into_owned());
+        let pairs = form_urlencoded::parse(text).into_owned();
+        self.0.extend(pairs.map(|(name, value)| (name, Some(value))));
     }
 
     fn add_json(&mut self, body: &[u8]) -> Result<(), Refusal> {
+        let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
         let fields = match serde_json::from_slice(body).map_err(|_| Refusal::NotJson)? {
             Value::Object(fields) => fields,
+            // What Python takes for false holds nothing, though not 0 and false, on which the old service failed.
             Value::Null => return Ok(()),
+            Value::Array(items) if items.is_empty() => return Ok(()),
+            Value::String(text) if text.is_empty() => return Ok(()),
             _ => return Err(invalid("The JSON body must be an object".to_owned())),
         };
         for (name, value) in fields {
             let items = if let Value::Array(items) = value { items } else { vec![value] };
-            for item in items {
-                let text = scalar(&item)
-                    .ok_or_else(|| invalid(format!("{name}: a string or a list of strings is expected")))?;
-                self.0.push((name.clone(), text));
-            }
+            self.0.extend(items.iter().map(|item| (name.clone(), scalar(item))));
         }
         Ok(())
     }
@@ -85,7 +99,7 @@ impl Arguments {
         while let Ok(Some(field)) = parts.next_field().await {
             let (Some(name), None) = (field.name().map(str::to_owned), field.file_name()) else { continue };
             let Ok(value) = field.bytes().await else { return };
-            self.0.push((name, String::from_utf8_lossy(&value).into_owned()));
+            self.0.push((name, Some(String::from_utf8_lossy(&value).into_owned())));
         }
     }
 }
@@ -94,15 +108,20 @@ fn invalid(text: String) -> Refusal {
     Error::new(Reason::InvalidArgument, text).into()
 }
 
-async fn read_body(mut body: Body, limit: usize) -> Result<Bytes, Refusal> {
+/// Reads a body that is no longer than `limit` bytes.
+pub(crate) async fn read_body(mut body: Body, limit: usize) -> Result<Bytes, Error> {
     let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| invalid("The body broke off".to_owned()))?;
+    let broke_off = || Error::new(Reason::InvalidArgument, "The body broke off");
+    let end = Instant::now() + BODY_WITHIN;
+    loop {
+        let frame = timeout_at(end.min(Instant::now() + NEXT_PART_WITHIN), body.frame()).await;
+        let Some(frame) = frame.map_err(|_| broke_off())? else { break };
+        let frame = frame.map_err(|_| broke_off())?;
         let Ok(data) = frame.into_data() else { continue };
         if whole.len() + data.len() > limit {
             read_out(body).await;
             let text = format!("The body is too large; the limit is {limit} bytes");
-            return Err(Error::new(Reason::TooLarge, text).into());
+            return Err(Error::new(Reason::TooLarge, text));
         }
         whole.extend_from_slice(&data);
     }
@@ -111,19 +130,19 @@ async fn read_body(mut body: Body, limit: usize) -> Result<Bytes, Refusal> {
 
 /// Reads and forgets the rest of a body, for a while. A client that is still sending when the connection is closed may
 /// never see the answer (RFC 9112, section 9.6), and so not learn why it was refused.
-pub(super) async fn read_out(mut body: Body) {
+pub(crate) async fn read_out(mut body: Body) {
     let rest = async { while let Some(Ok(_)) = body.frame().await {} };
     let _ = tokio::time::timeout(LINGER, rest).await;
 }
 
-/// Whether the content type is `application/json` or `application/*+json`, with any parameters.
+/// Whether the (first) content type is `application/json` or `application/*+json`, with any parameters.
 fn is_json(headers: &HeaderMap) -> bool {
     let kind = essence(text_of(headers, header::CONTENT_TYPE)).to_ascii_lowercase();
     kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
 }
 
 fn essence(content_type: &str) -> &str {
-    content_type.split(';').next().unwrap_or_default().trim()
+    content_type.split([';', ',']).next().unwrap_or_default().trim()
 }
 
 fn text_of(headers: &HeaderMap, name: header::HeaderName) -> &str {
@@ -190,9 +209,14 @@ mod tests {
             let refused = read("GET", "/embed?sentence=a", Some("application/json"), body).await;
             assert!(matches!(refused, Err(Refusal::NotJson)), "{body}: {refused:?}");
         }
-        for body in ["5", "true", "[1]", r#"{"sentence": null}"#, r#"{"sentence": ["a", {}]}"#] {
+        for body in ["5", "true", "[1]"] {
             let refused = read("GET", "/embed?sentence=a", Some("application/json"), body).await;
             assert!(matches!(refused, Err(Refusal::Error(_))), "{body}: {refused:?}");
+        }
+        for body in [r#"{"sentence": null}"#, r#"{"sentence": ["a", {}]}"#, r#"{"sentence": [["a"]]}"#] {
+            let read = read("GET", "/embed?sentence=a", Some("application/json"), body).await.unwrap();
+            assert!(matches!(read.all("sentence"), Err(Refusal::Error(_))), "{body}");
+            assert!(matches!(read.first("other"), Err(Refusal::Blank("other"))), "{body}");
         }
     }
 

@@ -1,76 +1,102 @@
-//! `/login`, `/logout/access`, `/logout/refresh` and `/token/refresh`.
+//! `/login`, `/logout`, `/logout/access`, `/logout/refresh` and `/token/refresh`.
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, StatusCode, header},
     response::Response,
 };
 use muse_proto::v1::{LoginRequest, RefreshTokenRequest, RevokeTokenRequest};
 use muse_verifier::TokenKind;
 use serde_json::json;
+use tonic::Code;
 
 use super::{
-    MAX_BODY_BYTES,
-    answer::{Refusal, json},
+    MAX_BODY_BYTES, Rest,
+    answer::{Refusal, json, message},
     arguments::Arguments,
+    cookies::{self, Jar},
     on_behalf_of,
 };
 use crate::upstream::Upstream;
 
-pub(super) async fn login(State(upstream): State<Upstream>, request: Request) -> Result<Response, Refusal> {
+pub(super) async fn login(State(rest): State<Rest>, request: Request) -> Result<Response, Refusal> {
+    let jar = Jar::of(rest.cookies, &request);
     let call = on_behalf_of(request.headers(), ());
     let arguments = Arguments::read(request, MAX_BODY_BYTES).await?;
     let username = arguments.first("username")?;
     let password = arguments.first("password")?;
     let body_text = format!("Logged in as {username}");
     let call = call.map(|()| LoginRequest { username, password });
-    let tokens = upstream.auth_client().login(call).await?.into_inner();
+    let tokens = rest.upstream.auth_client().login(call).await?.into_inner();
     let body = json!({
         "message": body_text,
         "access_token": tokens.access_token,
         "refresh_token": tokens.refresh_token,
     });
-    Ok(json(StatusCode::OK, &body))
+    let mut response = json(StatusCode::OK, &body);
+    jar.put(&mut response, TokenKind::Access, &tokens.access_token);
+    jar.put(&mut response, TokenKind::Refresh, &tokens.refresh_token);
+    Ok(response)
 }
 
-pub(super) async fn refresh(
-    State(upstream): State<Upstream>,
-    headers: HeaderMap,
-) -> Result<Response, Refusal> {
-    upstream.verifier.authorize(&headers, Some(TokenKind::Refresh))?;
-    let call = on_behalf_of(&headers, RefreshTokenRequest {});
-    let tokens = upstream.auth_client().refresh_token(call).await?.into_inner();
+pub(super) async fn refresh(State(rest): State<Rest>, request: Request) -> Result<Response, Refusal> {
+    let jar = Jar::of(rest.cookies, &request);
+    rest.upstream.verifier.authorize(request.headers(), Some(TokenKind::Refresh))?;
+    let call = on_behalf_of(request.headers(), RefreshTokenRequest {});
+    let tokens = rest.upstream.auth_client().refresh_token(call).await?.into_inner();
     let mut body =
         json!({ "message": "Access token has been refreshed", "access_token": tokens.access_token });
     // Only where refresh tokens rotate.
     if !tokens.refresh_token.is_empty() {
-        body["refresh_token"] = tokens.refresh_token.into();
+        body["refresh_token"] = tokens.refresh_token.as_str().into();
     }
-    Ok(json(StatusCode::OK, &body))
+    let mut response = json(StatusCode::OK, &body);
+    jar.put(&mut response, TokenKind::Access, &tokens.access_token);
+    if !tokens.refresh_token.is_empty() {
+        jar.put(&mut response, TokenKind::Refresh, &tokens.refresh_token);
+    }
+    Ok(response)
 }
 
-pub(super) async fn logout_access(
-    State(upstream): State<Upstream>,
-    headers: HeaderMap,
-) -> Result<Response, Refusal> {
-    revoke(&upstream, &headers, TokenKind::Access, "Access token has been revoked").await
+/// Ends both tokens in the cookies; the old service only had them forgotten.
+pub(super) async fn logout(State(rest): State<Rest>, request: Request) -> Result<Response, Refusal> {
+    let jar = Jar::of(rest.cookies, &request);
+    let headers = request.headers();
+    for kind in [TokenKind::Access, TokenKind::Refresh] {
+        let Some(token) = cookies::value(headers, cookies::name(kind)) else { continue };
+        let Ok(credentials) = cookies::bearer(token) else { continue };
+        let mut of_cookie = headers.clone();
+        of_cookie.insert(header::AUTHORIZATION, credentials);
+        match revoke(&rest.upstream, &of_cookie, kind).await {
+            Err(Refusal::Error(error)) if error.reason().code() != Code::Unauthenticated => {
+                return Err(error.into());
+            }
+            // What does not hold needs no end.
+            _ => (),
+        }
+    }
+    let mut response = message(StatusCode::OK, "Logged out");
+    jar.clear(&mut response, TokenKind::Access);
+    jar.clear(&mut response, TokenKind::Refresh);
+    Ok(response)
+}
+
+pub(super) async fn logout_access(State(rest): State<Rest>, headers: HeaderMap) -> Result<Response, Refusal> {
+    revoke(&rest.upstream, &headers, TokenKind::Access).await?;
+    Ok(message(StatusCode::OK, "Access token has been revoked"))
 }
 
 pub(super) async fn logout_refresh(
-    State(upstream): State<Upstream>,
+    State(rest): State<Rest>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    revoke(&upstream, &headers, TokenKind::Refresh, "Refresh token has been revoked").await
+    revoke(&rest.upstream, &headers, TokenKind::Refresh).await?;
+    Ok(message(StatusCode::OK, "Refresh token has been revoked"))
 }
 
-async fn revoke(
-    upstream: &Upstream,
-    headers: &HeaderMap,
-    kind: TokenKind,
-    done: &str,
-) -> Result<Response, Refusal> {
+async fn revoke(upstream: &Upstream, headers: &HeaderMap, kind: TokenKind) -> Result<(), Refusal> {
     let claims = upstream.verifier.authorize(headers, Some(kind))?;
     upstream.auth_client().revoke_token(on_behalf_of(headers, RevokeTokenRequest {})).await?;
     upstream.revoked(&claims);
-    Ok(json(StatusCode::OK, &json!({ "message": done })))
+    Ok(())
 }

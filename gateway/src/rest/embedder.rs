@@ -2,8 +2,8 @@
 
 use axum::{
     extract::{Request, State},
-    http::StatusCode,
-    response::Response,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
 };
 use muse_proto::v1::{EmbedRequest, TokenizeRequest};
 use muse_verifier::TokenKind;
@@ -11,11 +11,12 @@ use serde::Serialize;
 
 use super::{
     MAX_SENTENCES_BYTES,
-    answer::{Refusal, json},
+    answer::{Refusal, json, written},
     arguments::{Arguments, read_out},
-    on_behalf_of,
+    form::Form,
+    npy, on_behalf_of,
 };
-use crate::upstream::Upstream;
+use crate::{server_timing::Timing, upstream::Upstream};
 
 #[derive(Serialize)]
 struct Tokens {
@@ -31,30 +32,48 @@ pub(super) async fn tokenize(
     State(upstream): State<Upstream>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let call = call(&upstream, request, |sentences| TokenizeRequest { sentences }).await?;
-    let answer = upstream.embedder_client().tokenize(call).await?.into_inner();
-    let tokens = answer.sentences.into_iter().map(|sentence| sentence.tokens).collect();
-    Ok(json(StatusCode::OK, &Tokens { tokens }))
+    let mut timing = Timing::start();
+    let (call, arguments) = authorized(&upstream, request).await?;
+    let sentences = arguments.all("sentence")?;
+    let answer = upstream.embedder_client().tokenize(call.map(|()| TokenizeRequest { sentences })).await?;
+    timing.add(answer.metadata());
+    let tokens: Vec<_> = answer.into_inner().sentences.into_iter().map(|sentence| sentence.tokens).collect();
+    let written = written(tokens.len(), move || json(StatusCode::OK, &Tokens { tokens })).await?;
+    Ok(timing.tell(written))
 }
 
 pub(super) async fn embed(State(upstream): State<Upstream>, request: Request) -> Result<Response, Refusal> {
-    let call = call(&upstream, request, |sentences| EmbedRequest { sentences }).await?;
-    let answer = upstream.embedder_client().embed(call).await?.into_inner();
-    let embedding = answer.embeddings.into_iter().map(|vector| vector.values).collect();
-    Ok(json(StatusCode::OK, &Embeddings { embedding }))
+    let mut timing = Timing::start();
+    let accepted = Form::accepted(request.headers());
+    let (call, arguments) = authorized(&upstream, request).await?;
+    let form = Form::named(&arguments)?.unwrap_or(accepted);
+    let sentences = arguments.all("sentence")?;
+    let message = EmbedRequest { sentences, ..EmbedRequest::default() };
+    let answer = upstream.embedder_client().embed(call.map(|()| message)).await?;
+    timing.add(answer.metadata());
+    let embedding: Vec<_> = answer.into_inner().embeddings.into_iter().map(|vector| vector.values).collect();
+    let mut response = written(embedding.len(), move || match form {
+        Form::Json => json(StatusCode::OK, &Embeddings { embedding }),
+        Form::Npy => {
+            let columns = embedding.first().map_or(0, Vec::len);
+            let file = npy::encode(&embedding, columns);
+            ([(header::CONTENT_TYPE, "application/octet-stream")], file).into_response()
+        }
+    })
+    .await?;
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
+    Ok(timing.tell(response))
 }
 
-/// The call of a request that may be made.
-async fn call<T>(
+/// The call and the arguments of a request that may be made.
+async fn authorized(
     upstream: &Upstream,
     request: Request,
-    message: impl FnOnce(Vec<String>) -> T,
-) -> Result<tonic::Request<T>, Refusal> {
+) -> Result<(tonic::Request<()>, Arguments), Refusal> {
     if let Err(refusal) = upstream.verifier.authorize(request.headers(), Some(TokenKind::Access)) {
         read_out(request.into_body()).await;
         return Err(refusal.into());
     }
     let call = on_behalf_of(request.headers(), ());
-    let sentences = Arguments::read(request, MAX_SENTENCES_BYTES).await?.all("sentence")?;
-    Ok(call.map(|()| message(sentences)))
+    Ok((call, Arguments::read(request, MAX_SENTENCES_BYTES).await?))
 }

@@ -8,14 +8,17 @@ use axum::{
 use muse_proto::v1::JsonWebKey;
 use serde_json::{Value, json};
 
-use super::answer::{Refusal, json};
-use crate::upstream::{Upstream, out_of_reach};
+use super::answer::json;
+use crate::{
+    problem::Problem,
+    upstream::{Upstream, out_of_reach},
+};
 
 /// Keys change seldom, and a new one is published some seconds before it is used.
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=60");
 const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/jwk-set+json");
 
-pub(super) async fn jwks(State(upstream): State<Upstream>) -> Result<Response, Refusal> {
+pub(super) async fn jwks(State(upstream): State<Upstream>) -> Result<Response, Problem> {
     if !upstream.verifier.synced() {
         return Err(out_of_reach().into());
     }

@@ -20,10 +20,11 @@ use muse_gateway::Config;
 use muse_proto::{
     Error, Reason,
     v1::{
-        EmbedRequest, EmbedResponse, Embedding, GetJwksRequest, GetJwksResponse, GetModelRequest,
-        GetModelResponse, JsonWebKey, LoginRequest, LoginResponse, RefreshTokenRequest, RefreshTokenResponse,
-        RevokeTokenRequest, RevokeTokenResponse, RevokeUserTokensRequest, RevokeUserTokensResponse,
-        TokenizeRequest, TokenizeResponse, WatchRevocationsRequest, WatchRevocationsResponse,
+        EmbedRequest, EmbedResponse, EmbedStreamRequest, EmbedStreamResponse, Embedding, GetJwksRequest,
+        GetJwksResponse, GetModelRequest, GetModelResponse, JsonWebKey, LoginRequest, LoginResponse,
+        RefreshTokenRequest, RefreshTokenResponse, RevokeTokenRequest, RevokeTokenResponse,
+        RevokeUserTokensRequest, RevokeUserTokensResponse, TokenizeRequest, TokenizeResponse,
+        WatchRevocationsRequest, WatchRevocationsResponse,
         auth_service_client::AuthServiceClient,
         auth_service_server::{AuthService, AuthServiceServer},
         embedder_service_client::EmbedderServiceClient,
@@ -40,7 +41,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{
-    Request, Response, Status,
+    Request, Response, Status, Streaming,
     transport::{Channel, Endpoint, Server, server::TcpIncoming},
 };
 use tonic_health::pb::{
@@ -245,8 +246,17 @@ impl RevocationService for Backend {
 impl EmbedderService for Backend {
     async fn embed(&self, call: Request<EmbedRequest>) -> Result<Response<EmbedResponse>, Status> {
         let sentences = self.hear(call).sentences;
-        let embeddings = sentences.iter().map(|_| Embedding { values: vec![1.0] }).collect();
+        let embeddings = sentences.iter().map(|_| Embedding { values: vec![1.0], token_count: 1 }).collect();
         Ok(Response::new(EmbedResponse { embeddings }))
+    }
+
+    type EmbedStreamStream = stream::Empty<Result<EmbedStreamResponse, Status>>;
+
+    async fn embed_stream(
+        &self,
+        _: Request<Streaming<EmbedStreamRequest>>,
+    ) -> Result<Response<Self::EmbedStreamStream>, Status> {
+        unimplemented()
     }
 
     async fn tokenize(&self, _: Request<TokenizeRequest>) -> Result<Response<TokenizeResponse>, Status> {

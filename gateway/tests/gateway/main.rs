@@ -141,7 +141,7 @@ async fn without_the_auth_service_tokens_hold_for_a_while() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let answer = embed().await;
     assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
-    let call = bearing(&token, EmbedRequest { sentences: vec!["a".to_owned()] });
+    let call = bearing(&token, EmbedRequest { sentences: vec!["a".to_owned()], ..EmbedRequest::default() });
     let refused = Error::from(&gateway.embedder().embed(call).await.unwrap_err());
     assert_eq!(
         (refused.reason(), refused.retry_after()),

@@ -1,0 +1,56 @@
+//! How long a caller waits: `grpc-timeout` of gRPC over HTTP/2.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName};
+use muse_proto::{Error, Reason};
+
+/// The header.
+pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// How long the caller waits for the end of a call with these headers, if that was said.
+#[must_use]
+pub fn of(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    // At most eight digits, so nothing here overflows.
+    if !(1..=8).contains(&number.len()) || !number.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = number.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+/// The error of a call whose caller's deadline has passed.
+#[must_use]
+pub fn passed() -> Error {
+    Error::new(Reason::DeadlineExceeded, "the caller's deadline passed before the answer was there")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_unit_is_read_and_the_rest_is_not() {
+        let read = |text: &str| of(&HeaderMap::from_iter([(GRPC_TIMEOUT, text.parse().unwrap())]));
+        assert_eq!(read("2H"), Some(Duration::from_secs(7200)));
+        assert_eq!(read("3M"), Some(Duration::from_secs(180)));
+        assert_eq!(read("42S"), Some(Duration::from_secs(42)));
+        assert_eq!(read("13m"), Some(Duration::from_millis(13)));
+        assert_eq!(read("2u"), Some(Duration::from_micros(2)));
+        assert_eq!(read("99999999n"), Some(Duration::from_nanos(99_999_999)));
+        for odd in ["", "S", "1", "1s", "-1S", "+1S", "1.5S", "123456789S", " 1S", "\u{fc}"] {
+            assert_eq!(read(odd), None, "{odd:?}");
+        }
+        assert_eq!(of(&HeaderMap::new()), None);
+    }
+}

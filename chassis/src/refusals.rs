@@ -1,0 +1,136 @@
+//! What tonic refuses by itself, in the terms of the table of errors.
+
+use std::task::{Context, Poll};
+
+use futures::{FutureExt, future::BoxFuture};
+use http::{Request, Response};
+use muse_proto::{Error, Reason};
+use tonic::{Code, Status};
+use tower::{Layer, Service};
+
+use crate::deadline;
+
+/// The same status, by the table: a message that cannot be decoded (invalid UTF-8 in a string, say) is the caller's
+/// fault, where tonic says INTERNAL, and so is one that is too large.
+#[must_use]
+pub fn in_our_terms(status: Status) -> Status {
+    let text = status.message();
+    let reason = match status.code() {
+        _ if !status.details().is_empty() => return status,
+        Code::Internal if text.starts_with("failed to decode Protobuf message") => Reason::InvalidArgument,
+        Code::OutOfRange => Reason::TooLarge,
+        Code::Unimplemented => Reason::Unimplemented,
+        _ => return status,
+    };
+    let text = match text.strip_prefix("Error, decoded message length too large: ") {
+        Some(sizes) => format!("the message is too large: {sizes}"),
+        None if text.is_empty() => "there is no such method".to_owned(),
+        None => text.to_owned(),
+    };
+    Error::new(reason, text).into()
+}
+
+/// Applies [`in_our_terms`] to the answers of a server that are nothing but a status, and gives a call up at its
+/// caller's deadline, when tonic would say CANCELLED a moment later.
+#[derive(Debug, Clone, Copy)]
+pub struct InOurTerms;
+
+impl<S> Layer<S> for InOurTerms {
+    type Service = InOurTermsService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        InOurTermsService(inner)
+    }
+}
+
+/// The service of [`InOurTerms`].
+#[derive(Debug, Clone)]
+pub struct InOurTermsService<S>(S);
+
+impl<S, Req, Res> Service<Request<Req>> for InOurTermsService<S>
+where
+    S: Service<Request<Req>, Response = Response<Res>>,
+    S::Future: Send + 'static,
+    Res: Default,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Req>) -> Self::Future {
+        let deadline = deadline::of(request.headers());
+        let answer = self.0.call(request);
+        let in_time = async move {
+            match deadline {
+                Some(wait) => tokio::time::timeout(wait, answer).await,
+                None => Ok(answer.await),
+            }
+        };
+        in_time
+            .map(|answered| match answered {
+                Ok(answer) => answer.map(rewritten),
+                Err(_) => Ok(Status::from(deadline::passed()).into_http()),
+            })
+            .boxed()
+    }
+}
+
+fn rewritten<Res>(mut response: Response<Res>) -> Response<Res> {
+    let headers = response.headers_mut();
+    if let Some(status) = Status::from_header_map(headers).filter(|status| status.code() != Code::Ok) {
+        // It fails only for text that is no header, which a status never holds.
+        let _ = in_our_terms(status).add_header(headers);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, time::Duration};
+
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+
+    async fn answered(timeout: &str, after: Duration, with: Status) -> Status {
+        let service = service_fn(move |_: Request<()>| {
+            let answer = with.clone().into_http::<()>();
+            async move {
+                tokio::time::sleep(after).await;
+                Ok::<_, Infallible>(answer)
+            }
+        });
+        let request = Request::builder().header(deadline::GRPC_TIMEOUT, timeout).body(()).unwrap();
+        let answer = InOurTerms.layer(service).oneshot(request).await.unwrap();
+        Status::from_header_map(answer.headers()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn each_of_tonic_s_refusals_has_its_reason() {
+        let size = "Error, decoded message length too large: found 9 bytes, the limit is: 5 bytes";
+        let not_found = Status::not_found("no such health");
+        let cases = [
+            (Status::internal("failed to decode Protobuf message: x"), Reason::InvalidArgument),
+            (Status::out_of_range(size), Reason::TooLarge),
+            (Status::unimplemented(""), Reason::Unimplemented),
+        ];
+        for (status, reason) in cases {
+            let told = answered("1S", Duration::ZERO, status).await;
+            assert_eq!((told.code(), Error::from(&told).reason()), (reason.code(), reason));
+            assert!(!told.details().is_empty() && !told.message().is_empty(), "{told}");
+        }
+        let told = answered("1S", Duration::ZERO, not_found.clone()).await;
+        assert_eq!((told.code(), told.message()), (not_found.code(), not_found.message()));
+    }
+
+    #[tokio::test]
+    async fn a_deadline_is_told_by_its_name() {
+        let late = answered("5m", Duration::from_secs(60), Status::internal("never")).await;
+        assert_eq!(Error::from(&late), deadline::passed());
+        assert_eq!(late.code(), Code::DeadlineExceeded);
+    }
+}

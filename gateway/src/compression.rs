@@ -1,0 +1,132 @@
+//! Bodies in gzip or zstd for those who ask for it.
+//!
+//! An answer is compressed whole, on a thread where that may take its time: thousands of vectors are megabytes, and the
+//! async runtime's threads belong to the other requests.
+
+use std::io::{self, Write};
+
+use axum::{
+    body::Body,
+    extract::Request,
+    http::{HeaderMap, HeaderValue, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use flate2::{Compression, write::GzEncoder};
+use http_body_util::BodyExt;
+use tracing::error;
+
+use crate::{problem::Problem, quality::weighted};
+
+/// A shorter body is hardly shorter compressed.
+const WORTHWHILE_BYTES: usize = 1024;
+const ZSTD_LEVEL: i32 = 1;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Encoding {
+    Zstd,
+    Gzip,
+}
+
+impl Encoding {
+    /// The one that the client likes best; zstd if it does not care, since that is faster and smaller.
+    fn preferred(headers: &HeaderMap) -> Option<Self> {
+        let listed = weighted(headers, header::ACCEPT_ENCODING);
+        let weight =
+            |name: &str| listed.iter().find(|(listed, _)| listed == name).map_or(0, |(_, weight)| *weight);
+        let (zstd, gzip) = (weight("zstd"), weight("gzip"));
+        match zstd.max(gzip) {
+            0 => None,
+            best if zstd == best => Some(Self::Zstd),
+            _ => Some(Self::Gzip),
+        }
+    }
+
+    fn name(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Zstd => "zstd",
+            Self::Gzip => "gzip",
+        })
+    }
+
+    fn encode(self, body: &[u8]) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Zstd => zstd::bulk::compress(body, ZSTD_LEVEL),
+            Self::Gzip => {
+                let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+                encoder.write_all(body)?;
+                encoder.finish()
+            }
+        }
+    }
+}
+
+/// A layer for routes whose answers have bodies of a known size.
+pub(crate) async fn compress(request: Request, next: Next) -> Response {
+    let encoding = Encoding::preferred(request.headers());
+    let mut response = next.run(request).await;
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("accept-encoding"));
+    let size = http_body::Body::size_hint(response.body()).exact().unwrap_or(0);
+    match encoding {
+        Some(encoding) if size >= WORTHWHILE_BYTES as u64 => encoded(response, encoding).await,
+        _ => response,
+    }
+}
+
+async fn encoded(response: Response, encoding: Encoding) -> Response {
+    let (mut head, body) = response.into_parts();
+    let Ok(body) = body.collect().await.map(http_body_util::Collected::to_bytes) else {
+        return Problem::fault().into_response();
+    };
+    let compressing = tokio::task::spawn_blocking(move || encoding.encode(&body)).await;
+    match compressing.map_err(io::Error::other).flatten() {
+        Ok(shorter) => {
+            head.headers.insert(header::CONTENT_ENCODING, encoding.name());
+            head.headers.insert(header::CONTENT_LENGTH, shorter.len().into());
+            Response::from_parts(head, Body::from(shorter))
+        }
+        Err(failure) => {
+            error!(%failure, "an answer cannot be compressed");
+            Problem::fault().into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    fn preferred(accepted: &str) -> Option<Encoding> {
+        Encoding::preferred(&HeaderMap::from_iter([(header::ACCEPT_ENCODING, accepted.parse().unwrap())]))
+    }
+
+    #[test]
+    fn the_client_chooses() {
+        assert_eq!(Encoding::preferred(&HeaderMap::new()), None);
+        for (accepted, expected) in [
+            ("gzip, deflate, br, zstd", Some(Encoding::Zstd)),
+            ("gzip", Some(Encoding::Gzip)),
+            ("zstd;q=0.5, gzip;q=0.8", Some(Encoding::Gzip)),
+            ("zstd;q=0, GZIP;q=0.001", Some(Encoding::Gzip)),
+            ("identity", None),
+            ("*", None),
+            ("br", None),
+            ("gzip;q=0, zstd;q=0", None),
+        ] {
+            assert_eq!(preferred(accepted), expected, "{accepted}");
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_can_be_decoded() {
+        let body = b"0.012345678,".repeat(1000);
+        let mut unzipped = Vec::new();
+        let gzip = Encoding::Gzip.encode(&body).unwrap();
+        flate2::read::GzDecoder::new(gzip.as_slice()).read_to_end(&mut unzipped).unwrap();
+        assert_eq!(unzipped, body);
+        let zstd = Encoding::Zstd.encode(&body).unwrap();
+        assert_eq!(zstd::bulk::decompress(&zstd, body.len()).unwrap(), body);
+    }
+}

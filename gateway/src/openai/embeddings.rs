@@ -1,0 +1,140 @@
+//! `POST /v1/embeddings`.
+
+use axum::{
+    extract::{Request, State},
+    http::StatusCode,
+    response::Response,
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use muse_proto::{Error, Reason, v1};
+use muse_verifier::TokenKind;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    answer::{Errors, Refusal},
+    input::{EmbeddingRequest, EncodingFormat, in_terms_of_input},
+    models,
+};
+use crate::{
+    rest::{
+        MAX_SENTENCES_BYTES,
+        answer::{json, written},
+        arguments::{read_body, read_out},
+        on_behalf_of,
+    },
+    server_timing::Timing,
+    upstream::{Upstream, failure},
+};
+
+/// One vector for each sentence, in their order.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct EmbeddingList {
+    #[schema(example = "list")]
+    object: &'static str,
+    data: Vec<Embedding>,
+    /// The model that made the vectors.
+    model: String,
+    usage: Usage,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Embedding {
+    #[schema(example = "embedding")]
+    object: &'static str,
+    /// The place of the sentence in the input.
+    index: usize,
+    #[schema(inline)]
+    embedding: Vector,
+}
+
+/// A vector of norm 1, in the form that was asked for.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+enum Vector {
+    /// 512 numbers, or as many as `dimensions` says.
+    Float(Vec<f32>),
+    /// The same as base64 of little-endian float32.
+    Base64(String),
+}
+
+/// Tokens of all sentences together.
+#[derive(Serialize, ToSchema)]
+struct Usage {
+    prompt_tokens: u64,
+    total_tokens: u64,
+}
+
+/// Embed sentences
+///
+/// One vector for each sentence of the input, in its order, as OpenAI's API gives them. At most 4,096 sentences,
+/// 262,144 bytes and 8,192 tokens a sentence, 262,144 tokens and 16 MiB in all; nothing is ever cut off. An empty
+/// sentence has a vector, too.
+#[utoipa::path(
+    post,
+    path = "/v1/embeddings",
+    tag = "OpenAI",
+    operation_id = "createEmbedding",
+    request_body = EmbeddingRequest,
+    responses((status = 200, description = "The vectors", body = EmbeddingList), Errors),
+    security(("access_token" = [])),
+)]
+pub(crate) async fn create(State(upstream): State<Upstream>, request: Request) -> Result<Response, Refusal> {
+    let mut timing = Timing::start();
+    let (head, body) = request.into_parts();
+    if let Err(refusal) = upstream.verifier.authorize(&head.headers, Some(TokenKind::Access)) {
+        read_out(body).await;
+        return Err(refusal.into());
+    }
+    let asked = EmbeddingRequest::read(&read_body(body, MAX_SENTENCES_BYTES).await?)?;
+    let model = models::served(&upstream, &head.headers).await?;
+    model.check(&asked.model)?;
+    if asked.input.is_ids() && asked.model != model.id {
+        let text =
+            format!("input: token ids are those of {0}; name {0} as the model, or send text", model.id);
+        return Err(Error::new(Reason::InvalidArgument, text).with_field("input").into());
+    }
+
+    let is_one = asked.input.is_one();
+    let call = asked.input.into_call(asked.dimensions.map_or(0, u32::from));
+    let answer = upstream.embedder_client().embed(on_behalf_of(&head.headers, call)).await;
+    let answer = answer.map_err(|status| in_terms_of_input(failure(&status), is_one))?;
+    timing.add(answer.metadata());
+
+    let embeddings = answer.into_inner().embeddings;
+    let count = embeddings.len();
+    let encoding = asked.encoding_format.unwrap_or(EncodingFormat::Float);
+    let write = move || json(StatusCode::OK, &list(model.id, embeddings, encoding));
+    Ok(timing.tell(written(count, write).await?))
+}
+
+fn list(model: String, embeddings: Vec<v1::Embedding>, encoding: EncodingFormat) -> EmbeddingList {
+    let tokens = embeddings.iter().map(|embedding| u64::from(embedding.token_count)).sum();
+    let vector = |values: Vec<f32>| match encoding {
+        EncodingFormat::Float => Vector::Float(values),
+        EncodingFormat::Base64 => Vector::Base64(little_endian(&values)),
+    };
+    let embeddings = embeddings.into_iter().enumerate();
+    let data = embeddings.map(|(index, found)| Embedding {
+        object: "embedding",
+        index,
+        embedding: vector(found.values),
+    });
+    let usage = Usage { prompt_tokens: tokens, total_tokens: tokens };
+    EmbeddingList { object: "list", data: data.collect(), model, usage }
+}
+
+fn little_endian(values: &[f32]) -> String {
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    BASE64_STANDARD.encode(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_of_little_endian_floats() {
+        assert_eq!(little_endian(&[1.0, -2.0]), "AACAPwAAAMA=");
+    }
+}

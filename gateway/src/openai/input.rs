@@ -1,0 +1,348 @@
+//! The body of a request for embeddings.
+
+use std::{fmt, num::NonZeroU32};
+
+use muse_proto::{
+    Error, Reason,
+    v1::{EmbedRequest, TokenIds},
+};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, SeqAccess, Unexpected, Visitor, value::SeqAccessDeserializer},
+};
+use serde_json::json;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        RefOr,
+        schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, Schema, Type},
+    },
+};
+
+/// What to embed. Fields that are not listed, as OpenAI's `user`, are ignored.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(title = "Embedding request")]
+pub(crate) struct EmbeddingRequest {
+    #[schema(schema_with = Input::schema)]
+    pub(super) input: Input,
+    /// The id that `/v1/models` lists, or one of OpenAI's own, which stand for the same model:
+    /// `text-embedding-3-small`, `text-embedding-3-large`, `text-embedding-ada-002`. Token ids need the former.
+    #[schema(example = "universal-sentence-encoder-multilingual")]
+    pub(super) model: String,
+    /// Numbers, or the same as base64 of little-endian float32.
+    #[serde(default)]
+    #[schema(default = "float")]
+    pub(super) encoding_format: Option<EncodingFormat>,
+    /// How many components a vector has: the first ones, scaled to norm 1 again. The model was not trained for shorter
+    /// vectors: they are smaller and less exact.
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 512)]
+    pub(super) dimensions: Option<NonZeroU32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum EncodingFormat {
+    Float,
+    Base64,
+}
+
+/// Texts or token ids, one sentence or several.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Input {
+    Text(String),
+    Texts(Vec<String>),
+    Ids(Vec<u32>),
+    IdLists(Vec<Vec<u32>>),
+}
+
+impl EmbeddingRequest {
+    /// Reads a body.
+    ///
+    /// # Errors
+    ///
+    /// Names the field that is at fault.
+    pub(super) fn read(body: &[u8]) -> Result<Self, Error> {
+        // Serde would take an array for a struct, too.
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Error::new(Reason::InvalidArgument, "The body must be a JSON object"));
+        }
+        let mut json = serde_json::Deserializer::from_slice(body);
+        let request = serde_path_to_error::deserialize(&mut json)
+            .map_err(|failure| refusal(&failure.path().to_string(), failure.inner()))?;
+        json.end().map_err(|failure| refusal("", &failure))?;
+        Ok(request)
+    }
+}
+
+fn refusal(path: &str, failure: &serde_json::Error) -> Error {
+    let text = failure.to_string();
+    if !failure.is_data() {
+        return Error::new(Reason::InvalidArgument, format!("The body is not JSON: {text}"));
+    }
+    // What is missing has no path.
+    let missing = text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+    match missing.unwrap_or(path) {
+        "." => Error::new(Reason::InvalidArgument, text),
+        field => Error::new(Reason::InvalidArgument, format!("{field}: {text}")).with_field(field),
+    }
+}
+
+impl Input {
+    pub(super) fn is_ids(&self) -> bool {
+        matches!(self, Self::Ids(_) | Self::IdLists(_))
+    }
+
+    /// Whether it is a sentence and no list of them.
+    pub(super) fn is_one(&self) -> bool {
+        matches!(self, Self::Text(_) | Self::Ids(_))
+    }
+
+    pub(super) fn into_call(self, dimensions: u32) -> EmbedRequest {
+        let texts = |sentences| EmbedRequest { sentences, dimensions, ..EmbedRequest::default() };
+        let ids = |lists: Vec<_>| {
+            let token_ids = lists.into_iter().map(|ids| TokenIds { ids }).collect();
+            EmbedRequest { token_ids, dimensions, ..EmbedRequest::default() }
+        };
+        match self {
+            Self::Text(text) => texts(vec![text]),
+            Self::Texts(sentences) => texts(sentences),
+            Self::Ids(list) => ids(vec![list]),
+            Self::IdLists(lists) => ids(lists),
+        }
+    }
+}
+
+/// The embedder's error in the terms of a request whose `input` is one sentence or several: `sentences[3]` is
+/// `input[3]` there.
+pub(super) fn in_terms_of_input(error: Error, is_one: bool) -> Error {
+    let Some(field) = error.field() else { return error };
+    let Some(place) = field.strip_prefix("sentences").or_else(|| field.strip_prefix("token_ids")) else {
+        return error;
+    };
+    let place = place.replace(".ids", "");
+    let place = if is_one { place.strip_prefix("[0]").unwrap_or(&place) } else { &place };
+    let named = format!("input{place}");
+    let text = match error.message().strip_prefix(field) {
+        Some(rest) => format!("{named}{rest}"),
+        None => error.message().to_owned(),
+    };
+    Error::new(error.reason(), text).with_field(named)
+}
+
+impl<'de> Deserialize<'de> for Input {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(InputVisitor)
+    }
+}
+
+struct InputVisitor;
+
+impl<'de> Visitor<'de> for InputVisitor {
+    type Value = Input;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string, a list of strings, a list of token ids, or a list of such lists")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Input, E> {
+        Ok(Input::Text(text.to_owned()))
+    }
+
+    /// The first item tells what the others must be.
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Input, A::Error> {
+        Ok(match items.next_element()? {
+            None => Input::Texts(Vec::new()),
+            Some(Item::Text(first)) => Input::Texts(all(first, items)?),
+            Some(Item::Id(first)) => Input::Ids(ids(all(first, items)?)),
+            Some(Item::Ids(first)) => Input::IdLists(all(first, items)?.into_iter().map(ids).collect()),
+        })
+    }
+}
+
+fn all<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(first: T, mut others: A) -> Result<Vec<T>, A::Error> {
+    let mut all = vec![first];
+    while let Some(next) = others.next_element()? {
+        all.push(next);
+    }
+    Ok(all)
+}
+
+/// The id of a token; in JSON 6.0 is as good a 6 as 6.
+struct TokenId(u32);
+
+fn ids(list: Vec<TokenId>) -> Vec<u32> {
+    list.into_iter().map(|TokenId(id)| id).collect()
+}
+
+impl<'de> Deserialize<'de> for TokenId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TokenIdVisitor)
+    }
+}
+
+struct TokenIdVisitor;
+
+impl Visitor<'_> for TokenIdVisitor {
+    type Value = TokenId;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a token id")
+    }
+
+    fn visit_u64<E: de::Error>(self, id: u64) -> Result<TokenId, E> {
+        u32::try_from(id).map(TokenId).map_err(|_| E::invalid_value(Unexpected::Unsigned(id), &self))
+    }
+
+    fn visit_f64<E: de::Error>(self, id: f64) -> Result<TokenId, E> {
+        if id.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&id) {
+            Ok(TokenId(id as u32))
+        } else {
+            Err(E::invalid_value(Unexpected::Float(id), &self))
+        }
+    }
+}
+
+/// The first item of a list.
+enum Item {
+    Text(String),
+    Id(TokenId),
+    Ids(Vec<TokenId>),
+}
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ItemVisitor)
+    }
+}
+
+struct ItemVisitor;
+
+impl<'de> Visitor<'de> for ItemVisitor {
+    type Value = Item;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string, a token id, or a list of token ids")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Item, E> {
+        Ok(Item::Text(text.to_owned()))
+    }
+
+    fn visit_u64<E: de::Error>(self, id: u64) -> Result<Item, E> {
+        TokenIdVisitor.visit_u64(id).map(Item::Id)
+    }
+
+    fn visit_f64<E: de::Error>(self, id: f64) -> Result<Item, E> {
+        TokenIdVisitor.visit_f64(id).map(Item::Id)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, ids: A) -> Result<Item, A::Error> {
+        Vec::deserialize(SeqAccessDeserializer::new(ids)).map(Item::Ids)
+    }
+}
+
+impl Input {
+    fn schema() -> RefOr<Schema> {
+        let text = "One text, or several; or one or several as ids of the model's own vocabulary, as gRPC's Tokenize \
+                    returns them.";
+        let list = |items: RefOr<Schema>| ArrayBuilder::new().items(items).min_items(Some(1));
+        let ids = || ArrayBuilder::new().items(token_id());
+        let many = |items: RefOr<Schema>| list(items).max_items(Some(4_096));
+        AnyOfBuilder::new()
+            .description(Some(text))
+            .item(String::schema())
+            .item(many(String::schema()))
+            .item(ids().min_items(Some(1)))
+            .item(many(ids().into()))
+            .examples([json!("Where is the library?"), json!(["Hello", "Merhaba"])])
+            .into()
+    }
+}
+
+/// The vocabulary has 128,000 entries; 1 and 2 are the marks around a sentence, which occur in none, and 0 is what it lacks.
+fn token_id() -> RefOr<Schema> {
+    let integer = || ObjectBuilder::new().schema_type(Type::Integer);
+    let piece = integer().minimum(Some(3)).maximum(Some(127_999));
+    AnyOfBuilder::new().item(integer().enum_values(Some([0]))).item(piece).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(json: &str) -> Result<Input, Error> {
+        let body = format!(r#"{{"model": "m", "user": 5, "input": {json}}}"#);
+        EmbeddingRequest::read(body.as_bytes()).map(|request| request.input)
+    }
+
+    #[test]
+    fn input_has_four_forms() {
+        assert_eq!(input(r#""a""#), Ok(Input::Text("a".to_owned())));
+        assert_eq!(input(r#"["a", ""]"#), Ok(Input::Texts(vec!["a".to_owned(), String::new()])));
+        assert_eq!(input("[1, 2.0]"), Ok(Input::Ids(vec![1, 2])));
+        assert_eq!(input("[[1, 2], [3]]"), Ok(Input::IdLists(vec![vec![1, 2], vec![3]])));
+        assert_eq!(input("[[]]"), Ok(Input::IdLists(vec![vec![]])));
+        assert_eq!(input("[]"), Ok(Input::Texts(vec![])));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (json, field) in [
+            ("5", "input"),
+            ("null", "input"),
+            ("{}", "input"),
+            ("[null]", "input[0]"),
+            (r#"["a", 1]"#, "input[1]"),
+            (r#"[1, "a"]"#, "input[1]"),
+            ("[1, -1]", "input[1]"),
+            ("[4294967296]", "input[0]"),
+            ("[1, 2.5]", "input[1]"),
+            ("[[1], [2, true]]", "input[1][1]"),
+            ("[[true]]", "input[0][0]"),
+        ] {
+            let refused = input(json).unwrap_err();
+            assert_eq!((refused.reason(), refused.field()), (Reason::InvalidArgument, Some(field)), "{json}");
+            assert!(refused.message().starts_with(&format!("{field}: ")), "{refused}");
+        }
+        for (body, field) in [
+            (r#"{"input": "a"}"#, Some("model")),
+            (r#"{"model": "m"}"#, Some("input")),
+            (r#"{"input": "a", "model": 5}"#, Some("model")),
+            (r#"{"input": "a", "model": "m", "dimensions": 0}"#, Some("dimensions")),
+            (r#"{"input": "a", "model": "m", "dimensions": "8"}"#, Some("dimensions")),
+            (r#"{"input": "a", "model": "m", "encoding_format": "hex"}"#, Some("encoding_format")),
+            (r#"["a", "m", null, null]"#, None),
+            (r#"{"input": "a", "model": "m"} x"#, None),
+            (r#"{"input": ["a", "#, None),
+            (r#"{"input": "\ud800", "model": "m"}"#, None),
+            ("", None),
+        ] {
+            let refused = EmbeddingRequest::read(body.as_bytes()).unwrap_err();
+            assert_eq!((refused.reason(), refused.field()), (Reason::InvalidArgument, field), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_null_is_as_good_as_nothing() {
+        let body = br#"{"input": "a", "model": "m", "dimensions": null, "encoding_format": null}"#;
+        let request = EmbeddingRequest::read(body).unwrap();
+        assert_eq!((request.dimensions, request.encoding_format), (None, None));
+    }
+
+    #[test]
+    fn errors_speak_of_the_input() {
+        for (field, is_one, expected) in [
+            ("sentences[3]", false, "input[3]"),
+            ("sentences[0]", true, "input"),
+            ("sentences", false, "input"),
+            ("token_ids[2].ids[5]", false, "input[2][5]"),
+            ("token_ids[0].ids[5]", true, "input[5]"),
+            ("dimensions", false, "dimensions"),
+        ] {
+            let error = Error::new(Reason::TooLarge, format!("{field}: too much")).with_field(field);
+            let told = in_terms_of_input(error, is_one);
+            let text = format!("{expected}: too much");
+            assert_eq!((told.field(), told.message()), (Some(expected), text.as_str()));
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! `GET /v1/models` and `GET /v1/models/{model}`: there is one model.
+
+use axum::{
+    extract::{Path, State, rejection::PathRejection},
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+use muse_proto::{Error, Reason, v1::GetModelRequest};
+use muse_verifier::TokenKind;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::answer::{Errors, Refusal};
+use crate::{
+    rest::{answer::json, on_behalf_of},
+    upstream::Upstream,
+};
+
+/// Names that programs written for OpenAI ask for, often without their user's doing. They stand for the one model;
+/// the answers say which it is.
+const ALIASES: [&str; 3] = ["text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002"];
+
+/// All models.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ModelList {
+    #[schema(example = "list")]
+    object: &'static str,
+    data: Vec<Model>,
+}
+
+/// A model.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Model {
+    #[schema(example = "universal-sentence-encoder-multilingual")]
+    pub(super) id: String,
+    #[schema(example = "model")]
+    object: &'static str,
+    /// Not known: always 0.
+    created: u64,
+    #[schema(example = "muse-as-service")]
+    owned_by: &'static str,
+}
+
+impl Model {
+    /// Whether this is the model that is meant.
+    pub(super) fn check(&self, asked: &str) -> Result<(), Error> {
+        if asked == self.id || ALIASES.contains(&asked) {
+            return Ok(());
+        }
+        let text = format!("model: there is no model '{asked}' here; the one that is served is {}", self.id);
+        Err(Error::new(Reason::NoSuchModel, text).with_field("model"))
+    }
+}
+
+/// The model that is served.
+pub(super) async fn served(upstream: &Upstream, headers: &HeaderMap) -> Result<Model, Refusal> {
+    let call = on_behalf_of(headers, GetModelRequest {});
+    let id = upstream.embedder_client().get_model(call).await?.into_inner().name;
+    Ok(Model { id, object: "model", created: 0, owned_by: "muse-as-service" })
+}
+
+/// The models
+///
+/// There is one.
+#[utoipa::path(
+    get,
+    path = "/v1/models",
+    tag = "OpenAI",
+    operation_id = "listModels",
+    responses((status = 200, description = "The model", body = ModelList), Errors),
+    security(("access_token" = [])),
+)]
+pub(crate) async fn list(State(upstream): State<Upstream>, headers: HeaderMap) -> Result<Response, Refusal> {
+    upstream.verifier.authorize(&headers, Some(TokenKind::Access))?;
+    let data = vec![served(&upstream, &headers).await?];
+    Ok(json(StatusCode::OK, &ModelList { object: "list", data }))
+}
+
+/// A model
+///
+/// The one that is served, by its own name or one that stands for it.
+#[utoipa::path(
+    get,
+    path = "/v1/models/{model}",
+    tag = "OpenAI",
+    operation_id = "retrieveModel",
+    params(("model" = String, Path, description = "Its id", example = "universal-sentence-encoder-multilingual")),
+    responses((status = 200, description = "The model", body = Model), Errors),
+    security(("access_token" = [])),
+)]
+pub(crate) async fn retrieve(
+    State(upstream): State<Upstream>,
+    asked: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    upstream.verifier.authorize(&headers, Some(TokenKind::Access))?;
+    let model = served(&upstream, &headers).await?;
+    // What is not UTF-8 is no model's name.
+    model.check(&asked.map_or_else(|_| String::new(), |Path(asked)| asked))?;
+    Ok(json(StatusCode::OK, &model))
+}

@@ -1,0 +1,164 @@
+//! The dialect of muse_as_service 1.1, whose clients keep their tokens in cookies and send no `Authorization`.
+//!
+//! The cookies are `SameSite=Strict`, so that no page of another site has a browser send them along, and `HttpOnly`, so
+//! that no script reads them. A login that a page of another site has sent sets none: it would be somebody else's.
+
+use axum::{
+    extract::Request,
+    http::{HeaderMap, HeaderName, HeaderValue, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use clap::ValueEnum;
+use muse_proto::{Error, Reason};
+use muse_verifier::TokenKind;
+
+use super::{answer::Refusal, arguments::read_out};
+use crate::client_address::OverTls;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Whether tokens may travel in cookies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Cookies {
+    /// No cookie is set, and none is read.
+    Off,
+    /// They are marked `Secure` where it is known that the client's connection is.
+    On,
+    /// They are marked `Secure` always.
+    Secure,
+}
+
+/// The name of the cookie for a kind of token.
+pub(super) fn name(kind: TokenKind) -> &'static str {
+    match kind {
+        TokenKind::Access => "access_token_cookie",
+        TokenKind::Refresh => "refresh_token_cookie",
+    }
+}
+
+/// The value of a cookie of the request; of several with this name the first.
+pub(super) fn value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let values = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let (_, value) = pairs.find(|(found, value)| *found == name && !value.is_empty())?;
+    Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
+}
+
+/// What a request allows to be set.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Jar {
+    secure: bool,
+    open: bool,
+}
+
+impl Jar {
+    pub(super) fn of(cookies: Cookies, request: &Request) -> Self {
+        let over_tls = request.extensions().get::<OverTls>().is_some();
+        let of_another_site =
+            request.headers().get(SEC_FETCH_SITE).is_some_and(|site| site.as_bytes() == b"cross-site");
+        Self {
+            secure: cookies == Cookies::Secure || over_tls,
+            open: cookies != Cookies::Off && !of_another_site,
+        }
+    }
+
+    /// Hands a token to the client, to be kept until it ends the session.
+    pub(super) fn put(self, response: &mut Response, kind: TokenKind, token: &str) {
+        self.set(response, &format!("{}={token}", name(kind)));
+    }
+
+    /// Has the client forget a token.
+    pub(super) fn clear(self, response: &mut Response, kind: TokenKind) {
+        self.set(response, &format!("{}=; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0", name(kind)));
+    }
+
+    fn set(self, response: &mut Response, cookie: &str) {
+        let secure = if self.secure { "; Secure" } else { "" };
+        let value = HeaderValue::try_from(format!("{cookie}; HttpOnly; Path=/; SameSite=Strict{secure}"));
+        if let (true, Ok(value)) = (self.open, value) {
+            response.headers_mut().append(header::SET_COOKIE, value);
+        }
+    }
+}
+
+/// A layer for routes that need an access token: one in a cookie counts if there is no `Authorization`.
+pub(super) async fn access(request: Request, next: Next) -> Response {
+    from_cookie(TokenKind::Access, request, next).await
+}
+
+/// The same for routes that need a refresh token.
+pub(super) async fn refresh(request: Request, next: Next) -> Response {
+    from_cookie(TokenKind::Refresh, request, next).await
+}
+
+async fn from_cookie(kind: TokenKind, mut request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    if headers.contains_key(header::AUTHORIZATION) || !headers.contains_key(header::COOKIE) {
+        return next.run(request).await;
+    }
+    match value(headers, name(kind)).map(bearer) {
+        Some(Ok(credentials)) => {
+            request.headers_mut().insert(header::AUTHORIZATION, credentials);
+            next.run(request).await
+        }
+        Some(Err(_)) | None => {
+            read_out(request.into_body()).await;
+            let text = format!("Missing cookie \"{}\"", name(kind));
+            Refusal::from(Error::new(Reason::TokenMissing, text)).into_response()
+        }
+    }
+}
+
+/// The value of `Authorization` for a token.
+pub(super) fn bearer(token: &str) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
+    HeaderValue::try_from(format!("Bearer {token}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_is_found_among_others() {
+        let mut headers = HeaderMap::new();
+        for cookies in
+            ["a=1; access_token_cookie=x.y.z; b", "refresh_token_cookie=\"r\"; access_token_cookie=w"]
+        {
+            headers.append(header::COOKIE, cookies.parse().unwrap());
+        }
+        assert_eq!(value(&headers, "access_token_cookie"), Some("x.y.z"));
+        assert_eq!(value(&headers, "refresh_token_cookie"), Some("r"));
+        assert_eq!(value(&headers, "token_cookie"), None);
+        assert_eq!(value(&HeaderMap::new(), "a"), None);
+    }
+
+    fn set(cookies: Cookies, request: http::request::Builder) -> Vec<String> {
+        let jar = Jar::of(cookies, &request.body(axum::body::Body::empty()).unwrap());
+        let mut response = Response::new(axum::body::Body::empty());
+        jar.put(&mut response, TokenKind::Access, "t");
+        jar.clear(&mut response, TokenKind::Refresh);
+        let values = response.headers().get_all(header::SET_COOKIE);
+        values.into_iter().map(|value| value.to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn cookies_are_set_with_care() {
+        let [put, cleared] = set(Cookies::On, Request::builder()).try_into().unwrap();
+        assert_eq!(put, "access_token_cookie=t; HttpOnly; Path=/; SameSite=Strict");
+        assert!(
+            cleared.starts_with("refresh_token_cookie=; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0;")
+        );
+        for secure in [
+            set(Cookies::Secure, Request::builder()),
+            set(Cookies::On, Request::builder().extension(OverTls)),
+        ] {
+            assert!(
+                secure.len() == 2 && secure.iter().all(|cookie| cookie.ends_with("; Secure")),
+                "{secure:?}"
+            );
+        }
+        assert!(set(Cookies::Off, Request::builder()).is_empty());
+        assert!(set(Cookies::On, Request::builder().header(SEC_FETCH_SITE, "cross-site")).is_empty());
+    }
+}

@@ -1,0 +1,53 @@
+//! Vectors as a file of NumPy (its format version 1.0, from `numpy.lib.format`): float32, little-endian, in C order.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+const MAGIC: &[u8] = b"\x93NUMPY\x01\x00";
+/// The array begins at a multiple of this.
+const ALIGNMENT: usize = 64;
+
+/// An array of `rows.len()` by `columns`; each row must have so many numbers.
+pub(super) fn encode(rows: &[Vec<f32>], columns: usize) -> Bytes {
+    let description =
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {columns}), }}", rows.len());
+    // Magic, two bytes for the length of the header, the header, a line feed.
+    let unpadded = MAGIC.len() + 2 + description.len() + 1;
+    let begin = unpadded.next_multiple_of(ALIGNMENT);
+    let header = begin - MAGIC.len() - 2;
+
+    let mut file = BytesMut::with_capacity(begin + rows.len() * columns * size_of::<f32>());
+    file.put_slice(MAGIC);
+    // The description has two numbers, so that the header is far shorter than 64 KiB.
+    file.put_u16_le(header as u16);
+    file.put_slice(description.as_bytes());
+    file.put_bytes(b' ', begin - unpadded);
+    file.put_u8(b'\n');
+    for &number in rows.iter().flatten() {
+        file.put_f32_le(number);
+    }
+    file.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_its_header_and_its_numbers() {
+        let file = encode(&[vec![1.0, -2.5, 0.0], vec![f32::MIN_POSITIVE, 3.0, 4.0]], 3);
+        assert_eq!(&file[..10], b"\x93NUMPY\x01\x00\x76\x00");
+        let header = std::str::from_utf8(&file[10..128]).unwrap();
+        assert!(
+            header.starts_with("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }   "),
+            "{header}"
+        );
+        assert!(header.ends_with(" \n"));
+        let numbers: Vec<f32> =
+            file[128..].chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
+        assert_eq!(numbers, [1.0, -2.5, 0.0, f32::MIN_POSITIVE, 3.0, 4.0]);
+        for rows in [0, 1, 9, 10, 4_096, 10_000_000] {
+            let header = encode(&[], rows);
+            assert_eq!(header.len() % ALIGNMENT, 0, "{rows}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The contract with clients, over both protocols, against a running stack. README.md beside this file says how.
+
+mod case;
+mod grpc;
+mod protocol;
+
+mod target;
+mod wire;
+
+use std::time::Duration;
+
+use muse_tests::http_client::Answer;
+
+use case::Case;
+use target::Target;
+
+/// What became of the cases of a file.
+#[derive(Debug, Default)]
+struct Tally {
+    passed: usize,
+    left_out: usize,
+    failures: Vec<String>,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_recorded_cases() {
+    play("recorded", include_str!("recorded.json")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_own_cases() {
+    play("own", include_str!("own.json")).await;
+}
+
+async fn play(file: &str, cases: &str) {
+    let cases: Vec<Case> = serde_json::from_str(cases).expect("the cases are well-formed");
+    let mut target = Target::start().await;
+    let mut tally = Tally::default();
+    for case in &cases {
+        match play_case(&mut target, case).await {
+            None => tally.left_out += 1,
+            Some(Ok(())) => tally.passed += 1,
+            Some(Err(failure)) => {
+                tally.failures.push(format!("{}: {} {}: {failure}", case.name, case.method, case.target));
+            }
+        }
+    }
+    target.stop().await;
+    let Tally { passed, left_out, failures } = tally;
+    println!("{file}: {passed} of {} cases pass, {left_out} left out", cases.len());
+    assert!(failures.is_empty(), "{} fail:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// Nothing, if a token that the case needs cannot be had.
+async fn play_case(target: &mut Target, case: &Case) -> Option<Result<(), String>> {
+    let mut headers = Vec::new();
+    for (name, values) in &case.headers {
+        for value in values.values() {
+            headers.push((name.as_str(), target.fill(value).await?));
+        }
+    }
+    let answer = answer(target, case, &headers).await;
+    if case.target.starts_with("/logout") {
+        target.forget_pair();
+    }
+    Some(case.expect.check(&case.method, &answer))
+}
+
+/// Who logs in wrongly too often has to wait, and so do these tests.
+async fn answer(target: &Target, case: &Case, headers: &[(&str, String)]) -> Answer {
+    let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let request = wire::request(&case.method, &case.target, &headers, case.body.as_deref());
+    loop {
+        let answer = wire::send(target.address, &request).await;
+        if answer.status.as_u16() != 429 || case.expect.is_status(429) {
+            return answer;
+        }
+        let wait = answer.header("retry-after").parse().expect("429 says for how long");
+        tokio::time::sleep(Duration::from_secs(wait)).await;
+    }
+}

@@ -1,0 +1,116 @@
+//! The stack under test, and tokens of every kind that it may be shown.
+
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
+
+use muse_tests::{Stack, auth_config, channel, http_client::HttpClient, login, start_auth};
+use serde_json::json;
+use tokio::net::lookup_host;
+
+/// A running stack in which admin / admin may log in.
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    /// Where it is our own.
+    stack: Option<Stack>,
+    http: HttpClient,
+    /// By placeholder.
+    tokens: HashMap<String, String>,
+}
+
+impl Target {
+    /// The one at `MUSE_URL`, or one of our own.
+    pub(crate) async fn start() -> Self {
+        if let Ok(url) = std::env::var("MUSE_URL") {
+            let place = url.trim_start_matches("http://").trim_end_matches('/');
+            let address = lookup_host(place).await.ok().and_then(|mut found| found.next());
+            let address = address.unwrap_or_else(|| panic!("MUSE_URL must be http://HOST:PORT, not {url}"));
+            return Self { address, stack: None, http: HttpClient::new(address), tokens: HashMap::new() };
+        }
+        let stack = Stack::start().await;
+        let address = stack.gateway.address;
+        let expired = expired(&stack).await;
+        Self { address, stack: Some(stack), http: HttpClient::new(address), tokens: expired }
+    }
+
+    /// `text` with tokens in the place of placeholders; nothing, if one of them cannot be had.
+    pub(crate) async fn fill(&mut self, text: &str) -> Option<String> {
+        let mut filled = text.to_owned();
+        while let Some((before, rest)) = filled.split_once('{') {
+            let (name, after) = rest.split_once('}').expect("a placeholder ends");
+            let token = self.token(name).await?;
+            filled = format!("{before}{token}{after}");
+        }
+        Some(filled)
+    }
+
+    async fn token(&mut self, name: &str) -> Option<String> {
+        if !self.tokens.contains_key(name) {
+            match name {
+                "expired-access" | "expired-refresh" => return None,
+                "access" | "refresh" => {
+                    let (access, refresh) = self.login().await;
+                    self.tokens.extend([("access".to_owned(), access), ("refresh".to_owned(), refresh)]);
+                }
+                "badsig-access" | "badsig-refresh" => {
+                    let (access, refresh) = self.login().await;
+                    let token = if name.ends_with("access") { access } else { refresh };
+                    self.tokens.insert(name.to_owned(), badly_signed(&token));
+                }
+                "revoked-access" | "refresh-after-other-was-revoked" => {
+                    let (access, refresh) = self.login().await;
+                    assert_eq!(self.http.post("/logout/access", &access).await.status, 200);
+                    self.tokens.insert("revoked-access".to_owned(), access);
+                    self.tokens.insert("refresh-after-other-was-revoked".to_owned(), refresh);
+                }
+                "revoked-refresh" | "access-after-other-was-revoked" => {
+                    let (access, refresh) = self.login().await;
+                    assert_eq!(self.http.post("/logout/refresh", &refresh).await.status, 200);
+                    self.tokens.insert("revoked-refresh".to_owned(), refresh);
+                    self.tokens.insert("access-after-other-was-revoked".to_owned(), access);
+                }
+                _ => panic!("{{{name}}} is no placeholder"),
+            }
+        }
+        self.tokens.get(name).cloned()
+    }
+
+    /// The next case gets a new pair: this one's may have been revoked.
+    pub(crate) fn forget_pair(&mut self) {
+        self.tokens.remove("access");
+        self.tokens.remove("refresh");
+    }
+
+    async fn login(&self) -> (String, String) {
+        let body = json!({ "username": "admin", "password": "admin" }).to_string();
+        let answer = self.http.send("POST", "/login", &[("content-type", "application/json")], &body).await;
+        let token = |name: &str| answer.json()[name].as_str().expect("admin / admin may log in").to_owned();
+        (token("access_token"), token("refresh_token"))
+    }
+
+    pub(crate) async fn stop(self) {
+        if let Some(stack) = self.stack {
+            stack.stop().await;
+        }
+    }
+}
+
+/// Tokens of a second auth service with the same database, and so with the same keys, which lets them live for a second.
+async fn expired(stack: &Stack) -> HashMap<String, String> {
+    let mut config = auth_config(stack.data.path());
+    config.access_token_lifetime = Duration::from_secs(1);
+    config.refresh_token_lifetime = Duration::from_secs(1);
+    let hasty = start_auth(config).await;
+    let tokens = login(channel(hasty.address)).await;
+    hasty.stop().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    HashMap::from([
+        ("expired-access".to_owned(), tokens.access_token),
+        ("expired-refresh".to_owned(), tokens.refresh_token),
+    ])
+}
+
+/// The same token with another first character of its signature.
+fn badly_signed(token: &str) -> String {
+    let (message, signature) = token.rsplit_once('.').expect("a token has three parts");
+    let other = if signature.starts_with('A') { 'B' } else { 'A' };
+    format!("{message}.{other}{}", &signature[1..])
+}

@@ -1,0 +1,87 @@
+//! A page in a real browser, where there is one.
+
+use std::{net::SocketAddr, path::PathBuf, process::Stdio};
+
+use muse_tests::{PATIENCE, Stack};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    process::Command,
+};
+
+fn browser() -> Option<PathBuf> {
+    let names = ["chromium", "chromium-browser", "google-chrome"];
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .flat_map(|folder| names.map(|name| folder.join(name)))
+        .find(|program| program.is_file())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_embeds() {
+    let Some(browser) = browser() else {
+        println!("SKIPPED: no browser (chromium)");
+        return;
+    };
+    let stack = Stack::start().await;
+    let page = serve_page(stack.gateway.address).await;
+    let results = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = results.local_addr().unwrap().port();
+    let profile = tempfile::tempdir().unwrap();
+    let _running = Command::new(browser)
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .args(["--remote-debugging-port=0", &format!("http://{page}/page#{port}")])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let result = tokio::time::timeout(PATIENCE, reported(results)).await.expect("the page reports");
+    let mut told: Value = serde_json::from_str(&result).unwrap();
+    // 512 floats, the tags and the count.
+    assert!(told["bytes"].take().as_u64().is_some_and(|bytes| bytes > 2048), "{result}");
+    let expected = json!({
+        "login": "0", "embed": "0", "bytes": null, "stream": "0", "answers": 2, "refused": "16",
+    });
+    assert_eq!(told, expected);
+    stack.stop().await;
+}
+
+/// One origin for a page and the gateway, as behind a proxy.
+async fn serve_page(gateway: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            tokio::spawn(answer(connection, gateway));
+        }
+    });
+    address
+}
+
+async fn answer(mut connection: TcpStream, gateway: SocketAddr) {
+    let mut start = [0; 9];
+    if connection.peek(&mut start).await.is_ok() && start == *b"GET /page" {
+        let page = include_str!("page.html");
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\n";
+        let whole = format!("{head}content-length: {}\r\n\r\n{page}", page.len());
+        let _ = connection.write_all(whole.as_bytes()).await;
+    } else if let Ok(mut gateway) = TcpStream::connect(gateway).await {
+        let _ = copy_bidirectional(&mut connection, &mut gateway).await;
+    }
+}
+
+/// The JSON object that the page posts.
+async fn reported(results: TcpListener) -> String {
+    let (mut connection, _) = results.accept().await.unwrap();
+    let mut request = String::new();
+    while !request.ends_with('}') {
+        let mut more = [0; 4096];
+        let length = connection.read(&mut more).await.unwrap();
+        assert!(length > 0, "{request}");
+        request.push_str(std::str::from_utf8(&more[..length]).unwrap());
+    }
+    request.split_once("\r\n\r\n").unwrap().1.to_owned()
+}

@@ -1,0 +1,48 @@
+//! `grpc.health.v1` of each service.
+
+use muse_tests::{PATIENCE, Stack, channel};
+use tonic::Code;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+fn named(service: &str) -> HealthCheckRequest {
+    HealthCheckRequest { service: service.to_owned() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_service_answers_by_name_and_tells_of_its_end() {
+    let stack = Stack::start().await;
+    let users = ["muse.v1.AuthService", "muse.v1.UserService"];
+    let all = [users[0], users[1], "muse.v1.EmbedderService"];
+    let servers = [
+        (stack.gateway.address, &all[..]),
+        (stack.embedder.address, &all[2..]),
+        (stack.auth.address, &users),
+    ];
+    let mut watching = Vec::new();
+    for (address, services) in servers {
+        let mut client = HealthClient::new(channel(address));
+        for name in [&[""], services].concat() {
+            let answer = client.check(named(name)).await.unwrap().into_inner();
+            assert_eq!(answer.status(), ServingStatus::Serving, "{name} at {address}");
+            let mut reports = client.watch(named(name)).await.unwrap().into_inner();
+            assert_eq!(reports.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+            watching.push(reports);
+        }
+        let unknown = client.check(named("muse.v1.NoService")).await.unwrap_err();
+        assert_eq!(unknown.code(), Code::NotFound);
+        let mut reports = client.watch(named("muse.v1.NoService")).await.unwrap().into_inner();
+        assert_eq!(reports.message().await.unwrap().unwrap().status(), ServingStatus::ServiceUnknown);
+        drop(reports);
+    }
+    let stopped = tokio::spawn(stack.stop());
+    for mut reports in watching {
+        let last = async {
+            assert_eq!(reports.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+            assert_eq!(reports.message().await.unwrap(), None);
+        };
+        tokio::time::timeout(PATIENCE, last).await.unwrap();
+    }
+    stopped.await.unwrap();
+}

@@ -1,0 +1,110 @@
+//! What can be asked of Embed: ids in place of sentences, shorter vectors.
+
+use muse_proto::{
+    Error, Reason,
+    v1::{EmbedRequest, TokenIds, TokenizeRequest},
+};
+use muse_tests::{Stack, bearing, golden_sentences, largest_difference};
+use tonic::Code;
+
+fn of_ids(ids: Vec<Vec<u32>>) -> EmbedRequest {
+    let token_ids = ids.into_iter().map(|ids| TokenIds { ids }).collect();
+    EmbedRequest { token_ids, ..EmbedRequest::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_give_the_vectors_of_their_sentences() {
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let mut client = stack.embedder_client();
+    let mut sentences: Vec<String> =
+        golden_sentences().into_iter().take(300).map(|golden| golden.text).collect();
+    sentences.extend(["", "<unk> <s> </s>", "\u{10ffff}\u{10fffe} x"].map(str::to_owned));
+    let tokenized =
+        client.tokenize(bearing(&token, TokenizeRequest { sentences: sentences.clone() })).await.unwrap();
+    let ids: Vec<Vec<u32>> =
+        tokenized.into_inner().sentences.into_iter().map(|sentence| sentence.ids).collect();
+    let counts: Vec<u32> = ids.iter().map(|ids| ids.len() as u32).collect();
+
+    let request = EmbedRequest { sentences, ..EmbedRequest::default() };
+    let by_text = client.embed(bearing(&token, request)).await.unwrap().into_inner().embeddings;
+    let by_ids = client.embed(bearing(&token, of_ids(ids))).await.unwrap().into_inner().embeddings;
+    assert_eq!(by_text.iter().map(|vector| vector.token_count).collect::<Vec<_>>(), counts);
+    assert_eq!(by_ids.iter().map(|vector| vector.token_count).collect::<Vec<_>>(), counts);
+    for (text, ids) in by_text.iter().zip(&by_ids) {
+        assert!(largest_difference(&text.values, &ids.values) <= 1e-6);
+    }
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shorter_vectors_are_the_first_components_at_norm_one() {
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let mut client = stack.embedder_client();
+    let mut embed = async |dimensions| {
+        let request = EmbedRequest {
+            sentences: vec!["Where is it?".to_owned()],
+            dimensions,
+            ..EmbedRequest::default()
+        };
+        client
+            .embed(bearing(&token, request))
+            .await
+            .map(|answer| answer.into_inner().embeddings.remove(0).values)
+    };
+    let whole = embed(0).await.unwrap();
+    assert_eq!(whole.len(), 512);
+    assert_eq!(embed(512).await.unwrap(), whole);
+    for dimensions in [1, 64, 511] {
+        let short = embed(dimensions).await.unwrap();
+        assert_eq!(short.len(), dimensions as usize);
+        let norm = |vector: &[f32]| vector.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        assert!((norm(&short) - 1.0).abs() < 1e-6, "{}", norm(&short));
+        let kept = norm(&whole[..short.len()]);
+        for (x, y) in short.iter().zip(&whole) {
+            assert!((f64::from(*x) - f64::from(*y) / kept).abs() < 1e-6);
+        }
+    }
+    let refused = Error::from(&embed(513).await.unwrap_err());
+    assert_eq!((refused.reason(), refused.field()), (Reason::InvalidArgument, Some("dimensions")));
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_token_is_refused_with_its_place() {
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let mut client = stack.embedder_client();
+    let word = vec![500; 9_000];
+    let cases = [
+        (
+            of_ids(vec![vec![500], vec![500, 128_000]]),
+            "token_ids[1].ids[1]",
+            "128000 is not in the vocabulary",
+        ),
+        (of_ids(vec![vec![u32::MAX]]), "token_ids[0].ids[0]", "4294967295 is not in the vocabulary"),
+        (of_ids(vec![vec![1, 500, 2]]), "token_ids[0].ids[0]", "1 (<s>) does not occur in a sentence"),
+        (of_ids(vec![vec![500, 2]]), "token_ids[0].ids[1]", "2 (</s>) does not occur in a sentence"),
+        (
+            EmbedRequest { sentences: vec!["a".to_owned()], ..of_ids(vec![vec![500]]) },
+            "token_ids",
+            "not both",
+        ),
+        (EmbedRequest::default(), "sentences", "at least one sentence"),
+        (of_ids(vec![vec![]; 4_097]), "token_ids", "4097 sentences; the limit is 4096"),
+        (of_ids(vec![vec![], word]), "token_ids[1]", "9002 tokens; the limit is 8192"),
+    ];
+    for (request, field, text) in cases {
+        let refused = client.embed(bearing(&token, request)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        let error = Error::from(&refused);
+        assert_eq!(error.field(), Some(field), "{refused}");
+        assert!(error.message().starts_with(&format!("{field}: ")), "{refused}");
+        assert!(error.message().contains(text), "{refused}");
+    }
+    // An empty sentence has a vector, and the unknown token is one.
+    let odd = client.embed(bearing(&token, of_ids(vec![vec![], vec![0]]))).await.unwrap();
+    assert_eq!(odd.into_inner().embeddings.len(), 2);
+    stack.stop().await;
+}

@@ -1,0 +1,127 @@
+//! Services that are away, full queues, and callers that go.
+
+use std::time::Duration;
+
+use muse_proto::{
+    Error, Reason,
+    v1::{
+        EmbedRequest, LoginRequest, auth_service_client::AuthServiceClient,
+        embedder_service_client::EmbedderServiceClient,
+    },
+};
+use muse_tests::{
+    PATIENCE, Service, Stack, auth_config, bearing, channel, embedder_config, golden_sentences,
+    http_client::HttpClient, login, model_dir, start_auth, start_embedder, start_gateway, wait_until_serving,
+};
+use tonic::Code;
+
+use crate::{reason, sentences, tokens::until_refused};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_auth_away_tokens_hold_for_a_while_and_again_when_it_is_back() {
+    let data = tempfile::tempdir().unwrap();
+    let auth = start_auth(auth_config(data.path())).await;
+    let address = auth.address;
+    let embedder = start_embedder(&model_dir(), address, &[]).await;
+    let gateway = start_gateway(address, embedder.address, &["--max-staleness", "3"]).await;
+    wait_until_serving(channel(gateway.address)).await;
+    let token = login(channel(gateway.address)).await.access_token;
+    let mut client = EmbedderServiceClient::new(channel(gateway.address));
+    let rest = HttpClient::new(gateway.address);
+    auth.stop().await;
+
+    client.embed(bearing(&token, sentences(&["a"]))).await.unwrap();
+    let request = LoginRequest { username: "admin".to_owned(), password: "admin".to_owned() };
+    let refused = AuthServiceClient::new(channel(gateway.address)).login(request).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, Reason::Unavailable));
+    assert!(Error::from(&refused).retry_after().is_some(), "{refused}");
+    let answer = rest.send("POST", "/login?username=admin&password=admin", &[], "").await;
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
+    assert!(answer.json()["message"].is_string());
+
+    let refused = until_refused(&token, gateway.address).await;
+    assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, Reason::Unavailable));
+    assert!(refused.message().contains("for too long"), "{refused}");
+    let answer = rest.get("/embed?sentence=a", &token).await;
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
+
+    let config = auth_config(data.path());
+    let auth =
+        Service::start_at(address, |listener, shutdown| muse_auth::run(config, listener, shutdown)).await;
+    let back = async {
+        while client.embed(bearing(&token, sentences(&["a"]))).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, back).await.unwrap();
+    login(channel(gateway.address)).await;
+    gateway.stop().await;
+    embedder.stop().await;
+    auth.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_embedder_away_calls_fail_soon_and_work_again_when_it_is_back() {
+    let Stack { data, auth, embedder, gateway } = Stack::start().await;
+    let address = embedder.address;
+    embedder.stop().await;
+    let mut client = EmbedderServiceClient::new(channel(gateway.address));
+    let token = login(channel(gateway.address)).await.access_token;
+    let refused = client.embed(bearing(&token, sentences(&["a"]))).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, Reason::Unavailable));
+    let rest = HttpClient::new(gateway.address);
+    let answer = rest.get("/embed?sentence=a", &token).await;
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
+
+    let config = embedder_config(&model_dir(), auth.address, &[]);
+    let embedder =
+        Service::start_at(address, |listener, shutdown| muse_embedder::run(config, listener, shutdown)).await;
+    let stack = Stack { data, auth, embedder, gateway };
+    stack.wait_until_ready().await;
+    client.embed(bearing(&token, sentences(&["a"]))).await.unwrap();
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_refuses_and_drains() {
+    let data = tempfile::tempdir().unwrap();
+    let auth = start_auth(auth_config(data.path())).await;
+    let embedder = start_embedder(&model_dir(), auth.address, &["--queue-tokens", "4000"]).await;
+    wait_until_serving(channel(embedder.address)).await;
+    let token = login(channel(auth.address)).await.access_token;
+    let request = EmbedRequest {
+        sentences: vec!["one two three four five six".to_owned(); 400],
+        ..EmbedRequest::default()
+    };
+    let calls = (0..16).map(|_| {
+        let mut client = EmbedderServiceClient::new(channel(embedder.address));
+        let request = bearing(&token, request.clone());
+        async move { client.embed(request).await }
+    });
+    let outcomes = futures::future::join_all(calls).await;
+    let served = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    assert!((1..16).contains(&served), "{served} of 16 were served");
+    for refused in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
+        assert_eq!((refused.code(), reason(refused)), (Code::ResourceExhausted, Reason::Overloaded));
+    }
+    let mut client = EmbedderServiceClient::new(channel(embedder.address));
+    client.embed(bearing(&token, request)).await.unwrap();
+    embedder.stop().await;
+    auth.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_that_go_leave_the_service_well() {
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let texts: Vec<String> = golden_sentences().into_iter().map(|line| line.text).collect();
+    for _ in 0..20 {
+        let mut client = stack.embedder_client();
+        let call = client
+            .embed(bearing(&token, EmbedRequest { sentences: texts.clone(), ..EmbedRequest::default() }));
+        let _ = tokio::time::timeout(Duration::from_millis(5), call).await;
+    }
+    let answer = stack.embedder_client().embed(bearing(&token, sentences(&["a"]))).await.unwrap();
+    assert_eq!(answer.into_inner().embeddings.len(), 1);
+    stack.stop().await;
+}

@@ -1,0 +1,239 @@
+//! `EmbedStream`.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, stream};
+use muse_proto::{
+    Error, Reason,
+    v1::{
+        EmbedRequest, EmbedStreamRequest, EmbedStreamResponse, RevokeTokenRequest,
+        embed_stream_response::Result as Outcome,
+    },
+};
+use muse_tests::{PATIENCE, Stack, bearing, golden_sentences, largest_difference};
+use tokio::sync::mpsc;
+use tonic::{Code, Status, Streaming};
+
+use crate::{reason, sentences, timing};
+
+fn item(id: impl ToString, sentence: &str) -> EmbedStreamRequest {
+    EmbedStreamRequest { id: id.to_string(), sentence: sentence.to_owned() }
+}
+
+/// A stream whose items come from the sender.
+async fn open(
+    stack: &Stack,
+    token: &str,
+) -> (mpsc::Sender<EmbedStreamRequest>, Streaming<EmbedStreamResponse>) {
+    let (sender, mut items) = mpsc::channel(1);
+    let items = stream::poll_fn(move |context| items.poll_recv(context));
+    let answers = stack.embedder_client().embed_stream(bearing(token, items)).await.unwrap().into_inner();
+    (sender, answers)
+}
+
+async fn next(answers: &mut Streaming<EmbedStreamResponse>) -> Result<Option<EmbedStreamResponse>, Status> {
+    tokio::time::timeout(PATIENCE, answers.message()).await.expect("an answer in time")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_item_is_answered_by_its_id_as_embed_would() {
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let mut texts: Vec<String> =
+        golden_sentences().into_iter().take(1_000).map(|golden| golden.text).collect();
+    texts.push(String::new());
+    let request = EmbedRequest { sentences: texts.clone(), ..EmbedRequest::default() };
+    let expected =
+        stack.embedder_client().embed(bearing(&token, request)).await.unwrap().into_inner().embeddings;
+
+    let mut items: Vec<_> = texts.iter().enumerate().map(|(index, text)| item(index, text)).collect();
+    // What is bad does not concern the others.
+    items.insert(500, item("too many bytes", &"x".repeat(300_000)));
+    items.insert(10, item("too many tokens", &"한 ".repeat(20_000)));
+    items.push(item("0", &texts[0]));
+    let call = bearing(&token, stream::iter(items));
+    let mut answers = stack.embedder_client().embed_stream(call).await.unwrap().into_inner();
+    let mut seen = HashMap::<String, usize>::new();
+    while let Some(answer) = next(&mut answers).await.unwrap() {
+        *seen.entry(answer.id.clone()).or_default() += 1;
+        match answer.result.unwrap() {
+            Outcome::Embedding(vector) => {
+                let whole = &expected[answer.id.parse::<usize>().unwrap()];
+                assert!(largest_difference(&vector.values, &whole.values) <= 1e-5);
+                assert_eq!(vector.token_count, whole.token_count);
+            }
+            Outcome::Error(error) => {
+                assert!(answer.id.starts_with("too many"), "{error:?}");
+                assert_eq!((error.code, error.reason.as_str()), (Code::InvalidArgument as i32, "TOO_LARGE"));
+                assert!(error.message.starts_with("sentence: "), "{error:?}");
+                assert!(error.message.contains("; the limit is "), "{error:?}");
+            }
+        }
+    }
+    assert_eq!(seen.len(), texts.len() + 2);
+    assert_eq!(seen.values().sum::<usize>(), texts.len() + 3);
+    assert_eq!(seen["0"], 2);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_does_not_wait_for_further_items() {
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let (items, mut answers) = open(&stack, &token).await;
+    for id in 0..3 {
+        items.send(item(id, "one at a time")).await.unwrap();
+        assert_eq!(next(&mut answers).await.unwrap().unwrap().id, id.to_string());
+    }
+    drop(items);
+    assert_eq!(next(&mut answers).await.unwrap(), None);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_read_answers_is_not_read_from() {
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let (counter, text) = (Arc::clone(&sent), "word ".repeat(200));
+    let endless = stream::repeat_with(move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+        item("", &text)
+    });
+    let call = bearing(&token, endless);
+    let answers = stack.embedder_client().embed_stream(call).await.unwrap().into_inner();
+    let mut before = usize::MAX;
+    let still = async {
+        while before != sent.load(Ordering::Relaxed) {
+            before = sent.load(Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, still).await.expect("it stops to read");
+    // A kilobyte each: what the windows of the connections hold, and no more.
+    assert!((1..20_000).contains(&before), "{before}");
+    // Others are served meanwhile.
+    stack.embedder_client().embed(bearing(&token, sentences(&["a"]))).await.unwrap();
+    drop(answers);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_soon_after_its_token() {
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let (items, mut answers) = open(&stack, &token).await;
+    items.send(item("a", "a")).await.unwrap();
+    next(&mut answers).await.unwrap();
+    stack.auth_client().revoke_token(bearing(&token, RevokeTokenRequest {})).await.unwrap();
+    let revoked = Instant::now();
+    let refused = next(&mut answers).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused)), (Code::Unauthenticated, Reason::TokenRevoked));
+    assert!(revoked.elapsed() < Duration::from_secs(3), "{:?}", revoked.elapsed());
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_at_its_deadline() {
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let (_items, mut pending) = mpsc::channel::<EmbedStreamRequest>(1);
+    let mut call = bearing(&token, stream::poll_fn(move |context| pending.poll_recv(context)));
+    call.set_timeout(Duration::from_millis(700));
+    let mut answers = stack.embedder_client().embed_stream(call).await.unwrap().into_inner();
+    let ended = next(&mut answers).await.unwrap_err();
+    assert_eq!((ended.code(), reason(&ended)), (Code::DeadlineExceeded, Reason::DeadlineExceeded));
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_item_ends_the_stream_by_the_caller_s_fault() {
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let status = crate::limits::raw_call(&stack, &token, "EmbedStream", b"\x12\x02\xff\xfe").await;
+    assert_eq!((status.code(), reason(&status)), (Code::InvalidArgument, Reason::InvalidArgument));
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_computed_for_a_caller_who_has_gone() {
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let text = "word ".repeat(4_000);
+    let mut client = stack.embedder_client();
+    let alone = client.embed(bearing(&token, sentences(&[&text]))).await.unwrap();
+    let pass = timing(alone.metadata(), "forward");
+
+    // Each item is a pass of its own; two fit into what may be unanswered.
+    let call = bearing(&token, stream::iter(vec![item("", &text); 64]));
+    let mut answers = client.embed_stream(call).await.unwrap().into_inner();
+    next(&mut answers).await.unwrap();
+    drop(answers);
+    let after = client.embed(bearing(&token, sentences(&["a"]))).await.unwrap();
+    let queue = timing(after.metadata(), "queue");
+    assert!(queue < 4.0 * pass, "waited {queue} ms where a pass takes {pass} ms");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_answers_what_was_read_and_says_so() {
+    for of_the_gateway in [true, false] {
+        let stack = Stack::start().await;
+        let token = stack.login().await.access_token;
+        let (items, mut answers) = open(&stack, &token).await;
+        items.send(item("a", "a")).await.unwrap();
+        next(&mut answers).await.unwrap();
+        let Stack { data: _data, auth, embedder, gateway } = stack;
+        let (first, second) = if of_the_gateway { (gateway, embedder) } else { (embedder, gateway) };
+        let stopped = tokio::spawn(async move {
+            let started = Instant::now();
+            first.stop().await;
+            started.elapsed()
+        });
+        let ended = next(&mut answers).await.unwrap_err();
+        assert_eq!((ended.code(), reason(&ended)), (Code::Unavailable, Reason::Unavailable), "{ended}");
+        assert!(Error::from(&ended).retry_after().is_some(), "{ended}");
+        drop((items, answers));
+        let took = stopped.await.unwrap();
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        second.stop().await;
+        auth.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_wait_where_calls_would_be_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let auth = muse_tests::start_auth(muse_tests::auth_config(data.path())).await;
+    let embedder =
+        muse_tests::start_embedder(&muse_tests::model_dir(), auth.address, &["--queue-tokens", "600"]).await;
+    muse_tests::wait_until_serving(muse_tests::channel(embedder.address)).await;
+    let token = muse_tests::login(muse_tests::channel(auth.address)).await.access_token;
+    let streams = (0..8).map(|_| {
+        let mut client = muse_proto::v1::embedder_service_client::EmbedderServiceClient::new(
+            muse_tests::channel(embedder.address),
+        );
+        let items = stream::iter((0..300).map(|id| item(id, "one two three four five six")));
+        let call = bearing(&token, items);
+        async move {
+            let answers = client.embed_stream(call).await.unwrap().into_inner();
+            answers
+                .filter(|answer| {
+                    let result = answer.as_ref().unwrap().result.as_ref();
+                    std::future::ready(matches!(result, Some(Outcome::Embedding(_))))
+                })
+                .count()
+                .await
+        }
+    });
+    assert_eq!(futures::future::join_all(streams).await, [300; 8]);
+    embedder.stop().await;
+    auth.stop().await;
+}

@@ -1,0 +1,233 @@
+//! Who may call what, and what revocation does.
+
+use std::{net::SocketAddr, time::Duration};
+
+use muse_proto::{
+    Reason,
+    v1::{
+        AddUserRequest, GetJwksRequest, GetModelRequest, ListUsersRequest, LoginRequest, RefreshTokenRequest,
+        RevokeTokenRequest, RevokeUserTokensRequest, Role, TokenizeRequest, WatchRevocationsRequest,
+        embedder_service_client::EmbedderServiceClient, revocation_service_client::RevocationServiceClient,
+    },
+};
+use muse_tests::{
+    PATIENCE, Stack, auth_config, bearing, channel, http_client::HttpClient, model_dir, start_auth,
+    start_gateway, wait_until_serving,
+};
+use tonic::{Code, Status};
+
+use crate::{reason, sentences};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_but_login_health_and_reflection_needs_a_token() {
+    let stack = Stack::start().await;
+    let (mut auth, mut embedder) = (stack.auth_client(), stack.embedder_client());
+    let refusals = [
+        embedder.embed(sentences(&["a"])).await.unwrap_err(),
+        embedder.tokenize(TokenizeRequest { sentences: vec!["a".to_owned()] }).await.unwrap_err(),
+        embedder.get_model(GetModelRequest {}).await.unwrap_err(),
+        auth.get_jwks(GetJwksRequest {}).await.unwrap_err(),
+        auth.refresh_token(RefreshTokenRequest {}).await.unwrap_err(),
+        auth.revoke_token(RevokeTokenRequest {}).await.unwrap_err(),
+        auth.revoke_user_tokens(RevokeUserTokensRequest::default()).await.unwrap_err(),
+        stack.user_client().list_users(ListUsersRequest::default()).await.unwrap_err(),
+    ];
+    for refusal in refusals {
+        assert_eq!((refusal.code(), reason(&refusal)), (Code::Unauthenticated, Reason::TokenMissing));
+    }
+    let tokens = stack.login().await;
+    let refused = embedder.embed(bearing(&tokens.refresh_token, sentences(&["a"]))).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::TokenKind);
+    let refused =
+        auth.refresh_token(bearing(&tokens.access_token, RefreshTokenRequest {})).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::TokenKind);
+    let jwks = auth.get_jwks(bearing(&tokens.access_token, GetJwksRequest {})).await.unwrap().into_inner();
+    assert_eq!(jwks.keys[0].alg, "EdDSA");
+
+    let wrong = LoginRequest { username: "admin".to_owned(), password: "nimda".to_owned() };
+    let refused = auth.login(wrong).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused)), (Code::Unauthenticated, Reason::BadCredentials));
+
+    // What is not for users is not here at all.
+    let mut revocations = RevocationServiceClient::new(stack.channel());
+    let call = bearing(&tokens.access_token, WatchRevocationsRequest::default());
+    assert_eq!(revocations.watch_revocations(call).await.unwrap_err().code(), Code::Unimplemented);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_token_is_refused_at_once_on_both_protocols() {
+    let stack = Stack::start().await;
+    let (mut auth, mut embedder) = (stack.auth_client(), stack.embedder_client());
+    let rest = HttpClient::new(stack.gateway.address);
+    for _ in 0..20 {
+        let tokens = stack.login().await;
+        let access = tokens.access_token.as_str();
+        embedder.embed(bearing(access, sentences(&["a"]))).await.unwrap();
+        auth.revoke_token(bearing(access, RevokeTokenRequest {})).await.unwrap();
+        let refused = embedder.embed(bearing(access, sentences(&["a"]))).await.unwrap_err();
+        assert_eq!(reason(&refused), Reason::TokenRevoked);
+        assert_eq!(rest.get("/embed?sentence=a", access).await.status, 401);
+
+        // The other token of the pair still holds.
+        let again = auth.refresh_token(bearing(&tokens.refresh_token, RefreshTokenRequest {})).await.unwrap();
+        let access = again.into_inner().access_token;
+        assert_eq!(rest.post("/logout/access", &access).await.status, 200);
+        let refused = embedder.embed(bearing(&access, sentences(&["a"]))).await.unwrap_err();
+        assert_eq!(reason(&refused), Reason::TokenRevoked);
+    }
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_embedder_checks_tokens_itself() {
+    let stack = Stack::start().await;
+    let tokens = stack.login().await;
+    let mut embedder = EmbedderServiceClient::new(channel(stack.embedder.address));
+    for refused in [
+        embedder.embed(sentences(&["a"])).await.unwrap_err(),
+        embedder.tokenize(TokenizeRequest { sentences: vec!["a".to_owned()] }).await.unwrap_err(),
+        embedder.get_model(GetModelRequest {}).await.unwrap_err(),
+    ] {
+        assert_eq!(reason(&refused), Reason::TokenMissing);
+    }
+    let refused = embedder.embed(bearing(&tokens.refresh_token, sentences(&["a"]))).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::TokenKind);
+    embedder.embed(bearing(&tokens.access_token, sentences(&["a"]))).await.unwrap();
+
+    stack.auth_client().revoke_token(bearing(&tokens.access_token, RevokeTokenRequest {})).await.unwrap();
+    let refused = until_refused(&tokens.access_token, stack.embedder.address).await;
+    assert_eq!(reason(&refused), Reason::TokenRevoked);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_reaches_every_gateway_and_the_embedder() {
+    let stack = Stack::start().await;
+    let second = start_gateway(stack.auth.address, stack.embedder.address, &[]).await;
+    wait_until_serving(channel(second.address)).await;
+    let everywhere = [stack.gateway.address, second.address, stack.embedder.address];
+    let embed = async |token: &str, address| {
+        EmbedderServiceClient::new(channel(address)).embed(bearing(token, sentences(&["a"]))).await
+    };
+    let mut auth = stack.auth_client();
+    for all_of_the_user in [false, true] {
+        let token = stack.login().await.access_token;
+        for address in everywhere {
+            embed(&token, address).await.unwrap();
+        }
+        if all_of_the_user {
+            auth.revoke_user_tokens(bearing(&token, RevokeUserTokensRequest::default())).await.unwrap();
+        } else {
+            auth.revoke_token(bearing(&token, RevokeTokenRequest {})).await.unwrap();
+        }
+        for address in everywhere {
+            assert_eq!(reason(&until_refused(&token, address).await), Reason::TokenRevoked);
+        }
+    }
+    let token = stack.login().await.access_token;
+    for address in everywhere {
+        embed(&token, address).await.unwrap();
+    }
+    second.stop().await;
+    stack.stop().await;
+}
+
+/// Embeds at an address until that is refused.
+pub(crate) async fn until_refused(token: &str, address: SocketAddr) -> Status {
+    let mut embedder = EmbedderServiceClient::new(channel(address));
+    let refusal = async {
+        loop {
+            match embedder.embed(bearing(token, sentences(&["a"]))).await {
+                Ok(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(refused) => return refused,
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, refusal).await.expect("it is refused in time")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn admins_manage_users_and_others_do_not() {
+    let stack = Stack::start().await;
+    let admin = stack.login().await.access_token;
+    let maria = AddUserRequest {
+        username: "maria".to_owned(),
+        password: "a long password".to_owned(),
+        role: Role::User.into(),
+    };
+    let mut users = stack.user_client();
+    let added = users.add_user(bearing(&admin, maria.clone())).await.unwrap().into_inner().user.unwrap();
+    assert_eq!((added.username.as_str(), added.role()), ("maria", Role::User));
+    let refused = users.add_user(bearing(&admin, maria.clone())).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused)), (Code::AlreadyExists, Reason::UserExists));
+
+    let login = LoginRequest { username: maria.username, password: maria.password };
+    let tokens = stack.auth_client().login(login).await.unwrap().into_inner();
+    let call = bearing(&tokens.access_token, ListUsersRequest::default());
+    let refused = users.list_users(call).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused)), (Code::PermissionDenied, Reason::PermissionDenied));
+    let listed = users.list_users(bearing(&admin, ListUsersRequest::default())).await.unwrap().into_inner();
+    assert_eq!(
+        listed.users.iter().map(|user| user.username.as_str()).collect::<Vec<_>>(),
+        ["admin", "maria"]
+    );
+
+    let all = RevokeUserTokensRequest { username: "maria".to_owned() };
+    stack.auth_client().revoke_user_tokens(bearing(&admin, all)).await.unwrap();
+    for address in [stack.gateway.address, stack.embedder.address] {
+        let refused = until_refused(&tokens.access_token, address).await;
+        assert_eq!(reason(&refused), Reason::TokenRevoked);
+    }
+    stack.embedder_client().embed(bearing(&admin, sentences(&["a"]))).await.unwrap();
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_revocations_and_keys_outlive_a_restart() {
+    let stack = Stack::start().await;
+    let (kept, revoked) = (stack.login().await.access_token, stack.login().await.access_token);
+    stack.auth_client().revoke_token(bearing(&revoked, RevokeTokenRequest {})).await.unwrap();
+    let Stack { data, auth, embedder, gateway } = stack;
+    gateway.stop().await;
+    auth.stop().await;
+
+    let auth = start_auth(auth_config(data.path())).await;
+    let gateway = start_gateway(auth.address, embedder.address, &[]).await;
+    let stack = Stack { data, auth, embedder, gateway };
+    stack.wait_until_ready().await;
+    let mut client = stack.embedder_client();
+    client.embed(bearing(&kept, sentences(&["a"]))).await.unwrap();
+    let refused = client.embed(bearing(&revoked, sentences(&["a"]))).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::TokenRevoked);
+    stack.login().await;
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_of_others_and_expired_ones_are_refused() {
+    let stack =
+        Stack::start_with(&model_dir(), |auth| auth.access_token_lifetime = Duration::from_secs(1)).await;
+    let other = Stack::start().await;
+    let mut client = stack.embedder_client();
+    let foreign = other.login().await.access_token;
+    let refused = client.embed(bearing(&foreign, sentences(&["a"]))).await.unwrap_err();
+    assert_eq!(
+        (reason(&refused), refused.message()),
+        (Reason::TokenInvalid, "Signature verification failed")
+    );
+
+    let short = stack.login().await.access_token;
+    let expiry = async {
+        loop {
+            match client.embed(bearing(&short, sentences(&["a"]))).await {
+                Ok(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Err(refused) => return refused,
+            }
+        }
+    };
+    let refused = tokio::time::timeout(PATIENCE, expiry).await.unwrap();
+    assert_eq!((reason(&refused), refused.message()), (Reason::TokenExpired, "Token has expired"));
+    other.stop().await;
+    stack.stop().await;
+}

@@ -1,0 +1,34 @@
+//! Nobody has to change their client: the last one that the old service has released works as it is.
+
+use std::time::Duration;
+
+use muse_tests::{PATIENCE, Stack, model_dir, root};
+use tokio::process::Command;
+
+/// Runs the script with the Python that comes first, which `make test` has given the client.
+async fn run(stack: &Stack, what: &str) {
+    let script = root().join("tests/released_client/day.py");
+    let port = stack.gateway.address.port().to_string();
+    let mut command = Command::new("python3");
+    command.arg(script).args([&port, what]).kill_on_drop(true);
+    let output =
+        tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends").expect("python3 starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("No module named"), "`make test` installs what the script needs:\n{said}");
+    assert!(output.status.success(), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_released_client_logs_in_embeds_and_logs_out() {
+    let stack = Stack::start().await;
+    run(&stack, "day").await;
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_released_client_refreshes_an_expired_token() {
+    let short = Duration::from_secs(2);
+    let stack = Stack::start_with(&model_dir(), |auth| auth.access_token_lifetime = short).await;
+    run(&stack, "expiry").await;
+    stack.stop().await;
+}

@@ -1,0 +1,44 @@
+"""What schemathesis needs to know of the service: the token that a request needs, and how an .npy body is read."""
+
+import json
+import os
+import urllib.request
+
+import schemathesis
+
+GATEWAY = os.environ["GATEWAY"]
+
+
+def post(path, body=b"", **headers):
+    request = urllib.request.Request(GATEWAY + path, body, headers)
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
+
+
+def login():
+    return post("/login", b"username=admin&password=admin")
+
+
+# A token that the request ends is a new one each time, or there would be none for the others.
+TOKENS = {
+    "/token/refresh": lambda: os.environ["REFRESH_TOKEN"],
+    "/logout/access": lambda: login()["access_token"],
+    "/logout/refresh": lambda: login()["refresh_token"],
+}
+
+
+@schemathesis.auth(refresh_interval=None)
+class Token:
+    def get(self, case, context):
+        if not case.operation.definition.raw.get("security"):
+            return None
+        return TOKENS.get(case.operation.path, lambda: os.environ["ACCESS_TOKEN"])()
+
+    def set(self, case, token, context):
+        case.headers["Authorization"] = f"Bearer {token}"
+
+
+@schemathesis.deserializer("application/octet-stream")
+def npy(context, response):
+    assert response.content.startswith(b"\x93NUMPY"), response.content[:16]
+    return response.content.decode("latin-1")
