@@ -51,8 +51,8 @@ async fn a_page_embeds() {
 
 /// One origin for a page and the gateway, as behind a proxy.
 async fn serve_page(gateway: SocketAddr) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("the address is free");
+    let address = listener.local_addr().expect("a bound listener has an address");
     tokio::spawn(async move {
         while let Ok((connection, _)) = listener.accept().await {
             tokio::spawn(answer(connection, gateway));
@@ -75,13 +75,13 @@ async fn answer(mut connection: TcpStream, gateway: SocketAddr) {
 
 /// The JSON object that the page posts.
 async fn reported(results: TcpListener) -> String {
-    let (mut connection, _) = results.accept().await.unwrap();
+    let (mut connection, _) = results.accept().await.expect("the page connects");
     let mut request = String::new();
     while !request.ends_with('}') {
         let mut more = [0; 4096];
-        let length = connection.read(&mut more).await.unwrap();
+        let length = connection.read(&mut more).await.expect("the page sends");
         assert!(length > 0, "{request}");
-        request.push_str(std::str::from_utf8(&more[..length]).unwrap());
+        request.push_str(std::str::from_utf8(&more[..length]).expect("the page sends text"));
     }
-    request.split_once("\r\n\r\n").unwrap().1.to_owned()
+    request.split_once("\r\n\r\n").expect("a request has a body").1.to_owned()
 }

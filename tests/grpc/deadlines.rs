@@ -144,8 +144,8 @@ struct Tunnel {
 
 impl Tunnel {
     async fn to(target: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("the address is free");
+        let address = listener.local_addr().expect("a bound listener has an address");
         let (hangs, hung) = watch::channel(false);
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {

@@ -34,7 +34,12 @@ async fn open(
 ) -> (mpsc::Sender<EmbedStreamRequest>, Streaming<EmbedStreamResponse>) {
     let (sender, mut items) = mpsc::channel(1);
     let items = stream::poll_fn(move |context| items.poll_recv(context));
-    let answers = stack.embedder_client().embed_stream(bearing(token, items)).await.unwrap().into_inner();
+    let answers = stack
+        .embedder_client()
+        .embed_stream(bearing(token, items))
+        .await
+        .expect("a stream begins")
+        .into_inner();
     (sender, answers)
 }
 

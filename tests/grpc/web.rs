@@ -12,23 +12,27 @@ use prost::Message;
 
 /// A frame of a short message, which is ASCII.
 fn frame(message: &str) -> String {
-    format!("\0\0\0\0{}{message}", char::from(u8::try_from(message.len()).unwrap()))
+    format!("\0\0\0\0{}{message}", char::from(u8::try_from(message.len()).expect("it is short")))
 }
 
 /// Field 1 or 2 of a message, a short string.
 fn field(number: u8, text: &str) -> String {
-    format!("{}{}{text}", char::from(number << 3 | 2), char::from(u8::try_from(text.len()).unwrap()))
+    format!(
+        "{}{}{text}",
+        char::from(number << 3 | 2),
+        char::from(u8::try_from(text.len()).expect("it is short"))
+    )
 }
 
 /// The messages of an answer, and the trailers after them.
 fn read(mut body: &[u8]) -> (Vec<&[u8]>, String) {
     let mut messages = Vec::new();
     while let [kind, rest @ ..] = body {
-        let (length, rest) = rest.split_first_chunk::<4>().unwrap();
+        let (length, rest) = rest.split_first_chunk::<4>().expect("a frame has a length");
         let (content, rest) = rest.split_at(u32::from_be_bytes(*length) as usize);
         if *kind == 0x80 {
             assert!(rest.is_empty(), "trailers come last");
-            return (messages, String::from_utf8(content.to_vec()).unwrap());
+            return (messages, String::from_utf8(content.to_vec()).expect("the answer is whole"));
         }
         messages.push(content);
         body = rest;
@@ -38,7 +42,7 @@ fn read(mut body: &[u8]) -> (Vec<&[u8]>, String) {
 
 /// Base64 that was made piece by piece, each padded by itself.
 fn decode(text: &[u8]) -> Vec<u8> {
-    text.chunks(4).flat_map(|quantum| BASE64_STANDARD.decode(quantum).unwrap()).collect()
+    text.chunks(4).flat_map(|quantum| BASE64_STANDARD.decode(quantum).expect("the answer is whole")).collect()
 }
 
 async fn call(stack: &Stack, method: &str, token: &str, text: bool, messages: &str) -> (Answer, Vec<u8>) {
