@@ -1,8 +1,12 @@
 //! Vectors of fewer components than the model gives: the first ones, scaled to norm 1 again.
 
-use muse_proto::{Error, Reason};
+use muse_proto::{Error, Reason, v1::Embedding};
 
 use crate::model::DIMENSION;
+
+/// Tokens that the model is fed in addition to those of a sentence: [`BEGIN`](crate::tokenizer::BEGIN) and
+/// [`END`](crate::tokenizer::END).
+const MARKS: u32 = 2;
 
 /// How many components of a vector a caller wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +31,12 @@ impl Dimensions {
             )
             .with_field("dimensions")),
         }
+    }
+
+    /// The answer to a sentence: its vector, cut, and the number of its tokens (`ids` are what the model was fed).
+    pub(crate) fn embedding(self, mut values: Vec<f32>, ids: &[u32]) -> Embedding {
+        self.cut(&mut values);
+        Embedding { values, token_count: ids.len() as u32 - MARKS }
     }
 
     /// Cuts a vector; one that is wanted whole stays what it is, to the bit. If all that is left is zero, so is the

@@ -3,8 +3,8 @@
 use std::{iter, sync::Arc, time::Instant};
 
 use muse_proto::v1::{
-    self, EmbedRequest, EmbedResponse, EmbedStreamRequest, Embedding, GetModelRequest, GetModelResponse,
-    Span, TokenizeRequest, TokenizeResponse, TokenizedSentence, embedder_service_server::EmbedderService,
+    self, EmbedRequest, EmbedResponse, EmbedStreamRequest, GetModelRequest, GetModelResponse, Span,
+    TokenizeRequest, TokenizeResponse, TokenizedSentence, embedder_service_server::EmbedderService,
 };
 use muse_verifier::Verifier;
 use tokio_util::sync::CancellationToken;
@@ -21,10 +21,6 @@ use crate::{
     timing::timed,
     tokenizer::{Token, Tokenizer},
 };
-
-/// Tokens that the model is fed in addition to those of a sentence: [`BEGIN`](crate::tokenizer::BEGIN) and
-/// [`END`](crate::tokenizer::END).
-const MARKS: u32 = 2;
 
 /// The service's state: all of it is shared and immutable but for the batcher's queue.
 #[derive(Debug)]
@@ -69,7 +65,7 @@ impl EmbedderService for Embedder {
         let place = self.batcher.admit(ids.iter().map(Vec::len).sum())?;
         let Embedded { vectors, queue, forward } = self.batcher.embed(place, &ids).await?;
         let embeddings =
-            iter::zip(vectors, &ids).map(|(vector, ids)| embedding(vector, ids, dimensions)).collect();
+            iter::zip(vectors, &ids).map(|(vector, ids)| dimensions.embedding(vector, ids)).collect();
         let steps = [("queue", queue), ("tokenize", tokenize), ("forward", forward)];
         Ok(timed(EmbedResponse { embeddings }, &steps))
     }
@@ -117,11 +113,6 @@ impl EmbedderService for Embedder {
             license: manifest.license.clone(),
         }))
     }
-}
-
-pub(crate) fn embedding(mut values: Vec<f32>, ids: &[u32], dimensions: Dimensions) -> Embedding {
-    dimensions.cut(&mut values);
-    Embedding { values, token_count: ids.len() as u32 - MARKS }
 }
 
 fn message(tokenizer: &Tokenizer, tokens: &[Token]) -> TokenizedSentence {

@@ -32,7 +32,6 @@ use crate::{
     batcher::{Batcher, Batching},
     dimensions::Dimensions,
     encode::Encoder,
-    service::embedding,
 };
 
 /// Items that are tokenized together, if so many are there.
@@ -162,7 +161,7 @@ impl Admission {
             drop(unanswered);
             let [ids] = sentence;
             let vector = embedded.vectors.into_iter().next().unwrap_or_default();
-            Ok(Outcome::Embedding(embedding(vector, &ids, Dimensions::ALL)))
+            Ok(Outcome::Embedding(Dimensions::ALL.embedding(vector, &ids)))
         })
     }
 }

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod answer;
 mod client_address;
 mod compression;
 mod config;
@@ -16,6 +17,7 @@ mod passthrough;
 mod problem;
 mod quality;
 mod readiness;
+mod request;
 mod rest;
 mod routing;
 mod server;

@@ -10,7 +10,7 @@ use tonic::Status;
 use utoipa::ToSchema;
 
 use crate::{
-    rest::answer::{json, retry_after},
+    answer::{json, retry_after, status, tell_wait, text},
     upstream::failure,
 };
 
@@ -55,15 +55,9 @@ impl Problem {
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        let status =
-            StatusCode::from_u16(error.reason().http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let detail = match error.reason() {
-            Reason::Internal => "Internal Server Error",
-            _ => error.message(),
-        };
         Self {
-            status,
-            detail: detail.to_owned(),
+            status: status(&error),
+            detail: text(&error).to_owned(),
             reason: Some(error.reason()),
             field: error.field().map(str::to_owned),
             retry_after: retry_after(&error),
@@ -88,9 +82,7 @@ impl IntoResponse for Problem {
         };
         let mut response = json(self.status, &body);
         response.headers_mut().insert(header::CONTENT_TYPE, MEDIA_TYPE);
-        if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-        }
+        tell_wait(&mut response, self.retry_after);
         response
     }
 }

@@ -12,8 +12,8 @@ use tonic::{Code, Status};
 use utoipa::{IntoResponses, ToSchema, openapi::RefOr};
 
 use crate::{
+    answer::{self, json, retry_after, tell_wait, text},
     openapi,
-    rest::answer::{json, retry_after},
     upstream::failure,
 };
 
@@ -92,8 +92,7 @@ impl From<Error> for Refusal {
         // OpenAI has one status for all that can be wrong with a key.
         let status = match error.reason().code() {
             Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-            _ => StatusCode::from_u16(error.reason().http_status())
-                .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            _ => answer::status(&error),
         };
         let r#type = match status {
             StatusCode::TOO_MANY_REQUESTS => ErrorType::RateLimit,
@@ -106,11 +105,7 @@ impl From<Error> for Refusal {
             _ if status == StatusCode::UNAUTHORIZED => Some("invalid_api_key"),
             _ => None,
         };
-        let message = match error.reason() {
-            // What went wrong inside is in the log.
-            Reason::Internal => "Internal Server Error".to_owned(),
-            _ => error.message().to_owned(),
-        };
+        let message = text(&error).to_owned();
         let detail = ErrorDetail { message, r#type, param: error.field().map(str::to_owned), code };
         Self { status, detail, retry_after: retry_after(&error) }
     }
@@ -125,13 +120,10 @@ impl From<Status> for Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut response = json(self.status, &ErrorBody { error: self.detail });
-        let headers = response.headers_mut();
         if self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if let Some(seconds) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, seconds.into());
-        }
+        tell_wait(&mut response, self.retry_after);
         response
     }
 }

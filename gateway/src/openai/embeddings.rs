@@ -7,7 +7,6 @@ use axum::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use muse_proto::{Error, Reason, v1};
-use muse_verifier::TokenKind;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -17,12 +16,8 @@ use super::{
     models,
 };
 use crate::{
-    rest::{
-        MAX_SENTENCES_BYTES,
-        answer::{json, written},
-        arguments::{read_body, read_out},
-        on_behalf_of,
-    },
+    answer::{json, written},
+    request::{MAX_SENTENCES_BYTES, authorized, on_behalf_of, read_body},
     server_timing::Timing,
     upstream::{Upstream, failure},
 };
@@ -81,11 +76,7 @@ struct Usage {
 )]
 pub(crate) async fn create(State(upstream): State<Upstream>, request: Request) -> Result<Response, Refusal> {
     let mut timing = Timing::start();
-    let (head, body) = request.into_parts();
-    if let Err(refusal) = upstream.verifier.authorize(&head.headers, Some(TokenKind::Access)) {
-        read_out(body).await;
-        return Err(refusal.into());
-    }
+    let (head, body) = authorized(&upstream, request).await?.into_parts();
     let asked = EmbeddingRequest::read(&read_body(body, MAX_SENTENCES_BYTES).await?)?;
     let model = models::served(&upstream, &head.headers).await?;
     model.check(&asked.model)?;

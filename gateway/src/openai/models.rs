@@ -11,10 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::answer::{Errors, Refusal};
-use crate::{
-    rest::{answer::json, on_behalf_of},
-    upstream::Upstream,
-};
+use crate::{answer::json, request::on_behalf_of, upstream::Upstream};
 
 /// Names that programs written for OpenAI ask for, often without their user's doing. They stand for the one model;
 /// the answers say which it is.

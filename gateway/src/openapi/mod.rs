@@ -15,7 +15,7 @@ use utoipa::{
     },
 };
 
-use crate::rest::answer::json;
+use crate::answer::json;
 
 #[derive(OpenApi)]
 #[openapi(

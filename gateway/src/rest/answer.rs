@@ -1,44 +1,17 @@
-//! Bodies of the answers: JSON objects in the shapes that clients of the old service know.
-
-use std::time::Duration;
+//! Refusals in the shapes that clients of the old service know.
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use muse_proto::{Error, Reason};
-use serde::Serialize;
 use serde_json::json;
 use tonic::Status;
-use tracing::error;
 
-use crate::upstream::failure;
-
-/// A JSON body.
-pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
-    match serde_json::to_vec(body) {
-        Ok(bytes) => (status, [(header::CONTENT_TYPE, "application/json")], bytes).into_response(),
-        Err(failure) => {
-            error!(%failure, "an answer cannot be written as JSON");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
-    }
-}
-
-/// An answer with more sentences is written on a thread where that may take its time; a number takes some 30 ns.
-const BRIEF_SENTENCES: usize = 16;
-
-/// The answer to so many sentences, as `write` writes it.
-pub(crate) async fn written(
-    sentences: usize,
-    write: impl FnOnce() -> Response + Send + 'static,
-) -> Result<Response, Error> {
-    if sentences <= BRIEF_SENTENCES {
-        return Ok(write());
-    }
-    let writing = tokio::task::spawn_blocking(write).await;
-    writing.map_err(|_| Error::new(Reason::Internal, "an answer could not be written"))
-}
+use crate::{
+    answer::{json, retry_after, status, tell_wait, text},
+    upstream::failure,
+};
 
 /// `{"message": text}`.
 pub(super) fn message(status: StatusCode, text: &str) -> Response {
@@ -85,8 +58,7 @@ impl IntoResponse for Refusal {
 }
 
 fn from_table(error: &Error) -> Response {
-    let status =
-        StatusCode::from_u16(error.reason().http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status = status(error);
     let mut response = match error.reason() {
         Reason::BadCredentials
         | Reason::TokenMissing
@@ -95,9 +67,8 @@ fn from_table(error: &Error) -> Response {
         | Reason::TokenExpired
         | Reason::TokenRevoked
         | Reason::TokenKind => json(status, &json!({ "msg": error.message() })),
-        // What went wrong inside is in the log.
-        Reason::Internal => message(status, "Internal Server Error"),
-        Reason::InvalidArgument
+        Reason::Internal
+        | Reason::InvalidArgument
         | Reason::TooLarge
         | Reason::PermissionDenied
         | Reason::NoSuchUser
@@ -108,27 +79,20 @@ fn from_table(error: &Error) -> Response {
         | Reason::Overloaded
         | Reason::Unavailable
         | Reason::DeadlineExceeded
-        | Reason::Unimplemented => message(status, error.message()),
+        | Reason::Unimplemented => message(status, text(error)),
     };
     if error.reason() == Reason::BadCredentials {
         let challenge = HeaderValue::from_static("Basic realm=\"Login Required\"");
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }
-    if let Some(seconds) = retry_after(error) {
-        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-    }
+    tell_wait(&mut response, retry_after(error));
     response
-}
-
-/// Whole seconds after which a refused request may be tried again, if that is any use.
-pub(crate) fn retry_after(error: &Error) -> Option<u64> {
-    let passes = matches!(error.reason(), Reason::TooManyAttempts | Reason::Overloaded | Reason::Unavailable);
-    let wait = error.retry_after().or(passes.then_some(Duration::from_secs(1)))?;
-    Some(1.max(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn header(error: Error) -> Option<u64> {

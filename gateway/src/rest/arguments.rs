@@ -1,30 +1,20 @@
 //! The arguments of a REST request, gathered as the old service gathered them: from a JSON body, then from the query,
 //! then (on POST) from a form or multipart body.
 
-use std::time::Duration;
-
 use axum::{
-    body::Body,
     extract::Request,
     http::{HeaderMap, Method, header},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream;
-use http_body_util::BodyExt;
 use muse_proto::{Error, Reason};
 use serde_json::Value;
-use tokio::time::{Instant, timeout_at};
 
 use super::answer::Refusal;
+use crate::request::read_body;
 
-/// How long a body that is of no use is read on.
-const LINGER: Duration = Duration::from_secs(2);
 /// What some programs put before UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// How long a client may take for the next part of a body.
-const NEXT_PART_WITHIN: Duration = Duration::from_secs(30);
-/// How long a client may take for a whole body.
-const BODY_WITHIN: Duration = Duration::from_secs(300);
 
 /// Names and values, in the order in which they count; no value where it is of a kind that none of them can have, which
 /// matters only to who asks for it.
@@ -108,33 +98,6 @@ fn invalid(text: String) -> Refusal {
     Error::new(Reason::InvalidArgument, text).into()
 }
 
-/// Reads a body that is no longer than `limit` bytes.
-pub(crate) async fn read_body(mut body: Body, limit: usize) -> Result<Bytes, Error> {
-    let mut whole = BytesMut::new();
-    let broke_off = || Error::new(Reason::InvalidArgument, "The body broke off");
-    let end = Instant::now() + BODY_WITHIN;
-    loop {
-        let frame = timeout_at(end.min(Instant::now() + NEXT_PART_WITHIN), body.frame()).await;
-        let Some(frame) = frame.map_err(|_| broke_off())? else { break };
-        let frame = frame.map_err(|_| broke_off())?;
-        let Ok(data) = frame.into_data() else { continue };
-        if whole.len() + data.len() > limit {
-            read_out(body).await;
-            let text = format!("The body is too large; the limit is {limit} bytes");
-            return Err(Error::new(Reason::TooLarge, text));
-        }
-        whole.extend_from_slice(&data);
-    }
-    Ok(whole.freeze())
-}
-
-/// Reads and forgets the rest of a body, for a while. A client that is still sending when the connection is closed may
-/// never see the answer (RFC 9112, section 9.6), and so not learn why it was refused.
-pub(crate) async fn read_out(mut body: Body) {
-    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
-    let _ = tokio::time::timeout(LINGER, rest).await;
-}
-
 /// Whether the (first) content type is `application/json` or `application/*+json`, with any parameters.
 fn is_json(headers: &HeaderMap) -> bool {
     let kind = essence(text_of(headers, header::CONTENT_TYPE)).to_ascii_lowercase();
@@ -174,6 +137,8 @@ fn python_float(number: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+
     use super::*;
 
     async fn read(

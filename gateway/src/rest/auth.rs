@@ -12,12 +12,11 @@ use tonic::Code;
 
 use super::{
     MAX_BODY_BYTES, Rest,
-    answer::{Refusal, json, message},
+    answer::{Refusal, message},
     arguments::Arguments,
     cookies::{self, Jar},
-    on_behalf_of,
 };
-use crate::upstream::Upstream;
+use crate::{answer::json, request::on_behalf_of, upstream::Upstream};
 
 pub(super) async fn login(State(rest): State<Rest>, request: Request) -> Result<Response, Refusal> {
     let jar = Jar::of(rest.cookies, &request);

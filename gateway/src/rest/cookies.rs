@@ -4,7 +4,7 @@
 //! that no script reads them. A login that a page of another site has sent sets none: it would be somebody else's.
 
 use axum::{
-    extract::Request,
+    extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, header},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -13,8 +13,8 @@ use clap::ValueEnum;
 use muse_proto::{Error, Reason};
 use muse_verifier::TokenKind;
 
-use super::{answer::Refusal, arguments::read_out};
-use crate::client_address::OverTls;
+use super::answer::Refusal;
+use crate::{client_address::OverTls, request::read_out};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -82,17 +82,8 @@ impl Jar {
     }
 }
 
-/// A layer for routes that need an access token: one in a cookie counts if there is no `Authorization`.
-pub(super) async fn access(request: Request, next: Next) -> Response {
-    from_cookie(TokenKind::Access, request, next).await
-}
-
-/// The same for routes that need a refresh token.
-pub(super) async fn refresh(request: Request, next: Next) -> Response {
-    from_cookie(TokenKind::Refresh, request, next).await
-}
-
-async fn from_cookie(kind: TokenKind, mut request: Request, next: Next) -> Response {
+/// A layer for routes that need a token of this kind: one in a cookie counts if there is no `Authorization`.
+pub(super) async fn token(State(kind): State<TokenKind>, mut request: Request, next: Next) -> Response {
     let headers = request.headers();
     if headers.contains_key(header::AUTHORIZATION) || !headers.contains_key(header::COOKIE) {
         return next.run(request).await;

@@ -6,17 +6,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use muse_proto::v1::{EmbedRequest, TokenizeRequest};
-use muse_verifier::TokenKind;
 use serde::Serialize;
 
-use super::{
-    MAX_SENTENCES_BYTES,
-    answer::{Refusal, json, written},
-    arguments::{Arguments, read_out},
-    form::Form,
-    npy, on_behalf_of,
+use super::{answer::Refusal, arguments::Arguments, form::Form, npy};
+use crate::{
+    answer::{json, written},
+    request::{MAX_SENTENCES_BYTES, authorized, on_behalf_of},
+    server_timing::Timing,
+    upstream::Upstream,
 };
-use crate::{server_timing::Timing, upstream::Upstream};
 
 #[derive(Serialize)]
 struct Tokens {
@@ -33,7 +31,7 @@ pub(super) async fn tokenize(
     request: Request,
 ) -> Result<Response, Refusal> {
     let mut timing = Timing::start();
-    let (call, arguments) = authorized(&upstream, request).await?;
+    let (call, arguments) = asked(&upstream, request).await?;
     let sentences = arguments.all("sentence")?;
     let answer = upstream.embedder_client().tokenize(call.map(|()| TokenizeRequest { sentences })).await?;
     timing.add(answer.metadata());
@@ -45,7 +43,7 @@ pub(super) async fn tokenize(
 pub(super) async fn embed(State(upstream): State<Upstream>, request: Request) -> Result<Response, Refusal> {
     let mut timing = Timing::start();
     let accepted = Form::accepted(request.headers());
-    let (call, arguments) = authorized(&upstream, request).await?;
+    let (call, arguments) = asked(&upstream, request).await?;
     let form = Form::named(&arguments)?.unwrap_or(accepted);
     let sentences = arguments.all("sentence")?;
     let message = EmbedRequest { sentences, ..EmbedRequest::default() };
@@ -66,14 +64,8 @@ pub(super) async fn embed(State(upstream): State<Upstream>, request: Request) ->
 }
 
 /// The call and the arguments of a request that may be made.
-async fn authorized(
-    upstream: &Upstream,
-    request: Request,
-) -> Result<(tonic::Request<()>, Arguments), Refusal> {
-    if let Err(refusal) = upstream.verifier.authorize(request.headers(), Some(TokenKind::Access)) {
-        read_out(request.into_body()).await;
-        return Err(refusal.into());
-    }
+async fn asked(upstream: &Upstream, request: Request) -> Result<(tonic::Request<()>, Arguments), Refusal> {
+    let request = authorized(upstream, request).await?;
     let call = on_behalf_of(request.headers(), ());
     Ok((call, Arguments::read(request, MAX_SENTENCES_BYTES).await?))
 }

@@ -8,8 +8,8 @@ use axum::{
 use muse_proto::v1::JsonWebKey;
 use serde_json::{Value, json};
 
-use super::answer::json;
 use crate::{
+    answer::json,
     problem::Problem,
     upstream::{Upstream, out_of_reach},
 };
