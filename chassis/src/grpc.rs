@@ -16,14 +16,26 @@ use crate::{health::Health, refusals::InOurTerms};
 /// How long calls that have begun may go on after the signal to stop.
 pub const GRACE: Duration = Duration::from_secs(10);
 
+/// Bytes of a request that may be on their way before they are read. A stream that is far ahead of its answers goes on
+/// for as long, should its caller no longer want them but not say so.
+const REQUEST_WINDOW: u32 = 256 << 10;
+/// The same of an answer.
+const ANSWER_WINDOW: u32 = 1 << 20;
+/// The same of all calls on a connection: as many as HTTP/2 allows. The calls of all users share the connection between
+/// two services; with less, a few whose callers do not read, or send more than is read, would keep all others waiting.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+/// Calls at a time on a connection between two services.
+const MAX_CALLS: u32 = 10_000;
+
 /// A server with the stack's settings.
 #[must_use]
 pub fn server() -> Server<Stack<InOurTerms, Identity>> {
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
+        .initial_stream_window_size(REQUEST_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(MAX_CALLS)
         .layer(InOurTerms)
 }
 
@@ -39,8 +51,8 @@ pub fn endpoint(url: &str) -> Result<Endpoint, Error> {
         .http2_keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(10))
         .keep_alive_while_idle(true)
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(16 << 20))
+        .initial_stream_window_size(ANSWER_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW))
 }
 
 /// Serves on `listener` until `shutdown`, and then until the calls that have begun are answered, but not longer than

@@ -75,7 +75,7 @@ fn builder() -> Builder<TokioExecutor> {
         .keep_alive_interval(PING_AFTER)
         .keep_alive_timeout(PONG_WITHIN)
         .max_concurrent_streams(MAX_STREAMS)
-        .initial_stream_window_size(1 << 20)
+        .initial_stream_window_size(256 << 10)
         .initial_connection_window_size(4 << 20);
     builder
 }
