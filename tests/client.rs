@@ -40,7 +40,7 @@ async fn strict_stack() -> Stack {
     config.rotate_refresh = true;
     config.refresh_grace = Duration::from_secs(1);
     let auth = start_auth(config).await;
-    let embedder = start_embedder(&model_dir(), auth.address, &["--queue-tokens", "2000"]).await;
+    let embedder = start_embedder(&model_dir(), auth.address, &["--queue-tokens", "4000"]).await;
     let gateway = start_gateway(auth.address, embedder.address, &[]).await;
     wait_until_serving(channel(gateway.address)).await;
     Stack { data, auth, embedder, gateway }

@@ -65,16 +65,16 @@ async fn vectors_are_the_reference_s_alone_and_in_any_company() {
     let together = client.embed(request).await.unwrap().into_inner().embeddings;
     assert_eq!(together.len(), golden.len());
     for (got, line) in together.iter().zip(&golden) {
-        let agreement = cosine(&got.values, &line.vector);
+        let agreement = cosine(&got.to_vec(), &line.vector);
         assert!(agreement >= 0.999_999, "{}: {:?}: {agreement}", line.kind, line.text);
-        let norm: f64 = got.values.iter().map(|v| f64::from(*v).powi(2)).sum();
+        let norm: f64 = got.components().map(|v| f64::from(v).powi(2)).sum();
         assert!((norm - 1.0).abs() < 1e-5, "{norm}");
     }
     for (index, sentence) in all.iter().enumerate().step_by(7) {
         let request =
             bearing(&token, EmbedRequest { sentences: vec![sentence.clone()], ..EmbedRequest::default() });
         let alone = client.embed(request).await.unwrap().into_inner().embeddings;
-        let difference = largest_difference(&alone[0].values, &together[index].values);
+        let difference = largest_difference(&alone[0].to_vec(), &together[index].to_vec());
         assert!(difference <= 1e-5, "{sentence:?}: {difference}");
     }
     stack.stop().await;

@@ -1,6 +1,6 @@
 //! The embedder's options.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use muse_chassis::LogArgs;
@@ -24,17 +24,30 @@ pub struct Config {
     #[arg(long, env = "MUSE_MODEL_DIR")]
     pub model_dir: PathBuf,
 
-    /// Threads of the forward pass.
+    /// Cores of the forward passes, all of them together.
     #[arg(long, env = "MUSE_THREADS", default_value_t = available_cores(), value_parser = positive)]
     pub threads: usize,
+
+    /// Forward passes that run side by side and divide the cores among them [default: one for each core].
+    #[arg(long, env = "MUSE_PASSES", value_parser = positive)]
+    pub passes: Option<usize>,
+
+    /// Threads that tokenize.
+    #[arg(long, env = "MUSE_TOKENIZER_THREADS", default_value_t = available_cores(), value_parser = positive)]
+    pub tokenizer_threads: usize,
 
     /// Tokens that one forward pass takes at most (a longer sentence is a pass of its own).
     #[arg(long, env = "MUSE_BATCH_TOKENS", default_value_t = 1024, value_parser = positive)]
     pub batch_tokens: usize,
 
-    /// Tokens that may wait for a forward pass; beyond that requests are refused.
+    /// Tokens that may wait for a forward pass, half of them of one user; beyond that requests are refused.
     #[arg(long, env = "MUSE_QUEUE_TOKENS", default_value_t = 1 << 20, value_parser = positive)]
     pub queue_tokens: usize,
+
+    /// Milliseconds that a request may have to wait for its turn, or else it is refused. Large ones may wait four times
+    /// as long as they take to compute, if that is more.
+    #[arg(long, env = "MUSE_LONGEST_WAIT_MS", default_value_t = 1000, value_parser = positive)]
+    pub longest_wait_ms: usize,
 
     /// Options of the log.
     #[command(flatten)]
@@ -43,11 +56,17 @@ pub struct Config {
 
 impl Config {
     pub(crate) fn batching(&self) -> Batching {
-        Batching { threads: self.threads, batch_tokens: self.batch_tokens, queue_tokens: self.queue_tokens }
+        Batching {
+            threads: self.threads,
+            passes: self.passes.unwrap_or(self.threads),
+            batch_tokens: self.batch_tokens,
+            queue_tokens: self.queue_tokens,
+            longest_wait: Duration::from_millis(self.longest_wait_ms as u64),
+        }
     }
 
     pub(crate) fn limits(&self) -> Limits {
-        Limits::for_queue(self.queue_tokens)
+        Limits::for_requests_of(self.batching().largest_request())
     }
 }
 

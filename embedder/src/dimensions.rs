@@ -1,12 +1,9 @@
 //! Vectors of fewer components than the model gives: the first ones, scaled to norm 1 again.
 
-use muse_proto::{Error, Reason, v1::Embedding};
+use bytes::{BufMut, Bytes, BytesMut};
+use muse_proto::{Error, Reason};
 
 use crate::model::DIMENSION;
-
-/// Tokens that the model is fed in addition to those of a sentence: [`BEGIN`](crate::tokenizer::BEGIN) and
-/// [`END`](crate::tokenizer::END).
-const MARKS: u32 = 2;
 
 /// How many components of a vector a caller wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,35 +30,35 @@ impl Dimensions {
         }
     }
 
-    /// The answer to a sentence: its vector, cut, and the number of its tokens (`ids` are what the model was fed).
-    pub(crate) fn embedding(self, mut values: Vec<f32>, ids: &[u32]) -> Embedding {
-        self.cut(&mut values);
-        Embedding { values, token_count: ids.len() as u32 - MARKS }
-    }
-
-    /// Cuts a vector; one that is wanted whole stays what it is, to the bit. If all that is left is zero, so is the
-    /// result.
-    pub fn cut(self, vector: &mut Vec<f32>) {
-        if self.0 >= vector.len() {
-            return;
+    /// Cuts a vector of packed little-endian `f32`; one that is wanted whole stays what it is, to the bit. If all that is
+    /// left is zero, so is the result.
+    #[must_use]
+    pub fn cut(self, vector: Bytes) -> Bytes {
+        let (components, _) = vector.as_chunks();
+        let Some(kept) = components.get(..self.0).filter(|_| self.0 < components.len()) else {
+            return vector;
+        };
+        let kept = kept.iter().map(|component| f64::from(f32::from_le_bytes(*component)));
+        let norm = kept.clone().map(|x| x * x).sum::<f64>().sqrt();
+        let scale = if norm > 0.0 { norm } else { 1.0 };
+        let mut cut = BytesMut::with_capacity(self.0 * size_of::<f32>());
+        for x in kept {
+            cut.put_f32_le((x / scale) as f32);
         }
-        vector.truncate(self.0);
-        let norm = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
-        if norm > 0.0 {
-            for x in vector {
-                *x = (f64::from(*x) / norm) as f32;
-            }
-        }
+        cut.freeze()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use muse_proto::v1::Embedding;
+
     use super::*;
 
-    fn cut(mut vector: Vec<f32>, dimensions: u32) -> Vec<f32> {
-        Dimensions::asked(dimensions).unwrap().cut(&mut vector);
-        vector
+    fn cut(vector: Vec<f32>, dimensions: u32) -> Vec<f32> {
+        let packed = Embedding::new(&vector, 0).packed;
+        let packed = Dimensions::asked(dimensions).expect("it has so many").cut(packed);
+        Embedding { packed, token_count: 0 }.to_vec()
     }
 
     #[test]

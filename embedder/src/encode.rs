@@ -6,90 +6,133 @@ use muse_proto::{
     Error, Reason,
     v1::{EmbedRequest, TokenIds},
 };
+use tokio::sync::Semaphore;
 
 use crate::{
     limits::{Limits, at},
-    tokenizer::{BEGIN, END, Tokenizer},
+    sentences::Sentences,
+    tokenizer::{BEGIN, END, MARKS, Tokenizer},
 };
+
+/// Text of up to so many bytes is tokenized where it came in. It takes some 20 µs, about as long as to hand it over.
+const BRIEF_BYTES: usize = 1024;
 
 /// The tokenizer, and what may be given to it.
 #[derive(Debug, Clone)]
 pub(crate) struct Encoder {
-    pub(crate) tokenizer: Arc<Tokenizer>,
+    tokenizer: Arc<Tokenizer>,
     pub(crate) limits: Limits,
+    /// How many requests may be tokenized at a time.
+    threads: Arc<Semaphore>,
 }
 
 impl Encoder {
+    pub(crate) fn new(tokenizer: Tokenizer, limits: Limits, threads: usize) -> Self {
+        let threads = Arc::new(Semaphore::new(threads.min(Semaphore::MAX_PERMITS)));
+        Self { tokenizer: Arc::new(tokenizer), limits, threads }
+    }
+
+    /// The fewest tokens that a request can turn out to have.
+    pub(crate) fn least_tokens(request: &EmbedRequest) -> usize {
+        let marks = MARKS as usize * request.sentences.len();
+        marks + request.token_ids.iter().map(|sentence| sentence.ids.len() + MARKS as usize).sum::<usize>()
+    }
+
     /// The ids of each sentence of a request, [`BEGIN`] and [`END`] included.
-    pub(crate) async fn request(&self, request: EmbedRequest) -> Result<Vec<Vec<u32>>, Error> {
+    pub(crate) async fn request(&self, request: EmbedRequest) -> Result<Sentences, Error> {
         let EmbedRequest { sentences, token_ids, .. } = request;
         if !(sentences.is_empty() || token_ids.is_empty()) {
             let text = "either sentences or token_ids can be given, not both";
             return Err(at(Reason::InvalidArgument, "token_ids", text));
         }
         let (field, ids) = if token_ids.is_empty() {
-            ("sentences", self.each(sentences, Tokenizer::encode).await?)
+            let encode = |tokenizer: &Tokenizer, sentences: &[String]| {
+                let mut ids = Sentences::default();
+                for sentence in sentences {
+                    ids.push(|ids| tokenizer.encode_to(sentence, ids));
+                }
+                ids
+            };
+            ("sentences", self.tokenize(sentences, encode).await?)
         } else {
-            ("token_ids", self.given(token_ids)?)
+            ("token_ids", self.given(&token_ids)?)
         };
-        self.limits.check_lengths(field, ids.iter().map(Vec::len))?;
+        self.limits.check_lengths(field, ids.lengths())?;
         Ok(ids)
     }
 
     /// The ids of sentences that stand each for itself: one that is refused does not concern the others.
-    pub(crate) async fn items(&self, sentences: Vec<String>) -> Result<Vec<Result<Vec<u32>, Error>>, Error> {
-        let encoder = self.clone();
+    pub(crate) async fn items(&self, sentences: Vec<String>) -> Result<Vec<Result<Sentences, Error>>, Error> {
+        let limits = self.limits;
         let field = || "sentence".to_owned();
-        let encode = move |sentence: &String| {
-            encoder.limits.check_sentence(field, sentence)?;
-            let ids = encoder.tokenizer.encode(sentence);
-            encoder.limits.check_length(field, ids.len())?;
+        let encode = move |tokenizer: &Tokenizer, sentence: &String| {
+            limits.check_sentence(field, sentence)?;
+            let mut ids = Sentences::default();
+            ids.push(|ids| tokenizer.encode_to(sentence, ids));
+            limits.check_length(field, ids.tokens())?;
             Ok(ids)
         };
-        blocking(move || sentences.iter().map(encode).collect()).await
+        self.beside(sentences, move |tokenizer, sentences| {
+            sentences.iter().map(|sentence| encode(tokenizer, sentence)).collect()
+        })
+        .await
     }
 
-    /// Checks the sentences of a request and turns each into something, on a thread where that may take its time.
-    pub(crate) async fn each<T: Send + 'static>(
+    /// Checks the sentences of a request and turns them into something.
+    pub(crate) async fn tokenize<T: Send + 'static>(
         &self,
         sentences: Vec<String>,
-        turn: impl Fn(&Tokenizer, &str) -> T + Send + 'static,
-    ) -> Result<Vec<T>, Error> {
+        turn: impl FnOnce(&Tokenizer, &[String]) -> T + Send + 'static,
+    ) -> Result<T, Error> {
         self.limits.check_count("sentences", sentences.len())?;
         for (index, sentence) in sentences.iter().enumerate() {
             self.limits.check_sentence(|| format!("sentences[{index}]"), sentence)?;
         }
-        let tokenizer = Arc::clone(&self.tokenizer);
-        blocking(move || sentences.iter().map(|sentence| turn(&tokenizer, sentence)).collect()).await
+        self.beside(sentences, turn).await
     }
 
-    fn given(&self, token_ids: Vec<TokenIds>) -> Result<Vec<Vec<u32>>, Error> {
-        self.limits.check_count("token_ids", token_ids.len())?;
-        (0..).zip(token_ids).map(|(index, TokenIds { ids })| self.marked(index, &ids)).collect()
-    }
-
-    /// Puts a sentence between its marks. An id that Tokenize never returns is refused: a mark in the middle would be
-    /// another sentence than the caller thinks, and what is not in the vocabulary has no vector.
-    fn marked(&self, index: usize, ids: &[u32]) -> Result<Vec<u32>, Error> {
-        if let Some(place) = ids.iter().position(|&id| !self.tokenizer.is_token(id)) {
-            let id = ids[place];
-            let text = match self.tokenizer.piece(id) {
-                Some(piece) => format!("{id} ({piece}) does not occur in a sentence"),
-                None => {
-                    format!("{id} is not in the vocabulary of {} tokens", self.tokenizer.vocabulary_size())
-                }
-            };
-            return Err(at(Reason::InvalidArgument, &format!("token_ids[{index}].ids[{place}]"), &text));
+    /// Tokenizes where that may take its time, if it may take long.
+    async fn beside<T: Send + 'static>(
+        &self,
+        sentences: Vec<String>,
+        turn: impl FnOnce(&Tokenizer, &[String]) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        if sentences.iter().map(String::len).sum::<usize>() <= BRIEF_BYTES {
+            return Ok(turn(&self.tokenizer, &sentences));
         }
-        let mut marked = Vec::with_capacity(ids.len() + 2);
-        marked.push(BEGIN);
-        marked.extend_from_slice(ids);
-        marked.push(END);
-        Ok(marked)
+        let failed = || Error::new(Reason::Internal, "tokenizing failed");
+        let thread = Arc::clone(&self.threads).acquire_owned().await.map_err(|_| failed())?;
+        let tokenizer = Arc::clone(&self.tokenizer);
+        let turned = tokio::task::spawn_blocking(move || {
+            let _thread = thread;
+            turn(&tokenizer, &sentences)
+        });
+        turned.await.map_err(|_| failed())
     }
-}
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|_| Error::new(Reason::Internal, "tokenizing failed"))
+    fn given(&self, token_ids: &[TokenIds]) -> Result<Sentences, Error> {
+        self.limits.check_count("token_ids", token_ids.len())?;
+        let mut sentences = Sentences::default();
+        for (index, TokenIds { ids }) in token_ids.iter().enumerate() {
+            self.check_ids(index, ids)?;
+            sentences.push(|all| {
+                all.push(BEGIN);
+                all.extend_from_slice(ids);
+                all.push(END);
+            });
+        }
+        Ok(sentences)
+    }
+
+    /// An id that Tokenize never returns is refused: a mark in the middle would be another sentence than the caller
+    /// thinks, and what is not in the vocabulary has no vector.
+    fn check_ids(&self, index: usize, ids: &[u32]) -> Result<(), Error> {
+        let Some(place) = ids.iter().position(|&id| !self.tokenizer.is_token(id)) else { return Ok(()) };
+        let id = ids[place];
+        let text = match self.tokenizer.piece(id) {
+            Some(piece) => format!("{id} ({piece}) does not occur in a sentence"),
+            None => format!("{id} is not in the vocabulary of {} tokens", self.tokenizer.vocabulary_size()),
+        };
+        Err(at(Reason::InvalidArgument, &format!("token_ids[{index}].ids[{place}]"), &text))
+    }
 }

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod batch;
 pub mod batcher;
 pub mod config;
 pub mod dimensions;
@@ -13,12 +14,11 @@ mod encode;
 pub mod limits;
 pub mod model;
 pub mod model_dir;
+pub mod sentences;
 pub mod service;
 mod stream;
 mod timing;
 pub mod tokenizer;
-
-use std::sync::Arc;
 
 use muse_chassis::{
     grpc,
@@ -34,6 +34,7 @@ use tracing::info;
 
 use batcher::{Batcher, BatcherError};
 pub use config::Config;
+use encode::Encoder;
 use model_dir::{ModelDir, ModelDirError};
 use service::Embedder;
 use tokenizer::{Tokenizer, TokenizerError};
@@ -83,8 +84,9 @@ pub async fn run(
         .max_decoding_message_size(limits.max_request_bytes as usize)
         .max_encoding_message_size(usize::MAX);
     // Before a message is decoded: who may not call does not get to use memory either.
-    let service = InterceptedService::new(service, move |call: Request<()>| {
-        verifier.authorize(call.metadata().as_ref(), Some(TokenKind::Access))?;
+    let service = InterceptedService::new(service, move |mut call: Request<()>| {
+        let claims = verifier.authorize(call.metadata().as_ref(), Some(TokenKind::Access))?;
+        call.extensions_mut().insert(claims);
         Ok::<_, Status>(call)
     });
     let router = grpc::server().add_service(health_service).add_service(service);
@@ -106,7 +108,7 @@ fn load(config: &Config, verifier: Verifier, shutdown: CancellationToken) -> Res
     let directory = ModelDir::open(&config.model_dir)?;
     let tokenizer = Tokenizer::from_bytes(directory.tokenizer_bytes())?;
     let manifest = directory.manifest().clone();
-    let batcher = Batcher::start(directory, config.batching())?;
+    let batcher = Batcher::start(&directory, tch::Device::Cpu, config.batching())?;
     info!(
         model = %config.model_dir.display(),
         precision = %manifest.precision,
@@ -115,5 +117,6 @@ fn load(config: &Config, verifier: Verifier, shutdown: CancellationToken) -> Res
         "model loaded and warm"
     );
     let batcher = (batcher, config.batching());
-    Ok(Embedder::new(Arc::new(tokenizer), batcher, manifest, config.limits(), verifier, shutdown))
+    let encoder = Encoder::new(tokenizer, config.limits(), config.tokenizer_threads);
+    Ok(Embedder::new(encoder, batcher, manifest, verifier, shutdown))
 }

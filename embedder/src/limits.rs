@@ -18,15 +18,15 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The limits for a queue of so many tokens: no request is larger than what the queue can ever hold.
+    /// The limits where a request of more than `most` tokens would never be admitted.
     #[must_use]
-    pub fn for_queue(queue_tokens: usize) -> Self {
-        let queue = u32::try_from(queue_tokens).unwrap_or(u32::MAX);
+    pub fn for_requests_of(most: usize) -> Self {
+        let most = u32::try_from(most).unwrap_or(u32::MAX);
         Self {
             max_sentences: 4_096,
             max_sentence_bytes: 262_144,
-            max_sentence_tokens: queue.min(8_192),
-            max_request_tokens: queue.min(262_144),
+            max_sentence_tokens: most.min(8_192),
+            max_request_tokens: most.min(262_144),
             max_request_bytes: 16 << 20,
         }
     }
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn each_limit_is_named_with_its_number() {
-        let limits = Limits::for_queue(1 << 20);
+        let limits = Limits::for_requests_of(1 << 20);
         let cases = [
             (
                 limits.check_count("sentences", 10_000),
@@ -144,8 +144,8 @@ mod tests {
     }
 
     #[test]
-    fn no_request_can_outgrow_the_queue() {
-        let limits = Limits::for_queue(100);
+    fn no_request_is_allowed_that_is_never_admitted() {
+        let limits = Limits::for_requests_of(100);
         assert_eq!((limits.max_sentence_tokens, limits.max_request_tokens), (100, 100));
     }
 }

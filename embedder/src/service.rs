@@ -1,17 +1,17 @@
 //! `muse.v1.EmbedderService`.
 
-use std::{iter, sync::Arc, time::Instant};
+use std::time::Instant;
 
 use muse_proto::v1::{
     self, EmbedRequest, EmbedResponse, EmbedStreamRequest, GetModelRequest, GetModelResponse, Span,
     TokenizeRequest, TokenizeResponse, TokenizedSentence, embedder_service_server::EmbedderService,
 };
-use muse_verifier::Verifier;
+use muse_verifier::{Claims, Verifier};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    batcher::{Batcher, Batching, Embedded},
+    batcher::{Batcher, Batching, Embedded, User},
     dimensions::Dimensions,
     encode::Encoder,
     limits::Limits,
@@ -33,16 +33,13 @@ pub struct Embedder {
 
 impl Embedder {
     /// A service over a running model. Its streams end when `verifier` refuses their token, and at `shutdown`.
-    #[must_use]
-    pub fn new(
-        tokenizer: Arc<Tokenizer>,
+    pub(crate) fn new(
+        encoder: Encoder,
         (batcher, batching): (Batcher, Batching),
         manifest: Manifest,
-        limits: Limits,
         verifier: Verifier,
         shutdown: CancellationToken,
     ) -> Self {
-        let encoder = Encoder { tokenizer, limits };
         let streams = Streams::new(encoder.clone(), batcher.clone(), batching, verifier, shutdown);
         Self { encoder, batcher, manifest, streams }
     }
@@ -57,15 +54,15 @@ impl Embedder {
 #[tonic::async_trait]
 impl EmbedderService for Embedder {
     async fn embed(&self, request: Request<EmbedRequest>) -> Result<Response<EmbedResponse>, Status> {
+        let user = user(&request);
         let request = request.into_inner();
         let dimensions = Dimensions::asked(request.dimensions)?;
+        self.batcher.check_room(&user, Encoder::least_tokens(&request))?;
         let came = Instant::now();
-        let ids = self.encoder.request(request).await?;
+        let sentences = self.encoder.request(request).await?;
         let tokenize = came.elapsed();
-        let place = self.batcher.admit(ids.iter().map(Vec::len).sum())?;
-        let Embedded { vectors, queue, forward } = self.batcher.embed(place, &ids).await?;
-        let embeddings =
-            iter::zip(vectors, &ids).map(|(vector, ids)| dimensions.embedding(vector, ids)).collect();
+        let Embedded { embeddings, queue, forward } =
+            self.batcher.embed(&user, sentences, dimensions).await?;
         let steps = [("queue", queue), ("tokenize", tokenize), ("forward", forward)];
         Ok(timed(EmbedResponse { embeddings }, &steps))
     }
@@ -85,10 +82,11 @@ impl EmbedderService for Embedder {
     ) -> Result<Response<TokenizeResponse>, Status> {
         let sentences = request.into_inner().sentences;
         let came = Instant::now();
-        let sentences = self
-            .encoder
-            .each(sentences, |tokenizer, sentence| message(tokenizer, &tokenizer.tokenize(sentence)))
-            .await?;
+        let turn = |tokenizer: &Tokenizer, sentences: &[String]| {
+            let tokens = sentences.iter().map(|sentence| message(tokenizer, &tokenizer.tokenize(sentence)));
+            tokens.collect()
+        };
+        let sentences = self.encoder.tokenize(sentences, turn).await?;
         Ok(timed(TokenizeResponse { sentences }, &[("tokenize", came.elapsed())]))
     }
 
@@ -113,6 +111,11 @@ impl EmbedderService for Embedder {
             license: manifest.license.clone(),
         }))
     }
+}
+
+/// Whose call it is; the interceptor has seen to it that there is one.
+pub(crate) fn user<T>(request: &Request<T>) -> User {
+    request.extensions().get::<Claims>().map_or_else(User::default, |claims| User::from(claims.sub.as_str()))
 }
 
 fn message(tokenizer: &Tokenizer, tokens: &[Token]) -> TokenizedSentence {

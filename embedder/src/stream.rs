@@ -29,23 +29,24 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming};
 
 use crate::{
-    batcher::{Batcher, Batching},
-    dimensions::Dimensions,
+    batcher::{Batcher, Batching, User},
     encode::Encoder,
+    sentences::Sentences,
+    service::user,
 };
 
 /// Items that are tokenized together, if so many are there.
 const CHUNK: usize = 64;
 /// Items of a stream that may be unanswered.
 const UNANSWERED: usize = 1024;
-/// Forward passes that the unanswered items of a stream may fill: one runs while the others gather.
+/// Forward passes on each thread that the unanswered items of a stream may fill: one runs while the others gather.
 const UNANSWERED_PASSES: usize = 3;
 
 /// The answers of a stream.
 pub(crate) type Answers = BoxStream<'static, Result<EmbedStreamResponse, Status>>;
 
 /// An item as the model will be fed it, or the end of the stream.
-type Item = Result<(String, Result<Vec<u32>, Error>), Status>;
+type Item = Result<(String, Result<Sentences, Error>), Status>;
 type Answer = BoxFuture<'static, Result<EmbedStreamResponse, Status>>;
 
 /// Serves streams.
@@ -68,12 +69,15 @@ impl Streams {
         shutdown: CancellationToken,
     ) -> Self {
         let longest = encoder.limits.max_sentence_tokens as usize;
-        let tokens = (UNANSWERED_PASSES * batching.batch_tokens).max(longest).min(Semaphore::MAX_PERMITS);
+        let tokens = (UNANSWERED_PASSES * batching.passes * batching.batch_tokens)
+            .max(longest)
+            .min(Semaphore::MAX_PERMITS);
         Self { encoder, batcher, tokens, verifier, shutdown }
     }
 
     /// The answers to the items of a stream.
     pub(crate) fn answer(&self, request: Request<Streaming<EmbedStreamRequest>>) -> Answers {
+        let user = user(&request);
         let refused = self.verifier.until_refused(request.metadata().as_ref(), Some(TokenKind::Access));
         let too_late = match deadline::of(request.metadata().as_ref()) {
             Some(deadline) => Either::Left(tokio::time::sleep(deadline)),
@@ -93,8 +97,8 @@ impl Streams {
             cut.store(true, Ordering::Relaxed);
         });
         let encoder = self.encoder.clone();
-        let admission =
-            Admission { batcher: self.batcher.clone(), unanswered: Arc::new(Semaphore::new(self.tokens)) };
+        let unanswered = Arc::new(Semaphore::new(self.tokens));
+        let admission = Admission { batcher: self.batcher.clone(), user, unanswered };
         let answers = requests
             .ready_chunks(CHUNK)
             .then(move |chunk| items(encoder.clone(), chunk))
@@ -130,6 +134,7 @@ async fn items(encoder: Encoder, chunk: Vec<Result<EmbedStreamRequest, Status>>)
 #[derive(Clone)]
 struct Admission {
     batcher: Batcher,
+    user: User,
     /// Room for unanswered tokens of this stream.
     unanswered: Arc<Semaphore>,
 }
@@ -149,19 +154,15 @@ impl Admission {
 
     async fn embedded(
         self,
-        ids: Vec<u32>,
+        sentence: Sentences,
     ) -> Result<impl Future<Output = Result<Outcome, Error>> + Send + 'static, Error> {
-        let tokens = ids.len();
-        let permits = u32::try_from(tokens).unwrap_or(u32::MAX);
+        let permits = u32::try_from(sentence.tokens()).unwrap_or(u32::MAX);
         let unanswered = self.unanswered.acquire_many_owned(permits).await;
-        let place = self.batcher.wait(tokens).await?;
+        let embedded = self.batcher.embed_when_there_is_room(&self.user, sentence).await?;
         Ok(async move {
-            let sentence = [ids];
-            let embedded = self.batcher.embed(place, &sentence).await?;
+            let embedded = embedded.await?;
             drop(unanswered);
-            let [ids] = sentence;
-            let vector = embedded.vectors.into_iter().next().unwrap_or_default();
-            Ok(Outcome::Embedding(Dimensions::ALL.embedding(vector, &ids)))
+            Ok(Outcome::Embedding(embedded.embeddings.into_iter().next().unwrap_or_default()))
         })
     }
 }

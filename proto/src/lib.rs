@@ -1,6 +1,7 @@
 //! The contract between the services of MUSE as Service and their clients: the generated code of package `muse.v1`,
 //! its descriptor set, and the one table of errors.
 
+mod embedding;
 mod error;
 
 pub use error::{Error, Reason};
@@ -12,6 +13,8 @@ pub use error::{Error, Reason};
     reason = "generated code; the documentation is in the .proto files"
 )]
 pub mod v1 {
+    pub use crate::embedding::Embedding;
+
     tonic::include_proto!("muse.v1");
 }
 

@@ -86,7 +86,7 @@ async fn with_the_embedder_away_calls_fail_soon_and_work_again_when_it_is_back()
 async fn a_full_queue_refuses_and_drains() {
     let data = tempfile::tempdir().unwrap();
     let auth = start_auth(auth_config(data.path())).await;
-    let embedder = start_embedder(&model_dir(), auth.address, &["--queue-tokens", "4000"]).await;
+    let embedder = start_embedder(&model_dir(), auth.address, &["--queue-tokens", "8000"]).await;
     wait_until_serving(channel(embedder.address)).await;
     let token = login(channel(auth.address)).await.access_token;
     let request = EmbedRequest {

@@ -71,7 +71,7 @@ async fn each_item_is_answered_by_its_id_as_embed_would() {
         match answer.result.unwrap() {
             Outcome::Embedding(vector) => {
                 let whole = &expected[answer.id.parse::<usize>().unwrap()];
-                assert!(largest_difference(&vector.values, &whole.values) <= 1e-5);
+                assert!(largest_difference(&vector.to_vec(), &whole.to_vec()) <= 1e-5);
                 assert_eq!(vector.token_count, whole.token_count);
             }
             Outcome::Error(error) => {
@@ -241,4 +241,27 @@ async fn streams_wait_where_calls_would_be_refused() {
     assert_eq!(futures::future::join_all(streams).await, [300; 8]);
     embedder.stop().await;
     auth.stop().await;
+}
+
+/// All calls share one connection between the gateway and the embedder: what some of them have sent or been sent must not
+/// use up what the others need.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_nobody_reads_keep_no_other_call_waiting() {
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let mut streams = Vec::new();
+    for _ in 0..24 {
+        let endless = stream::repeat_with(|| item(0, &"word ".repeat(2_000)));
+        streams.push(stack.embedder_client().embed_stream(bearing(&token, endless)).await.unwrap());
+    }
+    // Until they have sent all that they can.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for _ in 0..3 {
+        let call = bearing(&token, EmbedRequest { sentences: vec!["a".to_owned()], ..Default::default() });
+        let answer = tokio::time::timeout(PATIENCE, async { stack.embedder_client().embed(call).await });
+        let answer = answer.await.expect("it is answered in time");
+        assert!(answer.is_ok_and(|answer| answer.into_inner().embeddings.len() == 1));
+    }
+    drop(streams);
+    stack.stop().await;
 }

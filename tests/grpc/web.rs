@@ -80,7 +80,7 @@ async fn both_modes_carry_answers_streams_and_errors() {
         assert!(trailers.contains("grpc-status:0"), "{trailers}");
         assert!(answer.header("server-timing").contains("forward;dur="));
         let embeddings = EmbedResponse::decode(messages[0]).unwrap().embeddings;
-        assert_eq!((embeddings.len(), embeddings[1].values.len()), (2, 512));
+        assert_eq!((embeddings.len(), embeddings[1].dimension()), (2, 512));
 
         let items: String = ["a", "b", "c"].map(|id| frame(&(field(1, id) + &field(2, "Hello")))).concat();
         let (_, body) = call(&stack, "/muse.v1.EmbedderService/EmbedStream", &token, text, &items).await;

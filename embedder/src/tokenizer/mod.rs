@@ -20,6 +20,8 @@ use unigram::Unigram;
 pub const BEGIN: u32 = 1;
 /// Id of the token put after each sentence.
 pub const END: u32 = 2;
+/// How many tokens that makes: those that the model is fed in addition to those of a sentence.
+pub const MARKS: u32 = 2;
 
 /// Text to tokens. Loaded once, shared by all threads.
 #[derive(Debug)]
@@ -56,12 +58,18 @@ impl Tokenizer {
     /// The ids that the model is fed: [`BEGIN`], the tokens, [`END`].
     #[must_use]
     pub fn encode(&self, text: &str) -> Vec<u32> {
+        let mut ids = Vec::new();
+        self.encode_to(text, &mut ids);
+        ids
+    }
+
+    /// As [`Tokenizer::encode`], appended to `ids`.
+    pub fn encode_to(&self, text: &str, ids: &mut Vec<u32>) {
         let mut normalized = Vec::with_capacity(text.len() + text.len() / 4 + 3);
         self.normalizer.normalize(text, &mut normalized, &mut ());
-        let mut ids = vec![BEGIN];
+        ids.push(BEGIN);
         self.unigram.segment(&normalized, |id, _, _| ids.push(id));
         ids.push(END);
-        ids
     }
 
     /// The tokens with the places that they have in the text, without [`BEGIN`] and [`END`].

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     answer::{json, written},
+    numbers::Numbers,
     request::{MAX_SENTENCES_BYTES, authorized, on_behalf_of, read_body},
     server_timing::Timing,
     upstream::{Upstream, failure},
@@ -48,7 +49,7 @@ struct Embedding {
 #[serde(untagged)]
 enum Vector {
     /// 512 numbers, or as many as `dimensions` says.
-    Float(Vec<f32>),
+    Float(Numbers),
     /// The same as base64 of little-endian float32.
     Base64(String),
 }
@@ -101,23 +102,15 @@ pub(crate) async fn create(State(upstream): State<Upstream>, request: Request) -
 
 fn list(model: String, embeddings: Vec<v1::Embedding>, encoding: EncodingFormat) -> EmbeddingList {
     let tokens = embeddings.iter().map(|embedding| u64::from(embedding.token_count)).sum();
-    let vector = |values: Vec<f32>| match encoding {
-        EncodingFormat::Float => Vector::Float(values),
-        EncodingFormat::Base64 => Vector::Base64(little_endian(&values)),
+    let vector = |found: v1::Embedding| match encoding {
+        EncodingFormat::Float => Vector::Float(Numbers(found)),
+        EncodingFormat::Base64 => Vector::Base64(BASE64_STANDARD.encode(found.packed)),
     };
     let embeddings = embeddings.into_iter().enumerate();
-    let data = embeddings.map(|(index, found)| Embedding {
-        object: "embedding",
-        index,
-        embedding: vector(found.values),
-    });
+    let data =
+        embeddings.map(|(index, found)| Embedding { object: "embedding", index, embedding: vector(found) });
     let usage = Usage { prompt_tokens: tokens, total_tokens: tokens };
     EmbeddingList { object: "list", data: data.collect(), model, usage }
-}
-
-fn little_endian(values: &[f32]) -> String {
-    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    BASE64_STANDARD.encode(bytes)
 }
 
 #[cfg(test)]
@@ -126,6 +119,8 @@ mod tests {
 
     #[test]
     fn base64_is_of_little_endian_floats() {
-        assert_eq!(little_endian(&[1.0, -2.0]), "AACAPwAAAMA=");
+        let vectors = vec![v1::Embedding::new(&[1.0, -2.0], 3)];
+        let list = serde_json::to_value(list("m".to_owned(), vectors, EncodingFormat::Base64)).unwrap();
+        assert_eq!(list["data"][0]["embedding"], "AACAPwAAAMA=");
     }
 }

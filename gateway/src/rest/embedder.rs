@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{answer::Refusal, arguments::Arguments, form::Form, npy};
 use crate::{
     answer::{json, written},
+    numbers::Numbers,
     request::{MAX_SENTENCES_BYTES, authorized, on_behalf_of},
     server_timing::Timing,
     upstream::Upstream,
@@ -23,7 +24,7 @@ struct Tokens {
 
 #[derive(Serialize)]
 struct Embeddings {
-    embedding: Vec<Vec<f32>>,
+    embedding: Vec<Numbers>,
 }
 
 pub(super) async fn tokenize(
@@ -49,12 +50,14 @@ pub(super) async fn embed(State(upstream): State<Upstream>, request: Request) ->
     let message = EmbedRequest { sentences, ..EmbedRequest::default() };
     let answer = upstream.embedder_client().embed(call.map(|()| message)).await?;
     timing.add(answer.metadata());
-    let embedding: Vec<_> = answer.into_inner().embeddings.into_iter().map(|vector| vector.values).collect();
-    let mut response = written(embedding.len(), move || match form {
-        Form::Json => json(StatusCode::OK, &Embeddings { embedding }),
+    let embeddings = answer.into_inner().embeddings;
+    let mut response = written(embeddings.len(), move || match form {
+        Form::Json => {
+            let embedding = embeddings.into_iter().map(Numbers).collect();
+            json(StatusCode::OK, &Embeddings { embedding })
+        }
         Form::Npy => {
-            let columns = embedding.first().map_or(0, Vec::len);
-            let file = npy::encode(&embedding, columns);
+            let file = npy::encode(&embeddings);
             ([(header::CONTENT_TYPE, "application/octet-stream")], file).into_response()
         }
     })

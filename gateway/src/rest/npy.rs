@@ -1,13 +1,15 @@
 //! Vectors as a file of NumPy (its format version 1.0, from `numpy.lib.format`): float32, little-endian, in C order.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use muse_proto::v1::Embedding;
 
 const MAGIC: &[u8] = b"\x93NUMPY\x01\x00";
 /// The array begins at a multiple of this.
 const ALIGNMENT: usize = 64;
 
-/// An array of `rows.len()` by `columns`; each row must have so many numbers.
-pub(super) fn encode(rows: &[Vec<f32>], columns: usize) -> Bytes {
+/// An array with a row for each vector; they are of one length.
+pub(super) fn encode(rows: &[Embedding]) -> Bytes {
+    let columns = rows.first().map_or(0, Embedding::dimension);
     let description =
         format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {columns}), }}", rows.len());
     // Magic, two bytes for the length of the header, the header, a line feed.
@@ -22,8 +24,8 @@ pub(super) fn encode(rows: &[Vec<f32>], columns: usize) -> Bytes {
     file.put_slice(description.as_bytes());
     file.put_bytes(b' ', begin - unpadded);
     file.put_u8(b'\n');
-    for &number in rows.iter().flatten() {
-        file.put_f32_le(number);
+    for row in rows {
+        file.put_slice(&row.packed);
     }
     file.freeze()
 }
@@ -34,7 +36,8 @@ mod tests {
 
     #[test]
     fn a_file_has_its_header_and_its_numbers() {
-        let file = encode(&[vec![1.0, -2.5, 0.0], vec![f32::MIN_POSITIVE, 3.0, 4.0]], 3);
+        let rows = [[1.0, -2.5, 0.0], [f32::MIN_POSITIVE, 3.0, 4.0]];
+        let file = encode(&rows.map(|row| Embedding::new(&row, 0)));
         assert_eq!(&file[..10], b"\x93NUMPY\x01\x00\x76\x00");
         let header = std::str::from_utf8(&file[10..128]).unwrap();
         assert!(
@@ -45,8 +48,8 @@ mod tests {
         let numbers: Vec<f32> =
             file[128..].chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
         assert_eq!(numbers, [1.0, -2.5, 0.0, f32::MIN_POSITIVE, 3.0, 4.0]);
-        for rows in [0, 1, 9, 10, 4_096, 10_000_000] {
-            let header = encode(&[], rows);
+        for rows in [0, 1, 9, 10, 4_096, 1_000_000] {
+            let header = encode(&vec![Embedding::default(); rows]);
             assert_eq!(header.len() % ALIGNMENT, 0, "{rows}");
         }
     }

@@ -246,7 +246,7 @@ impl RevocationService for Backend {
 impl EmbedderService for Backend {
     async fn embed(&self, call: Request<EmbedRequest>) -> Result<Response<EmbedResponse>, Status> {
         let sentences = self.hear(call).sentences;
-        let embeddings = sentences.iter().map(|_| Embedding { values: vec![1.0], token_count: 1 }).collect();
+        let embeddings = sentences.iter().map(|_| Embedding::new(&[1.0], 1)).collect();
         Ok(Response::new(EmbedResponse { embeddings }))
     }
 

@@ -1,0 +1,103 @@
+//! What one forward pass takes: sentences of several requests, one after the other.
+//!
+//! They are never padded to each other; only the total is rounded up, with one dummy sentence, so that the kernels see
+//! few different shapes.
+
+use std::{ops::Range, sync::Arc};
+
+use crate::{
+    sentences::Sentences,
+    tokenizer::{BEGIN, END},
+};
+
+/// Token ids and the lengths of the sentences that they are, as the model takes them.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// All ids, one sentence after the other.
+    pub ids: Vec<i64>,
+    /// Tokens of each sentence.
+    pub lengths: Vec<i64>,
+}
+
+impl Batch {
+    /// A batch of the largest shape that is not above `tokens` tokens, to warm the kernels with.
+    #[must_use]
+    pub fn dummy(tokens: usize) -> Self {
+        let mut ids = vec![i64::from(BEGIN); tokens.saturating_sub(1)];
+        ids.push(i64::from(END));
+        Self { lengths: vec![ids.len() as i64], ids }
+    }
+
+    /// Appends some of the sentences of a request.
+    pub fn append(&mut self, sentences: &Sentences, range: Range<usize>) {
+        self.lengths.extend(range.clone().map(|index| sentences.length(index) as i64));
+        self.ids.extend(sentences.ids(range).iter().map(|&id| i64::from(id)));
+    }
+
+    /// Rounds the number of tokens up to a [`bucket`] with one dummy sentence, which comes last.
+    pub fn pad(&mut self) {
+        let tokens = self.ids.len();
+        let padding = bucket(tokens) - tokens;
+        if padding > 0 {
+            self.ids.resize(tokens + padding, i64::from(END));
+            self.lengths.push(padding as i64);
+        }
+    }
+}
+
+impl FromIterator<(Arc<Sentences>, Range<usize>)> for Batch {
+    fn from_iter<I: IntoIterator<Item = (Arc<Sentences>, Range<usize>)>>(parts: I) -> Self {
+        let mut batch = Self::default();
+        for (sentences, range) in parts {
+            batch.append(&sentences, range);
+        }
+        batch
+    }
+}
+
+/// The number of tokens that a batch of `tokens` is rounded up to: small steps for small batches, where padding would
+/// be felt, and at most 64.
+#[must_use]
+pub fn bucket(tokens: usize) -> usize {
+    let step = if tokens <= 64 {
+        8
+    } else if tokens <= 256 {
+        32
+    } else {
+        64
+    };
+    tokens.next_multiple_of(step)
+}
+
+/// Every bucket up to that of `most` tokens.
+pub fn buckets(most: usize) -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(bucket(1)), |&tokens| Some(bucket(tokens + 1)))
+        .take_while(move |&tokens| tokens <= bucket(most))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_few_and_close() {
+        let all: Vec<usize> = buckets(1024).collect();
+        assert!((1..=1024).all(|tokens| (tokens..tokens + 64).contains(&bucket(tokens))));
+        assert!((1..=1024).all(|tokens| all.contains(&bucket(tokens))));
+        assert_eq!((all.len(), all.last()), (8 + 6 + 12, Some(&1024)));
+    }
+
+    #[test]
+    fn a_batch_is_rounded_up_with_one_sentence() {
+        let sentences: Sentences = [&[1, 7, 2][..], &[1, 2], &[1, 8, 9, 2]].into_iter().collect();
+        let mut batch = Batch::default();
+        batch.append(&sentences, 1..3);
+        batch.append(&sentences, 0..1);
+        assert_eq!((&batch.ids[..], &batch.lengths[..]), (&[1, 2, 1, 8, 9, 2, 1, 7, 2][..], &[2, 4, 3][..]));
+        batch.pad();
+        assert_eq!((batch.ids.len(), &batch.lengths[..]), (16, &[2, 4, 3, 7][..]));
+        let padded = batch.clone();
+        batch.pad();
+        assert_eq!(batch, padded);
+    }
+}

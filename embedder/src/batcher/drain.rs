@@ -1,0 +1,63 @@
+//! How fast the queue drains.
+
+use std::time::Duration;
+
+/// What of earlier passes still counts after each new one: the last fifty or so make up most of the figure.
+const KEPT: f64 = 0.98;
+
+/// Tokens per second, as seen in the passes of late.
+#[derive(Debug, Default)]
+pub(crate) struct DrainRate {
+    threads: f64,
+    tokens: f64,
+    seconds: f64,
+}
+
+impl DrainRate {
+    /// The rate of so many threads, which run passes side by side.
+    pub(crate) fn of_threads(threads: usize) -> Self {
+        Self { threads: threads as f64, tokens: 0.0, seconds: 0.0 }
+    }
+
+    /// Counts a pass.
+    pub(crate) fn add(&mut self, tokens: usize, took: Duration) {
+        self.tokens = self.tokens * KEPT + tokens as f64;
+        self.seconds = self.seconds * KEPT + took.as_secs_f64();
+    }
+
+    /// Tokens in a time, if there was any pass yet.
+    pub(crate) fn tokens_in(&self, time: Duration) -> Option<usize> {
+        Some((self.rate()? * time.as_secs_f64()) as usize)
+    }
+
+    /// The time for so many tokens, if there was any pass yet.
+    pub(crate) fn time_for(&self, tokens: usize) -> Option<Duration> {
+        Some(Duration::from_secs_f64(tokens as f64 / self.rate()?))
+    }
+
+    fn rate(&self) -> Option<f64> {
+        let rate = self.threads * self.tokens / self.seconds;
+        (rate.is_finite() && rate > 0.0).then_some(rate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_follows_the_passes() {
+        let mut drain = DrainRate::of_threads(2);
+        assert_eq!((drain.tokens_in(Duration::from_secs(1)), drain.time_for(5)), (None, None));
+        drain.add(0, Duration::ZERO);
+        assert_eq!(drain.time_for(5), None);
+        drain.add(1_000, Duration::from_millis(10));
+        assert_eq!(drain.tokens_in(Duration::from_secs(1)), Some(200_000));
+        assert_eq!(drain.time_for(1_000), Some(Duration::from_millis(5)));
+        for _ in 0..200 {
+            drain.add(1_000, Duration::from_millis(20));
+        }
+        let slower = drain.tokens_in(Duration::from_secs(1)).unwrap();
+        assert!((100_000..103_000).contains(&slower), "{slower}");
+    }
+}

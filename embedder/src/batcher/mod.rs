@@ -1,0 +1,177 @@
+//! Requests to batches: a few threads run the model on whatever is waiting, up to a number of tokens at a time.
+//!
+//! There is no waiting window: an idle model starts at once with what is there, and while it is busy the next batch
+//! gathers by itself. Whose sentences it is made of is decided in [`queue`], when a thread takes it and not before.
+//!
+//! On a CPU each thread runs passes of its own on one core, rather than all of them one pass together: they need not
+//! wait for each other at the end of each kernel, which costs the more the more the cores are used for other things,
+//! too.
+
+mod drain;
+mod queue;
+mod worker;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use muse_proto::{Error, v1::Embedding};
+use tch::Device;
+use tokio::task::JoinError;
+
+use crate::{
+    dimensions::Dimensions, model::ModelError, model_dir::ModelDir, sentences::Sentences, tokenizer::MARKS,
+};
+pub(crate) use queue::User;
+use queue::{Done, Queue, Ticket, stopped};
+use worker::Workers;
+
+/// How the model is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Batching {
+    /// Cores of the forward passes, all of them together.
+    pub threads: usize,
+    /// Passes that run side by side.
+    pub passes: usize,
+    /// Tokens that one forward pass takes at most (a longer sentence is a pass of its own).
+    pub batch_tokens: usize,
+    /// Tokens that may wait; a user may hold half of them at most.
+    pub queue_tokens: usize,
+    /// How long a request may have to wait for its turn.
+    pub longest_wait: Duration,
+}
+
+impl Batching {
+    /// The most tokens that a request can have.
+    #[must_use]
+    pub fn largest_request(&self) -> usize {
+        Queue::largest_request(self.queue_tokens)
+    }
+}
+
+/// Why the model could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum BatcherError {
+    /// It cannot be loaded or run.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The thread that loads it ended early.
+    #[error("the model's thread ended while loading")]
+    Ended,
+    /// The operating system gives no thread.
+    #[error("cannot start the model's threads: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+impl From<JoinError> for BatcherError {
+    fn from(_: JoinError) -> Self {
+        Self::Ended
+    }
+}
+
+/// Vectors, and where the time went.
+#[derive(Debug)]
+pub struct Embedded {
+    /// One for each sentence.
+    pub embeddings: Vec<Embedding>,
+    /// From the admission until the first of them was begun.
+    pub queue: Duration,
+    /// From then until the last was done.
+    pub forward: Duration,
+}
+
+/// A handle to the queue and the threads behind it, which end when the last handle is gone.
+#[derive(Debug, Clone)]
+pub struct Batcher {
+    queue: Arc<Queue>,
+    /// Closes the queue when the last handle goes.
+    _workers: Arc<Workers>,
+}
+
+impl Batcher {
+    /// Loads the model and runs it once in each shape that it will see.
+    ///
+    /// # Errors
+    ///
+    /// If the model cannot be loaded or does not run.
+    pub fn start(directory: &ModelDir, device: Device, batching: Batching) -> Result<Self, BatcherError> {
+        let queue = Arc::new(Queue::new(batching.queue_tokens, batching.longest_wait, batching.passes));
+        let workers = Workers::start(directory, device, batching, &queue)?;
+        Ok(Self { queue, _workers: Arc::new(workers) })
+    }
+
+    /// Refuses a request before it is tokenized, if not even `least` tokens of it would be admitted.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Batcher::embed`].
+    pub(crate) fn check_room(&self, user: &str, least: usize) -> Result<(), Error> {
+        self.queue.check_room(user, least)
+    }
+
+    /// The vectors of `sentences`, in their order, cut to `dimensions`.
+    ///
+    /// Dropping the future gives up the place in the queue; what has not been started is never computed.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::Overloaded`](muse_proto::Reason) if too much is waiting, or
+    /// [`Reason::Internal`](muse_proto::Reason) if the forward pass fails.
+    pub(crate) async fn embed(
+        &self,
+        user: &User,
+        sentences: Sentences,
+        dimensions: Dimensions,
+    ) -> Result<Embedded, Error> {
+        let sentences = Arc::new(sentences);
+        let ticket = self.queue.push(user, Arc::clone(&sentences))?;
+        embedded(ticket, &sentences, dimensions).await
+    }
+
+    /// As [`Batcher::embed`], after a wait for room where there is none. The outer future ends when there is.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::Unavailable`](muse_proto::Reason) if the model has stopped; the inner future's are those of
+    /// [`Batcher::embed`].
+    pub(crate) async fn embed_when_there_is_room(
+        &self,
+        user: &User,
+        sentences: Sentences,
+    ) -> Result<impl Future<Output = Result<Embedded, Error>> + Send + use<>, Error> {
+        let sentences = Arc::new(sentences);
+        let ticket = self.queue.push_when_there_is_room(user, Arc::clone(&sentences)).await?;
+        Ok(async move { embedded(ticket, &sentences, Dimensions::ALL).await })
+    }
+}
+
+/// Gathers what the passes give of a request. They may end in another order than they began.
+async fn embedded(
+    mut ticket: Ticket,
+    sentences: &Sentences,
+    dimensions: Dimensions,
+) -> Result<Embedded, Error> {
+    let admitted = Instant::now();
+    let mut embeddings: Vec<Embedding> = sentences
+        .lengths()
+        .map(|length| Embedding { packed: bytes::Bytes::new(), token_count: length as u32 - MARKS })
+        .collect();
+    let (mut left, mut began, mut ended) = (sentences.len(), None, admitted);
+    while left > 0 {
+        let done: Done = ticket.done.recv().await.ok_or_else(stopped)??;
+        left -= done.range.len();
+        began = Some(began.map_or(done.began, |first: Instant| first.min(done.began)));
+        ended = ended.max(done.ended);
+        let size = done.vectors.len() / done.range.len();
+        for (place, embedding) in embeddings[done.range].iter_mut().enumerate() {
+            embedding.packed = dimensions.cut(done.vectors.slice(place * size..(place + 1) * size));
+        }
+    }
+    let began = began.unwrap_or(admitted);
+    Ok(Embedded {
+        embeddings,
+        queue: began.saturating_duration_since(admitted),
+        forward: ended.saturating_duration_since(began),
+    })
+}

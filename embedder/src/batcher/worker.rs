@@ -1,0 +1,137 @@
+//! The threads that run the model.
+
+use std::{
+    mem,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+    time::Instant,
+};
+
+use muse_proto::{Error, Reason};
+use tch::Device;
+use tracing::error;
+
+use super::{
+    BatcherError, Batching,
+    queue::{Done, Part, Queue},
+};
+use crate::{
+    batch::{Batch, buckets},
+    model::{Model, VECTOR_BYTES},
+    model_dir::ModelDir,
+};
+
+/// The running threads. They end when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    queue: Arc<Queue>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Loads the model once and starts the threads that share it; each is warm when this returns.
+    pub(crate) fn start(
+        directory: &ModelDir,
+        device: Device,
+        batching: Batching,
+        queue: &Arc<Queue>,
+    ) -> Result<Self, BatcherError> {
+        let model = Arc::new(Model::load(directory, device)?);
+        let (warm, outcomes) = mpsc::channel();
+        let mut workers = Self { queue: Arc::clone(queue), threads: Vec::new() };
+        for index in 0..batching.passes {
+            // What does not divide evenly goes to the first ones.
+            let threads = (batching.threads + batching.passes - 1 - index) / batching.passes;
+            let (model, queue, warm) = (Arc::clone(&model), Arc::clone(queue), warm.clone());
+            let worker = Worker { model, queue, batch_tokens: batching.batch_tokens };
+            let thread = thread::Builder::new().name(format!("muse-model-{index}"));
+            workers.threads.push(thread.spawn(move || {
+                // The setting is the thread's own.
+                tch::set_num_threads(i32::try_from(threads.max(1)).unwrap_or(i32::MAX));
+                let warmed = worker.warm_up();
+                let run = warmed.is_ok();
+                let _ = warm.send(warmed);
+                if run {
+                    worker.run();
+                }
+            })?);
+        }
+        drop(warm);
+        for _ in 0..batching.passes {
+            outcomes.recv().map_err(|_| BatcherError::Ended)??;
+        }
+        Ok(workers)
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.queue.close();
+        for thread in mem::take(&mut self.threads) {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Worker {
+    model: Arc<Model>,
+    queue: Arc<Queue>,
+    batch_tokens: usize,
+}
+
+/// Closes the queue when a thread ends, be it by a panic: nobody must wait for what will not come.
+struct Closing<'a>(&'a Queue);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Worker {
+    /// Runs every shape once, so that no request waits for kernels to be made.
+    fn warm_up(&self) -> Result<(), BatcherError> {
+        for tokens in buckets(self.batch_tokens) {
+            let batch = Batch::dummy(tokens);
+            let began = Instant::now();
+            self.model.embed_packed(&batch.ids, &batch.lengths)?;
+            self.queue.drained(tokens, began.elapsed());
+        }
+        Ok(())
+    }
+
+    fn run(&self) {
+        let _closing = Closing(&self.queue);
+        while let Some(parts) = self.queue.take(self.batch_tokens) {
+            self.answer(parts);
+        }
+    }
+
+    fn answer(&self, parts: Vec<Part>) {
+        let mut batch = Batch::default();
+        for part in &parts {
+            batch.append(&part.sentences, part.range.clone());
+        }
+        let tokens = batch.ids.len();
+        batch.pad();
+        let began = Instant::now();
+        match self.model.embed_packed(&batch.ids, &batch.lengths) {
+            Ok(mut vectors) => {
+                let ended = Instant::now();
+                self.queue.drained(tokens, ended - began);
+                // What is left at the end is the dummy sentence's.
+                for Part { range, done, .. } in parts {
+                    let vectors = vectors.split_to(range.len() * VECTOR_BYTES);
+                    // Its caller may have gone.
+                    let _ = done.send(Ok(Done { range, vectors, began, ended }));
+                }
+            }
+            Err(failure) => {
+                error!(%failure, "a forward pass failed");
+                for part in parts {
+                    let _ = part.done.send(Err(Error::new(Reason::Internal, "the forward pass failed")));
+                }
+            }
+        }
+    }
+}

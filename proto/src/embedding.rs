@@ -1,0 +1,75 @@
+//! `muse.v1.Embedding` by hand, since its numbers are most of what the stack moves.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// A vector and the number of tokens that it was made of.
+///
+/// A packed `repeated float` and a `bytes` field are the same on the wire. Taken as bytes, the numbers are a slice of the
+/// buffer that they came in or were made in, not a `Vec` of their own. (Unpacked numbers, which proto3 writers do not
+/// write unless told to, are refused.)
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Embedding {
+    /// The components: little-endian IEEE 754 single precision, one after the other.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub packed: Bytes,
+    /// Tokens of the sentence, `<s>` and `</s>` not counted.
+    #[prost(uint32, tag = "2")]
+    pub token_count: u32,
+}
+
+impl Embedding {
+    /// Packs the components of a vector.
+    #[must_use]
+    pub fn new(components: &[f32], token_count: u32) -> Self {
+        let mut packed = BytesMut::with_capacity(size_of_val(components));
+        for &component in components {
+            packed.put_f32_le(component);
+        }
+        Self { packed: packed.freeze(), token_count }
+    }
+
+    /// How many components it has.
+    #[must_use]
+    pub fn dimension(&self) -> usize {
+        self.packed.len() / size_of::<f32>()
+    }
+
+    /// The components.
+    pub fn components(&self) -> impl ExactSizeIterator<Item = f32> + Clone + '_ {
+        let (numbers, _) = self.packed.as_chunks();
+        numbers.iter().map(|number| f32::from_le_bytes(*number))
+    }
+
+    /// The components, in a `Vec` of their own.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<f32> {
+        self.components().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+
+    /// As the code made from the `.proto` file would have it.
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Plain {
+        #[prost(float, repeated, tag = "1")]
+        values: Vec<f32>,
+        #[prost(uint32, tag = "2")]
+        token_count: u32,
+    }
+
+    #[test]
+    fn it_is_the_same_on_the_wire() {
+        for values in [vec![], vec![1.5, -0.0, f32::MIN_POSITIVE, 1e30], vec![0.25; 512]] {
+            let plain = Plain { values: values.clone(), token_count: 7 };
+            let packed = Embedding::new(&values, 7);
+            assert_eq!(packed.encode_to_vec(), plain.encode_to_vec());
+            assert_eq!(Embedding::decode(&*plain.encode_to_vec()).unwrap(), packed);
+            assert_eq!((packed.dimension(), packed.to_vec()), (values.len(), values));
+        }
+    }
+}
