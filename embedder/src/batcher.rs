@@ -119,12 +119,12 @@ impl Batcher {
     /// # Errors
     ///
     /// If the model cannot be loaded or does not run.
-    pub fn start(directory: ModelDir, batching: Batching) -> Result<Self, BatcherError> {
+    pub fn start(directory: ModelDir, device: Device, batching: Batching) -> Result<Self, BatcherError> {
         let (jobs, waiting) = mpsc::unbounded_channel();
         let (started, outcome) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new().name("muse-model".to_owned()).spawn(move || {
             tch::set_num_threads(i32::try_from(batching.threads).unwrap_or(i32::MAX));
-            match load_warm(&directory, batching.batch_tokens) {
+            match load_warm(&directory, device, batching.batch_tokens) {
                 Ok(model) => {
                     let _ = started.send(Ok(()));
                     Runner { model, waiting, held_back: None, batch_tokens: batching.batch_tokens }.run();
@@ -312,8 +312,8 @@ fn bucket(tokens: usize) -> usize {
     tokens.next_multiple_of(step)
 }
 
-fn load_warm(directory: &ModelDir, batch_tokens: usize) -> Result<Model, ModelError> {
-    let model = Model::load(directory, Device::Cpu)?;
+fn load_warm(directory: &ModelDir, device: Device, batch_tokens: usize) -> Result<Model, ModelError> {
+    let model = Model::load(directory, device)?;
     let mut tokens = 2;
     while tokens <= batch_tokens {
         let mut batch = Ragged::default();

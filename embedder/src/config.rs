@@ -6,7 +6,12 @@ use clap::Parser;
 use muse_chassis::LogArgs;
 use muse_verifier::AuthArgs;
 
-use crate::{batcher::Batching, limits::Limits};
+use crate::{
+    EmbedderError,
+    batcher::Batching,
+    device::{self, DeviceChoice},
+    limits::Limits,
+};
 
 /// Serves sentence vectors and SentencePiece tokens of MUSE over gRPC (muse.v1.EmbedderService).
 #[derive(Debug, Clone, Parser)]
@@ -23,6 +28,11 @@ pub struct Config {
     /// Directory made by `muse-models convert`.
     #[arg(long, env = "MUSE_MODEL_DIR")]
     pub model_dir: PathBuf,
+
+    /// Where the model runs: `auto`, `cpu`, `cuda` or `cuda:N`. `auto` is the first CUDA device, or the CPU where there is
+    /// none that can be used; `CUDA_VISIBLE_DEVICES` holds.
+    #[arg(long, env = "MUSE_DEVICE", default_value_t)]
+    pub device: DeviceChoice,
 
     /// Threads of the forward pass.
     #[arg(long, env = "MUSE_THREADS", default_value_t = available_cores(), value_parser = positive)]
@@ -42,6 +52,15 @@ pub struct Config {
 }
 
 impl Config {
+    /// The device that the model will run on.
+    ///
+    /// # Errors
+    ///
+    /// [`EmbedderError::Device`] if it was asked for and cannot be used.
+    pub fn resolve_device(&self) -> Result<tch::Device, EmbedderError> {
+        device::resolve(self.device).map_err(|error| EmbedderError::Device(self.device, error))
+    }
+
     pub(crate) fn batching(&self) -> Batching {
         Batching { threads: self.threads, batch_tokens: self.batch_tokens, queue_tokens: self.queue_tokens }
     }

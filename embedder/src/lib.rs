@@ -4,10 +4,11 @@
 //! [`tokenizer`] turns it into ids, the [`batcher`] queues it and runs it, with whatever else is waiting, through the
 //! [`model`].
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod batcher;
 pub mod config;
+pub mod device;
 pub mod dimensions;
 mod encode;
 pub mod limits;
@@ -17,6 +18,7 @@ pub mod service;
 mod stream;
 mod timing;
 pub mod tokenizer;
+mod transfer;
 
 use std::sync::Arc;
 
@@ -34,6 +36,7 @@ use tracing::info;
 
 use batcher::{Batcher, BatcherError};
 pub use config::Config;
+use device::{DeviceChoice, DeviceError};
 use model_dir::{ModelDir, ModelDirError};
 use service::Embedder;
 use tokenizer::{Tokenizer, TokenizerError};
@@ -44,6 +47,9 @@ const SERVICES: [&str; 2] = ["", "muse.v1.EmbedderService"];
 /// Why the embedder could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbedderError {
+    /// The device that was asked for cannot be used.
+    #[error("--device {0}: {1}")]
+    Device(DeviceChoice, #[source] DeviceError),
     /// The model directory is incomplete or damaged.
     #[error(transparent)]
     ModelDir(#[from] ModelDirError),
@@ -65,7 +71,7 @@ pub enum EmbedderError {
 ///
 /// # Errors
 ///
-/// If the model directory does not hold a sound model, or the server fails.
+/// If the device cannot be used, the model directory does not hold a sound model, or the server fails.
 pub async fn run(
     config: Config,
     listener: TcpListener,
@@ -103,17 +109,19 @@ async fn report_when_synced(verifier: Verifier, health: Health, shutdown: Cancel
 
 fn load(config: &Config, verifier: Verifier, shutdown: CancellationToken) -> Result<Embedder, EmbedderError> {
     let started = std::time::Instant::now();
+    let device = config.resolve_device()?;
     let directory = ModelDir::open(&config.model_dir)?;
     let tokenizer = Tokenizer::from_bytes(directory.tokenizer_bytes())?;
     let manifest = directory.manifest().clone();
-    let batcher = Batcher::start(directory, config.batching())?;
+    let batcher = Batcher::start(directory, device, config.batching())?;
     info!(
         model = %config.model_dir.display(),
         precision = %manifest.precision,
+        device = device::name(device),
         threads = config.threads,
         ready_after_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         "model loaded and warm"
     );
     let batcher = (batcher, config.batching());
-    Ok(Embedder::new(Arc::new(tokenizer), batcher, manifest, config.limits(), verifier, shutdown))
+    Ok(Embedder::new(Arc::new(tokenizer), batcher, (manifest, device), config.limits(), verifier, shutdown))
 }

@@ -7,11 +7,13 @@ use muse_proto::v1::{
     TokenizeRequest, TokenizeResponse, TokenizedSentence, embedder_service_server::EmbedderService,
 };
 use muse_verifier::Verifier;
+use tch::Device;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     batcher::{Batcher, Batching, Embedded},
+    device,
     dimensions::Dimensions,
     encode::Encoder,
     limits::Limits,
@@ -28,6 +30,7 @@ pub struct Embedder {
     encoder: Encoder,
     batcher: Batcher,
     manifest: Manifest,
+    device: Device,
     streams: Streams,
 }
 
@@ -37,14 +40,14 @@ impl Embedder {
     pub fn new(
         tokenizer: Arc<Tokenizer>,
         (batcher, batching): (Batcher, Batching),
-        manifest: Manifest,
+        (manifest, device): (Manifest, Device),
         limits: Limits,
         verifier: Verifier,
         shutdown: CancellationToken,
     ) -> Self {
         let encoder = Encoder { tokenizer, limits };
         let streams = Streams::new(encoder.clone(), batcher.clone(), batching, verifier, shutdown);
-        Self { encoder, batcher, manifest, streams }
+        Self { encoder, batcher, manifest, device, streams }
     }
 
     /// What a request may hold.
@@ -100,7 +103,7 @@ impl EmbedderService for Embedder {
             dimension: DIMENSION as u32,
             languages: manifest.languages.clone(),
             precision: manifest.precision.to_string(),
-            device: "cpu".to_owned(),
+            device: device::name(self.device),
             limits: Some(v1::Limits {
                 max_sentences: limits.max_sentences,
                 max_sentence_bytes: limits.max_sentence_bytes,
