@@ -65,10 +65,10 @@ pub enum DeviceError {
     #[error("libtorch's CUDA library cannot be loaded: {0}")]
     Library(String),
     /// There is a driver, and no device.
-    #[error("libtorch sees no CUDA device (CUDA_VISIBLE_DEVICES is {})", .0.as_deref().unwrap_or("not set"))]
+    #[error("there is no CUDA device to be seen (CUDA_VISIBLE_DEVICES is {})", .0.as_deref().unwrap_or("not set"))]
     NoneVisible(Option<String>),
     /// There are fewer devices.
-    #[error("there is no cuda:{asked}: libtorch sees {count} CUDA device(s), counted from 0")]
+    #[error("there is no cuda:{asked}: {count} CUDA device(s) can be seen, counted from 0")]
     OutOfRange {
         /// The number asked for.
         asked: usize,
@@ -107,23 +107,26 @@ pub fn resolve(choice: DeviceChoice) -> Result<Device, DeviceError> {
 }
 
 fn cuda(index: usize) -> Result<Device, DeviceError> {
-    // The driver's library is looked for first: it is small, while libtorch's takes seconds and hundreds of megabytes.
-    driver::start()?;
-    library::load()?;
-    let count = usize::try_from(Cuda::device_count()).unwrap_or_default();
+    // The driver is asked first: its library is small, while libtorch's takes seconds and hundreds of megabytes.
+    let count = driver::start()?.count();
     if count == 0 {
         return Err(DeviceError::NoneVisible(std::env::var("CUDA_VISIBLE_DEVICES").ok()));
     }
     if index >= count {
         return Err(DeviceError::OutOfRange { asked: index, count });
     }
+    library::load()?;
+    let unusable = |error: String| Err(DeviceError::Unusable { index, error });
+    if usize::try_from(Cuda::device_count()).is_ok_and(|seen| index >= seen) {
+        return unusable("libtorch does not see it".to_owned());
+    }
     let device = Device::Cuda(index);
     // A card may be too old for this libtorch, or taken by another process.
     let sum = || Tensor::f_ones([2], (Kind::Float, device))?.f_sum(Kind::Float)?.f_double_value(&[]);
     match sum() {
         Ok(2.0) => Ok(device),
-        Ok(other) => Err(DeviceError::Unusable { index, error: format!("one and one make {other} there") }),
-        Err(error) => Err(DeviceError::Unusable { index, error: crate::model::first_line(&error) }),
+        Ok(other) => unusable(format!("one and one make {other} there")),
+        Err(error) => unusable(crate::model::first_line(&error)),
     }
 }
 

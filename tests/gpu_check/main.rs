@@ -112,8 +112,8 @@ async fn main() -> ExitCode {
 async fn check(options: &Options) -> Result<bool, Box<dyn Error>> {
     let device = device::resolve(options.device).map_err(|e| format!("--device {}: {e}", options.device))?;
     let extent = Extent::of(device, options.quick);
-    let mut report = Report { text: String::new() };
-    report.add(&about(options.device, device));
+    let mut report = Report { path: &options.report, text: String::new() };
+    report.add(&about(options.device, device))?;
 
     let folder = tempfile::tempdir()?;
     let directories = model::convert_all(&options.onnx, folder.path(), &PRECISIONS)?;
@@ -127,8 +127,8 @@ async fn check(options: &Options) -> Result<bool, Box<dyn Error>> {
             .map_err(|failure| failure.to_string());
         found.push((*precision, tried));
     }
-    report.add(&exactness::table(&found).titled("Golden sentences"));
-    let passed = found.iter().all(|(precision, tried)| exactness::passes(*precision, tried.as_ref()));
+    report.add(&exactness::table(device, &found).titled("Golden sentences"))?;
+    let passed = found.iter().all(|(precision, tried)| exactness::passes(device, *precision, tried.as_ref()));
 
     eprintln!("matrix products");
     let mut forward = Table::new(&[
@@ -157,9 +157,9 @@ async fn check(options: &Options) -> Result<bool, Box<dyn Error>> {
             Err(failure) => forward.row(&[precision.to_string(), failure.to_string()]),
         }
     }
-    report.add(&products.titled("Matrix products of libtorch alone"));
+    report.add(&products.titled("Matrix products of libtorch alone"))?;
     let title = format!("Forward pass, {} at a time, copies included", device::passes_in_flight(device));
-    report.add(&forward.titled(&title));
+    report.add(&forward.titled(&title))?;
 
     let mut loads =
         Table::new(&["precision", "clients", "sentences a call", "calls", "sentences/s", "p50 ms", "p99 ms"]);
@@ -171,21 +171,23 @@ async fn check(options: &Options) -> Result<bool, Box<dyn Error>> {
             loads.row(&stack::measure(directory, device, load).await.cells(*precision, load));
         }
     }
-    report.add(&loads.titled("Whole stack, gRPC through the gateway"));
-    fs::write(&options.report, &report.text)
-        .map_err(|error| format!("cannot write {}: {error}", options.report.display()))?;
+    report.add(&loads.titled("Whole stack, gRPC through the gateway"))?;
     Ok(passed)
 }
 
-struct Report {
+struct Report<'path> {
+    path: &'path Path,
     text: String,
 }
 
-impl Report {
-    fn add(&mut self, part: &str) {
+impl Report<'_> {
+    /// Prints a part and writes the file anew: what is known stays, should a later part fail.
+    fn add(&mut self, part: &str) -> Result<(), String> {
         println!("{part}");
         self.text.push_str(part);
         self.text.push('\n');
+        fs::write(self.path, &self.text)
+            .map_err(|error| format!("cannot write {}: {error}", self.path.display()))
     }
 }
 

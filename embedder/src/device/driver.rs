@@ -38,6 +38,7 @@ pub(super) fn card(index: usize) -> Option<Card> {
 
 /// Functions of the driver API. A status of 0 is success.
 pub(super) struct Driver {
+    device_get_count: Symbol<unsafe extern "C" fn(*mut c_int) -> c_int>,
     device_get: Symbol<unsafe extern "C" fn(*mut c_int, c_int) -> c_int>,
     device_get_name: Symbol<unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int>,
     device_get_attribute: Symbol<unsafe extern "C" fn(*mut c_int, c_int, c_int) -> c_int>,
@@ -55,6 +56,7 @@ impl Driver {
             let init: Symbol<unsafe extern "C" fn(c_uint) -> c_int> =
                 library.get(b"cuInit").map_err(failed)?;
             let driver = Driver {
+                device_get_count: library.get(b"cuDeviceGetCount").map_err(failed)?,
                 device_get: library.get(b"cuDeviceGet").map_err(failed)?,
                 device_get_name: library.get(b"cuDeviceGetName").map_err(failed)?,
                 device_get_attribute: library.get(b"cuDeviceGetAttribute").map_err(failed)?,
@@ -63,11 +65,19 @@ impl Driver {
             std::mem::forget(library);
             match init(0) {
                 0 => Ok(driver),
-                // CUDA_ERROR_NO_DEVICE: libtorch says so, too, and that is the better error.
+                // CUDA_ERROR_NO_DEVICE, also where CUDA_VISIBLE_DEVICES hides them all: the count says so.
                 100 => Ok(driver),
                 status => Err(format!("{LIBRARY} does not start (status {status} of cuInit)")),
             }
         }
+    }
+
+    /// How many cards there are to be seen.
+    pub(super) fn count(&self) -> usize {
+        let mut count = 0;
+        // SAFETY: the pointer is to an int that outlives the call.
+        let status = unsafe { (self.device_get_count)(&raw mut count) };
+        if status == 0 { usize::try_from(count).unwrap_or_default() } else { 0 }
     }
 
     fn card(&self, index: c_int) -> Option<Card> {
