@@ -2,12 +2,13 @@
 # make test   fetch, convert, build, and run every test
 # make check  formatting, lints, the proto, licences and advisories
 # make client the wheel of the Python client, in target/wheel
+# make gpu-check  what to carry to a machine with torch and a GPU, in target/gpu-check, and its run on this CPU
 #
 # Cargo decides what is up to date; these targets only put the steps in order.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := run
-.PHONY: run test check proto-check client libtorch onnx model build fmt coverage bench verify clean needs
+.PHONY: run test check proto-check client libtorch onnx model build fmt coverage bench gpu-check verify clean needs
 
 PRECISION ?= $(or $(MUSE_PRECISION),f32)
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/muse
@@ -88,6 +89,12 @@ coverage: model $(TEST_PACKAGES)
 bench: model
 	@cargo run --release --locked -p muse-tests --bin muse-bench -- $(MODEL)
 	@cargo run --release --locked -p muse-tests --bin muse-bench-auth -- $(MODEL)
+
+gpu-check: onnx build
+	@echo "== assembling target/gpu-check"
+	@python3 tests/gpu_check/assemble.py target/release/muse-gpu-check "$(ONNX)" target/gpu-check
+	@TORCH_LIB=.libtorch/site/torch/lib target/gpu-check/run --device cpu --quick --report target/gpu-check.md
+	@echo "to be carried: target/gpu-check; there: run"
 
 clean:
 	@cargo clean

@@ -5,8 +5,14 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::Parser;
 use muse_chassis::LogArgs;
 use muse_verifier::AuthArgs;
+use tch::Device;
 
-use crate::{batcher::Batching, limits::Limits};
+use crate::{
+    EmbedderError,
+    batcher::Batching,
+    device::{self, DeviceChoice},
+    limits::Limits,
+};
 
 /// Serves sentence vectors and SentencePiece tokens of MUSE over gRPC (muse.v1.EmbedderService).
 #[derive(Debug, Clone, Parser)]
@@ -24,11 +30,16 @@ pub struct Config {
     #[arg(long, env = "MUSE_MODEL_DIR")]
     pub model_dir: PathBuf,
 
+    /// Where the model runs: `auto`, `cpu`, `cuda` or `cuda:N`. `auto` is the first CUDA device, or the CPU where there is
+    /// none that can be used; `CUDA_VISIBLE_DEVICES` holds.
+    #[arg(long, env = "MUSE_DEVICE", default_value_t)]
+    pub device: DeviceChoice,
+
     /// Cores of the forward passes, all of them together.
     #[arg(long, env = "MUSE_THREADS", default_value_t = available_cores(), value_parser = positive)]
     pub threads: usize,
 
-    /// Forward passes that run side by side and divide the cores among them [default: one for each core].
+    /// Forward passes that run side by side and divide the cores among them [default: one for each core; 2 on CUDA].
     #[arg(long, env = "MUSE_PASSES", value_parser = positive)]
     pub passes: Option<usize>,
 
@@ -36,9 +47,9 @@ pub struct Config {
     #[arg(long, env = "MUSE_TOKENIZER_THREADS", default_value_t = available_cores(), value_parser = positive)]
     pub tokenizer_threads: usize,
 
-    /// Tokens that one forward pass takes at most (a longer sentence is a pass of its own).
-    #[arg(long, env = "MUSE_BATCH_TOKENS", default_value_t = 1024, value_parser = positive)]
-    pub batch_tokens: usize,
+    /// Tokens that one forward pass takes at most; a longer sentence is a pass of its own [default: 1024; 8192 on CUDA].
+    #[arg(long, env = "MUSE_BATCH_TOKENS", value_parser = positive)]
+    pub batch_tokens: Option<usize>,
 
     /// Tokens that may wait for a forward pass, half of them of one user; beyond that requests are refused.
     #[arg(long, env = "MUSE_QUEUE_TOKENS", default_value_t = 1 << 20, value_parser = positive)]
@@ -55,18 +66,28 @@ pub struct Config {
 }
 
 impl Config {
-    pub(crate) fn batching(&self) -> Batching {
+    /// The device that the model will run on.
+    ///
+    /// # Errors
+    ///
+    /// [`EmbedderError::Device`] if it was asked for and cannot be used.
+    pub fn resolve_device(&self) -> Result<Device, EmbedderError> {
+        device::resolve(self.device).map_err(|error| EmbedderError::Device(self.device, error))
+    }
+
+    pub(crate) fn batching(&self, device: Device) -> Batching {
+        let batch_tokens = if device.is_cuda() { 8_192 } else { 1_024 };
         Batching {
             threads: self.threads,
-            passes: self.passes.unwrap_or(self.threads),
-            batch_tokens: self.batch_tokens,
+            passes: self.passes.unwrap_or_else(|| device::passes_in_flight(device, self.threads)),
+            batch_tokens: self.batch_tokens.unwrap_or(batch_tokens),
             queue_tokens: self.queue_tokens,
             longest_wait: Duration::from_millis(self.longest_wait_ms as u64),
         }
     }
 
-    pub(crate) fn limits(&self) -> Limits {
-        Limits::for_requests_of(self.batching().largest_request())
+    pub(crate) fn limits(&self, device: Device) -> Limits {
+        Limits::for_requests_of(self.batching(device).largest_request())
     }
 }
 

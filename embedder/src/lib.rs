@@ -4,11 +4,12 @@
 //! [`tokenizer`] turns it into ids, the [`batcher`] queues it and runs it, with whatever else is waiting, through the
 //! [`model`].
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod batch;
 pub mod batcher;
 pub mod config;
+pub mod device;
 pub mod dimensions;
 mod encode;
 pub mod limits;
@@ -19,6 +20,7 @@ pub mod service;
 mod stream;
 mod timing;
 pub mod tokenizer;
+mod transfer;
 
 use muse_chassis::{
     grpc,
@@ -34,6 +36,7 @@ use tracing::info;
 
 use batcher::{Batcher, BatcherError};
 pub use config::Config;
+use device::{DeviceChoice, DeviceError};
 use encode::Encoder;
 use model_dir::{ModelDir, ModelDirError};
 use service::Embedder;
@@ -45,6 +48,9 @@ const SERVICES: [&str; 2] = ["", "muse.v1.EmbedderService"];
 /// Why the embedder could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbedderError {
+    /// The device that was asked for cannot be used.
+    #[error("--device {0}: {1}")]
+    Device(DeviceChoice, #[source] DeviceError),
     /// The model directory is incomplete or damaged.
     #[error(transparent)]
     ModelDir(#[from] ModelDirError),
@@ -66,7 +72,7 @@ pub enum EmbedderError {
 ///
 /// # Errors
 ///
-/// If the model directory does not hold a sound model, or the server fails.
+/// If the device cannot be used, the model directory does not hold a sound model, or the server fails.
 pub async fn run(
     config: Config,
     listener: TcpListener,
@@ -105,18 +111,20 @@ async fn report_when_synced(verifier: Verifier, health: Health, shutdown: Cancel
 
 fn load(config: &Config, verifier: Verifier, shutdown: CancellationToken) -> Result<Embedder, EmbedderError> {
     let started = std::time::Instant::now();
+    let device = config.resolve_device()?;
     let directory = ModelDir::open(&config.model_dir)?;
     let tokenizer = Tokenizer::from_bytes(directory.tokenizer_bytes())?;
     let manifest = directory.manifest().clone();
-    let batcher = Batcher::start(&directory, tch::Device::Cpu, config.batching())?;
+    let batching = config.batching(device);
+    let batcher = Batcher::start(&directory, device, batching)?;
     info!(
         model = %config.model_dir.display(),
         precision = %manifest.precision,
+        device = device::name(device),
         threads = config.threads,
         ready_after_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         "model loaded and warm"
     );
-    let batcher = (batcher, config.batching());
-    let encoder = Encoder::new(tokenizer, config.limits(), config.tokenizer_threads);
-    Ok(Embedder::new(encoder, batcher, manifest, verifier, shutdown))
+    let encoder = Encoder::new(tokenizer, config.limits(device), config.tokenizer_threads);
+    Ok(Embedder::new(encoder, (batcher, batching), (manifest, device), verifier, shutdown))
 }

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use tch::{CModule, Device, Kind, Tensor};
 
-use crate::model_dir::{Manifest, ModelDir};
+use crate::{
+    model_dir::{Manifest, ModelDir},
+    transfer,
+};
 
 /// Components of a vector.
 pub const DIMENSION: usize = 512;
@@ -98,10 +101,9 @@ impl Model {
         // The setting is the thread's own. Without the optimising executor the first batch takes 3 ms instead of half a
         // second, and the later ones are no slower.
         tch::jit::f_set_graph_executor_optimize(false)?;
-        let ids = Tensor::f_from_slice(ids)?.f_to_device(self.device)?;
-        let lengths = Tensor::f_from_slice(lengths)?.f_to_device(self.device)?;
-        let output = self.module.forward_ts(&[ids, lengths])?;
-        let output = output.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?;
+        let ids = transfer::to_device(Tensor::f_from_slice(ids)?, self.device)?;
+        let lengths = transfer::to_device(Tensor::f_from_slice(lengths)?, self.device)?;
+        let output = transfer::to_host(self.module.forward_ts(&[ids, lengths])?)?;
         // The machines that libtorch is made for are little-endian, as the wire is.
         let bytes = output.f_view_dtype(Kind::Uint8)?;
         let mut packed = vec![0; bytes.numel()];
@@ -111,6 +113,6 @@ impl Model {
 }
 
 // libtorch appends its stack to what went wrong.
-fn first_line(error: &tch::TchError) -> String {
+pub(crate) fn first_line(error: &tch::TchError) -> String {
     error.to_string().lines().find(|line| !line.trim().is_empty()).unwrap_or("no message").trim().to_owned()
 }

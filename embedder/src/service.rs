@@ -7,11 +7,13 @@ use muse_proto::v1::{
     TokenizeRequest, TokenizeResponse, TokenizedSentence, embedder_service_server::EmbedderService,
 };
 use muse_verifier::{Claims, Verifier};
+use tch::Device;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     batcher::{Batcher, Batching, Embedded, User},
+    device,
     dimensions::Dimensions,
     encode::Encoder,
     limits::Limits,
@@ -28,6 +30,7 @@ pub struct Embedder {
     encoder: Encoder,
     batcher: Batcher,
     manifest: Manifest,
+    device: Device,
     streams: Streams,
 }
 
@@ -36,12 +39,12 @@ impl Embedder {
     pub(crate) fn new(
         encoder: Encoder,
         (batcher, batching): (Batcher, Batching),
-        manifest: Manifest,
+        (manifest, device): (Manifest, Device),
         verifier: Verifier,
         shutdown: CancellationToken,
     ) -> Self {
         let streams = Streams::new(encoder.clone(), batcher.clone(), batching, verifier, shutdown);
-        Self { encoder, batcher, manifest, streams }
+        Self { encoder, batcher, manifest, device, streams }
     }
 
     /// What a request may hold.
@@ -98,7 +101,7 @@ impl EmbedderService for Embedder {
             dimension: DIMENSION as u32,
             languages: manifest.languages.clone(),
             precision: manifest.precision.to_string(),
-            device: "cpu".to_owned(),
+            device: device::name(self.device),
             limits: Some(v1::Limits {
                 max_sentences: limits.max_sentences,
                 max_sentence_bytes: limits.max_sentence_bytes,

@@ -1,8 +1,9 @@
 //! The encoder's forward pass over a flat batch: sentences one after the other, never padded to each other.
 //!
-//! It is written to be traced into TorchScript, which asks two things of it. No size may be read out of a tensor into Rust,
-//! or the example's sizes would be baked in: what depends on a size is computed by tensor operations. And every constant is
-//! made before the tracing starts: one that is made inside is traced as zeros.
+//! It is written to be traced into TorchScript, which asks three things of it. No size may be read out of a tensor into Rust,
+//! or the example's sizes would be baked in: what depends on a size is computed by tensor operations. Every constant is made
+//! before the tracing starts: one that is made inside is traced as zeros. And no operation may name a device, or the module
+//! would run on that alone, wherever it is loaded.
 
 use muse_embedder::model_dir::Precision;
 use tch::{Device, Kind, TchError, Tensor};
@@ -14,12 +15,27 @@ use crate::{
 
 const HIDDEN: i64 = 256;
 const FEATURES: i64 = DIMENSION as i64 + 3 * HIDDEN;
+/// Width of the narrow hidden layers.
+const BOTTLENECK: i64 = 320;
 const EPSILON: f64 = 1e-12;
 /// Each n-gram order, and how many tokens to the left of its own a window begins.
 const ORDERS: [(i64, i64); 3] = [(2, 0), (3, 1), (5, 2)];
 /// The neighbours that the widest window reaches, and which of them is the token itself.
 const REACH: [i64; 5] = [-2, -1, 0, 1, 2];
 const CENTRE: i64 = 2;
+
+/// Floating-point operations of the matrix products of a forward pass, two for each multiplication with its addition. All
+/// else is left out.
+#[must_use]
+pub fn flops(tokens: usize, sentences: usize) -> f64 {
+    let dimension = DIMENSION as i64;
+    let windows: i64 = ORDERS.iter().map(|(order, _)| 2 * order * HIDDEN * HIDDEN).sum();
+    let token = dimension * ORDERS.len() as i64 * HIDDEN + windows;
+    let sentence = (FEATURES + dimension + 2 * BOTTLENECK) * dimension
+        + 2 * dimension * BOTTLENECK
+        + BOTTLENECK * BOTTLENECK;
+    2.0 * (token as f64 * tokens as f64 + sentence as f64 * sentences as f64)
+}
 
 /// Why an encoder cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -133,10 +149,10 @@ impl Encoder {
                 Kind::Float,
             )?,
             dense_bias: vector(weights, "CNN_layers/dense/bias", dimension)?,
-            hidden_0_and_depth_1: hidden(&["0/dense", "1/AdjustDepth/projection"], dimension, 320)?,
-            hidden_1: hidden(&["1/dense"], 320, 320)?,
-            hidden_2: hidden(&["2/dense"], 320, dimension)?,
-            depth_3: hidden(&["3/AdjustDepth/projection"], 320, dimension)?,
+            hidden_0_and_depth_1: hidden(&["0/dense", "1/AdjustDepth/projection"], dimension, BOTTLENECK)?,
+            hidden_1: hidden(&["1/dense"], BOTTLENECK, BOTTLENECK)?,
+            hidden_2: hidden(&["2/dense"], BOTTLENECK, dimension)?,
+            depth_3: hidden(&["3/AdjustDepth/projection"], BOTTLENECK, dimension)?,
             hidden_3: hidden(&["3/dense"], dimension, dimension)?,
         })
     }
@@ -149,7 +165,7 @@ impl Encoder {
         let windows = self.neighbour_rows(&positions, &starts, &ends, lengths)?;
 
         let embedded = self.embedding.gather(ids)?;
-        let projected = self.projection.apply(&embedded.f_to_kind(self.kind)?)?;
+        let projected = self.projection.apply(&as_kind(&embedded, self.kind)?)?;
         let mut features = vec![embedded];
         for (branch, part) in self.branches.iter().zip(projected.f_chunk(ORDERS.len() as i64, 1)?) {
             features.push(branch.forward(&part, &windows, &self.outside)?);
@@ -182,7 +198,7 @@ impl Encoder {
 
     // sum_t(f @ D + d) / sqrt(n) = sum_t(f) @ D / sqrt(n) + d * sqrt(n), and then the last four layers.
     fn finish(&self, sums: &Tensor, lengths: &Tensor) -> Result<Tensor, TchError> {
-        let root = lengths.f_to_kind(Kind::Float)?.f_sqrt()?.f_unsqueeze(1)?;
+        let root = as_kind(lengths, Kind::Float)?.f_sqrt()?.f_unsqueeze(1)?;
         let dense = self.dense.apply(sums)?;
         let y = dense.f_div(&root)?.f_add(&self.dense_bias.f_mul(&root)?)?;
         let both = self.hidden_0_and_depth_1.apply(&y)?.f_chunk(2, 1)?;
@@ -213,10 +229,10 @@ impl Embedding {
     // The rows of the ids, in float32.
     fn gather(&self, ids: &Tensor) -> Result<Tensor, TchError> {
         match self {
-            Embedding::Floats(rows) => rows.f_index_select(0, ids)?.f_to_kind(Kind::Float),
+            Embedding::Floats(rows) => as_kind(&rows.f_index_select(0, ids)?, Kind::Float),
             Embedding::Bytes { rows, scales, zero_points } => {
                 let shard = ids.f_remainder(SHARDS as i64)?;
-                let mut values = rows.f_index_select(0, ids)?.f_to_kind(Kind::Float)?;
+                let mut values = as_kind(&rows.f_index_select(0, ids)?, Kind::Float)?;
                 let _ = values.f_sub_(&zero_points.f_index_select(0, &shard)?)?;
                 values.f_mul_(&scales.f_index_select(0, &shard)?)
             }
@@ -300,6 +316,11 @@ impl Branch {
         }
         Ok(hidden)
     }
+}
+
+// `f_to_kind` names the tensor's device as well: it is traced as a copy to the CPU.
+fn as_kind(tensor: &Tensor, kind: Kind) -> Result<Tensor, TchError> {
+    tensor.f_to_dtype(kind, false, false)
 }
 
 fn transposed(weights: &Weights<'_>, name: &str, rows: i64, columns: i64) -> Result<Tensor, EncoderError> {

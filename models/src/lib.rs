@@ -6,6 +6,7 @@ pub mod convert;
 pub mod encoder;
 pub mod golden;
 pub mod onnx;
+pub mod precision;
 pub mod published;
 pub mod verify;
 pub mod weights;

@@ -3,9 +3,13 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use muse_embedder::model_dir::Precision;
+use muse_embedder::{
+    device::{self, DeviceChoice, DeviceError},
+    model_dir::Precision,
+};
 use muse_models::{
     convert::{Outcome, convert},
+    precision::{self, Picked},
     verify::verify,
 };
 
@@ -25,9 +29,12 @@ enum Command {
         onnx: PathBuf,
         /// The directory to make.
         out_dir: PathBuf,
-        /// What the converted model computes in.
-        #[arg(long, value_enum, default_value = "f32")]
+        /// What the converted model computes in. `auto` is bf16 where the device computes in it, else f32.
+        #[arg(long, value_enum, env = "MUSE_PRECISION", default_value = "f32")]
         precision: PrecisionArgument,
+        /// The device that the precision `auto` is picked for: `auto`, `cpu`, `cuda` or `cuda:N`, as for muse-embedder.
+        #[arg(long, env = "MUSE_DEVICE", default_value_t)]
+        device: DeviceChoice,
     },
     /// Check a model directory: its checksums, its tokens and its vectors.
     Verify {
@@ -41,15 +48,22 @@ enum PrecisionArgument {
     F32,
     Bf16,
     F16,
+    Auto,
 }
 
-impl From<PrecisionArgument> for Precision {
-    fn from(argument: PrecisionArgument) -> Precision {
-        match argument {
+impl PrecisionArgument {
+    /// The precision to convert to. What `auto` picked is printed.
+    fn resolve(self, choice: DeviceChoice) -> Result<Precision, DeviceError> {
+        Ok(match self {
             PrecisionArgument::F32 => Precision::F32,
             PrecisionArgument::Bf16 => Precision::Bf16,
             PrecisionArgument::F16 => Precision::F16,
-        }
+            PrecisionArgument::Auto => {
+                let Picked { precision, because } = precision::pick(device::resolve(choice)?);
+                println!("precision auto: {precision}, since {because}");
+                precision
+            }
+        })
     }
 }
 
@@ -66,8 +80,10 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
     match command {
-        Command::Convert { onnx, out_dir, precision } => {
-            match convert(&onnx, &out_dir, precision.into())? {
+        Command::Convert { onnx, out_dir, precision, device } => {
+            let precision =
+                precision.resolve(device).map_err(|error| format!("--device {device}: {error}"))?;
+            match convert(&onnx, &out_dir, precision)? {
                 Outcome::Converted => println!("converted {} into {}", onnx.display(), out_dir.display()),
                 Outcome::UpToDate => println!("{} is up to date", out_dir.display()),
             }

@@ -126,11 +126,7 @@ impl Report {
     }
 
     fn least_cosine(&self) -> f64 {
-        match self.manifest.precision {
-            _ if !self.is_of_golden_weights() => LOOSE_COSINE,
-            Precision::F32 => 0.999_999,
-            Precision::Bf16 | Precision::F16 => 0.999,
-        }
+        if self.is_of_golden_weights() { least_cosine(self.manifest.precision) } else { LOOSE_COSINE }
     }
 
     fn largest_published_difference(&self) -> f64 {
@@ -174,15 +170,28 @@ impl fmt::Display for Report {
     }
 }
 
+/// The lowest cosine to a golden vector with which a model of the golden vectors' own weights passes.
+#[must_use]
+pub fn least_cosine(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 0.999_999,
+        Precision::Bf16 | Precision::F16 => 0.999,
+    }
+}
+
 /// Runs sentences through a model as one batch.
-fn embed(model: &Model, sentences: &[&[u32]]) -> Result<Vec<f32>, ModelError> {
+///
+/// # Errors
+///
+/// If the forward pass fails.
+pub fn embed(model: &Model, sentences: &[&[u32]]) -> Result<Vec<f32>, ModelError> {
     let ids: Vec<i64> = sentences.iter().copied().flatten().map(|id| i64::from(*id)).collect();
     let lengths: Vec<i64> = sentences.iter().map(|ids| ids.len() as i64).collect();
     model.embed(&ids, &lengths)
 }
 
-// Runs of sentences of about BATCH_TOKENS tokens; one that is longer is a batch of its own.
-fn batches(sentences: &[Sentence]) -> impl Iterator<Item = &[Sentence]> {
+/// Cuts sentences into batches of about 1,024 tokens; one that is longer is a batch of its own.
+pub fn batches(sentences: &[Sentence]) -> impl Iterator<Item = &[Sentence]> {
     let mut rest = sentences;
     std::iter::from_fn(move || {
         let mut tokens = 0;

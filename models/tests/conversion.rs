@@ -117,6 +117,21 @@ fn converting_twice_does_nothing_and_leaves_nothing_beside_it() {
 }
 
 #[test]
+fn the_module_names_no_device_so_that_it_runs_where_it_is_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
+        let out = folder.path().join(precision.as_str());
+        convert(&onnx_path(), &out, precision).unwrap();
+        let mut archive = zip::ZipArchive::new(fs::File::open(out.join(MODEL_FILE)).unwrap()).unwrap();
+        let names = archive.file_names().map(|name| name.unwrap().into_owned());
+        let name = names.into_iter().find(|name| name.ends_with(".py")).unwrap();
+        let code = std::io::read_to_string(archive.by_name(&name).unwrap()).unwrap();
+        assert!(code.contains("torch.embedding_bag"), "{code}");
+        assert!(!code.contains("device"), "{code}");
+    }
+}
+
+#[test]
 fn what_a_killed_conversion_left_is_cleared_away() {
     let folder = tempfile::tempdir().unwrap();
     // No process has this number: the largest that Linux gives is 2^22.

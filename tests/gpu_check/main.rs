@@ -1,0 +1,220 @@
+//! `make gpu-check`: what a device makes of the model, as tables. It is carried to machines that have torch and a GPU, but
+//! neither Rust nor this checkout, so it converts the model itself.
+
+mod exactness;
+mod model;
+mod products;
+mod speed;
+mod stack;
+mod table;
+
+use std::{
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::Parser;
+use muse_embedder::{
+    device::{self, DeviceChoice},
+    model::Model,
+    model_dir::{ModelDir, Precision},
+};
+use tch::{Device, Kind};
+
+use exactness::Exactness;
+use stack::Load;
+use table::Table;
+
+/// Checks the model's exactness and speed on a device, and the whole stack on it.
+#[derive(Debug, Parser)]
+#[command(name = "muse-gpu-check", version)]
+struct Options {
+    /// The int8 ONNX export of the model, as it is or compressed with gzip.
+    onnx: PathBuf,
+    /// Where the model runs: `auto`, `cpu`, `cuda` or `cuda:N`.
+    #[arg(long, env = "MUSE_DEVICE", default_value_t)]
+    device: DeviceChoice,
+    /// Measure for a moment only, and not everything.
+    #[arg(long)]
+    quick: bool,
+    /// Where the tables go, besides standard output.
+    #[arg(long, default_value = "gpu-check.md")]
+    report: PathBuf,
+}
+
+/// How much is measured.
+struct Extent {
+    /// Every which sentence is also tried alone.
+    alone: usize,
+    /// No further golden sentences are tried after it.
+    exactness: Duration,
+    /// Of each measurement of the forward pass or of a product.
+    pass: Duration,
+    /// Of each load of the whole stack.
+    load: Duration,
+    /// Sentences of the batches.
+    batches: &'static [usize],
+    /// The largest product is of two matrices with so many rows and columns.
+    square: i64,
+    /// Precisions that the whole stack is tried in.
+    stack: &'static [Precision],
+}
+
+impl Extent {
+    fn of(device: Device, quick: bool) -> Self {
+        let all = &PRECISIONS;
+        let (pass, load) = (Duration::from_secs(1), Duration::from_secs(5));
+        let exactness = Duration::from_secs(60);
+        match (quick, device.is_cuda()) {
+            (true, _) => Self {
+                alone: 29,
+                exactness: Duration::from_secs(4),
+                pass: Duration::from_millis(200),
+                load: Duration::from_millis(500),
+                batches: &[1, 8, 32],
+                square: 1024,
+                stack: &all[..1],
+            },
+            (false, true) => {
+                let batches = &[1, 8, 32, 128, 512, 2048, 8192];
+                Self { alone: 7, exactness, pass, load, batches, square: 8192, stack: all }
+            }
+            (false, false) => {
+                let batches = &[1, 8, 32, 128, 512];
+                Self { alone: 7, exactness, pass, load, batches, square: 2048, stack: all }
+            }
+        }
+    }
+}
+
+const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::F16];
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    match check(&options).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            eprintln!("gpu-check: some vectors are not exact enough, see above");
+            ExitCode::FAILURE
+        }
+        Err(failure) => {
+            eprintln!("gpu-check: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints and writes the tables, and says whether the vectors are right.
+async fn check(options: &Options) -> Result<bool, Box<dyn Error>> {
+    let device = device::resolve(options.device).map_err(|e| format!("--device {}: {e}", options.device))?;
+    let extent = Extent::of(device, options.quick);
+    let mut report = Report { path: &options.report, text: String::new() };
+    report.add(&about(options.device, device))?;
+
+    let folder = tempfile::tempdir()?;
+    let directories = model::convert_all(&options.onnx, folder.path(), &PRECISIONS)?;
+    let load = |directory: &Path| Ok::<_, Box<dyn Error>>(Model::load(&ModelDir::open(directory)?, device)?);
+
+    eprintln!("the golden sentences");
+    let mut found = Vec::new();
+    for (precision, directory) in &directories {
+        let tried = load(directory)
+            .and_then(|model| Ok(Exactness::measure(&model, extent.alone, extent.exactness)?))
+            .map_err(|failure| failure.to_string());
+        found.push((*precision, tried));
+    }
+    report.add(&exactness::table(device, &found).titled("Golden sentences"))?;
+    let passed = found.iter().all(|(precision, tried)| exactness::passes(device, *precision, tried.as_ref()));
+
+    eprintln!("matrix products");
+    let mut forward = Table::new(&[
+        "precision",
+        "sentences",
+        "tokens",
+        "sentences/s",
+        "tokens/s",
+        "TFLOP/s",
+        "of the layer's product",
+        "of the square one",
+    ]);
+    let mut products = Table::new(&["precision", "product", "TFLOP/s"]);
+    for (precision, directory) in &directories {
+        let [layer, square] = products::measure(device, kind(*precision), extent.square, extent.pass);
+        for product in [&layer, &square] {
+            products.row(&[precision.to_string(), product.shape(), product.figure()]);
+        }
+        eprintln!("forward pass in {precision}");
+        match load(directory) {
+            Ok(model) => {
+                for line in speed::measure(&model, device, extent.batches, extent.pass) {
+                    forward.row(&line.cells(*precision, [&layer, &square]));
+                }
+            }
+            Err(failure) => forward.row(&[precision.to_string(), failure.to_string()]),
+        }
+    }
+    report.add(&products.titled("Matrix products of libtorch alone"))?;
+    let title = format!("Forward pass, {} at a time, copies included", speed::passes_in_flight(device));
+    report.add(&forward.titled(&title))?;
+
+    let mut loads =
+        Table::new(&["precision", "clients", "sentences a call", "calls", "sentences/s", "p50 ms", "p99 ms"]);
+    for (precision, directory) in directories.iter().filter(|(precision, _)| extent.stack.contains(precision))
+    {
+        eprintln!("the whole stack in {precision}");
+        for (clients, sentences) in [(16, 32), (64, 1)] {
+            let load = Load { clients, sentences, duration: extent.load };
+            loads.row(&stack::measure(directory, device, load).await.cells(*precision, load));
+        }
+    }
+    report.add(&loads.titled("Whole stack, gRPC through the gateway"))?;
+    Ok(passed)
+}
+
+struct Report<'path> {
+    path: &'path Path,
+    text: String,
+}
+
+impl Report<'_> {
+    /// Prints a part and writes the file anew: what is known stays, should a later part fail.
+    fn add(&mut self, part: &str) -> Result<(), String> {
+        println!("{part}");
+        self.text.push_str(part);
+        self.text.push('\n');
+        fs::write(self.path, &self.text)
+            .map_err(|error| format!("cannot write {}: {error}", self.path.display()))
+    }
+}
+
+/// What is measured, and on what.
+fn about(choice: DeviceChoice, device: Device) -> String {
+    let mut table = Table::new(&["", ""]);
+    let mut line = |name: &str, value: String| table.row(&[name.to_owned(), value]);
+    line("device", device::name(device));
+    if let Some(card) = device::card(device) {
+        line("card", card.name);
+        line("compute capability", format!("{}.{}", card.capability.0, card.capability.1));
+        line("driver", card.driver);
+    }
+    if let (DeviceChoice::Auto, Device::Cpu) = (choice, device)
+        && let Err(lack) = device::resolve(DeviceChoice::Cuda(0))
+    {
+        line("why not CUDA", lack.to_string());
+    }
+    line("CPU cores", std::thread::available_parallelism().map_or(1, usize::from).to_string());
+    line("this program", env!("CARGO_PKG_VERSION").to_owned());
+    table.titled("MUSE as Service on this device")
+}
+
+fn kind(precision: Precision) -> Kind {
+    match precision {
+        Precision::F32 => Kind::Float,
+        Precision::Bf16 => Kind::BFloat16,
+        Precision::F16 => Kind::Half,
+    }
+}

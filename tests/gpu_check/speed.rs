@@ -1,0 +1,110 @@
+//! Throughput of the forward pass by the size of its batches.
+
+use std::{
+    sync::Barrier,
+    time::{Duration, Instant},
+};
+
+use muse_embedder::{
+    device,
+    model::{Model, ModelError},
+    model_dir::Precision,
+};
+use muse_models::encoder;
+use muse_tests::golden_sentences;
+use tch::Device;
+
+use crate::products::{Product, tera};
+
+/// One size of batch.
+pub(crate) struct Line {
+    sentences: usize,
+    tokens: usize,
+    /// Passes per second, or why there are none.
+    passes: Result<f64, String>,
+}
+
+impl Line {
+    pub(crate) fn cells(&self, precision: Precision, products: [&Product; 2]) -> Vec<String> {
+        let Self { sentences, tokens, passes } = self;
+        let mut cells = vec![precision.to_string(), sentences.to_string(), tokens.to_string()];
+        match passes {
+            Ok(passes) => {
+                let flops = encoder::flops(*tokens, *sentences) * passes;
+                cells.extend([sentences, tokens].map(|count| format!("{:.0}", *count as f64 * passes)));
+                cells.push(tera(flops));
+                cells.extend(products.map(|product| product.share(flops)));
+            }
+            Err(reason) => cells.push(reason.clone()),
+        }
+        cells
+    }
+}
+
+/// Measures batches of so many sentences, the smallest first. As soon as a pass takes twice the time that is given for all, the
+/// larger ones are left out.
+pub(crate) fn measure(model: &Model, device: Device, sizes: &[usize], time: Duration) -> Vec<Line> {
+    // Natural sentences alone: the hard ones are there to be exact on, not to be fast on.
+    let golden: Vec<Vec<i64>> = golden_sentences()
+        .into_iter()
+        .filter(|sentence| !sentence.kind.starts_with("hard:"))
+        .map(|sentence| sentence.ids.into_iter().map(i64::from).collect())
+        .collect();
+    // Neighbours in the file are of one language, and not all languages' sentences are equally long.
+    let mixed = (0..golden.len()).map(|index| &golden[index * 41 % golden.len()]);
+    let (mut lines, mut slow) = (Vec::new(), None);
+    for sentences in sizes.iter().copied() {
+        let batch: Vec<&Vec<i64>> = mixed.clone().cycle().take(sentences).collect();
+        let lengths: Vec<i64> = batch.iter().map(|ids| ids.len() as i64).collect();
+        let ids: Vec<i64> = batch.into_iter().flatten().copied().collect();
+        let passes = match slow {
+            Some(took) => Err(format!("left out: {took:.1?} a pass before")),
+            None => passes(model, device, &ids, &lengths, time)
+                .inspect(|(_, took)| slow = (*took > 2 * time).then_some(*took))
+                .map(|(passes, _)| passes)
+                .map_err(|failure| failure.to_string()),
+        };
+        lines.push(Line { sentences, tokens: ids.len(), passes });
+    }
+    lines
+}
+
+/// How many passes run at a time, as in the embedder.
+pub(crate) fn passes_in_flight(device: Device) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    device::passes_in_flight(device, cores)
+}
+
+/// Passes per second of as many threads as the device wants, and how long the slowest of them took for one.
+fn passes(
+    model: &Model,
+    device: Device,
+    ids: &[i64],
+    lengths: &[i64],
+    time: Duration,
+) -> Result<(f64, Duration), ModelError> {
+    let threads = passes_in_flight(device);
+    let together = Barrier::new(threads);
+    let one = || {
+        // Each has a core of its own; the setting is the thread's.
+        tch::set_num_threads(1);
+        // Makes the kernels ready for this shape. A failure must not keep the others waiting.
+        let warm = model.embed(ids, lengths);
+        together.wait();
+        warm?;
+        let (began, mut passes) = (Instant::now(), 0_u32);
+        while passes == 0 || began.elapsed() < time {
+            model.embed(ids, lengths)?;
+            passes += 1;
+        }
+        let took = began.elapsed() / passes;
+        Ok((took.as_secs_f64().recip(), took))
+    };
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
+        running.into_iter().try_fold((0.0, Duration::ZERO), |(sum, slowest), thread| {
+            let (rate, took) = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok((sum + rate, slowest.max(took)))
+        })
+    })
+}

@@ -1,0 +1,48 @@
+//! Tables in Markdown whose columns also line up as plain text.
+
+/// A table in the making.
+pub(crate) struct Table {
+    rows: Vec<Vec<String>>,
+    columns: usize,
+}
+
+impl Table {
+    /// A table with such a head.
+    pub(crate) fn new(head: &[&str]) -> Self {
+        Self { rows: vec![head.iter().map(|cell| (*cell).to_owned()).collect()], columns: head.len() }
+    }
+
+    /// Adds a row; what it lacks at the end stays empty.
+    pub(crate) fn row(&mut self, cells: &[String]) {
+        let mut row: Vec<String> = cells.iter().map(|cell| cell.replace('|', "/")).collect();
+        row.resize(self.columns, String::new());
+        self.rows.push(row);
+    }
+
+    /// The table under a heading.
+    pub(crate) fn titled(&self, title: &str) -> String {
+        let width = |column: usize| {
+            let cells = self.rows.iter().map(|row| row[column].chars().count());
+            cells.max().unwrap_or_default().max(2)
+        };
+        let widths: Vec<usize> = (0..self.columns).map(width).collect();
+        let mut text = format!("## {title}\n\n");
+        for (number, row) in self.rows.iter().enumerate() {
+            // The first column names the row, the others are figures.
+            for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                let padding = " ".repeat(width - cell.chars().count());
+                let (left, right) = if column == 0 { ("", padding.as_str()) } else { (padding.as_str(), "") };
+                text.push_str(&format!("| {left}{cell}{right} "));
+            }
+            text.push_str("|\n");
+            if number == 0 {
+                for (column, width) in widths.iter().enumerate() {
+                    let rule = "-".repeat(width - 1);
+                    text.push_str(&if column == 0 { format!("| -{rule} ") } else { format!("| {rule}: ") });
+                }
+                text.push_str("|\n");
+            }
+        }
+        text
+    }
+}
