@@ -25,6 +25,7 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
 use forward::Forward;
+use muse_embedder::model_dir::Manifest;
 use options::{Options, Section};
 use peer::Peer;
 use plot::Curve;
@@ -52,10 +53,17 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) {
-    let (mut report, mut curves, mut libtorch) = (Report::default(), Vec::new(), String::new());
+    let (mut report, mut curves) = (Report::default(), Vec::new());
+    // All that the service does by itself comes first: once this process has run a forward pass, too, the kernel counts
+    // libtorch's pages as shared with it, and the services' memory would look smaller than it is.
     for model in &options.models {
-        libtorch = measure(&options, model, &mut report, &mut curves).await;
+        alone(&options, model, &mut report, &mut curves).await;
     }
+    let mut libtorch = String::new();
+    for model in &options.models {
+        libtorch = beside_the_forward(&options, model, &mut report).await;
+    }
+    report.tell_stops();
     let machine = machine::description(&libtorch);
     println!("\n{machine}\n{}", report.table());
     if let Some(path) = &options.report {
@@ -67,36 +75,17 @@ async fn run(options: Options) {
     }
 }
 
-/// Measures all sections that were asked for with one model. Returns the version of libtorch.
-async fn measure(options: &Options, model: &Path, report: &mut Report, plotted: &mut Vec<Curve>) -> String {
+/// Measures what needs no forward pass in this process.
+async fn alone(options: &Options, model: &Path, report: &mut Report, plotted: &mut Vec<Curve>) {
     let (directory, tokenizer) = forward::open(model);
-    let manifest = directory.manifest();
-    report.precision = manifest.precision.to_string();
+    report.precision = directory.manifest().precision.to_string();
     if options.has(Section::Startup) {
         startup::measure(options, model, report).await;
     }
     let workload = Workload::new(&tokenizer);
-    let peer = options.peer_python.as_deref().zip(options.onnx.as_deref());
-    let peer = peer.filter(|_| options.has(Section::Throughput));
-    let mut bench = Bench {
-        options,
-        programs: Programs::start(&options.programs, model).await,
-        precision: manifest.precision,
-        forward: Forward::load(&directory),
-        peer: peer.map(|(python, onnx)| Peer::start(python, onnx, &workload.texts.sentences)),
-        workload: &workload,
-        report,
-    };
-    // In this order: memory is looked at after the load of the sections before it.
-    if options.has(Section::Gemm) {
-        gemm_section::measure(&mut bench);
-    }
-    if options.has(Section::Latency) {
-        latency::measure(&mut bench).await;
-    }
-    if options.has(Section::Throughput) {
-        throughput::measure(&mut bench).await;
-    }
+    let programs = Programs::start(&options.programs, model).await;
+    let precision = directory.manifest().precision;
+    let mut bench = Bench { options, programs, precision, workload: &workload, report };
     if options.has(Section::Curves) {
         plotted.extend(curves::measure(&mut bench).await);
     }
@@ -115,8 +104,37 @@ async fn measure(options: &Options, model: &Path, report: &mut Report, plotted: 
     if options.has(Section::Soak) {
         soak::measure(&mut bench).await;
     }
-    bench.programs.stop().await;
-    manifest.versions.libtorch.clone()
+    let clean = bench.programs.stop().await;
+    bench.report.clean_stop(clean);
+}
+
+/// Measures what is compared with the forward pass, by turns with it. Returns the version of libtorch.
+async fn beside_the_forward(options: &Options, model: &Path, report: &mut Report) -> String {
+    let (directory, tokenizer) = forward::open(model);
+    let Manifest { precision, versions, .. } = directory.manifest().clone();
+    report.precision = precision.to_string();
+    let compared = [Section::Gemm, Section::Latency, Section::Throughput];
+    if !compared.into_iter().any(|section| options.has(section)) {
+        return versions.libtorch;
+    }
+    let workload = Workload::new(&tokenizer);
+    let programs = Programs::start(&options.programs, model).await;
+    let forward = Forward::load(&directory);
+    let mut bench = Bench { options, programs, precision, workload: &workload, report };
+    if options.has(Section::Gemm) {
+        gemm_section::measure(&mut bench, &forward);
+    }
+    if options.has(Section::Latency) {
+        latency::measure(&mut bench, &forward).await;
+    }
+    if options.has(Section::Throughput) {
+        let peer = options.peer_python.as_deref().zip(options.onnx.as_deref());
+        let peer = peer.map(|(python, onnx)| Peer::start(python, onnx, &workload.texts.sentences));
+        throughput::measure(&mut bench, &forward, peer).await;
+    }
+    let clean = bench.programs.stop().await;
+    bench.report.clean_stop(clean);
+    versions.libtorch
 }
 
 fn write(path: &Path, machine: &str, report: &Report, curves: &[Curve]) {

@@ -102,14 +102,18 @@ impl Programs {
         self.services.iter().map(|&process| procfs::cpu_time(process)).sum()
     }
 
-    /// Stops them as Ctrl-C does, and waits until they have ended.
-    pub(crate) async fn stop(mut self) {
+    /// Stops them as Ctrl-C does, and waits until they have ended. Returns whether they ended well, and tells what they
+    /// printed if not; the figures that were measured hold all the same.
+    pub(crate) async fn stop(mut self) -> bool {
         let launcher = self.launcher.id().expect("it runs").to_string();
         let sent = Command::new("kill").args(["-TERM", &launcher]).status().await;
         assert!(sent.is_ok_and(|status| status.success()), "the launcher is there until now");
         let status = self.launcher.wait().await.expect("it was started here");
-        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-        assert!(status.success(), "the programs ended with {status}:\n{log}");
+        if !status.success() {
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            eprintln!("the programs ended with {status}:\n{log}");
+        }
+        status.success()
     }
 }
 

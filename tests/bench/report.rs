@@ -40,6 +40,8 @@ struct Row {
 pub(crate) struct Report {
     rows: Vec<Row>,
     details: String,
+    /// How often the programs were stopped, and how often one of them ended badly then.
+    stops: (usize, usize),
     /// The precision of the model that is being measured.
     pub(crate) precision: String,
 }
@@ -66,7 +68,21 @@ impl Report {
         self.details.push_str(&text);
     }
 
-    /// All measures, those that miss their target told apart.
+    /// Counts a stop of the programs.
+    pub(crate) fn clean_stop(&mut self, clean: bool) {
+        self.stops.0 += 1;
+        self.stops.1 += usize::from(!clean);
+    }
+
+    /// Adds the measure of how the programs ended, once they all have.
+    pub(crate) fn tell_stops(&mut self) {
+        let (all, bad) = self.stops;
+        self.precision = "all".to_owned();
+        let name = format!("stops at which a service did not end with status 0, of {all}");
+        self.row(name, "", Target::AtMost(0.0), Figures::from_iter([bad as f64]));
+    }
+
+    /// All measures.
     pub(crate) fn table(&self) -> String {
         let mut text = String::from(
             "| measure | model | target | median | spread (rounds) | met |\n|---|---|---|---|---|---|\n",

@@ -6,6 +6,7 @@ use super::Bench;
 use crate::{
     client::Outcome,
     figures::Figures,
+    forward::Forward,
     report::{Target, progress},
 };
 
@@ -13,14 +14,14 @@ use crate::{
 const TURN: usize = 200;
 
 /// Calls through the gateway, and bare forward passes of the same sentence, in turns.
-pub(crate) async fn measure(bench: &mut Bench<'_>) {
+pub(crate) async fn measure(bench: &mut Bench<'_>, forward: &Forward) {
     progress("one sentence, one client");
     let sentence = &bench.workload.short;
     let call = &sentence.calls(1)[0];
     let mut clients = bench.grpc_clients(1).await;
     let [mut overhead, mut through, mut alone] = <[Figures; 3]>::default();
     for _ in 0..bench.options.rounds {
-        let bare = p50(bench.forward.alone(&sentence.ids[0], TURN));
+        let bare = p50(forward.alone(&sentence.ids[0], TURN));
         let mut times = Vec::new();
         for number in 0..TURN + TURN / 10 {
             let asked = Instant::now();

@@ -15,9 +15,7 @@ use muse_embedder::model_dir::Precision;
 
 use crate::{
     client::{Client, Form, GrpcClient, RestClient, Version},
-    forward::Forward,
     options::Options,
-    peer::Peer,
     programs::Programs,
     report::Report,
     workload::Workload,
@@ -36,10 +34,6 @@ pub(crate) struct Bench<'a> {
     pub(crate) programs: Programs,
     /// What the model computes in.
     pub(crate) precision: Precision,
-    /// The model alone.
-    pub(crate) forward: Forward,
-    /// onnxruntime.
-    pub(crate) peer: Option<Peer>,
     /// What is asked.
     pub(crate) workload: &'a Workload,
     /// What came out.

@@ -26,7 +26,7 @@ const PROBE_EVERY: Duration = Duration::from_millis(250);
 /// A service that does not answer within this is taken for dead, as an orchestrator would.
 const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 /// How a service may refuse what is too much.
-const GOOD_REFUSALS: [&str; 4] = ["served", "ResourceExhausted", "Unavailable", "503"];
+const GOOD_REFUSALS: [&str; 5] = ["served", "ResourceExhausted", "Unavailable", "429", "503"];
 
 /// What `grpc.health.v1` said.
 #[derive(Debug, Default)]

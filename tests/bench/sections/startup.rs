@@ -16,7 +16,7 @@ pub(crate) async fn measure(options: &Options, model: &Path, report: &mut Report
     for _ in 0..options.starts {
         let programs = Programs::start(&options.programs, model).await;
         figures.push(programs.ready_after.as_secs_f64());
-        programs.stop().await;
+        report.clean_stop(programs.stop().await);
     }
     report.row("from the launcher's exec until all services are ready", "s", Target::AtMost(1.5), figures);
 }

@@ -9,7 +9,9 @@ use super::{Bench, CLIENTS, SENTENCES};
 use crate::{
     client::{Client, Form, GrpcClient, Version},
     figures::{Figures, Short},
+    forward::Forward,
     load::{Window, closed_loop},
+    peer::Peer,
     report::{Table, Target, progress},
     workload::{Call, Texts},
 };
@@ -37,7 +39,7 @@ struct Door {
 }
 
 /// Rounds of: forward pass, each door, onnxruntime, forward pass. A round's ratios are to the mean of its two forwards.
-pub(crate) async fn measure(bench: &mut Bench<'_>) {
+pub(crate) async fn measure(bench: &mut Bench<'_>, forward: &Forward, mut onnxruntime: Option<Peer>) {
     let (window, texts) = (bench.options.window(), &bench.workload.texts);
     let of_21_tokens = bench.workload.of_21_tokens.calls(SENTENCES);
     let mut doors = doors(bench).await;
@@ -46,10 +48,10 @@ pub(crate) async fn measure(bench: &mut Bench<'_>) {
         streams.push(GrpcClient::connect(bench.programs.address, &bench.programs.token).await);
     }
     let items = texts.items();
-    let [mut forward, mut stream, mut stream_ratio, mut peer, mut over_peer, mut old] =
+    let [mut bare, mut stream, mut stream_ratio, mut peer, mut over_peer, mut old] =
         <[Figures; 6]>::default();
     for _ in 0..bench.options.rounds {
-        let before = bench.forward.rate(texts, window.duration / 2).sentences;
+        let before = forward.rate(texts, window.duration / 2).sentences;
         for door in &mut doors {
             progress(&door.name);
             door.measure(bench, window).await;
@@ -60,22 +62,21 @@ pub(crate) async fn measure(bench: &mut Bench<'_>) {
         // The second door, as the old service has no form but JSON.
         let measured = closed_loop(&mut doors[1].clients, &of_21_tokens, window).await;
         old.push(measured.sentences_per_second() / OLD_AT_BEST);
-        if let Some(onnxruntime) = &mut bench.peer {
+        if let Some(onnxruntime) = &mut onnxruntime {
             progress("onnxruntime");
             let rate = onnxruntime.sentences_per_second(window.duration);
             peer.push(rate);
             over_peer.push(doors[0].rate.last() / rate);
         }
-        let after = bench.forward.rate(texts, window.duration / 2).sentences;
-        let bare = f64::midpoint(before, after);
-        forward.push(bare);
+        let after = forward.rate(texts, window.duration / 2).sentences;
+        bare.push(f64::midpoint(before, after));
         for door in &mut doors {
-            door.ratio.push(door.rate.last() / bare);
+            door.ratio.push(door.rate.last() / bare.last());
         }
         stream.push(streamed);
-        stream_ratio.push(streamed / bare);
+        stream_ratio.push(streamed / bare.last());
     }
-    tell(bench, &doors, (&forward, &stream), texts.mean_tokens());
+    tell(bench, &doors, (&bare, &stream), texts.mean_tokens());
     for door in &doors {
         bench.report.row(format!("service over forward, {}", door.name), "", door.target, door.ratio.clone());
     }
@@ -85,7 +86,7 @@ pub(crate) async fn measure(bench: &mut Bench<'_>) {
         Target::None,
         stream_ratio,
     );
-    if let Some(onnxruntime) = &bench.peer {
+    if let Some(onnxruntime) = &onnxruntime {
         let name = format!(
             "gRPC over onnxruntime {} in process (int8, all cores, batches of 32)",
             onnxruntime.version
@@ -183,7 +184,7 @@ async fn stream_rate(clients: &mut [GrpcClient], items: &[Bytes], window: Window
     answered.get() as f64 / window.duration.as_secs_f64()
 }
 
-fn tell(bench: &mut Bench<'_>, doors: &[Door], (forward, stream): (&Figures, &Figures), tokens: f64) {
+fn tell(bench: &mut Bench<'_>, doors: &[Door], (bare, stream): (&Figures, &Figures), tokens: f64) {
     let percent = |share: &Figures| format!("{:.0} %", share.median() * 100.0);
     let mut table =
         Table::new(&["", "sentences/s", "spread", "processors: services", "processors: generator"]);
@@ -191,7 +192,7 @@ fn tell(bench: &mut Bench<'_>, doors: &[Door], (forward, stream): (&Figures, &Fi
         let spread = format!("{}..{}", Short(rate.min()), Short(rate.max()));
         table.line(&[name.to_owned(), Short(rate.median()).to_string(), spread, services, generator]);
     };
-    line("bare forward, full batches", forward, String::new(), String::new());
+    line("bare forward, full batches", bare, String::new(), String::new());
     for door in doors {
         line(&door.name, &door.rate, percent(&door.services), percent(&door.generator));
     }
