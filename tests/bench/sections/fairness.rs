@@ -6,7 +6,7 @@ use super::Bench;
 use crate::{
     client::{Client, Outcome},
     figures::{Figures, Short},
-    load::{Arrivals, Measured, open_loop},
+    load::{Arrivals, Measured, Window, closed_loop, open_loop},
     report::{Table, Target, progress},
     workload::Call,
 };
@@ -26,11 +26,13 @@ pub(crate) async fn measure(bench: &mut Bench<'_>) {
     let sentences: Vec<String> = bench.workload.texts.sentences.iter().cycle().take(JOB).cloned().collect();
     let job: Vec<Call> = sentences.chunks(MOST).map(Call::new).collect();
     let worker = bench.grpc_clients_of(&many, 1).await.remove(0);
-    let clients = bench.grpc_clients_of(&few, 1).await;
+    let mut clients = bench.grpc_clients_of(&few, 1).await;
     let single = bench.workload.texts.calls(1);
     let duration = Duration::from_secs_f64(bench.options.fairness_seconds);
     let arrivals = Arrivals { rate: RATE, duration };
 
+    // The service may have been started just now.
+    closed_loop(&mut clients, &single, Window { duration: Duration::ZERO, ..bench.options.window() }).await;
     let without = open_loop(&clients, &single, arrivals).await;
     let done = Cell::new(0);
     let with = tokio::select! {
