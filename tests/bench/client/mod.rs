@@ -52,7 +52,7 @@ pub(crate) enum Client {
     /// Speaks gRPC.
     Grpc(GrpcClient),
     /// Speaks REST.
-    Rest(RestClient),
+    Rest(Box<RestClient>),
 }
 
 impl Client {

@@ -68,6 +68,6 @@ impl Bench<'_> {
     pub(crate) fn rest_clients(&self, count: usize, form: Form, version: Version) -> Vec<Client> {
         let client = || RestClient::new(self.programs.address, &self.programs.token, form, version);
         // Each with a pool of connections of its own, unlike clones.
-        (0..count).map(|_| Client::Rest(client())).collect()
+        (0..count).map(|_| Client::Rest(Box::new(client()))).collect()
     }
 }
