@@ -1,6 +1,8 @@
 # make run    fetch, convert, build, and run the stack in the foreground on port 5000
 # make test   fetch, convert, build, and run every test
 # make check  formatting, lints, the proto, licences and advisories
+# make bench  the service beside the bare forward pass and its peers; writes docs/benchmarks.md; takes an hour
+# make bench-parts  the tokenizer and the forward pass alone
 # make client the wheel of the Python client, in target/wheel
 # make gpu-check  what to carry to a machine with torch and a GPU, in target/gpu-check, and its run on this CPU
 #
@@ -8,7 +10,8 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := run
-.PHONY: run test check proto-check client libtorch onnx model build fmt coverage bench gpu-check verify clean needs
+.PHONY: run test check proto-check client libtorch onnx model build fmt coverage bench bench-parts bench-models gpu-check verify \
+  clean needs
 
 PRECISION ?= $(or $(MUSE_PRECISION),f32)
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/muse
@@ -17,6 +20,7 @@ MODEL := var/model/$(PRECISION)
 venv = $(CACHE)/venv-$(shell cksum < $(1) | cut -d' ' -f1)
 TEST_VENV := $(call venv,tests/requirements.txt)
 SDK_VENV := $(call venv,tests/sdks/requirements.txt)
+BENCH_VENV := $(call venv,tests/bench/requirements.txt)
 BUF_VENV := $(call venv,proto/requirements.txt)
 RELEASED_CLIENT := $(call venv,tests/released_client/requirements.txt)
 CLIENT := target/client
@@ -86,9 +90,21 @@ coverage: model $(TEST_PACKAGES)
 	fi; \
 	$(TEST_ENV) cargo llvm-cov --release --workspace --ignore-filename-regex '(^|/)tests/'
 
-bench: model
-	@cargo run --release --locked -p muse-tests --bin muse-bench -- $(MODEL)
-	@cargo run --release --locked -p muse-tests --bin muse-bench-auth -- $(MODEL)
+# SOAK: seconds at full load in which memory is watched. BENCH_OPTIONS: what `target/release/muse-bench --help` lists, such as
+# `--only throughput --seconds 1`; a report of some sections alone is not written over the whole one.
+SOAK ?= 600
+BENCH_OPTIONS ?= --report docs/benchmarks.md
+bench: bench-models $(BENCH_VENV)/.complete
+	@target/release/muse-bench var/model/f32 var/model/bf16 --peer-python "$(BENCH_VENV)/bin/python" --onnx "$(ONNX)" \
+	  --soak-seconds $(SOAK) $(BENCH_OPTIONS)
+	@target/release/muse-bench-auth var/model/f32
+
+bench-parts: bench-models
+	@cargo bench --locked --workspace --bench tokenizer --bench forward
+
+bench-models: onnx build
+	@for precision in f32 bf16; do \
+	  target/release/muse-models convert "$(ONNX)" var/model/$$precision --precision $$precision || exit 1; done
 
 gpu-check: onnx build
 	@echo "== assembling target/gpu-check"
@@ -102,8 +118,9 @@ clean:
 # Python packages, kept outside the checkout so that another clone finds them.
 $(TEST_VENV)/.complete: REQUIREMENTS := tests/requirements.txt
 $(SDK_VENV)/.complete: REQUIREMENTS := tests/sdks/requirements.txt
+$(BENCH_VENV)/.complete: REQUIREMENTS := tests/bench/requirements.txt
 $(BUF_VENV)/.complete: REQUIREMENTS := proto/requirements.txt
-$(TEST_VENV)/.complete $(SDK_VENV)/.complete $(BUF_VENV)/.complete:
+$(TEST_VENV)/.complete $(SDK_VENV)/.complete $(BENCH_VENV)/.complete $(BUF_VENV)/.complete:
 	@echo "== installing the Python packages of $(REQUIREMENTS)"
 	@rm -rf "$(@D)" && python3 -m venv "$(@D)" && \
 	  "$(@D)/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r $(REQUIREMENTS) && touch $@

@@ -75,7 +75,9 @@ impl Config {
         device::resolve(self.device).map_err(|error| EmbedderError::Device(self.device, error))
     }
 
-    pub(crate) fn batching(&self, device: Device) -> Batching {
+    /// How the model is run on a device.
+    #[must_use]
+    pub fn batching(&self, device: Device) -> Batching {
         let batch_tokens = if device.is_cuda() { 8_192 } else { 1_024 };
         Batching {
             threads: self.threads,

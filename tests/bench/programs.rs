@@ -1,0 +1,124 @@
+//! The real programs, as `make run` starts them.
+
+use std::{
+    fs::File,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use muse_proto::v1::{
+    AddUserRequest, LoginRequest, Role, auth_service_client::AuthServiceClient,
+    user_service_client::UserServiceClient,
+};
+use muse_tests::{bearing, channel, root};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+use crate::procfs;
+
+/// A password that the rules for passwords let pass.
+const PASSWORD: &str = "a long enough passphrase";
+
+/// Auth, embedder and gateway as processes of their own, and the launcher that watches them.
+pub(crate) struct Programs {
+    launcher: Child,
+    /// Holds the database.
+    _data: TempDir,
+    log: PathBuf,
+    services: Vec<u32>,
+    /// Where the gateway serves.
+    pub(crate) address: SocketAddr,
+    /// From the start of the launcher until it said that all is ready.
+    pub(crate) ready_after: Duration,
+    /// An access token of admin.
+    pub(crate) token: String,
+}
+
+impl Programs {
+    /// Starts the programs in `folder` with the model in `model`, on free ports and with a new database.
+    pub(crate) async fn start(folder: &Path, model: &Path) -> Self {
+        let data = tempfile::tempdir().expect("there is a place for temporary files");
+        let log = data.path().join("log");
+        let started = Instant::now();
+        let mut launcher = Command::new("python3")
+            .arg(root().join("deploy/local.py"))
+            .args([folder, model, data.path()])
+            .env("PORT", "0")
+            .env_remove("HOST")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log).expect("the folder is ours"))
+            .kill_on_drop(true)
+            .spawn()
+            .expect("there is a python3");
+        let output = launcher.stdout.take().expect("it was asked for");
+        let mut lines = BufReader::new(output).lines();
+        let address = loop {
+            let Some(line) = lines.next_line().await.expect("it prints text") else {
+                panic!("the programs did not start:\n{}", std::fs::read_to_string(&log).unwrap_or_default());
+            };
+            if let Some((_, rest)) = line.split_once("on http://") {
+                let address = rest.split_whitespace().next().unwrap_or_default();
+                break address.parse().expect("it is an address");
+            }
+        };
+        let ready_after = started.elapsed();
+        // Read to the end, so that nothing that is printed later has to wait.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let services = procfs::children(launcher.id().expect("it runs"));
+        let token = log_in(address, "admin", "admin").await;
+        Self { launcher, _data: data, log, services, address, ready_after, token }
+    }
+
+    /// Adds a user and returns an access token of theirs.
+    pub(crate) async fn add_user(&self, name: &str) -> String {
+        let request = AddUserRequest {
+            username: name.to_owned(),
+            password: PASSWORD.to_owned(),
+            role: Role::User.into(),
+        };
+        let mut users = UserServiceClient::new(channel(self.address));
+        users.add_user(bearing(&self.token, request)).await.expect("admin may add users");
+        log_in(self.address, name, PASSWORD).await
+    }
+
+    /// MB of memory of each service, by name.
+    pub(crate) fn memory(&self) -> Vec<(String, f64)> {
+        self.services.iter().map(|&process| (procfs::name(process), procfs::pss_mb(process))).collect()
+    }
+
+    /// MB of memory of all services.
+    pub(crate) fn pss_mb(&self) -> f64 {
+        self.services.iter().map(|&process| procfs::pss_mb(process)).sum()
+    }
+
+    /// Time on processors of all services so far.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        self.services.iter().map(|&process| procfs::cpu_time(process)).sum()
+    }
+
+    /// Stops them as Ctrl-C does, and waits until they have ended. Returns whether they ended well, and tells what they
+    /// printed if not; the figures that were measured hold all the same.
+    pub(crate) async fn stop(mut self) -> bool {
+        let launcher = self.launcher.id().expect("it runs").to_string();
+        let sent = Command::new("kill").args(["-TERM", &launcher]).status().await;
+        assert!(sent.is_ok_and(|status| status.success()), "the launcher is there until now");
+        let status = self.launcher.wait().await.expect("it was started here");
+        if !status.success() {
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            eprintln!("the programs ended with {status}:\n{log}");
+        }
+        status.success()
+    }
+}
+
+async fn log_in(address: SocketAddr, name: &str, password: &str) -> String {
+    let request = LoginRequest { username: name.to_owned(), password: password.to_owned() };
+    let answer = AuthServiceClient::new(channel(address)).login(request).await;
+    answer.expect("the user may log in").into_inner().access_token
+}

@@ -1,0 +1,22 @@
+//! How long the programs take until they serve.
+
+use std::path::Path;
+
+use crate::{
+    figures::Figures,
+    options::Options,
+    programs::Programs,
+    report::{Report, Target, progress},
+};
+
+/// Starts the programs several times.
+pub(crate) async fn measure(options: &Options, model: &Path, report: &mut Report) {
+    progress("starts");
+    let mut figures = Figures::default();
+    for _ in 0..options.starts {
+        let programs = Programs::start(&options.programs, model).await;
+        figures.push(programs.ready_after.as_secs_f64());
+        report.clean_stop(programs.stop().await);
+    }
+    report.row("from the launcher's exec until all services are ready", "s", Target::AtMost(1.5), figures);
+}
