@@ -15,6 +15,7 @@ use std::{error::Error as StdError, io, net::SocketAddr, process::ExitCode};
 use clap::Parser;
 use tokio::{
     net::TcpListener,
+    runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,8 @@ pub use logging::{LogArgs, LogFormat};
 
 /// The exit status after a bad option or environment variable (`EX_USAGE` of `sysexits.h`).
 pub const EXIT_USAGE: u8 = 64;
+/// Cores for which the async runtime has a thread each.
+const CORES_PER_IO_THREAD: usize = 4;
 
 /// Why a service could not start.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +99,7 @@ where
     F: Future<Output = Result<(), E>>,
     E: StdError + 'static,
 {
-    let outcome = tokio::runtime::Runtime::new().map_err(StartError::Runtime).map(|runtime| {
+    let outcome = runtime().map_err(StartError::Runtime).map(|runtime| {
         runtime.block_on(async {
             let shutdown = shutdown_on_signal()?;
             let listener = listen(address).await?;
@@ -110,6 +113,17 @@ where
         Ok(Ok(served)) => report(served),
         Ok(Err(refused)) | Err(refused) => report(Err(refused)),
     }
+}
+
+/// The async runtime. It only moves messages; what takes long has threads of its own, which on a small machine are better
+/// off if it has one thread alone. `TOKIO_WORKER_THREADS` sets another number.
+fn runtime() -> io::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        builder.worker_threads((cores / CORES_PER_IO_THREAD).max(1));
+    }
+    builder.enable_all().build()
 }
 
 /// Ends a program: success, or the error with all its causes in one line of the log and status 1.

@@ -47,7 +47,7 @@ pub struct Config {
     #[arg(long, env = "MUSE_TOKENIZER_THREADS", default_value_t = available_cores(), value_parser = positive)]
     pub tokenizer_threads: usize,
 
-    /// Tokens that one forward pass takes at most; a longer sentence is a pass of its own [default: 1024; 8192 on CUDA].
+    /// Tokens that one forward pass takes at most; a longer sentence is a pass of its own [default: 768; 8192 on CUDA].
     #[arg(long, env = "MUSE_BATCH_TOKENS", value_parser = positive)]
     pub batch_tokens: Option<usize>,
 
@@ -78,7 +78,7 @@ impl Config {
     /// How the model is run on a device.
     #[must_use]
     pub fn batching(&self, device: Device) -> Batching {
-        let batch_tokens = if device.is_cuda() { 8_192 } else { 1_024 };
+        let batch_tokens = if device.is_cuda() { 8_192 } else { 768 };
         Batching {
             threads: self.threads,
             passes: self.passes.unwrap_or_else(|| device::passes_in_flight(device, self.threads)),

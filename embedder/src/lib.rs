@@ -6,6 +6,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod allocator;
 pub mod batch;
 pub mod batcher;
 pub mod config;

@@ -8,7 +8,8 @@ use std::{
 
 use clap::Parser;
 use muse_embedder::{
-    Config, batch::Batch, batcher::Batching, model::Model, model_dir::ModelDir, tokenizer::Tokenizer,
+    Config, allocator, batch::Batch, batcher::Batching, model::Model, model_dir::ModelDir,
+    tokenizer::Tokenizer,
 };
 use tch::Device;
 
@@ -44,6 +45,7 @@ struct Full {
 impl Forward {
     /// Loads the model. The environment's settings count here as they do for the programs.
     pub(crate) fn load(directory: &ModelDir) -> Self {
+        allocator::keep_memory_of_passes();
         let options = [Path::new("muse-embedder"), Path::new("--model-dir"), Path::new(".")];
         let batching = Config::parse_from(options).batching(Device::Cpu);
         let model = Model::load(directory, Device::Cpu).expect("the model loads");

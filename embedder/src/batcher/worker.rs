@@ -16,6 +16,7 @@ use super::{
     queue::{Done, Part, Queue},
 };
 use crate::{
+    allocator,
     batch::{Batch, buckets},
     model::{Model, VECTOR_BYTES},
     model_dir::ModelDir,
@@ -36,6 +37,7 @@ impl Workers {
         batching: Batching,
         queue: &Arc<Queue>,
     ) -> Result<Self, BatcherError> {
+        allocator::keep_memory_of_passes();
         let model = Arc::new(Model::load(directory, device)?);
         let (warm, outcomes) = mpsc::channel();
         let mut workers = Self { queue: Arc::clone(queue), threads: Vec::new() };
