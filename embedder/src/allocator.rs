@@ -2,7 +2,7 @@
 
 /// Bytes that the allocator keeps at the end of each heap. The largest tensors of a full batch have about 5 MB.
 #[cfg(target_env = "gnu")]
-const KEPT: i32 = 64 << 20;
+const KEPT: i32 = 32 << 20;
 
 /// Tells glibc's allocator to keep the memory of a pass. By itself it gives most of it back to the kernel after each one,
 /// which then clears it page by page for the next: a tenth of a core's time.
@@ -23,5 +23,15 @@ pub fn keep_memory_of_passes() {
                 tracing::debug!(parameter, value, "the allocator does not take a setting");
             }
         }
+    }
+}
+
+/// Gives memory that is not in use back to the kernel: what loading the model took, say.
+pub fn give_back_unused_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        #[expect(unsafe_code, reason = "the C library's allocator has no safe interface")]
+        // SAFETY: malloc_trim may be called at any time and takes locks of its own.
+        let _ = unsafe { libc::malloc_trim(0) };
     }
 }

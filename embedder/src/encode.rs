@@ -17,6 +17,9 @@ use crate::{
 /// Text of up to so many bytes is tokenized where it came in. It takes some 20 µs, about as long as to hand it over.
 const BRIEF_BYTES: usize = 1024;
 
+/// Bytes of text that make a token, on average over the languages; it is 3.7 for Dutch and 5.7 for Thai.
+const BYTES_OF_A_TOKEN: usize = 5;
+
 /// The tokenizer, and what may be given to it.
 #[derive(Debug, Clone)]
 pub(crate) struct Encoder {
@@ -32,10 +35,11 @@ impl Encoder {
         Self { tokenizer: Arc::new(tokenizer), limits, threads }
     }
 
-    /// The fewest tokens that a request can turn out to have.
-    pub(crate) fn least_tokens(request: &EmbedRequest) -> usize {
-        let marks = MARKS as usize * request.sentences.len();
-        marks + request.token_ids.iter().map(|sentence| sentence.ids.len() + MARKS as usize).sum::<usize>()
+    /// About how many tokens a request will turn out to have.
+    pub(crate) fn about_tokens(request: &EmbedRequest) -> usize {
+        let text: usize = request.sentences.iter().map(|sentence| sentence.len() / BYTES_OF_A_TOKEN).sum();
+        let ids: usize = request.token_ids.iter().map(|sentence| sentence.ids.len()).sum();
+        text + ids + MARKS as usize * (request.sentences.len() + request.token_ids.len())
     }
 
     /// The ids of each sentence of a request, [`BEGIN`] and [`END`] included.

@@ -101,13 +101,13 @@ impl Batcher {
         Ok(Self { queue, _workers: Arc::new(workers) })
     }
 
-    /// Refuses a request before it is tokenized, if not even `least` tokens of it would be admitted.
+    /// Refuses a request of about so many tokens before it is tokenized, if it would not be admitted now.
     ///
     /// # Errors
     ///
     /// Those of [`Batcher::embed`].
-    pub(crate) fn check_room(&self, user: &str, least: usize) -> Result<(), Error> {
-        self.queue.check_room(user, least)
+    pub(crate) fn check_room(&self, user: &str, tokens: usize) -> Result<(), Error> {
+        self.queue.check_room(user, tokens)
     }
 
     /// The vectors of `sentences`, in their order, cut to `dimensions`.

@@ -1,9 +1,12 @@
 //! What waits for a forward pass, and whose turn it is.
 //!
-//! Turns go round the users, and within a user round their requests, by surplus round robin (a deficit round robin that
-//! may overdraw; Adiseshu, Parulkar and Varghese 1996): each turn is worth [`QUANTUM`] tokens, and who took more waits
-//! until it is made up for. So nobody's job, however large, keeps another's sentence waiting for more than a pass or two,
-//! nor does a large request of a user keep a small one of the same user.
+//! Turns go round the users by surplus round robin (a deficit round robin that may overdraw; Adiseshu, Parulkar and
+//! Varghese 1996): each turn is worth [`QUANTUM`] tokens, and who took more waits until it is made up for. So nobody's
+//! job, however large, keeps another's sentence waiting for more than a pass or two.
+//!
+//! A user's requests come one after the other, but for one of more than [`SLICE`] tokens, which goes to the end of the
+//! user's line after so many and comes again. So a large one does not keep a small one waiting, and those of common size
+//! are not all halfway done for twice as long as each would have to wait.
 //!
 //! A request is admitted whole or not at all, and under two conditions. One bounds memory: a user may hold as many
 //! tokens as are left free for others (the dynamic threshold of Choudhury and Hahne 1998), so that there is room for a
@@ -24,6 +27,8 @@ use crate::sentences::Sentences;
 
 /// Tokens that a turn is worth.
 const QUANTUM: usize = 256;
+/// Tokens of a request after which the user's next one comes before the rest of it.
+const SLICE: usize = 2048;
 /// A request may wait this many times as long as it takes to compute, should that be more than the longest wait.
 const PATIENCE: usize = 4;
 /// A pass is not made smaller than this many tokens for the sake of a thread that is idle.
@@ -93,6 +98,8 @@ struct Waiting {
     sentences: Arc<Sentences>,
     /// The first sentence that was not taken yet.
     next: usize,
+    /// Tokens that were taken since it came to the front.
+    slice: usize,
     done: mpsc::UnboundedSender<Result<Done, Error>>,
 }
 
@@ -168,7 +175,7 @@ impl Queue {
         }
     }
 
-    /// Whether a request of at least so many tokens would be admitted now.
+    /// Whether a request of so many tokens would be admitted now.
     ///
     /// # Errors
     ///
@@ -195,7 +202,13 @@ impl Queue {
             Backlog::default()
         });
         backlog.tokens += sentences.tokens();
-        backlog.requests.push_back(Waiting { id, sentences: Arc::clone(sentences), next: 0, done: sender });
+        backlog.requests.push_back(Waiting {
+            id,
+            sentences: Arc::clone(sentences),
+            next: 0,
+            slice: 0,
+            done: sender,
+        });
         self.work.notify_one();
         Ok(Ticket { queue: Arc::clone(self), user: Arc::clone(user), id, done })
     }
@@ -251,9 +264,9 @@ impl Queue {
         if own + tokens > free {
             return Err(full(own + tokens - free));
         }
-        // Each of the user's requests gets a turn for each of this one's, and each other user as much as this one.
+        // Each of the user's requests gets a slice for each of this one's, and each other user as much as this one.
         let requests = backlog.map_or(0, |backlog| backlog.requests.len());
-        let ahead_of_own = own.min(requests * tokens.max(QUANTUM));
+        let ahead_of_own = own.min(requests * tokens.max(SLICE));
         let others = state.users.len() - usize::from(backlog.is_some());
         let ahead = ahead_of_own + (others * (ahead_of_own + tokens)).min(state.tokens - own);
         let Some(bound) = state.drain.tokens_in(self.longest_wait) else { return Ok(()) };
@@ -360,7 +373,7 @@ impl Backlog {
         let mut waiting = self.requests.pop_front()?;
         let begin = waiting.next;
         let (mut taken, mut fits) = (0, first);
-        while waiting.next < waiting.sentences.len() && self.credit > 0 {
+        while waiting.next < waiting.sentences.len() && self.credit > 0 && waiting.slice + taken < SLICE {
             let length = waiting.sentences.length(waiting.next);
             if taken + length > fits {
                 break;
@@ -373,14 +386,15 @@ impl Backlog {
         self.tokens -= taken;
         let range = begin..waiting.next;
         let part = Part { sentences: Arc::clone(&waiting.sentences), range, done: waiting.done.clone() };
-        if part.range.is_empty() {
-            self.requests.push_front(waiting);
-            return None;
-        }
+        waiting.slice += taken;
         if waiting.next < waiting.sentences.len() {
-            self.requests.push_back(waiting);
+            if waiting.slice < SLICE {
+                self.requests.push_front(waiting);
+            } else {
+                self.requests.push_back(Waiting { slice: 0, ..waiting });
+            }
         }
-        Some(part)
+        (!part.range.is_empty()).then_some(part)
     }
 }
 

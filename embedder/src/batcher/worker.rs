@@ -62,6 +62,7 @@ impl Workers {
         for _ in 0..batching.passes {
             outcomes.recv().map_err(|_| BatcherError::Ended)??;
         }
+        allocator::give_back_unused_memory();
         Ok(workers)
     }
 }
