@@ -47,7 +47,7 @@ pub struct Config {
     #[arg(long, env = "MUSE_TOKENIZER_THREADS", default_value_t = available_cores(), value_parser = positive)]
     pub tokenizer_threads: usize,
 
-    /// Tokens that one forward pass takes at most; a longer sentence is a pass of its own [default: 768; 8192 on CUDA].
+    /// Tokens that one forward pass takes at most; a longer sentence is a pass of its own [default: 640; 8192 on CUDA].
     #[arg(long, env = "MUSE_BATCH_TOKENS", value_parser = positive)]
     pub batch_tokens: Option<usize>,
 
@@ -55,9 +55,9 @@ pub struct Config {
     #[arg(long, env = "MUSE_QUEUE_TOKENS", default_value_t = 1 << 20, value_parser = positive)]
     pub queue_tokens: usize,
 
-    /// Milliseconds that a request may have to wait for its turn, or else it is refused. Large ones may wait four times
+    /// Milliseconds that a request may have to wait for its turn, or else it is refused. Large ones may wait sixteen times
     /// as long as they take to compute, if that is more.
-    #[arg(long, env = "MUSE_LONGEST_WAIT_MS", default_value_t = 1000, value_parser = positive)]
+    #[arg(long, env = "MUSE_LONGEST_WAIT_MS", default_value_t = 250, value_parser = positive)]
     pub longest_wait_ms: usize,
 
     /// Options of the log.
@@ -78,7 +78,7 @@ impl Config {
     /// How the model is run on a device.
     #[must_use]
     pub fn batching(&self, device: Device) -> Batching {
-        let batch_tokens = if device.is_cuda() { 8_192 } else { 768 };
+        let batch_tokens = if device.is_cuda() { 8_192 } else { 640 };
         Batching {
             threads: self.threads,
             passes: self.passes.unwrap_or_else(|| device::passes_in_flight(device, self.threads)),

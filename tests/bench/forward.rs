@@ -45,9 +45,9 @@ struct Full {
 impl Forward {
     /// Loads the model. The environment's settings count here as they do for the programs.
     pub(crate) fn load(directory: &ModelDir) -> Self {
-        allocator::keep_memory_of_passes();
         let options = [Path::new("muse-embedder"), Path::new("--model-dir"), Path::new(".")];
         let batching = Config::parse_from(options).batching(Device::Cpu);
+        allocator::keep_memory_of_passes(batching.passes);
         let model = Model::load(directory, Device::Cpu).expect("the model loads");
         Self { model, batching }
     }

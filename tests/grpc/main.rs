@@ -2,6 +2,7 @@
 
 mod browser;
 mod deadlines;
+mod fairness;
 mod health;
 mod inputs;
 mod limits;

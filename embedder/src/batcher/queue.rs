@@ -30,7 +30,7 @@ const QUANTUM: usize = 256;
 /// Tokens of a request after which the user's next one comes before the rest of it.
 const SLICE: usize = 2048;
 /// A request may wait this many times as long as it takes to compute, should that be more than the longest wait.
-const PATIENCE: usize = 4;
+const PATIENCE: usize = 16;
 /// A pass is not made smaller than this many tokens for the sake of a thread that is idle.
 const LEAST_SHARE: usize = 128;
 
@@ -512,13 +512,13 @@ mod tests {
         let queue = queue(1 << 20);
         // A thousand tokens a second.
         queue.drained(100, Duration::from_millis(100));
-        let _tickets: Vec<Ticket> = (0..5).map(|_| push(&queue, "a", &[250])).collect();
-        let error = refused(&queue, "a", &[250]);
+        let _tickets: Vec<Ticket> = (0..25).map(|_| push(&queue, "a", &[50])).collect();
+        let error = refused(&queue, "a", &[50]);
         assert_eq!(error.reason(), Reason::Overloaded);
         assert_eq!(error.retry_after(), Some(Duration::from_millis(250)));
         // One that takes so long itself can wait longer, and somebody else's turn comes sooner.
-        let _large = push(&queue, "a", &[250; 4]);
-        let _other = push(&queue, "b", &[250]);
+        let _large = push(&queue, "a", &[100]);
+        let _other = push(&queue, "b", &[50]);
     }
 
     #[test]

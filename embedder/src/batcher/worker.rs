@@ -37,7 +37,7 @@ impl Workers {
         batching: Batching,
         queue: &Arc<Queue>,
     ) -> Result<Self, BatcherError> {
-        allocator::keep_memory_of_passes();
+        allocator::keep_memory_of_passes(batching.passes);
         let model = Arc::new(Model::load(directory, device)?);
         let (warm, outcomes) = mpsc::channel();
         let mut workers = Self { queue: Arc::clone(queue), threads: Vec::new() };
