@@ -54,6 +54,10 @@ async fn main() -> ExitCode {
 
 async fn run(options: Options) {
     let (mut report, mut curves) = (Report::default(), Vec::new());
+    if let Some(folder) = options.report.as_deref().and_then(Path::parent) {
+        // Now, not after an hour.
+        fs::create_dir_all(folder).expect("the report's folder can be made");
+    }
     // All that the service does by itself comes first: once this process has run a forward pass, too, the kernel counts
     // libtorch's pages as shared with it, and the services' memory would look smaller than it is.
     for model in &options.models {
