@@ -35,11 +35,13 @@ impl Encoder {
         Self { tokenizer: Arc::new(tokenizer), limits, threads }
     }
 
-    /// About how many tokens a request will turn out to have.
-    pub(crate) fn about_tokens(request: &EmbedRequest) -> usize {
+    /// About how many tokens a request will turn out to have; no more than are allowed, since what is too large is to be
+    /// told so, however full the queue is.
+    pub(crate) fn about_tokens(&self, request: &EmbedRequest) -> usize {
         let text: usize = request.sentences.iter().map(|sentence| sentence.len() / BYTES_OF_A_TOKEN).sum();
         let ids: usize = request.token_ids.iter().map(|sentence| sentence.ids.len()).sum();
-        text + ids + MARKS as usize * (request.sentences.len() + request.token_ids.len())
+        let marks = MARKS as usize * (request.sentences.len() + request.token_ids.len());
+        (text + ids + marks).min(self.limits.max_request_tokens as usize)
     }
 
     /// The ids of each sentence of a request, [`BEGIN`] and [`END`] included.

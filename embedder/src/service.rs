@@ -60,7 +60,7 @@ impl EmbedderService for Embedder {
         let user = user(&request);
         let request = request.into_inner();
         let dimensions = Dimensions::asked(request.dimensions)?;
-        self.batcher.check_room(&user, Encoder::about_tokens(&request))?;
+        self.batcher.check_room(&user, self.encoder.about_tokens(&request))?;
         let came = Instant::now();
         let sentences = self.encoder.request(request).await?;
         let tokenize = came.elapsed();

@@ -2,10 +2,6 @@
 
 use muse_proto::v1::Embedding;
 use serde::{Serialize, Serializer};
-use utoipa::{
-    PartialSchema, ToSchema,
-    openapi::{RefOr, schema::Schema},
-};
 
 /// The components of a vector, each the shortest decimal number that reads back as the same `f32`. They are written
 /// from the bytes that came from the embedder.
@@ -16,14 +12,6 @@ impl Serialize for Numbers {
         serializer.collect_seq(self.0.components())
     }
 }
-
-impl PartialSchema for Numbers {
-    fn schema() -> RefOr<Schema> {
-        Vec::<f32>::schema()
-    }
-}
-
-impl ToSchema for Numbers {}
 
 #[cfg(test)]
 mod tests {

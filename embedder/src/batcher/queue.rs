@@ -512,10 +512,10 @@ mod tests {
         let queue = queue(1 << 20);
         // A thousand tokens a second.
         queue.drained(100, Duration::from_millis(100));
-        let _tickets: Vec<Ticket> = (0..25).map(|_| push(&queue, "a", &[50])).collect();
+        let _tickets: Vec<Ticket> = (0..21).map(|_| push(&queue, "a", &[50])).collect();
         let error = refused(&queue, "a", &[50]);
         assert_eq!(error.reason(), Reason::Overloaded);
-        assert_eq!(error.retry_after(), Some(Duration::from_millis(250)));
+        assert_eq!(error.retry_after(), Some(Duration::from_millis(50)));
         // One that takes so long itself can wait longer, and somebody else's turn comes sooner.
         let _large = push(&queue, "a", &[100]);
         let _other = push(&queue, "b", &[50]);

@@ -8,7 +8,10 @@ use axum::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use muse_proto::{Error, Reason, v1};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{Array, Object, OneOf, RefOr, Schema, Type},
+};
 
 use super::{
     answer::{Errors, Refusal},
@@ -45,13 +48,29 @@ struct Embedding {
 }
 
 /// A vector of norm 1, in the form that was asked for.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize)]
 #[serde(untagged)]
 enum Vector {
-    /// 512 numbers, or as many as `dimensions` says.
     Float(Numbers),
-    /// The same as base64 of little-endian float32.
     Base64(String),
+}
+
+impl ToSchema for Vector {}
+
+impl PartialSchema for Vector {
+    fn schema() -> RefOr<Schema> {
+        let numbers = Array::builder()
+            .items(f32::schema())
+            .description(Some("512 numbers, or as many as `dimensions` says."));
+        let base64 = Object::builder()
+            .schema_type(Type::String)
+            .description(Some("The same as base64 of little-endian float32."));
+        OneOf::builder()
+            .item(numbers)
+            .item(base64)
+            .description(Some("A vector of norm 1, in the form that was asked for."))
+            .into()
+    }
 }
 
 /// Tokens of all sentences together.
