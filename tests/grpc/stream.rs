@@ -243,22 +243,24 @@ async fn streams_wait_where_calls_would_be_refused() {
     auth.stop().await;
 }
 
-/// All calls share one connection between the gateway and the embedder: what some of them have sent or been sent must not
-/// use up what the others need.
+/// All calls share one connection between the gateway and the embedder: what some of them have sent and nobody reads must
+/// not use up what the others need.
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_that_nobody_reads_keep_no_other_call_waiting() {
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     let mut streams = Vec::new();
     for _ in 0..24 {
-        let endless = stream::repeat_with(|| item(0, &"word ".repeat(2_000)));
+        // More than are answered while nobody reads the answers, and then bytes that are not read any more.
+        let (few, many) = (item(0, "a"), item(0, &" ".repeat(60_000)));
+        let endless = stream::repeat(few).take(2_000).chain(stream::repeat(many));
         streams.push(stack.embedder_client().embed_stream(bearing(&token, endless)).await.unwrap());
     }
     // Until they have sent all that they can.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
     for _ in 0..3 {
         let call = bearing(&token, EmbedRequest { sentences: vec!["a".to_owned()], ..Default::default() });
-        let answer = tokio::time::timeout(PATIENCE, async { stack.embedder_client().embed(call).await });
+        let answer = tokio::time::timeout(PATIENCE / 2, async { stack.embedder_client().embed(call).await });
         let answer = answer.await.expect("it is answered in time");
         assert!(answer.is_ok_and(|answer| answer.into_inner().embeddings.len() == 1));
     }
