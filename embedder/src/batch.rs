@@ -3,7 +3,7 @@
 //! They are never padded to each other; only the total is rounded up, with one dummy sentence, so that the kernels see
 //! few different shapes.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 use crate::{
     sentences::Sentences,
@@ -20,7 +20,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// A batch of the largest shape that is not above `tokens` tokens, to warm the kernels with.
+    /// A batch of one sentence of `tokens` tokens, to warm the kernels with.
     #[must_use]
     pub fn dummy(tokens: usize) -> Self {
         let mut ids = vec![i64::from(BEGIN); tokens.saturating_sub(1)];
@@ -42,16 +42,6 @@ impl Batch {
             self.ids.resize(tokens + padding, i64::from(END));
             self.lengths.push(padding as i64);
         }
-    }
-}
-
-impl FromIterator<(Arc<Sentences>, Range<usize>)> for Batch {
-    fn from_iter<I: IntoIterator<Item = (Arc<Sentences>, Range<usize>)>>(parts: I) -> Self {
-        let mut batch = Self::default();
-        for (sentences, range) in parts {
-            batch.append(&sentences, range);
-        }
-        batch
     }
 }
 

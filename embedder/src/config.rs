@@ -11,7 +11,6 @@ use crate::{
     EmbedderError,
     batcher::Batching,
     device::{self, DeviceChoice},
-    limits::Limits,
 };
 
 /// Serves sentence vectors and SentencePiece tokens of MUSE over gRPC (muse.v1.EmbedderService).
@@ -86,10 +85,6 @@ impl Config {
             queue_tokens: self.queue_tokens,
             longest_wait: Duration::from_millis(self.longest_wait_ms as u64),
         }
-    }
-
-    pub(crate) fn limits(&self, device: Device) -> Limits {
-        Limits::for_requests_of(self.batching(device).largest_request())
     }
 }
 

@@ -150,8 +150,9 @@ pub fn card(device: Device) -> Option<Card> {
 /// Passes that a device wants to be in flight at a time, each from a thread of its own.
 ///
 /// A CPU wants one for each of its `threads`: passes on one core each do not wait for one another, where the threads of
-/// one pass wait for the slowest at the end of each kernel. A CUDA device wants two: libtorch only queues kernels there, so that while the one pass computes, the other is copied to the card and queued behind it, and its
-/// vectors are copied back and split while the next computes.
+/// one pass wait for the slowest at the end of each kernel. A CUDA device wants two: libtorch only queues kernels there,
+/// so that while the one pass computes, the other is copied to the card and queued behind it, and its vectors are copied
+/// back and split while the next computes.
 ///
 /// The two share the device's default stream, since tch cannot make streams: kernels of two passes do not run side by
 /// side. They need not to keep a card busy, as a batch of thousands of tokens fills it.

@@ -17,7 +17,8 @@ use crate::{
 /// Text of up to so many bytes is tokenized where it came in. It takes some 20 µs, about as long as to hand it over.
 const BRIEF_BYTES: usize = 1024;
 
-/// Bytes of text that make a token, on average over the languages; it is 3.7 for Dutch and 5.7 for Thai.
+/// Bytes of text that make a token, a little more than the average over the languages: it is 3.3 for Polish, 4.0 for
+/// English, 10 for Thai.
 const BYTES_OF_A_TOKEN: usize = 5;
 
 /// The tokenizer, and what may be given to it.

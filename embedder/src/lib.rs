@@ -39,6 +39,7 @@ use batcher::{Batcher, BatcherError};
 pub use config::Config;
 use device::{DeviceChoice, DeviceError};
 use encode::Encoder;
+use limits::Limits;
 use model_dir::{ModelDir, ModelDirError};
 use service::Embedder;
 use tokenizer::{Tokenizer, TokenizerError};
@@ -126,6 +127,7 @@ fn load(config: &Config, verifier: Verifier, shutdown: CancellationToken) -> Res
         ready_after_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         "model loaded and warm"
     );
-    let encoder = Encoder::new(tokenizer, config.limits(device), config.tokenizer_threads);
+    let limits = Limits::for_requests_of(batching.largest_request());
+    let encoder = Encoder::new(tokenizer, limits, config.tokenizer_threads);
     Ok(Embedder::new(encoder, (batcher, batching), (manifest, device), verifier, shutdown))
 }

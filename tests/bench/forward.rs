@@ -11,14 +11,10 @@ use muse_embedder::{
     Config, allocator, batch::Batch, batcher::Batching, model::Model, model_dir::ModelDir,
     tokenizer::Tokenizer,
 };
+use muse_models::encoder;
 use tch::Device;
 
 use crate::workload::Texts;
-
-/// Multiply-adds of a token: the projections, and two layers over windows of each of three widths.
-const TOKEN_MACS: usize = 512 * 768 + 2 * (2 + 3 + 5) * 256 * 256;
-/// Multiply-adds of a sentence: the dense layer on the sum of its tokens, and the last four with their residuals.
-const SENTENCE_MACS: usize = 1280 * 512 + 512 * (2 * 320) + 320 * 320 + 2 * 320 * 512 + 512 * 512;
 
 /// What one second of the forward pass does.
 #[derive(Debug, Clone, Copy)]
@@ -69,8 +65,7 @@ impl Forward {
                 tokens += full.tokens;
             }
             let seconds = started.elapsed().as_secs_f64();
-            let flops = 2.0 * (tokens * TOKEN_MACS + sentences * SENTENCE_MACS) as f64;
-            Rate { sentences: sentences as f64 / seconds, flops: flops / seconds }
+            Rate { sentences: sentences as f64 / seconds, flops: encoder::flops(tokens, sentences) / seconds }
         };
         thread::scope(|scope| {
             let passes: Vec<_> =

@@ -21,7 +21,11 @@ use tch::Device;
 use tokio::task::JoinError;
 
 use crate::{
-    dimensions::Dimensions, model::ModelError, model_dir::ModelDir, sentences::Sentences, tokenizer::MARKS,
+    dimensions::Dimensions,
+    model::{ModelError, VECTOR_BYTES},
+    model_dir::ModelDir,
+    sentences::Sentences,
+    tokenizer::MARKS,
 };
 pub(crate) use queue::User;
 use queue::{Done, Queue, Ticket, stopped};
@@ -163,9 +167,9 @@ async fn embedded(
         left -= done.range.len();
         began = Some(began.map_or(done.began, |first: Instant| first.min(done.began)));
         ended = ended.max(done.ended);
-        let size = done.vectors.len() / done.range.len();
-        for (place, embedding) in embeddings[done.range].iter_mut().enumerate() {
-            embedding.packed = dimensions.cut(done.vectors.slice(place * size..(place + 1) * size));
+        let mut vectors = done.vectors;
+        for embedding in &mut embeddings[done.range] {
+            embedding.packed = dimensions.cut(vectors.split_to(VECTOR_BYTES));
         }
     }
     let began = began.unwrap_or(admitted);
