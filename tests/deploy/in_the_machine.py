@@ -1,0 +1,149 @@
+"""Run as root on a machine that systemd has started and where the stack is installed: does what the README tells an operator to
+do, and what can go wrong. Says what it does; ends with an error at the first thing that is not as it should be."""
+
+import json
+import os
+import pathlib
+import pwd
+import signal
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+
+SERVICES = ("muse-auth", "muse-embedder", "muse-gateway")
+PASSWORD = "a long password"
+SETTINGS = pathlib.Path("/etc/muse")
+PATIENCE_S = 60
+
+
+def run(*command, **options):
+    print("#", *command, flush=True)
+    return subprocess.run(command, check=True, timeout=PATIENCE_S, text=True, stdout=subprocess.PIPE, **options).stdout
+
+
+def show(service, name):
+    return run("systemctl", "show", "--value", f"--property={name}", service).strip()
+
+
+def wait_until(what, holds):
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {PATIENCE_S} s: {what}"
+        time.sleep(0.2)
+
+
+def ask(path, fields, token=None):
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request("http://127.0.0.1:5000" + path, urllib.parse.urlencode(fields).encode(), headers)
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+        return json.load(answer)
+
+
+def embed(token):
+    (vector,) = ask("/embed", {"sentence": "Where is the library?"}, token)["embedding"]
+    assert len(vector) == 512
+
+
+def prepare():
+    run("systemd-sysusers")
+    secrets = SETTINGS / "secrets"
+    secrets.mkdir(mode=0o700)
+    (secrets / "jwt-secret-key").write_text("0123456789abcdef0123456789abcdef")
+    (secrets / "admin-password").write_text(PASSWORD)
+
+
+def starts_and_serves():
+    run("systemctl", "daemon-reload")
+    run("systemctl", "enable", "--now", "muse.target")
+    for service in SERVICES:
+        assert show(service, "ActiveState") == "active", run("systemctl", "status", service)
+    token = ask("/login", {"username": "admin", "password": PASSWORD})["access_token"]
+    embed(token)
+    return token
+
+
+def is_shut_in():
+    for service in SERVICES:
+        process = pathlib.Path("/proc") / show(service, "MainPID")
+        status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
+        assert status["Uid"].split()[0] == str(pwd.getpwnam(service).pw_uid), service
+        assert (status["NoNewPrivs"], status["Seccomp"], int(status["CapBnd"], 16)) == ("1", "2", 0), service
+        (core,) = [line for line in (process / "limits").read_text().splitlines() if line.startswith("Max core file size")]
+        assert core.split()[4:6] == ["0", "0"], core
+    data = pathlib.Path("/var/lib/muse")
+    assert (data.owner(), data.stat().st_mode & 0o777) == ("muse-auth", 0o700)
+
+
+def an_operator_adds_a_user():
+    database = ("--database", "/var/lib/muse/muse.db")
+    run("runuser", "-u", "muse-auth", "--", "muse-auth", "user", "add", "maria", *database, input=PASSWORD + "\n")
+    ask("/login", {"username": "maria", "password": PASSWORD})
+
+
+def an_embedder_that_dies_comes_back(token):
+    before = show("muse-embedder", "MainPID")
+    os.kill(int(before), signal.SIGKILL)
+    wait_until(
+        "the embedder is back",
+        lambda: show("muse-embedder", "ActiveState") == "active" and show("muse-embedder", "MainPID") != before,
+    )
+
+    def served():
+        try:
+            return embed(token) is None
+        except urllib.error.HTTPError as refused:
+            assert refused.code == 503
+            return False
+
+    wait_until("it serves again", served)
+
+
+def a_bad_option_is_not_tried_again():
+    path = SETTINGS / "gateway.env"
+    good = path.read_text()
+    path.write_text(good + "CALL_TIMEOUT=never\n")
+    assert subprocess.run(["systemctl", "restart", "muse-gateway"]).returncode != 0
+    assert (show("muse-gateway", "ActiveState"), show("muse-gateway", "ExecMainStatus")) == ("failed", "64")
+    assert "CALL_TIMEOUT" in run("journalctl", "--unit=muse-gateway") or "--call-timeout" in run("journalctl", "--unit=muse-gateway")
+    path.write_text(good)
+    run("systemctl", "restart", "muse-gateway")
+
+
+def stops():
+    run("systemctl", "stop", "muse.target", *SERVICES)
+    for service in SERVICES:
+        assert (show(service, "ActiveState"), show(service, "Result")) == ("inactive", "success"), service
+
+
+def each_waits_for_the_others():
+    run("systemctl", "start", "--no-block", "muse-embedder", "muse-gateway")
+    wait_until("the embedder has begun", lambda: show("muse-embedder", "ActiveState") == "activating")
+    assert show("muse-auth", "ActiveState") == "inactive"
+    run("systemctl", "start", "muse-auth")
+    wait_until("all serve", lambda: show("muse-gateway", "ActiveState") == "active")
+    for service in SERVICES:
+        assert show(service, "NRestarts") == "0", service
+    embed(ask("/login", {"username": "admin", "password": PASSWORD})["access_token"])
+
+
+def main():
+    try:
+        prepare()
+        token = starts_and_serves()
+        is_shut_in()
+        an_operator_adds_a_user()
+        an_embedder_that_dies_comes_back(token)
+        a_bad_option_is_not_tried_again()
+        stops()
+        each_waits_for_the_others()
+        stops()
+    except BaseException:
+        sys.stdout.flush()
+        subprocess.run(["journalctl", "--no-pager", "--unit=muse*"], check=False)
+        raise
+    print("all as it should be")
+
+
+main()
