@@ -1,0 +1,38 @@
+"""docs/sizing.md: the table is what the formula gives."""
+
+import re
+
+import pytest
+
+from cluster import CHECKOUT
+
+TEXT = (CHECKOUT / "docs/sizing.md").read_text()
+RATES = {"f32": 19_000, "bf16": 32_500}
+JSON_BYTES, GRPC_BYTES = 6_280, 2_056
+
+
+def formula():
+    names = {}
+    exec(re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)[1], names)
+    return names["embedders"]
+
+
+@pytest.mark.parametrize("millions", [10, 100, 1_000])
+def test_each_row_is_what_the_formula_gives(millions):
+    (row,) = [line for line in TEXT.splitlines() if line.startswith(f"| {millions:,} million |")]
+    peak, f32, bf16, memory, _, _, network = [cell.strip() for cell in row.split("|")[2:-1]]
+    sentences = millions * 1_000_000
+    for cell, precision in ((f32, "f32"), (bf16, "bf16")):
+        assert f"{RATES[precision]:,}" in TEXT
+        cores, pods = formula()(sentences, rate=RATES[precision])
+        assert cell == f"{cores:.1f}, {pods}"
+    _, pods = formula()(sentences)
+    assert memory == f"{pods * 0.305:.1f} GB"
+    rate = sentences * 3 / 86_400
+    assert float(peak.removesuffix("/s").replace(",", "")) == pytest.approx(rate, rel=0.01)
+    megabits = [float(number.replace(",", "")) for number in network.removesuffix(" Mbit/s").split(" / ")]
+    assert megabits == pytest.approx([rate * JSON_BYTES * 8e-6, rate * GRPC_BYTES * 8e-6], abs=0.6)
+
+
+def test_the_larger_pods_are_what_the_formula_gives():
+    assert "`embedders(1e9, cores=8)`: 12" in TEXT and formula()(1e9, cores=8)[1] == 12
