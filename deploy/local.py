@@ -4,8 +4,9 @@
 usage: deploy/local.py BIN_DIR MODEL_DIR DATA_DIR
 
 BIN_DIR holds the programs, MODEL_DIR a converted model; the database is kept in DATA_DIR. HOST (127.0.0.1) and PORT
-(5000) say where the gateway serves; the other two take free ports of the loopback interface. All other settings are
-the environment variables of the services themselves. Ctrl-C or SIGTERM stops all three; so does the end of one.
+(5000) say where the gateway serves; the other two take free ports of the loopback interface, as do the private ports
+of all three unless AUTH_PRIVATE_LISTEN and so on name others. All other settings are the environment variables of the
+services themselves. Ctrl-C or SIGTERM stops all three; so does the end of one.
 """
 
 import ctypes
@@ -104,6 +105,8 @@ def run(folder, services, bin_dir, model_dir, data_dir):
     started = time.monotonic()
 
     def start(name, **environment):
+        private = name.split("-")[1].upper() + "_PRIVATE_LISTEN"
+        environment[private] = os.environ.get(private, "127.0.0.1:0")
         service = Service(folder, os.path.join(bin_dir, name), environment)
         services.append(service)
         return service
@@ -123,18 +126,22 @@ def run(folder, services, bin_dir, model_dir, data_dir):
     exposed = {} if loopback else {"AUTH_EXPOSED": "true"}
     database = os.environ.get("DATABASE_URL") or os.path.join(os.path.abspath(data_dir), "muse.db")
     auth = start("muse-auth", AUTH_LISTEN="127.0.0.1:0", DATABASE_URL=database, **exposed)
+    private = {"auth": wait_for(auth, "X_MUSE_PRIVATE")}
     auth_url = "http://" + wait_for(auth, "X_MUSE_LISTENING")
     embedder = start(
         "muse-embedder", EMBEDDER_LISTEN="127.0.0.1:0", MUSE_MODEL_DIR=model_dir, AUTH_URL=auth_url)
+    private["embedder"] = wait_for(embedder, "X_MUSE_PRIVATE")
     gateway = start(
         "muse-gateway",
         GATEWAY_LISTEN=f"{host}:{port}",
         AUTH_URL=auth_url,
         EMBEDDER_URL="http://" + wait_for(embedder, "X_MUSE_LISTENING"))
+    private["gateway"] = wait_for(gateway, "X_MUSE_PRIVATE")
     serving = wait_for(gateway, "X_MUSE_LISTENING")
     wait_for(gateway, "READY")
     seconds = time.monotonic() - started
     say(f"ready after {seconds:.1f} s: REST and gRPC on http://{serving} (Ctrl-C stops)")
+    say("metrics: " + ", ".join(f"{name} http://{at}/metrics" for name, at in private.items()))
     if loopback and not {"ADMIN_PASSWORD", "ADMIN_PASSWORD_FILE", "AUTH_EXPOSED"} & os.environ.keys():
         say("log in as admin / admin, unless the password was changed")
     while True:

@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::Path,
     process::Stdio,
     time::{Duration, Instant},
@@ -26,9 +26,10 @@ struct MakeRun {
 }
 
 impl MakeRun {
-    async fn start(database: &Path, port: u16) -> Self {
+    async fn start(database: &Path, port: u16, private: SocketAddr) -> Self {
         let mut command = Command::new("make");
         command.arg("run").current_dir(root()).env("PORT", port.to_string()).env("DATABASE_URL", database);
+        command.env("GATEWAY_PRIVATE_LISTEN", private.to_string());
         // What cargo, make and a coverage run set for the tests must not leak into a user's make.
         let kept = ["CARGO_HOME", "RUSTUP_HOME"];
         let leaking = ["CARGO", "OUT_DIR", "RUST", "LIBTORCH", "LLVM", "MAKE", "MFLAGS"];
@@ -102,6 +103,14 @@ fn free_port() -> u16 {
     listener.local_addr().expect("it has an address").port()
 }
 
+/// The status of `muse-gateway healthcheck` beside a gateway with that private port, and what it says.
+async fn healthcheck(private: SocketAddr) -> (Option<i32>, String) {
+    let mut command = Command::new(root().join("target/release/muse-gateway"));
+    command.arg("healthcheck").env("GATEWAY_PRIVATE_LISTEN", private.to_string());
+    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends").expect("it starts");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
 /// The commands of the README that talk to a running stack, and what they print.
 fn readme_commands() -> Vec<(String, Option<String>)> {
     let readme = fs::read_to_string(root().join("README.md")).expect("there is a README");
@@ -139,7 +148,9 @@ async fn the_readme_s_commands_work_and_what_was_done_outlives_a_restart() {
     let data = tempfile::tempdir().unwrap();
     let database = data.path().join("muse.db");
     let port = free_port();
-    let stack = MakeRun::start(&database, port).await;
+    let private = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let stack = MakeRun::start(&database, port, private).await;
+    assert_eq!(healthcheck(private).await, (Some(0), String::new()));
 
     let commands = readme_commands();
     let count = |tool: &str| commands.iter().filter(|(command, _)| command.contains(tool)).count();
@@ -184,7 +195,7 @@ async fn the_readme_s_commands_work_and_what_was_done_outlives_a_restart() {
     stack.stop("-INT").await;
 
     let started = Instant::now();
-    let stack = MakeRun::start(&database, port).await;
+    let stack = MakeRun::start(&database, port, private).await;
     let seconds = started.elapsed();
     println!("started again in {seconds:?}");
     assert!(seconds < Duration::from_secs(30), "a second start fetches, builds and converts nothing");
@@ -194,6 +205,9 @@ async fn the_readme_s_commands_work_and_what_was_done_outlives_a_restart() {
     assert_eq!((refused.status.as_u16(), refused.json()), (401, json!({ "msg": "Token has been revoked" })));
     login(&http, "maria", "correct horse").await;
     stack.stop("-TERM").await;
+    let (code, said) = healthcheck(private).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.starts_with(&format!("error: {private} does not answer: ")), "{said}");
 }
 
 async fn login(http: &HttpClient, username: &str, password: &str) -> String {
@@ -206,6 +220,9 @@ async fn login(http: &HttpClient, username: &str, password: &str) -> String {
 /// Runs a service's program, which must refuse to start, and returns its status and what it said.
 async fn refused(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut command = Command::new(root().join("target/release").join(program));
+    for name in ["AUTH", "EMBEDDER", "GATEWAY"] {
+        command.env(format!("{name}_PRIVATE_LISTEN"), "127.0.0.1:0");
+    }
     command.args(arguments).envs(environment.iter().copied()).env_remove("NOTIFY_SOCKET");
     let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends").expect("it starts");
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
@@ -222,7 +239,11 @@ async fn a_service_that_cannot_start_says_why() {
     let model = model.to_str().unwrap();
     let in_use = format!("cannot listen on {address}");
 
-    let cases: [(&str, &[&str], i32, &str); 7] = [
+    let cases: [(&str, &[&str], i32, &str); 10] = [
+        ("muse-gateway", &["--listen", "127.0.0.1:0", "--private-listen", &address], 1, &in_use),
+        ("muse-gateway", &["--private-listen", "nowhere"], 64, "--private-listen"),
+        // It asks for no model, which the service needs.
+        ("muse-embedder", &["healthcheck", "--private-listen", "127.0.0.1:0"], 1, "--private-listen"),
         ("muse-gateway", &["--listen", &address], 1, &in_use),
         ("muse-embedder", &["--listen", &address, "--model-dir", model], 1, &in_use),
         ("muse-auth", &["--listen", &address, "--database", database], 1, &in_use),

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use muse_auth::config::{BadOption, DatabaseArgs, ServiceArgs};
-use muse_chassis::{EXIT_USAGE, LogArgs, parse_options};
+use muse_chassis::{EXIT_USAGE, LogArgs, parse_service_options};
 
 /// The auth service of MUSE as Service: users, tokens, revocation.
 #[derive(Debug, Parser)]
@@ -33,19 +33,19 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let mut options: Options = parse_options();
+    let mut options: Options = parse_service_options();
     // In front, so that the option has the last word: migrations tell at each start that there are none, and the
     // audit log is kept however little else is wanted.
     options.log.log_level.insert_str(0, "sea_orm_migration=warn,audit=info,");
     options.log.init();
-    let listen = options.service.listen;
+    let addresses = options.service.addresses();
     let config = match options.service.config(&options.database) {
         Ok(config) => config,
         Err(bad) => return usage(&bad),
     };
     match options.command {
-        None | Some(Command::Serve) => muse_chassis::serve("muse-auth", listen, |listener, shutdown| {
-            muse_auth::run(config, listener, shutdown)
+        None | Some(Command::Serve) => muse_chassis::serve("muse-auth", addresses, |listeners, shutdown| {
+            muse_auth::run(config, listeners, shutdown)
         }),
         Some(Command::Other(command)) => cli::run(command, config),
     }

@@ -2,7 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use muse_chassis::{grpc, health, notify};
+use muse_chassis::{
+    Listeners, grpc,
+    health::{self, Health},
+    metrics::Metrics,
+    notify,
+    private::Pages,
+};
 use muse_proto::v1::{
     auth_service_server::AuthServiceServer, revocation_service_server::RevocationServiceServer,
     user_service_server::UserServiceServer,
@@ -36,21 +42,19 @@ const LARGEST_HEADERS: u32 = 64 * 1024;
 /// A gateway's users share its connection.
 const STREAMS_PER_CONNECTION: u32 = 1024;
 
-/// Serves on `listener` until `shutdown`, and then until the calls that have begun are answered.
+/// Serves on the public listener until `shutdown`, and then until the calls that have begun are answered.
 ///
 /// # Errors
 ///
 /// If the database cannot be opened, which is found out before anything is served, or the server fails.
-pub async fn run(
-    config: Config,
-    listener: TcpListener,
-    shutdown: CancellationToken,
-) -> Result<(), AuthError> {
+pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationToken) -> Result<(), AuthError> {
     for warning in &config.warnings {
         warn!("{warning}");
     }
+    let (health, health_service) = health::not_serving(SERVICES);
+    let _private = Pages::new(health.clone(), Metrics::of("muse-auth")).serve(listeners.private);
     let store = Store::open(&config.database).await?;
-    let served = serve(&config, &store, listener, shutdown).await;
+    let served = serve(&config, &store, listeners.public, (health, health_service), shutdown).await;
     store.close().await;
     served
 }
@@ -59,6 +63,7 @@ async fn serve(
     config: &Config,
     store: &Store,
     listener: TcpListener,
+    (health, health_service): (Health, health::Service),
     shutdown: CancellationToken,
 ) -> Result<(), AuthError> {
     let throttle = Throttle::new(store.clone());
@@ -98,13 +103,12 @@ async fn serve(
                 .max_decoding_message_size(LARGEST_REQUEST),
         )
         .add_service(RevocationServiceServer::new(revocations).max_decoding_message_size(LARGEST_REQUEST));
-    let (reporter, health_service) = health::not_serving(SERVICES);
-    reporter.report(true);
     let router = router.add_service(health_service);
+    health.report(true);
     notify::ready();
 
     tokio::select! {
-        served = grpc::serve(router, listener, reporter, shutdown) => Ok(served?),
+        served = grpc::serve(router, listener, health, shutdown) => Ok(served?),
         never = store.watch() => match never {},
         () = keys::follow(store, config, all_keys) => Ok(()),
         () = verify_with(keys.clone(), &verifier) => Ok(()),

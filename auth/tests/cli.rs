@@ -34,6 +34,7 @@ fn program(folder: &Path, arguments: &[&str]) -> Command {
     for option in OPTIONS {
         command.env_remove(option);
     }
+    command.env("AUTH_PRIVATE_LISTEN", "127.0.0.1:0");
     command.current_dir(folder).args(arguments).stdin(Stdio::null());
     command
 }
@@ -145,6 +146,7 @@ fn options_come_from_the_environment_too() {
     let folder = tempdir().unwrap();
     for (name, value) in [
         ("AUTH_LISTEN", "x"),
+        ("AUTH_PRIVATE_LISTEN", "x"),
         ("JWT_SECRET_KEY", ""),
         ("ACCESS_TOKEN_LIFETIME", "0"),
         ("REFRESH_TOKEN_LIFETIME", "0"),

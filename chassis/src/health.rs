@@ -23,6 +23,9 @@ enum State {
     Stopping,
 }
 
+/// The health service of a server.
+pub type Service = HealthServer<HealthService>;
+
 /// Tells the health service how its server is.
 #[derive(Debug, Clone)]
 pub struct Health(watch::Sender<State>);
@@ -40,6 +43,12 @@ impl Health {
         });
     }
 
+    /// Whether the services serve.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        *self.0.borrow() == State::Serving
+    }
+
     /// Says that nothing serves any more, and ends the streams of those who watch, which would hold a shutdown up.
     pub fn stop(&self) {
         self.0.send_replace(State::Stopping);
@@ -48,7 +57,7 @@ impl Health {
 
 /// The health service of a server of `services`, which do not serve yet.
 #[must_use]
-pub fn not_serving(services: &'static [&'static str]) -> (Health, HealthServer<HealthService>) {
+pub fn not_serving(services: &'static [&'static str]) -> (Health, Service) {
     let (sender, state) = watch::channel(State::NotServing);
     (Health(sender), HealthServer::new(HealthService { services, state }))
 }

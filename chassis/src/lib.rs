@@ -6,21 +6,26 @@
 pub mod deadline;
 pub mod grpc;
 pub mod health;
+mod healthcheck;
+mod listeners;
 mod logging;
+pub mod metrics;
 pub mod notify;
+pub mod private;
 pub mod refusals;
 
 use std::{error::Error as StdError, io, net::SocketAddr, process::ExitCode};
 
 use clap::Parser;
 use tokio::{
-    net::TcpListener,
     runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+pub use healthcheck::parse_service_options;
+pub use listeners::{Addresses, Listeners};
 pub use logging::{LogArgs, LogFormat};
 
 /// The exit status after a bad option or environment variable (`EX_USAGE` of `sysexits.h`).
@@ -50,20 +55,14 @@ pub enum StartError {
 /// Reads options from the command line and the environment; on a bad one says so and ends with status 64.
 #[must_use]
 pub fn parse_options<C: Parser>() -> C {
-    C::try_parse().unwrap_or_else(|refused| {
-        let _ = refused.print();
-        let status = if refused.use_stderr() { i32::from(EXIT_USAGE) } else { 0 };
-        std::process::exit(status)
-    })
+    C::try_parse().unwrap_or_else(|refused| end(&refused))
 }
 
-/// Binds `address`; port 0 takes a free one.
-///
-/// # Errors
-///
-/// [`StartError::Bind`], which names the address.
-pub async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Bind { address, source })
+/// Ends the program with what clap has to say.
+fn end(refused: &clap::Error) -> ! {
+    let _ = refused.print();
+    let status = if refused.use_stderr() { i32::from(EXIT_USAGE) } else { 0 };
+    std::process::exit(status)
 }
 
 /// A token that is cancelled at the first SIGINT or SIGTERM.
@@ -87,13 +86,13 @@ pub fn shutdown_on_signal() -> Result<CancellationToken, StartError> {
     Ok(shutdown)
 }
 
-/// The life of a service's program: binds `address`, runs the service until a signal, and reports how it ended.
+/// The life of a service's program: binds its addresses, runs the service until a signal, and reports how it ended.
 ///
-/// `run` gets the listener and the token of [`shutdown_on_signal`].
+/// `run` gets the listeners and the token of [`shutdown_on_signal`].
 pub fn serve<F, E>(
     name: &'static str,
-    address: SocketAddr,
-    run: impl FnOnce(TcpListener, CancellationToken) -> F,
+    addresses: Addresses,
+    run: impl FnOnce(Listeners, CancellationToken) -> F,
 ) -> ExitCode
 where
     F: Future<Output = Result<(), E>>,
@@ -102,11 +101,12 @@ where
     let outcome = runtime().map_err(StartError::Runtime).map(|runtime| {
         runtime.block_on(async {
             let shutdown = shutdown_on_signal()?;
-            let listener = listen(address).await?;
-            let bound = listener.local_addr().unwrap_or(address);
-            info!(address = %bound, "{name} {} listens", env!("CARGO_PKG_VERSION"));
-            notify::listening(bound);
-            Ok::<_, StartError>(run(listener, shutdown).await)
+            let listeners = Listeners::bind(addresses).await?;
+            let Addresses { public, private } = listeners.addresses();
+            info!(%private, address = %public, "{name} {} listens", env!("CARGO_PKG_VERSION"));
+            notify::private(private);
+            notify::listening(public);
+            Ok::<_, StartError>(run(listeners, shutdown).await)
         })
     });
     match outcome {
@@ -151,17 +151,4 @@ pub fn with_causes(failure: &dyn StdError) -> String {
         cause = inner.source();
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_port_in_use_is_named() {
-        let first = listen(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
-        let taken = first.local_addr().unwrap();
-        let refused = listen(taken).await.unwrap_err();
-        assert!(with_causes(&refused).starts_with(&format!("cannot listen on {taken}: ")), "{refused}");
-    }
 }

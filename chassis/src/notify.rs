@@ -24,6 +24,11 @@ pub fn listening(address: SocketAddr) {
     send(&format!("X_MUSE_LISTENING={address}"));
 }
 
+/// The program's private port is bound to `address`; not known to systemd either.
+pub fn private(address: SocketAddr) {
+    send(&format!("X_MUSE_PRIVATE={address}"));
+}
+
 /// The program has begun to shut down.
 pub fn stopping() {
     send("STOPPING=1");

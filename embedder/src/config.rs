@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
-use muse_chassis::LogArgs;
+use muse_chassis::{Addresses, LogArgs};
 use muse_verifier::AuthArgs;
 use tch::Device;
 
@@ -20,6 +20,10 @@ pub struct Config {
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, env = "EMBEDDER_LISTEN", default_value = "127.0.0.1:5002")]
     pub listen: SocketAddr,
+
+    /// Address of the private port, for probes and Prometheus: /livez, /readyz and /metrics over plain HTTP.
+    #[arg(long, env = "EMBEDDER_PRIVATE_LISTEN", default_value = "127.0.0.1:5012", global = true)]
+    pub private_listen: SocketAddr,
 
     /// Whose tokens the callers need.
     #[command(flatten)]
@@ -65,6 +69,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// Where the service listens.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        Addresses { public: self.listen, private: self.private_listen }
+    }
+
     /// The device that the model will run on.
     ///
     /// # Errors

@@ -23,19 +23,22 @@ mod timing;
 pub mod tokenizer;
 mod transfer;
 
+use std::sync::{Arc, OnceLock};
+
 use muse_chassis::{
-    grpc,
+    Listeners, grpc,
     health::{self, Health},
+    metrics::Metrics,
     notify,
+    private::Pages,
 };
 use muse_proto::v1::embedder_service_server::EmbedderServiceServer;
 use muse_verifier::{TokenKind, Verifier};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, service::interceptor::InterceptedService};
 use tracing::info;
 
-use batcher::{Batcher, BatcherError};
+use batcher::{Batcher, BatcherError, Room};
 pub use config::Config;
 use device::{DeviceChoice, DeviceError};
 use encode::Encoder;
@@ -67,25 +70,32 @@ pub enum EmbedderError {
     Serve(#[from] tonic::transport::Error),
 }
 
-/// Loads and warms the model, then serves on `listener` until `shutdown` is cancelled and the calls in flight are
+/// Loads and warms the model, then serves on the public listener until `shutdown` is cancelled and the calls in flight are
 /// answered.
 ///
-/// It reports itself ready, in `grpc.health.v1` and to its supervisor, only when it knows the revoked tokens.
+/// It reports itself ready, in `grpc.health.v1` and to its supervisor, only when it knows the revoked tokens; the private
+/// port says so, too, and that it is not while the queue is full.
 ///
 /// # Errors
 ///
 /// If the device cannot be used, the model directory does not hold a sound model, or the server fails.
 pub async fn run(
     config: Config,
-    listener: TcpListener,
+    listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), EmbedderError> {
+    let (health, health_service) = health::not_serving(&SERVICES);
+    let room = Arc::new(OnceLock::<Room>::new());
+    let full = Arc::clone(&room);
+    let pages = Pages::new(health.clone(), Metrics::of("muse-embedder"))
+        .unready_while(move || full.get().is_some_and(Room::is_full).then_some("the queue is full"));
+    let _private = pages.serve(listeners.private);
     let (verifier, _) = config.auth.follow(shutdown.clone());
     let (stream_verifier, stopping) = (verifier.clone(), shutdown.clone());
     let loaded = tokio::task::spawn_blocking(move || load(&config, stream_verifier, stopping));
     let embedder = loaded.await.map_err(BatcherError::from)??;
 
-    let (health, health_service) = health::not_serving(&SERVICES);
+    room.get_or_init(|| embedder.room());
     tokio::spawn(report_when_synced(verifier.clone(), health.clone(), shutdown.clone()));
     let limits = embedder.limits();
     let service = EmbedderServiceServer::new(embedder)
@@ -98,7 +108,7 @@ pub async fn run(
         Ok::<_, Status>(call)
     });
     let router = grpc::server().add_service(health_service).add_service(service);
-    Ok(grpc::serve(router, listener, health, shutdown).await?)
+    Ok(grpc::serve(router, listeners.public, health, shutdown).await?)
 }
 
 async fn report_when_synced(verifier: Verifier, health: Health, shutdown: CancellationToken) {

@@ -6,11 +6,11 @@ use muse_chassis::serve;
 use muse_embedder::{Config, run};
 
 fn main() -> ExitCode {
-    let config: Config = muse_chassis::parse_options();
+    let config: Config = muse_chassis::parse_service_options();
     config.log.init();
     // A device that cannot be used ends the program before it binds.
     if let Err(refused) = config.resolve_device() {
         return muse_chassis::report(Err(refused));
     }
-    serve("muse-embedder", config.listen, |listener, shutdown| run(config, listener, shutdown))
+    serve("muse-embedder", config.addresses(), |listeners, shutdown| run(config, listeners, shutdown))
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    batcher::{Batcher, Batching, Embedded, User},
+    batcher::{Batcher, Batching, Embedded, Room, User},
     device,
     dimensions::Dimensions,
     encode::Encoder,
@@ -51,6 +51,11 @@ impl Embedder {
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.encoder.limits
+    }
+
+    /// Tells whether the queue is full.
+    pub(crate) fn room(&self) -> Room {
+        self.batcher.room()
     }
 }
 

@@ -44,6 +44,7 @@ fn build(folder: &Path, name: &str, source: &str) {
 fn embedder(device: &str, environment: &[(&str, &Path)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_muse-embedder"))
         .args(["--model-dir", "there-is-none", "--listen", "127.0.0.1:0", "--device", device])
+        .env("EMBEDDER_PRIVATE_LISTEN", "127.0.0.1:0")
         .env("LOG_FORMAT", "pretty")
         .env("LOG_LEVEL", "info")
         .envs(environment.iter().copied())

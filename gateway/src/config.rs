@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use clap::Parser;
-use muse_chassis::LogArgs;
+use muse_chassis::{Addresses, LogArgs};
 use muse_verifier::AuthArgs;
 use tonic::transport::Endpoint;
 
@@ -16,6 +16,10 @@ pub struct Config {
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, env = "GATEWAY_LISTEN", default_value = "127.0.0.1:5000")]
     pub listen: SocketAddr,
+
+    /// Address of the private port, for probes and Prometheus: /livez, /readyz and /metrics over plain HTTP.
+    #[arg(long, env = "GATEWAY_PRIVATE_LISTEN", default_value = "127.0.0.1:5010", global = true)]
+    pub private_listen: SocketAddr,
 
     /// Who logs the users in.
     #[command(flatten)]
@@ -49,6 +53,14 @@ pub struct Config {
     /// Options of the log.
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+impl Config {
+    /// Where the service listens.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        Addresses { public: self.listen, private: self.private_listen }
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -29,8 +29,8 @@ use axum::{
     Router,
     middleware::{from_fn, from_fn_with_state, map_request_with_state},
 };
+use muse_chassis::{Listeners, health, metrics::Metrics, private::Pages};
 use muse_proto::FILE_DESCRIPTOR_SET;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::pb::FILE_DESCRIPTOR_SET as HEALTH_DESCRIPTOR_SET;
@@ -50,7 +50,7 @@ pub enum GatewayError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Serves on `listener` until `shutdown` is cancelled and the requests in flight are answered.
+/// Serves on the public listener until `shutdown` is cancelled and the requests in flight are answered.
 ///
 /// The gateway listens at once but reports itself ready, in `grpc.health.v1` and to its supervisor, only when it
 /// knows the revoked tokens and the embedder serves.
@@ -60,11 +60,12 @@ pub enum GatewayError {
 /// If the server fails.
 pub async fn run(
     config: Config,
-    listener: TcpListener,
+    listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), GatewayError> {
+    let (health, health_service) = health::not_serving(&SERVICES);
+    let _private = Pages::new(health.clone(), Metrics::of("muse-gateway")).serve(listeners.private);
     let upstream = Upstream::connect(&config, shutdown.clone());
-    let (health, health_service) = muse_chassis::health::not_serving(&SERVICES);
     tokio::spawn(readiness::watch(upstream.clone(), health, shutdown.clone()));
 
     let reflection = || {
@@ -96,6 +97,6 @@ pub async fn run(
         router = router.layer(from_fn_with_state(cors, cors::allow));
     }
     let router = router.layer(map_request_with_state(config.trusted_proxies, client_address::name_client));
-    server::serve(listener, router, shutdown).await;
+    server::serve(listeners.public, router, shutdown).await;
     Ok(())
 }

@@ -6,7 +6,7 @@ use muse_chassis::serve;
 use muse_gateway::{Config, run};
 
 fn main() -> ExitCode {
-    let config: Config = muse_chassis::parse_options();
+    let config: Config = muse_chassis::parse_service_options();
     config.log.init();
-    serve("muse-gateway", config.listen, |listener, shutdown| run(config, listener, shutdown))
+    serve("muse-gateway", config.addresses(), |listeners, shutdown| run(config, listeners, shutdown))
 }

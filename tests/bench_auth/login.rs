@@ -40,7 +40,7 @@ impl Service {
     async fn start(database: &Path) -> Self {
         let program = std::env::current_exe().expect("it has a path").with_file_name("muse-auth");
         let mut process = Command::new(program)
-            .args(["--listen", "127.0.0.1:0"])
+            .args(["--listen", "127.0.0.1:0", "--private-listen", "127.0.0.1:0"])
             .env("DATABASE_URL", database)
             .stderr(Stdio::piped())
             .kill_on_drop(true)

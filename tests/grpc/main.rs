@@ -7,6 +7,7 @@ mod health;
 mod inputs;
 mod limits;
 mod outages;
+mod private;
 mod reflection;
 mod stream;
 mod tokens;

@@ -47,7 +47,7 @@ async fn with_auth_away_tokens_hold_for_a_while_and_again_when_it_is_back() {
 
     let config = auth_config(data.path());
     let auth =
-        Service::start_at(address, |listener, shutdown| muse_auth::run(config, listener, shutdown)).await;
+        Service::start_at(address, |listeners, shutdown| muse_auth::run(config, listeners, shutdown)).await;
     let back = async {
         while client.embed(bearing(&token, sentences(&["a"]))).await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -75,7 +75,8 @@ async fn with_the_embedder_away_calls_fail_soon_and_work_again_when_it_is_back()
 
     let config = embedder_config(&model_dir(), auth.address, &[]);
     let embedder =
-        Service::start_at(address, |listener, shutdown| muse_embedder::run(config, listener, shutdown)).await;
+        Service::start_at(address, |listeners, shutdown| muse_embedder::run(config, listeners, shutdown))
+            .await;
     let stack = Stack { data, auth, embedder, gateway };
     stack.wait_until_ready().await;
     client.embed(bearing(&token, sentences(&["a"]))).await.unwrap();

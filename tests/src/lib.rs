@@ -11,12 +11,13 @@ use std::{
 };
 
 use clap::Parser;
+use muse_chassis::{Addresses, Listeners};
 use muse_proto::v1::{
     LoginRequest, LoginResponse, auth_service_client::AuthServiceClient,
     embedder_service_client::EmbedderServiceClient, user_service_client::UserServiceClient,
 };
 use tempfile::TempDir;
-use tokio::{net::TcpListener, process::Command, task::JoinHandle};
+use tokio::{process::Command, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request,
@@ -57,13 +58,15 @@ pub fn sdk_program(name: &str) -> Command {
 pub struct Service {
     /// Where it serves.
     pub address: SocketAddr,
+    /// Its private port.
+    pub private: SocketAddr,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Service {
     /// Runs `run` on a free port.
-    pub async fn start<F, E>(run: impl FnOnce(TcpListener, CancellationToken) -> F) -> Self
+    pub async fn start<F, E>(run: impl FnOnce(Listeners, CancellationToken) -> F) -> Self
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Debug + Send,
@@ -74,18 +77,19 @@ impl Service {
     /// Runs `run` on an address.
     pub async fn start_at<F, E>(
         address: SocketAddr,
-        run: impl FnOnce(TcpListener, CancellationToken) -> F,
+        run: impl FnOnce(Listeners, CancellationToken) -> F,
     ) -> Self
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Debug + Send,
     {
-        let listener = TcpListener::bind(address).await.expect("the address is free");
-        let address = listener.local_addr().expect("a bound listener has an address");
+        let addresses = Addresses::with_any_private(address);
+        let listeners = Listeners::bind(addresses).await.expect("the address is free");
+        let Addresses { public, private } = listeners.addresses();
         let shutdown = CancellationToken::new();
-        let served = run(listener, shutdown.clone());
+        let served = run(listeners, shutdown.clone());
         let task = tokio::spawn(async move { served.await.expect("the service ends without an error") });
-        Self { address, shutdown, task }
+        Self { address: public, private, shutdown, task }
     }
 
     /// Shuts it down and waits for its end, which must be a good one.
@@ -179,7 +183,7 @@ pub fn auth_config(folder: &Path) -> muse_auth::Config {
 
 /// An auth service.
 pub async fn start_auth(config: muse_auth::Config) -> Service {
-    Service::start(|listener, shutdown| muse_auth::run(config, listener, shutdown)).await
+    Service::start(|listeners, shutdown| muse_auth::run(config, listeners, shutdown)).await
 }
 
 /// The configuration of an embedder of the model in `directory`, for the users of the auth service at `auth`.
@@ -194,7 +198,7 @@ pub fn embedder_config(directory: &Path, auth: SocketAddr, options: &[&str]) -> 
 /// An embedder with that configuration.
 pub async fn start_embedder(directory: &Path, auth: SocketAddr, options: &[&str]) -> Service {
     let config = embedder_config(directory, auth, options);
-    Service::start(|listener, shutdown| muse_embedder::run(config, listener, shutdown)).await
+    Service::start(|listeners, shutdown| muse_embedder::run(config, listeners, shutdown)).await
 }
 
 /// A gateway to the services at these addresses.
@@ -202,7 +206,7 @@ pub async fn start_gateway(auth: SocketAddr, embedder: SocketAddr, options: &[&s
     let (auth, embedder) = (format!("http://{auth}"), format!("http://{embedder}"));
     let own = ["muse-gateway", "--auth", &auth, "--embedder", &embedder];
     let config = muse_gateway::Config::parse_from(own.iter().chain(options));
-    Service::start(|listener, shutdown| muse_gateway::run(config, listener, shutdown)).await
+    Service::start(|listeners, shutdown| muse_gateway::run(config, listeners, shutdown)).await
 }
 
 /// The tokens of admin from the auth service, or from a gateway to it.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use clap::{Args, builder::BoolishValueParser};
+use muse_chassis::Addresses;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::passwords::{self, Cost};
@@ -27,6 +28,9 @@ pub struct ServiceArgs {
     /// Where the service listens. It is meant for the other services of the stack, not for users.
     #[arg(long, env = "AUTH_LISTEN", default_value = "127.0.0.1:5001", global = true)]
     pub listen: SocketAddr,
+    /// Address of the private port, for probes and Prometheus: /livez, /readyz and /metrics over plain HTTP.
+    #[arg(long, env = "AUTH_PRIVATE_LISTEN", default_value = "127.0.0.1:5011", global = true)]
+    pub private_listen: SocketAddr,
     /// Users come from other machines: refuses short secrets, passwords that are easily guessed, and to make the
     /// user `admin` with the password `admin`. Always so unless --listen is a loopback address.
     #[arg(long, env = "AUTH_EXPOSED", value_parser = BoolishValueParser::new(), global = true)]
@@ -137,6 +141,12 @@ impl Config {
 }
 
 impl ServiceArgs {
+    /// Where the service listens.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        Addresses { public: self.listen, private: self.private_listen }
+    }
+
     /// Reads the secrets and checks the options that depend on each other.
     ///
     /// # Errors

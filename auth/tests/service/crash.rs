@@ -26,7 +26,7 @@ fn start(config: &Config) -> (Child, SocketAddr) {
         Database::Postgres(url) => url.expose_secret().to_owned(),
     };
     let mut service = Command::new(env!("CARGO_BIN_EXE_muse-auth"))
-        .args(["--listen", "127.0.0.1:0", "--hash-threads", "2"])
+        .args(["--listen", "127.0.0.1:0", "--private-listen", "127.0.0.1:0", "--hash-threads", "2"])
         .env("DATABASE_URL", database)
         .env("ADMIN_PASSWORD", PASSWORD)
         .stderr(Stdio::piped())

@@ -1,11 +1,12 @@
 //! A running service, and what the tests ask of it.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use muse_auth::{AuthError, Config, Maintenance};
+use muse_chassis::{Addresses, Listeners};
 use muse_proto::{
     Error, Reason,
     v1::{
@@ -17,12 +18,13 @@ use muse_proto::{
 use muse_verifier::Verifier;
 use secrecy::SecretString;
 use tempfile::TempDir;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, transport::Channel};
 
 use crate::backend;
 
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 pub(crate) const PASSWORD: &str = "correct horse";
 
 /// A folder, and a configuration with a database of its own.
@@ -34,6 +36,15 @@ pub(crate) fn folder() -> (TempDir, Config) {
     (folder, config)
 }
 
+/// Free ports.
+pub(crate) async fn listeners() -> Listeners {
+    listeners_at(ANY).await
+}
+
+async fn listeners_at(address: SocketAddr) -> Listeners {
+    Listeners::bind(Addresses::with_any_private(address)).await.unwrap()
+}
+
 pub(crate) struct Service {
     pub(crate) address: SocketAddr,
     pub(crate) channel: Channel,
@@ -43,14 +54,14 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) async fn start(config: &Config) -> Self {
-        Self::start_at(config, SocketAddr::from(([127, 0, 0, 1], 0))).await
+        Self::start_at(config, ANY).await
     }
 
     pub(crate) async fn start_at(config: &Config, address: SocketAddr) -> Self {
-        let listener = TcpListener::bind(address).await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let listeners = listeners_at(address).await;
+        let address = listeners.addresses().public;
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(muse_auth::run(config.clone(), listener, shutdown.clone()));
+        let task = tokio::spawn(muse_auth::run(config.clone(), listeners, shutdown.clone()));
         let channel = channel(address);
         Self { address, channel, shutdown, task }
     }

@@ -1,9 +1,10 @@
 //! What becomes of those who guess passwords.
 
 use muse_proto::{Error, Reason, v1::LoginRequest};
+use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
-use crate::harness::{PASSWORD, Service, folder};
+use crate::harness::{PASSWORD, Service, folder, listeners};
 
 async fn login_from(service: &Service, address: &str, username: &str, password: &str) -> Result<(), Error> {
     let mut request =
@@ -84,8 +85,6 @@ async fn the_default_password_is_for_this_machine_alone() {
     service.stop().await;
 
     config.exposed = true;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let refused =
-        muse_auth::run(config, listener, tokio_util::sync::CancellationToken::new()).await.unwrap_err();
+    let refused = muse_auth::run(config, listeners().await, CancellationToken::new()).await.unwrap_err();
     assert!(refused.to_string().contains("muse-auth user passwd admin"), "{refused}");
 }

@@ -12,7 +12,7 @@ mod queue;
 mod worker;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -105,6 +105,11 @@ impl Batcher {
         Ok(Self { queue, _workers: Arc::new(workers) })
     }
 
+    /// Tells whether the queue is full.
+    pub(crate) fn room(&self) -> Room {
+        Room(Arc::downgrade(&self.queue))
+    }
+
     /// Refuses a request of about so many tokens before it is tokenized, if it would not be admitted now.
     ///
     /// # Errors
@@ -147,6 +152,17 @@ impl Batcher {
         let sentences = Arc::new(sentences);
         let ticket = self.queue.push_when_there_is_room(user, Arc::clone(&sentences)).await?;
         Ok(async move { embedded(ticket, &sentences, Dimensions::ALL).await })
+    }
+}
+
+/// Tells whether the queue is full, and does not keep the threads behind it running.
+#[derive(Debug, Clone)]
+pub(crate) struct Room(Weak<Queue>);
+
+impl Room {
+    /// Whether a request of a user of whom nothing waits would be refused.
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.upgrade().is_none_or(|queue| queue.is_full())
     }
 }
 

@@ -184,6 +184,12 @@ impl Queue {
         self.admit(&self.lock(), user, tokens, Patience::Call).map_err(|refusal| self.error(&refusal))
     }
 
+    /// Whether there is no room even for a small request of a user of whom nothing waits.
+    pub(crate) fn is_full(&self) -> bool {
+        // A turn's worth; and no user has this name.
+        self.admit(&self.lock(), "", QUANTUM, Patience::Call).is_err()
+    }
+
     fn try_push(
         self: &Arc<Self>,
         user: &User,
@@ -505,6 +511,21 @@ mod tests {
         assert!(queue.check_room("b", 1).is_err() && queue.check_room("c", 1).is_ok());
         drop(other);
         assert!(queue.check_room("b", 1).is_ok());
+    }
+
+    #[test]
+    fn it_is_full_when_a_newcomer_would_be_refused() {
+        let queue = queue(4 * QUANTUM);
+        assert!(!queue.is_full());
+        // A user may take half, two users two thirds, three users three quarters.
+        let mut tickets = vec![push(&queue, "a", &[2 * QUANTUM])];
+        assert!(!queue.is_full());
+        tickets.push(push(&queue, "b", &[QUANTUM]));
+        assert!(queue.is_full());
+        tickets.pop();
+        assert!(!queue.is_full());
+        queue.close();
+        assert!(queue.is_full());
     }
 
     #[test]

@@ -16,6 +16,7 @@ use futures::{Stream, stream};
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use muse_chassis::{Addresses, Listeners};
 use muse_gateway::Config;
 use muse_proto::{
     Error, Reason,
@@ -279,10 +280,11 @@ impl Gateway {
         let (auth, embedder) = (format!("http://{}", backend.auth), format!("http://{}", backend.embedder));
         let own = ["muse-gateway", "--auth", &auth, "--embedder", &embedder];
         let config = Config::parse_from(own.iter().chain(options));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listeners = Listeners::bind(Addresses::with_any_private(any)).await.unwrap();
+        let address = listeners.addresses().public;
         let shutdown = CancellationToken::new();
-        tokio::spawn(muse_gateway::run(config, listener, shutdown.clone()));
+        tokio::spawn(muse_gateway::run(config, listeners, shutdown.clone()));
         Self { address, _shutdown: shutdown.drop_guard() }
     }
 
