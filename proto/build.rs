@@ -13,6 +13,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(FILES, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("muse_descriptor.bin"), descriptors.encode_to_vec())?;
+    let mut methods = Vec::new();
+    for file in &descriptors.file {
+        for service in &file.service {
+            for method in &service.method {
+                methods.push(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
+            }
+        }
+    }
+    fs::write(out.join("methods.rs"), format!("&{methods:?}"))?;
     tonic_prost_build::configure()
         .extern_path(".muse.v1.Embedding", "crate::embedding::Embedding")
         .compile_fds(descriptors)?;

@@ -40,7 +40,7 @@ pub(crate) struct AuthService {
 
 impl AuthService {
     fn pair(&self, user: &UserRow) -> Result<LoginResponse, Error> {
-        let grant = Grant { user: &user.username, generation: user.generation, fresh: true, family: None };
+        let grant = Grant::to(user, true);
         let refresh = self.sign(TokenKind::Refresh, grant.clone())?;
         // Where refresh tokens rotate, the theft of one is found out, and ends what was made of it.
         let family = self.rotate_refresh.then_some(refresh.claims.jti);
@@ -55,7 +55,7 @@ impl AuthService {
 
     async fn refresh(&self, session: &Session) -> Result<RefreshTokenResponse, Error> {
         let user = &session.user;
-        let grant = Grant { user: &user.username, generation: user.generation, fresh: false, family: None };
+        let grant = Grant::to(user, false);
         if !self.rotate_refresh {
             return Ok(RefreshTokenResponse {
                 access_token: self.sign(TokenKind::Access, grant)?.text,

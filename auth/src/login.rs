@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use muse_chassis::metrics::{IntCounterVec, Metrics};
 use muse_proto::{Error, Reason};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, sleep_until};
@@ -20,12 +21,47 @@ use crate::{
 /// A refusal is answered no sooner than this after the request came: what was wrong cannot be read from the time.
 const REFUSED_AFTER: Duration = Duration::from_millis(100);
 
+/// Counts what became of logins.
+#[derive(Debug, Clone)]
+pub(crate) struct Logins(IntCounterVec);
+
+impl Logins {
+    const OUTCOMES: [&str; 5] = ["ok", "failed", "throttled", "overloaded", "error"];
+
+    /// Adds the counter to the service's metrics.
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let logins = metrics.counters(
+            "muse_logins_total",
+            "Passwords that were checked, or not, by outcome: ok, failed (wrong, or the user may not log in), throttled \
+             (after too many failures), overloaded, error.",
+            &["outcome"],
+        );
+        for outcome in Self::OUTCOMES {
+            logins.with_label_values(&[outcome]);
+        }
+        Self(logins)
+    }
+
+    fn count(&self, entered: &Result<UserRow, Error>) {
+        let [ok, failed, throttled, overloaded, error] = Self::OUTCOMES;
+        let outcome = match entered.as_ref().map_err(Error::reason) {
+            Ok(_) => ok,
+            Err(Reason::BadCredentials) => failed,
+            Err(Reason::TooManyAttempts) => throttled,
+            Err(Reason::Overloaded) => overloaded,
+            Err(_) => error,
+        };
+        self.0.with_label_values(&[outcome]).inc();
+    }
+}
+
 /// Checks names and passwords.
 #[derive(Debug, Clone)]
 pub(crate) struct Door {
     pub(crate) store: Store,
     pub(crate) hashers: Hashers,
     pub(crate) throttle: Throttle,
+    pub(crate) logins: Logins,
 }
 
 impl Door {
@@ -38,6 +74,7 @@ impl Door {
     ) -> Result<UserRow, Error> {
         let came = Instant::now();
         let entered = self.check(&name, password, from).await;
+        self.logins.count(&entered);
         if entered.is_err() {
             sleep_until(came + REFUSED_AFTER).await;
         }

@@ -8,6 +8,7 @@ use muse_chassis::{
     metrics::Metrics,
     notify,
     private::Pages,
+    requests::Requests,
 };
 use muse_proto::v1::{
     auth_service_server::AuthServiceServer, revocation_service_server::RevocationServiceServer,
@@ -23,7 +24,7 @@ use crate::{
     auth_service::AuthService,
     clock, first_start,
     keys::{self, Keys},
-    login::Door,
+    login::{Door, Logins},
     passwords::Hashers,
     revocation_service::RevocationService,
     sessions::Sessions,
@@ -52,9 +53,10 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         warn!("{warning}");
     }
     let (health, health_service) = health::not_serving(SERVICES);
-    let _private = Pages::new(health.clone(), Metrics::of("muse-auth")).serve(listeners.private);
+    let metrics = Metrics::of("muse-auth");
+    let _private = Pages::new(health.clone(), metrics.clone()).serve(listeners.private);
     let store = Store::open(&config.database).await?;
-    let served = serve(&config, &store, listeners.public, (health, health_service), shutdown).await;
+    let served = serve(&config, &store, listeners.public, (health, health_service), &metrics, shutdown).await;
     store.close().await;
     served
 }
@@ -64,10 +66,12 @@ async fn serve(
     store: &Store,
     listener: TcpListener,
     (health, health_service): (Health, health::Service),
+    metrics: &Metrics,
     shutdown: CancellationToken,
 ) -> Result<(), AuthError> {
     let throttle = Throttle::new(store.clone());
     let hashers = Hashers::new(config.hash_threads, config.cost)?;
+    hashers.tell_waiting(metrics);
     let users = Users::new(store.clone(), hashers.clone(), config.exposed);
     first_start::ensure_a_user(config, &users).await?;
     first_start::refuse_default_password(config, store, &hashers).await?;
@@ -78,7 +82,8 @@ async fn serve(
     let verifier = Verifier::with_keys(&keys.borrow().published(clock::now()));
 
     let sessions = Sessions { store: store.clone(), keys: keys.clone(), verifier: verifier.clone() };
-    let door = Door { store: store.clone(), hashers, throttle: throttle.clone() };
+    let door =
+        Door { store: store.clone(), hashers, throttle: throttle.clone(), logins: Logins::new(metrics) };
     let users = users.keeping_an_admin();
     let auth = AuthService {
         door: door.clone(),
@@ -94,7 +99,7 @@ async fn serve(
         keys: keys.clone(),
         shutdown: shutdown.clone(),
     };
-    let router = grpc::server()
+    let router = grpc::server(Requests::new(metrics))
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_max_header_list_size(LARGEST_HEADERS)
         .add_service(AuthServiceServer::new(auth).max_decoding_message_size(LARGEST_REQUEST))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use muse_verifier::{Claims, TokenKind, install_crypto_provider};
 
-use crate::{clock, config::Config, ids, keys::Keys};
+use crate::{clock, config::Config, ids, keys::Keys, store::UserRow, users::Role};
 
 /// Why a token could not be made: a fault of ours.
 #[derive(Debug, thiserror::Error)]
@@ -22,12 +22,22 @@ pub(crate) enum SignError {
 #[derive(Debug, Clone)]
 pub(crate) struct Grant<'a> {
     pub(crate) user: &'a str,
+    /// Whether that is an admin.
+    pub(crate) admin: bool,
     /// The user's; see [`Claims::generation`].
     pub(crate) generation: i64,
     /// Whether the user has just shown the password.
     pub(crate) fresh: bool,
     /// See [`Claims::family`].
     pub(crate) family: Option<String>,
+}
+
+impl<'a> Grant<'a> {
+    /// Of a token for a user.
+    pub(crate) fn to(user: &'a UserRow, fresh: bool) -> Self {
+        let admin = Role::from_name(&user.role) == Role::Admin;
+        Self { user: &user.username, admin, generation: user.generation, fresh, family: None }
+    }
 }
 
 /// A token, and what it says.
@@ -76,6 +86,7 @@ impl Signer {
             exp: now.saturating_add_unsigned(lifetime.as_secs()),
             generation: grant.generation,
             family: grant.family,
+            admin: grant.admin,
         };
         let keys = self.keys.borrow().clone();
         let key = keys.signing(now).ok_or(SignError::NoKey)?;

@@ -11,7 +11,11 @@ use tonic::transport::{
 use tower::layer::util::{Identity, Stack};
 use tracing::warn;
 
-use crate::{health::Health, refusals::InOurTerms};
+use crate::{
+    health::Health,
+    refusals::InOurTerms,
+    requests::{CountCalls, Requests},
+};
 
 /// How long calls that have begun may go on after the signal to stop.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -27,15 +31,19 @@ const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// Calls at a time on a connection between two services.
 const MAX_CALLS: u32 = 10_000;
 
-/// A server with the stack's settings.
+/// What each call passes on its way to a service.
+pub type Layers = Stack<InOurTerms, Stack<CountCalls, Identity>>;
+
+/// A server with the stack's settings, which counts its calls.
 #[must_use]
-pub fn server() -> Server<Stack<InOurTerms, Identity>> {
+pub fn server(requests: Requests) -> Server<Layers> {
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .initial_stream_window_size(REQUEST_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(MAX_CALLS)
+        .layer(CountCalls(requests))
         .layer(InOurTerms)
 }
 
@@ -64,7 +72,7 @@ pub fn endpoint(url: &str) -> Result<Endpoint, Error> {
 ///
 /// If the server fails.
 pub async fn serve(
-    router: Router<Stack<InOurTerms, Identity>>,
+    router: Router<Layers>,
     listener: TcpListener,
     health: Health,
     shutdown: CancellationToken,

@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod notify;
 pub mod private;
 pub mod refusals;
+pub mod requests;
 
 use std::{error::Error as StdError, io, net::SocketAddr, process::ExitCode};
 

@@ -43,6 +43,10 @@ impl Pages {
     /// The state that `health` tells, and these metrics.
     #[must_use]
     pub fn new(health: Health, metrics: Metrics) -> Self {
+        let told = health.clone();
+        metrics.asked("muse_ready", "Whether the service serves: 1, or else 0.", move || {
+            f64::from(u8::from(told.is_serving()))
+        });
         Self { health, metrics, unready: Box::new(|| None) }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use muse_chassis::metrics::Histogram;
 use muse_proto::{
     Error, Reason,
     v1::{EmbedRequest, TokenIds},
@@ -28,12 +29,13 @@ pub(crate) struct Encoder {
     pub(crate) limits: Limits,
     /// How many requests may be tokenized at a time.
     threads: Arc<Semaphore>,
+    seconds: Histogram,
 }
 
 impl Encoder {
-    pub(crate) fn new(tokenizer: Tokenizer, limits: Limits, threads: usize) -> Self {
+    pub(crate) fn new(tokenizer: Tokenizer, limits: Limits, threads: usize, seconds: Histogram) -> Self {
         let threads = Arc::new(Semaphore::new(threads.min(Semaphore::MAX_PERMITS)));
-        Self { tokenizer: Arc::new(tokenizer), limits, threads }
+        Self { tokenizer: Arc::new(tokenizer), limits, threads, seconds }
     }
 
     /// About how many tokens a request will turn out to have; no more than are allowed, since what is too large is to be
@@ -104,6 +106,10 @@ impl Encoder {
         sentences: Vec<String>,
         turn: impl FnOnce(&Tokenizer, &[String]) -> T + Send + 'static,
     ) -> Result<T, Error> {
+        let seconds = self.seconds.clone();
+        let turn = move |tokenizer: &Tokenizer, sentences: &[String]| {
+            seconds.observe_closure_duration(|| turn(tokenizer, sentences))
+        };
         if sentences.iter().map(String::len).sum::<usize>() <= BRIEF_BYTES {
             return Ok(turn(&self.tokenizer, &sentences));
         }

@@ -14,6 +14,7 @@ pub mod device;
 pub mod dimensions;
 mod encode;
 pub mod limits;
+pub mod metrics;
 pub mod model;
 pub mod model_dir;
 pub mod sentences;
@@ -31,6 +32,7 @@ use muse_chassis::{
     metrics::Metrics,
     notify,
     private::Pages,
+    requests::Requests,
 };
 use muse_proto::v1::embedder_service_server::EmbedderServiceServer;
 use muse_verifier::{TokenKind, Verifier};
@@ -43,6 +45,7 @@ pub use config::Config;
 use device::{DeviceChoice, DeviceError};
 use encode::Encoder;
 use limits::Limits;
+use metrics::Work;
 use model_dir::{ModelDir, ModelDirError};
 use service::Embedder;
 use tokenizer::{Tokenizer, TokenizerError};
@@ -87,12 +90,15 @@ pub async fn run(
     let (health, health_service) = health::not_serving(&SERVICES);
     let room = Arc::new(OnceLock::<Room>::new());
     let full = Arc::clone(&room);
-    let pages = Pages::new(health.clone(), Metrics::of("muse-embedder"))
+    let metrics = Metrics::of("muse-embedder");
+    let requests = Requests::new(&metrics);
+    let pages = Pages::new(health.clone(), metrics.clone())
         .unready_while(move || full.get().is_some_and(Room::is_full).then_some("the queue is full"));
     let _private = pages.serve(listeners.private);
     let (verifier, _) = config.auth.follow(shutdown.clone());
+    verifier.tell_lag(&metrics);
     let (stream_verifier, stopping) = (verifier.clone(), shutdown.clone());
-    let loaded = tokio::task::spawn_blocking(move || load(&config, stream_verifier, stopping));
+    let loaded = tokio::task::spawn_blocking(move || load(&config, &metrics, stream_verifier, stopping));
     let embedder = loaded.await.map_err(BatcherError::from)??;
 
     room.get_or_init(|| embedder.room());
@@ -107,7 +113,7 @@ pub async fn run(
         call.extensions_mut().insert(claims);
         Ok::<_, Status>(call)
     });
-    let router = grpc::server().add_service(health_service).add_service(service);
+    let router = grpc::server(requests).add_service(health_service).add_service(service);
     Ok(grpc::serve(router, listeners.public, health, shutdown).await?)
 }
 
@@ -121,14 +127,31 @@ async fn report_when_synced(verifier: Verifier, health: Health, shutdown: Cancel
     shutdown.run_until_cancelled(synced).await;
 }
 
-fn load(config: &Config, verifier: Verifier, shutdown: CancellationToken) -> Result<Embedder, EmbedderError> {
+fn load(
+    config: &Config,
+    metrics: &Metrics,
+    verifier: Verifier,
+    shutdown: CancellationToken,
+) -> Result<Embedder, EmbedderError> {
     let started = std::time::Instant::now();
     let device = config.resolve_device()?;
     let directory = ModelDir::open(&config.model_dir)?;
     let tokenizer = Tokenizer::from_bytes(directory.tokenizer_bytes())?;
     let manifest = directory.manifest().clone();
     let batching = config.batching(device);
-    let batcher = Batcher::start(&directory, device, batching)?;
+    let work = Work::new(metrics);
+    let batcher = Batcher::start(&directory, device, batching, &work)?;
+    batcher.tell_queue(metrics);
+    metrics.info(
+        "muse_model_info",
+        "The model and where it runs; always 1.",
+        &[
+            ("name", &manifest.name),
+            ("version", &manifest.version),
+            ("precision", &manifest.precision),
+            ("device", &device::name(device)),
+        ],
+    );
     info!(
         model = %config.model_dir.display(),
         precision = %manifest.precision,
@@ -138,6 +161,6 @@ fn load(config: &Config, verifier: Verifier, shutdown: CancellationToken) -> Res
         "model loaded and warm"
     );
     let limits = Limits::for_requests_of(batching.largest_request());
-    let encoder = Encoder::new(tokenizer, limits, config.tokenizer_threads);
+    let encoder = Encoder::new(tokenizer, limits, config.tokenizer_threads, work.tokenize);
     Ok(Embedder::new(encoder, (batcher, batching), (manifest, device), verifier, shutdown))
 }

@@ -9,6 +9,7 @@ mod client_address;
 mod compression;
 mod config;
 mod cors;
+mod counting;
 mod drain;
 mod grpc_web;
 mod numbers;
@@ -29,7 +30,7 @@ use axum::{
     Router,
     middleware::{from_fn, from_fn_with_state, map_request_with_state},
 };
-use muse_chassis::{Listeners, health, metrics::Metrics, private::Pages};
+use muse_chassis::{Listeners, health, metrics::Metrics, private::Pages, requests::Requests};
 use muse_proto::FILE_DESCRIPTOR_SET;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -64,8 +65,11 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), GatewayError> {
     let (health, health_service) = health::not_serving(&SERVICES);
-    let _private = Pages::new(health.clone(), Metrics::of("muse-gateway")).serve(listeners.private);
+    let metrics = Metrics::of("muse-gateway");
+    let requests = Requests::new(&metrics);
+    let _private = Pages::new(health.clone(), metrics.clone()).serve(listeners.private);
     let upstream = Upstream::connect(&config, shutdown.clone());
+    upstream.verifier.tell_lag(&metrics);
     tokio::spawn(readiness::watch(upstream.clone(), health, shutdown.clone()));
 
     let reflection = || {
@@ -92,6 +96,7 @@ pub async fn run(
         .merge(rest)
         .merge(own.reset_fallback())
         .fallback(routing::not_found)
+        .layer(from_fn_with_state(requests, counting::count))
         .layer(from_fn(grpc_web::translate));
     if let Some(cors) = config.cors_origins.layer() {
         router = router.layer(from_fn_with_state(cors, cors::allow));

@@ -18,5 +18,8 @@ pub mod v1 {
     tonic::include_proto!("muse.v1");
 }
 
+/// The paths of all methods of package `muse.v1`, as in `/muse.v1.AuthService/Login`.
+pub const METHODS: &[&str] = include!(concat!(env!("OUT_DIR"), "/methods.rs"));
+
 /// The encoded `FileDescriptorSet` of package `muse.v1`, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/muse_descriptor.bin"));

@@ -9,12 +9,14 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread,
     time::Duration,
 };
 
+use muse_chassis::metrics::Metrics;
 use muse_proto::{Error, Reason};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::oneshot;
@@ -50,19 +52,36 @@ pub(crate) enum Verdict {
 #[derive(Debug, Clone)]
 pub(crate) struct Hashers {
     queue: SyncSender<Job>,
+    capacity: usize,
+    /// How many wait in the queue.
+    waiting: Arc<AtomicUsize>,
     cost: Cost,
 }
 
 impl Hashers {
     /// Starts the threads. Each takes `cost`'s memory when it hashes for the first time, and keeps it.
     pub(crate) fn new(threads: usize, cost: Cost) -> io::Result<Self> {
-        let (queue, jobs) = sync_channel(threads * WAITING_PER_THREAD);
+        let capacity = threads * WAITING_PER_THREAD;
+        let (queue, jobs) = sync_channel(capacity);
         let jobs = Arc::new(Mutex::new(jobs));
         for number in 0..threads {
             let jobs = jobs.clone();
             thread::Builder::new().name(format!("hasher-{number}")).spawn(move || work(&jobs, cost))?;
         }
-        Ok(Self { queue, cost })
+        Ok(Self { queue, capacity, waiting: Arc::default(), cost })
+    }
+
+    /// Tells in the service's metrics how many wait.
+    pub(crate) fn tell_waiting(&self, metrics: &Metrics) {
+        let (waiting, capacity) = (Arc::clone(&self.waiting), self.capacity as f64);
+        metrics.asked("muse_password_hash_queue_length", "Passwords that wait to be hashed.", move || {
+            waiting.load(Ordering::Relaxed) as f64
+        });
+        metrics.asked(
+            "muse_password_hash_queue_capacity",
+            "Passwords that may wait to be hashed; further ones are refused.",
+            move || capacity,
+        );
     }
 
     /// Hashes a new password.
@@ -98,17 +117,23 @@ impl Hashers {
         work: impl FnOnce(&mut Memory) -> Result<T, String> + Send + 'static,
     ) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
+        let waiting = Arc::clone(&self.waiting);
         let job = move |memory: &mut Memory| {
+            waiting.fetch_sub(1, Ordering::Relaxed);
             // Else its caller has gone, and others wait.
             if !answer.is_closed() {
                 let _ = answer.send(work(memory));
             }
         };
-        self.queue.try_send(Box::new(job)).map_err(|refused| match refused {
-            TrySendError::Full(_) => {
-                Error::new(Reason::Overloaded, "Too many logins at once").with_retry_after(RETRY_AFTER)
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.queue.try_send(Box::new(job)).map_err(|refused| {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            match refused {
+                TrySendError::Full(_) => {
+                    Error::new(Reason::Overloaded, "Too many logins at once").with_retry_after(RETRY_AFTER)
+                }
+                TrySendError::Disconnected(_) => internal("no thread is left that hashes passwords"),
             }
-            TrySendError::Disconnected(_) => internal("no thread is left that hashes passwords"),
         })?;
         answered.await.map_err(|_| internal("hashing a password panicked"))?.map_err(internal)
     }

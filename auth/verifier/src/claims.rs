@@ -39,6 +39,10 @@ pub struct Claims {
     /// What it has in common with the tokens that came from the same login, where they end together.
     #[serde(rename = "fam", default, skip_serializing_if = "Option::is_none")]
     pub family: Option<String>,
+    /// Whether the user was an admin when it was issued. It says who asks, and allows nothing: what takes an admin looks
+    /// at what the user is by then.
+    #[serde(rename = "adm", default, skip_serializing_if = "std::ops::Not::not")]
+    pub admin: bool,
 }
 
 impl Claims {
@@ -75,6 +79,7 @@ mod tests {
             exp: 2,
             generation: 3,
             family: None,
+            admin: false,
         };
         let old = r#"{"fresh":true,"iat":1,"jti":"j","type":"refresh","sub":"admin","nbf":1,"exp":2"#;
         assert_eq!(serde_json::to_string(&claims).unwrap(), format!(r#"{old},"gen":3}}"#));
@@ -87,6 +92,8 @@ mod tests {
         assert_eq!(access.revocation_id(), "j");
 
         let without: Claims = serde_json::from_str(&format!("{old}}}")).unwrap();
-        assert_eq!((without.generation, without.family), (0, None));
+        assert_eq!((without.generation, without.family, without.admin), (0, None, false));
+        claims.admin = true;
+        assert!(serde_json::to_string(&claims).unwrap().ends_with(r#""fam":"f","adm":true}"#));
     }
 }

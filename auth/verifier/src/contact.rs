@@ -60,8 +60,12 @@ impl Contact {
 
     /// Whether so much may have happened without being heard that nothing can be said any more.
     pub(crate) fn is_stale(&self) -> bool {
-        let silence = self.age_ms().saturating_sub(self.complete_ms.load(Ordering::Acquire));
-        self.max_staleness.is_some_and(|limit| Duration::from_millis(silence) > limit)
+        self.max_staleness.is_some_and(|limit| self.silence() > limit)
+    }
+
+    /// How long ago everything was last known; before that, since it is tried.
+    pub(crate) fn silence(&self) -> Duration {
+        Duration::from_millis(self.age_ms().saturating_sub(self.complete_ms.load(Ordering::Acquire)))
     }
 
     pub(crate) fn synced(&self) -> bool {

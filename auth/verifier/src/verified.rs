@@ -69,6 +69,7 @@ mod tests {
             exp: 1,
             generation: 0,
             family: None,
+            admin: false,
         })
     }
 

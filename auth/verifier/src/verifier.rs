@@ -8,6 +8,10 @@ use std::{
 };
 
 use http::HeaderMap;
+use muse_chassis::{
+    metrics::Metrics,
+    requests::{Caller, note_caller},
+};
 use muse_proto::{
     Error, Reason,
     v1::{JsonWebKey, Revocation, UserTokens, revocation::What},
@@ -130,6 +134,7 @@ impl Verifier {
         if self.shared.revoked.contains(&claims) {
             return Err(Error::new(Reason::TokenRevoked, "Token has been revoked"));
         }
+        note_caller(if claims.admin { Caller::Admin } else { Caller::User });
         Ok(Claims::clone(&claims))
     }
 
@@ -195,6 +200,17 @@ impl Verifier {
     #[must_use]
     pub fn published_keys(&self) -> Vec<JsonWebKey> {
         read(&self.shared.keys).published.clone()
+    }
+
+    /// Tells in the service's metrics how old is what is known.
+    pub fn tell_lag(&self, metrics: &Metrics) {
+        let shared = Arc::clone(&self.shared);
+        metrics.asked(
+            "muse_revocation_lag_seconds",
+            "How old is what is known of revocations: seconds since the auth service was heard, which speaks once a \
+             second.",
+            move || shared.contact.silence().as_secs_f64(),
+        );
     }
 
     /// Whether keys and revocations were complete at least once.

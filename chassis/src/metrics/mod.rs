@@ -1,12 +1,17 @@
 //! The metrics of a service, for Prometheus, which reads them from its [private port](crate::private).
 //!
 //! Each service has a registry of its own, so that several can run in one process. Names follow Prometheus'
-//! conventions: `muse_…`, the unit at the end, `_total` for what is counted. What is counted or observed is atomic; a
-//! label's values are few and known beforehand, never what a user sent.
+//! conventions: `muse_…`, the unit at the end, `_total` for what is counted. Counting and observing is atomic; a label's
+//! values are few and known beforehand, never what a user sent.
 
 mod process;
 
-use prometheus::{IntGaugeVec, Opts, Registry, TEXT_FORMAT, TextEncoder, core::Collector};
+use std::fmt::Display;
+
+pub use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
+use prometheus::{
+    HistogramOpts, IntGaugeVec, Opts, PullingGauge, Registry, TEXT_FORMAT, TextEncoder, core::Collector,
+};
 use tracing::error;
 
 use process::Process;
@@ -23,13 +28,13 @@ impl Metrics {
     #[must_use]
     pub fn of(service: &str) -> Self {
         let metrics = Self(Registry::new());
-        metrics.add(Process::new());
-        let build = IntGaugeVec::new(
-            Opts::new("muse_build_info", "Which service this is, and of which version; always 1."),
-            &["service", "version"],
+        metrics.register(Process::new());
+        let version = env!("CARGO_PKG_VERSION");
+        metrics.info(
+            "muse_build_info",
+            "Which service this is, and of which version; always 1.",
+            &[("service", &service), ("version", &version)],
         );
-        let build = metrics.added(build);
-        build.with_label_values(&[service, env!("CARGO_PKG_VERSION")]).set(1);
         metrics
     }
 
@@ -43,6 +48,48 @@ impl Metrics {
         text
     }
 
+    /// A number that only grows.
+    #[must_use]
+    pub fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.added(IntCounter::new(name, help))
+    }
+
+    /// Numbers that only grow, by the values of labels.
+    #[must_use]
+    pub fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.added(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    /// A number that is set.
+    #[must_use]
+    pub fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.added(IntGauge::new(name, help))
+    }
+
+    /// A number that is asked for at each scrape.
+    pub fn asked(&self, name: &str, help: &str, value: impl Fn() -> f64 + Send + Sync + 'static) {
+        self.added(PullingGauge::new(name, help, Box::new(value)));
+    }
+
+    /// How often a value was at most each of `bounds`.
+    #[must_use]
+    pub fn histogram(&self, name: &str, help: &str, bounds: &[f64]) -> Histogram {
+        self.added(Histogram::with_opts(HistogramOpts::new(name, help).buckets(bounds.to_vec())))
+    }
+
+    /// The same by the values of labels.
+    #[must_use]
+    pub fn histograms(&self, name: &str, help: &str, labels: &[&str], bounds: &[f64]) -> HistogramVec {
+        self.added(HistogramVec::new(HistogramOpts::new(name, help).buckets(bounds.to_vec()), labels))
+    }
+
+    /// Labels that say what there is.
+    pub fn info(&self, name: &str, help: &str, labels: &[(&str, &dyn Display)]) {
+        let (names, values): (Vec<&str>, Vec<String>) =
+            labels.iter().map(|(name, value)| (*name, value.to_string())).unzip();
+        self.added(IntGaugeVec::new(Opts::new(name, help), &names)).with_label_values(&values).set(1);
+    }
+
     /// Adds a metric that was made without fault.
     ///
     /// # Panics
@@ -50,11 +97,11 @@ impl Metrics {
     /// If it was not, or there is one of its name: both are mistakes in the program, and show at each start.
     fn added<M: Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> M {
         let metric = metric.expect("a metric's name, help and labels are well-formed");
-        self.add(metric.clone());
+        self.register(metric.clone());
         metric
     }
 
-    fn add(&self, metric: impl Collector + 'static) {
+    fn register(&self, metric: impl Collector + 'static) {
         self.0.register(Box::new(metric)).expect("each metric has a name of its own");
     }
 }

@@ -16,12 +16,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use muse_chassis::metrics::{Histogram, Metrics};
 use muse_proto::{Error, v1::Embedding};
 use tch::Device;
 use tokio::task::JoinError;
 
 use crate::{
     dimensions::Dimensions,
+    metrics::Work,
     model::{ModelError, VECTOR_BYTES},
     model_dir::ModelDir,
     sentences::Sentences,
@@ -89,6 +91,7 @@ pub struct Embedded {
 #[derive(Debug, Clone)]
 pub struct Batcher {
     queue: Arc<Queue>,
+    waited: Histogram,
     /// Closes the queue when the last handle goes.
     _workers: Arc<Workers>,
 }
@@ -99,10 +102,27 @@ impl Batcher {
     /// # Errors
     ///
     /// If the model cannot be loaded or does not run.
-    pub fn start(directory: &ModelDir, device: Device, batching: Batching) -> Result<Self, BatcherError> {
-        let queue = Arc::new(Queue::new(batching.queue_tokens, batching.longest_wait, batching.passes));
-        let workers = Workers::start(directory, device, batching, &queue)?;
-        Ok(Self { queue, _workers: Arc::new(workers) })
+    pub fn start(
+        directory: &ModelDir,
+        device: Device,
+        batching: Batching,
+        work: &Work,
+    ) -> Result<Self, BatcherError> {
+        let Batching { queue_tokens, longest_wait, passes, .. } = batching;
+        let queue = Arc::new(Queue::new(queue_tokens, longest_wait, passes, work.refused.clone()));
+        let workers = Workers::start(directory, device, batching, &queue, &work.passes)?;
+        Ok(Self { queue, waited: work.queue.clone(), _workers: Arc::new(workers) })
+    }
+
+    /// Tells in the service's metrics how much waits.
+    pub(crate) fn tell_queue(&self, metrics: &Metrics) {
+        let (queue, capacity) = (Arc::downgrade(&self.queue), self.queue.capacity() as f64);
+        metrics.asked("muse_queue_tokens", "Tokens that wait for a forward pass.", move || {
+            queue.upgrade().map_or(0, |queue| queue.tokens()) as f64
+        });
+        metrics.asked("muse_queue_capacity_tokens", "Tokens that may wait for a forward pass.", move || {
+            capacity
+        });
     }
 
     /// Tells whether the queue is full.
@@ -135,7 +155,7 @@ impl Batcher {
     ) -> Result<Embedded, Error> {
         let sentences = Arc::new(sentences);
         let ticket = self.queue.push(user, Arc::clone(&sentences))?;
-        embedded(ticket, &sentences, dimensions).await
+        embedded(ticket, &sentences, dimensions, &self.waited).await
     }
 
     /// As [`Batcher::embed`], after a wait for room where there is none. The outer future ends when there is.
@@ -151,7 +171,8 @@ impl Batcher {
     ) -> Result<impl Future<Output = Result<Embedded, Error>> + Send + use<>, Error> {
         let sentences = Arc::new(sentences);
         let ticket = self.queue.push_when_there_is_room(user, Arc::clone(&sentences)).await?;
-        Ok(async move { embedded(ticket, &sentences, Dimensions::ALL).await })
+        let waited = self.waited.clone();
+        Ok(async move { embedded(ticket, &sentences, Dimensions::ALL, &waited).await })
     }
 }
 
@@ -171,6 +192,7 @@ async fn embedded(
     mut ticket: Ticket,
     sentences: &Sentences,
     dimensions: Dimensions,
+    waited: &Histogram,
 ) -> Result<Embedded, Error> {
     let admitted = Instant::now();
     let mut embeddings: Vec<Embedding> = sentences
@@ -189,9 +211,7 @@ async fn embedded(
         }
     }
     let began = began.unwrap_or(admitted);
-    Ok(Embedded {
-        embeddings,
-        queue: began.saturating_duration_since(admitted),
-        forward: ended.saturating_duration_since(began),
-    })
+    let queue = began.saturating_duration_since(admitted);
+    waited.observe(queue.as_secs_f64());
+    Ok(Embedded { embeddings, queue, forward: ended.saturating_duration_since(began) })
 }

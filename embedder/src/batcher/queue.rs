@@ -23,7 +23,7 @@ use muse_proto::{Error, Reason};
 use tokio::sync::{Notify, mpsc};
 
 use super::drain::DrainRate;
-use crate::sentences::Sentences;
+use crate::{metrics::Refused, sentences::Sentences};
 
 /// Tokens that a turn is worth.
 const QUANTUM: usize = 256;
@@ -66,6 +66,7 @@ pub(crate) struct Queue {
     room: Notify,
     capacity: usize,
     longest_wait: Duration,
+    refused: Refused,
 }
 
 #[derive(Debug, Default)]
@@ -120,10 +121,17 @@ enum Patience {
     Stream,
 }
 
+/// What a request would exceed.
+#[derive(Clone, Copy)]
+enum Bound {
+    Room,
+    Wait,
+}
+
 /// Why a request is not admitted.
 enum Refusal {
     Closed,
-    Full { drained_in: Option<Duration> },
+    Full { bound: Bound, drained_in: Option<Duration> },
 }
 
 impl Queue {
@@ -131,10 +139,20 @@ impl Queue {
     ///
     /// A request is admitted if it will be its turn within `longest_wait`, or within a few times as long as it will take
     /// itself.
-    pub(crate) fn new(capacity: usize, longest_wait: Duration, threads: usize) -> Self {
+    pub(crate) fn new(capacity: usize, longest_wait: Duration, threads: usize, refused: Refused) -> Self {
         let state = State { drain: DrainRate::of_threads(threads), ..State::default() };
         let (work, room) = (Condvar::new(), Notify::new());
-        Self { state: Mutex::new(state), work, room, capacity, longest_wait }
+        Self { state: Mutex::new(state), work, room, capacity, longest_wait, refused }
+    }
+
+    /// Tokens that may wait.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Tokens that wait.
+    pub(crate) fn tokens(&self) -> usize {
+        self.lock().tokens
     }
 
     /// The most tokens that a request can have.
@@ -263,12 +281,12 @@ impl Queue {
         if state.closed {
             return Err(Refusal::Closed);
         }
-        let full = |excess| Refusal::Full { drained_in: state.drain.time_for(excess) };
+        let full = |bound, excess| Refusal::Full { bound, drained_in: state.drain.time_for(excess) };
         let backlog = state.users.get(user);
         let own = backlog.map_or(0, |backlog| backlog.tokens);
         let free = self.capacity.saturating_sub(state.tokens + tokens);
         if own + tokens > free {
-            return Err(full(own + tokens - free));
+            return Err(full(Bound::Room, own + tokens - free));
         }
         // Each of the user's requests gets a slice for each of this one's, and each other user as much as this one.
         let requests = backlog.map_or(0, |backlog| backlog.requests.len());
@@ -282,7 +300,7 @@ impl Queue {
             Patience::Stream => bound / 2,
         };
         if ahead > bound {
-            return Err(full(ahead - bound));
+            return Err(full(Bound::Wait, ahead - bound));
         }
         Ok(())
     }
@@ -292,10 +310,18 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Counts a refusal, and tells it.
     fn error(&self, refusal: &Refusal) -> Error {
+        let Refused { room, wait, stopped: closed } = &self.refused;
+        let counter = match refusal {
+            Refusal::Closed => closed,
+            Refusal::Full { bound: Bound::Room, .. } => room,
+            Refusal::Full { bound: Bound::Wait, .. } => wait,
+        };
+        counter.inc();
         match refusal {
             Refusal::Closed => stopped(),
-            Refusal::Full { drained_in } => {
+            Refusal::Full { drained_in, .. } => {
                 let error = Error::new(Reason::Overloaded, "too much is waiting; try again later");
                 match drained_in {
                     Some(wait) => error.with_retry_after(*wait),
@@ -414,13 +440,14 @@ impl Drop for Ticket {
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
+    use muse_chassis::metrics::Metrics;
 
     use super::*;
 
     const LONG: Duration = Duration::from_secs(1);
 
     fn queue(capacity: usize) -> Arc<Queue> {
-        Arc::new(Queue::new(capacity, LONG, 1))
+        Arc::new(Queue::new(capacity, LONG, 1, Refused::new(&Metrics::of("muse-test"))))
     }
 
     fn request(lengths: &[usize]) -> Arc<Sentences> {
@@ -506,6 +533,7 @@ mod tests {
         assert_eq!(Queue::largest_request(1_000), 500);
         let _all = push(&queue, "a", &[100; 5]);
         assert_eq!(refused(&queue, "a", &[1]).reason(), Reason::Overloaded);
+        assert_eq!((queue.refused.room.get(), queue.refused.wait.get()), (1, 0));
         let other = push(&queue, "b", &[250]);
         assert_eq!(refused(&queue, "b", &[1]).reason(), Reason::Overloaded);
         assert!(queue.check_room("b", 1).is_err() && queue.check_room("c", 1).is_ok());
@@ -537,6 +565,7 @@ mod tests {
         let error = refused(&queue, "a", &[50]);
         assert_eq!(error.reason(), Reason::Overloaded);
         assert_eq!(error.retry_after(), Some(Duration::from_millis(50)));
+        assert_eq!((queue.refused.room.get(), queue.refused.wait.get()), (0, 1));
         // One that takes so long itself can wait longer, and somebody else's turn comes sooner.
         let _large = push(&queue, "a", &[100]);
         let _other = push(&queue, "b", &[50]);

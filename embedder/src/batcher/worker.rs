@@ -4,7 +4,7 @@ use std::{
     mem,
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use muse_proto::{Error, Reason};
@@ -18,6 +18,7 @@ use super::{
 use crate::{
     allocator,
     batch::{Batch, buckets},
+    metrics::Passes,
     model::{Model, VECTOR_BYTES},
     model_dir::ModelDir,
 };
@@ -36,6 +37,7 @@ impl Workers {
         device: Device,
         batching: Batching,
         queue: &Arc<Queue>,
+        passes: &Passes,
     ) -> Result<Self, BatcherError> {
         allocator::keep_memory_of_passes(batching.passes);
         let model = Arc::new(Model::load(directory, device)?);
@@ -45,7 +47,7 @@ impl Workers {
             // What does not divide evenly goes to the first ones.
             let threads = (batching.threads + batching.passes - 1 - index) / batching.passes;
             let (model, queue, warm) = (Arc::clone(&model), Arc::clone(queue), warm.clone());
-            let worker = Worker { model, queue, batch_tokens: batching.batch_tokens };
+            let worker = Worker { model, queue, batch_tokens: batching.batch_tokens, passes: passes.clone() };
             let thread = thread::Builder::new().name(format!("muse-model-{index}"));
             workers.threads.push(thread.spawn(move || {
                 // The setting is the thread's own.
@@ -80,6 +82,7 @@ struct Worker {
     model: Arc<Model>,
     queue: Arc<Queue>,
     batch_tokens: usize,
+    passes: Passes,
 }
 
 /// Closes the queue when a thread ends, be it by a panic: nobody must wait for what will not come.
@@ -110,6 +113,15 @@ impl Worker {
         }
     }
 
+    fn count(&self, parts: &[Part], tokens: usize, took: Duration) {
+        let Passes { seconds, tokens: per_pass, fill, sentences_done, tokens_done } = &self.passes;
+        seconds.observe(took.as_secs_f64());
+        per_pass.observe(tokens as f64);
+        fill.observe(tokens as f64 / self.batch_tokens as f64);
+        sentences_done.inc_by(parts.iter().map(|part| part.range.len() as u64).sum());
+        tokens_done.inc_by(tokens as u64);
+    }
+
     fn answer(&self, parts: Vec<Part>) {
         let mut batch = Batch::default();
         for part in &parts {
@@ -122,6 +134,7 @@ impl Worker {
             Ok(mut vectors) => {
                 let ended = Instant::now();
                 self.queue.drained(tokens, ended - began);
+                self.count(&parts, tokens, ended - began);
                 // What is left at the end is the dummy sentence's.
                 for Part { range, done, .. } in parts {
                     let vectors = vectors.split_to(range.len() * VECTOR_BYTES);

@@ -1,0 +1,99 @@
+//! What the embedder tells of its work.
+
+use muse_chassis::metrics::{Histogram, IntCounter, Metrics};
+
+const TOKENIZE_SECONDS: &[f64] =
+    &[1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
+const QUEUE_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const FORWARD_SECONDS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5];
+const BATCH_TOKENS: &[f64] =
+    &[8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 384.0, 512.0, 640.0, 1024.0, 2048.0, 4096.0, 8192.0];
+const BATCH_FILL: &[f64] = &[0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0];
+
+/// The metrics of the way from text to vectors. All of them are counted by the request or by the pass.
+#[derive(Debug, Clone)]
+pub struct Work {
+    pub(crate) tokenize: Histogram,
+    pub(crate) queue: Histogram,
+    pub(crate) passes: Passes,
+    pub(crate) refused: Refused,
+}
+
+/// Those of forward passes.
+#[derive(Debug, Clone)]
+pub(crate) struct Passes {
+    pub(crate) seconds: Histogram,
+    pub(crate) tokens: Histogram,
+    /// The part of the tokens that a pass may have.
+    pub(crate) fill: Histogram,
+    pub(crate) sentences_done: IntCounter,
+    pub(crate) tokens_done: IntCounter,
+}
+
+/// Those of requests that were not admitted, by what was in the way.
+#[derive(Debug, Clone)]
+pub(crate) struct Refused {
+    /// Too many tokens are waiting.
+    pub(crate) room: IntCounter,
+    /// The wait would be too long.
+    pub(crate) wait: IntCounter,
+    /// The model has stopped.
+    pub(crate) stopped: IntCounter,
+}
+
+impl Work {
+    /// Adds them to the service's metrics.
+    #[must_use]
+    pub fn new(metrics: &Metrics) -> Self {
+        Self {
+            tokenize: metrics.histogram(
+                "muse_tokenize_duration_seconds",
+                "Time to tokenize the sentences of a request, or those of a stream that came together.",
+                TOKENIZE_SECONDS,
+            ),
+            queue: metrics.histogram(
+                "muse_queue_duration_seconds",
+                "Time from the admission of a request to its first forward pass.",
+                QUEUE_SECONDS,
+            ),
+            passes: Passes::new(metrics),
+            refused: Refused::new(metrics),
+        }
+    }
+}
+
+impl Passes {
+    fn new(metrics: &Metrics) -> Self {
+        Self {
+            seconds: metrics.histogram(
+                "muse_forward_duration_seconds",
+                "Time of a forward pass.",
+                FORWARD_SECONDS,
+            ),
+            tokens: metrics.histogram("muse_batch_tokens", "Tokens of a forward pass.", BATCH_TOKENS),
+            fill: metrics.histogram(
+                "muse_batch_fill_ratio",
+                "Tokens of a forward pass as a part of those that it may have.",
+                BATCH_FILL,
+            ),
+            sentences_done: metrics
+                .counter("muse_sentences_total", "Sentences that were turned into vectors."),
+            tokens_done: metrics
+                .counter("muse_tokens_total", "Tokens of the sentences that were turned into vectors."),
+        }
+    }
+}
+
+impl Refused {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let refused = metrics.counters(
+            "muse_admissions_refused_total",
+            "Requests that were not let into the queue, by reason: room (too many tokens are waiting), wait (the turn \
+             would come too late), stopped (the model has stopped).",
+            &["reason"],
+        );
+        let counter = |reason| refused.with_label_values(&[reason]);
+        Self { room: counter("room"), wait: counter("wait"), stopped: counter("stopped") }
+    }
+}

@@ -1,0 +1,254 @@
+//! What `deploy/observe` shows of a running stack: its queries beside what is exported, and where a Prometheus is
+//! installed, what that finds of them.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::Output,
+    time::Duration,
+};
+
+use muse_proto::v1::{AddUserRequest, EmbedRequest, Role};
+use muse_tests::{PATIENCE, Stack, bearing, http_client::HttpClient, root};
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpStream,
+    process::{Child, Command},
+};
+
+const PASSWORD: &str = "a long enough passphrase";
+
+fn observe() -> PathBuf {
+    root().join("deploy/observe")
+}
+
+/// The text of a private port's `/metrics`.
+async fn metrics(private: SocketAddr) -> String {
+    let page = HttpClient::new(private).send("GET", "/metrics", &[], "").await;
+    assert_eq!((page.status.as_u16(), page.header("content-type")), (200, "text/plain; version=0.0.4"));
+    String::from_utf8(page.body.to_vec()).expect("it is text")
+}
+
+/// Users of a stack.
+struct Users {
+    rest: HttpClient,
+    admin: String,
+    user: String,
+}
+
+impl Users {
+    async fn of(stack: &Stack) -> Self {
+        let rest = HttpClient::new(stack.gateway.address);
+        let admin = stack.login().await.access_token;
+        let request = AddUserRequest {
+            username: "maria".to_owned(),
+            password: PASSWORD.to_owned(),
+            role: Role::User.into(),
+        };
+        stack.user_client().add_user(bearing(&admin, request)).await.expect("admin may add users");
+        let body = json!({ "username": "maria", "password": PASSWORD }).to_string();
+        let tokens = rest.send("POST", "/login", &[("content-type", "application/json")], &body).await.json();
+        let user = tokens["access_token"].as_str().expect("a token").to_owned();
+        Self { rest, admin, user }
+    }
+
+    /// Asks for something of each kind.
+    async fn ask(&self, stack: &Stack) {
+        assert_eq!(self.rest.get("/embed?sentence=Hello", &self.user).await.status, 200);
+        assert_eq!(self.rest.get("/tokenize?sentence=Hello", &self.admin).await.status, 200);
+        assert_eq!(self.rest.get("/embed?sentence=Hello", "").await.status, 422);
+        assert_eq!(self.rest.get("/no/such/path", "").await.status, 404);
+        let input = json!({ "model": "text-embedding-3-small", "input": "Hello" });
+        assert_eq!(self.rest.json("POST", "/v1/embeddings", &self.user, &input).await.status, 200);
+        let wrong = self.rest.send("POST", "/login?username=maria&password=wrong", &[], "").await;
+        // After some of them Maria has to wait.
+        assert!(matches!(wrong.status.as_u16(), 401 | 429), "{}", wrong.status);
+        let request = EmbedRequest { sentences: vec!["Hello".to_owned(); 3], ..EmbedRequest::default() };
+        stack.embedder_client().embed(bearing(&self.admin, request)).await.expect("vectors");
+    }
+}
+
+/// Runs a program with `input`, if it is there.
+async fn run(program: &str, arguments: &[&str], input: Option<&str>) -> Option<Output> {
+    let folder = tempfile::tempdir().expect("there is a place for temporary files");
+    let file = folder.path().join("input");
+    fs::write(&file, input.unwrap_or_default()).expect("the folder is the test's own");
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(fs::File::open(&file).expect("it was written")).kill_on_drop(true);
+    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends");
+    match output {
+        Err(failure) if failure.kind() == std::io::ErrorKind::NotFound => {
+            println!("SKIPPED: {program} is not installed");
+            None
+        }
+        output => Some(output.expect("it runs")),
+    }
+}
+
+fn assert_satisfied(what: &str, output: &Output) {
+    let said = [&output.stdout[..], &output.stderr].concat();
+    assert!(output.status.success(), "{what}:\n{}", String::from_utf8_lossy(&said));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_queries_ask_for_what_is_exported() {
+    let stack = Stack::start().await;
+    let users = Users::of(&stack).await;
+    users.ask(&stack).await;
+    let pages = tempfile::tempdir().unwrap();
+    let write = |job: &str, text: &str| fs::write(pages.path().join(format!("{job}.prom")), text).unwrap();
+    let (auth, embedder) = (metrics(stack.auth.private).await, metrics(stack.embedder.private).await);
+    let Stack { data: _data, auth: auth_service, embedder: embedder_service, gateway } = stack;
+    embedder_service.stop().await;
+    assert_eq!(users.rest.get("/embed?sentence=Hello", &users.user).await.status, 503);
+    let gateway_page = metrics(gateway.private).await;
+    gateway.stop().await;
+    auth_service.stop().await;
+    for (job, page) in [("auth", &auth), ("embedder", &embedder), ("gateway", &gateway_page)] {
+        write(job, page);
+        if let Some(checked) = run("promtool", &["check", "metrics"], Some(page)).await {
+            assert_satisfied(job, &checked);
+        }
+    }
+
+    let (script, observed) = (root().join("tests/python/observe.py"), observe());
+    let arguments = [script.as_path(), &observed, pages.path()].map(|path| path.to_str().expect("UTF-8"));
+    let compared = run("python3", &arguments, None).await.expect("there is a python3");
+    assert_satisfied("deploy/observe", &compared);
+    for (kind, name) in [("config", "prometheus.yml"), ("rules", "rules.yml")] {
+        let file = observe().join(name);
+        if let Some(checked) = run("promtool", &["check", kind, file.to_str().expect("UTF-8")], None).await {
+            assert_satisfied(name, &checked);
+        }
+    }
+
+    // A few of the figures: what was asked is what was counted.
+    for (page, line) in [
+        (&gateway_page, r#"muse_requests_total{route="/embed",status="200",user="user"} 1"#),
+        (&gateway_page, r#"muse_requests_total{route="/embed",status="422",user="anonymous"} 1"#),
+        (&gateway_page, r#"muse_requests_total{route="/embed",status="503",user="user"} 1"#),
+        (
+            &gateway_page,
+            r#"muse_requests_total{route="/muse.v1.EmbedderService/Embed",status="OK",user="admin"} 1"#,
+        ),
+        (&gateway_page, r#"muse_requests_total{route="other",status="404",user="anonymous"} 1"#),
+        (&gateway_page, r#"muse_request_duration_seconds_count{route="/tokenize"} 1"#),
+        (
+            &embedder,
+            r#"muse_requests_total{route="/muse.v1.EmbedderService/Embed",status="OK",user="user"} 2"#,
+        ),
+        (&embedder, "muse_sentences_total 5"),
+        (&embedder, "muse_queue_tokens 0"),
+        (&embedder, r#"muse_admissions_refused_total{reason="room"} 0"#),
+        (&auth, r#"muse_logins_total{outcome="ok"} 2"#),
+        (&auth, r#"muse_logins_total{outcome="failed"} 1"#),
+        (&auth, "muse_password_hash_queue_length 0"),
+    ] {
+        assert!(page.lines().any(|other| other == line), "{line}\nis not in\n{page}");
+    }
+}
+
+/// A Prometheus that scrapes a stack each second, under the names that the compose stack has.
+struct Prometheus {
+    _process: Child,
+    client: HttpClient,
+}
+
+impl Prometheus {
+    async fn start(stack: &Stack, folder: &Path) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+        let address = listener.local_addr().expect("it has an address");
+        drop(listener);
+        let jobs = [("auth", &stack.auth), ("embedder", &stack.embedder), ("gateway", &stack.gateway)];
+        let jobs = jobs.map(|(name, service)| {
+            json!({ "job_name": name, "static_configs": [{ "targets": [service.private.to_string()] }] })
+        });
+        let config = json!({
+            "global": { "scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s" },
+            "rule_files": [observe().join("rules.yml")],
+            "scrape_configs": jobs,
+        });
+        // JSON is YAML.
+        let file = folder.join("prometheus.yml");
+        fs::write(&file, config.to_string()).expect("the folder is the test's own");
+        let log = fs::File::create(folder.join("log")).expect("the folder is the test's own");
+        let process = Command::new("prometheus")
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
+            .arg(format!("--web.listen-address={address}"))
+            .stdout(log.try_clone().expect("a file"))
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("prometheus is installed");
+        let client = HttpClient::new(address);
+        let ready = async {
+            while TcpStream::connect(address).await.is_err()
+                || client.send("GET", "/-/ready", &[], "").await.status != 200
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, ready).await.expect("Prometheus starts");
+        Self { _process: process, client }
+    }
+
+    /// What it finds.
+    async fn query(&self, query: &str) -> Vec<Value> {
+        let form = form_urlencoded::Serializer::new(String::new()).append_pair("query", query).finish();
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        let answer = self.client.send("POST", "/api/v1/query", &headers, &form).await;
+        assert_eq!(answer.status, 200, "{query}: {}", answer.json());
+        answer.json()["data"]["result"].as_array().cloned().unwrap_or_default()
+    }
+}
+
+/// The queries of the dashboard, with a time that holds some scrapes.
+fn queries() -> Vec<String> {
+    let text =
+        fs::read_to_string(observe().join("grafana/dashboards/muse.json")).expect("there is a dashboard");
+    let dashboard: Value = serde_json::from_str(&text).expect("it is JSON");
+    let panels = dashboard["panels"].as_array().expect("it has panels");
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    targets
+        .map(|target| target["expr"].as_str().expect("a query").replace("$__rate_interval", "10s"))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prometheus_finds_what_the_queries_ask_for() {
+    if run("prometheus", &["--version"], None).await.is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let stack = Stack::start().await;
+    let users = Users::of(&stack).await;
+    let prometheus = Prometheus::start(&stack, folder.path()).await;
+    let mut missing = queries();
+    assert!(missing.len() > 20);
+    let all_found = async {
+        while !missing.is_empty() {
+            users.ask(&stack).await;
+            let mut still = Vec::new();
+            for query in missing.drain(..) {
+                if prometheus.query(&query).await.is_empty() {
+                    still.push(query);
+                }
+            }
+            missing = still;
+        }
+    };
+    let in_time = tokio::time::timeout(PATIENCE, all_found).await;
+    assert!(in_time.is_ok(), "nothing is found by {missing:#?}");
+
+    let rules = prometheus.client.send("GET", "/api/v1/rules", &[], "").await.json();
+    let rules = rules["data"]["groups"][0]["rules"].as_array().expect("there are rules").clone();
+    assert!(rules.len() > 5);
+    for rule in rules {
+        assert_eq!(rule["health"], "ok", "{rule}");
+        // The wrong passwords of this test are many.
+        assert!(rule["state"] == "inactive" || rule["name"] == "MusePasswordsGuessed", "{rule}");
+    }
+    stack.stop().await;
+}
