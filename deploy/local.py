@@ -6,7 +6,8 @@ usage: deploy/local.py BIN_DIR MODEL_DIR DATA_DIR
 BIN_DIR holds the programs, MODEL_DIR a converted model; the database is kept in DATA_DIR. HOST (127.0.0.1) and PORT
 (5000) say where the gateway serves; the other two take free ports of the loopback interface, as do the private ports
 of all three unless AUTH_PRIVATE_LISTEN and so on name others. All other settings are the environment variables of the
-services themselves. Ctrl-C or SIGTERM stops all three; so does the end of one.
+services themselves. Ctrl-C or SIGTERM stops all three, and a second one kills them; the end of one stops the others,
+too.
 """
 
 import ctypes
@@ -21,8 +22,8 @@ import sys
 import tempfile
 import time
 
-# A little more than the services' own grace.
-STOP_WITHIN_S = 15
+# More than the services' own grace, and than the delay before it.
+STOP_MARGIN_S = 5
 READY_WITHIN_S = 120
 
 
@@ -86,6 +87,12 @@ class Service:
         return self.process.returncode
 
 
+def seconds(name, default):
+    """A setting of the services. What cannot be read as one is refused by them."""
+    value = os.environ.get(name, "")
+    return int(value) if value.isascii() and value.isdigit() else default
+
+
 def address():
     """HOST and PORT, and whether only this machine can reach them."""
     host, port = os.environ.get("HOST", "127.0.0.1"), os.environ.get("PORT", "5000")
@@ -124,12 +131,14 @@ def run(folder, services, bin_dir, model_dir, data_dir):
         return value
 
     exposed = {} if loopback else {"AUTH_EXPOSED": "true"}
+    # Stopped after the gateway, these two have nobody left who would have to notice it first.
+    behind = {"SHUTDOWN_DELAY": "0"}
     database = os.environ.get("DATABASE_URL") or os.path.join(os.path.abspath(data_dir), "muse.db")
-    auth = start("muse-auth", AUTH_LISTEN="127.0.0.1:0", DATABASE_URL=database, **exposed)
+    auth = start("muse-auth", AUTH_LISTEN="127.0.0.1:0", DATABASE_URL=database, **exposed, **behind)
     private = {"auth": wait_for(auth, "X_MUSE_PRIVATE")}
     auth_url = "http://" + wait_for(auth, "X_MUSE_LISTENING")
     embedder = start(
-        "muse-embedder", EMBEDDER_LISTEN="127.0.0.1:0", MUSE_MODEL_DIR=model_dir, AUTH_URL=auth_url)
+        "muse-embedder", EMBEDDER_LISTEN="127.0.0.1:0", MUSE_MODEL_DIR=model_dir, AUTH_URL=auth_url, **behind)
     private["embedder"] = wait_for(embedder, "X_MUSE_PRIVATE")
     gateway = start(
         "muse-gateway",
@@ -170,9 +179,14 @@ def main():
         status = 1
     finally:
         # A second Ctrl-C must not leave a process behind.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        deadline = time.monotonic() + STOP_WITHIN_S
+        def kill(*_):
+            for service in services:
+                service.process.kill()
+
+        signal.signal(signal.SIGINT, kill)
+        signal.signal(signal.SIGTERM, kill)
+        patience = seconds("SHUTDOWN_DELAY", 0) + seconds("SHUTDOWN_GRACE", 10) + STOP_MARGIN_S
+        deadline = time.monotonic() + patience
         # Users first, then what serves them.
         for service in reversed(services):
             if service.stop(deadline) not in (0, None) and status == 0:

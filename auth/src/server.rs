@@ -69,6 +69,7 @@ async fn serve(
     metrics: &Metrics,
     shutdown: CancellationToken,
 ) -> Result<(), AuthError> {
+    let shutdown = config.shutdown.after(shutdown);
     let throttle = Throttle::new(store.clone());
     let hashers = Hashers::new(config.hash_threads, config.cost)?;
     hashers.tell_waiting(metrics);
@@ -97,7 +98,7 @@ async fn serve(
         store: store.clone(),
         log: store.log().await?,
         keys: keys.clone(),
-        shutdown: shutdown.clone(),
+        shutdown: shutdown.closing.clone(),
     };
     let router = grpc::server(Requests::new(metrics))
         .max_concurrent_streams(STREAMS_PER_CONNECTION)

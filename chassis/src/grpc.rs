@@ -3,22 +3,18 @@
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tonic::transport::{
     Endpoint, Error, Server,
     server::{Router, TcpIncoming},
 };
 use tower::layer::util::{Identity, Stack};
-use tracing::warn;
 
 use crate::{
+    Shutdown,
     health::Health,
     refusals::InOurTerms,
     requests::{CountCalls, Requests},
 };
-
-/// How long calls that have begun may go on after the signal to stop.
-pub const GRACE: Duration = Duration::from_secs(10);
 
 /// Bytes of a request that may be on their way before they are read. A stream that is far ahead of its answers goes on
 /// for as long, should its caller no longer want them but not say so.
@@ -63,10 +59,10 @@ pub fn endpoint(url: &str) -> Result<Endpoint, Error> {
         .initial_connection_window_size(CONNECTION_WINDOW))
 }
 
-/// Serves on `listener` until `shutdown`, and then until the calls that have begun are answered, but not longer than
-/// [`GRACE`].
+/// Serves on `listener` until the shutdown closes it, and then until the calls that have begun are answered or the grace
+/// is over. Connections are told to open no further calls (GOAWAY).
 ///
-/// From the shutdown on `health` says that nothing serves.
+/// From the announcement of the shutdown on `health` says that nothing serves.
 ///
 /// # Errors
 ///
@@ -75,23 +71,19 @@ pub async fn serve(
     router: Router<Layers>,
     listener: TcpListener,
     health: Health,
-    shutdown: CancellationToken,
+    shutdown: Shutdown,
 ) -> Result<(), Error> {
-    let stopped = shutdown.clone();
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let server = router.serve_with_incoming_shutdown(incoming, async move {
-        stopped.cancelled().await;
+    let server = router.serve_with_incoming_shutdown(incoming, shutdown.closing.clone().cancelled_owned());
+    let announced = shutdown.announced.clone();
+    let told = async move {
+        announced.cancelled().await;
         health.stop();
-    });
+        std::future::pending().await
+    };
     tokio::select! {
         served = server => served,
-        () = out_of_grace(shutdown) => Ok(()),
+        () = shutdown.out_of_grace() => Ok(()),
+        never = told => never,
     }
-}
-
-/// Ends [`GRACE`] after the shutdown, with a warning.
-pub async fn out_of_grace(shutdown: CancellationToken) {
-    shutdown.cancelled().await;
-    tokio::time::sleep(GRACE).await;
-    warn!("some calls were still going on when the time for them was over");
 }

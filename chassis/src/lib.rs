@@ -14,20 +14,19 @@ pub mod notify;
 pub mod private;
 pub mod refusals;
 pub mod requests;
+pub mod shutdown;
 
 use std::{error::Error as StdError, io, net::SocketAddr, process::ExitCode};
 
 use clap::Parser;
-use tokio::{
-    runtime::{Builder, Runtime},
-    signal::unix::{SignalKind, signal},
-};
+use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 pub use healthcheck::parse_service_options;
 pub use listeners::{Addresses, Listeners};
 pub use logging::{LogArgs, LogFormat};
+pub use shutdown::{Shutdown, ShutdownArgs};
 
 /// The exit status after a bad option or environment variable (`EX_USAGE` of `sysexits.h`).
 pub const EXIT_USAGE: u8 = 64;
@@ -66,30 +65,9 @@ fn end(refused: &clap::Error) -> ! {
     std::process::exit(status)
 }
 
-/// A token that is cancelled at the first SIGINT or SIGTERM.
-///
-/// # Errors
-///
-/// [`StartError::Signals`] if the handlers cannot be installed.
-pub fn shutdown_on_signal() -> Result<CancellationToken, StartError> {
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
-    let shutdown = CancellationToken::new();
-    let token = shutdown.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => info!("interrupted, shutting down"),
-            _ = terminate.recv() => info!("asked to terminate, shutting down"),
-        }
-        notify::stopping();
-        token.cancel();
-    });
-    Ok(shutdown)
-}
-
 /// The life of a service's program: binds its addresses, runs the service until a signal, and reports how it ended.
 ///
-/// `run` gets the listeners and the token of [`shutdown_on_signal`].
+/// `run` gets the listeners and the token of [`shutdown::on_signal`].
 pub fn serve<F, E>(
     name: &'static str,
     addresses: Addresses,
@@ -101,7 +79,7 @@ where
 {
     let outcome = runtime().map_err(StartError::Runtime).map(|runtime| {
         runtime.block_on(async {
-            let shutdown = shutdown_on_signal()?;
+            let shutdown = shutdown::on_signal()?;
             let listeners = Listeners::bind(addresses).await?;
             let Addresses { public, private } = listeners.addresses();
             info!(%private, address = %public, "{name} {} listens", env!("CARGO_PKG_VERSION"));

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
-use muse_chassis::{Addresses, LogArgs};
+use muse_chassis::{Addresses, LogArgs, ShutdownArgs};
 use muse_verifier::AuthArgs;
 use tch::Device;
 
@@ -62,6 +62,10 @@ pub struct Config {
     /// as long as they take to compute, if that is more.
     #[arg(long, env = "MUSE_LONGEST_WAIT_MS", default_value_t = 250, value_parser = positive)]
     pub longest_wait_ms: usize,
+
+    /// Options of the shutdown.
+    #[command(flatten)]
+    pub shutdown: ShutdownArgs,
 
     /// Options of the log.
     #[command(flatten)]

@@ -87,6 +87,7 @@ pub async fn run(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), EmbedderError> {
+    let shutdown = config.shutdown.after(shutdown);
     let (health, health_service) = health::not_serving(&SERVICES);
     let room = Arc::new(OnceLock::<Room>::new());
     let full = Arc::clone(&room);
@@ -95,14 +96,14 @@ pub async fn run(
     let pages = Pages::new(health.clone(), metrics.clone())
         .unready_while(move || full.get().is_some_and(Room::is_full).then_some("the queue is full"));
     let _private = pages.serve(listeners.private);
-    let (verifier, _) = config.auth.follow(shutdown.clone());
+    let (verifier, _) = config.auth.follow(shutdown.closing.clone());
     verifier.tell_lag(&metrics);
-    let (stream_verifier, stopping) = (verifier.clone(), shutdown.clone());
+    let (stream_verifier, stopping) = (verifier.clone(), shutdown.closing.clone());
     let loaded = tokio::task::spawn_blocking(move || load(&config, &metrics, stream_verifier, stopping));
     let embedder = loaded.await.map_err(BatcherError::from)??;
 
     room.get_or_init(|| embedder.room());
-    tokio::spawn(report_when_synced(verifier.clone(), health.clone(), shutdown.clone()));
+    tokio::spawn(report_when_synced(verifier.clone(), health.clone(), shutdown.announced.clone()));
     let limits = embedder.limits();
     let service = EmbedderServiceServer::new(embedder)
         .max_decoding_message_size(limits.max_request_bytes as usize)

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use clap::Parser;
-use muse_chassis::{Addresses, LogArgs};
+use muse_chassis::{Addresses, LogArgs, ShutdownArgs};
 use muse_verifier::AuthArgs;
 use tonic::transport::Endpoint;
 
@@ -49,6 +49,10 @@ pub struct Config {
     /// Origins (https://example.org), with commas between them, whose web pages may call; `*` for all.
     #[arg(long, env = "CORS_ORIGINS", default_value = "", hide_default_value = true)]
     pub cors_origins: AllowedOrigins,
+
+    /// Options of the shutdown.
+    #[command(flatten)]
+    pub shutdown: ShutdownArgs,
 
     /// Options of the log.
     #[command(flatten)]

@@ -64,13 +64,14 @@ pub async fn run(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), GatewayError> {
+    let shutdown = config.shutdown.after(shutdown);
     let (health, health_service) = health::not_serving(&SERVICES);
     let metrics = Metrics::of("muse-gateway");
     let requests = Requests::new(&metrics);
     let _private = Pages::new(health.clone(), metrics.clone()).serve(listeners.private);
-    let upstream = Upstream::connect(&config, shutdown.clone());
+    let upstream = Upstream::connect(&config, shutdown.closing.clone());
     upstream.verifier.tell_lag(&metrics);
-    tokio::spawn(readiness::watch(upstream.clone(), health, shutdown.clone()));
+    tokio::spawn(readiness::watch(upstream.clone(), health, shutdown.announced.clone()));
 
     let reflection = || {
         tonic_reflection::server::Builder::configure()

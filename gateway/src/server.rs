@@ -2,14 +2,21 @@
 
 use std::{io, time::Duration};
 
-use axum::{Extension, Router, body::Body, extract::ConnectInfo};
+use axum::{
+    Extension, Router,
+    body::Body,
+    extract::{ConnectInfo, Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::Response,
+};
+use http::{HeaderValue, Version, header::CONNECTION};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto::Builder, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
-use muse_chassis::grpc::out_of_grace;
+use muse_chassis::Shutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -30,11 +37,12 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long to wait for the rest of it.
 const PREFACE_PAUSE: Duration = Duration::from_millis(5);
 
-/// Serves until `shutdown`, and then until all connections have ended or the grace is over.
-pub(crate) async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
+/// Serves until the shutdown closes the listener, and then until all connections have ended or the grace is over.
+pub(crate) async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) {
+    let router = router.layer(from_fn_with_state(shutdown.announced.clone(), let_go));
     let server = builder();
     let connections = GracefulShutdown::new();
-    while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
+    while let Some(accepted) = shutdown.closing.run_until_cancelled(listener.accept()).await {
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(failure) => {
@@ -47,7 +55,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, shutdown: Cance
         let service = TowerToHyperService::new(
             router.map_request(|request: http::Request<Incoming>| request.map(Body::new)),
         );
-        let (server, watcher, stopping) = (server.clone(), connections.watcher(), shutdown.clone());
+        let (server, watcher, stopping) = (server.clone(), connections.watcher(), shutdown.closing.clone());
         tokio::spawn(async move {
             let heard = stopping.run_until_cancelled(says_its_version(&stream));
             if !matches!(tokio::time::timeout(HEAD_WITHIN, heard).await, Ok(Some(true))) {
@@ -62,8 +70,19 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, shutdown: Cance
     drop(listener);
     tokio::select! {
         () = connections.shutdown() => (),
-        () = out_of_grace(shutdown) => (),
+        () = shutdown.out_of_grace() => (),
     }
+}
+
+/// Once the service is not ready any more, a connection of HTTP/1.1 ends with its next answer, and the client opens another
+/// one, where its load balancer says. It would lose a request that it sends just when the connection is closed.
+async fn let_go(State(announced): State<CancellationToken>, request: Request, next: Next) -> Response {
+    let version = request.version();
+    let mut response = next.run(request).await;
+    if version <= Version::HTTP_11 && announced.is_cancelled() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 fn builder() -> Builder<TokioExecutor> {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::{Args, builder::BoolishValueParser};
-use muse_chassis::Addresses;
+use muse_chassis::{Addresses, ShutdownArgs};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::passwords::{self, Cost};
@@ -70,6 +70,9 @@ pub struct ServiceArgs {
     #[arg(long, env = "HASH_THREADS", default_value_t = passwords::default_threads() as u64, global = true)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=256))]
     pub hash_threads: u64,
+    /// How it ends.
+    #[command(flatten)]
+    pub shutdown: ShutdownArgs,
 }
 
 fn lifetime() -> clap::builder::RangedU64ValueParser {
@@ -111,6 +114,8 @@ pub struct Config {
     pub cost: Cost,
     /// Passwords that are hashed at a time.
     pub hash_threads: usize,
+    /// How the service ends.
+    pub shutdown: ShutdownArgs,
     /// Something is allowed here but unwise; said when the log is there.
     pub warnings: Vec<String>,
 }
@@ -129,6 +134,7 @@ impl Config {
             admin_password: None,
             cost: Cost::default(),
             hash_threads: passwords::default_threads(),
+            shutdown: ShutdownArgs::default(),
             warnings: Vec::new(),
         }
     }
@@ -176,6 +182,7 @@ impl ServiceArgs {
             admin_password,
             cost,
             hash_threads: usize::try_from(self.hash_threads).unwrap_or(1),
+            shutdown: self.shutdown,
             warnings: warnings.into_iter().collect(),
         })
     }
