@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use muse_proto::{Error, Reason};
 
 /// The header.
@@ -29,6 +29,13 @@ pub fn of(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
+/// The header that says to wait no longer than this. Nothing for less than a millisecond, which is no time.
+#[must_use]
+pub fn header(wait: Duration) -> Option<HeaderValue> {
+    let milliseconds = wait.as_millis().min(99_999_999);
+    (milliseconds > 0).then(|| HeaderValue::try_from(format!("{milliseconds}m")).ok())?
+}
+
 /// The error of a call whose caller's deadline has passed.
 #[must_use]
 pub fn passed() -> Error {
@@ -52,5 +59,14 @@ mod tests {
             assert_eq!(read(odd), None, "{odd:?}");
         }
         assert_eq!(of(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        let written = |wait| of(&HeaderMap::from_iter([(GRPC_TIMEOUT, header(wait)?)]));
+        assert_eq!(written(Duration::from_micros(1500)), Some(Duration::from_millis(1)));
+        assert_eq!(written(Duration::from_secs(120)), Some(Duration::from_secs(120)));
+        assert_eq!(written(Duration::MAX), Some(Duration::from_millis(99_999_999)));
+        assert_eq!(written(Duration::from_micros(999)), None);
     }
 }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use clap::Parser;
-use muse_chassis::{Addresses, LogArgs, ShutdownArgs};
+use muse_chassis::{Addresses, LogArgs, ShutdownArgs, with_causes};
 use muse_verifier::AuthArgs;
 use tonic::transport::Endpoint;
 
@@ -25,9 +25,10 @@ pub struct Config {
     #[command(flatten)]
     pub auth: AuthArgs,
 
-    /// URL of the embedder.
-    #[arg(long, env = "EMBEDDER_URL", default_value = "http://127.0.0.1:5002", value_parser = muse_chassis::grpc::endpoint)]
-    pub embedder: Endpoint,
+    /// URLs of the embedders, with commas between them. Calls go to the one with the least to do. A host name may have
+    /// several addresses, each that of an embedder; they are looked up every two seconds.
+    #[arg(long, env = "EMBEDDER_URL", default_value = "http://127.0.0.1:5002", value_delimiter = ',', value_parser = url)]
+    pub embedder: Vec<Endpoint>,
 
     /// Seconds after which a call that the embedder has not answered is given up; streams have no such end.
     #[arg(long, env = "CALL_TIMEOUT", default_value = "120", value_parser = seconds)]
@@ -64,6 +65,14 @@ impl Config {
     #[must_use]
     pub fn addresses(&self) -> Addresses {
         Addresses { public: self.listen, private: self.private_listen }
+    }
+}
+
+fn url(text: &str) -> Result<Endpoint, String> {
+    let endpoint = muse_chassis::grpc::endpoint(text).map_err(|refused| with_causes(&refused))?;
+    match endpoint.uri().host() {
+        Some(host) if !host.is_empty() => Ok(endpoint),
+        _ => Err("it names no host".to_owned()),
     }
 }
 

@@ -19,6 +19,7 @@ mod passthrough;
 mod problem;
 mod quality;
 mod readiness;
+mod replicas;
 mod request;
 mod rest;
 mod routing;
@@ -40,6 +41,7 @@ pub use client_address::TrustedProxies;
 pub use config::Config;
 pub use cors::AllowedOrigins;
 use readiness::SERVICES;
+pub use replicas::{Resolver, SystemResolver};
 pub use rest::Cookies;
 use upstream::Upstream;
 
@@ -54,7 +56,7 @@ pub enum GatewayError {
 /// Serves on the public listener until `shutdown` is cancelled and the requests in flight are answered.
 ///
 /// The gateway listens at once but reports itself ready, in `grpc.health.v1` and to its supervisor, only when it
-/// knows the revoked tokens and the embedder serves.
+/// knows the revoked tokens and an embedder serves.
 ///
 /// # Errors
 ///
@@ -64,12 +66,26 @@ pub async fn run(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), GatewayError> {
+    run_with_resolver(config, Box::new(SystemResolver), listeners, shutdown).await
+}
+
+/// As [`run`], and finds the embedders by a resolver of one's own.
+///
+/// # Errors
+///
+/// Those of [`run`].
+pub async fn run_with_resolver(
+    config: Config,
+    resolver: Box<dyn Resolver>,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> Result<(), GatewayError> {
     let shutdown = config.shutdown.after(shutdown);
     let (health, health_service) = health::not_serving(&SERVICES);
     let metrics = Metrics::of("muse-gateway");
     let requests = Requests::new(&metrics);
     let _private = Pages::new(health.clone(), metrics.clone()).serve(listeners.private);
-    let upstream = Upstream::connect(&config, shutdown.closing.clone());
+    let upstream = Upstream::connect(&config, resolver, shutdown.closing.clone());
     upstream.verifier.tell_lag(&metrics);
     tokio::spawn(readiness::watch(upstream.clone(), health, shutdown.announced.clone()));
 

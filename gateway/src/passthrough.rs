@@ -4,7 +4,7 @@
 //! A call without an answer is given up at the caller's deadline, or at the timeout of the service behind. That does not
 //! concern the streams: their answer begins at once, however long it goes on.
 
-use std::{iter, time::Instant};
+use std::{error::Error as StdError, time::Instant};
 
 use axum::{
     Router,
@@ -17,12 +17,13 @@ use http_body_util::BodyExt;
 use muse_chassis::deadline;
 use muse_proto::Error;
 use muse_verifier::{Claims, TokenKind};
-use tonic::{Code, Status, TimeoutExpired, transport::Channel};
-use tower::ServiceExt;
+use tonic::{Code, Status};
+use tower::{Service, ServiceExt};
 use tracing::debug;
 
 use crate::{
     drain::Cut,
+    replicas::ran_out_of_time,
     routing::{method_not_allowed, with_methods},
     upstream::{Upstream, out_of_reach},
 };
@@ -72,7 +73,11 @@ async fn embedder(State(upstream): State<Upstream>, call: Request) -> Response {
     with_access(&upstream, upstream.embedder.clone(), call).await
 }
 
-async fn with_access(upstream: &Upstream, to: Channel, call: Request) -> Response {
+async fn with_access<S>(upstream: &Upstream, to: S, call: Request) -> Response
+where
+    S: Service<http::Request<tonic::body::Body>, Response = http::Response<tonic::body::Body>>,
+    S::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
     match upstream.verifier.authorize(call.headers(), Some(TokenKind::Access)) {
         Ok(_) => forward(to, call).await,
         Err(refusal) => refuse(refusal),
@@ -94,26 +99,26 @@ async fn revoke(upstream: Upstream, claims: Claims, call: Request) -> Response {
     Response::from_parts(head, Body::new(answer))
 }
 
-async fn forward(to: Channel, mut call: Request) -> Response {
+async fn forward<S>(to: S, mut call: Request) -> Response
+where
+    S: Service<http::Request<tonic::body::Body>, Response = http::Response<tonic::body::Body>>,
+    S::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
     let deadline = deadline::of(call.headers()).map(|wait| Instant::now() + wait);
     // As gRPC-Web over HTTP/1.1 came.
     *call.version_mut() = http::Version::HTTP_2;
     call.headers_mut().remove(http::header::HOST);
-    match to.oneshot(call.map(tonic::body::Body::new)).await {
+    let answered = to.oneshot(call.map(tonic::body::Body::new)).await;
+    match answered.map_err(Into::into) {
         Ok(answer) => answer.map(Body::new),
-        Err(failure) if ran_out_of_time(&failure) && deadline.is_some_and(|end| end <= Instant::now()) => {
+        Err(failure) if ran_out_of_time(&*failure) && deadline.is_some_and(|end| end <= Instant::now()) => {
             refuse(deadline::passed())
         }
         Err(failure) => {
-            debug!(failure = muse_chassis::with_causes(&failure), "a call cannot be handed on");
+            debug!(failure = muse_chassis::with_causes(&*failure), "a call cannot be handed on");
             refuse(out_of_reach())
         }
     }
-}
-
-fn ran_out_of_time(failure: &(dyn std::error::Error + 'static)) -> bool {
-    iter::successors(Some(failure), |failure| failure.source())
-        .any(<dyn std::error::Error>::is::<TimeoutExpired>)
 }
 
 fn refuse(refusal: Error) -> Response {

@@ -11,24 +11,24 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Channel};
 use tracing::{debug, error};
 
-use crate::Config;
+use crate::{Config, Resolver, replicas::Replicas};
 
-/// Channels to the services, which connect when they are first used and again after a break, and the verifier that
-/// follows the auth service.
+/// The auth service, to which a channel connects when it is first used and again after a break, the embedders, and the
+/// verifier that follows the auth service.
 #[derive(Debug, Clone)]
 pub(crate) struct Upstream {
     pub(crate) auth: Channel,
-    pub(crate) embedder: Channel,
+    pub(crate) embedder: Replicas,
     pub(crate) verifier: Verifier,
     pub(crate) shutdown: CancellationToken,
 }
 
 impl Upstream {
-    pub(crate) fn connect(config: &Config, shutdown: CancellationToken) -> Self {
+    pub(crate) fn connect(config: &Config, resolver: Box<dyn Resolver>, shutdown: CancellationToken) -> Self {
         let mut auth = config.auth.clone();
         auth.endpoint = auth.endpoint.timeout(config.auth_timeout);
         let (verifier, auth) = auth.follow(shutdown.clone());
-        let embedder = config.embedder.clone().timeout(config.call_timeout).connect_lazy();
+        let embedder = Replicas::follow(&config.embedder, resolver, config.call_timeout, shutdown.clone());
         Self { auth, embedder, verifier, shutdown }
     }
 
@@ -36,7 +36,7 @@ impl Upstream {
         AuthServiceClient::new(self.auth.clone())
     }
 
-    pub(crate) fn embedder_client(&self) -> EmbedderServiceClient<Channel> {
+    pub(crate) fn embedder_client(&self) -> EmbedderServiceClient<Replicas> {
         // The embedder bounds its answers by the limits of a request.
         EmbedderServiceClient::new(self.embedder.clone())
             .max_decoding_message_size(usize::MAX)

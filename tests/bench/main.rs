@@ -13,7 +13,6 @@ mod machine;
 mod options;
 mod peer;
 mod plot;
-mod procfs;
 mod programs;
 mod report;
 mod sections;

@@ -12,14 +12,12 @@ use muse_proto::v1::{
     AddUserRequest, LoginRequest, Role, auth_service_client::AuthServiceClient,
     user_service_client::UserServiceClient,
 };
-use muse_tests::{bearing, channel, root};
+use muse_tests::{bearing, channel, procfs, root};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
 };
-
-use crate::procfs;
 
 /// A password that the rules for passwords let pass.
 const PASSWORD: &str = "a long enough passphrase";

@@ -52,15 +52,30 @@ impl HttpClient {
 
     /// Sends a request with these headers.
     pub async fn send(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        self.try_send(method, target, headers, body).await.expect("the server answers")
+    }
+
+    /// As [`HttpClient::send`], for a server that may not answer.
+    ///
+    /// # Errors
+    ///
+    /// What has happened instead.
+    pub async fn try_send(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<Answer, String> {
         let mut request = Request::builder().method(method).uri(format!("http://{}{target}", self.address));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::from(body.to_owned())).expect("the request is well-formed");
-        let response = self.client.request(request).await.expect("the server answers");
+        let response = self.client.request(request).await.map_err(|failure| format!("{failure:?}"))?;
         let (head, body) = response.into_parts();
-        let body = body.collect().await.expect("the body is whole").to_bytes();
-        Answer { status: head.status, headers: head.headers, body }
+        let body = body.collect().await.map_err(|failure| format!("{failure:?}"))?.to_bytes();
+        Ok(Answer { status: head.status, headers: head.headers, body })
     }
 
     /// GET with a token.
@@ -75,8 +90,23 @@ impl HttpClient {
 
     /// A request with a token and a JSON body.
     pub async fn json(&self, method: &str, target: &str, token: &str, body: &Value) -> Answer {
+        self.try_json(method, target, token, body).await.expect("the server answers")
+    }
+
+    /// As [`HttpClient::json`], for a server that may not answer.
+    ///
+    /// # Errors
+    ///
+    /// What has happened instead.
+    pub async fn try_json(
+        &self,
+        method: &str,
+        target: &str,
+        token: &str,
+        body: &Value,
+    ) -> Result<Answer, String> {
         let bearer = format!("Bearer {token}");
         let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
-        self.send(method, target, &headers, &body.to_string()).await
+        self.try_send(method, target, &headers, &body.to_string()).await
     }
 }

@@ -2,6 +2,8 @@
 //! with the real model and a database of their own.
 
 pub mod http_client;
+pub mod procfs;
+pub mod program;
 
 use std::{
     fmt::Debug,

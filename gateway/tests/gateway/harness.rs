@@ -17,7 +17,7 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use muse_chassis::{Addresses, Listeners};
-use muse_gateway::Config;
+use muse_gateway::{Config, Resolver, SystemResolver};
 use muse_proto::{
     Error, Reason,
     v1::{
@@ -277,14 +277,25 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) async fn start(backend: &Backend, options: &[&str]) -> Self {
-        let (auth, embedder) = (format!("http://{}", backend.auth), format!("http://{}", backend.embedder));
-        let own = ["muse-gateway", "--auth", &auth, "--embedder", &embedder];
+        let embedder = format!("http://{}", backend.embedder);
+        Self::start_before(backend, &embedder, Box::new(SystemResolver), options).await
+    }
+
+    /// A gateway with other embedders behind it.
+    pub(crate) async fn start_before(
+        backend: &Backend,
+        embedders: &str,
+        resolver: Box<dyn Resolver>,
+        options: &[&str],
+    ) -> Self {
+        let auth = format!("http://{}", backend.auth);
+        let own = ["muse-gateway", "--auth", &auth, "--embedder", embedders];
         let config = Config::parse_from(own.iter().chain(options));
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let listeners = Listeners::bind(Addresses::with_any_private(any)).await.unwrap();
         let address = listeners.addresses().public;
         let shutdown = CancellationToken::new();
-        tokio::spawn(muse_gateway::run(config, listeners, shutdown.clone()));
+        tokio::spawn(muse_gateway::run_with_resolver(config, resolver, listeners, shutdown.clone()));
         Self { address, _shutdown: shutdown.drop_guard() }
     }
 

@@ -13,7 +13,9 @@ use hdrhistogram::Histogram;
 pub(crate) use closed::{Window, closed_loop};
 pub(crate) use open::{Arrivals, open_loop};
 
-use crate::{client::Outcome, procfs};
+use muse_tests::procfs;
+
+use crate::client::Outcome;
 
 /// No latency is longer than this.
 const LONGEST: Duration = Duration::from_secs(3600);

@@ -6,20 +6,27 @@ use std::{fs, time::Duration};
 const TICKS: f64 = 100.0;
 
 /// The processes that `parent` has started and that still run.
-pub(crate) fn children(parent: u32) -> Vec<u32> {
+#[must_use]
+pub fn children(parent: u32) -> Vec<u32> {
     let entries = fs::read_dir("/proc").expect("/proc is mounted");
     let processes = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     processes.filter(|&process| stat(process).is_some_and(|fields| fields[1] == parent.to_string())).collect()
 }
 
 /// The program's name, cut by the kernel to 15 bytes.
-pub(crate) fn name(process: u32) -> String {
+#[must_use]
+pub fn name(process: u32) -> String {
     let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
     name.trim_end().to_owned()
 }
 
 /// MB (10⁶ bytes) of memory that the process takes: its own, and its part of what it shares with others.
-pub(crate) fn pss_mb(process: u32) -> f64 {
+///
+/// # Panics
+///
+/// If it does not run.
+#[must_use]
+pub fn pss_mb(process: u32) -> f64 {
     let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).expect("the process runs");
     let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).expect("the kernel tells Pss");
     let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("it is a number of KiB");
@@ -27,7 +34,12 @@ pub(crate) fn pss_mb(process: u32) -> f64 {
 }
 
 /// Time that the process has spent on processors so far.
-pub(crate) fn cpu_time(process: u32) -> Duration {
+///
+/// # Panics
+///
+/// If it does not run.
+#[must_use]
+pub fn cpu_time(process: u32) -> Duration {
     let fields = stat(process).expect("the process runs");
     let ticks = |field: usize| fields[field].parse::<f64>().expect("the kernel tells ticks");
     // utime and stime, fields 14 and 15 of the whole line.

@@ -1,0 +1,217 @@
+//! A call to one of the embedders, and to another one when that fails.
+//!
+//! `Embed`, `Tokenize` and `GetModel` change nothing, so they are sent again whatever has become of them, as long as the
+//! caller's deadline and the [budget](super::budget) allow it: when the connection breaks, even in the middle of the answer
+//! (which is why it is held until it is whole), and when the replica says UNAVAILABLE. A stream is sent again only while
+//! nothing was answered and no more of it was sent than is kept.
+//!
+//! Who is refused with OVERLOADED is sent to another replica once, if that one has not refused anybody within the time that
+//! it gave for itself. So when all are full, all get to know it from one refusal each, and nothing is tried twice.
+//!
+//! Where there is only one to choose, nothing is kept or held. For what is, there is a bound, beyond which calls go on
+//! without.
+
+use std::{
+    error::Error as StdError,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use http::{Request, Response, request};
+use muse_chassis::deadline;
+use muse_proto::{Error, Reason};
+use tonic::{Code, Status, TimeoutExpired, body::Body};
+use tower::{Service, ServiceExt};
+use tracing::debug;
+
+use super::{
+    Replicas,
+    answer::Answer,
+    held::Held,
+    kept::Kept,
+    replica::{InFlight, Rank, Replica},
+    store::Store,
+};
+
+/// The calls that may be made twice.
+const PURE: [&str; 3] = ["Embed", "Tokenize", "GetModel"];
+/// Replicas that a call is sent to at most.
+const MOST_TRIES: usize = 3;
+/// What a call weighs besides its bytes: about as much as a pass costs for a few words more.
+const CALL_WEIGHT: usize = 256;
+/// What a stream weighs, whose bytes come and go.
+const STREAM_WEIGHT: usize = 8 << 10;
+/// Bytes of a call that are kept: all, by the limits of the embedder, and a bit for the frame around them.
+const KEPT_OF_CALL: usize = (16 << 20) + 1024;
+/// Bytes of a stream that are kept until its answer begins.
+const KEPT_OF_STREAM: usize = 64 << 10;
+/// For how long at most a replica is believed to be full.
+const LONGEST_FULL: Duration = Duration::from_millis(250);
+
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// There is no embedder at all.
+#[derive(Debug, thiserror::Error)]
+#[error("no embedder is known")]
+struct NoEmbedder;
+
+/// What has become of a call.
+enum Outcome {
+    /// It is answered, or it makes no difference who is asked.
+    Final(Result<Response<Body>, BoxError>),
+    /// It may be answered elsewhere.
+    Lost(Result<Response<Body>, BoxError>),
+    /// There is no room for it, for so long.
+    Full(Response<Body>, Duration),
+}
+
+impl Outcome {
+    fn into_result(self) -> Result<Response<Body>, BoxError> {
+        match self {
+            Self::Final(result) | Self::Lost(result) => result,
+            Self::Full(response, _) => Ok(response),
+        }
+    }
+}
+
+impl Service<Request<Body>> for Replicas {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Request<Body>) -> Self::Future {
+        let replicas = self.clone();
+        async move { replicas.send(call).await }.boxed()
+    }
+}
+
+impl Replicas {
+    async fn send(self, call: Request<Body>) -> Result<Response<Body>, BoxError> {
+        self.next_turn();
+        let replica = self.choose(Rank::Away, &[]).ok_or(NoEmbedder)?;
+        if self.choose(Rank::Unknown, std::slice::from_ref(&replica)).is_some() {
+            return self.send_to_any(call, replica).await;
+        }
+        let in_flight = Arc::new(InFlight::new(&replica, weight(is_pure(&call))));
+        let answer = replica.channel.clone().oneshot(call).await?;
+        Ok(answer.map(|body| counted(body, in_flight)))
+    }
+
+    /// Sends a call to a replica, and to others if it may be answered there.
+    async fn send_to_any(
+        &self,
+        call: Request<Body>,
+        mut replica: Arc<Replica>,
+    ) -> Result<Response<Body>, BoxError> {
+        let pure = is_pure(&call);
+        let (mut head, body) = call.into_parts();
+        let wait =
+            deadline::of(&head.headers).map_or(self.0.call_timeout, |wait| wait.min(self.0.call_timeout));
+        let end = Instant::now() + wait;
+        let store = &self.0.store;
+        let kept = Kept::new(body, if pure { KEPT_OF_CALL } else { KEPT_OF_STREAM }, store.place());
+        let (mut tried, mut was_full) = (Vec::new(), false);
+        loop {
+            tried.push(Arc::clone(&replica));
+            let outcome = ask(&replica, &head, &kept, pure.then_some(store)).await;
+            let worst = match &outcome {
+                Outcome::Final(_) => None,
+                Outcome::Lost(_) => {
+                    replica.eject();
+                    Some(Rank::Unknown)
+                }
+                Outcome::Full(_, wait) => {
+                    replica.full(Instant::now() + LONGEST_FULL.min(*wait));
+                    (!std::mem::replace(&mut was_full, true)).then_some(Rank::Serving)
+                }
+            };
+            let next = worst.filter(|_| kept.is_whole() && tried.len() < MOST_TRIES).and_then(|worst| {
+                let next = self.choose(worst, &tried)?;
+                tighten(&mut head, end)?;
+                self.0.budget.withdraw().then_some(next)
+            });
+            let Some(next) = next else {
+                kept.let_go();
+                self.0.budget.deposit();
+                return outcome.into_result();
+            };
+            debug!(from = %replica.address, to = %next.address, "a call is sent elsewhere");
+            replica = next;
+        }
+    }
+}
+
+fn is_pure<T>(call: &Request<T>) -> bool {
+    let method = call.uri().path().rsplit('/').next();
+    method.is_some_and(|method| PURE.contains(&method))
+}
+
+fn weight(pure: bool) -> usize {
+    if pure { CALL_WEIGHT } else { STREAM_WEIGHT }
+}
+
+/// Leaves the caller's deadline where it is for a call that is made again. Nothing if it has passed.
+fn tighten(head: &mut request::Parts, end: Instant) -> Option<()> {
+    let left = end.checked_duration_since(Instant::now())?;
+    head.headers.insert(deadline::GRPC_TIMEOUT, deadline::header(left)?);
+    Some(())
+}
+
+/// Makes a call to one replica. The answer is held in a store, if there is one.
+async fn ask(replica: &Arc<Replica>, head: &request::Parts, kept: &Kept, store: Option<&Store>) -> Outcome {
+    let pure = store.is_some();
+    let in_flight = Arc::new(InFlight::new(replica, weight(pure)));
+    let body = kept.send(Arc::clone(&in_flight), pure);
+    let answered = replica.channel.clone().oneshot(Request::from_parts(head.clone(), body)).await;
+    let failed = |failure: BoxError| {
+        let is_final = kept.is_broken() || ran_out_of_time(&*failure);
+        if is_final { Outcome::Final(Err(failure)) } else { Outcome::Lost(Err(failure)) }
+    };
+    let (head, body) = match answered {
+        Ok(answer) => answer.into_parts(),
+        Err(failure) => return failed(failure.into()),
+    };
+    let (status, body) = match store {
+        None => (Status::from_header_map(&head.headers), counted(body, in_flight)),
+        Some(store) => match Held::read(body, store).await {
+            Err(failure) => return failed(failure.into()),
+            Ok(held) => {
+                let status = Status::from_header_map(held.trailers().unwrap_or(&head.headers));
+                let body =
+                    if held.is_whole() { Body::new(held) } else { counted(Body::new(held), in_flight) };
+                (status, body)
+            }
+        },
+    };
+    judged(Response::from_parts(head, body), status)
+}
+
+fn judged(answer: Response<Body>, status: Option<Status>) -> Outcome {
+    match status {
+        Some(status) if status.code() == Code::Unavailable => Outcome::Lost(Ok(answer)),
+        Some(status) if status.code() == Code::ResourceExhausted => {
+            let error = Error::from(&status);
+            match error.reason() {
+                Reason::Overloaded => Outcome::Full(answer, error.retry_after().unwrap_or(LONGEST_FULL)),
+                _ => Outcome::Final(Ok(answer)),
+            }
+        }
+        _ => Outcome::Final(Ok(answer)),
+    }
+}
+
+fn counted(body: Body, call: Arc<InFlight>) -> Body {
+    Body::new(Answer { body, call, broken: false })
+}
+
+/// Whether it was the time that was up.
+pub(crate) fn ran_out_of_time(failure: &(dyn StdError + 'static)) -> bool {
+    std::iter::successors(Some(failure), |&failure| failure.source())
+        .any(<dyn StdError>::is::<TimeoutExpired>)
+}

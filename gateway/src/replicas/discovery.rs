@@ -1,0 +1,141 @@
+//! Where the embedders are: addresses as they stand in the URLs, and names that are looked up again and again.
+
+use std::{
+    fmt::Debug,
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use futures::{
+    FutureExt,
+    future::{BoxFuture, join_all},
+};
+use tokio::time::sleep;
+use tonic::transport::Endpoint;
+use tracing::{debug, warn};
+
+use super::Replicas;
+
+/// How often names are looked up,
+const LOOK_UP_EVERY: Duration = Duration::from_secs(2);
+/// and after how long at the earliest, when an embedder cannot be reached and may be elsewhere now.
+const LOOK_UP_AFTER: Duration = Duration::from_millis(250);
+
+/// Turns names into addresses.
+pub trait Resolver: Debug + Send + Sync + 'static {
+    /// All addresses of a host, each with `port`.
+    fn resolve(&self, host: &str, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>>;
+}
+
+/// The resolver of the operating system: DNS, `/etc/hosts` and so on.
+#[derive(Debug, Clone, Copy)]
+pub struct SystemResolver;
+
+impl Resolver for SystemResolver {
+    fn resolve(&self, host: &str, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
+        let host = host.to_owned();
+        async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) }.boxed()
+    }
+}
+
+/// One of the URLs.
+#[derive(Debug)]
+struct Place {
+    endpoint: Endpoint,
+    /// What is to be looked up.
+    name: Option<(String, u16)>,
+    /// As they were last found.
+    addresses: Vec<SocketAddr>,
+    failed: bool,
+}
+
+impl Place {
+    fn new(endpoint: Endpoint) -> Self {
+        let uri = endpoint.uri();
+        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let (name, addresses) = match host.parse::<IpAddr>() {
+            Ok(address) => (None, vec![SocketAddr::new(address, port)]),
+            Err(_) => (Some((host.to_owned(), port)), Vec::new()),
+        };
+        Self { endpoint, name, addresses, failed: false }
+    }
+
+    /// Looks the name up. While that fails, what was found before holds: it may be the resolver that is away.
+    async fn look_up(&mut self, resolver: &dyn Resolver) {
+        let Some((host, port)) = &self.name else { return };
+        let found = match resolver.resolve(host, *port).await {
+            Ok(found) if !found.is_empty() => Ok(found),
+            Ok(_) => Err("it has no address".to_owned()),
+            Err(failure) => Err(failure.to_string()),
+        };
+        match found {
+            Ok(found) => {
+                self.addresses = found;
+                self.failed = false;
+            }
+            Err(reason) if self.failed => debug!(host, reason, "an embedder's name is still not found"),
+            Err(reason) => {
+                warn!(host, reason, "an embedder's name is not found");
+                self.failed = true;
+            }
+        }
+    }
+}
+
+/// Keeps the replicas those of the URLs, for ever.
+pub(super) async fn discover(endpoints: Vec<Endpoint>, resolver: Box<dyn Resolver>, replicas: Replicas) {
+    let mut places: Vec<Place> = endpoints.into_iter().map(Place::new).collect();
+    loop {
+        replicas.replace(&wanted(&places));
+        if places.iter().all(|place| place.name.is_none()) {
+            return;
+        }
+        join_all(places.iter_mut().map(|place| place.look_up(&*resolver))).await;
+        replicas.replace(&wanted(&places));
+        tokio::select! {
+            () = sleep(LOOK_UP_EVERY) => (),
+            () = async {
+                sleep(LOOK_UP_AFTER).await;
+                replicas.asked_to_look().await;
+            } => (),
+        }
+    }
+}
+
+fn wanted(places: &[Place]) -> Vec<(SocketAddr, &Endpoint)> {
+    let all = places.iter().flat_map(|place| place.addresses.iter().map(|&found| (found, &place.endpoint)));
+    all.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_taken_from_urls_and_names_are_looked_up() {
+        let place = |url: &'static str| Place::new(Endpoint::from_static(url));
+        assert_eq!(place("http://127.0.0.1:5002").addresses, ["127.0.0.1:5002".parse().unwrap()]);
+        assert_eq!(place("http://[::1]:5002").addresses, ["[::1]:5002".parse().unwrap()]);
+        assert_eq!(place("http://embedder:5002").name, Some(("embedder".to_owned(), 5002)));
+        assert_eq!(place("https://embedder").name, Some(("embedder".to_owned(), 443)));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_found_is_where_it_was() {
+        #[derive(Debug)]
+        struct Away;
+        impl Resolver for Away {
+            fn resolve(&self, _: &str, _: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
+                async { Err(io::Error::other("no answer")) }.boxed()
+            }
+        }
+        let mut place = Place::new(Endpoint::from_static("http://localhost:1"));
+        place.look_up(&SystemResolver).await;
+        let found = place.addresses.clone();
+        assert!(found.iter().any(|address| address.ip().is_loopback()), "{found:?}");
+        place.look_up(&Away).await;
+        assert_eq!(place.addresses, found);
+    }
+}

@@ -1,0 +1,147 @@
+//! One embedder: how it stands, and what it has to do.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, sync::Notify};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
+
+/// An embedder at one address.
+pub(super) struct Replica {
+    pub(super) address: SocketAddr,
+    /// Connects when it is first used, and again after a break.
+    pub(super) channel: Channel,
+    standing: Mutex<Standing>,
+    /// The weight of all calls in flight.
+    load: AtomicUsize,
+    /// Told when a call has failed.
+    pub(super) suspected: Notify,
+    /// Cancelled when the address is no longer among those that are wanted.
+    pub(super) gone: CancellationToken,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Standing {
+    state: State,
+    /// It has refused a call until then.
+    full_until: Option<Instant>,
+}
+
+/// What is known of a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Nothing was heard yet.
+    Unknown,
+    /// It says that it serves.
+    Serving,
+    /// It says that it does not, cannot be reached, or has failed.
+    Away,
+}
+
+/// How welcome a call would be, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    Serving,
+    Full,
+    Unknown,
+    Away,
+}
+
+impl Replica {
+    pub(super) fn new(address: SocketAddr, endpoint: &Endpoint, gone: CancellationToken) -> Self {
+        // The name in the URL stays what the embedder is called by; only the address is fixed.
+        let connector = service_fn(move |_: Uri| async move {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok::<_, io::Error>(TokioIo::new(stream))
+        });
+        Self {
+            address,
+            channel: endpoint.connect_with_connector_lazy(connector),
+            standing: Mutex::new(Standing { state: State::Unknown, full_until: None }),
+            load: AtomicUsize::new(0),
+            suspected: Notify::new(),
+            gone,
+        }
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.standing().state
+    }
+
+    pub(super) fn set(&self, state: State) {
+        *self.standing() = Standing { state, full_until: None };
+    }
+
+    /// A call has failed: nothing more is sent there until it says again that it serves.
+    pub(super) fn eject(&self) {
+        self.set(State::Away);
+        self.suspected.notify_one();
+    }
+
+    /// It has no room until then.
+    pub(super) fn full(&self, until: Instant) {
+        self.standing().full_until = Some(until);
+    }
+
+    pub(super) fn rank(&self, now: Instant) -> Rank {
+        match *self.standing() {
+            Standing { state: State::Away, .. } => Rank::Away,
+            Standing { state: State::Unknown, .. } => Rank::Unknown,
+            Standing { full_until: Some(until), .. } if now < until => Rank::Full,
+            Standing { state: State::Serving, .. } => Rank::Serving,
+        }
+    }
+
+    pub(super) fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?} {}", self.address, self.standing(), self.load())
+    }
+}
+
+/// A call to a replica, which counts until this is dropped.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    replica: Arc<Replica>,
+    weight: AtomicUsize,
+}
+
+impl InFlight {
+    pub(super) fn new(replica: &Arc<Replica>, weight: usize) -> Self {
+        let begun = Self { replica: Arc::clone(replica), weight: AtomicUsize::new(0) };
+        begun.add(weight);
+        begun
+    }
+
+    /// It weighs more than was known.
+    pub(super) fn add(&self, weight: usize) {
+        self.weight.fetch_add(weight, Ordering::Relaxed);
+        self.replica.load.fetch_add(weight, Ordering::Relaxed);
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.replica.load.fetch_sub(*self.weight.get_mut(), Ordering::Relaxed);
+    }
+}

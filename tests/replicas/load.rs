@@ -1,0 +1,152 @@
+//! Users who go on asking for vectors, over REST and gRPC by turns, and note each answer.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use muse_proto::v1::{EmbedRequest, embedder_service_client::EmbedderServiceClient};
+use muse_tests::{PATIENCE, bearing, channel, http_client::HttpClient};
+use serde_json::json;
+use tokio::task::JoinHandle;
+use tonic::transport::Channel;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+/// A gateway, as a load balancer in front of it sees it: from its health alone.
+struct Gateway {
+    grpc: Channel,
+    rest: HttpClient,
+    serves: AtomicBool,
+}
+
+impl Gateway {
+    fn new(address: SocketAddr) -> Self {
+        let (grpc, rest) = (channel(address), HttpClient::new(address));
+        Self { grpc, rest, serves: AtomicBool::new(true) }
+    }
+
+    async fn watch(self: Arc<Self>) {
+        loop {
+            let request = HealthCheckRequest { service: String::new() };
+            if let Ok(reports) = HealthClient::new(self.grpc.clone()).watch(request).await {
+                let mut reports = reports.into_inner();
+                while let Ok(Some(report)) = reports.message().await {
+                    self.serves.store(report.status() == ServingStatus::Serving, Ordering::Relaxed);
+                }
+            }
+            self.serves.store(false, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// The users, until they are stopped.
+pub(crate) struct Load {
+    answered: Arc<AtomicUsize>,
+    failures: Arc<Mutex<Vec<String>>>,
+    stopping: Arc<AtomicBool>,
+    users: Vec<JoinHandle<()>>,
+    watches: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    /// So many users with a token, who go to whichever of the gateways says that it serves.
+    pub(crate) fn start(gateways: &[SocketAddr], token: &str, users: usize) -> Self {
+        let gateways: Arc<[_]> = gateways.iter().map(|&address| Arc::new(Gateway::new(address))).collect();
+        let watches = gateways.iter().map(|gateway| tokio::spawn(Arc::clone(gateway).watch())).collect();
+        let mut load = Self {
+            answered: Arc::default(),
+            failures: Arc::default(),
+            stopping: Arc::default(),
+            users: Vec::new(),
+            watches,
+        };
+        for user in 0..users {
+            let (gateways, token) = (Arc::clone(&gateways), token.to_owned());
+            let (answered, failures) = (Arc::clone(&load.answered), Arc::clone(&load.failures));
+            let stopping = Arc::clone(&load.stopping);
+            load.users.push(tokio::spawn(async move {
+                for turn in user.. {
+                    if stopping.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let serving = gateways.iter().cycle().skip(turn % gateways.len()).take(gateways.len());
+                    let mut serving = serving.filter(|gateway| gateway.serves.load(Ordering::Relaxed));
+                    let Some(gateway) = serving.next() else {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                        continue;
+                    };
+                    match embed(gateway, &token, turn).await {
+                        Ok(()) => drop(answered.fetch_add(1, Ordering::Relaxed)),
+                        Err(failure) => failures.lock().expect("no user panics").push(failure),
+                    }
+                }
+            }));
+        }
+        load
+    }
+
+    /// Waits until so many further calls are answered.
+    pub(crate) async fn goes_on(&self, calls: usize) {
+        let goal = self.answered.load(Ordering::Relaxed) + calls;
+        let reached = async {
+            while self.answered.load(Ordering::Relaxed) < goal {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(PATIENCE, reached).await;
+        assert!(
+            in_time.is_ok(),
+            "{} answers, and {:?}",
+            self.answered.load(Ordering::Relaxed),
+            self.failures
+        );
+    }
+
+    /// Ends it. No call may have failed, and each answer was the right one.
+    pub(crate) async fn stop(mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        for user in self.users.drain(..) {
+            tokio::time::timeout(PATIENCE, user).await.expect("no call hangs").expect("no user panics");
+        }
+        let failures = self.failures.lock().expect("no user panics");
+        let answered = self.answered.load(Ordering::Relaxed);
+        assert!(failures.is_empty(), "{} of {answered} calls failed: {:?}", failures.len(), failures.first());
+        println!("{answered} calls answered, none failed");
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        for task in self.users.iter().chain(&self.watches) {
+            task.abort();
+        }
+    }
+}
+
+async fn embed(gateway: &Gateway, token: &str, turn: usize) -> Result<(), String> {
+    let sentences: Vec<String> = (0..=turn % 3).map(|part| format!("sentence {part} of {turn}")).collect();
+    let vectors = if turn.is_multiple_of(2) {
+        let answer =
+            gateway.rest.try_json("POST", "/embed", token, &json!({ "sentence": sentences })).await?;
+        if answer.status != 200 {
+            return Err(format!("REST: {} {}", answer.status, answer.json()));
+        }
+        answer.json()["embedding"].as_array().map_or(0, Vec::len)
+    } else {
+        let count = sentences.len();
+        let request = bearing(token, EmbedRequest { sentences, ..EmbedRequest::default() });
+        let mut client = EmbedderServiceClient::new(gateway.grpc.clone());
+        let answer = client.embed(request).await.map_err(|status| format!("gRPC: {status:?}"))?;
+        let vectors = answer.into_inner().embeddings;
+        vectors.iter().filter(|vector| vector.packed.len() == 2048).count().min(count)
+    };
+    let expected = turn % 3 + 1;
+    if vectors == expected { Ok(()) } else { Err(format!("{vectors} vectors for {expected} sentences")) }
+}

@@ -1,0 +1,71 @@
+//! A rolling restart of everything: each process is stopped and started again, one after the other.
+
+use std::{net::SocketAddr, time::Duration};
+
+use muse_proto::v1::{LoginRequest, auth_service_client::AuthServiceClient};
+use muse_tests::{PATIENCE, channel, login, program::Program};
+
+use crate::{FREE, alone, load::Load};
+
+/// A gateway that load balancers get a second to let go of.
+async fn gateway(address: SocketAddr, auth: SocketAddr, embedders: &[SocketAddr]) -> Program {
+    let gateway = Program::gateway(address, auth, embedders, &[("SHUTDOWN_DELAY", "1")]).await;
+    gateway.ready().await;
+    gateway
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_of_each_service_loses_no_call() {
+    let _turn = alone().await;
+    let data = tempfile::tempdir().unwrap();
+    let mut auth = Program::auth(FREE, data.path()).await;
+    let mut embedders = Vec::new();
+    for _ in 0..2 {
+        let embedder = Program::embedder(FREE, auth.address).await;
+        embedder.ready().await;
+        embedders.push(embedder);
+    }
+    let addresses: Vec<SocketAddr> = embedders.iter().map(|embedder| embedder.address).collect();
+    let mut gateways = Vec::new();
+    for _ in 0..2 {
+        gateways.push(gateway(FREE, auth.address, &addresses).await);
+    }
+    let fronts: Vec<SocketAddr> = gateways.iter().map(|gateway| gateway.address).collect();
+    let token = login(channel(fronts[0])).await.access_token;
+    let load = Load::start(&fronts, &token, 6);
+    load.goes_on(50).await;
+
+    for address in &addresses {
+        embedders.remove(0).stop().await;
+        let embedder = Program::embedder(*address, auth.address).await;
+        embedder.ready().await;
+        embedders.push(embedder);
+        load.goes_on(50).await;
+    }
+    for address in &fronts {
+        gateways.remove(0).stop().await;
+        gateways.push(gateway(*address, auth.address, &addresses).await);
+        load.goes_on(50).await;
+    }
+
+    let address = auth.address;
+    auth.stop().await;
+    load.goes_on(50).await;
+    auth = Program::auth(address, data.path()).await;
+    auth.ready().await;
+    // Whoever logs in meanwhile is told to come back, and does.
+    let logged_in = async {
+        let request = LoginRequest { username: "admin".to_owned(), password: "admin".to_owned() };
+        while AuthServiceClient::new(channel(fronts[0])).login(request.clone()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, logged_in).await.unwrap();
+    load.goes_on(50).await;
+    load.stop().await;
+
+    for program in gateways.into_iter().chain(embedders) {
+        program.stop().await;
+    }
+    auth.stop().await;
+}

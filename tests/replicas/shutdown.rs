@@ -1,0 +1,125 @@
+//! How each program ends.
+
+use std::{
+    net::SocketAddr,
+    os::unix::process::ExitStatusExt,
+    time::{Duration, Instant},
+};
+
+use muse_proto::v1::{EmbedRequest, EmbedResponse, embedder_service_client::EmbedderServiceClient};
+use muse_tests::{bearing, channel, http_client::HttpClient, login, program::Program};
+use tokio::net::TcpStream;
+use tonic::{Response, Status};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use crate::{FREE, alone};
+
+/// A call that takes some seconds on one core.
+async fn long_call(gateway: SocketAddr, token: &str) -> Result<Response<EmbedResponse>, Status> {
+    let sentences = (0..2048).map(|number| format!("a sentence with the number {number}")).collect();
+    let request = EmbedRequest { sentences, ..EmbedRequest::default() };
+    let mut client = EmbedderServiceClient::new(channel(gateway)).max_decoding_message_size(64 << 20);
+    client.embed(bearing(token, request)).await
+}
+
+async fn health(address: SocketAddr) -> ServingStatus {
+    let request = HealthCheckRequest { service: String::new() };
+    let answer = HealthClient::new(channel(address)).check(request).await.expect("it answers");
+    answer.into_inner().status()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_says_that_it_is_not_ready_serves_on_for_the_delay_and_ends_what_has_begun() {
+    let _turn = alone().await;
+    let data = tempfile::tempdir().unwrap();
+    let auth = Program::auth(FREE, data.path()).await;
+    let (url, delay) = (format!("http://{}", auth.address), ("SHUTDOWN_DELAY", "1"));
+    let model = muse_tests::model_dir();
+    let model = model.to_str().unwrap();
+    let own = [("EMBEDDER_LISTEN", "127.0.0.1:0"), ("AUTH_URL", &url), ("MUSE_MODEL_DIR", model), delay];
+    let embedder = Program::start("muse-embedder", &own).await;
+    embedder.ready().await;
+    let gateway = Program::gateway(FREE, auth.address, &[embedder.address], &[delay]).await;
+    gateway.ready().await;
+    let token = login(channel(gateway.address)).await.access_token;
+
+    for (program, speaks_http_1) in [(gateway, true), (embedder, false)] {
+        let address = program.address;
+        let begun = tokio::spawn({
+            let token = token.clone();
+            async move { long_call(address, &token).await }
+        });
+        // Only what has begun is sure to end.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(health(address).await, ServingStatus::Serving);
+        let rest = HttpClient::new(address);
+        if speaks_http_1 {
+            assert_eq!(rest.get("/tokenize?sentence=a", &token).await.header("connection"), "");
+        }
+        program.signal("-TERM");
+        let asked = Instant::now();
+        while health(address).await == ServingStatus::Serving {}
+        assert!(asked.elapsed() < Duration::from_millis(500), "{:?}", asked.elapsed());
+        if speaks_http_1 {
+            let answer = rest.get("/tokenize?sentence=a", &token).await;
+            assert_eq!((answer.status.as_u16(), answer.header("connection")), (200, "close"));
+        }
+        // A new connection, which still is served.
+        let request = EmbedRequest { sentences: vec!["a".to_owned()], ..EmbedRequest::default() };
+        EmbedderServiceClient::new(channel(address)).embed(bearing(&token, request)).await.unwrap();
+        let status = program.ended().await;
+        assert!(status.success(), "{status}");
+        assert!(asked.elapsed() >= Duration::from_secs(1), "{:?}", asked.elapsed());
+        assert_eq!(begun.await.unwrap().unwrap().into_inner().embeddings.len(), 2048);
+        assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+    }
+    auth.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grace_that_is_over_and_a_second_signal_end_it_all() {
+    let _turn = alone().await;
+    let data = tempfile::tempdir().unwrap();
+    let auth = Program::auth(FREE, data.path()).await;
+    let embedder = Program::embedder(FREE, auth.address).await;
+    embedder.ready().await;
+    let start = async |grace| {
+        let gateway =
+            Program::gateway(FREE, auth.address, &[embedder.address], &[("SHUTDOWN_GRACE", grace)]).await;
+        gateway.ready().await;
+        gateway
+    };
+    let gateway = start("1").await;
+    let token = login(channel(gateway.address)).await.access_token;
+    let call = |gateway: SocketAddr| {
+        let token = token.clone();
+        tokio::spawn(async move { long_call(gateway, &token).await })
+    };
+
+    let cut = call(gateway.address);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    embedder.signal("-STOP");
+    let asked = Instant::now();
+    gateway.stop().await;
+    assert!((1.0..3.0).contains(&asked.elapsed().as_secs_f64()), "{:?}", asked.elapsed());
+    assert!(cut.await.unwrap().is_err());
+    embedder.signal("-CONT");
+
+    let gateway = start("60").await;
+    let cut = call(gateway.address);
+    let also_cut = call(embedder.address);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for program in [gateway, embedder] {
+        let asked = Instant::now();
+        program.signal("-TERM");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        program.signal("-TERM");
+        let status = program.ended().await;
+        assert_eq!((status.code(), status.signal()), (None, Some(9)));
+        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    }
+    assert!(cut.await.unwrap().is_err() && also_cut.await.unwrap().is_err());
+    auth.stop().await;
+}
