@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::TryStreamExt;
 use tokio::net::TcpListener;
 use tonic::transport::{
     Endpoint, Error, Server,
@@ -12,6 +13,7 @@ use tower::layer::util::{Identity, Stack};
 use crate::{
     Shutdown,
     health::Health,
+    lingering::Lingering,
     refusals::InOurTerms,
     requests::{CountCalls, Requests},
 };
@@ -73,7 +75,7 @@ pub async fn serve(
     health: Health,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).map_ok(Lingering::new);
     let server = router.serve_with_incoming_shutdown(incoming, shutdown.closing.clone().cancelled_owned());
     let announced = shutdown.announced.clone();
     let told = async move {

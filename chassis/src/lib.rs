@@ -7,6 +7,7 @@ pub mod deadline;
 pub mod grpc;
 pub mod health;
 mod healthcheck;
+pub mod lingering;
 mod listeners;
 mod logging;
 pub mod metrics;

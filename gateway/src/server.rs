@@ -16,7 +16,7 @@ use hyper_util::{
     server::{conn::auto::Builder, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
-use muse_chassis::Shutdown;
+use muse_chassis::{Shutdown, lingering::Lingering};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -61,7 +61,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, shutdown: Shutd
             if !matches!(tokio::time::timeout(HEAD_WITHIN, heard).await, Ok(Some(true))) {
                 return;
             }
-            let connection = server.serve_connection(TokioIo::new(stream), service);
+            let connection = server.serve_connection(TokioIo::new(Lingering::new(stream)), service);
             if let Err(failure) = watcher.watch(connection).await {
                 debug!(%peer, failure, "a connection broke");
             }
