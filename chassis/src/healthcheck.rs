@@ -60,7 +60,7 @@ fn check(options: &ArgMatches) -> Result<(), String> {
     let address = reachable(*address);
     let runtime =
         Builder::new_current_thread().enable_all().build().map_err(|failure| failure.to_string())?;
-    let asked = runtime.block_on(timeout(ANSWER_WITHIN, ask(address)));
+    let asked = runtime.block_on(async { timeout(ANSWER_WITHIN, ask(address)).await });
     asked.unwrap_or(Err(CheckError::Late(address))).map_err(|failure| with_causes(&failure))
 }
 
@@ -95,4 +95,48 @@ async fn ask(address: SocketAddr) -> Result<(), CheckError> {
     let status = answer.status();
     let said = answer.into_body().collect().await.map_err(failed)?.to_bytes();
     Err(CheckError::NotReady(format!("{address} answers {status}: {}", String::from_utf8_lossy(&said))))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Arg, value_parser};
+    use tokio::{net::TcpListener, runtime::Runtime};
+
+    use super::*;
+    use crate::{health, metrics::Metrics, private::Pages};
+
+    fn asked(address: SocketAddr) -> Result<(), String> {
+        let private = Arg::new(PRIVATE_LISTEN).long("private-listen").global(true);
+        let options = Command::new("muse-test")
+            .arg(private.value_parser(value_parser!(SocketAddr)))
+            .arg(Arg::new("what the service needs").long("needed").required(true));
+        let arguments = ["muse-test", "healthcheck", "--private-listen", &address.to_string()];
+        check(&with_command(options).try_get_matches_from(arguments).unwrap())
+    }
+
+    #[test]
+    fn it_asks_the_running_service_and_needs_nothing_else() {
+        let runtime = Runtime::new().unwrap();
+        let (health, _service) = health::not_serving(&[""]);
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let pages = Pages::new(health.clone(), Metrics::of("muse-test"));
+        // No runtime is entered where the program asks.
+        let server = runtime.block_on(async { pages.serve(listener) });
+
+        let not_ready = asked(address).unwrap_err();
+        assert!(
+            not_ready.ends_with("503 Service Unavailable: not ready: the service does not serve"),
+            "{not_ready}"
+        );
+        health.report(true);
+        assert_eq!(asked(address), Ok(()));
+        let everywhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
+        assert_eq!(asked(everywhere), Ok(()));
+        drop(server);
+        drop(runtime);
+        let gone = asked(address).unwrap_err();
+        assert!(gone.starts_with(&format!("{address} does not answer: ")), "{gone}");
+        assert!(asked(SocketAddr::new(address.ip(), 0)).unwrap_err().contains("--private-listen"));
+    }
 }
