@@ -87,6 +87,7 @@ pub async fn run_with_resolver(
     let _private = Pages::new(health.clone(), metrics.clone()).serve(listeners.private);
     let upstream = Upstream::connect(&config, resolver, shutdown.closing.clone());
     upstream.verifier.tell_lag(&metrics);
+    upstream.embedder.count(&metrics);
     tokio::spawn(readiness::watch(upstream.clone(), health, shutdown.announced.clone()));
 
     let reflection = || {

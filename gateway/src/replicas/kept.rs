@@ -159,3 +159,69 @@ impl Inner {
         self.place.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+    use http_body_util::{BodyExt, StreamBody};
+    use tokio_util::sync::CancellationToken;
+    use tonic::transport::Endpoint;
+
+    use super::*;
+    use crate::replicas::{replica::Replica, store::Store};
+
+    const PIECES: [&str; 3] = ["one", "two", "three"];
+
+    fn body(end: Option<Status>) -> Body {
+        let pieces = PIECES.map(|piece| Ok(Frame::data(Bytes::from(piece))));
+        Body::new(StreamBody::new(stream::iter(pieces.into_iter().chain(end.map(Err)))))
+    }
+
+    fn replica() -> Arc<Replica> {
+        let endpoint = Endpoint::from_static("http://127.0.0.1:1");
+        let address = "127.0.0.1:1".parse().unwrap();
+        Arc::new(Replica::new(address, &endpoint, CancellationToken::new()))
+    }
+
+    async fn read(body: &mut Body) -> Option<Result<Bytes, Status>> {
+        body.frame().await.map(|frame| frame.map(|frame| frame.into_data().unwrap()))
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_is_sent_again_before_the_rest_and_weighs_on_its_replica() {
+        let (store, first, second) = (Store::of(100), replica(), replica());
+        let kept = Kept::new(body(None), 11, store.place());
+        let mut sent = kept.send(Arc::new(InFlight::new(&first, 1)), true);
+        for piece in &PIECES[..2] {
+            assert_eq!(read(&mut sent).await.unwrap().unwrap(), piece);
+        }
+        assert!(kept.is_whole());
+        assert_eq!(first.load(), 1 + 6);
+        let again = kept.send(Arc::new(InFlight::new(&second, 1)), true);
+        assert!(read(&mut sent).await.unwrap().is_err(), "only the last one goes on");
+        drop(sent);
+        assert_eq!(first.load(), 0);
+        assert_eq!(again.collect().await.unwrap().to_bytes(), PIECES.concat());
+        let once_more = kept.send(Arc::new(InFlight::new(&first, 1)), false);
+        assert_eq!(once_more.collect().await.unwrap().to_bytes(), PIECES.concat());
+        assert!(!store.place().take(100));
+        kept.let_go();
+        assert!(store.place().take(100) && !kept.is_whole());
+    }
+
+    #[tokio::test]
+    async fn what_is_too_long_or_broken_off_goes_on_but_not_again() {
+        for (room, bytes) in [(10, 100), (100, 10)] {
+            let store = Store::of(bytes);
+            let kept = Kept::new(body(None), room, store.place());
+            let sent = kept.send(Arc::new(InFlight::new(&replica(), 1)), true);
+            assert_eq!(sent.collect().await.unwrap().to_bytes(), PIECES.concat());
+            assert!(!kept.is_whole() && !kept.is_broken());
+            assert!(store.place().take(bytes));
+        }
+        let kept = Kept::new(body(Some(Status::cancelled("gone"))), 100, Store::of(100).place());
+        let sent = kept.send(Arc::new(InFlight::new(&replica(), 1)), true);
+        assert!(sent.collect().await.is_err());
+        assert!(!kept.is_whole() && kept.is_broken());
+    }
+}

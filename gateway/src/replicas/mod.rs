@@ -25,6 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use muse_chassis::metrics::Metrics;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
@@ -96,6 +97,18 @@ impl Replicas {
     /// Whether any embedder serves.
     pub(crate) fn serving(&self) -> watch::Receiver<bool> {
         self.0.serving.subscribe()
+    }
+
+    /// Adds how many there are to the metrics.
+    pub(crate) fn count(&self, metrics: &Metrics) {
+        let (known, serving) = (self.clone(), self.clone());
+        let name = "muse_embedders_known";
+        metrics.asked(name, "Embedders that the gateway has found.", move || known.list().len() as f64);
+        let name = "muse_embedders_serving";
+        metrics.asked(name, "Those of them that get calls.", move || {
+            let list = serving.list();
+            list.iter().filter(|replica| replica.state() == State::Serving).count() as f64
+        });
     }
 
     fn list(&self) -> Arc<[Arc<Replica>]> {
