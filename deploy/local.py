@@ -6,8 +6,8 @@ usage: deploy/local.py BIN_DIR MODEL_DIR DATA_DIR
 BIN_DIR holds the programs, MODEL_DIR a converted model; the database is kept in DATA_DIR. HOST (127.0.0.1) and PORT
 (5000) say where the gateway serves; the other two take free ports of the loopback interface, as do the private ports
 of all three unless AUTH_PRIVATE_LISTEN and so on name others. All other settings are the environment variables of the
-services themselves. Ctrl-C or SIGTERM stops all three, and a second one kills them; the end of one stops the others,
-too.
+services themselves; with MUSE_TLS_CERT the certificate has to be for 127.0.0.1. Ctrl-C or SIGTERM stops all three, and a
+second one kills them; the end of one stops the others, too.
 """
 
 import ctypes
@@ -103,6 +103,10 @@ def address():
         raise Failed(f"HOST must be an IP address, not '{host}'")
     if not (port.isascii() and port.isdigit() and int(port) < 65536):
         raise Failed(f"PORT must be a number from 0 to 65535, not '{port}'")
+    if not interface.is_loopback and not {"GATEWAY_TLS_CERT", "MUSE_PLAINTEXT"} & os.environ.keys():
+        raise Failed(
+            f"passwords and tokens would come to HOST={host} in plain text: set GATEWAY_TLS_CERT and GATEWAY_TLS_KEY, or "
+            "allow it with MUSE_PLAINTEXT=true")
     shown = f"[{host}]" if interface.version == 6 else host
     return shown, port, interface.is_loopback
 
@@ -135,8 +139,9 @@ def run(folder, services, bin_dir, model_dir, data_dir):
     behind = {"SHUTDOWN_DELAY": "0"}
     database = os.environ.get("DATABASE_URL") or os.path.join(os.path.abspath(data_dir), "muse.db")
     auth = start("muse-auth", AUTH_LISTEN="127.0.0.1:0", DATABASE_URL=database, **exposed, **behind)
+    peers = "https" if os.environ.get("MUSE_TLS_CERT") else "http"
     private = {"auth": wait_for(auth, "X_MUSE_PRIVATE")}
-    auth_url = "http://" + wait_for(auth, "X_MUSE_LISTENING")
+    auth_url = f"{peers}://" + wait_for(auth, "X_MUSE_LISTENING")
     embedder = start(
         "muse-embedder", EMBEDDER_LISTEN="127.0.0.1:0", MUSE_MODEL_DIR=model_dir, AUTH_URL=auth_url, **behind)
     private["embedder"] = wait_for(embedder, "X_MUSE_PRIVATE")
@@ -144,12 +149,13 @@ def run(folder, services, bin_dir, model_dir, data_dir):
         "muse-gateway",
         GATEWAY_LISTEN=f"{host}:{port}",
         AUTH_URL=auth_url,
-        EMBEDDER_URL="http://" + wait_for(embedder, "X_MUSE_LISTENING"))
+        EMBEDDER_URL=f"{peers}://" + wait_for(embedder, "X_MUSE_LISTENING"))
     private["gateway"] = wait_for(gateway, "X_MUSE_PRIVATE")
     serving = wait_for(gateway, "X_MUSE_LISTENING")
     wait_for(gateway, "READY")
     seconds = time.monotonic() - started
-    say(f"ready after {seconds:.1f} s: REST and gRPC on http://{serving} (Ctrl-C stops)")
+    users = "https" if os.environ.get("GATEWAY_TLS_CERT") else "http"
+    say(f"ready after {seconds:.1f} s: REST and gRPC on {users}://{serving} (Ctrl-C stops)")
     say("metrics: " + ", ".join(f"{name} http://{at}/metrics" for name, at in private.items()))
     if loopback and not {"ADMIN_PASSWORD", "ADMIN_PASSWORD_FILE", "AUTH_EXPOSED"} & os.environ.keys():
         say("log in as admin / admin, unless the password was changed")

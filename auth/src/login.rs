@@ -2,14 +2,16 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use muse_chassis::metrics::{IntCounterVec, Metrics};
+use muse_chassis::{
+    is_loopback,
+    metrics::{IntCounterVec, Metrics},
+};
 use muse_proto::{Error, Reason};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
     audit::Event,
-    config::is_loopback,
     error::database_failed,
     first_start::ADMIN,
     passwords::{Hashers, LONGEST, Verdict},

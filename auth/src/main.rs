@@ -7,8 +7,8 @@ mod cli;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use muse_auth::config::{BadOption, DatabaseArgs, ServiceArgs};
-use muse_chassis::{EXIT_USAGE, LogArgs, parse_service_options};
+use muse_auth::config::{DatabaseArgs, ServiceArgs};
+use muse_chassis::{LogArgs, parse_service_options};
 
 /// The auth service of MUSE as Service: users, tokens, revocation.
 #[derive(Debug, Parser)]
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     let addresses = options.service.addresses();
     let config = match options.service.config(&options.database) {
         Ok(config) => config,
-        Err(bad) => return usage(&bad),
+        Err(bad) => return bad.usage(),
     };
     match options.command {
         None | Some(Command::Serve) => muse_chassis::serve("muse-auth", addresses, |listeners, shutdown| {
@@ -49,9 +49,4 @@ fn main() -> ExitCode {
         }),
         Some(Command::Other(command)) => cli::run(command, config),
     }
-}
-
-fn usage(bad: &BadOption) -> ExitCode {
-    eprintln!("error: {bad}");
-    ExitCode::from(EXIT_USAGE)
 }

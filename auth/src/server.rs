@@ -9,6 +9,7 @@ use muse_chassis::{
     notify,
     private::Pages,
     requests::Requests,
+    tls::{self, Acceptor},
 };
 use muse_proto::v1::{
     auth_service_server::AuthServiceServer, revocation_service_server::RevocationServiceServer,
@@ -112,9 +113,10 @@ async fn serve(
     let router = router.add_service(health_service);
     health.report(true);
     notify::ready();
+    let incoming = tls::incoming(listener, Acceptor::new(config.tls.as_ref()));
 
     tokio::select! {
-        served = grpc::serve(router, listener, health, shutdown) => Ok(served?),
+        served = grpc::serve(router, incoming, health, shutdown) => Ok(served?),
         never = store.watch() => match never {},
         () = keys::follow(store, config, all_keys) => Ok(()),
         () = verify_with(keys.clone(), &verifier) => Ok(()),

@@ -1,13 +1,9 @@
 //! The settings of every gRPC server and channel of the stack.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
-use futures::TryStreamExt;
-use tokio::net::TcpListener;
-use tonic::transport::{
-    Endpoint, Error, Server,
-    server::{Router, TcpIncoming},
-};
+use futures::{Stream, TryStreamExt};
+use tonic::transport::{Channel, Endpoint, Error, Server, server::Router};
 use tower::layer::util::{Identity, Stack};
 
 use crate::{
@@ -16,6 +12,7 @@ use crate::{
     lingering::Lingering,
     refusals::InOurTerms,
     requests::{CountCalls, Requests},
+    tls::{Connector, Socket},
 };
 
 /// Bytes of a request that may be on their way before they are read. A stream that is far ahead of its answers goes on
@@ -61,8 +58,14 @@ pub fn endpoint(url: &str) -> Result<Endpoint, Error> {
         .initial_connection_window_size(CONNECTION_WINDOW))
 }
 
-/// Serves on `listener` until the shutdown closes it, and then until the calls that have begun are answered or the grace
-/// is over. Connections are told to open no further calls (GOAWAY).
+/// A channel to it, which connects when it is first used and again after a break.
+#[must_use]
+pub fn channel(endpoint: &Endpoint, connector: &Connector) -> Channel {
+    endpoint.connect_with_connector_lazy(connector.clone())
+}
+
+/// Serves the connections of [`tls::incoming`](crate::tls::incoming) until the shutdown closes it, and then until the calls that
+/// have begun are answered or the grace is over. Connections are told to open no further calls (GOAWAY).
 ///
 /// From the announcement of the shutdown on `health` says that nothing serves.
 ///
@@ -71,11 +74,11 @@ pub fn endpoint(url: &str) -> Result<Endpoint, Error> {
 /// If the server fails.
 pub async fn serve(
     router: Router<Layers>,
-    listener: TcpListener,
+    incoming: impl Stream<Item = io::Result<Socket>>,
     health: Health,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).map_ok(Lingering::new);
+    let incoming = incoming.map_ok(Lingering::new);
     let server = router.serve_with_incoming_shutdown(incoming, shutdown.closing.clone().cancelled_owned());
     let announced = shutdown.announced.clone();
     let told = async move {

@@ -10,12 +10,15 @@ mod healthcheck;
 pub mod lingering;
 mod listeners;
 mod logging;
+mod loopback;
 pub mod metrics;
 pub mod notify;
+mod options;
 pub mod private;
 pub mod refusals;
 pub mod requests;
 pub mod shutdown;
+pub mod tls;
 
 use std::{error::Error as StdError, io, net::SocketAddr, process::ExitCode};
 
@@ -27,6 +30,8 @@ use tracing::{error, info};
 pub use healthcheck::parse_service_options;
 pub use listeners::{Addresses, Listeners};
 pub use logging::{LogArgs, LogFormat};
+pub use loopback::is_loopback;
+pub use options::BadOption;
 pub use shutdown::{Shutdown, ShutdownArgs};
 
 /// The exit status after a bad option or environment variable (`EX_USAGE` of `sysexits.h`).

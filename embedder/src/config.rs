@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
-use muse_chassis::{Addresses, LogArgs, ShutdownArgs};
+use muse_chassis::{
+    Addresses, BadOption, LogArgs, ShutdownArgs,
+    tls::{ClientTls, PeerArgs, ServerTls},
+};
 use muse_verifier::AuthArgs;
 use tch::Device;
 
@@ -67,6 +70,10 @@ pub struct Config {
     #[command(flatten)]
     pub shutdown: ShutdownArgs,
 
+    /// How services connect with each other.
+    #[command(flatten)]
+    pub peers: PeerArgs,
+
     /// Options of the log.
     #[command(flatten)]
     pub log: LogArgs,
@@ -77,6 +84,16 @@ impl Config {
     #[must_use]
     pub fn addresses(&self) -> Addresses {
         Addresses { public: self.listen, private: self.private_listen }
+    }
+
+    /// How others connect to this service, and this one to others.
+    ///
+    /// # Errors
+    ///
+    /// Names the option that cannot be.
+    pub fn tls(&self) -> Result<(Option<ServerTls>, Option<ClientTls>), BadOption> {
+        let server = self.peers.server(self.listen)?;
+        Ok((server, self.peers.client([("--auth", self.auth.endpoint.uri())])?))
     }
 
     /// The device that the model will run on.

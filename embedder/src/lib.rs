@@ -27,12 +27,13 @@ mod transfer;
 use std::sync::{Arc, OnceLock};
 
 use muse_chassis::{
-    Listeners, grpc,
+    BadOption, Listeners, grpc,
     health::{self, Health},
     metrics::Metrics,
     notify,
     private::Pages,
     requests::Requests,
+    tls::{self, Acceptor, Connector},
 };
 use muse_proto::v1::embedder_service_server::EmbedderServiceServer;
 use muse_verifier::{TokenKind, Verifier};
@@ -56,6 +57,9 @@ const SERVICES: [&str; 2] = ["", "muse.v1.EmbedderService"];
 /// Why the embedder could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbedderError {
+    /// An option cannot be.
+    #[error(transparent)]
+    Option(#[from] BadOption),
     /// The device that was asked for cannot be used.
     #[error("--device {0}: {1}")]
     Device(DeviceChoice, #[source] DeviceError),
@@ -87,6 +91,7 @@ pub async fn run(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), EmbedderError> {
+    let (server_tls, client_tls) = config.tls()?;
     let shutdown = config.shutdown.after(shutdown);
     let (health, health_service) = health::not_serving(&SERVICES);
     let room = Arc::new(OnceLock::<Room>::new());
@@ -96,7 +101,7 @@ pub async fn run(
     let pages = Pages::new(health.clone(), metrics.clone())
         .unready_while(move || full.get().is_some_and(Room::is_full).then_some("the queue is full"));
     let _private = pages.serve(listeners.private);
-    let (verifier, _) = config.auth.follow(shutdown.closing.clone());
+    let (verifier, _) = config.auth.follow(&Connector::new(client_tls.as_ref()), shutdown.closing.clone());
     verifier.tell_lag(&metrics);
     let (stream_verifier, stopping) = (verifier.clone(), shutdown.closing.clone());
     let loaded = tokio::task::spawn_blocking(move || load(&config, &metrics, stream_verifier, stopping));
@@ -114,8 +119,9 @@ pub async fn run(
         call.extensions_mut().insert(claims);
         Ok::<_, Status>(call)
     });
+    let incoming = tls::incoming(listeners.public, Acceptor::new(server_tls.as_ref()));
     let router = grpc::server(requests).add_service(health_service).add_service(service);
-    Ok(grpc::serve(router, listeners.public, health, shutdown).await?)
+    Ok(grpc::serve(router, incoming, health, shutdown).await?)
 }
 
 async fn report_when_synced(verifier: Verifier, health: Health, shutdown: CancellationToken) {

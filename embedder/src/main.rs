@@ -8,6 +8,9 @@ use muse_embedder::{Config, run};
 fn main() -> ExitCode {
     let config: Config = muse_chassis::parse_service_options();
     config.log.init();
+    if let Err(bad) = config.tls() {
+        return bad.usage();
+    }
     // A device that cannot be used ends the program before it binds.
     if let Err(refused) = config.resolve_device() {
         return muse_chassis::report(Err(refused));

@@ -65,7 +65,7 @@ fn address(entry: &[u8]) -> Option<IpAddr> {
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// An extension of requests that came over TLS, as a trusted proxy says.
+/// An extension of requests that came from the client over TLS: to the gateway, or to a trusted proxy, as that says.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OverTls;
 
@@ -76,8 +76,14 @@ pub(crate) async fn name_client(
     mut request: Request,
 ) -> Request {
     let client = trusted.client(peer.ip(), request.headers());
-    if trusted.contain(peer.ip().to_canonical()) && is_https(request.headers()) {
-        request.extensions_mut().insert(OverTls);
+    match is_https(request.headers()).filter(|_| trusted.contain(peer.ip().to_canonical())) {
+        Some(true) => {
+            request.extensions_mut().insert(OverTls);
+        }
+        Some(false) => {
+            request.extensions_mut().remove::<OverTls>();
+        }
+        None => (),
     }
     request.headers_mut().remove(X_FORWARDED_FOR);
     // An address is a good value.
@@ -87,11 +93,10 @@ pub(crate) async fn name_client(
     request
 }
 
-/// Whether the proxy next to the client, the first in the list, was spoken to over TLS.
-fn is_https(headers: &HeaderMap) -> bool {
-    let first =
-        headers.get(X_FORWARDED_PROTO).and_then(|value| value.as_bytes().split(|&byte| byte == b',').next());
-    first.is_some_and(|scheme| scheme.trim_ascii().eq_ignore_ascii_case(b"https"))
+/// Whether the proxy next to the client, the first in the list, was spoken to over TLS, if it is said.
+fn is_https(headers: &HeaderMap) -> Option<bool> {
+    let scheme = headers.get(X_FORWARDED_PROTO)?.as_bytes().split(|&byte| byte == b',').next()?;
+    Some(scheme.trim_ascii().eq_ignore_ascii_case(b"https"))
 }
 
 #[cfg(test)]

@@ -3,7 +3,11 @@
 use std::{net::SocketAddr, time::Duration};
 
 use clap::Parser;
-use muse_chassis::{Addresses, LogArgs, ShutdownArgs, with_causes};
+use muse_chassis::{
+    Addresses, BadOption, LogArgs, ShutdownArgs,
+    tls::{ClientTls, PeerArgs, ServerTls, UserArgs},
+    with_causes,
+};
 use muse_verifier::AuthArgs;
 use tonic::transport::Endpoint;
 
@@ -55,6 +59,14 @@ pub struct Config {
     #[command(flatten)]
     pub shutdown: ShutdownArgs,
 
+    /// How users connect.
+    #[command(flatten)]
+    pub users: UserArgs,
+
+    /// How services connect with each other.
+    #[command(flatten)]
+    pub peers: PeerArgs,
+
     /// Options of the log.
     #[command(flatten)]
     pub log: LogArgs,
@@ -65,6 +77,17 @@ impl Config {
     #[must_use]
     pub fn addresses(&self) -> Addresses {
         Addresses { public: self.listen, private: self.private_listen }
+    }
+
+    /// How users connect to the gateway, and it to the services behind.
+    ///
+    /// # Errors
+    ///
+    /// Names the option that cannot be.
+    pub fn tls(&self) -> Result<(Option<ServerTls>, Option<ClientTls>), BadOption> {
+        let server = self.users.server(self.listen, &self.peers)?;
+        let embedders = self.embedder.iter().map(|endpoint| ("--embedder", endpoint.uri()));
+        Ok((server, self.peers.client(embedders.chain([("--auth", self.auth.endpoint.uri())]))?))
     }
 }
 

@@ -23,6 +23,7 @@ mod replicas;
 mod request;
 mod rest;
 mod routing;
+mod security_headers;
 mod server;
 mod server_timing;
 mod upstream;
@@ -31,7 +32,13 @@ use axum::{
     Router,
     middleware::{from_fn, from_fn_with_state, map_request_with_state},
 };
-use muse_chassis::{Listeners, health, metrics::Metrics, private::Pages, requests::Requests};
+use muse_chassis::{
+    BadOption, Listeners, health,
+    metrics::Metrics,
+    private::Pages,
+    requests::Requests,
+    tls::{Acceptor, Connector},
+};
 use muse_proto::FILE_DESCRIPTOR_SET;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -48,6 +55,9 @@ use upstream::Upstream;
 /// Why the gateway could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
+    /// An option cannot be.
+    #[error(transparent)]
+    Option(#[from] BadOption),
     /// The descriptor set is unusable.
     #[error("cannot serve reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -81,11 +91,13 @@ pub async fn run_with_resolver(
     shutdown: CancellationToken,
 ) -> Result<(), GatewayError> {
     let shutdown = config.shutdown.after(shutdown);
+    let (user_tls, peer_tls) = config.tls()?;
     let (health, health_service) = health::not_serving(&SERVICES);
     let metrics = Metrics::of("muse-gateway");
     let requests = Requests::new(&metrics);
     let _private = Pages::new(health.clone(), metrics.clone()).serve(listeners.private);
-    let upstream = Upstream::connect(&config, resolver, shutdown.closing.clone());
+    let connector = Connector::new(peer_tls.as_ref());
+    let upstream = Upstream::connect(&config, resolver, &connector, shutdown.closing.clone());
     upstream.verifier.tell_lag(&metrics);
     upstream.embedder.count(&metrics);
     tokio::spawn(readiness::watch(upstream.clone(), health, shutdown.announced.clone()));
@@ -115,11 +127,12 @@ pub async fn run_with_resolver(
         .merge(own.reset_fallback())
         .fallback(routing::not_found)
         .layer(from_fn_with_state(requests, counting::count))
-        .layer(from_fn(grpc_web::translate));
+        .layer(from_fn(grpc_web::translate))
+        .layer(from_fn(security_headers::add));
     if let Some(cors) = config.cors_origins.layer() {
         router = router.layer(from_fn_with_state(cors, cors::allow));
     }
     let router = router.layer(map_request_with_state(config.trusted_proxies, client_address::name_client));
-    server::serve(listeners.public, router, shutdown).await;
+    server::serve(listeners.public, Acceptor::new(user_tls.as_ref()), router, shutdown).await;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The connections: HTTP/1.1 and HTTP/2 on one port, bounded in what a client can hold on to without asking anything.
 
-use std::{io, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use axum::{
     Extension, Router,
@@ -16,11 +16,20 @@ use hyper_util::{
     server::{conn::auto::Builder, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
-use muse_chassis::{Shutdown, lingering::Lingering};
-use tokio::net::{TcpListener, TcpStream};
+use muse_chassis::{
+    Shutdown,
+    lingering::Lingering,
+    tls::{Acceptor, Socket, accept},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
-use tracing::{debug, warn};
+use tracing::debug;
+
+use crate::client_address::OverTls;
 
 /// How long a client may take for the head of a request, the wait for the next one on its connection included.
 const HEAD_WITHIN: Duration = Duration::from_secs(75);
@@ -30,38 +39,29 @@ const PING_AFTER: Duration = Duration::from_secs(30);
 const PONG_WITHIN: Duration = Duration::from_secs(20);
 /// Calls at a time on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 1_000;
-/// How long to wait when the system has no room for a new connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How long to wait for the rest of it.
-const PREFACE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Serves until the shutdown closes the listener, and then until all connections have ended or the grace is over.
-pub(crate) async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) {
+pub(crate) async fn serve(listener: TcpListener, acceptor: Acceptor, router: Router, shutdown: Shutdown) {
     let router = router.layer(from_fn_with_state(shutdown.announced.clone(), let_go));
     let server = builder();
     let connections = GracefulShutdown::new();
-    while let Some(accepted) = shutdown.closing.run_until_cancelled(listener.accept()).await {
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(failure) => {
-                refused(&failure).await;
-                continue;
-            }
-        };
-        let _ = stream.set_nodelay(true);
-        let router = router.clone().layer(Extension(ConnectInfo(peer)));
-        let service = TowerToHyperService::new(
-            router.map_request(|request: http::Request<Incoming>| request.map(Body::new)),
-        );
+    while let Some((stream, peer)) = shutdown.closing.run_until_cancelled(accept(&listener)).await {
+        let (acceptor, router) = (acceptor.clone(), router.clone());
         let (server, watcher, stopping) = (server.clone(), connections.watcher(), shutdown.closing.clone());
         tokio::spawn(async move {
-            let heard = stopping.run_until_cancelled(says_its_version(&stream));
-            if !matches!(tokio::time::timeout(HEAD_WITHIN, heard).await, Ok(Some(true))) {
-                return;
-            }
-            let connection = server.serve_connection(TokioIo::new(Lingering::new(stream)), service);
+            let begun = stopping.run_until_cancelled(begin(&acceptor, stream, peer));
+            let Some(Some(socket)) = begun.await else { return };
+            let over_tls = socket.is_tls().then_some(OverTls);
+            let service = router.layer(Extension(ConnectInfo(peer))).map_request(
+                move |mut request: http::Request<Incoming>| {
+                    if let Some(mark) = over_tls {
+                        request.extensions_mut().insert(mark);
+                    }
+                    request.map(Body::new)
+                },
+            );
+            let io = TokioIo::new(Lingering::new(socket));
+            let connection = server.serve_connection(io, TowerToHyperService::new(service));
             if let Err(failure) = watcher.watch(connection).await {
                 debug!(%peer, failure, "a connection broke");
             }
@@ -99,26 +99,10 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
-/// Whether a client has said enough for the version of HTTP to be known; until then hyper's own timeouts do not run.
-async fn says_its_version(stream: &TcpStream) -> bool {
-    let mut said = [0; PREFACE.len()];
-    loop {
-        match stream.peek(&mut said).await {
-            Ok(0) | Err(_) => return false,
-            Ok(length) if length < PREFACE.len() && PREFACE.starts_with(&said[..length]) => {
-                tokio::time::sleep(PREFACE_PAUSE).await;
-            }
-            Ok(_) => return true,
-        }
-    }
-}
-
-/// After a failure to accept: if it was the client's own, go on at once, else (no more files, say) wait for some to end.
-async fn refused(failure: &io::Error) {
-    let of_the_client =
-        [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionRefused, io::ErrorKind::ConnectionReset];
-    if !of_the_client.contains(&failure.kind()) {
-        warn!(%failure, "cannot accept a connection");
-        tokio::time::sleep(ACCEPT_PAUSE).await;
-    }
+/// The connection, when the client has said enough for the version of HTTP to be known; until then hyper's own timeouts do
+/// not run.
+async fn begin(acceptor: &Acceptor, stream: TcpStream, peer: SocketAddr) -> Option<Socket> {
+    let mut socket = acceptor.begin(stream, peer).await?;
+    let said = timeout(HEAD_WITHIN, socket.says_its_version()).await;
+    (said == Ok(true)).then_some(socket)
 }

@@ -2,6 +2,7 @@
 
 use std::{error::Error as _, time::Duration};
 
+use muse_chassis::tls::Connector;
 use muse_proto::{
     Error, Reason,
     v1::{auth_service_client::AuthServiceClient, embedder_service_client::EmbedderServiceClient},
@@ -24,11 +25,17 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    pub(crate) fn connect(config: &Config, resolver: Box<dyn Resolver>, shutdown: CancellationToken) -> Self {
+    pub(crate) fn connect(
+        config: &Config,
+        resolver: Box<dyn Resolver>,
+        connector: &Connector,
+        shutdown: CancellationToken,
+    ) -> Self {
         let mut auth = config.auth.clone();
         auth.endpoint = auth.endpoint.timeout(config.auth_timeout);
-        let (verifier, auth) = auth.follow(shutdown.clone());
-        let embedder = Replicas::follow(&config.embedder, resolver, config.call_timeout, shutdown.clone());
+        let (verifier, auth) = auth.follow(connector, shutdown.clone());
+        let embedder =
+            Replicas::follow(&config.embedder, (resolver, connector), config.call_timeout, shutdown.clone());
         Self { auth, embedder, verifier, shutdown }
     }
 

@@ -1,6 +1,7 @@
 //! A whole stack for tests: the three services, as their programs run them, on free ports of the loopback interface,
 //! with the real model and a database of their own.
 
+pub mod certificates;
 pub mod http_client;
 pub mod procfs;
 pub mod program;

@@ -3,10 +3,11 @@
 use std::{env, fmt, path::PathBuf, str::FromStr};
 
 use clap::Args;
+use muse_chassis::BadOption;
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{BadOption, bad};
+use super::bad;
 
 const VARIABLE: &str = "DATABASE_URL";
 

@@ -3,14 +3,13 @@
 mod database;
 mod secrets;
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, builder::BoolishValueParser};
-use muse_chassis::{Addresses, ShutdownArgs};
+use muse_chassis::{
+    Addresses, BadOption, ShutdownArgs, is_loopback,
+    tls::{PeerArgs, ServerTls},
+};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::passwords::{self, Cost};
@@ -73,22 +72,17 @@ pub struct ServiceArgs {
     /// How it ends.
     #[command(flatten)]
     pub shutdown: ShutdownArgs,
+    /// How the others connect.
+    #[command(flatten)]
+    pub peers: PeerArgs,
 }
 
 fn lifetime() -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(1..=A_CENTURY)
 }
 
-/// An option that is well formed but cannot be. The text names the option, and never its value where that is secret.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid value for '{option}': {problem}")]
-pub struct BadOption {
-    option: &'static str,
-    problem: String,
-}
-
 fn bad(option: &'static str, problem: impl Into<String>) -> BadOption {
-    BadOption { option, problem: problem.into() }
+    BadOption::new(option, problem)
 }
 
 /// What the service needs to know. [`Config::new`] has the defaults.
@@ -116,6 +110,8 @@ pub struct Config {
     pub hash_threads: usize,
     /// How the service ends.
     pub shutdown: ShutdownArgs,
+    /// How the other services connect; `None` for plain text.
+    pub tls: Option<ServerTls>,
     /// Something is allowed here but unwise; said when the log is there.
     pub warnings: Vec<String>,
 }
@@ -135,6 +131,7 @@ impl Config {
             cost: Cost::default(),
             hash_threads: passwords::default_threads(),
             shutdown: ShutdownArgs::default(),
+            tls: None,
             warnings: Vec::new(),
         }
     }
@@ -183,6 +180,7 @@ impl ServiceArgs {
             cost,
             hash_threads: usize::try_from(self.hash_threads).unwrap_or(1),
             shutdown: self.shutdown,
+            tls: self.peers.server(self.listen)?,
             warnings: warnings.into_iter().collect(),
         })
     }
@@ -203,15 +201,6 @@ fn check_secret(secret: &SecretString, exposed: bool) -> Result<Option<String>, 
         return Err(bad(OPTION, problem));
     }
     Ok(Some(format!("{OPTION}: {problem}; accepted since users come from this machine alone")))
-}
-
-/// Whether only this machine can reach an address.
-pub(crate) fn is_loopback(address: IpAddr) -> bool {
-    let mapped: Option<Ipv4Addr> = match address {
-        IpAddr::V4(_) => None,
-        IpAddr::V6(address) => address.to_ipv4_mapped(),
-    };
-    mapped.map_or_else(|| address.is_loopback(), |mapped| mapped.is_loopback())
 }
 
 #[cfg(test)]
@@ -251,7 +240,8 @@ mod tests {
             assert!(config(&["--listen", listen, "--exposed"]).unwrap().exposed, "{listen}");
         }
         for listen in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "[::ffff:10.0.0.1]:1"] {
-            assert!(config(&["--listen", listen]).unwrap().exposed, "{listen}");
+            assert!(config(&["--listen", listen, "--plaintext"]).unwrap().exposed, "{listen}");
+            assert!(config(&["--listen", listen]).unwrap_err().contains("MUSE_PLAINTEXT"), "{listen}");
         }
     }
 

@@ -2,9 +2,10 @@
 
 use std::{env, ffi::OsString, fs::File, io::Read, path::Path};
 
+use muse_chassis::BadOption;
 use secrecy::SecretString;
 
-use super::{BadOption, bad};
+use super::bad;
 
 /// More than any secret needs, so that a wrong path does not fill the memory.
 const LONGEST: u64 = 64 * 1024;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use muse_chassis::{grpc, tls::Connector};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
@@ -11,7 +12,7 @@ use crate::Verifier;
 #[derive(Debug, Clone, clap::Args)]
 pub struct AuthArgs {
     /// URL of the auth service.
-    #[arg(long = "auth", env = "AUTH_URL", default_value = "http://127.0.0.1:5001", value_parser = muse_chassis::grpc::endpoint)]
+    #[arg(long = "auth", env = "AUTH_URL", default_value = "http://127.0.0.1:5001", value_parser = grpc::endpoint)]
     pub endpoint: Endpoint,
 
     /// Seconds for which tokens are accepted while the auth service is out of reach.
@@ -23,8 +24,8 @@ impl AuthArgs {
     /// A verifier that follows that auth service until `shutdown`, and the channel to it, which connects when it is
     /// first used and again after a break.
     #[must_use]
-    pub fn follow(&self, shutdown: CancellationToken) -> (Verifier, Channel) {
-        let channel = self.endpoint.connect_lazy();
+    pub fn follow(&self, connector: &Connector, shutdown: CancellationToken) -> (Verifier, Channel) {
+        let channel = grpc::channel(&self.endpoint, connector);
         let verifier = Verifier::new(self.max_staleness);
         // Its only outcome is the verifier's state; it ends with the shutdown.
         drop(verifier.follow(channel.clone(), shutdown));

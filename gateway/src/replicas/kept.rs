@@ -164,6 +164,7 @@ impl Inner {
 mod tests {
     use futures::stream;
     use http_body_util::{BodyExt, StreamBody};
+    use muse_chassis::tls::Connector;
     use tokio_util::sync::CancellationToken;
     use tonic::transport::Endpoint;
 
@@ -180,7 +181,8 @@ mod tests {
     fn replica() -> Arc<Replica> {
         let endpoint = Endpoint::from_static("http://127.0.0.1:1");
         let address = "127.0.0.1:1".parse().unwrap();
-        Arc::new(Replica::new(address, &endpoint, CancellationToken::new()))
+        let connector = Connector::new(None);
+        Arc::new(Replica::new(address, (&endpoint, &connector), CancellationToken::new()))
     }
 
     async fn read(body: &mut Body) -> Option<Result<Bytes, Status>> {

@@ -25,7 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muse_chassis::metrics::Metrics;
+use muse_chassis::{metrics::Metrics, tls::Connector};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
@@ -62,14 +62,15 @@ struct Shared {
     lost: Notify,
     /// How long a call without an answer may take.
     call_timeout: Duration,
+    connector: Connector,
     shutdown: CancellationToken,
 }
 
 impl Replicas {
-    /// Finds the embedders at these URLs and follows them until `shutdown`.
+    /// Finds the embedders at these URLs, by the resolver, and follows them until `shutdown`.
     pub(crate) fn follow(
         endpoints: &[Endpoint],
-        resolver: Box<dyn Resolver>,
+        (resolver, connector): (Box<dyn Resolver>, &Connector),
         call_timeout: Duration,
         shutdown: CancellationToken,
     ) -> Self {
@@ -81,6 +82,7 @@ impl Replicas {
             serving: watch::Sender::new(false),
             lost: Notify::new(),
             call_timeout,
+            connector: connector.clone(),
             shutdown: shutdown.clone(),
         }));
         let endpoints = endpoints.iter().cloned().map(|endpoint| {
@@ -137,7 +139,7 @@ impl Replicas {
     fn begin(&self, address: SocketAddr, endpoint: &Endpoint) -> Arc<Replica> {
         info!(%address, "there is an embedder");
         let gone = self.0.shutdown.child_token();
-        let replica = Arc::new(Replica::new(address, endpoint, gone.clone()));
+        let replica = Arc::new(Replica::new(address, (endpoint, &self.0.connector), gone.clone()));
         let following = health::follow(Arc::clone(&replica), self.clone());
         tokio::spawn(async move { gone.run_until_cancelled(following).await });
         replica

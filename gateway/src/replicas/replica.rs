@@ -1,7 +1,7 @@
 //! One embedder: how it stands, and what it has to do.
 
 use std::{
-    fmt, io,
+    fmt,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -10,12 +10,10 @@ use std::{
     time::Instant,
 };
 
-use http::Uri;
-use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, sync::Notify};
+use muse_chassis::{grpc, tls::Connector};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
-use tower::service_fn;
 
 /// An embedder at one address.
 pub(super) struct Replica {
@@ -59,16 +57,15 @@ pub(super) enum Rank {
 }
 
 impl Replica {
-    pub(super) fn new(address: SocketAddr, endpoint: &Endpoint, gone: CancellationToken) -> Self {
-        // The name in the URL stays what the embedder is called by; only the address is fixed.
-        let connector = service_fn(move |_: Uri| async move {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            Ok::<_, io::Error>(TokioIo::new(stream))
-        });
+    pub(super) fn new(
+        address: SocketAddr,
+        (endpoint, connector): (&Endpoint, &Connector),
+        gone: CancellationToken,
+    ) -> Self {
         Self {
             address,
-            channel: endpoint.connect_with_connector_lazy(connector),
+            // The name in the URL stays what the embedder is called by; only the address is fixed.
+            channel: grpc::channel(endpoint, &connector.at(address)),
             standing: Mutex::new(Standing { state: State::Unknown, full_until: None }),
             load: AtomicUsize::new(0),
             suspected: Notify::new(),

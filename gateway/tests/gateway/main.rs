@@ -4,6 +4,7 @@
 
 mod harness;
 mod replicas;
+mod security_headers;
 
 use std::time::{Duration, Instant};
 

@@ -284,7 +284,8 @@ async fn a_name_may_stand_for_several_and_for_others_later() {
     names.0.lock().unwrap().push(first.address);
     let backend = Backend::start().await;
     let resolver = Box::new(names.clone());
-    let gateway = Gateway::start_before(&backend, "http://embedders.example:1", resolver, &[]).await;
+    let gateway =
+        Gateway::start_before(&backend, "http://embedders.example:1", resolver, &["--plaintext"]).await;
     gateway.wait_until_ready().await;
     assert_eq!(embed(&gateway, None).await, Ok(1.0));
 

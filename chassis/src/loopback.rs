@@ -1,0 +1,36 @@
+//! What only this machine can reach.
+
+use std::net::IpAddr;
+
+use http::Uri;
+
+/// Whether only this machine can reach an address.
+#[must_use]
+pub fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+/// Whether only this machine can reach the host of a URL.
+pub(crate) fn is_loopback_url(url: &Uri) -> bool {
+    let Some(host) = url.host() else { return false };
+    let literal = host.trim_start_matches('[').trim_end_matches(']');
+    // RFC 6761, section 6.3.
+    host.eq_ignore_ascii_case("localhost") || literal.parse().is_ok_and(is_loopback)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_has_many_forms() {
+        for host in ["127.0.0.1", "127.8.8.8", "[::1]", "[::ffff:127.0.0.1]", "localhost", "LocalHost"] {
+            let url = format!("http://{host}:1").parse().unwrap();
+            assert!(is_loopback_url(&url), "{host}");
+        }
+        for host in ["10.0.0.1", "[::]", "0.0.0.0", "[::ffff:10.0.0.1]", "auth", "localhost.example"] {
+            let url = format!("http://{host}:1").parse().unwrap();
+            assert!(!is_loopback_url(&url), "{host}");
+        }
+    }
+}

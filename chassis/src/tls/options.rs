@@ -1,0 +1,131 @@
+//! The options, and the rule that what is secret travels in plain text on this machine alone.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, builder::BoolishValueParser};
+use http::{Uri, uri::Scheme};
+
+use super::{ClientTls, ServerTls, config::Files, pem::PemFile, reload::Reloadable};
+use crate::{
+    BadOption,
+    loopback::{is_loopback, is_loopback_url},
+};
+
+/// How the services of the stack connect with each other.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Options of TLS between the services")]
+pub struct PeerArgs {
+    /// PEM file with the CA of the certificates that the services of the stack show each other. With it and the next two
+    /// a service accepts no connection of another kind, and URLs of other services begin with https://.
+    #[arg(long, env = "MUSE_TLS_CA", requires_all = ["peer_cert", "peer_key"], global = true)]
+    pub peer_ca: Option<PathBuf>,
+    /// PEM file with the certificate of this service, and those between it and the CA.
+    #[arg(long, env = "MUSE_TLS_CERT", requires_all = ["peer_ca", "peer_key"], global = true)]
+    pub peer_cert: Option<PathBuf>,
+    /// PEM file with its private key.
+    #[arg(long, env = "MUSE_TLS_KEY", requires_all = ["peer_ca", "peer_cert"], global = true)]
+    pub peer_key: Option<PathBuf>,
+    /// Allow passwords and tokens in plain text on addresses that are not loopback: what carries them is private, or
+    /// encrypts them itself.
+    #[arg(long, env = "MUSE_PLAINTEXT", value_parser = BoolishValueParser::new(), global = true)]
+    pub plaintext: bool,
+}
+
+impl PeerArgs {
+    fn files(&self) -> Option<Files> {
+        let [ca, cert, key] = [
+            ("--peer-ca (MUSE_TLS_CA)", &self.peer_ca),
+            ("--peer-cert (MUSE_TLS_CERT)", &self.peer_cert),
+            ("--peer-key (MUSE_TLS_KEY)", &self.peer_key),
+        ]
+        .map(|(option, path)| path.clone().map(|path| PemFile { option, path }));
+        Some(Files { ca, cert: cert?, key: key? })
+    }
+
+    /// How a service listens on `address` for the others.
+    ///
+    /// # Errors
+    ///
+    /// Names the option whose file cannot be used, or `--listen` if passwords and tokens would go there in plain text from
+    /// other machines.
+    pub fn server(&self, address: SocketAddr) -> Result<Option<ServerTls>, BadOption> {
+        let tls = self.files().map(Reloadable::open).transpose()?;
+        self.allow_listening(address, tls.is_some(), "MUSE_TLS_CA, MUSE_TLS_CERT and MUSE_TLS_KEY")?;
+        Ok(tls)
+    }
+
+    /// How a service connects to others at `urls`, which have the names of their options.
+    ///
+    /// # Errors
+    ///
+    /// Names the option whose file cannot be used, or with whose URL passwords and tokens would go in plain text to another
+    /// machine.
+    pub fn client<'a>(
+        &self,
+        urls: impl IntoIterator<Item = (&'static str, &'a Uri)>,
+    ) -> Result<Option<ClientTls>, BadOption> {
+        let tls = self.files().map(Reloadable::open).transpose()?;
+        for (option, url) in urls {
+            self.allow_url(option, url, tls.is_some())?;
+        }
+        Ok(tls)
+    }
+
+    fn allow_url(&self, option: &'static str, url: &Uri, has_tls: bool) -> Result<(), BadOption> {
+        let bad = |problem: String| Err(BadOption::new(option, problem));
+        match url.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTPS && !has_tls => {
+                bad(format!("{url} needs MUSE_TLS_CA, MUSE_TLS_CERT and MUSE_TLS_KEY"))
+            }
+            Some(scheme) if *scheme == Scheme::HTTPS => Ok(()),
+            Some(scheme) if *scheme == Scheme::HTTP && (self.plaintext || is_loopback_url(url)) => Ok(()),
+            Some(scheme) if *scheme == Scheme::HTTP => bad(format!(
+                "passwords and tokens would go to {url} in plain text: use https:// (with MUSE_TLS_CA, MUSE_TLS_CERT and \
+                 MUSE_TLS_KEY), or allow it with MUSE_PLAINTEXT=true"
+            )),
+            _ => bad(format!("{url} begins neither with http:// nor with https://")),
+        }
+    }
+
+    fn allow_listening(&self, address: SocketAddr, has_tls: bool, instead: &str) -> Result<(), BadOption> {
+        if has_tls || self.plaintext || is_loopback(address.ip()) {
+            return Ok(());
+        }
+        let problem = format!(
+            "passwords and tokens would come to {address} in plain text: set {instead}, or allow it with MUSE_PLAINTEXT=true"
+        );
+        Err(BadOption::new("--listen", problem))
+    }
+}
+
+/// How users connect to the gateway.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Options of TLS for users")]
+pub struct UserArgs {
+    /// PEM file with the certificate, and those between it and its CA. With it and the next the port speaks TLS alone.
+    #[arg(long, env = "GATEWAY_TLS_CERT", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file with its private key.
+    #[arg(long, env = "GATEWAY_TLS_KEY", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+}
+
+impl UserArgs {
+    /// How the gateway listens on `address` for users.
+    ///
+    /// # Errors
+    ///
+    /// Names the option whose file cannot be used, or `--listen` if passwords and tokens would go there in plain text from
+    /// other machines.
+    pub fn server(&self, address: SocketAddr, peers: &PeerArgs) -> Result<Option<ServerTls>, BadOption> {
+        let [cert, key] = [
+            ("--tls-cert (GATEWAY_TLS_CERT)", &self.tls_cert),
+            ("--tls-key (GATEWAY_TLS_KEY)", &self.tls_key),
+        ]
+        .map(|(option, path)| path.clone().map(|path| PemFile { option, path }));
+        let files = cert.zip(key).map(|(cert, key)| Files { ca: None, cert, key });
+        let tls = files.map(Reloadable::open).transpose()?;
+        peers.allow_listening(address, tls.is_some(), "GATEWAY_TLS_CERT and GATEWAY_TLS_KEY")?;
+        Ok(tls)
+    }
+}

@@ -1,0 +1,76 @@
+//! The files with certificates and keys, and what is in them.
+
+use std::path::PathBuf;
+
+use tokio_rustls::rustls::{
+    RootCertStore,
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{Error, PemObject},
+    },
+};
+
+use crate::BadOption;
+
+/// A PEM file, and the option that names it.
+#[derive(Debug, Clone)]
+pub(super) struct PemFile {
+    pub(super) option: &'static str,
+    pub(super) path: PathBuf,
+}
+
+impl PemFile {
+    pub(super) fn read(&self) -> Result<Pem, BadOption> {
+        let contents = std::fs::read(&self.path).map_err(|failure| {
+            BadOption::new(self.option, format!("cannot read {}: {failure}", self.path.display()))
+        })?;
+        Ok(Pem { file: self.clone(), contents })
+    }
+}
+
+/// What such a file held when it was read.
+pub(super) struct Pem {
+    file: PemFile,
+    contents: Vec<u8>,
+}
+
+impl PartialEq for Pem {
+    fn eq(&self, other: &Self) -> bool {
+        self.contents == other.contents
+    }
+}
+
+impl Pem {
+    /// What is wrong with this file.
+    pub(super) fn bad(&self, problem: &str) -> BadOption {
+        BadOption::new(self.file.option, format!("{}: {problem}", self.file.path.display()))
+    }
+
+    /// All certificates, of which there is at least one.
+    pub(super) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, BadOption> {
+        let found: Vec<_> = CertificateDer::pem_slice_iter(&self.contents)
+            .collect::<Result<_, _>>()
+            .map_err(|failure| self.bad(&failure.to_string()))?;
+        if found.is_empty() {
+            return Err(self.bad("there is no certificate in it (PEM, \"-----BEGIN CERTIFICATE-----\")"));
+        }
+        Ok(found)
+    }
+
+    /// The certificates, as those whose signature is believed.
+    pub(super) fn roots(&self) -> Result<RootCertStore, BadOption> {
+        let mut roots = RootCertStore::empty();
+        for certificate in self.certificates()? {
+            roots.add(certificate).map_err(|refused| self.bad(&refused.to_string()))?;
+        }
+        Ok(roots)
+    }
+
+    /// The first private key.
+    pub(super) fn private_key(&self) -> Result<PrivateKeyDer<'static>, BadOption> {
+        PrivateKeyDer::from_pem_slice(&self.contents).map_err(|failure| match failure {
+            Error::NoItemsFound => self.bad("there is no private key in it that is not encrypted (PEM)"),
+            other => self.bad(&other.to_string()),
+        })
+    }
+}

@@ -1,0 +1,91 @@
+//! Plain text on this machine alone, unless it is asked for by name; and options that cannot be end a program with status 64.
+
+use std::path::Path;
+
+use muse_tests::certificates::Authority;
+
+use crate::programs::{Running, auth, program};
+
+/// Starts a program with these settings, which must be refused with `problem` for `option`.
+async fn refused(name: &str, settings: &[(&str, &str)], option: &str, problem: &str) {
+    let mut command = program(name);
+    if name == "muse-embedder" {
+        command.env("MUSE_MODEL_DIR", ".");
+    }
+    let mut running = Running::start(command.envs(settings.iter().copied()));
+    let status = running.ends().await;
+    let said = running.log();
+    assert_eq!(status.code(), Some(64), "{name} {settings:?}: {said}");
+    assert!(said.contains(option) && said.contains(problem), "{name} {settings:?}: {said}");
+    assert!(!said.contains(" listens"), "{said}");
+}
+
+#[tokio::test]
+async fn other_machines_are_not_spoken_with_in_plain_text() {
+    let open = "0.0.0.0:0";
+    for (name, variable) in [
+        ("muse-auth", "AUTH_LISTEN"),
+        ("muse-embedder", "EMBEDDER_LISTEN"),
+        ("muse-gateway", "GATEWAY_LISTEN"),
+    ] {
+        refused(name, &[(variable, open)], "--listen", "MUSE_PLAINTEXT=true").await;
+        refused(name, &[(variable, "[::]:0"), ("MUSE_PLAINTEXT", "false")], "--listen", "in plain text")
+            .await;
+    }
+    for (name, variable, option) in [
+        ("muse-embedder", "AUTH_URL", "--auth"),
+        ("muse-gateway", "AUTH_URL", "--auth"),
+        ("muse-gateway", "EMBEDDER_URL", "--embedder"),
+    ] {
+        refused(name, &[(variable, "http://10.0.0.1:5001")], option, "MUSE_PLAINTEXT=true").await;
+        refused(name, &[(variable, "http://auth.internal:5001")], option, "in plain text").await;
+        refused(name, &[(variable, "https://auth.internal:5001")], option, "MUSE_TLS_CA").await;
+    }
+}
+
+#[tokio::test]
+async fn plain_text_can_be_asked_for() {
+    let plain = [("AUTH_LISTEN", "0.0.0.0:0"), ("MUSE_PLAINTEXT", "true")]
+        .map(|(name, value)| (name, Path::new(value)));
+    auth(&plain).says("0.0.0.0:").await;
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_used_are_refused_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (ours, foreign) = (Authority::new("ours"), Authority::new("foreign"));
+    let ca = ours.write(path("ca.pem").into()).to_str().unwrap().to_owned();
+    ours.issue(&["localhost"]).write(folder.path(), "good");
+    ours.issue(&["localhost"]).write(folder.path(), "other");
+    ours.issue_expired(&["localhost"]).write(folder.path(), "expired");
+    foreign.issue(&["localhost"]).write(folder.path(), "foreign");
+    std::fs::write(path("garbage.pem"), "no PEM").unwrap();
+
+    for (cert, key, option, problem) in [
+        ("missing.pem", "good.key", "MUSE_TLS_CERT", "cannot read"),
+        ("garbage.pem", "good.key", "MUSE_TLS_CERT", "no certificate"),
+        ("good.pem", "missing.key", "MUSE_TLS_KEY", "cannot read"),
+        ("good.pem", "garbage.pem", "MUSE_TLS_KEY", "no private key"),
+        ("good.pem", "other.key", "MUSE_TLS_KEY", "not that of the certificate"),
+        ("expired.pem", "expired.key", "MUSE_TLS_CERT", "has expired"),
+        ("foreign.pem", "foreign.key", "MUSE_TLS_CERT", "not signed by the CA in MUSE_TLS_CA"),
+    ] {
+        let (cert, key) = (path(cert), path(key));
+        let settings = [("MUSE_TLS_CA", &*ca), ("MUSE_TLS_CERT", &cert), ("MUSE_TLS_KEY", &key)];
+        for name in ["muse-auth", "muse-embedder", "muse-gateway"] {
+            refused(name, &settings, option, problem).await;
+        }
+        if option != "MUSE_TLS_CERT" || problem != "not signed by the CA in MUSE_TLS_CA" {
+            let option = option.replace("MUSE", "GATEWAY");
+            let settings = [("GATEWAY_TLS_CERT", &*cert), ("GATEWAY_TLS_KEY", &key)];
+            refused("muse-gateway", &settings, &option, problem).await;
+        }
+    }
+    let (good, garbage) = (path("good.pem"), path("garbage.pem"));
+    refused("muse-auth", &[("MUSE_TLS_CERT", &good)], "--peer-key", "required").await;
+    refused("muse-gateway", &[("GATEWAY_TLS_CERT", &good)], "--tls-key", "required").await;
+    let key = path("good.key");
+    let settings = [("MUSE_TLS_CA", &*garbage), ("MUSE_TLS_CERT", &good), ("MUSE_TLS_KEY", &key)];
+    refused("muse-auth", &settings, "MUSE_TLS_CA", "no certificate").await;
+}

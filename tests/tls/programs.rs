@@ -1,0 +1,116 @@
+//! The real programs.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use muse_tests::{PATIENCE, model_dir, root};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+/// Where the programs of this build are.
+fn built() -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a program");
+    test.ancestors().nth(2).expect("it lies in target/release/deps").to_owned()
+}
+
+/// A program that knows nothing of the environment of the tests but what it needs to run.
+fn bare(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().stdin(Stdio::null()).kill_on_drop(true);
+    for name in ["PATH", "HOME", "LD_LIBRARY_PATH"] {
+        command.envs(std::env::var_os(name).map(|value| (name, value)));
+    }
+    command
+}
+
+/// One of the services' programs.
+pub(crate) fn program(name: &str) -> Command {
+    let mut command = bare(built().join(name));
+    for service in ["AUTH", "EMBEDDER", "GATEWAY"] {
+        command.env(format!("{service}_PRIVATE_LISTEN"), "127.0.0.1:0");
+    }
+    command
+}
+
+/// A program that runs, and its log.
+pub(crate) struct Running {
+    process: Child,
+    log: PathBuf,
+    _folder: TempDir,
+}
+
+impl Running {
+    /// Starts `command` with its log in a folder of its own.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let folder = tempfile::tempdir().expect("there is a place for temporary files");
+        let log = folder.path().join("log");
+        let file = File::create(&log).expect("the folder is ours");
+        let process = command
+            .current_dir(folder.path())
+            .env("LOG_FORMAT", "json")
+            .stdout(file.try_clone().expect("the log can be shared"))
+            .stderr(file)
+            .spawn()
+            .expect("the program is built");
+        Self { process, log, _folder: folder }
+    }
+
+    /// All that it has said.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).expect("there is a log")
+    }
+
+    /// Waits for a line of the log that holds `text`.
+    pub(crate) async fn says(&self, text: &str) -> String {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let log = self.log();
+            if let Some(line) = log.lines().find(|line| line.contains(text)) {
+                return line.to_owned();
+            }
+            assert!(Instant::now() < end, "it did not say {text:?} but:\n{log}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Where it listens.
+    pub(crate) async fn address(&self) -> String {
+        let line = self.says(" listens").await;
+        let (_, address) = line.split_once("\"address\":\"").expect("the line has the address");
+        address.split('"').next().unwrap_or_default().to_owned()
+    }
+
+    /// Its end.
+    pub(crate) async fn ends(&mut self) -> ExitStatus {
+        tokio::time::timeout(PATIENCE, self.process.wait()).await.expect("it ends").expect("it has a status")
+    }
+}
+
+/// The auth service, on a free port.
+pub(crate) fn auth(settings: &[(&str, &Path)]) -> Running {
+    let mut command = program("muse-auth");
+    Running::start(command.env("AUTH_LISTEN", "127.0.0.1:0").envs(settings.iter().copied()))
+}
+
+/// All three, by the launcher, with the settings that a script makes.
+pub(crate) fn stack(script: &str) -> Running {
+    let launcher = "exec python3 \"$@\"";
+    let mut command = bare("bash");
+    command.args(["-euc", &format!("{script}\n{launcher}"), "bash"]).arg(root().join("deploy/local.py"));
+    Running::start(command.args([built(), model_dir(), PathBuf::from(".")]).env("PORT", "0"))
+}
+
+/// Waits until `holds`.
+pub(crate) async fn wait_until(mut holds: impl AsyncFnMut() -> bool) {
+    let held = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, held).await.expect("it comes to hold");
+}
