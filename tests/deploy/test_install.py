@@ -81,7 +81,12 @@ class Program:
         self.notices.bind(str(folder / name))
         self.process = subprocess.Popen(
             [installed / "usr/bin" / name],
-            env={"PATH": os.environ["PATH"], "NOTIFY_SOCKET": str(folder / name), **environment},
+            env={
+                "PATH": os.environ["PATH"],
+                "NOTIFY_SOCKET": str(folder / name),
+                f"{name.removeprefix('muse-').upper()}_PRIVATE_LISTEN": "127.0.0.1:0",
+                **environment,
+            },
         )
 
     def notice(self, key):
