@@ -52,6 +52,13 @@ def test_each_setting_is_an_option_of_the_program(installed, program):
     assert named <= options(program).keys()
 
 
+def test_a_stop_has_the_time_that_a_program_takes(installed):
+    common = (installed / "usr/lib/systemd/system/muse-.service.d/common.conf").read_text()
+    allowed = int(re.search(r"^TimeoutStopSec=(\d+)$", common, re.MULTILINE)[1])
+    for program in PROGRAMS:
+        assert allowed >= options(program)["SHUTDOWN_DELAY"] + options(program)["SHUTDOWN_GRACE"] + 5
+
+
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_units_leave_little_exposed(installed, program):
@@ -135,7 +142,9 @@ def test_a_machine_that_systemd_has_started_runs_the_units(installed):
     if os.geteuid() != 0 or not shutil.which("systemd-nspawn"):
         pytest.skip("needs root and systemd-nspawn (Debian: systemd-container)")
     here = pathlib.Path(__file__).parent
+    guide = re.search(r"sudo make install.*?\n(.*?)```", (CHECKOUT / "docs/systemd.md").read_text(), re.DOTALL)[1]
+    assert "systemctl enable" in guide
     ended = subprocess.run(
-        ["unshare", "--mount", here / "machine.sh", installed, sys.executable, "/tests/in_the_machine.py"], timeout=300
+        ["unshare", "--mount", here / "machine.sh", installed, sys.executable, "/tests/in_the_machine.py", guide], timeout=300
     )
     assert ended.returncode == 0

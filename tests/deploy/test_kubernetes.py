@@ -1,0 +1,269 @@
+"""deploy/kubernetes, with each choice of its components: what a server would refuse, and what it would take and not run."""
+
+import copy
+import re
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from cluster import CHECKOUT, COMPONENTS, FOLDER, PROGRAMS, Cluster, combinations, kustomization, matches, options
+
+# The oldest release that has all that is used, and the newest whose schemas there are.
+RELEASES = ("1.29", "1.37")
+UNITS = {"m": 0.001, "": 1, "Mi": 2**20, "Gi": 2**30}
+
+
+@pytest.fixture(scope="session", params=list(combinations()), ids=lambda chosen: "+".join(chosen) or "base")
+def chosen(request):
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def cluster(chosen, tmp_path_factory):
+    return Cluster(kustomization(chosen, tmp_path_factory.mktemp("kustomization")))
+
+
+@pytest.fixture(scope="session")
+def version():
+    return re.search(r'^version = "(.+)"$', (CHECKOUT / "Cargo.toml").read_text(), re.MULTILINE)[1]
+
+
+def quantity(text):
+    number, unit = re.fullmatch(r"([0-9]+)([A-Za-z]*)", str(text)).groups()
+    return int(number) * UNITS[unit]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_each_object_has_the_fields_that_kubernetes_knows(cluster, release):
+    for thing in cluster.objects:
+        kubernetes_validate.validate(thing, release, strict=True)
+
+
+def test_a_field_that_kubernetes_does_not_know_is_found(cluster):
+    service = copy.deepcopy(cluster.named("Service", "muse-auth"))
+    service["spec"]["ports"][0]["targetport"] = service["spec"]["ports"][0].pop("targetPort")
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(service, RELEASES[-1], strict=True)
+
+
+def test_the_example_renders():
+    assert {thing["metadata"]["name"] for thing in Cluster(FOLDER / "example").of("Deployment")} < set(PROGRAMS)
+
+
+def test_each_component_is_tried():
+    folders = {path.parent.name for path in FOLDER.glob("*/kustomization.yaml")}
+    assert folders == {"base", "example", *COMPONENTS}
+
+
+def test_each_service_runs(cluster):
+    assert set(cluster.pods()) == set(PROGRAMS)
+    for name, pod in cluster.pods().items():
+        assert cluster.selected(cluster.workload(name)["spec"]["selector"]) == {name}
+        for constraint in pod.spec["topologySpreadConstraints"]:
+            assert cluster.selected(constraint["labelSelector"]) == {name}
+
+
+def test_the_images_are_those_of_this_version(cluster, chosen, version):
+    for name, pod in cluster.pods().items():
+        cuda = "-cuda" if name == "muse-embedder" and "gpu" in chosen else ""
+        assert pod.container["image"] == f"{name}:{version}{cuda}"
+
+
+def test_pods_may_do_little(cluster):
+    (namespace,) = cluster.of("Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    for name, pod in cluster.pods().items():
+        assert pod.spec["automountServiceAccountToken"] is False
+        assert cluster.named("ServiceAccount", pod.spec["serviceAccountName"])["automountServiceAccountToken"] is False
+        # Else Kubernetes adds variables with the names of services, MUSE_AUTH_PORT and the like, to the programs' own.
+        assert pod.spec["enableServiceLinks"] is False
+        assert pod.spec["securityContext"]["runAsNonRoot"] is True
+        assert pod.spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod.container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }, name
+
+
+def test_resources_are_asked_for_and_bounded(cluster, chosen):
+    for name, pod in cluster.pods().items():
+        requests, limits = pod.container["resources"]["requests"], pod.container["resources"]["limits"]
+        for resource in ("cpu", "memory"):
+            assert 0 < quantity(requests[resource]) <= quantity(limits[resource]), (name, resource)
+        assert ("nvidia.com/gpu" in limits) == (name == "muse-embedder" and "gpu" in chosen)
+
+
+def test_each_variable_is_an_option_of_the_program(cluster):
+    for name, pod in cluster.pods().items():
+        # That of the async runtime is no option.
+        assert pod.environment.keys() - {"TOKIO_WORKER_THREADS"} <= options(name).keys(), name
+
+
+def test_probes_ask_the_private_port(cluster):
+    for name, pod in cluster.pods().items():
+        prefix = name.removeprefix("muse-").upper()
+        assert pod.environment[f"{prefix}_PRIVATE_LISTEN"] == f"0.0.0.0:{pod.ports['private']}"
+        (public,) = pod.ports.keys() - {"private"}
+        assert pod.environment[f"{prefix}_LISTEN"] == f"0.0.0.0:{pod.ports[public]}"
+        for probe, path in (("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
+            assert pod.container[probe]["httpGet"] == {"path": path, "port": "private"}, (name, probe)
+
+
+def test_a_pod_has_the_time_that_its_program_takes_to_stop(cluster):
+    for name, pod in cluster.pods().items():
+        taken = int(pod.environment["SHUTDOWN_DELAY"]) + int(pod.environment["SHUTDOWN_GRACE"])
+        assert pod.spec["terminationGracePeriodSeconds"] >= taken + 5, name
+
+
+def test_each_mount_has_its_volume(cluster):
+    for name, pod in cluster.pods().items():
+        assert {mount["name"] for mount in pod.container["volumeMounts"]} == pod.volumes, name
+
+
+def test_urls_name_services_and_their_ports(cluster):
+    for name, pod in cluster.pods().items():
+        for variable, target in (("AUTH_URL", "muse-auth"), ("EMBEDDER_URL", "muse-embedder")):
+            if variable not in pod.environment:
+                continue
+            service = cluster.named("Service", target)
+            assert pod.environment[variable] == f"https://{target}:{service['spec']['ports'][0]['port']}", name
+
+
+def test_services_stand_for_pods(cluster):
+    for service in cluster.of("Service"):
+        name = service["metadata"]["name"]
+        assert cluster.selected({"matchLabels": service["spec"]["selector"]}) == {name}
+        (port,) = service["spec"]["ports"]
+        assert port["targetPort"] in cluster.pods()[name].ports
+        assert port["targetPort"] != "private"
+    # The gateway balances by itself, so it must learn each pod's address.
+    assert cluster.named("Service", "muse-embedder")["spec"]["clusterIP"] == "None"
+
+
+def test_budgets_let_nodes_be_drained(cluster):
+    for budget in cluster.of("PodDisruptionBudget"):
+        (name,) = cluster.selected(budget["spec"]["selector"])
+        assert budget["spec"]["maxUnavailable"] == 1
+        # A budget for a single pod would be one that keeps nothing up.
+        assert cluster.workload(name)["spec"].get("replicas", 2) >= 2, name
+
+
+def test_one_auth_service_has_the_sqlite_file(cluster, chosen):
+    auth = cluster.workload("muse-auth")
+    url = cluster.pods()["muse-auth"].environment["DATABASE_URL"]
+    if "postgres" in chosen:
+        assert auth["spec"]["replicas"] >= 2 and url is None and "volumeClaimTemplates" not in auth["spec"]
+    else:
+        (claim,) = auth["spec"]["volumeClaimTemplates"]
+        (mount,) = [
+            mount["mountPath"]
+            for mount in cluster.pods()["muse-auth"].container["volumeMounts"]
+            if mount["name"] == claim["metadata"]["name"]
+        ]
+        assert auth["spec"]["replicas"] == 1 and url.startswith(f"sqlite://{mount}/")
+        assert claim["spec"]["accessModes"] == ["ReadWriteOncePod"]
+
+
+def test_autoscalers_have_a_target_that_has_no_number_of_its_own(cluster, chosen):
+    autoscalers = cluster.of("HorizontalPodAutoscaler")
+    assert len(autoscalers) == (2 if "autoscale" in chosen else 0)
+    for autoscaler in autoscalers:
+        target = autoscaler["spec"]["scaleTargetRef"]
+        workload = cluster.named(target["kind"], target["name"])
+        assert "replicas" not in workload["spec"] and workload["apiVersion"] == target["apiVersion"]
+        assert autoscaler["metadata"]["namespace"] == workload["metadata"]["namespace"]
+
+
+def test_the_adapter_s_rule_and_prometheus_job_serve_the_autoscaler():
+    cluster = Cluster(FOLDER / "example")
+    autoscaler = cluster.named("HorizontalPodAutoscaler", "muse-embedder")
+    (metric,) = [metric["pods"]["metric"]["name"] for metric in autoscaler["spec"]["metrics"] if metric["type"] == "Pods"]
+    (rule,) = yaml.safe_load((FOLDER / "autoscale/prometheus-adapter.yaml").read_text())["rules"]
+    assert rule["seriesQuery"].startswith(metric + "{")
+    (job,) = yaml.safe_load((FOLDER / "autoscale/prometheus.yaml").read_text())["scrape_configs"]
+    written = {rule["target_label"] for rule in job["relabel_configs"] if "target_label" in rule}
+    assert set(rule["resources"]["overrides"]) <= written
+    (naming,) = [rule["regex"] for rule in job["relabel_configs"] if rule.get("target_label") == "job"]
+    observed = yaml.safe_load((CHECKOUT / "deploy/observe/prometheus.yml").read_text())["scrape_configs"]
+    assert {re.fullmatch(naming, name)[1] for name in PROGRAMS} == {job["job_name"] for job in observed}
+    (kept,) = [rule["regex"] for rule in job["relabel_configs"] if rule.get("action") == "keep"]
+    assert all(kept in pod.ports for pod in cluster.pods().values())
+
+
+def test_no_secret_is_here(cluster):
+    assert not cluster.of("Secret")
+    guide = (FOLDER / "README.md").read_text()
+    for pod in cluster.pods().values():
+        for secret in pod.secrets():
+            assert f" {secret} " in guide, f"the guide does not say how {secret} is made"
+
+
+def test_only_who_must_reaches_whom(cluster, chosen):
+    prometheus = {"app.kubernetes.io/name": "prometheus"}
+    sources = {"outside": None, "prometheus": prometheus} | {
+        name: pod.labels for name, pod in cluster.pods().items()
+    }
+    reached = {
+        (source, name, port)
+        for source, labels in sources.items()
+        for name, pod in cluster.pods().items()
+        for port in pod.ports.values()
+        if receives(cluster, pod, labels, port) and (labels in (None, prometheus) or sends(cluster, labels, pod, port))
+    }
+    users = {(source, "muse-gateway", 5000) for source in ("outside", "prometheus")}
+    scrapes = {("prometheus", name, pod.ports["private"]) for name, pod in cluster.pods().items()}
+    calls = {
+        ("muse-gateway", "muse-auth", 5001),
+        ("muse-gateway", "muse-embedder", 5002),
+        ("muse-embedder", "muse-auth", 5001),
+    }
+    assert reached == users | scrapes | calls
+    # Postgres' port, and no other, is open to the outside, for the auth service alone.
+    for name, pod in cluster.pods().items():
+        outside = {
+            port["port"]
+            for policy in policies(cluster, pod.labels, "Egress")
+            for rule in policy.get("egress", [])
+            if "to" not in rule
+            for port in rule["ports"]
+        }
+        assert outside == ({5432} if name == "muse-auth" and "postgres" in chosen else set())
+
+
+def policies(cluster, labels, direction):
+    """The policies for a pod, which is shut in this direction if there is one."""
+    chosen = [
+        policy["spec"]
+        for policy in cluster.of("NetworkPolicy")
+        if direction in policy["spec"]["policyTypes"] and matches(policy["spec"]["podSelector"], labels)
+    ]
+    assert chosen, f"{labels} is open"
+    return chosen
+
+
+def receives(cluster, pod, labels, port):
+    return any(
+        port in [pod.port(allowed["port"]) for allowed in rule["ports"]]
+        and ("from" not in rule or any(comes_from(peer, labels) for peer in rule["from"]))
+        for policy in policies(cluster, pod.labels, "Ingress")
+        for rule in policy.get("ingress", [])
+    )
+
+
+def sends(cluster, labels, pod, port):
+    return any(
+        port in [allowed["port"] for allowed in rule["ports"]]
+        and any("namespaceSelector" not in peer and matches(peer["podSelector"], pod.labels) for peer in rule.get("to", []))
+        for policy in policies(cluster, labels, "Egress")
+        for rule in policy.get("egress", [])
+    )
+
+
+def comes_from(peer, labels):
+    """Pods of the namespace itself, or Prometheus in its own."""
+    if labels is None:
+        return False
+    elsewhere = labels == {"app.kubernetes.io/name": "prometheus"}
+    return elsewhere == ("namespaceSelector" in peer) and matches(peer["podSelector"], labels)
