@@ -23,6 +23,8 @@ UNITS = ("_seconds", "_bytes", "_tokens", "_ratio", "_info")
 # Units of their own: what is counted is in the name. The last four are the names of Prometheus' client libraries.
 WITHOUT_UNIT = {
     "muse_ready",
+    "muse_embedders_known",
+    "muse_embedders_serving",
     "muse_requests_in_flight",
     "muse_password_hash_queue_length",
     "muse_password_hash_queue_capacity",
