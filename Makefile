@@ -1,5 +1,6 @@
 # make run    fetch, convert, build, and run the stack in the foreground on port 5000
 # make test   fetch, convert, build, and run every test
+# make test-compose  build the images, run deploy/compose.yaml with them, and test that; needs a Docker engine
 # make check  formatting, lints, the proto, licences and advisories
 # make bench  the service beside the bare forward pass and its peers; writes docs/benchmarks.md; takes an hour
 # make bench-parts  the tokenizer and the forward pass alone
@@ -11,7 +12,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := run
-.PHONY: run test check proto-check client libtorch onnx model build fmt coverage bench bench-parts bench-models gpu-check verify \
+.PHONY: run test test-compose check proto-check deploy-check client libtorch onnx model build fmt coverage bench bench-parts bench-models gpu-check verify \
   install uninstall clean needs
 
 PRECISION ?= $(or $(MUSE_PRECISION),f32)
@@ -25,6 +26,7 @@ BENCH_VENV := $(call venv,tests/bench/requirements.txt)
 DEPLOY_VENV := $(call venv,tests/deploy/requirements.txt)
 KUBECTL := $(CACHE)/kubectl-$(shell cksum < tests/deploy/kubectl.txt | cut -d' ' -f1)/kubectl
 BUF_VENV := $(call venv,proto/requirements.txt)
+LINT_VENV := $(call venv,deploy/images/requirements.txt)
 RELEASED_CLIENT := $(call venv,tests/released_client/requirements.txt)
 CLIENT := target/client
 CLIENT_SOURCES := $(shell find client proto/muse -type f -not -path '*/muse_as_service/v1/*' -not -path '*/.*' -not -name '*.pyc')
@@ -40,6 +42,11 @@ run: model build
 test: model build $(TEST_PACKAGES)
 	@echo "== running the tests"
 	@$(TEST_ENV) cargo test --release --workspace --no-fail-fast
+
+test-compose: model $(CLIENT)/.complete
+	@docker info >/dev/null 2>&1 || { echo "test-compose: SKIPPED, no Docker engine is running"; exit 0; }; \
+	echo "== base images" && tests/compose/stand_ins && \
+	$(CLIENT)/bin/python -B tests/compose/run.py
 
 model: onnx build
 	@target/release/muse-models convert "$(ONNX)" $(MODEL) --precision $(PRECISION)
@@ -62,7 +69,7 @@ PREFIX ?= /usr/local
 install uninstall:
 	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" deploy/systemd/install.sh $@ $(MODEL)
 
-check: libtorch proto-check $(CLIENT)/.complete
+check: libtorch proto-check deploy-check $(CLIENT)/.complete
 	@echo "== formatting"
 	@cargo fmt --all --check
 	@cd client && "$(TEST_VENV)/bin/ruff" format --quiet --check .
@@ -83,6 +90,18 @@ proto-check: $(BUF_VENV)/.complete
 	@tag=$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null) || \
 	  { echo "breaking changes: SKIPPED: no tag yet"; exit 0; }; \
 	"$(BUF_VENV)/bin/buf" breaking proto --against "$$(git rev-parse --git-common-dir)#tag=$$tag,subdir=proto"
+
+# The Dockerfiles' first stages must be one text, or each would be built three times.
+deploy-check: $(LINT_VENV)/.complete
+	@echo "== images and compose"
+	@"$(LINT_VENV)/bin/hadolint" deploy/images/*.Dockerfile
+	@stages=$$(for file in deploy/images/*.Dockerfile; do sed '/^# ---- Up to here/q' $$file | cksum; done | sort -u | wc -l); \
+	  [ $$stages = 1 ] || { echo "error: the build stages of deploy/images/*.Dockerfile differ" >&2; exit 1; }
+	@if docker compose version >/dev/null 2>&1; then compose="docker compose"; else compose=$$(command -v docker-compose); fi; \
+	[ "$$compose" ] || { echo "deploy/compose.yaml: SKIPPED, there is no docker compose"; exit 0; }; \
+	for profile in single gpu scale; do \
+	  ADMIN_PASSWORD=given JWT_SECRET_KEY=given COMPOSE_PROFILES=$$profile,observe \
+	    $$compose -f deploy/compose.yaml --env-file deploy/.env.example config --quiet || exit 1; done
 
 fmt: $(TEST_VENV)/.complete
 	@cargo fmt --all
@@ -130,7 +149,9 @@ $(SDK_VENV)/.complete: REQUIREMENTS := tests/sdks/requirements.txt
 $(BENCH_VENV)/.complete: REQUIREMENTS := tests/bench/requirements.txt
 $(DEPLOY_VENV)/.complete: REQUIREMENTS := tests/deploy/requirements.txt
 $(BUF_VENV)/.complete: REQUIREMENTS := proto/requirements.txt
-$(TEST_VENV)/.complete $(SDK_VENV)/.complete $(BENCH_VENV)/.complete $(DEPLOY_VENV)/.complete $(BUF_VENV)/.complete:
+$(LINT_VENV)/.complete: REQUIREMENTS := deploy/images/requirements.txt
+$(TEST_VENV)/.complete $(SDK_VENV)/.complete $(BENCH_VENV)/.complete $(DEPLOY_VENV)/.complete $(BUF_VENV)/.complete \
+$(LINT_VENV)/.complete:
 	@echo "== installing the Python packages of $(REQUIREMENTS)"
 	@rm -rf "$(@D)" && python3 -m venv "$(@D)" && \
 	  "$(@D)/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r $(REQUIREMENTS) && touch $@

@@ -1,0 +1,99 @@
+"""The images: built from their Dockerfiles, and what must be true of each."""
+
+import json
+import subprocess
+import tarfile
+
+from engine import ROOT, docker, eventually, inspect, say
+
+MEGABYTE = 1_000_000
+LIMITS = {"muse-auth": 60, "muse-embedder": 700, "muse-gateway": 60}
+
+
+def build(version, service=None, tag=None, **arguments):
+    """Builds the images, or one of them, as `VERSION`."""
+    for name in [service] if service else LIMITS:
+        options = [f"--build-arg={key}={value}" for key, value in {"VERSION": version, **arguments}.items()]
+        # The builder that every engine has, and the machine's own network, as its packages may be reachable in no other.
+        done = subprocess.run(
+            ["docker", "build", "--network=host", *options, "--tag", f"{name}:{tag or version}", "--file",
+             f"deploy/images/{name.removeprefix('muse-')}.Dockerfile", "."],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode != 0:
+            raise SystemExit(f"{name} could not be built:\n{done.stdout[-6000:]}")
+
+
+def check(version, forbidden):
+    for name, limit in LIMITS.items():
+        image = inspect(f"{name}:{version}")
+        size = image["Size"] / MEGABYTE
+        say(f"{name}: {size:.1f} MB of {limit} MB")
+        assert size < limit, f"{name} is too large"
+        configured = image["Config"]
+        assert configured["User"] == "10001:10001", configured["User"]
+        assert configured["Entrypoint"] == [f"/usr/local/bin/{name}"]
+        assert configured["Healthcheck"]["Test"] == ["CMD", f"/usr/local/bin/{name}", "healthcheck"]
+        labels = configured["Labels"]
+        for label in ("title", "description", "version", "revision", "licenses"):
+            assert labels.get(f"org.opencontainers.image.{label}"), f"{name} lacks the label {label}"
+        assert labels["org.opencontainers.image.version"] == version
+        told = docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", f"{name}:{version}") + json.dumps(configured)
+        for secret in (*forbidden, "ADMIN_PASSWORD", "JWT_SECRET_KEY"):
+            assert secret not in told, f"{secret} is in the history of {name}"
+        check_files(name, version)
+
+
+def check_files(name, version):
+    """What is in the image: the program, its licences and its list of parts; nothing to look around with."""
+    container = docker("create", f"{name}:{version}")
+    try:
+        exported = subprocess.Popen(["docker", "export", container], stdout=subprocess.PIPE)
+        files, parts = {}, None
+        with tarfile.open(fileobj=exported.stdout, mode="r|") as archive:
+            for member in archive:
+                files[member.name] = member
+                if member.name == f"usr/share/doc/{name}/sbom.cdx.json":
+                    parts = json.load(archive.extractfile(member))
+        exported.wait()
+    finally:
+        docker("rm", container)
+    assert parts and parts["bomFormat"] == "CycloneDX", f"{name} lacks its list of parts"
+    for path in (f"usr/share/doc/{name}/LICENSE", f"usr/share/doc/{name}/NOTICE", "usr/share/doc/libc6/copyright"):
+        assert path in files, f"{name} lacks {path}"
+    programs = [path for path, member in files.items() if member.size and member.mode & 0o111 and ".so" not in path]
+    assert programs == [f"usr/local/bin/{name}"], programs
+    assert not [path for path, member in files.items() if member.mode & 0o6000], "something is setuid"
+    check_parts(name, parts)
+
+
+def check_parts(name, parts):
+    """Every crate that cargo says is compiled in, and what else there is, is listed once, with its licence and dependencies."""
+    listed = [component["bom-ref"] for component in parts["components"]]
+    assert len(listed) == len(set(listed))
+    tree = subprocess.run(["cargo", "tree", "--locked", "--package", name, "--edges", "normal", "--prefix", "none", "--format", "{p}",
+                           "--target", "x86_64-unknown-linux-gnu"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    crates = {"pkg:cargo/{}@{}".format(*line.split()[:2]).replace("@v", "@") for line in tree.splitlines() if line}
+    missing = crates - set(listed) - {parts["metadata"]["component"]["bom-ref"]}
+    assert len(crates) > 50 and not missing, f"{name} does not list {missing}"
+    assert any(reference.startswith("pkg:deb/debian/libc6@") for reference in listed)
+    if name == "muse-embedder":
+        assert "pkg:pypi/torch@2.11.0" in listed and "model" in listed, listed
+    known = set(listed) | {parts["metadata"]["component"]["bom-ref"]}
+    for dependency in parts["dependencies"]:
+        assert dependency["ref"] in known and known.issuperset(dependency.get("dependsOn", []))
+
+
+def model_on_a_volume(version):
+    """The embedder's image without a model says what it lacks, and serves one that is mounted."""
+    build(version, "muse-embedder", tag=f"{version}-volume", MODEL="volume")
+    image = f"muse-embedder:{version}-volume"
+    size = inspect(image)["Size"] / MEGABYTE
+    say(f"muse-embedder without a model: {size:.1f} MB")
+    options = ["--env", "MUSE_PLAINTEXT=true", "--env", "AUTH_URL=http://127.0.0.1:1", "--read-only", "--tmpfs", "/tmp"]
+    done = subprocess.run(["docker", "run", "--rm", *options, image], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+    assert done.returncode != 0 and "/model" in done.stdout, done.stdout
+    container = docker("run", "--detach", *options, "--volume", f"{ROOT}/var/model/f32:/model:ro", image)
+    try:
+        eventually(lambda: "ready" in docker("logs", container), "the embedder is ready with the model that was mounted")
+    finally:
+        docker("rm", "--force", container)

@@ -1,0 +1,107 @@
+"""The profile `scale` under load: an embedder dies, and then all is upgraded, and no request fails."""
+
+import os
+import re
+import threading
+import time
+
+from single import check_confinement, check_vectors, golden
+
+from engine import ROOT, docker, eventually, say
+
+USERS = 4
+
+
+class Load:
+    """Users who embed one request after the other, over REST and gRPC, and try nothing twice."""
+
+    def __init__(self, stack, password):
+        self.stopping, self.took, self.failed = threading.Event(), [], []
+        self.clients = [stack.client(password, grpc=number % 2 == 1) for number in range(USERS)]
+        self.threads = [threading.Thread(target=self.use, args=(client, number)) for number, client in enumerate(self.clients)]
+
+    def use(self, client, number):
+        sentences, _ = golden(8)
+        while not self.stopping.is_set():
+            began = time.monotonic()
+            try:
+                vectors = client.embed(sentences)
+                assert vectors.shape == (8, 512)
+            except Exception as error:  # whatever it is, it is counted
+                self.failed.append(f"{'gRPC' if number % 2 else 'REST'} at {time.strftime('%X')}: {type(error).__name__}: {error}")
+            self.took.append(time.monotonic() - began)
+            time.sleep(0.02)
+
+    def __enter__(self):
+        self.began = time.monotonic()
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join()
+        self.seconds = time.monotonic() - self.began
+        for client in self.clients:
+            client.close()
+
+    def more(self, count):
+        """Waits until `count` more requests were answered."""
+        until = len(self.took) + count
+        eventually(lambda: len(self.took) >= until, "the load goes on", within=60)
+
+    def report(self, what):
+        took = sorted(self.took)
+        say(f"{what}: {len(took)} requests in {self.seconds:.0f} s, {len(self.failed)} failed; "
+            f"median {took[len(took) // 2] * 1000:.0f} ms, 99% {took[len(took) * 99 // 100] * 1000:.0f} ms, longest {took[-1] * 1000:.0f} ms")
+        assert not self.failed, "\n".join(self.failed[:20])
+
+
+def healthy(stack, service):
+    container = stack.container(service)
+    return container and docker("inspect", "--format", "{{.State.Health.Status}}", container) == "healthy"
+
+
+def scraped(stack):
+    """How many of each service answer Prometheus."""
+    told = docker("exec", stack.container("prometheus"), "promtool", "query", "instant", "http://127.0.0.1:9090", "sum by (job) (up)",
+                  check=False)
+    return {job: int(count) for job, count in re.findall(r'job="(\w+)"} => (\d+)', told)}
+
+
+def run(stack, password, versions):
+    stack.up()
+    check_confinement(stack)
+    check_vectors(stack, password)
+
+    with Load(stack, password) as load:
+        load.more(40)
+        say("one of the embedders is killed")
+        docker("kill", stack.container("embedder-a"))
+        load.more(100)
+        stack.compose("up", "-d", "--no-build", "--no-deps", "embedder-a")
+        eventually(lambda: healthy(stack, "embedder-a"), "the embedder is back")
+        load.more(40)
+    load.report("with an embedder killed")
+
+    before = stack.containers()
+    stack.write(MUSE_VERSION=versions[1])
+    with Load(stack, password) as load:
+        load.more(40)
+        say("everything is upgraded")
+        stack.run([os.path.join(ROOT, "deploy/upgrade"), *stack.options])
+        load.more(40)
+    load.report("while everything was upgraded")
+    after = stack.containers()
+    assert before.keys() == after.keys()
+    for service, container in after.items():
+        own = container["Config"]["Image"].startswith("muse-")
+        assert own == (container["Id"] != before[service]["Id"]), service
+        if own:
+            assert container["Config"]["Labels"]["org.opencontainers.image.version"] == versions[1], service
+    check_vectors(stack, password)
+
+    say("Prometheus finds them all")
+    stack.compose("up", "-d", "--no-build", "prometheus")
+    eventually(lambda: scraped(stack) == {"auth": 1, "embedder": 2, "gateway": 2}, "Prometheus scrapes all")
