@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muse_proto::v1::{EmbedRequest, EmbedResponse, embedder_service_client::EmbedderServiceClient};
+use muse_proto::v1::{
+    EmbedRequest, EmbedResponse, TokenizeRequest, embedder_service_client::EmbedderServiceClient,
+};
 use muse_tests::{bearing, channel, http_client::HttpClient, login, program::Program};
 use tokio::net::TcpStream;
 use tonic::{Response, Status};
@@ -67,8 +69,8 @@ async fn each_says_that_it_is_not_ready_serves_on_for_the_delay_and_ends_what_ha
             assert_eq!((answer.status.as_u16(), answer.header("connection")), (200, "close"));
         }
         // A new connection, which still is served.
-        let request = EmbedRequest { sentences: vec!["a".to_owned()], ..EmbedRequest::default() };
-        EmbedderServiceClient::new(channel(address)).embed(bearing(&token, request)).await.unwrap();
+        let request = TokenizeRequest { sentences: vec!["a".to_owned()] };
+        EmbedderServiceClient::new(channel(address)).tokenize(bearing(&token, request)).await.unwrap();
         let status = program.ended().await;
         assert!(status.success(), "{status}");
         assert!(asked.elapsed() >= Duration::from_secs(1), "{:?}", asked.elapsed());
