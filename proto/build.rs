@@ -24,6 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("methods.rs"), format!("&{methods:?}"))?;
     tonic_prost_build::configure()
         .extern_path(".muse.v1.Embedding", "crate::embedding::Embedding")
+        .codec_path("crate::codec::Codec")
         .compile_fds(descriptors)?;
     Ok(())
 }

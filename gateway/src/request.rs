@@ -17,6 +17,8 @@ use crate::{client_address::X_FORWARDED_FOR, upstream::Upstream};
 
 /// Bytes of a body that holds sentences.
 pub(crate) const MAX_SENTENCES_BYTES: usize = 16 << 20;
+/// A larger body is parsed on a thread where that may take its time.
+const BRIEF_BODY: usize = 32 << 10;
 /// How long a body that is of no use is read on.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long a client may take for the next part of a body.
@@ -65,6 +67,18 @@ pub(crate) async fn read_body(mut body: Body, limit: usize) -> Result<Bytes, Err
         whole.extend_from_slice(&data);
     }
     Ok(whole.freeze())
+}
+
+/// What `parse` makes of a body.
+pub(crate) async fn parsed<T: Send + 'static>(
+    body: Bytes,
+    parse: impl FnOnce(Bytes) -> T + Send + 'static,
+) -> Result<T, Error> {
+    if body.len() <= BRIEF_BODY {
+        return Ok(parse(body));
+    }
+    let parsing = tokio::task::spawn_blocking(|| parse(body)).await;
+    parsing.map_err(|_| Error::new(Reason::Internal, "a body could not be parsed"))
 }
 
 /// Reads and forgets the rest of a body, for a while. A client that is still sending when the connection is closed may

@@ -1,9 +1,11 @@
 //! The contract between the services of MUSE as Service and their clients: the generated code of package `muse.v1`,
 //! its descriptor set, and the one table of errors.
 
+mod codec;
 mod embedding;
 mod error;
 
+pub use codec::{Codec, Decoder, Encoder};
 pub use error::{Error, Reason};
 
 /// Package `muse.v1`.

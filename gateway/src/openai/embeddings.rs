@@ -21,7 +21,7 @@ use super::{
 use crate::{
     answer::{json, written},
     numbers::Numbers,
-    request::{MAX_SENTENCES_BYTES, authorized, on_behalf_of, read_body},
+    request::{MAX_SENTENCES_BYTES, authorized, on_behalf_of, parsed, read_body},
     server_timing::Timing,
     upstream::{Upstream, failure},
 };
@@ -97,7 +97,8 @@ struct Usage {
 pub(crate) async fn create(State(upstream): State<Upstream>, request: Request) -> Result<Response, Refusal> {
     let mut timing = Timing::start();
     let (head, body) = authorized(&upstream, request).await?.into_parts();
-    let asked = EmbeddingRequest::read(&read_body(body, MAX_SENTENCES_BYTES).await?)?;
+    let body = read_body(body, MAX_SENTENCES_BYTES).await?;
+    let asked = parsed(body, |body| EmbeddingRequest::read(&body)).await??;
     let model = models::served(&upstream, &head.headers).await?;
     model.check(&asked.model)?;
     if asked.input.is_ids() && asked.model != model.id {

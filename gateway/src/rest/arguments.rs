@@ -6,41 +6,33 @@ use axum::{
     http::{HeaderMap, Method, header},
 };
 use bytes::Bytes;
-use futures::stream;
+use futures::{FutureExt, stream};
 use muse_proto::{Error, Reason};
 use serde_json::Value;
 
 use super::answer::Refusal;
-use crate::request::read_body;
+use crate::request::{parsed, read_body};
 
 /// What some programs put before UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Names and values, in the order in which they count; no value where it is of a kind that none of them can have, which
-/// matters only to who asks for it.
+/// A name and a value; no value where it is of a kind that none of them can have, which matters only to who asks for it.
+type Argument = (String, Option<String>);
+
+/// Names and values, in the order in which they count.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Arguments(Vec<(String, Option<String>)>);
+pub(super) struct Arguments(Vec<Argument>);
 
 impl Arguments {
     /// Reads a request whose body is no longer than `limit` bytes.
     pub(super) async fn read(request: Request, limit: usize) -> Result<Self, Refusal> {
         let (head, body) = request.into_parts();
-        let mut arguments = Self::default();
-        if is_json(&head.headers) {
-            arguments.add_json(&read_body(body, limit).await?)?;
-            arguments.add_urlencoded(head.uri.query().unwrap_or_default().as_bytes());
-            return Ok(arguments);
-        }
-        arguments.add_urlencoded(head.uri.query().unwrap_or_default().as_bytes());
-        if head.method == Method::POST {
-            let content_type = text_of(&head.headers, header::CONTENT_TYPE);
-            if essence(content_type).eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-                arguments.add_urlencoded(&read_body(body, limit).await?);
-            } else if let Ok(boundary) = multer::parse_boundary(content_type) {
-                arguments.add_multipart(read_body(body, limit).await?, boundary).await;
-            }
-        }
-        Ok(arguments)
+        let query = urlencoded(head.uri.query().unwrap_or_default().as_bytes());
+        let Some(form) = BodyForm::of(&head.method, &head.headers) else { return Ok(Self(query)) };
+        let json_comes_first = form == BodyForm::Json;
+        let body = parsed(read_body(body, limit).await?, |body| form.read(body)).await??;
+        let (first, second) = if json_comes_first { (body, query) } else { (query, body) };
+        Ok(Self([first, second].concat()))
     }
 
     /// The first value of a name.
@@ -60,38 +52,74 @@ impl Arguments {
             value.clone().ok_or_else(|| invalid(format!("{name}: a string or a list of strings is expected")))
         })
     }
+}
 
-    fn add_urlencoded(&mut self, text: &[u8]) {
-        let pairs = form_urlencoded::parse(text).into_owned();
-        self.0.extend(pairs.map(|(name, value)| (name, Some(value))));
-    }
+/// The forms in which a body holds arguments.
+#[derive(Debug, PartialEq, Eq)]
+enum BodyForm {
+    Json,
+    Urlencoded,
+    Multipart { boundary: String },
+}
 
-    fn add_json(&mut self, body: &[u8]) -> Result<(), Refusal> {
-        let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
-        let fields = match serde_json::from_slice(body).map_err(|_| Refusal::NotJson)? {
-            Value::Object(fields) => fields,
-            // What Python takes for false holds nothing, though not 0 and false, on which the old service failed.
-            Value::Null => return Ok(()),
-            Value::Array(items) if items.is_empty() => return Ok(()),
-            Value::String(text) if text.is_empty() => return Ok(()),
-            _ => return Err(invalid("The JSON body must be an object".to_owned())),
-        };
-        for (name, value) in fields {
-            let items = if let Value::Array(items) = value { items } else { vec![value] };
-            self.0.extend(items.iter().map(|item| (name.clone(), scalar(item))));
+impl BodyForm {
+    fn of(method: &Method, headers: &HeaderMap) -> Option<Self> {
+        if is_json(headers) {
+            return Some(Self::Json);
         }
-        Ok(())
+        if method != Method::POST {
+            return None;
+        }
+        let content_type = text_of(headers, header::CONTENT_TYPE);
+        if essence(content_type).eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+            return Some(Self::Urlencoded);
+        }
+        multer::parse_boundary(content_type).ok().map(|boundary| Self::Multipart { boundary })
     }
 
-    /// A malformed body adds what can be read of it, as in the old service.
-    async fn add_multipart(&mut self, body: Bytes, boundary: String) {
-        let mut parts = multer::Multipart::new(stream::iter([Ok::<_, std::io::Error>(body)]), boundary);
-        while let Ok(Some(field)) = parts.next_field().await {
-            let (Some(name), None) = (field.name().map(str::to_owned), field.file_name()) else { continue };
-            let Ok(value) = field.bytes().await else { return };
-            self.0.push((name, Some(String::from_utf8_lossy(&value).into_owned())));
+    fn read(self, body: Bytes) -> Result<Vec<Argument>, Refusal> {
+        match self {
+            Self::Json => json(&body),
+            Self::Urlencoded => Ok(urlencoded(&body)),
+            // All of the body is there, so there is nothing to wait for.
+            Self::Multipart { boundary } => Ok(multipart(body, boundary).now_or_never().unwrap_or_default()),
         }
     }
+}
+
+fn urlencoded(text: &[u8]) -> Vec<Argument> {
+    let pairs = form_urlencoded::parse(text).into_owned();
+    pairs.map(|(name, value)| (name, Some(value))).collect()
+}
+
+fn json(body: &[u8]) -> Result<Vec<Argument>, Refusal> {
+    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+    let fields = match serde_json::from_slice(body).map_err(|_| Refusal::NotJson)? {
+        Value::Object(fields) => fields,
+        // What Python takes for false holds nothing, though not 0 and false, on which the old service failed.
+        Value::Null => return Ok(Vec::new()),
+        Value::Array(items) if items.is_empty() => return Ok(Vec::new()),
+        Value::String(text) if text.is_empty() => return Ok(Vec::new()),
+        _ => return Err(invalid("The JSON body must be an object".to_owned())),
+    };
+    let mut arguments = Vec::new();
+    for (name, value) in fields {
+        let items = if let Value::Array(items) = value { items } else { vec![value] };
+        arguments.extend(items.into_iter().map(|item| (name.clone(), scalar(item))));
+    }
+    Ok(arguments)
+}
+
+/// A malformed body gives what can be read of it, as in the old service.
+async fn multipart(body: Bytes, boundary: String) -> Vec<Argument> {
+    let mut arguments = Vec::new();
+    let mut parts = multer::Multipart::new(stream::iter([Ok::<_, std::io::Error>(body)]), boundary);
+    while let Ok(Some(field)) = parts.next_field().await {
+        let (Some(name), None) = (field.name().map(str::to_owned), field.file_name()) else { continue };
+        let Ok(value) = field.bytes().await else { break };
+        arguments.push((name, Some(String::from_utf8_lossy(&value).into_owned())));
+    }
+    arguments
 }
 
 fn invalid(text: String) -> Refusal {
@@ -113,9 +141,9 @@ fn text_of(headers: &HeaderMap, name: header::HeaderName) -> &str {
 }
 
 /// The text of a JSON string, number or boolean, the latter two as Python prints them; nothing for the rest.
-fn scalar(value: &Value) -> Option<String> {
+fn scalar(value: Value) -> Option<String> {
     match value {
-        Value::String(text) => Some(text.clone()),
+        Value::String(text) => Some(text),
         Value::Bool(true) => Some("True".to_owned()),
         Value::Bool(false) => Some("False".to_owned()),
         Value::Number(number) if number.is_f64() => number.as_f64().map(python_float),

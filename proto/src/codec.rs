@@ -1,0 +1,85 @@
+//! Messages of megabytes, without holding up what else a thread of the async runtime has to do.
+
+use bytes::Buf;
+use prost::Message;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tonic::{
+    Status,
+    codec::{self, BufferSettings, DecodeBuf, EncodeBuf},
+};
+use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
+
+/// Bytes of a message that are decoded at once, in less than half a millisecond. An answer of 32 vectors has 66 kB.
+const BRIEF_TO_DECODE: usize = 80 << 10;
+/// The same for a message to encode, which is copied and no more.
+const BRIEF_TO_ENCODE: usize = 1 << 20;
+
+/// prost's encoding. A large message is worked on while the thread's other tasks go on elsewhere.
+#[derive(Debug, Clone)]
+pub struct Codec<T, U>(ProstCodec<T, U>);
+
+impl<T, U> Default for Codec<T, U> {
+    fn default() -> Self {
+        Self(ProstCodec::default())
+    }
+}
+
+impl<T, U> codec::Codec for Codec<T, U>
+where
+    T: Message + Send + 'static,
+    U: Message + Default + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = Encoder<T>;
+    type Decoder = Decoder<U>;
+
+    fn encoder(&mut self) -> Encoder<T> {
+        Encoder(self.0.encoder())
+    }
+
+    fn decoder(&mut self) -> Decoder<U> {
+        Decoder(self.0.decoder())
+    }
+}
+
+/// The encoder of [`Codec`].
+#[derive(Debug)]
+pub struct Encoder<T>(ProstEncoder<T>);
+
+impl<T: Message> codec::Encoder for Encoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, message: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        aside(message.encoded_len() > BRIEF_TO_ENCODE, || self.0.encode(message, buffer))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        self.0.buffer_settings()
+    }
+}
+
+/// The decoder of [`Codec`].
+#[derive(Debug)]
+pub struct Decoder<U>(ProstDecoder<U>);
+
+impl<U: Message + Default> codec::Decoder for Decoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        aside(buffer.remaining() > BRIEF_TO_DECODE, || self.0.decode(buffer))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        self.0.buffer_settings()
+    }
+}
+
+/// Does work that may be long after the thread's other tasks were handed to another one, where the runtime has several.
+fn aside<T>(long: bool, work: impl FnOnce() -> T) -> T {
+    let elsewhere =
+        || Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if long && elsewhere() { tokio::task::block_in_place(work) } else { work() }
+}
