@@ -3,7 +3,7 @@
 # make test-compose  build the images, run deploy/compose.yaml with them, and test that; needs a Docker engine
 # make check  formatting, lints, the proto, licences and advisories
 # make bench  the service beside the bare forward pass and its peers; writes docs/benchmarks.md; takes an hour
-# make bench-parts  the tokenizer and the forward pass alone
+# make bench-parts  the tokenizer, the batcher and the forward pass alone
 # make client the wheel of the Python client, in target/wheel
 # make install, make uninstall  the built stack under PREFIX, with systemd units (DESTDIR: for packages)
 # make gpu-check  what to carry to a machine with torch and a GPU, in target/gpu-check, and its run on this CPU
@@ -128,7 +128,7 @@ bench: bench-models $(BENCH_VENV)/.complete
 	@target/release/muse-bench-auth var/model/f32
 
 bench-parts: bench-models
-	@cargo bench --locked --workspace --bench tokenizer --bench forward
+	@cargo bench --locked --workspace --bench tokenizer --bench batcher --bench forward
 
 bench-models: onnx build
 	@for precision in f32 bf16; do \

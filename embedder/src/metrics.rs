@@ -33,7 +33,7 @@ pub(crate) struct Passes {
 
 /// Those of requests that were not admitted, by what was in the way.
 #[derive(Debug, Clone)]
-pub(crate) struct Refused {
+pub struct Refused {
     /// Too many tokens are waiting.
     pub(crate) room: IntCounter,
     /// The wait would be too long.
@@ -86,7 +86,8 @@ impl Passes {
 }
 
 impl Refused {
-    pub(crate) fn new(metrics: &Metrics) -> Self {
+    /// Adds them to the service's metrics.
+    pub fn new(metrics: &Metrics) -> Self {
         let refused = metrics.counters(
             "muse_admissions_refused_total",
             "Requests that were not let into the queue, by reason: room (too many tokens are waiting), wait (the turn \

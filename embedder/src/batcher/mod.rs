@@ -8,7 +8,7 @@
 //! too.
 
 mod drain;
-mod queue;
+pub mod queue;
 mod worker;
 
 use std::{
@@ -29,8 +29,8 @@ use crate::{
     sentences::Sentences,
     tokenizer::MARKS,
 };
-pub(crate) use queue::User;
-use queue::{Done, Queue, Ticket, stopped};
+pub use queue::User;
+use queue::{Queue, Ticket};
 use worker::Workers;
 
 /// How the model is run.
@@ -199,10 +199,9 @@ async fn embedded(
         .lengths()
         .map(|length| Embedding { packed: bytes::Bytes::new(), token_count: length as u32 - MARKS })
         .collect();
-    let (mut left, mut began, mut ended) = (sentences.len(), None, admitted);
-    while left > 0 {
-        let done: Done = ticket.done.recv().await.ok_or_else(stopped)??;
-        left -= done.range.len();
+    let (mut began, mut ended) = (None, admitted);
+    while let Some(done) = ticket.next().await {
+        let done = done?;
         began = Some(began.map_or(done.began, |first: Instant| first.min(done.began)));
         ended = ended.max(done.ended);
         let mut vectors = done.vectors;

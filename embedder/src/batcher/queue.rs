@@ -35,30 +35,35 @@ const PATIENCE: usize = 16;
 const LEAST_SHARE: usize = 128;
 
 /// Who sent a request.
-pub(crate) type User = Arc<str>;
+pub type User = Arc<str>;
 
 /// What of a request was in one pass.
 #[derive(Debug)]
-pub(crate) struct Part {
-    pub(crate) sentences: Arc<Sentences>,
-    pub(crate) range: Range<usize>,
-    pub(crate) done: mpsc::UnboundedSender<Result<Done, Error>>,
+pub struct Part {
+    /// The request's sentences,
+    pub sentences: Arc<Sentences>,
+    /// which of them are in this pass,
+    pub range: Range<usize>,
+    /// and where its vectors go.
+    pub done: mpsc::UnboundedSender<Result<Done, Error>>,
 }
 
 /// What a request gets back from a pass.
 #[derive(Debug)]
-pub(crate) struct Done {
+pub struct Done {
     /// Which of its sentences were in it.
-    pub(crate) range: Range<usize>,
+    pub range: Range<usize>,
     /// Their vectors, as packed little-endian `f32`.
-    pub(crate) vectors: bytes::Bytes,
-    pub(crate) began: Instant,
-    pub(crate) ended: Instant,
+    pub vectors: bytes::Bytes,
+    /// When the pass began,
+    pub began: Instant,
+    /// and when it was over.
+    pub ended: Instant,
 }
 
 /// The queue, shared by the callers and the threads that run passes.
 #[derive(Debug)]
-pub(crate) struct Queue {
+pub struct Queue {
     state: Mutex<State>,
     /// Something waits for a pass, or the queue is closed.
     work: Condvar,
@@ -106,11 +111,13 @@ struct Waiting {
 
 /// A request in the queue. What has not been taken when it is dropped is never computed.
 #[derive(Debug)]
-pub(crate) struct Ticket {
+pub struct Ticket {
     queue: Arc<Queue>,
     user: User,
     id: u64,
-    pub(crate) done: mpsc::UnboundedReceiver<Result<Done, Error>>,
+    /// Its sentences that were not answered yet.
+    left: usize,
+    done: mpsc::UnboundedReceiver<Result<Done, Error>>,
 }
 
 /// Whether a request is refused or waits if there is no room.
@@ -139,24 +146,24 @@ impl Queue {
     ///
     /// A request is admitted if it will be its turn within `longest_wait`, or within a few times as long as it will take
     /// itself.
-    pub(crate) fn new(capacity: usize, longest_wait: Duration, threads: usize, refused: Refused) -> Self {
+    pub fn new(capacity: usize, longest_wait: Duration, threads: usize, refused: Refused) -> Self {
         let state = State { drain: DrainRate::of_threads(threads), ..State::default() };
         let (work, room) = (Condvar::new(), Notify::new());
         Self { state: Mutex::new(state), work, room, capacity, longest_wait, refused }
     }
 
     /// Tokens that may wait.
-    pub(crate) fn capacity(&self) -> usize {
+    pub fn capacity(&self) -> usize {
         self.capacity
     }
 
     /// Tokens that wait.
-    pub(crate) fn tokens(&self) -> usize {
+    pub fn tokens(&self) -> usize {
         self.lock().tokens
     }
 
     /// The most tokens that a request can have.
-    pub(crate) fn largest_request(capacity: usize) -> usize {
+    pub fn largest_request(capacity: usize) -> usize {
         // As the only one it may leave as much free.
         capacity / 2
     }
@@ -167,7 +174,7 @@ impl Queue {
     ///
     /// [`Reason::Overloaded`] if too much is waiting, with the time after which that will have been done;
     /// [`Reason::Unavailable`] if the model has stopped.
-    pub(crate) fn push(self: &Arc<Self>, user: &User, sentences: Arc<Sentences>) -> Result<Ticket, Error> {
+    pub fn push(self: &Arc<Self>, user: &User, sentences: Arc<Sentences>) -> Result<Ticket, Error> {
         self.try_push(user, &sentences, Patience::Call).map_err(|refusal| self.error(&refusal))
     }
 
@@ -176,7 +183,7 @@ impl Queue {
     /// # Errors
     ///
     /// [`Reason::Unavailable`] if the model has stopped.
-    pub(crate) async fn push_when_there_is_room(
+    pub async fn push_when_there_is_room(
         self: &Arc<Self>,
         user: &User,
         sentences: Arc<Sentences>,
@@ -198,7 +205,7 @@ impl Queue {
     /// # Errors
     ///
     /// Those of [`Queue::push`].
-    pub(crate) fn check_room(&self, user: &str, tokens: usize) -> Result<(), Error> {
+    pub fn check_room(&self, user: &str, tokens: usize) -> Result<(), Error> {
         self.admit(&self.lock(), user, tokens, Patience::Call).map_err(|refusal| self.error(&refusal))
     }
 
@@ -217,7 +224,7 @@ impl Queue {
         let mut state = self.lock();
         self.admit(&state, user, sentences.tokens(), patience)?;
         let (sender, done) = mpsc::unbounded_channel();
-        let id = state.next_id;
+        let (id, left) = (state.next_id, sentences.len());
         state.next_id += 1;
         state.tokens += sentences.tokens();
         let state = &mut *state;
@@ -234,12 +241,12 @@ impl Queue {
             done: sender,
         });
         self.work.notify_one();
-        Ok(Ticket { queue: Arc::clone(self), user: Arc::clone(user), id, done })
+        Ok(Ticket { queue: Arc::clone(self), user: Arc::clone(user), id, left, done })
     }
 
     /// What the next pass takes, at most `most` tokens (a longer sentence is a pass of its own), as soon as anything
     /// waits; nothing once the queue is closed.
-    pub(crate) fn take(&self, most: usize) -> Option<Vec<Part>> {
+    pub fn take(&self, most: usize) -> Option<Vec<Part>> {
         let mut state = self.lock();
         state.idle += 1;
         while state.tokens == 0 && !state.closed {
@@ -261,12 +268,12 @@ impl Queue {
     }
 
     /// Counts a pass towards the rate at which the queue drains.
-    pub(crate) fn drained(&self, tokens: usize, took: Duration) {
+    pub fn drained(&self, tokens: usize, took: Duration) {
         self.lock().drain.add(tokens, took);
     }
 
     /// Ends it: nothing is taken from it any more, and what waits is told.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
         state.users.clear();
@@ -333,7 +340,7 @@ impl Queue {
 }
 
 /// The error of a request that the model will not get to.
-pub(crate) fn stopped() -> Error {
+fn stopped() -> Error {
     Error::new(Reason::Unavailable, "the model has stopped")
 }
 
@@ -430,8 +437,29 @@ impl Backlog {
     }
 }
 
+impl Ticket {
+    /// What the next pass has given, until all sentences are done.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::Internal`] if a pass failed, [`Reason::Unavailable`] if the model has stopped.
+    pub async fn next(&mut self) -> Option<Result<Done, Error>> {
+        if self.left == 0 {
+            return None;
+        }
+        let outcome = self.done.recv().await.unwrap_or_else(|| Err(stopped()));
+        if let Ok(done) = &outcome {
+            self.left -= done.range.len();
+        }
+        Some(outcome)
+    }
+}
+
 impl Drop for Ticket {
     fn drop(&mut self) {
+        if self.left == 0 {
+            return;
+        }
         self.queue.lock().abandon(&self.user, self.id);
         self.queue.room.notify_waiters();
     }
@@ -606,7 +634,8 @@ mod tests {
         let mut waiting = std::pin::pin!(waiting);
         assert!(waiting.as_mut().now_or_never().is_none());
         queue.close();
-        assert!(ticket.done.recv().await.is_none());
+        let told = ticket.next().await.expect("it is not done");
+        assert_eq!(told.expect_err("it never will be").reason(), Reason::Unavailable);
         assert_eq!(waiting.await.expect_err("it is closed").reason(), Reason::Unavailable);
         assert_eq!(refused(&queue, "b", &[1]).reason(), Reason::Unavailable);
         assert!(queue.take(1_000).is_none());

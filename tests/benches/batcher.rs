@@ -1,0 +1,108 @@
+//! The batcher without a model: from the queue to a batch, and from its vectors to those who wait: `make bench-parts`.
+
+use std::{
+    collections::VecDeque,
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use futures::FutureExt;
+use muse_chassis::metrics::Metrics;
+use muse_embedder::{
+    batch::Batch,
+    batcher::{
+        User,
+        queue::{Done, Queue, Ticket},
+    },
+    metrics::Refused,
+    model::VECTOR_BYTES,
+    sentences::Sentences,
+};
+
+/// Tokens of a sentence.
+const LENGTH: usize = 32;
+/// Tokens of a pass.
+const PASS: usize = 640;
+
+/// A queue with requests in it, which are answered in their order and come again.
+struct Cycle {
+    queue: Arc<Queue>,
+    request: Arc<Sentences>,
+    waiting: VecDeque<(User, Ticket)>,
+    vectors: Bytes,
+}
+
+impl Cycle {
+    fn new(users: usize, requests: usize, sentences: usize) -> Self {
+        let refused = Refused::new(&Metrics::of("bench"));
+        let queue = Arc::new(Queue::new(1 << 30, Duration::from_secs(3600), 1, refused));
+        let request: Arc<Sentences> = Arc::new((0..sentences).map(|_| [7; LENGTH].as_slice()).collect());
+        let push = |index: usize| {
+            let user = User::from(format!("user {}", index % users));
+            let ticket = queue.push(&user, Arc::clone(&request)).expect("there is room");
+            (user, ticket)
+        };
+        let waiting = (0..requests).map(push).collect();
+        let vectors = Bytes::from(vec![0; PASS / LENGTH * VECTOR_BYTES]);
+        Self { queue, request, waiting, vectors }
+    }
+
+    fn pass(&mut self) {
+        let parts = self.queue.take(PASS).expect("it is open");
+        let mut batch = Batch::default();
+        for part in &parts {
+            batch.append(&part.sentences, part.range.clone());
+        }
+        batch.pad();
+        black_box(&batch.ids);
+        let now = Instant::now();
+        self.queue.drained(PASS, Duration::from_millis(1));
+        let mut vectors = self.vectors.clone();
+        for part in parts {
+            let vectors = vectors.split_to(part.range.len() * VECTOR_BYTES);
+            let _ = part.done.send(Ok(Done { range: part.range, vectors, began: now, ended: now }));
+        }
+        self.read_answers();
+    }
+
+    /// Who has an answer sends the next request.
+    fn read_answers(&mut self) {
+        for _ in 0..self.waiting.len().min(2 * PASS / LENGTH) {
+            let Some((user, mut ticket)) = self.waiting.pop_front() else { return };
+            let done = loop {
+                match ticket.next().now_or_never() {
+                    Some(Some(answer)) => drop(black_box(answer.expect("the pass went well"))),
+                    Some(None) => break true,
+                    None => break false,
+                }
+            };
+            if done {
+                let again = self.queue.push(&user, Arc::clone(&self.request)).expect("there is room");
+                self.waiting.push_back((user, again));
+            } else {
+                self.waiting.push_back((user, ticket));
+            }
+        }
+    }
+}
+
+fn batcher(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("batcher");
+    group.throughput(Throughput::Elements((PASS / LENGTH) as u64));
+    for (users, requests, sentences) in
+        [(1, 64, 1), (64, 64, 1), (1, 4_096, 1), (256, 4_096, 1), (16, 64, 32)]
+    {
+        let mut cycle = Cycle::new(users, requests, sentences);
+        let name = format!("{requests} requests of {sentences}");
+        group.bench_function(BenchmarkId::new(name, format!("{users} users")), |bencher| {
+            bencher.iter(|| cycle.pass());
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, batcher);
+criterion_main!(benches);
