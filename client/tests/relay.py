@@ -30,8 +30,8 @@ class Answer:
 class Relay:
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream
-        self.answers: list[Answer] = []
-        """Given in place of the server's, one for each request."""
+        self.answers: list[Optional[Answer]] = []
+        """Given in place of the server's, one for each request; None is the server's own."""
         self.only_get = False
         """As the service of old: sentences are taken by GET alone, and all answers are JSON."""
         self.sentences = 0
@@ -138,7 +138,8 @@ def _handler(relay: Relay) -> type[BaseHTTPRequestHandler]:
             if answer is None:
                 self.close_connection = True
                 return
-            self.send_response(answer.status_code)
+            # Without headers of this server's own.
+            self.send_response_only(answer.status_code)
             for name, value in answer.headers.items():
                 if name.lower() not in ("content-length", "transfer-encoding", "connection", "content-encoding"):
                     self.send_header(name, value)

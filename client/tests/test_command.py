@@ -21,7 +21,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import GOLDEN
 from relay import Answer, Relay
+
+from muse_as_service.cli.doctor import Golden
 
 MUSE = Path(sys.executable).with_name("muse")
 SENTENCES = [f'Book {number}: über, книга, 本, "quoted"' for number in range(520)]
@@ -114,6 +117,59 @@ def write_inputs(folder: Path) -> None:
 
 def read_json_lines(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_service_that_is_well_passes_each_check(tmp_path: Path, url: str) -> None:
+    muse = Muse(tmp_path)
+    lines = muse.good("doctor", url, "--user", "admin", stdin="admin\n").splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["ok", check] for check in ("service", "clock", "keys", "log-in", "model", "tokens", "vectors", "log-out")
+    ], lines
+    # Nothing is left of the login, nor was one needed for the first checks.
+    assert not muse.state.exists()
+    told = [line.split()[0] for line in muse.good("doctor", url).splitlines()]
+    assert told == ["ok"] * 3 + ["skipped"] * 5
+
+
+def test_a_bad_way_to_a_service_is_named(tmp_path: Path, url: str) -> None:
+    muse = Muse(tmp_path)
+    away = muse("doctor", "http://127.0.0.1:1")
+    assert away.returncode == 1 and away.stdout.startswith("FAILED  service  cannot reach http://127.0.0.1:1")
+    assert away.stderr == "muse: error: 1 of the checks failed\n"
+    wrong = muse("doctor", url, "--user", "admin", stdin="guess\n")
+    assert wrong.returncode == 1 and "FAILED  log-in   401" in wrong.stdout and "skipped vectors" in wrong.stdout
+
+
+def test_a_service_that_is_not_well_fails_by_each_check(tmp_path: Path, relay: Relay) -> None:
+    muse = Muse(tmp_path)
+    relay.answers = [
+        Answer(200, {"Date": "Thu, 01 Jan 2026 00:00:00 GMT"}, '{"keys": []}'),
+        None,
+        Answer(200, {}, "[]"),
+        Answer(200, {}, json.dumps({"tokens": [["a"]] * 16})),
+        Answer(200, {}, json.dumps({"embedding": [[1.0] + [0.0] * 511] * 16})),
+        Answer(500),
+    ]
+    ran = muse("doctor", relay.url, "--user", "admin", stdin="admin\n")
+    found = {line.split()[1]: line for line in ran.stdout.splitlines()}
+    assert ran.returncode == 1 and "6 of the checks failed" in ran.stderr
+    for check, text in (
+        ("clock", "s apart"),
+        ("keys", "publishes no key"),
+        ("model", "not one of MUSE as Service"),
+        ("tokens", "16 of 16 golden sentences have other tokens"),
+        ("vectors", "this is another model"),
+        ("log-out", "500"),
+    ):
+        assert found[check].startswith("FAILED") and text in found[check], ran.stdout
+
+
+def test_the_golden_sentences_are_those_of_the_model(golden: list[dict[str, Any]]) -> None:
+    kept = Golden.read()
+    place = {line["text"]: index for index, line in enumerate(golden)}
+    rows = [place[text] for text in kept.texts]
+    assert len(rows) == 16 and kept.tokens == [golden[row]["tokens"] for row in rows]
+    np.testing.assert_array_equal(kept.vectors, np.load(GOLDEN / "embeddings.npy")[rows])
 
 
 def test_every_format_in_and_out(here: Muse) -> None:

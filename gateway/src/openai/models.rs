@@ -5,7 +5,10 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use muse_proto::{Error, Reason, v1::GetModelRequest};
+use muse_proto::{
+    Error, Reason,
+    v1::{GetModelRequest, GetModelResponse},
+};
 use muse_verifier::TokenKind;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -36,6 +39,18 @@ pub(crate) struct Model {
     created: u64,
     #[schema(example = "muse-as-service")]
     owned_by: &'static str,
+    /// Version of the original that it was converted from.
+    #[schema(example = "3")]
+    version: String,
+    /// Components of its vectors.
+    #[schema(example = 512)]
+    dimension: u32,
+    /// What it computes in: `f32`, `bf16` or `f16`.
+    #[schema(example = "f32")]
+    precision: String,
+    /// Where it runs.
+    #[schema(example = "cpu")]
+    device: String,
 }
 
 impl Model {
@@ -52,8 +67,10 @@ impl Model {
 /// The model that is served.
 pub(super) async fn served(upstream: &Upstream, headers: &HeaderMap) -> Result<Model, Refusal> {
     let call = on_behalf_of(headers, GetModelRequest {});
-    let id = upstream.embedder_client().get_model(call).await?.into_inner().name;
-    Ok(Model { id, object: "model", created: 0, owned_by: "muse-as-service" })
+    let GetModelResponse { name, version, dimension, precision, device, .. } =
+        upstream.embedder_client().get_model(call).await?.into_inner();
+    let (object, owned_by) = ("model", "muse-as-service");
+    Ok(Model { id: name, object, created: 0, owned_by, version, dimension, precision, device })
 }
 
 /// The models

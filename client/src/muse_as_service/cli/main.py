@@ -13,7 +13,7 @@ from typing import Optional
 import numpy as np
 
 from .. import AuthenticationError, MUSEClient, MUSEError
-from . import Failure, bulk, inputs, outputs
+from . import Failure, bulk, doctor, inputs, outputs
 from .login import SavedLogin
 
 DESCRIPTION = "Sentences in 16 languages to vectors and tokens, with MUSE as Service."
@@ -22,6 +22,9 @@ INPUT is a text file with a sentence a line (.txt), a table with a header (.csv,
 (.parquet); - is standard input. OUTPUT is {outputs}. A result has the place of its sentence in the input.
 What was stopped goes on where it was when the same command is given again; until all is done, the work is in
 OUTPUT.part."""
+
+
+VERDICTS = {True: "ok", False: "FAILED", None: "skipped"}
 
 
 def run() -> None:
@@ -67,6 +70,13 @@ def _parser() -> argparse.ArgumentParser:
 
     logout = commands.add_parser("logout", help="end the login, here and on the service")
     logout.set_defaults(run=_logout)
+
+    check = commands.add_parser("doctor", help="check that a service works, and works right")
+    check.add_argument("url", nargs="?", default="http://localhost:5000", help="the service (%(default)s)")
+    check.add_argument("--user", help="who logs in; without, what needs a login is not checked")
+    check.add_argument("--ca-file", help="PEM file with the certificates to trust in place of the system's")
+    check.epilog = "The password is asked for on a terminal, else it is the first line of standard input."
+    check.set_defaults(run=_doctor)
 
     embed = commands.add_parser("embed", help="turn the sentences of a file into vectors")
     embed.description = BULK.format(outputs="a numpy array of float32 (.npy), JSON lines or Parquet")
@@ -139,6 +149,18 @@ def _user_and_password(user: Optional[str]) -> tuple[str, str]:
     if not password:
         raise Failure("there is no password: it is the first line of standard input, or typed on a terminal")
     return user, password
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    with SavedLogin(options.url, options.ca_file).client() as client:
+        url = client.url
+    user = None if options.user is None else _user_and_password(options.user)
+    bad = 0
+    for check, good, text in doctor.examine(url, options.ca_file, user):
+        print(f"{VERDICTS[good]:7} {check:8} {text}", flush=True)
+        bad += good is False
+    if bad:
+        raise Failure(f"{bad} of the checks failed")
 
 
 def _logout(options: argparse.Namespace) -> None:

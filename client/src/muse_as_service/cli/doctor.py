@@ -1,0 +1,176 @@
+"""`muse doctor`: whether a service, and the way to it, are as they should be."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from importlib.resources import files
+from typing import Any, Callable, NamedTuple, Optional, TypeVar
+
+import httpx
+import numpy as np
+
+from .. import AuthenticationError, MUSEError, Tokens
+from .._calls import Call, Embed, Login, Revoke, Tokenize
+from .._rest import RestProtocol, http_options, unreachable
+from . import Failure
+
+TIMEOUT_S = 30.0
+CLOCKS_APART_S = 5.0
+REVOKED_WITHIN_S = 5.0
+# Other weights of the same model are as near as this, and an unrelated model is not.
+LEAST_COSINE = 0.97
+
+T = TypeVar("T")
+
+
+class Golden(NamedTuple):
+    """What the model makes of some sentences, one in each of its languages."""
+
+    texts: list[str]
+    tokens: list[list[str]]
+    vectors: np.ndarray[Any, np.dtype[np.float32]]
+
+    @classmethod
+    def read(cls) -> Golden:
+        lines = json.loads(files(__package__).joinpath("golden.json").read_text(encoding="utf-8"))
+        vectors = [np.frombuffer(base64.b64decode(line["vector"]), "<f4") for line in lines]
+        return cls([line["text"] for line in lines], [line["tokens"] for line in lines], np.array(vectors))
+
+
+class Finding(NamedTuple):
+    """What a check found; `good` is None where it could not be made."""
+
+    check: str
+    good: Optional[bool]
+    text: str
+
+
+def examine(url: str, ca_file: Optional[str], user: Optional[tuple[str, str]]) -> Iterator[Finding]:
+    """Makes one check after the other. Most need `user`, a name with its password."""
+    service = _Service(url, ca_file)
+    missing = None if user else "say --user NAME"
+    with service.http:
+        try:
+            yield Finding("service", True, service.answers())
+        except (Failure, MUSEError) as failure:
+            yield Finding("service", False, str(failure))
+            return
+        yield _made("clock", service.clock)
+        yield _made("keys", service.keys)
+        if user is not None:
+            logged_in = _made("log-in", lambda: service.log_in(*user))
+            yield logged_in
+            missing = None if logged_in.good else "nobody is logged in"
+        else:
+            yield Finding("log-in", None, str(missing))
+        for check, make in (
+            ("model", service.model),
+            ("tokens", service.tokens_are_exact),
+            ("vectors", service.vectors_are_near),
+            ("log-out", service.log_out),
+        ):
+            yield _made(check, make) if missing is None else Finding(check, None, missing)
+
+
+def _made(check: str, make: Callable[[], str]) -> Finding:
+    try:
+        return Finding(check, True, make())
+    except (Failure, MUSEError) as failure:
+        return Finding(check, False, str(failure))
+    except (ValueError, KeyError, TypeError, IndexError) as failure:
+        return Finding(check, False, f"the answer is not one of MUSE as Service ({failure!r})")
+
+
+class _Service:
+    def __init__(self, url: str, ca_file: Optional[str]) -> None:
+        self.url = url
+        self.http = httpx.Client(**http_options(url, ca_file, TIMEOUT_S))
+        self._protocol = RestProtocol()
+        self._golden = Golden.read()
+        self._login: Tokens
+        self._key_set: httpx.Response
+
+    def answers(self) -> str:
+        self._key_set, milliseconds = _timed(lambda: self._get(".well-known/jwks.json"))
+        return f"{self.url} answers within {milliseconds:.0f} ms"
+
+    def clock(self) -> str:
+        now = datetime.now(timezone.utc)
+        theirs = self._key_set.headers.get("date")
+        if theirs is None:
+            raise Failure("the service does not say what time it is")
+        # Theirs is in whole seconds.
+        apart = (now - parsedate_to_datetime(theirs)).total_seconds()
+        if abs(apart) > CLOCKS_APART_S:
+            raise Failure(f"the clocks here and there are {abs(apart):.0f} s apart; tokens hold for a time")
+        return "that of the service agrees with this machine's"
+
+    def keys(self) -> str:
+        keys = [key["kid"] for key in self._key_set.json()["keys"]]
+        if not keys:
+            raise Failure("the service publishes no key that tokens are checked with")
+        return f"tokens are checked with {', '.join(keys)}"
+
+    def log_in(self, user: str, password: str) -> str:
+        self._login, milliseconds = _timed(lambda: self._call(Login(user, password)))
+        return f"{user} is logged in after {milliseconds:.0f} ms: the auth service and its database work"
+
+    def model(self) -> str:
+        model = self._get("v1/models", self._login.access).json()["data"][0]
+        return "{id} {version}, {precision} on {device}".format(**model)
+
+    def tokens_are_exact(self) -> str:
+        found = self._call(Tokenize(self._login.access, self._golden.texts))
+        wrong = [text for text, was, should in zip(self._golden.texts, found, self._golden.tokens) if was != should]
+        if wrong:
+            raise Failure(f"{len(wrong)} of {len(found)} golden sentences have other tokens, such as {wrong[0]!r}")
+        return f"those of {len(found)} golden sentences are exact"
+
+    def vectors_are_near(self) -> str:
+        found = self._call(Embed(self._login.access, self._golden.texts))
+        if found.shape != self._golden.vectors.shape:
+            raise Failure(f"there are {found.shape[1]} components in place of {self._golden.vectors.shape[1]}")
+        # Both have norm 1.
+        worst = float(np.min(np.sum(found * self._golden.vectors, axis=1)))
+        if not worst >= LEAST_COSINE:
+            raise Failure(f"the cosine to a golden vector is {worst:.4f}: this is another model")
+        return f"the cosine to the golden ones is {worst:.7f} at worst"
+
+    def log_out(self) -> str:
+        for call in Revoke(self._login.refresh, "refresh"), Revoke(self._login.access, "access"):
+            self._call(call)
+        revoked = time.monotonic()
+        while (elapsed := time.monotonic() - revoked) < REVOKED_WITHIN_S:
+            try:
+                self._call(Tokenize(self._login.access, self._golden.texts[:1]))
+            except AuthenticationError:
+                return f"the token is refused {1e3 * elapsed:.0f} ms after it"
+            time.sleep(0.01)
+        raise Failure(f"the token still holds {REVOKED_WITHIN_S:.0f} s after it")
+
+    def _call(self, call: Call[T]) -> T:
+        return self._protocol.answer(call, self._send(**self._protocol.request(call)))
+
+    def _get(self, path: str, token: Optional[str] = None) -> httpx.Response:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        response = self._send(method="GET", url=path, headers=headers)
+        if response.status_code != 200:
+            raise Failure(f"{response.url} answers {response.status_code} {response.reason_phrase}")
+        return response
+
+    def _send(self, **request: Any) -> httpx.Response:
+        try:
+            return self.http.request(**request)
+        except httpx.HTTPError as failure:
+            raise unreachable(self.url, failure) from None
+
+
+def _timed(work: Callable[[], T]) -> tuple[T, float]:
+    began = time.monotonic()
+    result = work()
+    return result, 1e3 * (time.monotonic() - began)
