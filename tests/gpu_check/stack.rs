@@ -79,7 +79,9 @@ async fn start(model: &Path, device: Device) -> Stack {
     let data = tempfile::tempdir().expect("there is a place for temporary files");
     let auth = start_auth(auth_config(data.path())).await;
     let name = device::name(device);
-    let embedder = start_embedder(model, auth.address, &["--device", &name]).await;
+    // It is the throughput that is asked for: however slow the device is, nobody is to be refused.
+    let options = ["--device", &name, "--longest-wait-ms", "60000"];
+    let embedder = start_embedder(model, auth.address, &options).await;
     let gateway = start_gateway(auth.address, embedder.address, &[]).await;
     let stack = Stack { data, auth, embedder, gateway };
     stack.wait_until_ready().await;
