@@ -14,7 +14,7 @@ RUN export CARGO_TARGET_DIR=/target && \
     mkdir /built && mv /target/release/muse-auth /target/release/muse-embedder /target/release/muse-gateway \
       /target/release/muse-models /built && \
     cargo metadata --format-version=1 --locked --filter-platform=x86_64-unknown-linux-gnu > /built/metadata.json && \
-    rm -rf /target "$CARGO_HOME/registry" .libtorch/site/torch/include
+    rm -rf /target "$CARGO_HOME/registry"
 # ---- Up to here.
 
 # hadolint ignore=DL3059

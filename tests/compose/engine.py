@@ -12,7 +12,7 @@ import httpx
 from muse_as_service import MUSEClient
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-READY_WITHIN_S = 180
+READY_WITHIN_S = 300
 
 
 def say(text):
@@ -29,6 +29,12 @@ def docker(*arguments, check=True):
 
 def inspect(name):
     return json.loads(docker("inspect", name))[0]
+
+
+def log(container, lines="all"):
+    """What the container said, on both of its streams."""
+    command = ["docker", "logs", "--tail", lines, container]
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
 
 
 def eventually(condition, what, within=READY_WITHIN_S):
@@ -115,8 +121,8 @@ class Stack:
         listed = docker("ps", "-aq", "--filter", f"label=com.docker.compose.project={self.project}").split()
         texts = []
         for identity in listed:
-            done = subprocess.run(["docker", "logs", "--tail", "30", identity], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            texts.append(f"---- {docker('inspect', '--format', '{{.Name}} {{.State.Status}}', identity, check=False)}\n{done.stdout}")
+            state = docker("inspect", "--format", "{{.Name}} {{.State.Status}}", identity, check=False)
+            texts.append(f"---- {state}\n{log(identity, '30')}")
         return "\n".join(texts)
 
     def remove(self):

@@ -4,7 +4,7 @@ import json
 import subprocess
 import tarfile
 
-from engine import ROOT, docker, eventually, inspect, say
+from engine import ROOT, docker, eventually, inspect, log, say
 
 MEGABYTE = 1_000_000
 LIMITS = {"muse-auth": 60, "muse-embedder": 700, "muse-gateway": 60}
@@ -91,9 +91,9 @@ def model_on_a_volume(version):
     say(f"muse-embedder without a model: {size:.1f} MB")
     options = ["--env", "MUSE_PLAINTEXT=true", "--env", "AUTH_URL=http://127.0.0.1:1", "--read-only", "--tmpfs", "/tmp"]
     done = subprocess.run(["docker", "run", "--rm", *options, image], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
-    assert done.returncode != 0 and "/model" in done.stdout, done.stdout
+    assert done.returncode != 0 and "model directory lacks" in done.stdout, done.stdout
     container = docker("run", "--detach", *options, "--volume", f"{ROOT}/var/model/f32:/model:ro", image)
     try:
-        eventually(lambda: "ready" in docker("logs", container), "the embedder is ready with the model that was mounted")
+        eventually(lambda: "model loaded and warm" in log(container), "the embedder has loaded the model that was mounted")
     finally:
         docker("rm", "--force", container)
