@@ -56,7 +56,7 @@ def check_files(name, version):
                     parts = json.load(archive.extractfile(member))
         exported.wait()
     finally:
-        docker("rm", container)
+        docker("rm", "--volumes", container)
     assert parts and parts["bomFormat"] == "CycloneDX", f"{name} lacks its list of parts"
     for path in (f"usr/share/doc/{name}/LICENSE", f"usr/share/doc/{name}/NOTICE", "usr/share/doc/libc6/copyright"):
         assert path in files, f"{name} lacks {path}"
@@ -96,4 +96,4 @@ def model_on_a_volume(version):
     try:
         eventually(lambda: "model loaded and warm" in log(container), "the embedder has loaded the model that was mounted")
     finally:
-        docker("rm", "--force", container)
+        docker("rm", "--force", "--volumes", container)
