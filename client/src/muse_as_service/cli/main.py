@@ -62,20 +62,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     login = commands.add_parser("login", help="log in, and stay so for the commands that follow")
-    login.add_argument("url", nargs="?", default="http://localhost:5000", help="the service (%(default)s)")
-    login.add_argument("--user", help="who logs in; asked for on a terminal")
-    login.add_argument("--ca-file", help="PEM file with the certificates to trust in place of the system's")
-    login.epilog = "The password is asked for on a terminal, else it is the first line of standard input."
+    _add_service_options(login, user="who logs in; asked for on a terminal")
     login.set_defaults(run=_login)
 
     logout = commands.add_parser("logout", help="end the login, here and on the service")
     logout.set_defaults(run=_logout)
 
     check = commands.add_parser("doctor", help="check that a service works, and works right")
-    check.add_argument("url", nargs="?", default="http://localhost:5000", help="the service (%(default)s)")
-    check.add_argument("--user", help="who logs in; without, what needs a login is not checked")
-    check.add_argument("--ca-file", help="PEM file with the certificates to trust in place of the system's")
-    check.epilog = "The password is asked for on a terminal, else it is the first line of standard input."
+    _add_service_options(check, user="who logs in; without, what needs a login is not checked")
     check.set_defaults(run=_doctor)
 
     embed = commands.add_parser("embed", help="turn the sentences of a file into vectors")
@@ -85,6 +79,13 @@ def _parser() -> argparse.ArgumentParser:
     tokenize.description = BULK.format(outputs="JSON lines or Parquet")
     _add_bulk_options(tokenize, "tokens")
     return parser
+
+
+def _add_service_options(command: argparse.ArgumentParser, user: str) -> None:
+    command.add_argument("url", nargs="?", default="http://localhost:5000", help="the service (%(default)s)")
+    command.add_argument("--user", help=user)
+    command.add_argument("--ca-file", help="PEM file with the certificates to trust in place of the system's")
+    command.epilog = "The password is asked for on a terminal, else it is the first line of standard input."
 
 
 def _add_bulk_options(command: argparse.ArgumentParser, field: str) -> None:
