@@ -2,6 +2,7 @@
 
 use std::{fmt::Display, io, path::PathBuf, time::Duration};
 
+use muse_chassis::BadOption;
 use muse_proto::{Error, Reason};
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 use tracing::error;
@@ -49,6 +50,9 @@ fn is_out_of_reach(failure: &DbErr) -> bool {
 /// Why the service or a command ended.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
+    /// An option cannot be.
+    #[error(transparent)]
+    Option(#[from] BadOption),
     /// The database cannot be opened.
     #[error("cannot open the database {database}: {reason}")]
     Open {

@@ -9,7 +9,8 @@ use muse_chassis::{
     notify,
     private::Pages,
     requests::Requests,
-    tls::{self, Acceptor},
+    tls::{self, Acceptor, Connector},
+    trace::Traces,
 };
 use muse_proto::v1::{
     auth_service_server::AuthServiceServer, revocation_service_server::RevocationServiceServer,
@@ -56,9 +57,13 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let (health, health_service) = health::not_serving(SERVICES);
     let metrics = Metrics::of("muse-auth");
     let _private = Pages::new(health.clone(), metrics.clone()).serve(listeners.private);
+    let traces = Traces::new("muse-auth", &config.traces, &Connector::new(config.collector_tls.as_ref()))?;
+    let requests = Requests::new(&metrics, traces.clone(), false);
     let store = Store::open(&config.database).await?;
-    let served = serve(&config, &store, listeners.public, (health, health_service), &metrics, shutdown).await;
+    let health = (health, health_service);
+    let served = serve(&config, &store, listeners.public, health, (&metrics, requests), shutdown).await;
     store.close().await;
+    traces.finish().await;
     served
 }
 
@@ -67,7 +72,7 @@ async fn serve(
     store: &Store,
     listener: TcpListener,
     (health, health_service): (Health, health::Service),
-    metrics: &Metrics,
+    (metrics, requests): (&Metrics, Requests),
     shutdown: CancellationToken,
 ) -> Result<(), AuthError> {
     let shutdown = config.shutdown.after(shutdown);
@@ -101,7 +106,7 @@ async fn serve(
         keys: keys.clone(),
         shutdown: shutdown.closing.clone(),
     };
-    let router = grpc::server(Requests::new(metrics))
+    let router = grpc::server(requests)
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_max_header_list_size(LARGEST_HEADERS)
         .add_service(AuthServiceServer::new(auth).max_decoding_message_size(LARGEST_REQUEST))

@@ -11,7 +11,7 @@ use crate::{
     health::Health,
     lingering::Lingering,
     refusals::InOurTerms,
-    requests::{CountCalls, Requests},
+    requests::{Observe, Requests, call_of},
     tls::{Connector, Socket},
 };
 
@@ -27,9 +27,9 @@ const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 const MAX_CALLS: u32 = 10_000;
 
 /// What each call passes on its way to a service.
-pub type Layers = Stack<InOurTerms, Stack<CountCalls, Identity>>;
+pub type Layers = Stack<InOurTerms, Stack<Observe, Identity>>;
 
-/// A server with the stack's settings, which counts its calls.
+/// A server with the stack's settings, which follows its calls.
 #[must_use]
 pub fn server(requests: Requests) -> Server<Layers> {
     Server::builder()
@@ -38,7 +38,7 @@ pub fn server(requests: Requests) -> Server<Layers> {
         .initial_stream_window_size(REQUEST_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(MAX_CALLS)
-        .layer(CountCalls(requests))
+        .layer(Observe { requests, route: call_of })
         .layer(InOurTerms)
 }
 

@@ -7,6 +7,7 @@ pub mod deadline;
 pub mod grpc;
 pub mod health;
 mod healthcheck;
+mod leaks;
 pub mod lingering;
 mod listeners;
 mod logging;
@@ -19,6 +20,7 @@ pub mod refusals;
 pub mod requests;
 pub mod shutdown;
 pub mod tls;
+pub mod trace;
 
 use std::{error::Error as StdError, io, net::SocketAddr, process::ExitCode};
 

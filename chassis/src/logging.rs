@@ -1,7 +1,11 @@
 //! Logs on standard error.
 
+use std::io::{self, IsTerminal};
+
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
+
+use crate::leaks;
 
 /// How a line of the log looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -15,7 +19,7 @@ pub enum LogFormat {
 /// Options of the log.
 #[derive(Debug, Clone, Args)]
 pub struct LogArgs {
-    /// What is logged, as in `info` or `muse_gateway=debug,warn`.
+    /// What is logged, as in `info` or `muse_gateway=debug,warn`. `access=warn` leaves out the requests.
     #[arg(long, env = "LOG_LEVEL", default_value = "info", value_parser = parse_filter, global = true)]
     pub log_level: String,
     /// How it is logged.
@@ -28,15 +32,18 @@ fn parse_filter(text: &str) -> Result<String, String> {
 }
 
 impl LogArgs {
-    /// Starts logging; later calls do nothing, so that tests may start several services in one process.
+    /// Starts logging, and keeps what users send out of it, however the program ends. To be called once, first of all.
     pub fn init(&self) {
         let builder = tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::new(&self.log_level))
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
-        let _ = match self.log_format {
-            LogFormat::Pretty => builder.try_init(),
-            LogFormat::Json => builder.json().try_init(),
-        };
+            .with_writer(io::stderr)
+            .with_ansi(io::stderr().is_terminal());
+        match self.log_format {
+            LogFormat::Pretty => builder.init(),
+            LogFormat::Json => {
+                builder.json().flatten_event(true).with_current_span(true).with_span_list(false).init();
+            }
+        }
+        leaks::prevent();
     }
 }

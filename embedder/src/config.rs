@@ -6,6 +6,7 @@ use clap::Parser;
 use muse_chassis::{
     Addresses, BadOption, LogArgs, ShutdownArgs,
     tls::{ClientTls, PeerArgs, ServerTls},
+    trace::TraceArgs,
 };
 use muse_verifier::AuthArgs;
 use tch::Device;
@@ -74,6 +75,10 @@ pub struct Config {
     #[command(flatten)]
     pub peers: PeerArgs,
 
+    /// Options of traces.
+    #[command(flatten)]
+    pub traces: TraceArgs,
+
     /// Options of the log.
     #[command(flatten)]
     pub log: LogArgs,
@@ -93,7 +98,9 @@ impl Config {
     /// Names the option that cannot be.
     pub fn tls(&self) -> Result<(Option<ServerTls>, Option<ClientTls>), BadOption> {
         let server = self.peers.server(self.listen)?;
-        Ok((server, self.peers.client([("--auth", self.auth.endpoint.uri())])?))
+        let client = self.peers.client([("--auth", self.auth.endpoint.uri())])?;
+        self.traces.check(client.is_some())?;
+        Ok((server, client))
     }
 
     /// The device that the model will run on.

@@ -34,6 +34,7 @@ use muse_chassis::{
     private::Pages,
     requests::Requests,
     tls::{self, Acceptor, Connector},
+    trace::Traces,
 };
 use muse_proto::v1::embedder_service_server::EmbedderServiceServer;
 use muse_verifier::{TokenKind, Verifier};
@@ -97,11 +98,13 @@ pub async fn run(
     let room = Arc::new(OnceLock::<Room>::new());
     let full = Arc::clone(&room);
     let metrics = Metrics::of("muse-embedder");
-    let requests = Requests::new(&metrics);
+    let connector = Connector::new(client_tls.as_ref());
+    let traces = Traces::new("muse-embedder", &config.traces, &connector)?;
+    let requests = Requests::new(&metrics, traces.clone(), false);
     let pages = Pages::new(health.clone(), metrics.clone())
         .unready_while(move || full.get().is_some_and(Room::is_full).then_some("the queue is full"));
     let _private = pages.serve(listeners.private);
-    let (verifier, _) = config.auth.follow(&Connector::new(client_tls.as_ref()), shutdown.closing.clone());
+    let (verifier, _) = config.auth.follow(&connector, shutdown.closing.clone());
     verifier.tell_lag(&metrics);
     let (stream_verifier, stopping) = (verifier.clone(), shutdown.closing.clone());
     let loaded = tokio::task::spawn_blocking(move || load(&config, &metrics, stream_verifier, stopping));
@@ -121,7 +124,9 @@ pub async fn run(
     });
     let incoming = tls::incoming(listeners.public, Acceptor::new(server_tls.as_ref()));
     let router = grpc::server(requests).add_service(health_service).add_service(service);
-    Ok(grpc::serve(router, incoming, health, shutdown).await?)
+    let served = grpc::serve(router, incoming, health, shutdown).await;
+    traces.finish().await;
+    Ok(served?)
 }
 
 async fn report_when_synced(verifier: Verifier, health: Health, shutdown: CancellationToken) {

@@ -20,7 +20,7 @@ use crate::{
     model::DIMENSION,
     model_dir::Manifest,
     stream::{Answers, Streams},
-    timing::timed,
+    timing::{Step, timed},
     tokenizer::{Token, Tokenizer},
 };
 
@@ -71,7 +71,12 @@ impl EmbedderService for Embedder {
         let tokenize = came.elapsed();
         let Embedded { embeddings, queue, forward } =
             self.batcher.embed(&user, sentences, dimensions).await?;
-        let steps = [("queue", queue), ("tokenize", tokenize), ("forward", forward)];
+        let admitted = came + tokenize;
+        let steps = [
+            Step { name: "queue", began: admitted, took: queue },
+            Step { name: "tokenize", began: came, took: tokenize },
+            Step { name: "forward", began: admitted + queue, took: forward },
+        ];
         Ok(timed(EmbedResponse { embeddings }, &steps))
     }
 
@@ -95,7 +100,10 @@ impl EmbedderService for Embedder {
             tokens.collect()
         };
         let sentences = self.encoder.tokenize(sentences, turn).await?;
-        Ok(timed(TokenizeResponse { sentences }, &[("tokenize", came.elapsed())]))
+        Ok(timed(
+            TokenizeResponse { sentences },
+            &[Step { name: "tokenize", began: came, took: came.elapsed() }],
+        ))
     }
 
     async fn get_model(&self, _: Request<GetModelRequest>) -> Result<Response<GetModelResponse>, Status> {

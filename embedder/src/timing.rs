@@ -1,14 +1,26 @@
-//! Where the time of a call went, as response metadata in the form of HTTP's `Server-Timing`.
+//! Where the time of a call went: as response metadata in the form of HTTP's `Server-Timing`, and in the call's trace.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use muse_chassis::requests::note_step;
 use tonic::{Response, metadata::AsciiMetadataValue};
 
+/// A part of the time, which was spent already.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
+    pub(crate) began: Instant,
+    pub(crate) took: Duration,
+}
+
 /// `response`, and how long each step took, in milliseconds.
-pub(crate) fn timed<T>(response: T, steps: &[(&str, Duration)]) -> Response<T> {
+pub(crate) fn timed<T>(response: T, steps: &[Step]) -> Response<T> {
     let mut response = Response::new(response);
-    let text: Vec<String> =
-        steps.iter().map(|(name, took)| format!("{name};dur={:.3}", took.as_secs_f64() * 1e3)).collect();
+    let told = |&Step { name, began, took }: &Step| {
+        note_step(name, began, took);
+        format!("{name};dur={:.3}", took.as_secs_f64() * 1e3)
+    };
+    let text: Vec<String> = steps.iter().map(told).collect();
     if let Ok(value) = AsciiMetadataValue::try_from(text.join(", ")) {
         response.metadata_mut().insert("server-timing", value);
     }

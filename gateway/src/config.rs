@@ -6,6 +6,7 @@ use clap::Parser;
 use muse_chassis::{
     Addresses, BadOption, LogArgs, ShutdownArgs,
     tls::{ClientTls, PeerArgs, ServerTls, UserArgs},
+    trace::TraceArgs,
     with_causes,
 };
 use muse_verifier::AuthArgs;
@@ -67,6 +68,10 @@ pub struct Config {
     #[command(flatten)]
     pub peers: PeerArgs,
 
+    /// Options of traces.
+    #[command(flatten)]
+    pub traces: TraceArgs,
+
     /// Options of the log.
     #[command(flatten)]
     pub log: LogArgs,
@@ -87,7 +92,9 @@ impl Config {
     pub fn tls(&self) -> Result<(Option<ServerTls>, Option<ClientTls>), BadOption> {
         let server = self.users.server(self.listen, &self.peers)?;
         let embedders = self.embedder.iter().map(|endpoint| ("--embedder", endpoint.uri()));
-        Ok((server, self.peers.client(embedders.chain([("--auth", self.auth.endpoint.uri())]))?))
+        let client = self.peers.client(embedders.chain([("--auth", self.auth.endpoint.uri())]))?;
+        self.traces.check(client.is_some())?;
+        Ok((server, client))
     }
 }
 

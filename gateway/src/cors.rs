@@ -8,6 +8,7 @@ use axum::{
     response::Response,
 };
 use http::{HeaderName, HeaderValue, Method, Uri, header};
+use muse_chassis::requests::REQUEST_ID;
 use tower::{Layer, ServiceExt};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -56,9 +57,11 @@ impl AllowedOrigins {
             Self::Listed(origins) => AllowOrigin::list(origins.iter().cloned()),
             Self::Any => AllowOrigin::any(),
         };
-        // The last three of each are gRPC-Web's.
+        // The last three of each list are gRPC-Web's.
         let [web, agent, timeout] =
             ["x-grpc-web", "x-user-agent", "grpc-timeout"].map(HeaderName::from_static);
+        let trace = ["traceparent", "tracestate"].map(HeaderName::from_static);
+        let headers = [header::AUTHORIZATION, header::CONTENT_TYPE, REQUEST_ID, web, agent, timeout];
         let [status, message, details] =
             ["grpc-status", "grpc-message", "grpc-status-details-bin"].map(HeaderName::from_static);
         Some(
@@ -66,8 +69,8 @@ impl AllowedOrigins {
                 .allow_origin(origins)
                 .allow_credentials(matches!(self, Self::Listed(_)))
                 .allow_methods([Method::GET, Method::HEAD, Method::POST])
-                .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, web, agent, timeout])
-                .expose_headers([SERVER_TIMING, header::RETRY_AFTER, status, message, details])
+                .allow_headers(headers.into_iter().chain(trace).collect::<Vec<_>>())
+                .expose_headers([SERVER_TIMING, REQUEST_ID, header::RETRY_AFTER, status, message, details])
                 .max_age(MAX_AGE),
         )
     }

@@ -9,7 +9,6 @@ mod client_address;
 mod compression;
 mod config;
 mod cors;
-mod counting;
 mod drain;
 mod grpc_web;
 mod numbers;
@@ -36,8 +35,9 @@ use muse_chassis::{
     BadOption, Listeners, health,
     metrics::Metrics,
     private::Pages,
-    requests::Requests,
+    requests::{Observe, Requests},
     tls::{Acceptor, Connector},
+    trace::Traces,
 };
 use muse_proto::FILE_DESCRIPTOR_SET;
 use tokio_util::sync::CancellationToken;
@@ -94,9 +94,10 @@ pub async fn run_with_resolver(
     let (user_tls, peer_tls) = config.tls()?;
     let (health, health_service) = health::not_serving(&SERVICES);
     let metrics = Metrics::of("muse-gateway");
-    let requests = Requests::new(&metrics);
     let _private = Pages::new(health.clone(), metrics.clone()).serve(listeners.private);
     let connector = Connector::new(peer_tls.as_ref());
+    let traces = Traces::new("muse-gateway", &config.traces, &connector)?;
+    let requests = Requests::new(&metrics, traces.clone(), true);
     let upstream = Upstream::connect(&config, resolver, &connector, shutdown.closing.clone());
     upstream.verifier.tell_lag(&metrics);
     upstream.embedder.count(&metrics);
@@ -126,7 +127,7 @@ pub async fn run_with_resolver(
         .merge(rest)
         .merge(own.reset_fallback())
         .fallback(routing::not_found)
-        .layer(from_fn_with_state(requests, counting::count))
+        .layer(Observe { requests, route: routing::route_of })
         .layer(from_fn(grpc_web::translate))
         .layer(from_fn(security_headers::add));
     if let Some(cors) = config.cors_origins.layer() {
@@ -134,5 +135,6 @@ pub async fn run_with_resolver(
     }
     let router = router.layer(map_request_with_state(config.trusted_proxies, client_address::name_client));
     server::serve(listeners.public, Acceptor::new(user_tls.as_ref()), router, shutdown).await;
+    traces.finish().await;
     Ok(())
 }

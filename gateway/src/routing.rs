@@ -1,11 +1,14 @@
 //! Methods and paths that are not there, in the terms of who asks.
 
+use std::borrow::Cow;
+
 use axum::{
-    extract::Request,
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    extract::{MatchedPath, Request},
+    http::{HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::MethodRouter,
 };
+use muse_chassis::requests::{OTHER, is_call, route};
 use muse_proto::{Error, Reason};
 use tonic::Status;
 
@@ -35,14 +38,18 @@ pub(crate) fn method_not_allowed(method: &Method) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not allowed here"))
 }
 
-/// Whether the headers are those of a call of gRPC or gRPC-Web, or of its answer.
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+/// The route that a request has matched, as metrics, traces and the log name it.
+pub(crate) fn route_of(request: &Parts) -> Cow<'static, str> {
+    match request.extensions.get::<MatchedPath>() {
+        _ if is_call(&request.headers) => route(request.uri.path()).into(),
+        Some(route) => route.as_str().to_owned().into(),
+        None => OTHER.into(),
+    }
 }
 
 /// The answer where there is no route: in the terms of the protocol that was spoken.
 pub(crate) async fn not_found(request: Request) -> Response {
-    if is_grpc(request.headers()) {
+    if is_call(request.headers()) {
         let method = request.uri().path();
         return Status::from(Error::new(Reason::Unimplemented, format!("{method} is not a method here")))
             .into_http();

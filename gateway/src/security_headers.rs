@@ -2,8 +2,9 @@
 
 use axum::{extract::Request, middleware::Next, response::Response};
 use http::{HeaderName, HeaderValue, header};
+use muse_chassis::requests::is_call;
 
-use crate::{client_address::OverTls, routing::is_grpc};
+use crate::client_address::OverTls;
 
 /// Nothing: what the service answers is data.
 const NO_PAGE: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
@@ -35,7 +36,7 @@ pub(crate) async fn add(request: Request, next: Next) -> Response {
     let (policy, public) = by_path(request.uri().path());
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    if is_grpc(headers) {
+    if is_call(headers) {
         return response;
     }
     headers.extend(FOR_ALL);

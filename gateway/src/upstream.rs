@@ -2,7 +2,7 @@
 
 use std::{error::Error as _, time::Duration};
 
-use muse_chassis::tls::Connector;
+use muse_chassis::{tls::Connector, trace::Outgoing};
 use muse_proto::{
     Error, Reason,
     v1::{auth_service_client::AuthServiceClient, embedder_service_client::EmbedderServiceClient},
@@ -18,7 +18,7 @@ use crate::{Config, Resolver, replicas::Replicas};
 /// verifier that follows the auth service.
 #[derive(Debug, Clone)]
 pub(crate) struct Upstream {
-    pub(crate) auth: Channel,
+    pub(crate) auth: Outgoing<Channel>,
     pub(crate) embedder: Replicas,
     pub(crate) verifier: Verifier,
     pub(crate) shutdown: CancellationToken,
@@ -36,10 +36,10 @@ impl Upstream {
         let (verifier, auth) = auth.follow(connector, shutdown.clone());
         let embedder =
             Replicas::follow(&config.embedder, (resolver, connector), config.call_timeout, shutdown.clone());
-        Self { auth, embedder, verifier, shutdown }
+        Self { auth: Outgoing(auth), embedder, verifier, shutdown }
     }
 
-    pub(crate) fn auth_client(&self) -> AuthServiceClient<Channel> {
+    pub(crate) fn auth_client(&self) -> AuthServiceClient<Outgoing<Channel>> {
         AuthServiceClient::new(self.auth.clone())
     }
 

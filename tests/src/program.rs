@@ -9,7 +9,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{PATIENCE, model_dir, procfs, root};
+use crate::{PATIENCE, model_dir, procfs, running::built};
 
 /// A running program, which is killed when this is dropped.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Program {
         let socket = folder.path().join("notices");
         let notices = UnixDatagram::bind(&socket).expect("the folder is ours");
         let private = ["AUTH_PRIVATE_LISTEN", "EMBEDDER_PRIVATE_LISTEN", "GATEWAY_PRIVATE_LISTEN"];
-        let process = Command::new(root().join("target/release").join(name))
+        let process = Command::new(built().join(name))
             .env("LOG_LEVEL", "warn")
             .envs(private.map(|variable| (variable, "127.0.0.1:0")))
             .envs(environment.iter().copied())

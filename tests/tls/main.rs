@@ -4,6 +4,5 @@
 #![expect(clippy::unwrap_used, reason = "a test helper that fails fails its test")]
 
 mod plaintext;
-mod programs;
 mod services;
 mod users;

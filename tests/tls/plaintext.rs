@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use muse_tests::certificates::Authority;
-
-use crate::programs::{Running, auth, program};
+use muse_tests::{
+    certificates::Authority,
+    running::{Running, auth, program},
+};
 
 /// Starts a program with these settings, which must be refused with `problem` for `option`.
 async fn refused(name: &str, settings: &[(&str, &str)], option: &str, problem: &str) {

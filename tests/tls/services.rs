@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use muse_tests::certificates::{Authority, Files};
+use muse_tests::{
+    certificates::{Authority, Files},
+    running::{Running, auth, program, wait_until},
+};
 use tokio::process::Command;
-
-use crate::programs::{Running, auth, program, wait_until};
 
 /// A call of gRPC without a message in it, by curl with the certificate in `own`.
 async fn call(address: &str, ca: &Path, own: Option<&Files>) -> Result<(), String> {

@@ -17,13 +17,13 @@ use muse_proto::v1::{EmbedRequest, embedder_service_client::EmbedderServiceClien
 use muse_tests::{
     Service, auth_config, bearing,
     certificates::{Authority, Files},
-    login, root, start_auth, start_gateway,
+    login, root,
+    running::{Running, stack, wait_until},
+    start_auth, start_gateway,
 };
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
-
-use crate::programs::{stack, wait_until};
 
 const FORM: [&str; 4] = ["--data", "username=admin", "--data", "password=admin"];
 
@@ -66,7 +66,7 @@ async fn a_stack_with_tls_everywhere_serves_all_clients() {
     let [make_files, settings, log_in] = readme_commands();
     shell(folder.path(), &make_files).await;
     let exports: String = settings.split_inclusive('\n').filter(|line| line.starts_with("export ")).collect();
-    let running = stack(&format!("cd {}\n{exports}", folder.path().display()));
+    let running = Running::start(&mut stack(&format!("cd {}\n{exports}", folder.path().display())));
     let [ca, cert, key] =
         ["ca.pem", "muse.pem", "muse.key"].map(|name| folder.path().join("var/tls").join(name));
     let own = Files { cert, key };

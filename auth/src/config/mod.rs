@@ -8,7 +8,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, builder::BoolishValueParser};
 use muse_chassis::{
     Addresses, BadOption, ShutdownArgs, is_loopback,
-    tls::{PeerArgs, ServerTls},
+    tls::{ClientTls, PeerArgs, ServerTls},
+    trace::TraceArgs,
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -75,6 +76,9 @@ pub struct ServiceArgs {
     /// How the others connect.
     #[command(flatten)]
     pub peers: PeerArgs,
+    /// Where traces go.
+    #[command(flatten)]
+    pub traces: TraceArgs,
 }
 
 fn lifetime() -> clap::builder::RangedU64ValueParser {
@@ -112,6 +116,10 @@ pub struct Config {
     pub shutdown: ShutdownArgs,
     /// How the other services connect; `None` for plain text.
     pub tls: Option<ServerTls>,
+    /// How the service connects to a collector of traces with TLS.
+    pub collector_tls: Option<ClientTls>,
+    /// Where traces go, and which.
+    pub traces: TraceArgs,
     /// Something is allowed here but unwise; said when the log is there.
     pub warnings: Vec<String>,
 }
@@ -132,6 +140,8 @@ impl Config {
             hash_threads: passwords::default_threads(),
             shutdown: ShutdownArgs::default(),
             tls: None,
+            collector_tls: None,
+            traces: TraceArgs::default(),
             warnings: Vec::new(),
         }
     }
@@ -168,6 +178,8 @@ impl ServiceArgs {
         }
         let cost = Cost::new(self.argon2_memory_kib, self.argon2_passes)
             .map_err(|problem| bad("--argon2-memory-kib, --argon2-passes", problem))?;
+        let collector_tls = self.peers.client([])?;
+        self.traces.check(collector_tls.is_some())?;
         Ok(Config {
             database: database.database()?,
             exposed,
@@ -181,6 +193,8 @@ impl ServiceArgs {
             hash_threads: usize::try_from(self.hash_threads).unwrap_or(1),
             shutdown: self.shutdown,
             tls: self.peers.server(self.listen)?,
+            collector_tls,
+            traces: self.traces,
             warnings: warnings.into_iter().collect(),
         })
     }

@@ -134,7 +134,7 @@ impl Verifier {
         if self.shared.revoked.contains(&claims) {
             return Err(Error::new(Reason::TokenRevoked, "Token has been revoked"));
         }
-        note_caller(if claims.admin { Caller::Admin } else { Caller::User });
+        note_caller(if claims.admin { Caller::Admin } else { Caller::User }, &claims.sub);
         Ok(Claims::clone(&claims))
     }
 

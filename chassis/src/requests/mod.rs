@@ -1,42 +1,56 @@
-//! Counts the requests that a service answers, by route, status and the class of the user, and times them.
+//! Follows the requests that a service answers: counts them by route, status and the class of the user, times them, and makes
+//! each a span of a trace and a line of the log.
 //!
-//! A request counts when its answer is decided: a call of gRPC with its last trailers, everything else with its head.
-//! One whose caller goes before that counts, too.
+//! A request ends when its answer is decided: a call of gRPC with its last trailers, everything else with its head.
+//! One whose caller goes before that has ended, too.
 
-mod caller;
-mod grpc;
+mod current;
+mod id;
+mod observe;
 mod observed;
+mod status;
 
-use std::{borrow::Cow, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
-use http::{HeaderMap, Response, header};
+use http::{HeaderMap, Method, Response, header, request::Parts};
+use opentelemetry::{
+    KeyValue,
+    trace::{Status as SpanStatus, TraceContextExt},
+};
 use prometheus::{HistogramVec, IntCounterVec, IntGauge};
 use tonic::{Code, Status};
+use tracing::{debug, error_span, field, info};
 
-use crate::metrics::Metrics;
-pub use caller::{Caller, note_caller};
-pub use grpc::{CountCalls, CountedCalls, route};
+use crate::{metrics::Metrics, trace::Traces};
+pub(crate) use current::Current;
+pub use current::{Caller, note_caller, note_step};
+pub use id::REQUEST_ID;
+use id::RequestId;
+pub use observe::{Observe, ObserveService, call_of, route};
 pub use observed::Observed;
+use status::End;
+pub(crate) use status::name_of;
 
 /// What is asked where there is no such route, or none that is known here.
 pub const OTHER: &str = "other";
-/// The status of an HTTP request whose client has gone; there is none in the standard, and this is what many write.
-const CLIENT_GONE: &str = "499";
 const SECONDS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
-/// The metrics of a service's requests.
+/// The requests of a service.
 #[derive(Debug, Clone)]
 pub struct Requests {
     answered: IntCounterVec,
     duration: HistogramVec,
     in_flight: IntGauge,
+    traces: Traces,
+    at_the_edge: bool,
 }
 
 impl Requests {
-    /// Adds them to the service's metrics.
+    /// Adds them to the service's metrics and traces. At the edge, where users come in, the end of each is told in the log at
+    /// level INFO, elsewhere at DEBUG, with the target `access`.
     #[must_use]
-    pub fn new(metrics: &Metrics) -> Self {
+    pub fn new(metrics: &Metrics, traces: Traces, at_the_edge: bool) -> Self {
         Self {
             answered: metrics.counters(
                 "muse_requests_total",
@@ -51,16 +65,37 @@ impl Requests {
                 SECONDS,
             ),
             in_flight: metrics.gauge("muse_requests_in_flight", "Requests that are being answered, streams included."),
+            traces,
+            at_the_edge,
         }
     }
 
-    /// A request has come.
+    /// A request has come, on this route.
     #[must_use]
-    pub fn begin(&self, route: Cow<'static, str>, is_grpc: bool) -> Observation {
+    pub fn begin(&self, route: Cow<'static, str>, request: &Parts) -> Observation {
         self.in_flight.inc();
-        let gone = if is_grpc { name(Code::Cancelled) } else { CLIENT_GONE };
-        let began = Instant::now();
-        Observation { requests: self.clone(), route, caller: Caller::Anonymous, began, gone: Some(gone) }
+        let (method, headers) = (&request.method, &request.headers);
+        let is_call = is_call(headers);
+        let name = if is_call { route.clone() } else { format!("{method} {route}").into() };
+        let trace = self.traces.serve(name, headers);
+        let span = trace.span();
+        let trace_id = span.span_context().trace_id();
+        let id = RequestId::of(headers).unwrap_or_else(|| RequestId::new(&trace_id.to_string()));
+        // Whatever is logged, it tells of which request.
+        let log = error_span!("request", request_id = %id, trace_id = field::Empty, user = field::Empty);
+        if span.is_recording() {
+            log.record("trace_id", field::display(trace_id));
+            span.set_attribute(KeyValue::new("muse.request_id", id.to_string()));
+            span.set_attributes(attributes(is_call, method, &route));
+        }
+        Observation {
+            requests: self.clone(),
+            current: Current::new(id, self.traces.clone(), trace, log),
+            route,
+            method: (!is_call).then(|| method.clone()),
+            began: Instant::now(),
+            ended: false,
+        }
     }
 }
 
@@ -68,26 +103,31 @@ impl Requests {
 #[derive(Debug)]
 pub struct Observation {
     requests: Requests,
+    current: Arc<Current>,
     route: Cow<'static, str>,
-    caller: Caller,
+    /// That of HTTP, if it is not a call of gRPC.
+    method: Option<Method>,
     began: Instant,
-    /// What it counts as should the caller go; nothing once it has counted.
-    gone: Option<&'static str>,
+    ended: bool,
 }
 
 impl Observation {
+    /// Runs `answer` as what answers this request: it and what it calls know of which request they are part.
+    pub async fn scope<T>(&self, answer: impl Future<Output = T>) -> T {
+        self.current.scope(answer).await
+    }
+
     /// Follows the answer to its end.
-    pub fn answered<B>(mut self, caller: Caller, response: Response<B>) -> Response<Observed<B>> {
-        self.caller = caller;
-        let is_grpc = is_grpc(response.headers());
-        let ended = match Status::from_header_map(response.headers()) {
-            Some(status) if is_grpc => Some(Cow::Borrowed(name(status.code()))),
-            None if is_grpc => None,
-            _ => Some(Cow::Owned(response.status().as_u16().to_string())),
+    pub fn answered<B>(mut self, mut response: Response<B>) -> Response<Observed<B>> {
+        self.current.id.put(response.headers_mut());
+        let end = match Status::from_header_map(response.headers()) {
+            Some(status) if is_call(response.headers()) => Some(End::Call(status.code())),
+            None if is_call(response.headers()) => None,
+            _ => Some(End::Http(response.status())),
         };
-        let rest = match ended {
-            Some(status) => {
-                self.ends(&status);
+        let rest = match end {
+            Some(end) => {
+                self.ends(end);
                 None
             }
             None => Some(self),
@@ -95,55 +135,62 @@ impl Observation {
         response.map(|body| Observed::new(body, rest))
     }
 
-    /// A call of gRPC has ended.
-    fn ended_with(mut self, code: Code) {
-        self.ends(name(code));
-    }
-
-    fn ends(&mut self, status: &str) {
-        if self.gone.take().is_none() {
+    fn ends(&mut self, end: End) {
+        if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        let Self { requests: Requests { answered, duration, in_flight }, route, caller, began, .. } = self;
-        answered.with_label_values(&[&**route, status, caller.as_str()]).inc();
-        duration.with_label_values(&[&**route]).observe(began.elapsed().as_secs_f64());
+        let Self {
+            requests: Requests { answered, duration, in_flight, at_the_edge, .. },
+            current,
+            route,
+            ..
+        } = self;
+        let (took, status, caller) = (self.began.elapsed(), end.name(), current.caller());
+        answered.with_label_values(&[&**route, &*status, caller.as_str()]).inc();
+        duration.with_label_values(&[&**route]).observe(took.as_secs_f64());
         in_flight.dec();
+
+        let _in_span = current.log.enter();
+        let method = self.method.as_ref().map(field::display);
+        let ms = (took.as_secs_f64() * 1e6).round() / 1e3;
+        if *at_the_edge {
+            info!(target: "access", method, %route, %status, ms, "answered");
+        } else {
+            debug!(target: "access", method, %route, %status, ms, "answered");
+        }
+
+        let span = current.trace.span();
+        if span.is_recording() {
+            span.set_attributes(end.attribute());
+            span.set_attribute(KeyValue::new("muse.user_class", caller.as_str()));
+            if end.is_fault() {
+                span.set_status(SpanStatus::error(status.into_owned()));
+            }
+        }
+        span.end();
     }
 }
 
 impl Drop for Observation {
     fn drop(&mut self) {
-        if let Some(gone) = self.gone {
-            self.ends(gone);
-        }
+        self.ends(if self.method.is_none() { End::Call(Code::Cancelled) } else { End::Gone });
     }
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
+/// Whether the headers are those of a call of gRPC or gRPC-Web, or of its answer.
+#[must_use]
+pub fn is_call(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// The name of a status of gRPC, as its specification writes it.
-fn name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
+/// What the span of a request says of it, by OpenTelemetry's conventions.
+fn attributes(is_call: bool, method: &Method, route: &str) -> [KeyValue; 2] {
+    let pairs = if is_call {
+        [("rpc.system", "grpc".to_owned()), ("rpc.method", route.trim_start_matches('/').to_owned())]
+    } else {
+        [("http.request.method", method.to_string()), ("http.route", route.to_owned())]
+    };
+    pairs.map(|(key, value)| KeyValue::new(key, value))
 }
 
 #[cfg(test)]
@@ -156,6 +203,10 @@ mod tests {
     use tower::{Layer, ServiceExt, service_fn};
 
     use super::*;
+    use crate::{
+        tls::Connector,
+        trace::{Outgoing, TraceArgs},
+    };
 
     const CALL: &str = "/muse.v1.EmbedderService/Embed";
 
@@ -164,9 +215,20 @@ mod tests {
         text.lines().filter(|line| line.starts_with("muse_requests_")).map(str::to_owned).collect()
     }
 
+    fn requests(metrics: &Metrics) -> Requests {
+        let traces = Traces::new("muse-test", &TraceArgs::default(), &Connector::new(None)).unwrap();
+        Requests::new(metrics, traces, true)
+    }
+
+    /// A call of gRPC.
+    fn request(method: &str, path: &str) -> Request<()> {
+        let request = Request::builder().method(method).uri(path);
+        request.header(header::CONTENT_TYPE, "application/grpc").body(()).unwrap()
+    }
+
     /// A call whose token was found to be an admin's, and whose trailers say `status`.
     async fn answer(_: Request<()>) -> Result<Response<BoxBody<Bytes, Infallible>>, Infallible> {
-        note_caller(Caller::Admin);
+        note_caller(Caller::Admin, "root");
         let trailers = HeaderMap::from_iter([(Status::GRPC_STATUS, HeaderValue::from_static("8"))]);
         let body = Empty::<Bytes>::new().with_trailers(std::future::ready(Some(Ok(trailers))));
         let mut response = Response::new(body.boxed());
@@ -177,9 +239,9 @@ mod tests {
     #[tokio::test]
     async fn a_call_counts_by_its_trailers_or_when_its_caller_goes() {
         let metrics = Metrics::of("muse-test");
-        let requests = Requests::new(&metrics);
-        let service = CountCalls(requests.clone()).layer(service_fn(answer));
-        let call = |path: &str| service.clone().oneshot(Request::builder().uri(path).body(()).unwrap());
+        let observe = Observe { requests: requests(&metrics), route: call_of };
+        let service = observe.layer(service_fn(answer));
+        let call = |path: &str| service.clone().oneshot(request("POST", path));
 
         let Ok(answer) = call(CALL).await;
         assert_eq!(counted(&metrics), ["muse_requests_in_flight 1"]);
@@ -187,8 +249,7 @@ mod tests {
         let Ok(unread) = call("/muse.v1.EmbedderService/MadeUp").await;
         drop(unread);
         let never = service_fn(|_: Request<()>| std::future::pending::<Result<Response<()>, Infallible>>());
-        let never = CountCalls(requests).layer(never);
-        let unanswered = never.oneshot(Request::builder().uri(CALL).body(()).unwrap());
+        let unanswered = observe.layer(never).oneshot(request("POST", CALL));
         assert!(tokio::time::timeout(Duration::from_millis(1), unanswered).await.is_err());
         let counts = [
             "muse_requests_in_flight 0",
@@ -202,9 +263,12 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_call_counts_with_its_head() {
         let metrics = Metrics::of("muse-test");
-        let requests = Requests::new(&metrics);
-        let answered = requests.begin("/embed".into(), false).answered(Caller::User, Response::new(()));
-        drop(requests.begin("/embed".into(), false));
+        let requests = requests(&metrics);
+        let (head, ()) = Request::builder().uri("/embed").body(()).unwrap().into_parts();
+        let observation = requests.begin("/embed".into(), &head);
+        observation.scope(async { note_caller(Caller::User, "a") }).await;
+        let answered = observation.answered(Response::new(()));
+        drop(requests.begin("/embed".into(), &head));
         let counts = [
             "muse_requests_in_flight 0",
             r#"muse_requests_total{route="/embed",status="200",user="user"} 1"#,
@@ -213,5 +277,51 @@ mod tests {
         assert_eq!(counted(&metrics), counts);
         drop(answered);
         assert_eq!(counted(&metrics), counts);
+    }
+
+    /// What another service gets of a request with these headers, and what the caller gets back.
+    async fn handed_on(given: &[(&'static str, &'static str)]) -> (HeaderMap, HeaderMap) {
+        let got = Arc::new(std::sync::Mutex::new(HeaderMap::new()));
+        let put = Arc::clone(&got);
+        let behind = service_fn(move |call: Request<()>| {
+            *put.lock().unwrap() = call.headers().clone();
+            std::future::ready(Ok::<_, Infallible>(Response::new(())))
+        });
+        let forward = service_fn(move |call: Request<()>| Outgoing(behind.clone()).oneshot(call));
+        let observe = Observe { requests: requests(&Metrics::of("muse-test")), route: call_of };
+        let mut call = request("POST", CALL);
+        for (name, value) in given {
+            call.headers_mut().insert(*name, HeaderValue::from_static(value));
+        }
+        let Ok(answer) = observe.layer(forward).oneshot(call).await;
+        (got.lock().unwrap().clone(), answer.headers().clone())
+    }
+
+    #[tokio::test]
+    async fn a_trace_and_an_id_go_on_without_a_collector() {
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let given = [("traceparent", parent), ("tracestate", "a=1,b=2"), ("x-request-id", "order-66")];
+        let (got, answered) = handed_on(&given).await;
+        let text = |headers: &HeaderMap, name: &str| {
+            headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+        };
+        let parts: Vec<_> = text(&got, "traceparent").split('-').map(str::to_owned).collect();
+        assert_eq!((parts.len(), &*parts[1]), (4, trace));
+        assert_ne!(parts[2], "00f067aa0ba902b7", "the span is the caller's");
+        assert_eq!(text(&got, "tracestate"), "a=1,b=2");
+        assert_eq!(
+            (text(&got, "x-request-id"), text(&answered, "x-request-id")),
+            ("order-66".into(), "order-66".into())
+        );
+
+        let (got, answered) = handed_on(&[("traceparent", "nonsense"), ("tracestate", "a=1")]).await;
+        let parts: Vec<_> = text(&got, "traceparent").split('-').map(str::to_owned).collect();
+        assert_eq!((&*parts[0], parts[1].len(), parts[2].len(), &*parts[3]), ("00", 32, 16, "00"));
+        assert!(!got.contains_key("tracestate"));
+        assert_eq!(
+            (text(&got, "x-request-id"), text(&answered, "x-request-id")),
+            (parts[1].clone(), parts[1].clone())
+        );
     }
 }

@@ -5,11 +5,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::HeaderMap;
 use hyper::body::{Body, Frame, SizeHint};
-use tonic::{Code, Status};
+use tonic::Code;
 
-use super::Observation;
+use super::{Observation, status::End};
 
 /// A body whose trailers are the end of a request.
 #[derive(Debug)]
@@ -33,16 +32,19 @@ impl<B: Body + Unpin> Body for Observed<B> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        let ended_with = match &frame {
-            Some(Ok(frame)) => frame.trailers_ref().map(code),
+        let Self { body, observation } = &mut *self;
+        let log = observation.as_ref().map(|observation| observation.current.log.clone());
+        let _in_span = log.as_ref().map(tracing::Span::enter);
+        let frame = ready!(Pin::new(body).poll_frame(context));
+        let end = match &frame {
+            Some(Ok(frame)) => frame.trailers_ref().map(End::of_trailers),
             // Broken off before its trailers.
-            Some(Err(_)) | None => Some(Code::Unknown),
+            Some(Err(_)) | None => Some(End::Call(Code::Unknown)),
         };
-        if let Some(code) = ended_with
-            && let Some(observation) = self.observation.take()
+        if let Some(end) = end
+            && let Some(mut observation) = observation.take()
         {
-            observation.ended_with(code);
+            observation.ends(end);
         }
         Poll::Ready(frame)
     }
@@ -54,8 +56,4 @@ impl<B: Body + Unpin> Body for Observed<B> {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
-}
-
-fn code(trailers: &HeaderMap) -> Code {
-    Status::from_header_map(trailers).map_or(Code::Unknown, |status| status.code())
 }

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use muse_chassis::{grpc, tls::Connector};
+use muse_chassis::{grpc, tls::Connector, trace::Outgoing};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
@@ -19,7 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 pub(super) struct Replica {
     pub(super) address: SocketAddr,
     /// Connects when it is first used, and again after a break.
-    pub(super) channel: Channel,
+    pub(super) channel: Outgoing<Channel>,
     standing: Mutex<Standing>,
     /// The weight of all calls in flight.
     load: AtomicUsize,
@@ -65,7 +65,7 @@ impl Replica {
         Self {
             address,
             // The name in the URL stays what the embedder is called by; only the address is fixed.
-            channel: grpc::channel(endpoint, &connector.at(address)),
+            channel: Outgoing(grpc::channel(endpoint, &connector.at(address))),
             standing: Mutex::new(Standing { state: State::Unknown, full_until: None }),
             load: AtomicUsize::new(0),
             suspected: Notify::new(),

@@ -1,4 +1,4 @@
-//! The real programs.
+//! The real programs and their logs.
 
 use std::{
     ffi::OsStr,
@@ -8,12 +8,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muse_tests::{PATIENCE, model_dir, root};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
+use crate::{PATIENCE, model_dir, root};
+
 /// Where the programs of this build are.
-fn built() -> PathBuf {
+///
+/// # Panics
+///
+/// If this is no program of a build.
+#[must_use]
+pub fn built() -> PathBuf {
     let test = std::env::current_exe().expect("a test has a program");
     test.ancestors().nth(2).expect("it lies in target/release/deps").to_owned()
 }
@@ -29,7 +35,8 @@ fn bare(program: impl AsRef<OsStr>) -> Command {
 }
 
 /// One of the services' programs.
-pub(crate) fn program(name: &str) -> Command {
+#[must_use]
+pub fn program(name: &str) -> Command {
     let mut command = bare(built().join(name));
     for service in ["AUTH", "EMBEDDER", "GATEWAY"] {
         command.env(format!("{service}_PRIVATE_LISTEN"), "127.0.0.1:0");
@@ -37,8 +44,9 @@ pub(crate) fn program(name: &str) -> Command {
     command
 }
 
-/// A program that runs, and its log.
-pub(crate) struct Running {
+/// A program that runs, and its log in JSON. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Running {
     process: Child,
     log: PathBuf,
     _folder: TempDir,
@@ -46,7 +54,12 @@ pub(crate) struct Running {
 
 impl Running {
     /// Starts `command` with its log in a folder of its own.
-    pub(crate) fn start(command: &mut Command) -> Self {
+    ///
+    /// # Panics
+    ///
+    /// If it was not built.
+    #[must_use]
+    pub fn start(command: &mut Command) -> Self {
         let folder = tempfile::tempdir().expect("there is a place for temporary files");
         let log = folder.path().join("log");
         let file = File::create(&log).expect("the folder is ours");
@@ -61,12 +74,17 @@ impl Running {
     }
 
     /// All that it has said.
-    pub(crate) fn log(&self) -> String {
+    ///
+    /// # Panics
+    ///
+    /// If its log has gone.
+    #[must_use]
+    pub fn log(&self) -> String {
         fs::read_to_string(&self.log).expect("there is a log")
     }
 
     /// Waits for a line of the log that holds `text`.
-    pub(crate) async fn says(&self, text: &str) -> String {
+    pub async fn says(&self, text: &str) -> String {
         let end = Instant::now() + PATIENCE;
         loop {
             let log = self.log();
@@ -79,34 +97,49 @@ impl Running {
     }
 
     /// Where it listens.
-    pub(crate) async fn address(&self) -> String {
+    pub async fn address(&self) -> String {
         let line = self.says(" listens").await;
         let (_, address) = line.split_once("\"address\":\"").expect("the line has the address");
         address.split('"').next().unwrap_or_default().to_owned()
     }
 
+    /// Asks it to end, and waits until it has.
+    ///
+    /// # Panics
+    ///
+    /// If it runs no more.
+    pub async fn stop(&mut self) {
+        let process = self.process.id().expect("it runs").to_string();
+        let sent = std::process::Command::new("kill").args(["-TERM", &process]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill {process}");
+        self.ends().await;
+    }
+
     /// Its end.
-    pub(crate) async fn ends(&mut self) -> ExitStatus {
+    pub async fn ends(&mut self) -> ExitStatus {
         tokio::time::timeout(PATIENCE, self.process.wait()).await.expect("it ends").expect("it has a status")
     }
 }
 
 /// The auth service, on a free port.
-pub(crate) fn auth(settings: &[(&str, &Path)]) -> Running {
+#[must_use]
+pub fn auth(settings: &[(&str, &Path)]) -> Running {
     let mut command = program("muse-auth");
     Running::start(command.env("AUTH_LISTEN", "127.0.0.1:0").envs(settings.iter().copied()))
 }
 
 /// All three, by the launcher, with the settings that a script makes.
-pub(crate) fn stack(script: &str) -> Running {
+#[must_use]
+pub fn stack(script: &str) -> Command {
     let launcher = "exec python3 \"$@\"";
     let mut command = bare("bash");
     command.args(["-euc", &format!("{script}\n{launcher}"), "bash"]).arg(root().join("deploy/local.py"));
-    Running::start(command.args([built(), model_dir(), PathBuf::from(".")]).env("PORT", "0"))
+    command.args([built(), model_dir(), PathBuf::from(".")]).env("PORT", "0");
+    command
 }
 
 /// Waits until `holds`.
-pub(crate) async fn wait_until(mut holds: impl AsyncFnMut() -> bool) {
+pub async fn wait_until(mut holds: impl AsyncFnMut() -> bool) {
     let held = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -1,6 +1,7 @@
-//! Counts the calls of a gRPC server.
+//! The layer that follows the requests of a server.
 
 use std::{
+    borrow::Cow,
     collections::HashSet,
     convert::Infallible,
     sync::LazyLock,
@@ -8,10 +9,10 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use http::{Request, Response};
+use http::{Request, Response, request::Parts};
 use tower::{Layer, Service};
 
-use super::{Caller, OTHER, Observed, Requests};
+use super::{OTHER, Observed, Requests};
 
 /// Those of the methods of other packages that are served here.
 const COMMON: [&str; 4] = [
@@ -29,26 +30,37 @@ pub fn route(path: &str) -> &'static str {
     METHODS.get(path).copied().unwrap_or(OTHER)
 }
 
-/// Counts the calls of a server.
-#[derive(Debug, Clone)]
-pub struct CountCalls(pub Requests);
+/// The route of a request to a gRPC server.
+#[must_use]
+pub fn call_of(request: &Parts) -> Cow<'static, str> {
+    route(request.uri.path()).into()
+}
 
-impl<S> Layer<S> for CountCalls {
-    type Service = CountedCalls<S>;
+/// Follows the requests of a server.
+#[derive(Debug, Clone)]
+pub struct Observe {
+    /// The service's requests.
+    pub requests: Requests,
+    /// The route of each; of few values, and none that a caller makes up.
+    pub route: fn(&Parts) -> Cow<'static, str>,
+}
+
+impl<S> Layer<S> for Observe {
+    type Service = ObserveService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        CountedCalls { inner, requests: self.0.clone() }
+        ObserveService { inner, observe: self.clone() }
     }
 }
 
-/// The service of [`CountCalls`].
+/// The service of [`Observe`].
 #[derive(Debug, Clone)]
-pub struct CountedCalls<S> {
+pub struct ObserveService<S> {
     inner: S,
-    requests: Requests,
+    observe: Observe,
 }
 
-impl<S, Req, Res> Service<Request<Req>> for CountedCalls<S>
+impl<S, Req, Res> Service<Request<Req>> for ObserveService<S>
 where
     S: Service<Request<Req>, Response = Response<Res>, Error = Infallible>,
     S::Future: Send + 'static,
@@ -63,11 +75,13 @@ where
     }
 
     fn call(&mut self, request: Request<Req>) -> Self::Future {
-        let observation = self.requests.begin(route(request.uri().path()).into(), true);
-        let answer = Caller::of(self.inner.call(request));
+        let Observe { requests, route } = &self.observe;
+        let (head, body) = request.into_parts();
+        let observation = requests.begin(route(&head), &head);
+        let answer = self.inner.call(Request::from_parts(head, body));
         let observed = async move {
-            let (Ok(response), caller) = answer.await;
-            Ok(observation.answered(caller, response))
+            let Ok(response) = observation.scope(answer).await;
+            Ok(observation.answered(response))
         };
         observed.boxed()
     }

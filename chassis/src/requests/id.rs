@@ -1,0 +1,57 @@
+//! The name by which a request is found in the logs of all services.
+
+use std::fmt;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// The header in which it comes and goes.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longer ones are not taken from a caller.
+const LONGEST: usize = 128;
+
+/// The id of a request: the caller's, or that of its trace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// What the caller named the request, if it is fit for a line of the log.
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        let id = headers.get(REQUEST_ID)?;
+        let fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:~+/=@".contains(byte);
+        ((1..=LONGEST).contains(&id.len()) && id.as_bytes().iter().all(fit)).then(|| Self(id.clone()))
+    }
+
+    pub(super) fn new(text: &str) -> Self {
+        Self(HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unknown")))
+    }
+
+    pub(crate) fn put(&self, headers: &mut HeaderMap) {
+        headers.insert(REQUEST_ID, self.0.clone());
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.to_str().unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_taken_if_it_cannot_spoil_a_log() {
+        let taken = |value: &[u8]| {
+            let value = HeaderValue::from_bytes(value).unwrap();
+            RequestId::of(&HeaderMap::from_iter([(REQUEST_ID, value)])).map(|id| id.to_string())
+        };
+        for id in ["a", "0123-4567_89.ab:cd~e+f/g=h@i", &"x".repeat(128)] {
+            assert_eq!(taken(id.as_bytes()).as_deref(), Some(id));
+        }
+        for bad in ["", " ", "a b", "a\tb", "a\"b", "a,b", "{x}", &"x".repeat(129), "é"] {
+            assert_eq!(taken(bad.as_bytes()), None, "{bad:?}");
+        }
+        assert_eq!(RequestId::of(&HeaderMap::new()), None);
+    }
+}

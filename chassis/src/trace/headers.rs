@@ -1,0 +1,28 @@
+//! HTTP's headers, as what carries a trace from one service to the next.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::propagation::{Extractor, Injector};
+
+pub(super) struct Incoming<'a>(pub(super) &'a HeaderMap);
+
+impl Extractor for Incoming<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(HeaderName::as_str).collect()
+    }
+}
+
+pub(super) struct Onward<'a>(pub(super) &'a mut HeaderMap);
+
+impl Injector for Onward<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        let Ok(name) = HeaderName::try_from(key) else { return };
+        match HeaderValue::try_from(value) {
+            Ok(value) if !value.is_empty() => drop(self.0.insert(name, value)),
+            _ => drop(self.0.remove(name)),
+        }
+    }
+}

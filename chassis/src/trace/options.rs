@@ -1,0 +1,111 @@
+//! The options of traces. Their environment variables are those of OpenTelemetry's specification.
+
+use std::str::FromStr;
+
+use clap::Args;
+use http::uri::Scheme;
+use tonic::transport::Endpoint;
+
+use crate::{BadOption, grpc, with_causes};
+
+/// Where traces go, and which of them.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of traces")]
+pub struct TraceArgs {
+    /// URL of an OpenTelemetry collector that takes traces over gRPC (http://127.0.0.1:4317). With https:// it is one of the
+    /// services of MUSE_TLS_CA. Without a collector trace ids are handed on, but nothing is recorded.
+    #[arg(long = "otlp-endpoint", env = "OTEL_EXPORTER_OTLP_ENDPOINT", default_value = "", global = true)]
+    #[arg(hide_default_value = true)]
+    pub collector: Collector,
+    /// Which part, from 0 to 1, of the traces that begin here is recorded. Of one that a caller has begun, the caller says it.
+    #[arg(long = "trace-ratio", env = "OTEL_TRACES_SAMPLER_ARG", default_value = "1", global = true)]
+    #[arg(value_parser = ratio)]
+    pub ratio: f64,
+}
+
+impl Default for TraceArgs {
+    fn default() -> Self {
+        Self { collector: Collector(None), ratio: 1.0 }
+    }
+}
+
+impl TraceArgs {
+    /// Sees to it that the collector can be reached.
+    ///
+    /// # Errors
+    ///
+    /// Names the option if its URL needs TLS and there is none.
+    pub fn check(&self, has_tls: bool) -> Result<(), BadOption> {
+        let scheme = self.collector.endpoint().and_then(|collector| collector.uri().scheme());
+        let problem = match scheme {
+            Some(scheme) if *scheme == Scheme::HTTPS && !has_tls => {
+                "https:// needs MUSE_TLS_CA, MUSE_TLS_CERT and MUSE_TLS_KEY"
+            }
+            Some(scheme) if *scheme != Scheme::HTTPS && *scheme != Scheme::HTTP => {
+                "it begins neither with http:// nor with https://"
+            }
+            _ => return Ok(()),
+        };
+        Err(BadOption::new("--otlp-endpoint", problem))
+    }
+}
+
+/// A collector of OpenTelemetry, or none.
+#[derive(Debug, Clone)]
+pub struct Collector(Option<Endpoint>);
+
+impl Collector {
+    pub(super) fn endpoint(&self) -> Option<&Endpoint> {
+        self.0.as_ref()
+    }
+}
+
+impl FromStr for Collector {
+    type Err = String;
+
+    /// Reads a URL; nothing is none.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        let endpoint = grpc::endpoint(text).map_err(|refused| with_causes(&refused))?;
+        match endpoint.uri().host() {
+            Some(host) if !host.is_empty() && endpoint.uri().scheme().is_some() => Ok(Self(Some(endpoint))),
+            _ => Err("it is no URL: one is http://127.0.0.1:4317".to_owned()),
+        }
+    }
+}
+
+fn ratio(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
+        _ => Err("must lie between 0 and 1".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collector_has_a_url_that_can_be_reached() {
+        let check = |text: &str, has_tls| {
+            let collector = text.parse()?;
+            TraceArgs { collector, ratio: 1.0 }.check(has_tls).map_err(|refused| refused.to_string())
+        };
+        for (text, has_tls) in [("", false), ("http://10.0.0.1:4317", false), ("https://c:4317", true)] {
+            assert_eq!(check(text, has_tls), Ok(()), "{text}");
+        }
+        for text in ["collector", "ftp://collector", "http://", "https://collector:4317", "/x", " "] {
+            assert!(check(text, false).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_ratio_lies_between_nothing_and_all() {
+        assert_eq!((ratio("0"), ratio("0.25"), ratio("1")), (Ok(0.0), Ok(0.25), Ok(1.0)));
+        for text in ["-0.1", "1.1", "NaN", "inf", "", "x"] {
+            assert!(ratio(text).is_err(), "{text}");
+        }
+    }
+}

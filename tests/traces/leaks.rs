@@ -1,0 +1,62 @@
+//! What users send is not in the log, at whatever level.
+
+use muse_proto::v1::{
+    EmbedRequest, EmbedStreamRequest, LoginRequest, auth_service_client::AuthServiceClient,
+    embedder_service_client::EmbedderServiceClient,
+};
+use muse_tests::{bearing, channel};
+use serde_json::json;
+
+use crate::Services;
+
+/// Nothing else says these words.
+const TEXT: &str = "canarytext";
+const PASSWORD: &str = "canarypassword";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_text_password_or_token_is_in_a_log_that_tells_all() {
+    let services = Services::start(&[("LOG_LEVEL", "trace")]).await;
+    let access = services.log_in().await;
+    let http = &services.http;
+    for target in ["embed", "tokenize"] {
+        let answer = http.get(&format!("/{target}?sentence={TEXT}"), &access).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(http.get(&format!("/{target}?{TEXT}={TEXT}"), &access).await.status, 400);
+        assert_eq!(
+            http.json("POST", &format!("/{target}"), &access, &json!({ "sentence": TEXT })).await.status,
+            200
+        );
+        let broken = [("authorization", &*format!("Bearer {access}")), ("content-type", "application/json")];
+        assert_eq!(
+            http.send("POST", &format!("/{target}"), &broken, &format!("{{\"{TEXT}")).await.status,
+            400
+        );
+    }
+    let openai = json!({ "model": TEXT, "input": [TEXT] });
+    http.json("POST", "/v1/embeddings", &access, &openai).await;
+    http.get(&format!("/{TEXT}"), &access).await;
+    http.get("/embed?sentence=a", &format!("{access}{TEXT}")).await;
+    assert_eq!(services.log_in_with(PASSWORD, &[]).await.status, 401);
+
+    let mut embedder = EmbedderServiceClient::new(channel(services.gateway));
+    let request = EmbedRequest { sentences: vec![TEXT.to_owned()], ..Default::default() };
+    embedder.embed(bearing(&access, request)).await.expect("it is answered");
+    let item = EmbedStreamRequest { sentence: TEXT.to_owned(), ..Default::default() };
+    let stream = bearing(&access, futures::stream::iter([item]));
+    let mut answers = embedder.embed_stream(stream).await.expect("it is answered").into_inner();
+    while answers.message().await.expect("it goes on").is_some() {}
+    let mut auth = AuthServiceClient::new(channel(services.gateway));
+    let login = LoginRequest { username: TEXT.to_owned(), password: PASSWORD.to_owned() };
+    auth.login(login).await.expect_err("there is no such user");
+
+    let log = services.running.log();
+    assert!(log.contains("\"TRACE\"") && log.contains("\"h2::"), "it does not tell all");
+    // Who tries to log in is in the audit log, by the name given.
+    let lines: Vec<_> = log.lines().filter(|line| !line.contains("\"audit\"")).collect();
+    let signature = access.rsplit('.').next().expect("it has three parts");
+    for secret in [TEXT, PASSWORD, signature] {
+        let told: Vec<_> = lines.iter().filter(|line| line.contains(secret)).collect();
+        assert!(told.is_empty(), "{told:#?}");
+    }
+    assert!(!log.contains(PASSWORD) && !log.contains(signature));
+}

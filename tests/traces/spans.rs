@@ -1,0 +1,135 @@
+//! Traces at a collector.
+
+use muse_proto::v1::{EmbedRequest, embedder_service_client::EmbedderServiceClient};
+use muse_tests::{bearing, channel};
+use opentelemetry_proto::tonic::trace::v1::{span::SpanKind, status::StatusCode};
+
+use crate::{
+    Services,
+    collector::{Collector, Spanned, hex},
+};
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const PARENT: &str = "00f067aa0ba902b7";
+const EMBED: &str = "/muse.v1.EmbedderService/Embed";
+
+async fn traced(more: &[(&str, &str)]) -> (Services, Collector) {
+    let collector = Collector::start().await;
+    let url = collector.url();
+    let settings = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*url), ("OTEL_BSP_SCHEDULE_DELAY", "100")];
+    (Services::start(&[&settings, more].concat()).await, collector)
+}
+
+fn one<'a>(spans: &'a [Spanned], service: &str, name: &str, kind: SpanKind) -> &'a Spanned {
+    let mut found = spans.iter().filter(|spanned| {
+        (&*spanned.service, &*spanned.span.name, spanned.span.kind()) == (service, name, kind)
+    });
+    let first = found.next().unwrap_or_else(|| panic!("no {kind:?} {name} of {service} in {spans:#?}"));
+    assert!(found.next().is_none(), "two {kind:?} {name} of {service}");
+    first
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_one_trace_through_all_services() {
+    let (services, collector) = traced(&[]).await;
+    let access = services.log_in().await;
+    let parent = format!("00-{TRACE}-{PARENT}-01");
+    let bearer = format!("Bearer {access}");
+    let headers = [("authorization", &*bearer), ("traceparent", &parent), ("x-request-id", "order-66")];
+    let answer = services.http.send("GET", "/embed?sentence=canary", &headers, "").await;
+    assert_eq!(answer.status, 200);
+
+    let spans = collector.trace(TRACE, &["GET /embed", EMBED, "queue", "tokenize", "forward"]).await;
+    let edge = one(&spans, "muse-gateway", "GET /embed", SpanKind::Server);
+    assert_eq!(hex(&edge.span.parent_span_id), PARENT);
+    let call = one(&spans, "muse-gateway", EMBED, SpanKind::Client);
+    assert_eq!(call.span.parent_span_id, edge.span.span_id);
+    let served = one(&spans, "muse-embedder", EMBED, SpanKind::Server);
+    assert_eq!(served.span.parent_span_id, call.span.span_id);
+    for step in ["queue", "tokenize", "forward"] {
+        let Spanned { span, .. } = one(&spans, "muse-embedder", step, SpanKind::Internal);
+        assert_eq!(span.parent_span_id, served.span.span_id, "{step}");
+        assert!(span.start_time_unix_nano <= span.end_time_unix_nano, "{step}");
+        assert!(span.end_time_unix_nano <= served.span.end_time_unix_nano, "{step}");
+    }
+    let attributes = [
+        ("http.request.method", "GET"),
+        ("http.route", "/embed"),
+        ("http.response.status_code", "200"),
+        ("muse.request_id", "order-66"),
+        ("muse.user_class", "admin"),
+    ];
+    assert_eq!(attributes.map(|(key, _)| edge.attribute(key)), attributes.map(|(_, value)| value));
+    assert_eq!(
+        (served.attribute("muse.request_id"), served.attribute("rpc.grpc.status_code")),
+        ("order-66".to_owned(), "0".to_owned())
+    );
+    assert!(!format!("{spans:?}").contains("canary"));
+    let traced = services.lines_of("order-66");
+    assert!(traced.iter().all(|line| line["span"]["trace_id"] == TRACE), "{traced:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_and_a_call_of_grpc_are_traced_and_a_refusal_says_so() {
+    let (services, collector) = traced(&[]).await;
+    let parent = format!("00-{TRACE}-{PARENT}-01");
+    assert_eq!(services.log_in_with("wrong", &[("traceparent", &parent)]).await.status, 401);
+    let spans = collector.trace(TRACE, &["POST /login", "/muse.v1.AuthService/Login"]).await;
+    let edge = one(&spans, "muse-gateway", "POST /login", SpanKind::Server);
+    assert_eq!(edge.attribute("http.response.status_code"), "401");
+    assert_eq!(edge.span.status.clone().unwrap_or_default().code(), StatusCode::Unset);
+    let served = one(&spans, "muse-auth", "/muse.v1.AuthService/Login", SpanKind::Server);
+    assert_eq!(served.attribute("rpc.grpc.status_code"), "16");
+
+    let access = services.log_in().await;
+    let mut client = EmbedderServiceClient::new(channel(services.gateway));
+    let mut call = bearing(&access, EmbedRequest { sentences: vec!["a".to_owned()], ..Default::default() });
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let parent = format!("00-{trace}-{PARENT}-01").parse().expect("ASCII");
+    call.metadata_mut().insert("traceparent", parent);
+    client.embed(call).await.expect("it is answered");
+    let spans = collector.trace(trace, &["forward"]).await;
+    let edge = one(&spans, "muse-gateway", EMBED, SpanKind::Server);
+    let served = one(&spans, "muse-embedder", EMBED, SpanKind::Server);
+    let call = one(&spans, "muse-gateway", EMBED, SpanKind::Client);
+    assert_eq!(
+        (&call.span.parent_span_id, &served.span.parent_span_id),
+        (&edge.span.span_id, &call.span.span_id)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_ends_gives_its_last_spans_away_and_the_ratio_holds() {
+    // Nothing is sent before the end by itself.
+    let never = ("OTEL_BSP_SCHEDULE_DELAY", "3600000");
+    let (mut services, collector) = traced(&[never, ("OTEL_TRACES_SAMPLER_ARG", "0")]).await;
+    let access = services.log_in().await;
+    let unsampled = format!("00-{TRACE}-{PARENT}-00");
+    let bearer = format!("Bearer {access}");
+    for parent in [&*unsampled, "", "00-not-a-trace-01"] {
+        let headers = [("authorization", &*bearer), ("traceparent", parent)];
+        assert_eq!(services.http.send("GET", "/embed?sentence=a", &headers, "").await.status, 200);
+    }
+    let sampled = format!("00-{TRACE}-{PARENT}-01");
+    let headers = [("authorization", &*bearer), ("traceparent", &*sampled)];
+    assert_eq!(services.http.send("GET", "/tokenize?sentence=a", &headers, "").await.status, 200);
+    services.running.stop().await;
+    collector.trace(TRACE, &["GET /tokenize", "/muse.v1.EmbedderService/Tokenize", "tokenize"]).await;
+    let names: Vec<_> = collector.spans().into_iter().map(|spanned| spanned.span.name).collect();
+    assert!(
+        !names.iter().any(|name| name.contains("mbed?") || name == EMBED || name.contains("login")),
+        "{names:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_is_away_holds_nothing_up() {
+    let mut services = Services::start(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")]).await;
+    let access = services.log_in().await;
+    for _ in 0..20 {
+        assert_eq!(services.http.get("/embed?sentence=a", &access).await.status, 200);
+    }
+    let began = std::time::Instant::now();
+    services.running.stop().await;
+    assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
+}
