@@ -60,8 +60,8 @@ async fn each_says_that_it_is_not_ready_serves_on_for_the_delay_and_ends_what_ha
         if speaks_http_1 {
             assert_eq!(rest.get("/tokenize?sentence=a", &token).await.header("connection"), "");
         }
-        program.signal("-TERM");
         let asked = Instant::now();
+        program.signal("-TERM");
         while health(address).await == ServingStatus::Serving {}
         assert!(asked.elapsed() < Duration::from_millis(500), "{:?}", asked.elapsed());
         if speaks_http_1 {
