@@ -4,6 +4,7 @@
 # make check  formatting, lints, the proto, licences and advisories
 # make bench  the service beside the bare forward pass and its peers; writes docs/benchmarks.md; takes an hour
 # make bench-parts  the tokenizer, the batcher and the forward pass alone
+# make bench-polls  how long the async threads run between awaits, with programs built for that in target/polls
 # make client the wheel of the Python client, in target/wheel
 # make install, make uninstall  the built stack under PREFIX, with systemd units (DESTDIR: for packages)
 # make gpu-check  what to carry to a machine with torch and a GPU, in target/gpu-check, and its run on this CPU
@@ -11,8 +12,10 @@
 # Cargo decides what is up to date; these targets only put the steps in order.
 
 SHELL := /bin/bash
+# What is fetched and what is compiled need not wait for each other.
+MAKEFLAGS += --jobs=2
 .DEFAULT_GOAL := run
-.PHONY: run test test-compose check proto-check deploy-check client libtorch onnx model build fmt coverage bench bench-parts bench-models gpu-check verify \
+.PHONY: run test test-compose check proto-check deploy-check client libtorch onnx model build fmt coverage bench bench-parts bench-polls bench-models gpu-check verify \
   install uninstall clean needs
 
 PRECISION ?= $(or $(MUSE_PRECISION),f32)
@@ -130,13 +133,20 @@ bench: bench-models $(BENCH_VENV)/.complete
 bench-parts: bench-models
 	@cargo bench --locked --workspace --bench tokenizer --bench batcher --bench forward
 
+# tokio tells of polls with a flag alone; what is built with it is for this and nothing else.
+bench-polls: bench-models
+	@echo "== building programs that tell of their polls"
+	@RUSTFLAGS="--cfg tokio_unstable" CARGO_TARGET_DIR=target/polls cargo build --release --locked \
+	  --bin muse-auth --bin muse-embedder --bin muse-gateway
+	@target/release/muse-bench var/model/f32 var/model/bf16 --programs target/polls/release --only polls --report docs/polls.md
+
 bench-models: onnx build
 	@for precision in f32 bf16; do \
 	  target/release/muse-models convert "$(ONNX)" var/model/$$precision --precision $$precision || exit 1; done
 
 gpu-check: onnx build
 	@echo "== assembling target/gpu-check"
-	@python3 tests/gpu_check/assemble.py target/release/muse-gpu-check "$(ONNX)" target/gpu-check
+	@python3 tests/bench/gpu_check/assemble.py target/release/muse-gpu-check "$(ONNX)" target/gpu-check
 	@TORCH_LIB=.libtorch/site/torch/lib target/gpu-check/run --device cpu --quick --report target/gpu-check.md
 	@echo "to be carried: target/gpu-check; there: run"
 

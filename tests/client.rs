@@ -1,35 +1,31 @@
 //! The Python client: its own tests, run with the wheel that `make client` built and installed, against real stacks.
 
-use std::{process::Stdio, time::Duration};
+use std::time::Duration;
 
 use muse_tests::{
-    Stack, auth_config, channel, model_dir, root, start_auth, start_embedder, start_gateway,
+    Stack, auth_config, channel, model_dir, pytest::pytest, root, start_auth, start_embedder, start_gateway,
     wait_until_serving,
 };
-use tokio::process::Command;
 
-/// Longer than its tests take.
-const PATIENCE: Duration = Duration::from_secs(900);
+/// The file of the tests of the command, which take as long as all others together.
+const COMMAND: &str = "client/tests/test_command.py";
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_wheel_passes_the_client_s_tests() {
+async fn run(tests: &[&str]) {
     let python = root().join("target/client/bin/python");
     assert!(python.exists(), "the client is not installed: run `make client`");
-    let stack = Stack::start().await;
-    let strict = strict_stack().await;
-    let tests = Command::new(python)
-        .args(["-m", "pytest", "--color=no", "-p", "no:cacheprovider", "client/tests"])
-        .current_dir(root())
-        .env("MUSE_TEST_URL", format!("http://{}", stack.gateway.address))
-        .env("MUSE_TEST_STRICT_URL", format!("http://{}", strict.gateway.address))
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output =
-        tokio::time::timeout(PATIENCE, tests).await.expect("they end in time").expect("pytest starts");
-    println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "pytest ended with {}", output.status);
+    let (stack, strict) = (Stack::start().await, strict_stack().await);
+    let [url, strict_url] = [&stack, &strict].map(|stack| format!("http://{}", stack.gateway.address));
+    pytest(&python, tests, &[("MUSE_TEST_URL", &url), ("MUSE_TEST_STRICT_URL", &strict_url)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_installed_command_passes_its_tests() {
+    run(&[COMMAND]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_installed_package_passes_all_other_tests() {
+    run(&["client/tests", &format!("--ignore={COMMAND}")]).await;
 }
 
 /// Access tokens expire while one looks on, refresh tokens are good for one refresh, and few tokens may wait.

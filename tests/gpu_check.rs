@@ -7,7 +7,7 @@ use std::{
 };
 
 use muse_embedder::device::{self, DeviceChoice, DeviceError};
-use muse_tests::root;
+use muse_tests::{root, running::built};
 
 /// The ONNX export that `make onnx` brings.
 fn onnx() -> PathBuf {
@@ -25,11 +25,9 @@ fn run(command: &mut Command) -> (Option<i32>, String) {
 
 fn assembled(folder: &Path) -> PathBuf {
     let directory = folder.join("gpu-check");
-    let (status, said) = run(Command::new("python3").arg(root().join("tests/gpu_check/assemble.py")).args([
-        Path::new(env!("CARGO_BIN_EXE_muse-gpu-check")),
-        &onnx(),
-        &directory,
-    ]));
+    let (status, said) = run(Command::new("python3")
+        .arg(root().join("tests/bench/gpu_check/assemble.py"))
+        .args([built().join("muse-gpu-check"), onnx(), directory.clone()]));
     assert_eq!(status, Some(0), "{said}");
     directory
 }
@@ -70,7 +68,7 @@ fn the_folder_that_is_carried_checks_a_device() {
 #[test]
 fn a_python_without_torch_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let run_script = root().join("tests/gpu_check/run");
+    let run_script = root().join("tests/bench/gpu_check/run");
     // -I and -S keep the packages away that are installed.
     let (status, said) =
         run(Command::new("python3").args(["-I", "-S"]).arg(&run_script).env_remove("TORCH_LIB"));

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::{FutureExt, future::BoxFuture};
 use muse_chassis::{
     Listeners, grpc,
     health::{self, Health},
@@ -50,7 +51,20 @@ const STREAMS_PER_CONNECTION: u32 = 1024;
 /// # Errors
 ///
 /// If the database cannot be opened, which is found out before anything is served, or the server fails.
-pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationToken) -> Result<(), AuthError> {
+pub fn run(
+    config: Config,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> BoxFuture<'static, Result<(), AuthError>> {
+    // Or it would be compiled once more in each program and test that awaits it.
+    open_and_serve(config, listeners, shutdown).boxed()
+}
+
+async fn open_and_serve(
+    config: Config,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> Result<(), AuthError> {
     for warning in &config.warnings {
         warn!("{warning}");
     }

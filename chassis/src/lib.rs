@@ -15,6 +15,8 @@ mod loopback;
 pub mod metrics;
 pub mod notify;
 mod options;
+#[cfg(tokio_unstable)]
+mod polls;
 pub mod private;
 pub mod refusals;
 pub mod requests;
@@ -110,6 +112,8 @@ fn runtime() -> io::Result<Runtime> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         builder.worker_threads((cores / CORES_PER_IO_THREAD).max(1));
     }
+    #[cfg(tokio_unstable)]
+    polls::observe(&mut builder);
     builder.enable_all().build()
 }
 

@@ -26,6 +26,7 @@ mod transfer;
 
 use std::sync::{Arc, OnceLock};
 
+use futures::{FutureExt, future::BoxFuture};
 use muse_chassis::{
     BadOption, Listeners, grpc,
     health::{self, Health},
@@ -87,7 +88,16 @@ pub enum EmbedderError {
 /// # Errors
 ///
 /// If the device cannot be used, the model directory does not hold a sound model, or the server fails.
-pub async fn run(
+pub fn run(
+    config: Config,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> BoxFuture<'static, Result<(), EmbedderError>> {
+    // Or it would be compiled once more in each program and test that awaits it.
+    serve(config, listeners, shutdown).boxed()
+}
+
+async fn serve(
     config: Config,
     listeners: Listeners,
     shutdown: CancellationToken,

@@ -31,6 +31,7 @@ use axum::{
     Router,
     middleware::{from_fn, from_fn_with_state, map_request_with_state},
 };
+use futures::{FutureExt, future::BoxFuture};
 use muse_chassis::{
     BadOption, Listeners, health,
     metrics::Metrics,
@@ -71,12 +72,12 @@ pub enum GatewayError {
 /// # Errors
 ///
 /// If the server fails.
-pub async fn run(
+pub fn run(
     config: Config,
     listeners: Listeners,
     shutdown: CancellationToken,
-) -> Result<(), GatewayError> {
-    run_with_resolver(config, Box::new(SystemResolver), listeners, shutdown).await
+) -> BoxFuture<'static, Result<(), GatewayError>> {
+    run_with_resolver(config, Box::new(SystemResolver), listeners, shutdown)
 }
 
 /// As [`run`], and finds the embedders by a resolver of one's own.
@@ -84,7 +85,17 @@ pub async fn run(
 /// # Errors
 ///
 /// Those of [`run`].
-pub async fn run_with_resolver(
+pub fn run_with_resolver(
+    config: Config,
+    resolver: Box<dyn Resolver>,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> BoxFuture<'static, Result<(), GatewayError>> {
+    // Or it would be compiled once more in each program and test that awaits it.
+    serve(config, resolver, listeners, shutdown).boxed()
+}
+
+async fn serve(
     config: Config,
     resolver: Box<dyn Resolver>,
     listeners: Listeners,

@@ -1,5 +1,7 @@
 //! Messages of megabytes, without holding up what else a thread of the async runtime has to do.
 
+use std::cell::Cell;
+
 use bytes::Buf;
 use prost::Message;
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -77,9 +79,23 @@ impl<U: Message + Default> codec::Decoder for Decoder<U> {
     }
 }
 
+thread_local! {
+    static ASIDES: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How often this thread has done long work after its other tasks had gone elsewhere.
+#[must_use]
+pub fn went_aside() -> u64 {
+    ASIDES.get()
+}
+
 /// Does work that may be long after the thread's other tasks were handed to another one, where the runtime has several.
 fn aside<T>(long: bool, work: impl FnOnce() -> T) -> T {
     let elsewhere =
         || Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
-    if long && elsewhere() { tokio::task::block_in_place(work) } else { work() }
+    if !long || !elsewhere() {
+        return work();
+    }
+    ASIDES.set(ASIDES.get() + 1);
+    tokio::task::block_in_place(work)
 }

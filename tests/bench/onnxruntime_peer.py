@@ -1,4 +1,4 @@
-"""onnxruntime with the int8 ONNX export, tokenizer included, for tests/bench/peer.rs.
+"""onnxruntime with the int8 ONNX export, tokenizer included, for tests/bench/service/peer.rs.
 
 usage: onnxruntime_peer.py ONNX THREADS
 

@@ -5,6 +5,7 @@ pub mod certificates;
 pub mod http_client;
 pub mod procfs;
 pub mod program;
+pub mod pytest;
 pub mod running;
 
 use std::{

@@ -29,6 +29,8 @@ impl Metrics {
     pub fn of(service: &str) -> Self {
         let metrics = Self(Registry::new());
         metrics.register(Process::new());
+        #[cfg(tokio_unstable)]
+        metrics.register(crate::polls::POLLS.clone());
         let version = env!("CARGO_PKG_VERSION");
         metrics.info(
             "muse_build_info",

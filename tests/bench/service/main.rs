@@ -31,8 +31,8 @@ use plot::Curve;
 use programs::Programs;
 use report::Report;
 use sections::{
-    Bench, abandonment, curves, fairness, gemm as gemm_section, latency, memory, overload, soak, startup,
-    throughput,
+    Bench, abandonment, curves, fairness, gemm as gemm_section, latency, memory, overload, polls, soak,
+    startup, throughput,
 };
 use workload::Workload;
 
@@ -104,6 +104,9 @@ async fn alone(options: &Options, model: &Path, report: &mut Report, plotted: &m
     if options.has(Section::Abandonment) {
         abandonment::measure(&mut bench).await;
     }
+    if options.has(Section::Polls) {
+        polls::measure(&mut bench).await;
+    }
     if options.has(Section::Soak) {
         soak::measure(&mut bench).await;
     }
@@ -149,7 +152,7 @@ fn write(path: &Path, machine: &str, report: &Report, curves: &[Curve]) {
         format!("![Throughput and p99 by clients]({PLOT})\n\n")
     };
     let text = format!(
-        "# Benchmarks\n\nWritten by `make bench`, which measures again. The programs run as processes of their own on \
+        "# Benchmarks\n\nWritten by `make bench` or a part of it, which measure again. The programs run as processes of their own on \
          the machine that the load comes from; each round takes the bare forward pass and what is compared with it by \
          turns. Latencies of open loops count from the time at which a call was to begin.\n\n{machine}\n## \
          Measures\n\n{}\n{shown}## Details\n\n{}\n",

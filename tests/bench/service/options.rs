@@ -101,6 +101,8 @@ pub(crate) enum Section {
     Fairness,
     /// Clients that hang up.
     Abandonment,
+    /// How long async threads run between awaits, where the programs are built to tell.
+    Polls,
     /// Memory over time.
     Soak,
 }

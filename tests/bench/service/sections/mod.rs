@@ -7,6 +7,7 @@ pub(crate) mod gemm;
 pub(crate) mod latency;
 pub(crate) mod memory;
 pub(crate) mod overload;
+pub(crate) mod polls;
 pub(crate) mod soak;
 pub(crate) mod startup;
 pub(crate) mod throughput;

@@ -31,6 +31,8 @@ pub(crate) struct Programs {
     services: Vec<u32>,
     /// Where the gateway serves.
     pub(crate) address: SocketAddr,
+    /// The private port of each service, by name.
+    pub(crate) private: Vec<(String, SocketAddr)>,
     /// From the start of the launcher until it said that all is ready.
     pub(crate) ready_after: Duration,
     /// An access token of admin.
@@ -66,11 +68,13 @@ impl Programs {
             }
         };
         let ready_after = started.elapsed();
+        let told = lines.next_line().await.expect("it prints text").unwrap_or_default();
+        let private = private_ports(&told);
         // Read to the end, so that nothing that is printed later has to wait.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let services = procfs::children(launcher.id().expect("it runs"));
         let token = log_in(address, "admin", "admin").await;
-        Self { launcher, _data: data, log, services, address, ready_after, token }
+        Self { launcher, _data: data, log, services, address, private, ready_after, token }
     }
 
     /// Adds a user and returns an access token of theirs.
@@ -113,6 +117,16 @@ impl Programs {
         }
         status.success()
     }
+}
+
+/// Those in the launcher's line `metrics: muse-auth http://127.0.0.1:1234/metrics, …`.
+fn private_ports(line: &str) -> Vec<(String, SocketAddr)> {
+    let services = line.trim_start_matches("metrics: ").split(", ");
+    let port = |service: &str| {
+        let (name, url) = service.split_once(" http://")?;
+        Some((name.to_owned(), url.strip_suffix("/metrics")?.parse().ok()?))
+    };
+    services.filter_map(port).collect()
 }
 
 async fn log_in(address: SocketAddr, name: &str, password: &str) -> String {
