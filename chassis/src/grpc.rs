@@ -19,7 +19,7 @@ use crate::{
 /// for as long, should its caller no longer want them but not say so.
 const REQUEST_WINDOW: u32 = 256 << 10;
 /// The same of an answer.
-const ANSWER_WINDOW: u32 = 1 << 20;
+const ANSWER_WINDOW: u32 = 256 << 10;
 /// The same of all calls on a connection: as many as HTTP/2 allows. The calls of all users share the connection between
 /// two services; with less, a few whose callers do not read, or send more than is read, would keep all others waiting.
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;

@@ -9,6 +9,7 @@ mod config;
 mod connect;
 mod explain;
 mod options;
+mod pace;
 mod pem;
 mod reload;
 mod seldom;

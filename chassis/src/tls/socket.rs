@@ -15,7 +15,10 @@ use tokio_rustls::{TlsStream, client, server};
 use tokio_util::either::Either;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-use super::connect::Watched;
+use super::{
+    connect::Watched,
+    pace::{BURST, charge, within},
+};
 
 /// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -72,23 +75,43 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let (said, unread) = &mut this.ahead;
-        if unread.start == unread.end {
-            let read = Pin::new(&mut this.stream).poll_read(cx, out);
-            if let (Poll::Ready(Err(failure)), Some(watched)) = (&read, &this.watched) {
-                watched.tell(failure);
-            }
-            return read;
+        if unread.start < unread.end {
+            let length = unread.len().min(out.remaining());
+            out.put_slice(&said[unread.start..unread.start + length]);
+            unread.start += length;
+            return Poll::Ready(Ok(()));
         }
-        let length = unread.len().min(out.remaining());
-        out.put_slice(&said[unread.start..unread.start + length]);
-        unread.start += length;
-        Poll::Ready(Ok(()))
+        let stream = Pin::new(&mut this.stream);
+        let before = out.filled().len();
+        let read = if out.remaining() <= BURST {
+            stream.poll_read(cx, out)
+        } else {
+            let mut part = ReadBuf::new(out.initialize_unfilled_to(BURST));
+            let read = stream.poll_read(cx, &mut part);
+            let length = part.filled().len();
+            out.advance(length);
+            read
+        };
+        charge(out.filled().len() - before, cx);
+        if let (Poll::Ready(Err(failure)), Some(watched)) = (&read, &this.watched) {
+            watched.tell(failure);
+        }
+        read
     }
+}
+
+/// What has come of an attempt to write, which is charged.
+fn wrote(wrote: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    if let Poll::Ready(Ok(bytes)) = wrote {
+        charge(bytes, cx);
+    }
+    wrote
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let bytes = &bytes[..bytes.len().min(BURST)];
+        wrote(Pin::new(&mut self.stream).poll_write(cx, bytes), cx)
     }
 
     fn poll_write_vectored(
@@ -96,7 +119,10 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        match (within(slices, BURST), slices) {
+            ([], [first, ..]) => self.poll_write(cx, first),
+            (slices, _) => wrote(Pin::new(&mut self.stream).poll_write_vectored(cx, slices), cx),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -120,5 +146,58 @@ impl Connected for Socket {
             Either::Left(stream) => stream.connect_info(),
             Either::Right(stream) => stream.get_ref().0.connect_info(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::{io::AsyncWriteExt, net::TcpListener};
+
+    use super::{super::pace::BURST, *};
+
+    /// What a poll of a task writes until it cannot.
+    async fn written(to: &mut Socket, bytes: &[u8]) -> usize {
+        poll_fn(|cx| {
+            let mut sum = 0;
+            while let Poll::Ready(wrote) = Pin::new(&mut *to).poll_write(cx, &bytes[sum..]) {
+                sum += wrote.unwrap();
+            }
+            Poll::Ready(sum)
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn a_long_transfer_lets_others_have_their_turn_and_loses_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (ours, theirs) =
+            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (mut from, mut to) = (Socket::plain(ours.unwrap()), Socket::plain(theirs.unwrap().0));
+        let sent: Vec<u8> = (0..4 << 20).map(|byte: u32| (byte / 251) as u8).collect();
+        tokio::task::yield_now().await;
+        // The kernel would take more.
+        let begun = written(&mut from, &sent).await;
+        assert!((1..=BURST).contains(&begun), "{begun}");
+
+        let sending = async {
+            from.write_all(&sent[begun..]).await.unwrap();
+            from.shutdown().await.unwrap();
+        };
+        let mut got = vec![0; sent.len() + 1];
+        let receiving = async {
+            let mut length = 0;
+            loop {
+                let read = to.read(&mut got[length..]).await.unwrap();
+                assert!(read <= BURST, "{read}");
+                length += read;
+                if read == 0 {
+                    return length;
+                }
+            }
+        };
+        let ((), length) = tokio::join!(sending, receiving);
+        assert!(got[..length] == sent[..]);
     }
 }

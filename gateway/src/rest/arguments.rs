@@ -16,8 +16,8 @@ use crate::request::{parsed, read_body};
 /// What some programs put before UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// A name and a value; no value where it is of a kind that none of them can have, which matters only to who asks for it.
-type Argument = (String, Option<String>);
+/// A name and its values; no value where it is of a kind that none of them can have, which matters only to who asks for it.
+type Argument = (String, Vec<Option<String>>);
 
 /// Names and values, in the order in which they count.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -31,27 +31,28 @@ impl Arguments {
         let Some(form) = BodyForm::of(&head.method, &head.headers) else { return Ok(Self(query)) };
         let json_comes_first = form == BodyForm::Json;
         let body = parsed(read_body(body, limit).await?, |body| form.read(body)).await??;
-        let (first, second) = if json_comes_first { (body, query) } else { (query, body) };
-        Ok(Self([first, second].concat()))
+        let (mut all, rest) = if json_comes_first { (body, query) } else { (query, body) };
+        all.extend(rest);
+        Ok(Self(all))
     }
 
     /// The first value of a name.
     pub(super) fn first(&self, name: &'static str) -> Result<String, Refusal> {
-        self.values(name).next().ok_or(Refusal::Blank(name))?
+        let mut found = self.0.iter().filter(|(key, _)| key == name).flat_map(|(_, values)| values);
+        text(name, found.next().ok_or(Refusal::Blank(name))?.clone())
     }
 
     /// All values of a name; at least one.
-    pub(super) fn all(&self, name: &'static str) -> Result<Vec<String>, Refusal> {
-        let values = self.values(name).collect::<Result<Vec<_>, _>>()?;
+    pub(super) fn all(self, name: &'static str) -> Result<Vec<String>, Refusal> {
+        let found = self.0.into_iter().filter(|(key, _)| key == name).flat_map(|(_, values)| values);
+        let values = found.map(|value| text(name, value)).collect::<Result<Vec<_>, _>>()?;
         if values.is_empty() { Err(Refusal::Blank(name)) } else { Ok(values) }
     }
+}
 
-    fn values(&self, name: &'static str) -> impl Iterator<Item = Result<String, Refusal>> {
-        let found = self.0.iter().filter(move |(key, _)| key == name);
-        found.map(move |(_, value)| {
-            value.clone().ok_or_else(|| invalid(format!("{name}: a string or a list of strings is expected")))
-        })
-    }
+/// A value that is of a kind that it can have.
+fn text(name: &str, value: Option<String>) -> Result<String, Refusal> {
+    value.ok_or_else(|| invalid(format!("{name}: a string or a list of strings is expected")))
 }
 
 /// The forms in which a body holds arguments.
@@ -89,7 +90,7 @@ impl BodyForm {
 
 fn urlencoded(text: &[u8]) -> Vec<Argument> {
     let pairs = form_urlencoded::parse(text).into_owned();
-    pairs.map(|(name, value)| (name, Some(value))).collect()
+    pairs.map(|(name, value)| (name, vec![Some(value)])).collect()
 }
 
 fn json(body: &[u8]) -> Result<Vec<Argument>, Refusal> {
@@ -102,12 +103,11 @@ fn json(body: &[u8]) -> Result<Vec<Argument>, Refusal> {
         Value::String(text) if text.is_empty() => return Ok(Vec::new()),
         _ => return Err(invalid("The JSON body must be an object".to_owned())),
     };
-    let mut arguments = Vec::new();
-    for (name, value) in fields {
+    let arguments = fields.into_iter().map(|(name, value)| {
         let items = if let Value::Array(items) = value { items } else { vec![value] };
-        arguments.extend(items.into_iter().map(|item| (name.clone(), scalar(item))));
-    }
-    Ok(arguments)
+        (name, items.into_iter().map(scalar).collect())
+    });
+    Ok(arguments.collect())
 }
 
 /// A malformed body gives what can be read of it, as in the old service.
@@ -117,7 +117,7 @@ async fn multipart(body: Bytes, boundary: String) -> Vec<Argument> {
     while let Ok(Some(field)) = parts.next_field().await {
         let (Some(name), None) = (field.name().map(str::to_owned), field.file_name()) else { continue };
         let Ok(value) = field.bytes().await else { break };
-        arguments.push((name, Some(String::from_utf8_lossy(&value).into_owned())));
+        arguments.push((name, vec![Some(String::from_utf8_lossy(&value).into_owned())]));
     }
     arguments
 }
@@ -208,8 +208,8 @@ mod tests {
         }
         for body in [r#"{"sentence": null}"#, r#"{"sentence": ["a", {}]}"#, r#"{"sentence": [["a"]]}"#] {
             let read = read("GET", "/embed?sentence=a", Some("application/json"), body).await.unwrap();
-            assert!(matches!(read.all("sentence"), Err(Refusal::Error(_))), "{body}");
             assert!(matches!(read.first("other"), Err(Refusal::Blank("other"))), "{body}");
+            assert!(matches!(read.all("sentence"), Err(Refusal::Error(_))), "{body}");
         }
     }
 
