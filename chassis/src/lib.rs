@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backoff;
 pub mod deadline;
 pub mod grpc;
 pub mod health;

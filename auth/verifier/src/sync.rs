@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
+use muse_chassis::backoff::{Backoff, reason};
 use muse_proto::v1::{
     WatchRevocationsRequest, WatchRevocationsResponse, revocation_service_client::RevocationServiceClient,
 };
-use tokio::{
-    task::JoinHandle,
-    time::{sleep, timeout},
-};
+use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Channel};
 use tracing::{debug, info, warn};
@@ -49,24 +47,24 @@ struct Follower {
 
 impl Follower {
     async fn run(mut self) {
-        let mut wait = FIRST_WAIT;
+        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         let mut loss_was_told = false;
         loop {
             let ended = self.stay_in_touch().await;
             let failure = ended.err().unwrap_or_else(|| Status::unavailable("the stream ended"));
             if self.verifier.contact().in_touch() {
                 self.verifier.contact().lost();
-                wait = FIRST_WAIT;
+                backoff.reset();
                 loss_was_told = false;
             }
+            let error = reason(&failure);
             if loss_was_told {
-                debug!(error = failure.message(), "the auth service is still out of reach");
+                debug!(error, "the auth service is still out of reach");
             } else {
-                warn!(error = failure.message(), "out of touch with the auth service, trying to reach it");
+                warn!(error, "out of touch with the auth service, trying to reach it");
                 loss_was_told = true;
             }
-            sleep(with_jitter(wait)).await;
-            wait = LONGEST_WAIT.min(2 * wait);
+            backoff.wait().await;
         }
     }
 
@@ -106,10 +104,4 @@ async fn in_time<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T
     timeout(SILENCE, answer)
         .await
         .unwrap_or_else(|_| Err(Status::deadline_exceeded("nothing was heard for too long")))
-}
-
-/// Between half of `wait` and all of it, so that many verifiers do not come back all at once.
-fn with_jitter(wait: Duration) -> Duration {
-    let fraction = getrandom::u32().map_or(1.0, |random| f64::from(random) / f64::from(u32::MAX));
-    wait.mul_f64(0.5 + fraction / 2.0)
 }

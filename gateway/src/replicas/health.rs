@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::FutureExt;
-use tokio::time::{Instant, sleep};
+use muse_chassis::backoff::{Backoff, reason};
+use tokio::time::Instant;
 use tonic::Status;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -11,7 +12,7 @@ use tonic_health::pb::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Replicas, random,
+    Replicas,
     replica::{Replica, State},
 };
 
@@ -25,7 +26,7 @@ const SETTLED: Duration = Duration::from_secs(10);
 
 /// Keeps the state of a replica true, for ever.
 pub(super) async fn follow(replica: Arc<Replica>, replicas: Replicas) {
-    let mut wait = FIRST_WAIT;
+    let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     loop {
         let began = Instant::now();
         let mut told = State::Unknown;
@@ -33,8 +34,8 @@ pub(super) async fn follow(replica: Arc<Replica>, replicas: Replicas) {
             ended = listen(&replica, &replicas, &mut told) => ended,
             () = replica.suspected.notified() => Err(Status::unavailable("a call failed")),
         };
-        let reason = ended.err().unwrap_or_else(|| Status::unavailable("it ended the report"));
-        let (address, reason) = (replica.address, reason.message());
+        let ended = ended.err().unwrap_or_else(|| Status::unavailable("it ended the report"));
+        let (address, reason) = (replica.address, reason(&ended));
         match replica.state() {
             State::Away if told != State::Serving => debug!(%address, reason, "an embedder is still away"),
             _ => warn!(%address, reason, "an embedder is away"),
@@ -43,10 +44,9 @@ pub(super) async fn follow(replica: Arc<Replica>, replicas: Replicas) {
         replicas.tell();
         replicas.look_again();
         if told == State::Serving && began.elapsed() > SETTLED {
-            wait = FIRST_WAIT;
+            backoff.reset();
         }
-        sleep(with_jitter(wait)).await;
-        wait = LONGEST_WAIT.min(2 * wait);
+        backoff.wait().await;
         // What failed before it was asked again is no news.
         let _ = replica.suspected.notified().now_or_never();
     }
@@ -72,9 +72,4 @@ async fn listen(replica: &Replica, replicas: &Replicas, told: &mut State) -> Res
         replicas.tell();
     }
     Ok(())
-}
-
-/// Between half of `wait` and all of it, so that many gateways do not come back all at once.
-fn with_jitter(wait: Duration) -> Duration {
-    wait.mul_f64(0.5 + random() as f64 / u64::MAX as f64 / 2.0)
 }
