@@ -4,7 +4,7 @@ use std::{collections::hash_map::RandomState, error::Error as _, hash::BuildHash
 
 use tonic::Status;
 
-use crate::with_causes;
+use crate::followed_by_causes;
 
 /// Each wait is up to twice as long as the one before, and at random between half of that and all, so that not all who wait
 /// come back at once.
@@ -39,10 +39,7 @@ impl Backoff {
 /// What a status says, with the causes of one that is not the service's own answer: why it cannot be reached.
 #[must_use]
 pub fn reason(status: &Status) -> String {
-    match status.source() {
-        Some(cause) => format!("{}: {}", status.message(), with_causes(cause)),
-        None => status.message().to_owned(),
-    }
+    followed_by_causes(status.message().to_owned(), status.source())
 }
 
 #[cfg(test)]

@@ -132,8 +132,10 @@ pub fn report<E: StdError + 'static>(outcome: Result<(), E>) -> ExitCode {
 /// An error and its causes, joined by colons; a cause that the text above it already holds is not repeated.
 #[must_use]
 pub fn with_causes(failure: &dyn StdError) -> String {
-    let mut text = failure.to_string();
-    let mut cause = failure.source();
+    followed_by_causes(failure.to_string(), failure.source())
+}
+
+fn followed_by_causes(mut text: String, mut cause: Option<&(dyn StdError + 'static)>) -> String {
     while let Some(inner) = cause {
         let inner_text = inner.to_string();
         if !text.contains(&inner_text) {
