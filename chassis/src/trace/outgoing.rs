@@ -11,7 +11,7 @@ use opentelemetry::{
     KeyValue,
     trace::{SpanKind, Status as SpanStatus, TraceContextExt},
 };
-use tonic::Status;
+use tonic::{Code, Status};
 use tower::Service;
 
 use super::hand_on;
@@ -50,11 +50,11 @@ where
             let answered = answer.await;
             let span = trace.span();
             span.set_attribute(KeyValue::new("rpc.system", "grpc"));
-            // Trailers alone are a refusal.
+            // A status at once is a refusal, or the end of an answer without messages.
             let status = answered.as_ref().map(|answer| Status::from_header_map(answer.headers()));
             let failure = match &status {
-                Ok(Some(status)) => Some(requests::name_of(status.code())),
-                Ok(None) => None,
+                Ok(Some(status)) if status.code() != Code::Ok => Some(requests::name_of(status.code())),
+                Ok(_) => None,
                 Err(_) => Some("no answer"),
             };
             if let Some(failure) = failure {
