@@ -29,11 +29,17 @@ impl Backoff {
 
     /// Waits.
     pub async fn wait(&mut self) {
-        let part = RandomState::new().hash_one(()) as f64 / u64::MAX as f64;
+        let part = random() as f64 / u64::MAX as f64;
         let wait = self.next.mul_f64(0.5 + part / 2.0);
         self.next = self.longest.min(2 * self.next);
         tokio::time::sleep(wait).await;
     }
+}
+
+/// A number that others will not have, too.
+#[must_use]
+pub fn random() -> u64 {
+    RandomState::new().hash_one(())
 }
 
 /// What a status says, with the causes of one that is not the service's own answer: why it cannot be reached.

@@ -13,6 +13,7 @@ use crate::{
     refusals::InOurTerms,
     requests::{Observe, Requests, call_of},
     tls::{Connector, Socket},
+    with_causes,
 };
 
 /// Bytes of a request that may be on their way before they are read. A stream that is far ahead of its answers goes on
@@ -46,9 +47,13 @@ pub fn server(requests: Requests) -> Server<Layers> {
 ///
 /// # Errors
 ///
-/// If `url` is not a URL.
-pub fn endpoint(url: &str) -> Result<Endpoint, Error> {
-    Ok(Endpoint::from_shared(url.to_owned())?
+/// If `url` is not a URL, or names no host.
+pub fn endpoint(url: &str) -> Result<Endpoint, String> {
+    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|refused| with_causes(&refused))?;
+    if endpoint.uri().host().is_none_or(str::is_empty) {
+        return Err("it names no host".to_owned());
+    }
+    Ok(endpoint
         .tcp_nodelay(true)
         .connect_timeout(Duration::from_secs(2))
         .http2_keep_alive_interval(Duration::from_secs(10))

@@ -4,10 +4,9 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::Parser;
 use muse_chassis::{
-    Addresses, BadOption, LogArgs, ShutdownArgs,
+    Addresses, BadOption, LogArgs, ShutdownArgs, grpc,
     tls::{ClientTls, PeerArgs, ServerTls, UserArgs},
     trace::TraceArgs,
-    with_causes,
 };
 use muse_verifier::AuthArgs;
 use tonic::transport::Endpoint;
@@ -32,7 +31,7 @@ pub struct Config {
 
     /// URLs of the embedders, with commas between them. Calls go to the one with the least to do. A host name may have
     /// several addresses, each that of an embedder; they are looked up every two seconds.
-    #[arg(long, env = "EMBEDDER_URL", default_value = "http://127.0.0.1:5002", value_delimiter = ',', value_parser = url)]
+    #[arg(long, env = "EMBEDDER_URL", default_value = "http://127.0.0.1:5002", value_delimiter = ',', value_parser = grpc::endpoint)]
     pub embedder: Vec<Endpoint>,
 
     /// Seconds after which a call that the embedder has not answered is given up; streams have no such end.
@@ -95,14 +94,6 @@ impl Config {
         let client = self.peers.client(embedders.chain([("--auth", self.auth.endpoint.uri())]))?;
         self.traces.check(client.is_some())?;
         Ok((server, client))
-    }
-}
-
-fn url(text: &str) -> Result<Endpoint, String> {
-    let endpoint = muse_chassis::grpc::endpoint(text).map_err(|refused| with_causes(&refused))?;
-    match endpoint.uri().host() {
-        Some(host) if !host.is_empty() => Ok(endpoint),
-        _ => Err("it names no host".to_owned()),
     }
 }
 

@@ -9,7 +9,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{PATIENCE, model_dir, procfs, running::built};
+use crate::{
+    PATIENCE, model_dir, procfs,
+    running::{self, built},
+};
 
 /// A running program, which is killed when this is dropped.
 #[derive(Debug)]
@@ -110,9 +113,7 @@ impl Program {
     ///
     /// If it runs no more.
     pub fn signal(&self, signal: &str) {
-        let process = self.process.id().expect("it runs").to_string();
-        let sent = std::process::Command::new("kill").args([signal, &process]).status();
-        assert!(sent.is_ok_and(|status| status.success()), "kill {signal} {process}");
+        running::signal(&self.process, signal);
     }
 
     /// Time that it has spent on processors.

@@ -109,9 +109,7 @@ impl Running {
     ///
     /// If it runs no more.
     pub async fn stop(&mut self) {
-        let process = self.process.id().expect("it runs").to_string();
-        let sent = std::process::Command::new("kill").args(["-TERM", &process]).status();
-        assert!(sent.is_ok_and(|status| status.success()), "kill {process}");
+        signal(&self.process, "-TERM");
         self.ends().await;
     }
 
@@ -119,6 +117,13 @@ impl Running {
     pub async fn ends(&mut self) -> ExitStatus {
         tokio::time::timeout(PATIENCE, self.process.wait()).await.expect("it ends").expect("it has a status")
     }
+}
+
+/// Sends a process a signal, as in `-TERM`.
+pub(crate) fn signal(process: &Child, signal: &str) {
+    let process = process.id().expect("it runs").to_string();
+    let sent = std::process::Command::new("kill").args([signal, &process]).status();
+    assert!(sent.is_ok_and(|status| status.success()), "kill {signal} {process}");
 }
 
 /// The auth service, on a free port.

@@ -33,9 +33,11 @@ impl<B: Body + Unpin> Body for Observed<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let Self { body, observation } = &mut *self;
-        let log = observation.as_ref().map(|observation| observation.current.log.clone());
-        let _in_span = log.as_ref().map(tracing::Span::enter);
-        let frame = ready!(Pin::new(body).poll_frame(context));
+        let mut poll = || Pin::new(&mut *body).poll_frame(context);
+        let frame = ready!(match &observation {
+            Some(observation) => observation.current.log.in_scope(poll),
+            None => poll(),
+        });
         let end = match &frame {
             Some(Ok(frame)) => frame.trailers_ref().map(End::of_trailers),
             // Broken off before its trailers.

@@ -17,6 +17,7 @@ mod socket;
 
 pub use accept::{Acceptor, accept, incoming};
 pub use connect::Connector;
+pub(crate) use options::check_scheme;
 pub use options::{PeerArgs, UserArgs};
 pub use reload::{ClientTls, ServerTls};
 pub use socket::Socket;

@@ -72,19 +72,15 @@ impl PeerArgs {
     }
 
     fn allow_url(&self, option: &'static str, url: &Uri, has_tls: bool) -> Result<(), BadOption> {
-        let bad = |problem: String| Err(BadOption::new(option, problem));
-        match url.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTPS && !has_tls => {
-                bad(format!("{url} needs MUSE_TLS_CA, MUSE_TLS_CERT and MUSE_TLS_KEY"))
-            }
-            Some(scheme) if *scheme == Scheme::HTTPS => Ok(()),
-            Some(scheme) if *scheme == Scheme::HTTP && (self.plaintext || is_loopback_url(url)) => Ok(()),
-            Some(scheme) if *scheme == Scheme::HTTP => bad(format!(
-                "passwords and tokens would go to {url} in plain text: use https:// (with MUSE_TLS_CA, MUSE_TLS_CERT and \
-                 MUSE_TLS_KEY), or allow it with MUSE_PLAINTEXT=true"
-            )),
-            _ => bad(format!("{url} begins neither with http:// nor with https://")),
+        check_scheme(option, url, has_tls)?;
+        if url.scheme() == Some(&Scheme::HTTPS) || self.plaintext || is_loopback_url(url) {
+            return Ok(());
         }
+        let problem = format!(
+            "passwords and tokens would go to {url} in plain text: use https:// (with MUSE_TLS_CA, MUSE_TLS_CERT and \
+             MUSE_TLS_KEY), or allow it with MUSE_PLAINTEXT=true"
+        );
+        Err(BadOption::new(option, problem))
     }
 
     fn allow_listening(&self, address: SocketAddr, has_tls: bool, instead: &str) -> Result<(), BadOption> {
@@ -96,6 +92,16 @@ impl PeerArgs {
         );
         Err(BadOption::new("--listen", problem))
     }
+}
+
+/// Refuses a URL, of the option of this name, that a [`Connector`](super::Connector) with or without TLS cannot connect to.
+pub(crate) fn check_scheme(option: &'static str, url: &Uri, has_tls: bool) -> Result<(), BadOption> {
+    let problem = match url.scheme() {
+        Some(scheme) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS && has_tls => return Ok(()),
+        Some(scheme) if *scheme == Scheme::HTTPS => "needs MUSE_TLS_CA, MUSE_TLS_CERT and MUSE_TLS_KEY",
+        _ => "begins neither with http:// nor with https://",
+    };
+    Err(BadOption::new(option, format!("{url} {problem}")))
 }
 
 /// How users connect to the gateway.

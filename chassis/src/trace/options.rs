@@ -3,10 +3,9 @@
 use std::str::FromStr;
 
 use clap::Args;
-use http::uri::Scheme;
 use tonic::transport::Endpoint;
 
-use crate::{BadOption, grpc, with_causes};
+use crate::{BadOption, grpc, tls::check_scheme};
 
 /// Where traces go, and which of them.
 #[derive(Debug, Clone, Args)]
@@ -36,17 +35,9 @@ impl TraceArgs {
     ///
     /// Names the option if its URL needs TLS and there is none.
     pub fn check(&self, has_tls: bool) -> Result<(), BadOption> {
-        let scheme = self.collector.endpoint().and_then(|collector| collector.uri().scheme());
-        let problem = match scheme {
-            Some(scheme) if *scheme == Scheme::HTTPS && !has_tls => {
-                "https:// needs MUSE_TLS_CA, MUSE_TLS_CERT and MUSE_TLS_KEY"
-            }
-            Some(scheme) if *scheme != Scheme::HTTPS && *scheme != Scheme::HTTP => {
-                "it begins neither with http:// nor with https://"
-            }
-            _ => return Ok(()),
-        };
-        Err(BadOption::new("--otlp-endpoint", problem))
+        self.collector
+            .endpoint()
+            .map_or(Ok(()), |collector| check_scheme("--otlp-endpoint", collector.uri(), has_tls))
     }
 }
 
@@ -65,14 +56,7 @@ impl FromStr for Collector {
 
     /// Reads a URL; nothing is none.
     fn from_str(text: &str) -> Result<Self, String> {
-        if text.is_empty() {
-            return Ok(Self(None));
-        }
-        let endpoint = grpc::endpoint(text).map_err(|refused| with_causes(&refused))?;
-        match endpoint.uri().host() {
-            Some(host) if !host.is_empty() && endpoint.uri().scheme().is_some() => Ok(Self(Some(endpoint))),
-            _ => Err("it is no URL: one is http://127.0.0.1:4317".to_owned()),
-        }
+        (!text.is_empty()).then(|| grpc::endpoint(text)).transpose().map(Self)
     }
 }
 

@@ -15,8 +15,6 @@ mod replica;
 mod store;
 
 use std::{
-    collections::hash_map::RandomState,
-    hash::BuildHasher,
     net::SocketAddr,
     sync::{
         Arc, PoisonError, RwLock,
@@ -25,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muse_chassis::{metrics::Metrics, tls::Connector};
+use muse_chassis::{backoff::random, metrics::Metrics, tls::Connector};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
@@ -178,9 +176,4 @@ impl Replicas {
             .min_by_key(|(rank, replica)| (*rank, replica.load()))
             .map(|(_, replica)| Arc::clone(replica))
     }
-}
-
-/// A number that others will not have, too.
-fn random() -> u64 {
-    RandomState::new().hash_one(())
 }
