@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use muse_auth::config::{DatabaseArgs, ServiceArgs};
-use muse_chassis::{LogArgs, parse_service_options};
+use muse_chassis::{LogArgs, allocator, parse_service_options};
 
 /// The auth service of MUSE as Service: users, tokens, revocation.
 #[derive(Debug, Parser)]
@@ -38,6 +38,8 @@ fn main() -> ExitCode {
     // audit log is kept however little else is wanted.
     options.log.log_level.insert_str(0, "sea_orm_migration=warn,audit=info,");
     options.log.init();
+    // Such as those in which passwords are hashed.
+    allocator::give_back_large_blocks();
     let addresses = options.service.addresses();
     let config = match options.service.config(&options.database) {
         Ok(config) => config,

@@ -1,8 +1,9 @@
 //! What the services share: options are read and refused before anything binds, logs go to standard error, a listener
 //! is bound with an error that names the address, and SIGINT or SIGTERM becomes one token that everything watches.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+pub mod allocator;
 pub mod backoff;
 pub mod deadline;
 pub mod grpc;

@@ -6,7 +6,6 @@
 
 #![deny(unsafe_code)]
 
-pub mod allocator;
 pub mod batch;
 pub mod batcher;
 pub mod config;

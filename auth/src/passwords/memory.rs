@@ -2,8 +2,7 @@
 
 use argon2::Block;
 
-/// The memory of one thread that hashes. It is kept from hash to hash: 19 MiB that come and go with each would cost
-/// time, and leave to the allocator how much is in use.
+/// The memory of a hash, kept for the next one: 19 MiB that come and go with each would cost time.
 #[derive(Debug)]
 pub(super) struct Memory {
     blocks: Vec<Block>,
@@ -15,6 +14,17 @@ impl Memory {
     /// Takes nothing yet.
     pub(super) fn new(usual: usize) -> Self {
         Self { blocks: Vec::new(), usual }
+    }
+
+    /// Blocks that are there.
+    #[cfg(test)]
+    pub(super) fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// The memory, in place of which this has none any more.
+    pub(super) fn take(&mut self) -> Self {
+        Self { blocks: std::mem::take(&mut self.blocks), usual: self.usual }
     }
 
     /// Lends `count` blocks, whatever is in them. More than the usual ones are given back at once.

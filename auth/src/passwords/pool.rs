@@ -2,15 +2,16 @@
 //!
 //! A hash costs some 20 ms of a core and 19 MiB, on purpose. So there is a fixed number of threads, each with one
 //! hash's memory, before them a queue of bounded length, and who finds it full is turned away: neither memory nor
-//! waiting time grows with the crowd. They are threads of their own, so that nothing else waits behind them.
+//! waiting time grows with the crowd. They are threads of their own, so that nothing else waits behind them. The memory
+//! is kept from hash to hash, until none was asked for in a while.
 
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread,
     time::Duration,
@@ -28,6 +29,9 @@ use crate::error::internal;
 const WAITING_PER_THREAD: usize = 64;
 /// In which the threads hash nearly all that was waiting.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How long memory is kept that nobody uses.
+const KEPT_FOR: Duration = Duration::from_secs(5);
 
 type Job = Box<dyn FnOnce(&mut Memory) + Send>;
 
@@ -59,14 +63,15 @@ pub(crate) struct Hashers {
 }
 
 impl Hashers {
-    /// Starts the threads. Each takes `cost`'s memory when it hashes for the first time, and keeps it.
+    /// Starts the threads. Each takes `cost`'s memory to hash.
     pub(crate) fn new(threads: usize, cost: Cost) -> io::Result<Self> {
         let capacity = threads * WAITING_PER_THREAD;
         let (queue, jobs) = sync_channel(capacity);
-        let jobs = Arc::new(Mutex::new(jobs));
+        let jobs = Arc::new(Jobs::new(jobs));
         for number in 0..threads {
             let jobs = jobs.clone();
-            thread::Builder::new().name(format!("hasher-{number}")).spawn(move || work(&jobs, cost))?;
+            let name = thread::Builder::new().name(format!("hasher-{number}"));
+            name.spawn(move || jobs.work(Memory::new(cost.memory_kib() as usize), KEPT_FOR))?;
         }
         Ok(Self { queue, capacity, waiting: Arc::default(), cost })
     }
@@ -139,17 +144,48 @@ impl Hashers {
     }
 }
 
-fn work(jobs: &Mutex<Receiver<Job>>, cost: Cost) {
-    let mut memory = Memory::new(cost.memory_kib() as usize);
-    while let Some(job) = next(jobs) {
-        // Whoever waits for this job is told by its end of the channel, and the others still need the thread.
-        let _ = catch_unwind(AssertUnwindSafe(|| job(&mut memory)));
-    }
+/// What the threads share.
+struct Jobs {
+    /// Read by one thread at a time.
+    queue: Mutex<Receiver<Job>>,
+    /// The memory of threads that wait.
+    spare: Mutex<Vec<Memory>>,
 }
 
-/// Waits for the next job, until there is no handle left that could bring one.
-fn next(jobs: &Mutex<Receiver<Job>>) -> Option<Job> {
-    jobs.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+impl Jobs {
+    fn new(queue: Receiver<Job>) -> Self {
+        Self { queue: Mutex::new(queue), spare: Mutex::default() }
+    }
+
+    /// Does one job after the other, until there is no handle left that could bring one.
+    fn work(&self, mut memory: Memory, kept_for: Duration) {
+        while let Some(job) = self.next(&mut memory, kept_for) {
+            // Whoever waits for this job is told by its end of the channel, and the others still need the thread.
+            let _ = catch_unwind(AssertUnwindSafe(|| job(&mut memory)));
+        }
+    }
+
+    /// Waits for the next job, and puts the memory down meanwhile.
+    fn next(&self, memory: &mut Memory, kept_for: Duration) -> Option<Job> {
+        self.spare().push(memory.take());
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match queue.recv_timeout(kept_for) {
+                Ok(job) => {
+                    if let Some(spare) = self.spare().pop() {
+                        *memory = spare;
+                    }
+                    return Some(job);
+                }
+                Err(RecvTimeoutError::Timeout) => self.spare().clear(),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<Memory>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[cfg(test)]
@@ -260,6 +296,37 @@ mod tests {
             assert_eq!(failed.reason(), Reason::Internal);
         }
         assert_eq!(hashers.check(secret("x"), None).await, Ok(Verdict::Wrong));
+    }
+
+    #[test]
+    fn memory_is_kept_for_a_while() {
+        let (queue, jobs) = sync_channel::<Job>(4);
+        let jobs = Arc::new(Jobs::new(jobs));
+        let threads = [(); 2].map(|()| {
+            let jobs = Arc::clone(&jobs);
+            thread::spawn(move || jobs.work(Memory::new(64), Duration::from_millis(500)))
+        });
+        let (told, kept) = mpsc::channel();
+        let hash = || {
+            let told = told.clone();
+            let job = move |memory: &mut Memory| {
+                let _ = told.send(memory.blocks());
+                let _ = memory.lend(64, |_| ());
+            };
+            queue.send(Box::new(job)).unwrap();
+            kept.recv().unwrap()
+        };
+        assert_eq!(hash(), 0);
+        // Whichever thread has the next one.
+        while hash() == 0 {}
+        while !jobs.spare().is_empty() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(hash(), 0);
+        drop(queue);
+        for thread in threads {
+            thread.join().unwrap();
+        }
     }
 
     #[tokio::test]

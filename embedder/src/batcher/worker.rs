@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use muse_chassis::allocator;
 use muse_proto::{Error, Reason};
 use tch::Device;
 use tracing::error;
@@ -16,7 +17,6 @@ use super::{
     queue::{Done, Part, Queue},
 };
 use crate::{
-    allocator,
     batch::{Batch, buckets},
     metrics::Passes,
     model::{Model, VECTOR_BYTES},
@@ -39,7 +39,7 @@ impl Workers {
         queue: &Arc<Queue>,
         passes: &Passes,
     ) -> Result<Self, BatcherError> {
-        allocator::keep_memory_of_passes(batching.passes);
+        allocator::keep_memory(batching.passes);
         let model = Arc::new(Model::load(directory, device)?);
         let (warm, outcomes) = mpsc::channel();
         let mut workers = Self { queue: Arc::clone(queue), threads: Vec::new() };

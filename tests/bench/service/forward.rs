@@ -7,9 +7,9 @@ use std::{
 };
 
 use clap::Parser;
+use muse_chassis::allocator;
 use muse_embedder::{
-    Config, allocator, batch::Batch, batcher::Batching, model::Model, model_dir::ModelDir,
-    tokenizer::Tokenizer,
+    Config, batch::Batch, batcher::Batching, model::Model, model_dir::ModelDir, tokenizer::Tokenizer,
 };
 use muse_models::encoder;
 use tch::Device;
@@ -43,7 +43,7 @@ impl Forward {
     pub(crate) fn load(directory: &ModelDir) -> Self {
         let options = [Path::new("muse-embedder"), Path::new("--model-dir"), Path::new(".")];
         let batching = Config::parse_from(options).batching(Device::Cpu);
-        allocator::keep_memory_of_passes(batching.passes);
+        allocator::keep_memory(batching.passes);
         let model = Model::load(directory, Device::Cpu).expect("the model loads");
         Self { model, batching }
     }
