@@ -6,7 +6,8 @@
 //! nothing was answered and no more of it was sent than is kept.
 //!
 //! Who is refused with OVERLOADED is sent to another replica once, if that one has not refused anybody within the time that
-//! it gave for itself. So when all are full, all get to know it from one refusal each, and nothing is tried twice.
+//! it gave for itself. So when all are full, all get to know it from one refusal each, and nothing is tried twice. Then calls
+//! that are [like it](super::refused) are refused here for that time.
 //!
 //! Where there is only one to choose, nothing is kept or held. For what is, there is a bound, beyond which calls go on
 //! without.
@@ -29,8 +30,10 @@ use tracing::debug;
 use super::{
     Replicas,
     answer::Answer,
+    begun::Begun,
     held::Held,
     kept::Kept,
+    refused::{Alike, LONGEST_FULL},
     replica::{InFlight, Rank, Replica},
     store::Store,
 };
@@ -47,8 +50,6 @@ const STREAM_WEIGHT: usize = 8 << 10;
 const KEPT_OF_CALL: usize = (16 << 20) + 1024;
 /// Bytes of a stream that are kept until its answer begins.
 const KEPT_OF_STREAM: usize = 64 << 10;
-/// For how long at most a replica is believed to be full.
-const LONGEST_FULL: Duration = Duration::from_millis(250);
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -92,7 +93,25 @@ impl Service<Request<Body>> for Replicas {
 }
 
 impl Replicas {
+    /// Sends a call, unless it is known that there is no room for it.
     async fn send(self, call: Request<Body>) -> Result<Response<Body>, BoxError> {
+        if method_of(&call) != Some("Embed") {
+            return self.send_on(call).await;
+        }
+        let (head, body) = call.into_parts();
+        let body = Begun::read(body).await?;
+        let (refused, alike) = (&self.0.refused, Alike::to(&head.headers, body.message_bytes()));
+        if let Some(refusal) = refused.still(alike) {
+            return Ok(Status::from(refusal).into_http());
+        }
+        let answer = self.send_on(Request::from_parts(head, Body::new(body))).await?;
+        if let Some(refusal) = Status::from_header_map(answer.headers()).as_ref().and_then(overloaded) {
+            refused.note(alike, refusal);
+        }
+        Ok(answer)
+    }
+
+    async fn send_on(&self, call: Request<Body>) -> Result<Response<Body>, BoxError> {
         self.next_turn();
         let replica = self.choose(Rank::Away, &[]).ok_or(NoEmbedder)?;
         if self.choose(Rank::Unknown, std::slice::from_ref(&replica)).is_some() {
@@ -147,9 +166,12 @@ impl Replicas {
     }
 }
 
+fn method_of<T>(call: &Request<T>) -> Option<&str> {
+    call.uri().path().rsplit('/').next()
+}
+
 fn is_pure<T>(call: &Request<T>) -> bool {
-    let method = call.uri().path().rsplit('/').next();
-    method.is_some_and(|method| PURE.contains(&method))
+    method_of(call).is_some_and(|method| PURE.contains(&method))
 }
 
 fn weight(pure: bool) -> usize {
@@ -195,15 +217,19 @@ async fn ask(replica: &Arc<Replica>, head: &request::Parts, kept: &Kept, store: 
 fn judged(answer: Response<Body>, status: Option<Status>) -> Outcome {
     match status {
         Some(status) if status.code() == Code::Unavailable => Outcome::Lost(Ok(answer)),
-        Some(status) if status.code() == Code::ResourceExhausted => {
-            let error = Error::from(&status);
-            match error.reason() {
-                Reason::Overloaded => Outcome::Full(answer, error.retry_after().unwrap_or(LONGEST_FULL)),
-                _ => Outcome::Final(Ok(answer)),
-            }
-        }
-        _ => Outcome::Final(Ok(answer)),
+        Some(status) => match overloaded(&status) {
+            Some(refusal) => Outcome::Full(answer, refusal.retry_after().unwrap_or(LONGEST_FULL)),
+            None => Outcome::Final(Ok(answer)),
+        },
+        None => Outcome::Final(Ok(answer)),
     }
+}
+
+/// The error, if there was no room.
+fn overloaded(status: &Status) -> Option<Error> {
+    // Most end well, and what has details takes a while to read.
+    let error = (status.code() == Code::ResourceExhausted).then(|| Error::from(status))?;
+    (error.reason() == Reason::Overloaded).then_some(error)
 }
 
 fn counted(body: Body, call: Arc<InFlight>) -> Body {

@@ -5,12 +5,14 @@
 //! breaks a connection, says UNAVAILABLE or that it does not serve gets no more calls until its health says that it serves.
 
 mod answer;
+mod begun;
 mod budget;
 mod call;
 mod discovery;
 mod health;
 mod held;
 mod kept;
+mod refused;
 mod replica;
 mod store;
 
@@ -32,6 +34,7 @@ use tracing::info;
 use budget::Budget;
 pub(crate) use call::ran_out_of_time;
 pub use discovery::{Resolver, SystemResolver};
+use refused::Refused;
 use replica::{Rank, Replica, State};
 use store::Store;
 
@@ -54,6 +57,7 @@ struct Shared {
     turn: AtomicUsize,
     budget: Budget,
     store: Store,
+    refused: Refused,
     /// Whether any of them serves.
     serving: watch::Sender<bool>,
     /// Somebody was not found where they were.
@@ -77,6 +81,7 @@ impl Replicas {
             turn: AtomicUsize::new(random() as usize),
             budget: Budget::new(),
             store: Store::of(KEPT_OF_ALL),
+            refused: Refused::default(),
             serving: watch::Sender::new(false),
             lost: Notify::new(),
             call_timeout,

@@ -161,8 +161,17 @@ impl Fleet {
 
 /// The number of the embedder that has answered.
 async fn embed(gateway: &Gateway, timeout: Option<Duration>) -> Result<f32, Error> {
-    let request = EmbedRequest { sentences: vec!["a".to_owned()], ..EmbedRequest::default() };
-    let mut call = bearing(&token("access", "a", None), request);
+    embed_as(gateway, "a", "a".to_owned(), timeout).await
+}
+
+async fn embed_as(
+    gateway: &Gateway,
+    user: &str,
+    text: String,
+    timeout: Option<Duration>,
+) -> Result<f32, Error> {
+    let request = EmbedRequest { sentences: vec![text], ..EmbedRequest::default() };
+    let mut call = bearing(&token("access", user, None), request);
     if let Some(timeout) = timeout {
         call.set_timeout(timeout);
     }
@@ -226,13 +235,31 @@ async fn a_refusal_for_want_of_room_is_tried_once_where_there_may_be_some() {
     }
     assert_eq!(fleet.heard(), [1, 4]);
 
-    // All are full. Each says so once; then a call is one call.
+    // All are full. Each says so once; then the like of that call is refused without them, and any other is one call.
     tokio::time::sleep(Duration::from_millis(250)).await;
     second.refuse(Reason::Overloaded, Duration::from_millis(200));
     for _ in 0..6 {
-        assert_eq!(embed(&fleet.gateway, None).await.unwrap_err().reason(), Reason::Overloaded);
+        let refused = embed(&fleet.gateway, None).await.unwrap_err();
+        assert_eq!((refused.reason(), refused.message()), (Reason::Overloaded, "no"));
+        assert!(refused.retry_after().is_some_and(|wait| wait <= Duration::from_millis(200)));
     }
-    assert_eq!(fleet.heard().iter().sum::<usize>(), 7);
+    assert_eq!(fleet.heard(), [1, 1]);
+    for (token, text) in [("b", "a".to_owned()), ("a", "a".repeat(100))] {
+        for _ in 0..3 {
+            let refused = embed_as(&fleet.gateway, token, text.clone(), None).await.unwrap_err();
+            assert_eq!(refused.reason(), Reason::Overloaded);
+        }
+        assert_eq!(fleet.heard().iter().sum::<usize>(), 1, "{token}: {text}");
+    }
+    let tokenize = bearing(&token("access", "a", None), TokenizeRequest::default());
+    let answer = fleet.gateway.embedder().tokenize(tokenize).await;
+    assert_eq!(answer.unwrap_err().code(), tonic::Code::Unimplemented, "it is asked, and has nothing to say");
+    first.say(Says::Vectors);
+    second.say(Says::Vectors);
+    assert!(embed(&fleet.gateway, None).await.is_err());
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    assert!(embed(&fleet.gateway, None).await.is_ok());
+    fleet.heard();
 
     for reason in [Reason::InvalidArgument, Reason::Internal, Reason::TooManyAttempts] {
         tokio::time::sleep(Duration::from_millis(250)).await;

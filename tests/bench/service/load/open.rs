@@ -1,6 +1,6 @@
-//! An open loop: calls begin at fixed times, whether or not earlier ones were answered, as those of many users do. A
-//! latency counts from the time at which the call was to begin, so that a service that stalls cannot hide it by holding
-//! back the calls (coordinated omission).
+//! An open loop: calls begin whether or not earlier ones were answered, and at random (a Poisson process), as those of many
+//! users do who know nothing of each other. A latency counts from the time at which the call was to begin, so that a service
+//! that stalls cannot hide it by holding back the calls (coordinated omission).
 
 use std::time::{Duration, Instant};
 
@@ -12,16 +12,33 @@ use crate::{
     workload::Call,
 };
 
+/// The same times in each run.
+const SEED: u64 = 5;
 /// How long answers are waited for after the last call.
 const DRAIN: Duration = Duration::from_secs(120);
 
 /// When calls begin.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrivals {
-    /// Calls a second.
+    /// Calls a second, on average.
     pub(crate) rate: f64,
     /// For how long.
     pub(crate) duration: Duration,
+}
+
+impl Arrivals {
+    /// The times at which calls begin, from the beginning of the load.
+    fn times(self) -> impl Iterator<Item = Duration> {
+        let mut random = fastrand::Rng::with_seed(SEED);
+        // Gaps between the events of a Poisson process are distributed exponentially.
+        let gap = move || Duration::from_secs_f64(-(1.0 - random.f64()).ln() / self.rate);
+        std::iter::repeat_with(gap)
+            .scan(Duration::ZERO, |time, gap| {
+                *time += gap;
+                Some(*time)
+            })
+            .take_while(move |time| *time < self.duration)
+    }
 }
 
 /// Has the clients ask the calls in turn. Latencies are those of all calls that are served, throughput that of the time in
@@ -32,25 +49,22 @@ pub(crate) async fn open_loop(clients: &[Client], calls: &[Call], arrivals: Arri
     let generator = Generator::start();
     let began = Instant::now();
     let until = began + arrivals.duration;
-    let total = (arrivals.rate * arrivals.duration.as_secs_f64()) as usize;
-    let intended = |number: usize| began + Duration::from_secs_f64(number as f64 / arrivals.rate);
     let mut under_way = FuturesUnordered::new();
-    let mut next = 0;
-    while next < total {
-        while next < total && intended(next) <= Instant::now() {
-            let mut client = clients[next % clients.len()].clone();
-            let (call, meant_at) = (&calls[next % calls.len()], intended(next));
-            under_way.push(async move {
-                let outcome = client.call(call).await;
-                (outcome, call.sentences, meant_at, Instant::now())
-            });
-            next += 1;
+    for (number, time) in arrivals.times().enumerate() {
+        let meant_at = began + time;
+        while Instant::now() < meant_at {
+            tokio::select! {
+                biased;
+                () = sleep_until(meant_at) => (),
+                Some(ended) = under_way.next() => count(&mut measured, ended, until),
+            }
         }
-        tokio::select! {
-            biased;
-            () = sleep_until(intended(next)), if next < total => (),
-            Some(ended) = under_way.next() => count(&mut measured, ended, until),
-        }
+        let mut client = clients[number % clients.len()].clone();
+        let call = &calls[number % calls.len()];
+        under_way.push(async move {
+            let outcome = client.call(call).await;
+            (outcome, call.sentences, meant_at, Instant::now())
+        });
     }
     measured.generator = generator.took();
     let drained = async {

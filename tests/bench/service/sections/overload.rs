@@ -15,7 +15,7 @@ use super::{Bench, CLIENTS, SENTENCES};
 use crate::{
     client::{Client, Form, Version},
     figures::{Figures, Short},
-    load::{Arrivals, Measured, closed_loop, open_loop},
+    load::{Arrivals, Measured, Window, closed_loop, open_loop},
     report::{Table, Target, progress},
 };
 
@@ -47,8 +47,10 @@ pub(crate) async fn measure(bench: &mut Bench<'_>) {
 async fn of(bench: &mut Bench<'_>, protocol: &str, clients: &mut [Client]) {
     progress(&format!("overload, {protocol}"));
     let calls = bench.workload.texts.calls(SENTENCES);
-    let capacity = closed_loop(clients, &calls, bench.options.window()).await.calls_per_second();
     let duration = Duration::from_secs_f64(bench.options.overload_seconds);
+    // There are few such calls a second, and what follows is measured in them.
+    let window = Window { warm_up: bench.options.window().warm_up, duration: duration / 4 };
+    let capacity = closed_loop(clients, &calls, window).await.calls_per_second();
     let full = open_loop(clients, &calls, Arrivals { rate: capacity, duration: duration / 2 }).await;
     let health = RefCell::new(Health::default());
     let arrivals = Arrivals { rate: capacity * EXCESS, duration };
