@@ -9,6 +9,7 @@
 
 mod drain;
 pub mod queue;
+mod turns;
 mod worker;
 
 use std::{

@@ -1,65 +1,29 @@
-//! What waits for a forward pass, and whose turn it is.
-//!
-//! Turns go round the users by surplus round robin (a deficit round robin that may overdraw; Adiseshu, Parulkar and
-//! Varghese 1996): each turn is worth [`QUANTUM`] tokens, and who took more waits until it is made up for. So nobody's
-//! job, however large, keeps another's sentence waiting for more than a pass or two.
-//!
-//! A user's requests come one after the other, but for one of more than [`SLICE`] tokens, which goes to the end of the
-//! user's line after so many and comes again. So a large one does not keep a small one waiting, and those of common size
-//! are not all halfway done for twice as long as each would have to wait.
+//! What waits for a forward pass: who gets in, and how a caller and a pass find each other. Whose turn it is, is the business of
+//! [`turns`](super::turns).
 //!
 //! A request is admitted whole or not at all, and under two conditions. One bounds memory: a user may hold as many
 //! tokens as are left free for others (the dynamic threshold of Choudhury and Hahne 1998), so that there is room for a
 //! newcomer always. The other bounds the wait, by the rate at which the queue is seen to drain: see [`Queue::new`].
 
 use std::{
-    collections::{HashMap, VecDeque},
-    ops::Range,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use muse_proto::{Error, Reason};
 use tokio::sync::{Notify, mpsc};
 
-use super::drain::DrainRate;
+pub use super::turns::{Done, Part, User};
+use super::{
+    drain::DrainRate,
+    turns::{QUANTUM, Turns},
+};
 use crate::{metrics::Refused, sentences::Sentences};
 
-/// Tokens that a turn is worth.
-const QUANTUM: usize = 256;
-/// Tokens of a request after which the user's next one comes before the rest of it.
-const SLICE: usize = 2048;
 /// A request may wait this many times as long as it takes to compute, should that be more than the longest wait.
 const PATIENCE: usize = 16;
 /// A pass is not made smaller than this many tokens for the sake of a thread that is idle.
 const LEAST_SHARE: usize = 128;
-
-/// Who sent a request.
-pub type User = Arc<str>;
-
-/// What of a request was in one pass.
-#[derive(Debug)]
-pub struct Part {
-    /// The request's sentences,
-    pub sentences: Arc<Sentences>,
-    /// which of them are in this pass,
-    pub range: Range<usize>,
-    /// and where its vectors go.
-    pub done: mpsc::UnboundedSender<Result<Done, Error>>,
-}
-
-/// What a request gets back from a pass.
-#[derive(Debug)]
-pub struct Done {
-    /// Which of its sentences were in it.
-    pub range: Range<usize>,
-    /// Their vectors, as packed little-endian `f32`.
-    pub vectors: bytes::Bytes,
-    /// When the pass began,
-    pub began: Instant,
-    /// and when it was over.
-    pub ended: Instant,
-}
 
 /// The queue, shared by the callers and the threads that run passes.
 #[derive(Debug)]
@@ -76,37 +40,11 @@ pub struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    users: HashMap<User, Backlog>,
-    /// The users with a backlog, the one whose turn it is first.
-    turns: VecDeque<User>,
-    tokens: usize,
-    next_id: u64,
+    turns: Turns,
     /// Threads that wait for work.
     idle: usize,
     drain: DrainRate,
     closed: bool,
-}
-
-/// What one user has waiting.
-#[derive(Debug, Default)]
-struct Backlog {
-    tokens: usize,
-    /// Tokens that may yet be taken; below zero when more were taken.
-    credit: isize,
-    /// Whether the credit of its present turn was added.
-    has_turn: bool,
-    requests: VecDeque<Waiting>,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    id: u64,
-    sentences: Arc<Sentences>,
-    /// The first sentence that was not taken yet.
-    next: usize,
-    /// Tokens that were taken since it came to the front.
-    slice: usize,
-    done: mpsc::UnboundedSender<Result<Done, Error>>,
 }
 
 /// A request in the queue. What has not been taken when it is dropped is never computed.
@@ -159,7 +97,7 @@ impl Queue {
 
     /// Tokens that wait.
     pub fn tokens(&self) -> usize {
-        self.lock().tokens
+        self.lock().turns.tokens()
     }
 
     /// The most tokens that a request can have.
@@ -224,24 +162,9 @@ impl Queue {
         let mut state = self.lock();
         self.admit(&state, user, sentences.tokens(), patience)?;
         let (sender, done) = mpsc::unbounded_channel();
-        let (id, left) = (state.next_id, sentences.len());
-        state.next_id += 1;
-        state.tokens += sentences.tokens();
-        let state = &mut *state;
-        let backlog = state.users.entry(Arc::clone(user)).or_insert_with(|| {
-            state.turns.push_back(Arc::clone(user));
-            Backlog::default()
-        });
-        backlog.tokens += sentences.tokens();
-        backlog.requests.push_back(Waiting {
-            id,
-            sentences: Arc::clone(sentences),
-            next: 0,
-            slice: 0,
-            done: sender,
-        });
+        let id = state.turns.push(user, Arc::clone(sentences), sender);
         self.work.notify_one();
-        Ok(Ticket { queue: Arc::clone(self), user: Arc::clone(user), id, left, done })
+        Ok(Ticket { queue: Arc::clone(self), user: Arc::clone(user), id, left: sentences.len(), done })
     }
 
     /// What the next pass takes, at most `most` tokens (a longer sentence is a pass of its own), as soon as anything
@@ -249,7 +172,7 @@ impl Queue {
     pub fn take(&self, most: usize) -> Option<Vec<Part>> {
         let mut state = self.lock();
         state.idle += 1;
-        while state.tokens == 0 && !state.closed {
+        while state.turns.tokens() == 0 && !state.closed {
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.idle -= 1;
@@ -257,9 +180,9 @@ impl Queue {
             return None;
         }
         // Those that are idle get their share.
-        let share = state.tokens.div_ceil(state.idle + 1);
-        let parts = state.gather(share.max(LEAST_SHARE).min(most));
-        if state.tokens > 0 && state.idle > 0 {
+        let share = state.turns.tokens().div_ceil(state.idle + 1);
+        let parts = state.turns.gather(share.max(LEAST_SHARE).min(most));
+        if state.turns.tokens() > 0 && state.idle > 0 {
             self.work.notify_one();
         }
         drop(state);
@@ -276,9 +199,7 @@ impl Queue {
     pub fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        state.users.clear();
         state.turns.clear();
-        state.tokens = 0;
         drop(state);
         self.work.notify_all();
         self.room.notify_waiters();
@@ -289,23 +210,18 @@ impl Queue {
             return Err(Refusal::Closed);
         }
         let full = |bound, excess| Refusal::Full { bound, drained_in: state.drain.time_for(excess) };
-        let backlog = state.users.get(user);
-        let own = backlog.map_or(0, |backlog| backlog.tokens);
-        let free = self.capacity.saturating_sub(state.tokens + tokens);
+        let own = state.turns.tokens_of(user);
+        let free = self.capacity.saturating_sub(state.turns.tokens() + tokens);
         if own + tokens > free {
             return Err(full(Bound::Room, own + tokens - free));
         }
-        // Each of the user's requests gets a slice for each of this one's, and each other user as much as this one.
-        let requests = backlog.map_or(0, |backlog| backlog.requests.len());
-        let ahead_of_own = own.min(requests * tokens.max(SLICE));
-        let others = state.users.len() - usize::from(backlog.is_some());
-        let ahead = ahead_of_own + (others * (ahead_of_own + tokens)).min(state.tokens - own);
         let Some(bound) = state.drain.tokens_in(self.longest_wait) else { return Ok(()) };
         let bound = match patience {
             Patience::Call => bound.max(PATIENCE * tokens),
             Patience::Stream if own == 0 => return Ok(()),
             Patience::Stream => bound / 2,
         };
+        let ahead = state.turns.ahead_of(user, tokens);
         if ahead > bound {
             return Err(full(Bound::Wait, ahead - bound));
         }
@@ -344,99 +260,6 @@ fn stopped() -> Error {
     Error::new(Reason::Unavailable, "the model has stopped")
 }
 
-impl State {
-    /// Takes sentences off the queue, turn by turn, until a pass of `most` tokens is full or nothing waits.
-    fn gather(&mut self, most: usize) -> Vec<Part> {
-        let mut parts: Vec<Part> = Vec::new();
-        let mut room = most;
-        while let Some(user) = self.turns.front() {
-            let Some(backlog) = self.users.get_mut(user) else {
-                self.turns.pop_front();
-                continue;
-            };
-            if !backlog.has_turn {
-                backlog.has_turn = true;
-                backlog.credit += QUANTUM as isize;
-            }
-            if backlog.credit <= 0 {
-                backlog.has_turn = false;
-                self.turns.rotate_left(1);
-                continue;
-            }
-            // One that is longer than a pass is taken alone.
-            let Some(part) = backlog.turn(if parts.is_empty() { usize::MAX } else { room }, room) else {
-                break;
-            };
-            let taken = part.sentences.ids(part.range.clone()).len();
-            self.tokens -= taken;
-            room = room.saturating_sub(taken);
-            if backlog.requests.is_empty() {
-                self.users.remove(user);
-                self.turns.pop_front();
-            }
-            // Two turns of one request in a row are one part.
-            match parts.last_mut() {
-                Some(last)
-                    if last.range.end == part.range.start
-                        && Arc::ptr_eq(&last.sentences, &part.sentences) =>
-                {
-                    last.range.end = part.range.end;
-                }
-                _ => parts.push(part),
-            }
-            if room == 0 {
-                break;
-            }
-        }
-        parts
-    }
-
-    fn abandon(&mut self, user: &str, id: u64) {
-        let Some(backlog) = self.users.get_mut(user) else { return };
-        let Some(place) = backlog.requests.iter().position(|waiting| waiting.id == id) else { return };
-        let Some(waiting) = backlog.requests.remove(place) else { return };
-        let left = waiting.sentences.ids(waiting.next..waiting.sentences.len()).len();
-        backlog.tokens -= left;
-        self.tokens -= left;
-        if backlog.requests.is_empty() {
-            self.users.remove(user);
-            self.turns.retain(|other| &**other != user);
-        }
-    }
-}
-
-impl Backlog {
-    /// Takes sentences of the request whose turn it is: the first if it has at most `first` tokens, and further ones
-    /// while the user has credit and they fit into `room` tokens. Nothing, if the first does not fit.
-    fn turn(&mut self, first: usize, room: usize) -> Option<Part> {
-        let mut waiting = self.requests.pop_front()?;
-        let begin = waiting.next;
-        let (mut taken, mut fits) = (0, first);
-        while waiting.next < waiting.sentences.len() && self.credit > 0 && waiting.slice + taken < SLICE {
-            let length = waiting.sentences.length(waiting.next);
-            if taken + length > fits {
-                break;
-            }
-            taken += length;
-            fits = room;
-            self.credit -= length as isize;
-            waiting.next += 1;
-        }
-        self.tokens -= taken;
-        let range = begin..waiting.next;
-        let part = Part { sentences: Arc::clone(&waiting.sentences), range, done: waiting.done.clone() };
-        waiting.slice += taken;
-        if waiting.next < waiting.sentences.len() {
-            if waiting.slice < SLICE {
-                self.requests.push_front(waiting);
-            } else {
-                self.requests.push_back(Waiting { slice: 0, ..waiting });
-            }
-        }
-        (!part.range.is_empty()).then_some(part)
-    }
-}
-
 impl Ticket {
     /// What the next pass has given, until all sentences are done.
     ///
@@ -460,7 +283,7 @@ impl Drop for Ticket {
         if self.left == 0 {
             return;
         }
-        self.queue.lock().abandon(&self.user, self.id);
+        self.queue.lock().turns.abandon(&self.user, self.id);
         self.queue.room.notify_waiters();
     }
 }
@@ -506,7 +329,7 @@ mod tests {
         // It did not fit before; it is more than fits with anything else.
         assert_eq!(taken(&queue, 800), [[900]]);
         assert_eq!(taken(&queue, 1_000), [[50], [60]]);
-        assert_eq!(queue.lock().tokens, 0);
+        assert_eq!(queue.lock().turns.tokens(), 0);
     }
 
     #[test]
@@ -606,9 +429,9 @@ mod tests {
         assert_eq!(taken(&queue, 128), [[100]]);
         let _kept = push(&queue, "a", &[50]);
         drop(gone);
-        assert_eq!(queue.lock().tokens, 50);
+        assert_eq!(queue.lock().turns.tokens(), 50);
         assert_eq!(taken(&queue, 1_000), [[50]]);
-        assert!(queue.lock().users.is_empty() && queue.lock().turns.is_empty());
+        assert_eq!(queue.lock().turns.tokens_of("a"), 0);
     }
 
     #[tokio::test]
@@ -622,7 +445,7 @@ mod tests {
         assert_eq!(taken(&queue, 1_000), [[500]]);
         let _ticket = waiting.await.expect("there is room");
         drop(full);
-        assert_eq!(queue.lock().tokens, 400);
+        assert_eq!(queue.lock().turns.tokens(), 400);
     }
 
     #[tokio::test]
