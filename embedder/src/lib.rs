@@ -40,7 +40,7 @@ use muse_proto::v1::embedder_service_server::EmbedderServiceServer;
 use muse_verifier::{TokenKind, Verifier};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, service::interceptor::InterceptedService};
-use tracing::info;
+use tracing::{Level, info};
 
 use batcher::{Batcher, BatcherError, Room};
 pub use config::Config;
@@ -109,7 +109,7 @@ async fn serve(
     let metrics = Metrics::of("muse-embedder");
     let connector = Connector::new(client_tls.as_ref());
     let traces = Traces::new("muse-embedder", &config.traces, &connector)?;
-    let requests = Requests::new(&metrics, traces.clone(), false);
+    let requests = Requests::new(&metrics, traces.clone(), Level::DEBUG);
     let pages = Pages::new(health.clone(), metrics.clone())
         .unready_while(move || full.get().is_some_and(Room::is_full).then_some("the queue is full"));
     let _private = pages.serve(listeners.private);
