@@ -13,7 +13,7 @@ use opentelemetry_proto::tonic::{
         trace_service_server::{TraceService, TraceServiceServer},
     },
     common::v1::{KeyValue, any_value::Value},
-    trace::v1::Span,
+    trace::v1::{Span, span::SpanKind},
 };
 use tokio::net::TcpListener;
 use tonic::{
@@ -29,6 +29,11 @@ pub(crate) struct Spanned {
 }
 
 impl Spanned {
+    /// Whether it is of this service, name and kind.
+    pub(crate) fn is(&self, (service, name, kind): (&str, &str, SpanKind)) -> bool {
+        (&*self.service, &*self.span.name, self.span.kind()) == (service, name, kind)
+    }
+
     /// An attribute as text, or nothing.
     pub(crate) fn attribute(&self, key: &str) -> String {
         attribute(&self.span.attributes, key)
@@ -70,16 +75,16 @@ impl Collector {
         self.spans.lock().expect("nobody panics with it").clone()
     }
 
-    /// Those of a trace, when there is one of each of these names.
-    pub(crate) async fn trace(&self, id: &str, names: &[&str]) -> Vec<Spanned> {
+    /// Those of a trace, when there is one of each of these services, names and kinds.
+    pub(crate) async fn trace(&self, id: &str, wanted: &[(&str, &str, SpanKind)]) -> Vec<Spanned> {
         let end = Instant::now() + PATIENCE;
         loop {
             let mut spans = self.spans();
             spans.retain(|spanned| hex(&spanned.span.trace_id) == id);
-            if names.iter().all(|name| spans.iter().any(|spanned| spanned.span.name == *name)) {
+            if wanted.iter().all(|&kind| spans.iter().any(|spanned| spanned.is(kind))) {
                 return spans;
             }
-            assert!(Instant::now() < end, "there are not {names:?} in {spans:#?}");
+            assert!(Instant::now() < end, "there are not {wanted:?} in {spans:#?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

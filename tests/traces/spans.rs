@@ -12,6 +12,11 @@ use crate::{
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
 const EMBED: &str = "/muse.v1.EmbedderService/Embed";
+const STEPS: [(&str, &str, SpanKind); 3] = [
+    ("muse-embedder", "queue", SpanKind::Internal),
+    ("muse-embedder", "tokenize", SpanKind::Internal),
+    ("muse-embedder", "forward", SpanKind::Internal),
+];
 
 async fn traced(more: &[(&str, &str)]) -> (Services, Collector) {
     let collector = Collector::start().await;
@@ -21,9 +26,7 @@ async fn traced(more: &[(&str, &str)]) -> (Services, Collector) {
 }
 
 fn one<'a>(spans: &'a [Spanned], service: &str, name: &str, kind: SpanKind) -> &'a Spanned {
-    let mut found = spans.iter().filter(|spanned| {
-        (&*spanned.service, &*spanned.span.name, spanned.span.kind()) == (service, name, kind)
-    });
+    let mut found = spans.iter().filter(|spanned| spanned.is((service, name, kind)));
     let first = found.next().unwrap_or_else(|| panic!("no {kind:?} {name} of {service} in {spans:#?}"));
     assert!(found.next().is_none(), "two {kind:?} {name} of {service}");
     first
@@ -39,15 +42,20 @@ async fn a_request_is_one_trace_through_all_services() {
     let answer = services.http.send("GET", "/embed?sentence=canary", &headers, "").await;
     assert_eq!(answer.status, 200);
 
-    let spans = collector.trace(TRACE, &["GET /embed", EMBED, "queue", "tokenize", "forward"]).await;
+    let wanted = [
+        ("muse-gateway", "GET /embed", SpanKind::Server),
+        ("muse-gateway", EMBED, SpanKind::Client),
+        ("muse-embedder", EMBED, SpanKind::Server),
+    ];
+    let spans = collector.trace(TRACE, &[&wanted[..], &STEPS].concat()).await;
     let edge = one(&spans, "muse-gateway", "GET /embed", SpanKind::Server);
     assert_eq!(hex(&edge.span.parent_span_id), PARENT);
     let call = one(&spans, "muse-gateway", EMBED, SpanKind::Client);
     assert_eq!(call.span.parent_span_id, edge.span.span_id);
     let served = one(&spans, "muse-embedder", EMBED, SpanKind::Server);
     assert_eq!(served.span.parent_span_id, call.span.span_id);
-    for step in ["queue", "tokenize", "forward"] {
-        let Spanned { span, .. } = one(&spans, "muse-embedder", step, SpanKind::Internal);
+    for (service, step, kind) in STEPS {
+        let Spanned { span, .. } = one(&spans, service, step, kind);
         assert_eq!(span.parent_span_id, served.span.span_id, "{step}");
         assert!(span.start_time_unix_nano <= span.end_time_unix_nano, "{step}");
         assert!(span.end_time_unix_nano <= served.span.end_time_unix_nano, "{step}");
@@ -73,8 +81,12 @@ async fn a_request_is_one_trace_through_all_services() {
 async fn a_login_and_a_call_of_grpc_are_traced_and_a_refusal_says_so() {
     let (services, collector) = traced(&[]).await;
     let parent = format!("00-{TRACE}-{PARENT}-01");
-    assert_eq!(services.log_in_with("wrong", &[("traceparent", &parent)]).await.status, 401);
-    let spans = collector.trace(TRACE, &["POST /login", "/muse.v1.AuthService/Login"]).await;
+    assert_eq!(services.http.log_in("admin", "wrong", &[("traceparent", &parent)]).await.status, 401);
+    let wanted = [
+        ("muse-gateway", "POST /login", SpanKind::Server),
+        ("muse-auth", "/muse.v1.AuthService/Login", SpanKind::Server),
+    ];
+    let spans = collector.trace(TRACE, &wanted).await;
     let edge = one(&spans, "muse-gateway", "POST /login", SpanKind::Server);
     assert_eq!(edge.attribute("http.response.status_code"), "401");
     assert_eq!(edge.span.status.clone().unwrap_or_default().code(), StatusCode::Unset);
@@ -88,7 +100,12 @@ async fn a_login_and_a_call_of_grpc_are_traced_and_a_refusal_says_so() {
     let parent = format!("00-{trace}-{PARENT}-01").parse().expect("ASCII");
     call.metadata_mut().insert("traceparent", parent);
     client.embed(call).await.expect("it is answered");
-    let spans = collector.trace(trace, &["forward"]).await;
+    let wanted = [
+        ("muse-gateway", EMBED, SpanKind::Server),
+        ("muse-gateway", EMBED, SpanKind::Client),
+        ("muse-embedder", EMBED, SpanKind::Server),
+    ];
+    let spans = collector.trace(trace, &wanted).await;
     let edge = one(&spans, "muse-gateway", EMBED, SpanKind::Server);
     let served = one(&spans, "muse-embedder", EMBED, SpanKind::Server);
     let call = one(&spans, "muse-gateway", EMBED, SpanKind::Client);
@@ -114,7 +131,12 @@ async fn a_service_that_ends_gives_its_last_spans_away_and_the_ratio_holds() {
     let headers = [("authorization", &*bearer), ("traceparent", &*sampled)];
     assert_eq!(services.http.send("GET", "/tokenize?sentence=a", &headers, "").await.status, 200);
     services.running.stop().await;
-    collector.trace(TRACE, &["GET /tokenize", "/muse.v1.EmbedderService/Tokenize", "tokenize"]).await;
+    let wanted = [
+        ("muse-gateway", "GET /tokenize", SpanKind::Server),
+        ("muse-embedder", "/muse.v1.EmbedderService/Tokenize", SpanKind::Server),
+        ("muse-embedder", "tokenize", SpanKind::Internal),
+    ];
+    collector.trace(TRACE, &wanted).await;
     let names: Vec<_> = collector.spans().into_iter().map(|spanned| spanned.span.name).collect();
     assert!(
         !names.iter().any(|name| name.contains("mbed?") || name == EMBED || name.contains("login")),
