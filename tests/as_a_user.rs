@@ -211,10 +211,9 @@ async fn the_readme_s_commands_work_and_what_was_done_outlives_a_restart() {
 }
 
 async fn login(http: &HttpClient, username: &str, password: &str) -> String {
-    let body = json!({ "username": username, "password": password }).to_string();
-    let answer = http.send("POST", "/login", &[("content-type", "application/json")], &body).await;
+    let answer = http.log_in(username, password, &[]).await;
     assert_eq!(answer.status, 200);
-    answer.json()["access_token"].as_str().expect("a token").to_owned()
+    answer.text_of("access_token")
 }
 
 /// Runs a service's program, which must refuse to start, and returns its status and what it said.

@@ -6,16 +6,12 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Output,
-    time::Duration,
 };
 
 use muse_proto::v1::{AddUserRequest, EmbedRequest, Role};
-use muse_tests::{PATIENCE, Stack, bearing, http_client::HttpClient, root};
+use muse_tests::{PATIENCE, Stack, bearing, http_client::HttpClient, root, until};
 use serde_json::{Value, json};
-use tokio::{
-    net::TcpStream,
-    process::{Child, Command},
-};
+use tokio::process::{Child, Command};
 
 const PASSWORD: &str = "a long enough passphrase";
 
@@ -47,9 +43,7 @@ impl Users {
             role: Role::User.into(),
         };
         stack.user_client().add_user(bearing(&admin, request)).await.expect("admin may add users");
-        let body = json!({ "username": "maria", "password": PASSWORD }).to_string();
-        let tokens = rest.send("POST", "/login", &[("content-type", "application/json")], &body).await.json();
-        let user = tokens["access_token"].as_str().expect("a token").to_owned();
+        let user = rest.log_in("maria", PASSWORD, &[]).await.text_of("access_token");
         Self { rest, admin, user }
     }
 
@@ -183,14 +177,11 @@ impl Prometheus {
             .spawn()
             .expect("prometheus is installed");
         let client = HttpClient::new(address);
-        let ready = async {
-            while TcpStream::connect(address).await.is_err()
-                || client.send("GET", "/-/ready", &[], "").await.status != 200
-            {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, ready).await.expect("Prometheus starts");
+        until(async || {
+            let answer = client.try_send("GET", "/-/ready", &[], "").await;
+            answer.ok().filter(|answer| answer.status == 200)
+        })
+        .await;
         Self { _process: process, client }
     }
 

@@ -18,11 +18,9 @@ use tokio::{
 };
 
 async fn login(http: &HttpClient) -> (String, String) {
-    let body = json!({ "username": "admin", "password": "admin" }).to_string();
-    let answer = http.send("POST", "/login", &[("content-type", "application/json")], &body).await;
-    assert_eq!((answer.status.as_u16(), &answer.json()["message"]), (200, &json!("Logged in as admin")));
-    let token = |name: &str| answer.json()[name].as_str().expect("a token").to_owned();
-    (token("access_token"), token("refresh_token"))
+    let answer = http.log_in("admin", "admin", &[]).await;
+    assert_eq!((answer.status.as_u16(), &*answer.text_of("message")), (200, "Logged in as admin"));
+    (answer.text_of("access_token"), answer.text_of("refresh_token"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -206,7 +204,6 @@ async fn clients_that_say_nothing_do_not_hold_the_end_up() {
 async fn cookies_are_off_or_secure_as_the_operator_says() {
     let stack = Stack::start().await;
     let (auth, embedder) = (stack.auth.address, stack.embedder.address);
-    let body = json!({ "username": "admin", "password": "admin" }).to_string();
     for (options, headers, secure) in [
         (&[][..], &[][..], Some(false)),
         // A stranger's word.
@@ -219,8 +216,7 @@ async fn cookies_are_off_or_secure_as_the_operator_says() {
         let gateway = start_gateway(auth, embedder, options).await;
         wait_until_serving(channel(gateway.address)).await;
         let http = HttpClient::new(gateway.address);
-        let headers = [&[("content-type", "application/json")], headers].concat();
-        let answer = http.send("POST", "/login", &headers, &body).await;
+        let answer = http.log_in("admin", "admin", headers).await;
         let set: Vec<_> = answer.headers.get_all("set-cookie").iter().map(|v| v.to_str().unwrap()).collect();
         assert_eq!(set.len(), if secure.is_some() { 2 } else { 0 }, "{options:?}");
         assert!(

@@ -20,7 +20,7 @@ use muse_proto::v1::{
 use muse_verifier::Verifier;
 use tokio::{net::TcpListener, time::interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{Level, info, warn};
 
 use crate::{
     AuthError, Config, Users,
@@ -72,7 +72,7 @@ async fn open_and_serve(
     let metrics = Metrics::of("muse-auth");
     let _private = Pages::new(health.clone(), metrics.clone()).serve(listeners.private);
     let traces = Traces::new("muse-auth", &config.traces, &Connector::new(config.collector_tls.as_ref()))?;
-    let requests = Requests::new(&metrics, traces.clone(), false);
+    let requests = Requests::new(&metrics, traces.clone(), Level::DEBUG);
     let store = Store::open(&config.database).await?;
     let health = (health, health_service);
     let served = serve(&config, &store, listeners.public, health, (&metrics, requests), shutdown).await;

@@ -44,6 +44,7 @@ use muse_proto::FILE_DESCRIPTOR_SET;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::pb::FILE_DESCRIPTOR_SET as HEALTH_DESCRIPTOR_SET;
+use tracing::Level;
 
 pub use client_address::TrustedProxies;
 pub use config::Config;
@@ -108,7 +109,7 @@ async fn serve(
     let _private = Pages::new(health.clone(), metrics.clone()).serve(listeners.private);
     let connector = Connector::new(peer_tls.as_ref());
     let traces = Traces::new("muse-gateway", &config.traces, &connector)?;
-    let requests = Requests::new(&metrics, traces.clone(), true);
+    let requests = Requests::new(&metrics, traces.clone(), Level::INFO);
     let upstream = Upstream::connect(&config, resolver, &connector, shutdown.closing.clone());
     upstream.verifier.tell_lag(&metrics);
     upstream.embedder.count(&metrics);

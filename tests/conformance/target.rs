@@ -3,7 +3,6 @@
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use muse_tests::{Stack, auth_config, channel, http_client::HttpClient, login, start_auth};
-use serde_json::json;
 use tokio::net::lookup_host;
 
 /// A running stack in which admin / admin may log in.
@@ -80,10 +79,9 @@ impl Target {
     }
 
     async fn login(&self) -> (String, String) {
-        let body = json!({ "username": "admin", "password": "admin" }).to_string();
-        let answer = self.http.send("POST", "/login", &[("content-type", "application/json")], &body).await;
-        let token = |name: &str| answer.json()[name].as_str().expect("admin / admin may log in").to_owned();
-        (token("access_token"), token("refresh_token"))
+        let answer = self.http.log_in("admin", "admin", &[]).await;
+        assert_eq!(answer.status, 200, "admin / admin may log in");
+        (answer.text_of("access_token"), answer.text_of("refresh_token"))
     }
 
     pub(crate) async fn stop(self) {

@@ -10,8 +10,8 @@ use muse_proto::{
     v1::{EmbedRequest, LoginRequest, TokenizeRequest, auth_service_client::AuthServiceClient},
 };
 use muse_tests::{
-    PATIENCE, Stack, auth_config, bearing, channel, http_client::HttpClient, login, model_dir, start_auth,
-    start_embedder, start_gateway, wait_until_serving,
+    Stack, auth_config, bearing, channel, http_client::HttpClient, login, model_dir, start_auth,
+    start_embedder, start_gateway, until, wait_until_serving,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -123,12 +123,7 @@ async fn a_hung_service_is_given_up() {
     // All is well when they are.
     to_auth.hangs.send_replace(false);
     to_embedder.hangs.send_replace(false);
-    let back = async {
-        while client.embed(bearing(&token, sentences(&["a"]))).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, back).await.unwrap();
+    until(async || client.embed(bearing(&token, sentences(&["a"]))).await.ok()).await;
     login(channel(gateway.address)).await;
     gateway.stop().await;
     embedder.stop().await;

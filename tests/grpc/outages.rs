@@ -10,8 +10,9 @@ use muse_proto::{
     },
 };
 use muse_tests::{
-    PATIENCE, Service, Stack, auth_config, bearing, channel, embedder_config, golden_sentences,
-    http_client::HttpClient, login, model_dir, start_auth, start_embedder, start_gateway, wait_until_serving,
+    Service, Stack, auth_config, bearing, channel, embedder_config, golden_sentences,
+    http_client::HttpClient, login, model_dir, start_auth, start_embedder, start_gateway, until,
+    wait_until_serving,
 };
 use tonic::Code;
 
@@ -48,12 +49,7 @@ async fn with_auth_away_tokens_hold_for_a_while_and_again_when_it_is_back() {
     let config = auth_config(data.path());
     let auth =
         Service::start_at(address, |listeners, shutdown| muse_auth::run(config, listeners, shutdown)).await;
-    let back = async {
-        while client.embed(bearing(&token, sentences(&["a"]))).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, back).await.unwrap();
+    until(async || client.embed(bearing(&token, sentences(&["a"]))).await.ok()).await;
     login(channel(gateway.address)).await;
     gateway.stop().await;
     embedder.stop().await;

@@ -1,8 +1,8 @@
 //! The private port of each service: what probes and Prometheus see of it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
-use muse_tests::{PATIENCE, Stack, http_client::HttpClient};
+use muse_tests::{Stack, http_client::HttpClient, until};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -13,12 +13,7 @@ async fn status(private: SocketAddr, path: &str) -> u16 {
 }
 
 async fn wait_for(private: SocketAddr, readiness: u16) {
-    let changed = async {
-        while status(private, "/readyz").await != readiness {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, changed).await.expect("it becomes so in time");
+    until(async || (status(private, "/readyz").await == readiness).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

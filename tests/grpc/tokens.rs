@@ -11,8 +11,8 @@ use muse_proto::{
     },
 };
 use muse_tests::{
-    PATIENCE, Stack, auth_config, bearing, channel, http_client::HttpClient, model_dir, start_auth,
-    start_gateway, wait_until_serving,
+    Stack, auth_config, bearing, channel, http_client::HttpClient, model_dir, start_auth, start_gateway,
+    until, wait_until_serving,
 };
 use tonic::{Code, Status};
 
@@ -136,15 +136,7 @@ async fn a_revocation_reaches_every_gateway_and_the_embedder() {
 /// Embeds at an address until that is refused.
 pub(crate) async fn until_refused(token: &str, address: SocketAddr) -> Status {
     let mut embedder = EmbedderServiceClient::new(channel(address));
-    let refusal = async {
-        loop {
-            match embedder.embed(bearing(token, sentences(&["a"]))).await {
-                Ok(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-                Err(refused) => return refused,
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, refusal).await.expect("it is refused in time")
+    until(async || embedder.embed(bearing(token, sentences(&["a"]))).await.err()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,15 +210,7 @@ async fn tokens_of_others_and_expired_ones_are_refused() {
     );
 
     let short = stack.login().await.access_token;
-    let expiry = async {
-        loop {
-            match client.embed(bearing(&short, sentences(&["a"]))).await {
-                Ok(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-                Err(refused) => return refused,
-            }
-        }
-    };
-    let refused = tokio::time::timeout(PATIENCE, expiry).await.unwrap();
+    let refused = until(async || client.embed(bearing(&short, sentences(&["a"]))).await.err()).await;
     assert_eq!((reason(&refused), refused.message()), (Reason::TokenExpired, "Token has expired"));
     other.stop().await;
     stack.stop().await;

@@ -1,9 +1,9 @@
 //! A rolling restart of everything: each process is stopped and started again, one after the other.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use muse_proto::v1::{LoginRequest, auth_service_client::AuthServiceClient};
-use muse_tests::{PATIENCE, channel, login, program::Program};
+use muse_tests::{channel, login, program::Program, until};
 
 use crate::{FREE, alone, load::Load};
 
@@ -54,13 +54,8 @@ async fn a_rolling_restart_of_each_service_loses_no_call() {
     auth = Program::auth(address, data.path()).await;
     auth.ready().await;
     // Whoever logs in meanwhile is told to come back, and does.
-    let logged_in = async {
-        let request = LoginRequest { username: "admin".to_owned(), password: "admin".to_owned() };
-        while AuthServiceClient::new(channel(fronts[0])).login(request.clone()).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, logged_in).await.unwrap();
+    let request = LoginRequest { username: "admin".to_owned(), password: "admin".to_owned() };
+    until(async || AuthServiceClient::new(channel(fronts[0])).login(request.clone()).await.ok()).await;
     load.goes_on(50).await;
     load.stop().await;
 

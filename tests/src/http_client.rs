@@ -9,7 +9,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Keeps connections to one address.
 #[derive(Debug, Clone)]
@@ -34,6 +34,12 @@ impl Answer {
     #[must_use]
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+
+    /// A text in a JSON body; or nothing.
+    #[must_use]
+    pub fn text_of(&self, name: &str) -> String {
+        self.json()[name].as_str().unwrap_or_default().to_owned()
     }
 
     /// A header as text, or nothing.
@@ -76,6 +82,13 @@ impl HttpClient {
         let (head, body) = response.into_parts();
         let body = body.collect().await.map_err(|failure| format!("{failure:?}"))?.to_bytes();
         Ok(Answer { status: head.status, headers: head.headers, body })
+    }
+
+    /// POST to `/login`, with further headers.
+    pub async fn log_in(&self, username: &str, password: &str, headers: &[(&str, &str)]) -> Answer {
+        let body = json!({ "username": username, "password": password }).to_string();
+        let headers = [&[("content-type", "application/json")], headers].concat();
+        self.send("POST", "/login", &headers, &body).await
     }
 
     /// GET with a token.

@@ -242,6 +242,19 @@ pub async fn wait_until_serving(channel: Channel) {
     tokio::time::timeout(PATIENCE, serves).await.expect("it becomes ready");
 }
 
+/// Asks again and again until there is something.
+pub async fn until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let found = async {
+        loop {
+            if let Some(found) = ask().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, found).await.expect("it comes to be")
+}
+
 /// A call that carries a token.
 #[must_use]
 pub fn bearing<T>(token: &str, message: T) -> Request<T> {

@@ -142,13 +142,3 @@ pub fn stack(script: &str) -> Command {
     command.args([built(), model_dir(), PathBuf::from(".")]).env("PORT", "0");
     command
 }
-
-/// Waits until `holds`.
-pub async fn wait_until(mut holds: impl AsyncFnMut() -> bool) {
-    let held = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, held).await.expect("it comes to hold");
-}

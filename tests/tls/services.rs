@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use muse_tests::{
     certificates::{Authority, Files},
-    running::{Running, auth, program, wait_until},
+    running::{Running, auth, program},
+    until,
 };
 use tokio::process::Command;
 
@@ -136,6 +137,6 @@ async fn certificates_and_the_ca_are_replaced_while_a_service_runs() {
     place.foreign.write(ca.clone());
     place.foreign.issue(&["127.0.0.1"]).write(place.folder.path(), "auth");
     let after = place.foreign.issue(&["gateway"]).write(place.folder.path(), "after");
-    wait_until(async || call(&address, &ca, Some(&after)).await.is_ok()).await;
+    until(async || call(&address, &ca, Some(&after)).await.ok()).await;
     call(&address, &old_ca, Some(&before)).await.expect_err("what was of the old CA is not any more");
 }

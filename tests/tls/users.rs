@@ -18,8 +18,8 @@ use muse_tests::{
     Service, auth_config, bearing,
     certificates::{Authority, Files},
     login, root,
-    running::{Running, stack, wait_until},
-    start_auth, start_gateway,
+    running::{Running, stack},
+    start_auth, start_gateway, until,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -168,7 +168,7 @@ async fn a_new_certificate_is_used_without_a_restart_and_a_bad_one_is_not() {
     let second = Authority::new("second");
     let second_ca = second.write(running.folder.path().join("second.ca"));
     second.issue(&["127.0.0.1"]).write(running.folder.path(), "own");
-    wait_until(async || running.asked_by(&second_ca).await.is_ok()).await;
+    until(async || running.asked_by(&second_ca).await.ok()).await;
     running.asked_by(&running.ca).await.expect_err("the first certificate is gone");
 
     for bad in [second.issue_expired(&["127.0.0.1"]).cert, "no PEM".to_owned(), String::new()] {
@@ -181,7 +181,7 @@ async fn a_new_certificate_is_used_without_a_restart_and_a_bad_one_is_not() {
     let third = Authority::new("third");
     let third_ca = third.write(running.folder.path().join("third.ca"));
     third.issue(&["127.0.0.1"]).write(running.folder.path(), "own");
-    wait_until(async || running.asked_by(&third_ca).await.is_ok()).await;
+    until(async || running.asked_by(&third_ca).await.ok()).await;
     running.stop().await;
 }
 
@@ -211,7 +211,7 @@ async fn a_certificate_behind_symbolic_links_is_replaced_as_kubernetes_does() {
     std::fs::rename(new.cert, version.join("tls.crt")).unwrap();
     symlink("..2026_2", folder.join("..data_tmp")).unwrap();
     std::fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
-    wait_until(async || running.asked_by(&second_ca).await.is_ok()).await;
+    until(async || running.asked_by(&second_ca).await.ok()).await;
     running.stop().await;
 }
 

@@ -1,18 +1,18 @@
 //! Ids of requests, in the logs of all services.
 
-use muse_tests::running::wait_until;
+use muse_tests::until;
 
 use crate::Services;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_id_is_in_the_answer_and_in_the_log_of_each_service() {
     let services = Services::start(&[("LOG_LEVEL", "info,access=debug")]).await;
-    let answer = services.log_in_with("admin", &[("x-request-id", "login-1")]).await;
+    let answer = services.http.log_in("admin", "admin", &[("x-request-id", "login-1")]).await;
     assert_eq!((answer.status.as_u16(), answer.header("x-request-id")), (200, "login-1"));
-    let bearer = format!("Bearer {}", answer.json()["access_token"].as_str().expect("a token"));
+    let bearer = format!("Bearer {}", answer.text_of("access_token"));
 
     // The gateway tells of the request, the auth service of the call and of who has logged in.
-    wait_until(async || services.lines_of("login-1").len() == 3).await;
+    until(async || (services.lines_of("login-1").len() == 3).then_some(())).await;
     let lines = services.lines_of("login-1");
     let of = |target: &str, route: &str| {
         lines
@@ -31,7 +31,7 @@ async fn an_id_is_in_the_answer_and_in_the_log_of_each_service() {
     let headers = [("authorization", &*bearer), ("x-request-id", "embed-1")];
     let answer = services.http.send("GET", "/embed?sentence=a", &headers, "").await;
     assert_eq!(answer.header("x-request-id"), "embed-1");
-    wait_until(async || services.lines_of("embed-1").len() == 2).await;
+    until(async || (services.lines_of("embed-1").len() == 2).then_some(())).await;
     for line in services.lines_of("embed-1") {
         assert_eq!(line["span"]["user"], "admin", "{line}");
     }

@@ -36,7 +36,7 @@ async fn no_text_password_or_token_is_in_a_log_that_tells_all() {
     http.json("POST", "/v1/embeddings", &access, &openai).await;
     http.get(&format!("/{TEXT}"), &access).await;
     http.get("/embed?sentence=a", &format!("{access}{TEXT}")).await;
-    assert_eq!(services.log_in_with(PASSWORD, &[]).await.status, 401);
+    assert_eq!(http.log_in("admin", PASSWORD, &[]).await.status, 401);
 
     let mut embedder = EmbedderServiceClient::new(channel(services.gateway));
     let request = EmbedRequest { sentences: vec![TEXT.to_owned()], ..Default::default() };

@@ -12,7 +12,7 @@ use muse_tests::{
     http_client::HttpClient,
     running::{Running, stack},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// A running stack.
 struct Services {
@@ -32,14 +32,7 @@ impl Services {
 
     /// A token of the admin.
     async fn log_in(&self) -> String {
-        let answer = self.log_in_with("admin", &[]).await;
-        answer.json()["access_token"].as_str().expect("a token").to_owned()
-    }
-
-    async fn log_in_with(&self, password: &str, headers: &[(&str, &str)]) -> muse_tests::http_client::Answer {
-        let body = json!({ "username": "admin", "password": password }).to_string();
-        let headers = [&[("content-type", "application/json")], headers].concat();
-        self.http.send("POST", "/login", &headers, &body).await
+        self.http.log_in("admin", "admin", &[]).await.text_of("access_token")
     }
 
     /// The lines of the log that are of a request with this id.

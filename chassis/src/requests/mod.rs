@@ -19,7 +19,7 @@ use opentelemetry::{
 };
 use prometheus::{HistogramVec, IntCounterVec, IntGauge};
 use tonic::{Code, Status};
-use tracing::{debug, error_span, field, info};
+use tracing::{Level, debug, error_span, field, info};
 
 use crate::{metrics::Metrics, trace::Traces};
 pub(crate) use current::Current;
@@ -43,14 +43,15 @@ pub struct Requests {
     duration: HistogramVec,
     in_flight: IntGauge,
     traces: Traces,
-    at_the_edge: bool,
+    /// At which the end of each is told in the log.
+    told_at: Level,
 }
 
 impl Requests {
-    /// Adds them to the service's metrics and traces. At the edge, where users come in, the end of each is told in the log at
-    /// level INFO, elsewhere at DEBUG, with the target `access`.
+    /// Adds them to the service's metrics and traces, and tells the end of each in the log, at level INFO (where users come
+    /// in) or DEBUG, with the target `access`.
     #[must_use]
-    pub fn new(metrics: &Metrics, traces: Traces, at_the_edge: bool) -> Self {
+    pub fn new(metrics: &Metrics, traces: Traces, told_at: Level) -> Self {
         Self {
             answered: metrics.counters(
                 "muse_requests_total",
@@ -66,7 +67,7 @@ impl Requests {
             ),
             in_flight: metrics.gauge("muse_requests_in_flight", "Requests that are being answered, streams included."),
             traces,
-            at_the_edge,
+            told_at,
         }
     }
 
@@ -140,10 +141,7 @@ impl Observation {
             return;
         }
         let Self {
-            requests: Requests { answered, duration, in_flight, at_the_edge, .. },
-            current,
-            route,
-            ..
+            requests: Requests { answered, duration, in_flight, told_at, .. }, current, route, ..
         } = self;
         let (took, status, caller) = (self.began.elapsed(), end.name(), current.caller());
         answered.with_label_values(&[&**route, &*status, caller.as_str()]).inc();
@@ -153,7 +151,7 @@ impl Observation {
         let _in_span = current.log.enter();
         let method = self.method.as_ref().map(field::display);
         let ms = (took.as_secs_f64() * 1e6).round() / 1e3;
-        if *at_the_edge {
+        if *told_at == Level::INFO {
             info!(target: "access", method, %route, %status, ms, "answered");
         } else {
             debug!(target: "access", method, %route, %status, ms, "answered");
@@ -217,7 +215,7 @@ mod tests {
 
     fn requests(metrics: &Metrics) -> Requests {
         let traces = Traces::new("muse-test", &TraceArgs::default(), &Connector::new(None)).unwrap();
-        Requests::new(metrics, traces, true)
+        Requests::new(metrics, traces, Level::INFO)
     }
 
     /// A call of gRPC.
