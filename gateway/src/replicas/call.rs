@@ -23,6 +23,7 @@ use futures::{FutureExt, future::BoxFuture};
 use http::{Request, Response, request};
 use muse_chassis::deadline;
 use muse_proto::{Error, Reason};
+use tokio::time::timeout;
 use tonic::{Code, Status, TimeoutExpired, body::Body};
 use tower::{Service, ServiceExt};
 use tracing::debug;
@@ -99,7 +100,11 @@ impl Replicas {
             return self.send_on(call).await;
         }
         let (head, body) = call.into_parts();
-        let body = Begun::read(body).await?;
+        let Ok(begun) = timeout(self.wait_for(&head), Begun::read(body)).await else {
+            let late = Error::new(Reason::InvalidArgument, "the message did not come in time");
+            return Ok(Status::from(late).into_http());
+        };
+        let body = begun?;
         let (refused, alike) = (&self.0.refused, Alike::to(&head.headers, body.message_bytes()));
         if let Some(refusal) = refused.still(alike) {
             return Ok(Status::from(refusal).into_http());
@@ -109,6 +114,11 @@ impl Replicas {
             refused.note(alike, refusal);
         }
         Ok(answer)
+    }
+
+    /// How long a call may take: until its deadline, or the longest for any.
+    fn wait_for(&self, head: &request::Parts) -> Duration {
+        deadline::of(&head.headers).map_or(self.0.call_timeout, |wait| wait.min(self.0.call_timeout))
     }
 
     async fn send_on(&self, call: Request<Body>) -> Result<Response<Body>, BoxError> {
@@ -130,9 +140,7 @@ impl Replicas {
     ) -> Result<Response<Body>, BoxError> {
         let pure = is_pure(&call);
         let (mut head, body) = call.into_parts();
-        let wait =
-            deadline::of(&head.headers).map_or(self.0.call_timeout, |wait| wait.min(self.0.call_timeout));
-        let end = Instant::now() + wait;
+        let end = Instant::now() + self.wait_for(&head);
         let store = &self.0.store;
         let kept = Kept::new(body, if pure { KEPT_OF_CALL } else { KEPT_OF_STREAM }, store.place());
         let (mut tried, mut was_full) = (Vec::new(), false);

@@ -319,7 +319,7 @@ impl Gateway {
         EmbedderServiceClient::new(self.channel())
     }
 
-    fn channel(&self) -> Channel {
+    pub(crate) fn channel(&self) -> Channel {
         Endpoint::from_shared(format!("http://{}", self.address)).unwrap().connect_lazy()
     }
 

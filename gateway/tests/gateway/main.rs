@@ -8,13 +8,14 @@ mod security_headers;
 
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
+use futures::stream;
+use http::{StatusCode, uri::PathAndQuery};
 use muse_proto::{
-    Error, Reason,
-    v1::{EmbedRequest, LoginRequest, RevokeTokenRequest},
+    Codec, Error, Reason,
+    v1::{EmbedRequest, EmbedResponse, LoginRequest, RevokeTokenRequest},
 };
 use serde_json::json;
-use tonic::Request;
+use tonic::{Request, client::Grpc};
 
 use harness::{Backend, Gateway, token};
 
@@ -73,6 +74,20 @@ async fn the_token_goes_on_to_the_embedder() {
     let answer = gateway.send("GET", "/embed?sentence=a", &[("authorization", &authorization)]).await;
     assert_eq!(answer.json(), json!({ "embedding": [[1.0]] }));
     assert_eq!(backend.heard().authorization, [authorization]);
+}
+
+#[tokio::test]
+async fn a_call_whose_message_does_not_come_is_given_up() {
+    let backend = Backend::start().await;
+    let gateway = Gateway::ready(&backend, &["--call-timeout", "1"]).await;
+    let mut client = Grpc::new(gateway.channel());
+    client.ready().await.unwrap();
+    let call = bearing(&token("access", "a", None), stream::pending::<EmbedRequest>());
+    let path = PathAndQuery::from_static("/muse.v1.EmbedderService/Embed");
+    let answer = client.client_streaming(call, path, Codec::<EmbedRequest, EmbedResponse>::default());
+    let refused = Error::from(&answer.await.unwrap_err());
+    let expected = Error::new(Reason::InvalidArgument, "the message did not come in time");
+    assert_eq!(refused, expected);
 }
 
 #[tokio::test]
