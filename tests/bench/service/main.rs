@@ -36,9 +36,6 @@ use sections::{
 };
 use workload::Workload;
 
-/// The name of the plot, which lies beside the report.
-const PLOT: &str = "benchmarks.svg";
-
 // One thread: the load has to be cheap, as it shares the processors with the service.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -144,12 +141,12 @@ async fn beside_the_forward(options: &Options, model: &Path, report: &mut Report
 }
 
 fn write(path: &Path, machine: &str, report: &Report, curves: &[Curve]) {
-    let plot = path.with_file_name(PLOT);
+    let plot = path.with_extension("svg");
     let shown = if curves.is_empty() {
         String::new()
     } else {
         fs::write(&plot, plot::svg(curves)).expect("the report's folder can be written to");
-        format!("![Throughput and p99 by clients]({PLOT})\n\n")
+        format!("![Throughput and p99 by clients]({})\n\n", plot.file_name().unwrap_or_default().display())
     };
     let text = format!(
         "# Benchmarks\n\nWritten by `make bench` or a part of it, which measure again. The programs run as processes of their own on \
