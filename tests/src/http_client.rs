@@ -36,10 +36,11 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
 
-    /// A text in a JSON body; or nothing.
+    /// A text in a JSON body, which has it.
     #[must_use]
     pub fn text_of(&self, name: &str) -> String {
-        self.json()[name].as_str().unwrap_or_default().to_owned()
+        let text = self.json()[name].as_str().map(str::to_owned);
+        text.unwrap_or_else(|| panic!("there is no {name} in {self:?}"))
     }
 
     /// A header as text, or nothing.
