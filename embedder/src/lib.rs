@@ -178,6 +178,7 @@ fn load(
         precision = %manifest.precision,
         device = device::name(device),
         threads = config.threads,
+        kernel = model::kernel(manifest.precision, device).unwrap_or("libtorch"),
         ready_after_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         "model loaded and warm"
     );

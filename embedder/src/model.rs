@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tch::{CModule, Device, Kind, Tensor};
 
 use crate::{
-    model_dir::{Manifest, ModelDir},
+    model_dir::{Manifest, ModelDir, Precision},
     transfer,
 };
 
@@ -27,6 +27,16 @@ pub enum ModelError {
     Forward(String),
 }
 
+/// What computes the token part of the encoder in this precision, where it is not libtorch's own operators.
+#[must_use]
+pub fn kernel(precision: Precision, device: Device) -> Option<&'static str> {
+    match (precision, device) {
+        (Precision::F32, Device::Cpu) => muse_operators::kernel(Kind::Float),
+        (Precision::Bf16, Device::Cpu) => muse_operators::kernel(Kind::BFloat16),
+        _ => None,
+    }
+}
+
 /// A loaded encoder. Threads may share it; each pass is run by the thread that asks for it and by as many of libtorch's
 /// own as that thread has set.
 #[derive(Debug)]
@@ -39,6 +49,7 @@ pub struct Model {
 impl Model {
     /// Loads `model.pt` onto a device.
     pub fn load(dir: &ModelDir, device: Device) -> Result<Model, ModelError> {
+        muse_operators::register();
         let module = CModule::load_on_device(dir.model_path(), device)
             .map_err(|error| ModelError::Load(first_line(&error)))?;
         Ok(Model { module, device, manifest: dir.manifest().clone() })

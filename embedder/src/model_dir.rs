@@ -28,7 +28,7 @@ pub const LISTED_FILES: [&str; 3] = [LICENSE_FILE, MODEL_FILE, TOKENIZER_FILE];
 
 /// The layout that this version writes and reads. It counts up when a change of the files or of what `model.pt` takes and
 /// gives makes an older directory unusable.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// What the GEMMs and activations are computed in; sums over a sentence and the last layers are float32 always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,46 @@
+//! Compiles the operator, and each kernel for the instructions that it is written in.
+
+use std::{env, path::PathBuf};
+
+/// AVX-512 as libtorch understands it: what every processor with AVX-512 has, but for the first Xeon Phi.
+const AVX512: [&str; 6] = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"];
+const AMX_BF16: [&str; 3] = ["-mavx512bf16", "-mamx-tile", "-mamx-bf16"];
+
+fn main() {
+    println!("cargo::rerun-if-changed=cpp");
+    println!("cargo::rerun-if-env-changed=LIBTORCH");
+    println!("cargo::rerun-if-env-changed=LIBTORCH_INCLUDE");
+    let path = |name| PathBuf::from(env::var_os(name).unwrap_or_default());
+    let libtorch = path("LIBTORCH_INCLUDE").join("include");
+    // For this package's tests. What is not there is named by muse-embedder's build.
+    if let Ok(libraries) = path("LIBTORCH").join("lib").canonicalize() {
+        println!("cargo::rustc-link-arg=-Wl,-rpath,{}", libraries.display());
+    }
+
+    let x86_64 = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
+    let mut operator = compiler();
+    operator.include(&libtorch).include(libtorch.join("torch/csrc/api/include")).file("cpp/operator.cpp");
+    // Warnings in libtorch's headers are not ours.
+    operator.warnings(false);
+    if x86_64 {
+        operator.define("MUSE_KERNELS", None);
+        let mut avx512 = kernels(&AVX512);
+        avx512.file("cpp/avx512_f32.cpp").compile("muse_avx512_f32");
+        let mut amx = kernels(&AVX512);
+        amx.flags(AMX_BF16).file("cpp/amx_bf16.cpp").compile("muse_amx_bf16");
+    }
+    operator.compile("muse_operator");
+}
+
+fn compiler() -> cc::Build {
+    let mut compiler = cc::Build::new();
+    compiler.cpp(true).std("c++20").opt_level(3);
+    compiler
+}
+
+fn kernels(instructions: &[&str]) -> cc::Build {
+    let mut kernels = compiler();
+    // GCC warns of what its own header leaves undefined on purpose.
+    kernels.flags(instructions).flag_if_supported("-Wno-maybe-uninitialized").extra_warnings(true);
+    kernels
+}

@@ -1,0 +1,50 @@
+// bfloat16 with AMX: tiles of 16 rows of 64 bytes.
+
+#include "sum.h"
+
+namespace {
+
+struct AmxBf16 {
+    using Element = bf16;
+    static constexpr int ROWS = 32;
+    static constexpr int BLOCKS = 4;
+
+    /// The shapes of the tiles, which are the thread's own.
+    struct Session {
+        Session() {
+            struct alignas(64) {
+                uint8_t palette = 1, start_row = 0, reserved[14] = {};
+                uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+                uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+            } config;
+            _tile_loadconfig(&config);
+        }
+        ~Session() { _tile_release(); }
+    };
+
+    // Tiles 0 to 3 are the sums of two times 16 rows and two times 16 columns, 4 and 5 the rows, 6 and 7 the columns.
+    template <int STRIDE> static void products(const bf16 *a, int64_t depth, const bf16 *b, float *tile) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        for (int64_t k = 0; k < depth; k += 32) {
+            _tile_loadd(4, a + k, STRIDE * sizeof(bf16));
+            _tile_loadd(6, b + k * muse::PANEL, 128);
+            _tile_loadd(7, b + k * muse::PANEL + 32, 128);
+            _tile_loadd(5, a + k + 16 * STRIDE, STRIDE * sizeof(bf16));
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(1, 4, 7);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+        }
+        _tile_stored(0, tile, 128);
+        _tile_stored(1, tile + 16, 128);
+        _tile_stored(2, tile + 16 * muse::PANEL, 128);
+        _tile_stored(3, tile + 16 * muse::PANEL + 16, 128);
+    }
+};
+
+} // namespace
+
+const muse::Kernel muse::AMX_BF16 = {"AMX", Sum<AmxBf16>::workspace, Sum<AmxBf16>::run};

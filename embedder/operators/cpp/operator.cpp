@@ -1,0 +1,221 @@
+// The operator muse::sum_features of the TorchScript module: by a kernel where there is one for the processor and the
+// precision, and otherwise by libtorch's own operators, which run on GPUs, too.
+
+#include <algorithm>
+#include <cstring>
+#include <exception>
+#include <future>
+#include <string>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/Version.h>
+#include <ATen/cpu/Utils.h>
+#include <torch/csrc/jit/runtime/operator.h>
+#include <torch/library.h>
+
+#ifdef MUSE_KERNELS
+#include <cpuid.h>
+#endif
+
+#include "kernel.h"
+
+namespace muse {
+namespace {
+
+using at::Tensor, at::TensorList;
+
+constexpr int64_t NEIGHBOURS[] = {-2, -1, 0, 1, 2};
+constexpr int64_t CENTRE = 2;
+/// Tokens below which a second thread does not pay.
+constexpr int64_t TOKENS_A_THREAD = 128;
+
+/// Weights in the order in which they are passed: projection's weight and bias; for each branch gamma, beta and, of both
+/// layers, weight and bias; gamma and beta of the features.
+constexpr int64_t BRANCH_WEIGHTS = 6, FIRST_BRANCH = 2, LAST_NORM = FIRST_BRANCH + BRANCHES * BRANCH_WEIGHTS;
+constexpr int64_t WEIGHTS = LAST_NORM + 2;
+
+// ---- by libtorch's operators
+
+/// Of rows that are tokens. In float32 it is a convolution over one element, which is the same sum: libtorch gives a float32
+/// linear to MKL, which on processors other than Intel's runs at half the speed of oneDNN, and a convolution to oneDNN.
+Tensor linear(const Tensor &input, const Tensor &weight, const Tensor &bias) {
+    if (weight.scalar_type() != at::kFloat) return at::linear(input, weight, bias);
+    // The rows are the width of one picture whose channels lie together, (1, inputs, 1, T), without a copy.
+    const Tensor picture = input.reshape({1, 1, -1, weight.size(1)}).permute({0, 3, 1, 2});
+    // On a GPU a plain conv2d may round to TF32; spelt out, it may not.
+    const bool benchmark = false, deterministic = false, cudnn = true, tf32 = false;
+    const Tensor output = at::_convolution(picture, weight.unsqueeze(-1).unsqueeze(-1), bias, {1, 1}, {0, 0}, {1, 1}, false,
+        {0, 0}, 1, benchmark, deterministic, cudnn, tf32);
+    return output.permute({0, 2, 3, 1}).flatten(0, 2);
+}
+
+Tensor layer_norm(const Tensor &input, const Tensor &gamma, const Tensor &beta) {
+    return std::get<0>(at::native_layer_norm(input, gamma.sizes(), gamma, beta, EPSILON));
+}
+
+/// The rows of the ids, in float32.
+Tensor gather(const Tensor &ids, TensorList table) {
+    Tensor rows = table[0].index_select(0, ids).to(at::kFloat);
+    if (table.size() == 1) return rows;
+    const Tensor shard = ids.remainder(table[1].size(0));
+    return rows.sub_(table[2].index_select(0, shard)).mul_(table[1].index_select(0, shard));
+}
+
+Tensor by_libtorch(const Tensor &ids, const Tensor &lengths, TensorList table, TensorList weights) {
+    const Tensor ends = lengths.cumsum(0), starts = ends - lengths;
+    const Tensor positions = at::arange(ids.size(0), ids.options());
+    // For each token the rows of its neighbours, (T, 5); a neighbour in another sentence is the row after the last, which
+    // is zero.
+    const Tensor sentence = at::repeat_interleave(lengths);
+    const Tensor first = starts.index_select(0, sentence).unsqueeze(1), end = ends.index_select(0, sentence).unsqueeze(1);
+    const Tensor offsets = at::arange(NEIGHBOURS[0], NEIGHBOURS[0] + 5, ids.options());
+    const Tensor rows = positions.unsqueeze(1) + offsets;
+    const Tensor windows = at::where(rows.ge(first).logical_and(rows.lt(end)), rows, ends.slice(0, -1));
+
+    const auto kind = weights[0].scalar_type();
+    const Tensor embedded = gather(ids, table), outside = at::zeros({1, HIDDEN}, weights[0].options());
+    const std::vector<Tensor> projected = linear(embedded.to(kind), weights[0], weights[1]).chunk(BRANCHES, 1);
+    std::vector<Tensor> features = {embedded};
+    for (int branch = 0; branch < BRANCHES; branch++) {
+        const TensorList of = weights.slice(FIRST_BRANCH + branch * BRANCH_WEIGHTS, BRANCH_WEIGHTS);
+        const Tensor window = windows.narrow(1, CENTRE - LEFTS[branch], ORDERS[branch]).reshape(-1);
+        Tensor hidden = layer_norm(projected[branch], of[0], of[1]);
+        for (int layer = 0; layer < 2; layer++) {
+            const Tensor padded = at::cat({hidden, outside});
+            const Tensor wide = padded.index_select(0, window).reshape({-1, ORDERS[branch] * HIDDEN});
+            hidden = linear(wide, of[2 + 2 * layer], of[3 + 2 * layer]).relu_().add_(hidden);
+        }
+        features.push_back(hidden);
+    }
+    // Concatenating with the float32 embeddings makes the whole float32, which the sum needs.
+    const Tensor normed = layer_norm(at::cat(features, 1), weights[LAST_NORM], weights[LAST_NORM + 1]);
+    // A bag is a sentence; mode 0 is the sum. Unlike segment_reduce it uses all threads.
+    return std::get<0>(at::embedding_bag(normed, positions, starts, false, 0, false, {}, false));
+}
+
+// ---- by a kernel
+
+#ifdef MUSE_KERNELS
+bool has_amx_bf16() {
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1) && (d >> 24 & 1);
+}
+#endif
+
+const Kernel *find_kernel(at::ScalarType kind) {
+#ifdef MUSE_KERNELS
+    // Of libtorch, so that ATEN_CPU_CAPABILITY counts here as it does there.
+    static const bool avx512 = at::get_cpu_capability() == "AVX512";
+    static const bool amx = avx512 && has_amx_bf16() && at::cpu::init_amx();
+    if (kind == at::kFloat && avx512) return &AVX512_F32;
+    if (kind == at::kBFloat16 && amx) return &AMX_BF16;
+#endif
+    return nullptr;
+}
+
+Weights weights_of(TensorList table, TensorList packed) {
+    auto floats = [&](int64_t index) { return packed[index].const_data_ptr<float>(); };
+    auto linear = [&](int64_t index) { return Linear{packed[index].const_data_ptr(), floats(index + 1)}; };
+    Weights weights{};
+    if (table.size() == 3) {
+        weights.table = {table[0].const_data_ptr<uint8_t>(), table[1].const_data_ptr<float>(),
+            table[2].const_data_ptr<float>(), table[1].numel(), nullptr};
+    } else {
+        weights.table.elements = table[0].const_data_ptr();
+    }
+    weights.projection = linear(0);
+    for (int branch = 0; branch < BRANCHES; branch++) {
+        const int64_t first = FIRST_BRANCH + branch * BRANCH_WEIGHTS;
+        weights.norms[branch] = {floats(first), floats(first + 1)};
+        for (int layer = 0; layer < 2; layer++) weights.layers[branch][layer] = linear(first + 2 + 2 * layer);
+    }
+    weights.features = {floats(LAST_NORM), floats(LAST_NORM + 1)};
+    return weights;
+}
+
+/// Sentences have nothing to do with each other: each thread takes some.
+Tensor by_kernel(const Kernel &kernel, const Tensor &ids, const Tensor &lengths, TensorList table, TensorList packed) {
+    const Weights weights = weights_of(table, packed);
+    const Batch all = {ids.const_data_ptr<int64_t>(), lengths.const_data_ptr<int64_t>(), ids.size(0), lengths.size(0)};
+    const Tensor sums = at::empty({all.sentences, FEATURES}, at::kFloat);
+    float *const to = sums.mutable_data_ptr<float>();
+
+    const int64_t threads = std::clamp<int64_t>(all.tokens / TOKENS_A_THREAD, 1, at::get_num_threads());
+    std::vector<std::future<void>> others;
+    for (Batch rest = all, part; rest.sentences > 0;) {
+        const int64_t share = (all.tokens + threads - 1) / threads;
+        part = {rest.ids, rest.lengths, 0, 0};
+        while (part.sentences < rest.sentences && part.tokens < share) part.tokens += rest.lengths[part.sentences++];
+        rest = {rest.ids + part.tokens, rest.lengths + part.sentences, rest.tokens - part.tokens, rest.sentences - part.sentences};
+        auto sum = [&kernel, &weights, part, to = to + (part.lengths - all.lengths) * FEATURES] {
+            const int64_t bytes = static_cast<int64_t>(kernel.workspace(part));
+            const Tensor workspace = at::empty({bytes}, at::kByte);
+            kernel.sum(weights, part, workspace.mutable_data_ptr(), to);
+        };
+        if (rest.sentences > 0) {
+            others.push_back(std::async(std::launch::async, sum));
+        } else {
+            sum();
+        }
+    }
+    for (auto &other : others) other.get();
+    return sums;
+}
+
+// ---- the operator
+
+void check(const Tensor &ids, const Tensor &lengths, TensorList table, TensorList weights, TensorList packed) {
+    TORCH_CHECK(ids.dim() == 1 && lengths.dim() == 1, "ids and lengths have one dimension");
+    TORCH_CHECK(ids.scalar_type() == at::kLong && lengths.scalar_type() == at::kLong, "ids and lengths are int64");
+    TORCH_CHECK(table.size() == 1 || table.size() == 3, "the table is one tensor, or bytes, scales and zero points");
+    TORCH_CHECK(weights.size() == WEIGHTS, "there are ", WEIGHTS, " weights");
+    TORCH_CHECK(packed.empty() || packed.size() == WEIGHTS, "all weights are packed, or none");
+}
+
+Tensor sum_features(const Tensor &ids, const Tensor &lengths, TensorList table, TensorList weights, TensorList packed) {
+    check(ids, lengths, table, weights, packed);
+    const Kernel *kernel = ids.is_cpu() && !packed.empty() ? find_kernel(weights[0].scalar_type()) : nullptr;
+    if (!kernel || lengths.size(0) == 0) return by_libtorch(ids, lengths, table, weights);
+    return by_kernel(*kernel, ids.contiguous(), lengths.contiguous(), table, packed);
+}
+
+TORCH_LIBRARY(muse, library) {
+    library.def("sum_features(Tensor ids, Tensor lengths, Tensor[] table, Tensor[] weights, Tensor[] packed) -> Tensor",
+        &sum_features);
+}
+
+std::vector<Tensor> list(Tensor *const *tensors, size_t count) {
+    std::vector<Tensor> all;
+    for (size_t i = 0; i < count; i++) all.push_back(*tensors[i]);
+    return all;
+}
+
+} // namespace
+} // namespace muse
+
+extern "C" {
+
+/// Calls the operator as TorchScript does, so that a trace records it. Returns what went wrong, to be given to `free`, or
+/// null.
+char *muse_sum_features(const at::Tensor *ids, const at::Tensor *lengths, at::Tensor *const *table, size_t table_size,
+    at::Tensor *const *weights, size_t weights_size, at::Tensor *const *packed, size_t packed_size, at::Tensor **sums) {
+    try {
+        const auto name = c10::Symbol::fromQualString("muse::sum_features");
+        torch::jit::Stack stack = {*ids, *lengths, muse::list(table, table_size), muse::list(weights, weights_size),
+            muse::list(packed, packed_size)};
+        torch::jit::getAllOperatorsFor(name).at(0)->getOperation()(stack);
+        *sums = new at::Tensor(torch::jit::pop(stack).toTensor());
+        return nullptr;
+    } catch (const std::exception &error) {
+        return strdup(error.what());
+    }
+}
+
+/// The name of the kernel that is used on CPUs for float32 (6) or bfloat16 (15), or null.
+const char *muse_kernel(int scalar_type) {
+    const muse::Kernel *kernel = muse::find_kernel(static_cast<at::ScalarType>(scalar_type));
+    return kernel ? kernel->name : nullptr;
+}
+}

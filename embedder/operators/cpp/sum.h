@@ -1,0 +1,224 @@
+// The token part of the encoder, over any kernel of matrix products.
+//
+// Sentences lie one after the other with rows of zeros between, so that the windows of all tokens are the rows of one
+// matrix, which overlap: it is never written out, as the product reads it where the rows are. Between two sentences are
+// no more zeros than a window reaches to one side.
+//
+// A kernel is a type with
+//   Element                    what is multiplied
+//   ROWS                       rows that one call computes
+//   BLOCKS                     so many times ROWS go through one panel of a weight before the next panel's turn
+//   Session                    held while it is called
+//   products<STRIDE>(a, depth, b, tile)
+//       tile (ROWS, PANEL) = A (ROWS, depth) x B (depth, PANEL): row i of A begins STRIDE elements after row i - 1, B is
+//       one panel of a packed weight
+
+#pragma once
+
+#include "rows.h"
+
+namespace {
+
+using muse::BRANCHES, muse::DIMENSION, muse::FEATURES, muse::HIDDEN, muse::LEFTS, muse::ORDERS, muse::PANEL;
+
+/// Rows of zeros between two sentences.
+constexpr int gap(int branch) {
+    const int left = LEFTS[branch], right = ORDERS[branch] - 1 - left;
+    return left > right ? left : right;
+}
+
+constexpr int WIDEST_GAP = gap(BRANCHES - 1);
+
+constexpr int64_t round_up(int64_t number, int64_t multiple) { return (number + multiple - 1) / multiple * multiple; }
+
+template <class Kernel> class Sum {
+    using Element = typename Kernel::Element;
+    static constexpr int ROWS = Kernel::ROWS;
+    static constexpr int CHUNK = ROWS * Kernel::BLOCKS;
+
+    const muse::Weights weights;
+    const muse::Batch batch;
+    Element *embedded;                // (tokens, DIMENSION)
+    float *projected;                 // (tokens, HIDDEN)
+    Element *hidden[BRANCHES];        // (rows, HIDDEN)
+    Element *between;                 // (rows, HIDDEN), of the branch that is at work
+    uint8_t *is_token;                // (rows), the same
+    int64_t *sentence_of;             // (tokens)
+    int64_t *starts;                  // (sentences)
+
+  public:
+    static size_t workspace(const muse::Batch &batch) {
+        return Sum({}, batch).place(nullptr);
+    }
+
+    static void run(const muse::Weights &weights, const muse::Batch &batch, void *memory, float *sums) {
+        [[maybe_unused]] const typename Kernel::Session session;
+        Sum sum(weights, batch);
+        sum.place(static_cast<char *>(memory));
+        sum.find_sentences();
+        sum.project();
+        for (int branch = 0; branch < BRANCHES; branch++) {
+            sum.mark_tokens(branch);
+            sum.convolve(branch, 0, sum.hidden[branch], sum.between);
+            sum.convolve(branch, 1, sum.between, sum.hidden[branch]);
+        }
+        sum.add_up(sums);
+    }
+
+  private:
+    Sum(const muse::Weights &weights, const muse::Batch &batch) : weights(weights), batch(batch) {}
+
+    /// Rows from the first token's to the last's.
+    int64_t span(int branch) const { return batch.tokens + gap(branch) * (batch.sentences - 1); }
+
+    /// With those before, and those after that a product reads.
+    int64_t rows(int branch) const { return gap(branch) + round_up(span(branch), ROWS) + WIDEST_GAP; }
+
+    int64_t row_of(int branch, int64_t token) const { return token + gap(branch) * (sentence_of[token] + 1); }
+
+    /// Gives each array its part of the memory; returns how much that is.
+    size_t place(char *memory) {
+        size_t used = 0;
+        auto take = [&]<class Value>(Value *&array, int64_t values) {
+            array = reinterpret_cast<Value *>(memory + used);
+            used += round_up(values * sizeof(Value), 64);
+        };
+        const int64_t tokens = round_up(batch.tokens, ROWS), widest = rows(BRANCHES - 1);
+        take(embedded, tokens * DIMENSION);
+        take(projected, tokens * HIDDEN);
+        for (int branch = 0; branch < BRANCHES; branch++) take(hidden[branch], rows(branch) * HIDDEN);
+        take(between, widest * HIDDEN);
+        take(is_token, widest);
+        take(sentence_of, batch.tokens);
+        take(starts, batch.sentences);
+        return used;
+    }
+
+    /// Calls `body(begin, end)` for one chunk of 0..count after the other.
+    template <class Body> static void chunks(int64_t count, Body body) {
+        for (int64_t begin = 0; begin < count; begin += CHUNK) body(begin, count - begin < CHUNK ? count : begin + CHUNK);
+    }
+
+    void find_sentences() {
+        int64_t token = 0;
+        for (int64_t sentence = 0; sentence < batch.sentences; sentence++) {
+            starts[sentence] = token;
+            for (int64_t i = 0; i < batch.lengths[sentence]; i++) sentence_of[token++] = sentence;
+        }
+    }
+
+    static void clear(Element *array, int64_t begin, int64_t end) {
+        __builtin_memset(array + begin * HIDDEN, 0, (end - begin) * HIDDEN * sizeof(Element));
+    }
+
+    /// Rows that are no token's: is_token, and zeros in all that is read of them.
+    void mark_tokens(int branch) {
+        const int64_t all = rows(branch), between_two = gap(branch), first = between_two, last = first + span(branch);
+        __builtin_memset(is_token, 0, all);
+        for (int64_t sentence = 0; sentence < batch.sentences; sentence++) {
+            const int64_t row = row_of(branch, starts[sentence]);
+            __builtin_memset(is_token + row, 1, batch.lengths[sentence]);
+            clear(hidden[branch], row - between_two, row);
+        }
+        clear(hidden[branch], last, all);
+        clear(between, 0, first);
+        clear(between, first + round_up(span(branch), ROWS), all);
+    }
+
+    /// One panel of the products of `count` rows from `a` on, handed row by row to `with(row, sums)`.
+    template <int STRIDE, class With>
+    static void multiply(const Element *a, int64_t count, int64_t depth, const Element *panel, With with) {
+        alignas(64) float tile[ROWS * PANEL];
+        for (int64_t row = 0; row < count; row += ROWS) {
+            Kernel::template products<STRIDE>(a + row * STRIDE, depth, panel, tile);
+            const int64_t some = count - row < ROWS ? count - row : ROWS;
+            for (int64_t i = 0; i < some; i++) with(row + i, tile + i * PANEL);
+        }
+    }
+
+    static const Element *panel_of(const muse::Linear &linear, int64_t depth, int64_t panel) {
+        return static_cast<const Element *>(linear.packed) + panel * PANEL * depth;
+    }
+
+    /// Embeds the tokens and projects them into each branch.
+    void project() {
+        chunks(batch.tokens, [this](int64_t begin, int64_t end) {
+            for (int64_t token = begin; token < end; token++) {
+                __m512 row[DIMENSION / LANES];
+                embed<Element>(weights.table, batch.ids[token], row);
+                for (int part = 0; part < DIMENSION / LANES; part++) {
+                    store(embedded + token * DIMENSION + part * LANES, row[part]);
+                }
+            }
+            for (int branch = 0; branch < BRANCHES; branch++) {
+                for (int column = 0; column < HIDDEN; column += PANEL) {
+                    const int of_all = branch * HIDDEN + column;
+                    const float *bias = weights.projection.bias + of_all;
+                    const __m512 biases[2] = {load(bias), load(bias + LANES)};
+                    multiply<DIMENSION>(embedded + begin * DIMENSION, end - begin, DIMENSION,
+                        panel_of(weights.projection, DIMENSION, of_all / PANEL), [&](int64_t row, const float *sums) {
+                            float *to = projected + (begin + row) * HIDDEN + column;
+                            store(to, load(sums) + biases[0]);
+                            store(to + LANES, load(sums + LANES) + biases[1]);
+                        });
+                }
+                for (int64_t token = begin; token < end; token++) {
+                    normalise(projected + token * HIDDEN, weights.norms[branch],
+                        hidden[branch] + row_of(branch, token) * HIDDEN);
+                }
+            }
+        });
+    }
+
+    /// relu(windows @ weight + bias) + the row itself.
+    void convolve(int branch, int layer, const Element *from, Element *to) {
+        const muse::Linear &linear = weights.layers[branch][layer];
+        const int64_t depth = ORDERS[branch] * HIDDEN;
+        chunks(round_up(span(branch), ROWS), [&, this](int64_t begin, int64_t end) {
+            const int64_t first = gap(branch) + begin;
+            for (int column = 0; column < HIDDEN; column += PANEL) {
+                const __m512 biases[2] = {load(linear.bias + column), load(linear.bias + column + LANES)};
+                multiply<HIDDEN>(from + (first - LEFTS[branch]) * HIDDEN, end - begin, depth,
+                    panel_of(linear, depth, column / PANEL), [&](int64_t row, const float *sums) {
+                        const __mmask16 kept = is_token[first + row] ? 0xffff : 0;
+                        const int64_t place = (first + row) * HIDDEN + column;
+                        for (int half = 0; half < 2; half++) {
+                            __m512 value = load(sums + half * LANES) + biases[half];
+                            value = _mm512_max_ps(value, _mm512_setzero_ps()) + load(from + place + half * LANES);
+                            store(to + place + half * LANES, _mm512_maskz_mov_ps(kept, value));
+                        }
+                    });
+            }
+        });
+    }
+
+    /// Normalises the features of each token and adds up those of a sentence.
+    void add_up(float *sums) {
+        for (int64_t sentence = 0; sentence < batch.sentences; sentence++) {
+            __m512 sum[FEATURES / LANES] = {};
+            const int64_t start = starts[sentence], length = batch.lengths[sentence];
+            for (int64_t token = start; token < start + length; token++) {
+                __m512 features[FEATURES / LANES];
+                embed<Element>(weights.table, batch.ids[token], *reinterpret_cast<__m512(*)[DIMENSION / LANES]>(features));
+                for (int branch = 0; branch < BRANCHES; branch++) {
+                    const Element *row = hidden[branch] + row_of(branch, token) * HIDDEN;
+                    for (int part = 0; part < HIDDEN / LANES; part++) {
+                        features[(DIMENSION + branch * HIDDEN) / LANES + part] = load(row + part * LANES);
+                    }
+                }
+                const Moments of = moments(features);
+                for (int part = 0; part < FEATURES / LANES; part++) {
+                    sum[part] = _mm512_fmadd_ps(features[part] - _mm512_set1_ps(of.mean), _mm512_set1_ps(of.scale), sum[part]);
+                }
+            }
+            const __m512 count = _mm512_set1_ps(static_cast<float>(length));
+            for (int part = 0; part < FEATURES / LANES; part++) {
+                const __m512 beta = load(weights.features.beta + part * LANES);
+                const __m512 gamma = load(weights.features.gamma + part * LANES);
+                store(sums + sentence * FEATURES + part * LANES, _mm512_fmadd_ps(sum[part], gamma, beta * count));
+            }
+        }
+    }
+};
+
+} // namespace

@@ -1,0 +1,104 @@
+//! The kernels compute what libtorch's operators compute, whatever the batch.
+
+use muse_operators::{Weights, kernel, packed, sum_features};
+use tch::{Device, Kind, Tensor};
+
+const VOCABULARY: i64 = 170;
+
+/// A small model of random weights, in each form that a table can have.
+fn weights(kind: Kind, bytes: bool) -> Weights {
+    let floats = (Kind::Float, Device::Cpu);
+    let table = if bytes {
+        let rows = Tensor::randint(256, [VOCABULARY, 512], (Kind::Uint8, Device::Cpu));
+        let scales = Tensor::rand([17, 1], floats) * 0.01 + 0.005;
+        vec![rows, scales, Tensor::randint_low(100, 150, [17, 1], floats)]
+    } else {
+        vec![Tensor::randn([VOCABULARY, 512], floats).to_kind(kind)]
+    };
+    let mut all = Weights { table, weights: Vec::new(), packed: Vec::new() };
+    let linear = |all: &mut Weights, outputs: i64, inputs: i64| {
+        let weight = (Tensor::randn([outputs, inputs], floats) / (inputs as f64).sqrt()).to_kind(kind);
+        let bias = (Tensor::randn([outputs], floats) * 0.1).to_kind(kind);
+        all.packed.extend([packed(&weight).expect("it divides"), bias.to_kind(Kind::Float)]);
+        all.weights.extend([weight, bias]);
+    };
+    let norm = |all: &mut Weights, size: i64, kind: Kind| {
+        for centre in [1.0, 0.0] {
+            let part = (Tensor::randn([size], floats) * 0.1 + centre).to_kind(kind);
+            all.packed.push(part.to_kind(Kind::Float));
+            all.weights.push(part);
+        }
+    };
+    linear(&mut all, 768, 512);
+    for order in [2, 3, 5] {
+        norm(&mut all, 256, kind);
+        linear(&mut all, 256, order * 256);
+        linear(&mut all, 256, order * 256);
+    }
+    norm(&mut all, 1280, Kind::Float);
+    all
+}
+
+fn batches() -> Vec<Vec<i64>> {
+    let mixed = (0..200).map(|index| 1 + index * index % 47).collect();
+    vec![
+        vec![1],
+        vec![2],
+        vec![12],
+        vec![1; 40],
+        vec![1, 2, 3, 4, 5],
+        vec![300, 1, 31, 32, 33],
+        vec![2; 257],
+        mixed,
+    ]
+}
+
+/// The largest difference between two sums, over the largest component.
+fn difference(one: &Tensor, other: &Tensor) -> f64 {
+    let largest = |tensor: Tensor| tensor.abs().max().double_value(&[]);
+    largest(one - other) / largest(other.shallow_clone())
+}
+
+fn agree(kind: Kind, bytes: bool, within: f64) {
+    let Some(name) = kernel(kind) else {
+        eprintln!("SKIPPED: there is no kernel for {kind:?} on this processor");
+        return;
+    };
+    let by_kernel = weights(kind, bytes);
+    let shared = |tensors: &[Tensor]| tensors.iter().map(Tensor::shallow_clone).collect();
+    let by_libtorch =
+        Weights { table: shared(&by_kernel.table), weights: shared(&by_kernel.weights), packed: Vec::new() };
+    for lengths in batches() {
+        let tokens: i64 = lengths.iter().sum();
+        let ids = Tensor::from_slice(&(0..tokens).map(|token| token * 31 % VOCABULARY).collect::<Vec<_>>());
+        let all = Tensor::from_slice(&lengths);
+        let expected = sum_features(&ids, &all, &by_libtorch).expect("libtorch computes it");
+        for threads in [1, 3] {
+            tch::set_num_threads(threads);
+            let found = sum_features(&ids, &all, &by_kernel).expect("the kernel computes it");
+            let difference = difference(&found, &expected);
+            assert!(difference < within, "{name}, {threads} threads, {lengths:?}: {difference}");
+        }
+    }
+}
+
+#[test]
+fn float32_agrees_with_libtorch() {
+    agree(Kind::Float, true, 1e-5);
+    agree(Kind::Float, false, 1e-5);
+}
+
+#[test]
+fn bfloat16_agrees_with_libtorch() {
+    // Between the steps libtorch rounds to bfloat16 where the kernel does not.
+    agree(Kind::BFloat16, true, 0.02);
+    agree(Kind::BFloat16, false, 0.02);
+}
+
+#[test]
+fn too_few_weights_are_refused() {
+    let mut few = weights(Kind::Float, true);
+    few.weights.pop();
+    let error = sum_features(&Tensor::from_slice(&[1_i64]), &Tensor::from_slice(&[1_i64]), &few);
+    assert!(error.expect_err("one is missing").to_string().contains("there are 22 weights"));
+}
