@@ -30,7 +30,8 @@ pub const LISTED_FILES: [&str; 3] = [LICENSE_FILE, MODEL_FILE, TOKENIZER_FILE];
 /// gives makes an older directory unusable.
 pub const FORMAT: u32 = 3;
 
-/// What the GEMMs and activations are computed in; sums over a sentence and the last layers are float32 always.
+/// What the GEMMs read; they are added up in float32. By libtorch's own operators the layers after the sum over a sentence are
+/// float32 always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {

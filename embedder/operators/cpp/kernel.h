@@ -1,4 +1,4 @@
-// What the token part of the encoder computes, as plain memory: this and the kernels know nothing of libtorch.
+// What the encoder computes with, as plain memory: this and the kernels know nothing of libtorch.
 //
 // The kernels are compiled for instructions that not every processor has. They include no header that defines inline
 // functions, lest the linker take such a function, compiled for those instructions, for all of the program.
@@ -14,6 +14,8 @@ constexpr int DIMENSION = 512;
 constexpr int HIDDEN = 256;
 constexpr int BRANCHES = 3;
 constexpr int FEATURES = DIMENSION + BRANCHES * HIDDEN;
+/// Width of the narrow layers after the sum.
+constexpr int BOTTLENECK = 320;
 constexpr float EPSILON = 1e-12f;
 /// Columns of a panel of packed weights.
 constexpr int PANEL = 32;
@@ -31,7 +33,7 @@ struct Table {
 };
 
 /// A weight packed for the kernels, (columns / PANEL, depth / G, PANEL, G) with G the 4 bytes' worth of elements, and the
-/// bias of its columns.
+/// bias of its columns, if it has one.
 struct Linear {
     const void *packed;
     const float *bias;
@@ -50,6 +52,10 @@ struct Weights {
     Linear layers[BRANCHES][2];
     /// Of the embedding and the branches' values side by side, FEATURES.
     Norm features;
+    /// What follows the sum over a sentence: FEATURES -> DIMENSION; then, with s and y for what a layer and the sum's give,
+    /// y -> s0 of BOTTLENECK, [s0, y] -> s1 of BOTTLENECK, s1 -> s2 of DIMENSION, [s1, s2] -> DIMENSION.
+    Linear dense;
+    Linear hidden[4];
 };
 
 /// Sentences one after the other.
@@ -60,13 +66,13 @@ struct Batch {
     int64_t sentences;
 };
 
-/// One way to compute the features.
+/// One way to compute.
 struct Kernel {
     const char *name;
-    /// Bytes of memory, aligned to 64, that `sum` works in.
+    /// Bytes of memory, aligned to 64, that `encode` works in.
     size_t (*workspace)(const Batch &);
-    /// For each sentence the sum over its tokens of their normalised features: (sentences, FEATURES).
-    void (*sum)(const Weights &, const Batch &, void *workspace, float *sums);
+    /// What is left to do for each sentence is tanh and the norm: (sentences, DIMENSION).
+    void (*encode)(const Weights &, const Batch &, void *workspace, float *to);
 };
 
 extern const Kernel AVX512_F32, AMX_BF16;

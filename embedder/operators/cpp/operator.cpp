@@ -1,4 +1,4 @@
-// The operator muse::sum_features of the TorchScript module: by a kernel where there is one for the processor and the
+// The operator muse::encode, of which the TorchScript module consists: by a kernel where there is one for the processor and the
 // precision, and otherwise by libtorch's own operators, which run on GPUs, too.
 
 #include <algorithm>
@@ -32,9 +32,9 @@ constexpr int64_t CENTRE = 2;
 constexpr int64_t TOKENS_A_THREAD = 128;
 
 /// Weights in the order in which they are passed: projection's weight and bias; for each branch gamma, beta and, of both
-/// layers, weight and bias; gamma and beta of the features.
+/// layers, weight and bias; gamma and beta of the features; weight and bias of the dense layer; weights of four hidden ones.
 constexpr int64_t BRANCH_WEIGHTS = 6, FIRST_BRANCH = 2, LAST_NORM = FIRST_BRANCH + BRANCHES * BRANCH_WEIGHTS;
-constexpr int64_t WEIGHTS = LAST_NORM + 2;
+constexpr int64_t DENSE = LAST_NORM + 2, FIRST_HIDDEN = DENSE + 2, WEIGHTS = FIRST_HIDDEN + 4;
 
 // ---- by libtorch's operators
 
@@ -63,7 +63,8 @@ Tensor gather(const Tensor &ids, TensorList table) {
     return rows.sub_(table[2].index_select(0, shard)).mul_(table[1].index_select(0, shard));
 }
 
-Tensor by_libtorch(const Tensor &ids, const Tensor &lengths, TensorList table, TensorList weights) {
+/// For each sentence the sum over its tokens of their normalised features: (sentences, FEATURES).
+Tensor sum_features(const Tensor &ids, const Tensor &lengths, TensorList table, TensorList weights) {
     const Tensor ends = lengths.cumsum(0), starts = ends - lengths;
     const Tensor positions = at::arange(ids.size(0), ids.options());
     // For each token the rows of its neighbours, (T, 5); a neighbour in another sentence is the row after the last, which
@@ -93,6 +94,20 @@ Tensor by_libtorch(const Tensor &ids, const Tensor &lengths, TensorList table, T
     const Tensor normed = layer_norm(at::cat(features, 1), weights[LAST_NORM], weights[LAST_NORM + 1]);
     // A bag is a sentence; mode 0 is the sum. Unlike segment_reduce it uses all threads.
     return std::get<0>(at::embedding_bag(normed, positions, starts, false, 0, false, {}, false));
+}
+
+/// In float32, as the sums are. These rows are sentences, and libtorch gives them to MKL: oneDNN would make new kernels for
+/// every new number of rows.
+Tensor by_libtorch(const Tensor &ids, const Tensor &lengths, TensorList table, TensorList weights) {
+    const Tensor root = lengths.to(at::kFloat).sqrt().unsqueeze(1);
+    const Tensor dense = at::linear(sum_features(ids, lengths, table, weights), weights[DENSE]);
+    // sum_t(f @ D + d) / sqrt(n) = sum_t(f) @ D / sqrt(n) + d * sqrt(n).
+    const Tensor y = dense.div(root).add_(weights[DENSE + 1].mul(root));
+    const TensorList hidden = weights.slice(FIRST_HIDDEN, 4);
+    const Tensor s0 = at::linear(y, hidden[0]).relu_();
+    const Tensor s1 = at::linear(at::cat({s0, y}, 1), hidden[1]).relu_();
+    const Tensor s2 = at::linear(s1, hidden[2]).relu_();
+    return at::linear(at::cat({s1, s2}, 1), hidden[3]);
 }
 
 // ---- by a kernel
@@ -132,6 +147,10 @@ Weights weights_of(TensorList table, TensorList packed) {
         for (int layer = 0; layer < 2; layer++) weights.layers[branch][layer] = linear(first + 2 + 2 * layer);
     }
     weights.features = {floats(LAST_NORM), floats(LAST_NORM + 1)};
+    weights.dense = linear(DENSE);
+    for (int layer = 0; layer < 4; layer++) {
+        weights.hidden[layer] = {packed[FIRST_HIDDEN + layer].const_data_ptr(), nullptr};
+    }
     return weights;
 }
 
@@ -139,8 +158,8 @@ Weights weights_of(TensorList table, TensorList packed) {
 Tensor by_kernel(const Kernel &kernel, const Tensor &ids, const Tensor &lengths, TensorList table, TensorList packed) {
     const Weights weights = weights_of(table, packed);
     const Batch all = {ids.const_data_ptr<int64_t>(), lengths.const_data_ptr<int64_t>(), ids.size(0), lengths.size(0)};
-    const Tensor sums = at::empty({all.sentences, FEATURES}, at::kFloat);
-    float *const to = sums.mutable_data_ptr<float>();
+    const Tensor encoded = at::empty({all.sentences, DIMENSION}, at::kFloat);
+    float *const to = encoded.mutable_data_ptr<float>();
 
     const int64_t threads = std::clamp<int64_t>(all.tokens / TOKENS_A_THREAD, 1, at::get_num_threads());
     std::vector<std::future<void>> others;
@@ -149,19 +168,19 @@ Tensor by_kernel(const Kernel &kernel, const Tensor &ids, const Tensor &lengths,
         part = {rest.ids, rest.lengths, 0, 0};
         while (part.sentences < rest.sentences && part.tokens < share) part.tokens += rest.lengths[part.sentences++];
         rest = {rest.ids + part.tokens, rest.lengths + part.sentences, rest.tokens - part.tokens, rest.sentences - part.sentences};
-        auto sum = [&kernel, &weights, part, to = to + (part.lengths - all.lengths) * FEATURES] {
+        auto encode = [&kernel, &weights, part, to = to + (part.lengths - all.lengths) * DIMENSION] {
             const int64_t bytes = static_cast<int64_t>(kernel.workspace(part));
             const Tensor workspace = at::empty({bytes}, at::kByte);
-            kernel.sum(weights, part, workspace.mutable_data_ptr(), to);
+            kernel.encode(weights, part, workspace.mutable_data_ptr(), to);
         };
         if (rest.sentences > 0) {
-            others.push_back(std::async(std::launch::async, sum));
+            others.push_back(std::async(std::launch::async, encode));
         } else {
-            sum();
+            encode();
         }
     }
     for (auto &other : others) other.get();
-    return sums;
+    return encoded;
 }
 
 // ---- the operator
@@ -174,16 +193,18 @@ void check(const Tensor &ids, const Tensor &lengths, TensorList table, TensorLis
     TORCH_CHECK(packed.empty() || packed.size() == WEIGHTS, "all weights are packed, or none");
 }
 
-Tensor sum_features(const Tensor &ids, const Tensor &lengths, TensorList table, TensorList weights, TensorList packed) {
+Tensor encode(const Tensor &ids, const Tensor &lengths, TensorList table, TensorList weights, TensorList packed) {
     check(ids, lengths, table, weights, packed);
     const Kernel *kernel = ids.is_cpu() && !packed.empty() ? find_kernel(weights[0].scalar_type()) : nullptr;
-    if (!kernel || lengths.size(0) == 0) return by_libtorch(ids, lengths, table, weights);
-    return by_kernel(*kernel, ids.contiguous(), lengths.contiguous(), table, packed);
+    const Tensor encoded = kernel && lengths.size(0) > 0
+        ? by_kernel(*kernel, ids.contiguous(), lengths.contiguous(), table, packed)
+        : by_libtorch(ids, lengths, table, weights);
+    const Tensor vectors = encoded.tanh();
+    return vectors.div(vectors.mul(vectors).sum(1, true).clamp_min(1e-12).sqrt());
 }
 
 TORCH_LIBRARY(muse, library) {
-    library.def("sum_features(Tensor ids, Tensor lengths, Tensor[] table, Tensor[] weights, Tensor[] packed) -> Tensor",
-        &sum_features);
+    library.def("encode(Tensor ids, Tensor lengths, Tensor[] table, Tensor[] weights, Tensor[] packed) -> Tensor", &encode);
 }
 
 std::vector<Tensor> list(Tensor *const *tensors, size_t count) {
@@ -199,14 +220,14 @@ extern "C" {
 
 /// Calls the operator as TorchScript does, so that a trace records it. Returns what went wrong, to be given to `free`, or
 /// null.
-char *muse_sum_features(const at::Tensor *ids, const at::Tensor *lengths, at::Tensor *const *table, size_t table_size,
-    at::Tensor *const *weights, size_t weights_size, at::Tensor *const *packed, size_t packed_size, at::Tensor **sums) {
+char *muse_encode(const at::Tensor *ids, const at::Tensor *lengths, at::Tensor *const *table, size_t table_size,
+    at::Tensor *const *weights, size_t weights_size, at::Tensor *const *packed, size_t packed_size, at::Tensor **vectors) {
     try {
-        const auto name = c10::Symbol::fromQualString("muse::sum_features");
+        const auto name = c10::Symbol::fromQualString("muse::encode");
         torch::jit::Stack stack = {*ids, *lengths, muse::list(table, table_size), muse::list(weights, weights_size),
             muse::list(packed, packed_size)};
         torch::jit::getAllOperatorsFor(name).at(0)->getOperation()(stack);
-        *sums = new at::Tensor(torch::jit::pop(stack).toTensor());
+        *vectors = new at::Tensor(torch::jit::pop(stack).toTensor());
         return nullptr;
     } catch (const std::exception &error) {
         return strdup(error.what());

@@ -1,4 +1,4 @@
-//! `muse::sum_features`, the operator that the TorchScript module has for all that it does with tokens.
+//! `muse::encode`, the operator of which the TorchScript module consists.
 //!
 //! A custom operator of libtorch, written in C++ in `cpp/`: with AVX-512 (float32) and AMX (bfloat16) by kernels that read
 //! each value once, everywhere else (other processors, GPUs, float16) by libtorch's own operators. A module that calls it
@@ -13,7 +13,7 @@ use torch_sys::C_tensor;
 const PANEL: i64 = 32;
 
 unsafe extern "C" {
-    fn muse_sum_features(
+    fn muse_encode(
         ids: *const C_tensor,
         lengths: *const C_tensor,
         table: *const *const C_tensor,
@@ -22,7 +22,7 @@ unsafe extern "C" {
         weights_size: usize,
         packed: *const *const C_tensor,
         packed_size: usize,
-        sums: *mut *mut C_tensor,
+        vectors: *mut *mut C_tensor,
     ) -> *mut c_char;
     fn muse_kernel(scalar_type: c_int) -> *const c_char;
     fn free(memory: *mut c_char);
@@ -35,7 +35,9 @@ pub struct Weights {
     /// shard `i` modulo their number), or one tensor in the precision of the weights.
     pub table: Vec<Tensor>,
     /// Weight and bias of the projection (512 to 3 x 256); for the n-gram orders 2, 3 and 5 gamma and beta of the LayerNorm,
-    /// and of both layers weight (256, order x 256) and bias; gamma and beta (1280) of the last LayerNorm, in float32.
+    /// and of both layers weight (256, order x 256) and bias. Then, in float32, gamma and beta (1280) of the last LayerNorm,
+    /// weight and bias of the dense layer (1280 to 512), and the weights of four hidden layers: what the dense layer gives is
+    /// y, what they give s0 to s3, and they read y, [s0, y], s1 and [s1, s2].
     pub weights: Vec<Tensor>,
     /// The same as the kernels have them, or none: each weight [`packed`], all else in float32.
     pub packed: Vec<Tensor>,
@@ -62,21 +64,21 @@ pub fn kernel(kind: Kind) -> Option<&'static str> {
     name.and_then(|name| name.to_str().ok())
 }
 
-/// The sum over the tokens of each sentence of their normalised features: the embedding and what each n-gram order makes of
-/// it, float32 (N, 1280). `ids` is int64 (T), `lengths` int64 (N), with sum T and none below 1.
+/// The vectors of sentences, float32 (N, 512), of length 1. `ids` is int64 (T), `lengths` int64 (N), with sum T and none
+/// below 1.
 ///
 /// # Errors
 ///
 /// If libtorch fails.
-pub fn sum_features(ids: &Tensor, lengths: &Tensor, weights: &Weights) -> Result<Tensor, TchError> {
+pub fn encode(ids: &Tensor, lengths: &Tensor, weights: &Weights) -> Result<Tensor, TchError> {
     let pointers = |tensors: &[Tensor]| tensors.iter().map(Tensor::as_ptr).collect::<Vec<_>>();
     let [table, natural, packed] =
         [&weights.table, &weights.weights, &weights.packed].map(|tensors| pointers(tensors));
-    let mut sums = std::ptr::null_mut();
+    let mut vectors = std::ptr::null_mut();
     // SAFETY: the pointers are those of tensors that live until after the call, and the sizes those of the lists. The error is
-    // one of malloc's, and without one the sums are a tensor of which nobody else knows.
+    // one of malloc's, and without one the vectors are a tensor of which nobody else knows.
     unsafe {
-        let error = muse_sum_features(
+        let error = muse_encode(
             ids.as_ptr(),
             lengths.as_ptr(),
             table.as_ptr(),
@@ -85,10 +87,10 @@ pub fn sum_features(ids: &Tensor, lengths: &Tensor, weights: &Weights) -> Result
             natural.len(),
             packed.as_ptr(),
             packed.len(),
-            &raw mut sums,
+            &raw mut vectors,
         );
         if error.is_null() {
-            return Ok(Tensor::from_ptr(sums));
+            return Ok(Tensor::from_ptr(vectors));
         }
         let text = CStr::from_ptr(error).to_string_lossy().into_owned();
         free(error);

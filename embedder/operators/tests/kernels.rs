@@ -1,6 +1,6 @@
 //! The kernels compute what libtorch's operators compute, whatever the batch.
 
-use muse_operators::{Weights, kernel, packed, sum_features};
+use muse_operators::{Weights, encode, kernel, packed};
 use tch::{Device, Kind, Tensor};
 
 const VOCABULARY: i64 = 170;
@@ -16,26 +16,34 @@ fn weights(kind: Kind, bytes: bool) -> Weights {
         vec![Tensor::randn([VOCABULARY, 512], floats).to_kind(kind)]
     };
     let mut all = Weights { table, weights: Vec::new(), packed: Vec::new() };
-    let linear = |all: &mut Weights, outputs: i64, inputs: i64| {
+    // As the operator has it: the kernels' weights are all of one kind, libtorch's of two.
+    let matrix = |all: &mut Weights, outputs: i64, inputs: i64, natural: Kind| {
         let weight = (Tensor::randn([outputs, inputs], floats) / (inputs as f64).sqrt()).to_kind(kind);
-        let bias = (Tensor::randn([outputs], floats) * 0.1).to_kind(kind);
-        all.packed.extend([packed(&weight).expect("it divides"), bias.to_kind(Kind::Float)]);
-        all.weights.extend([weight, bias]);
+        all.packed.push(packed(&weight).expect("it divides"));
+        all.weights.push(weight.to_kind(natural));
     };
-    let norm = |all: &mut Weights, size: i64, kind: Kind| {
-        for centre in [1.0, 0.0] {
-            let part = (Tensor::randn([size], floats) * 0.1 + centre).to_kind(kind);
-            all.packed.push(part.to_kind(Kind::Float));
-            all.weights.push(part);
-        }
+    let vector = |all: &mut Weights, size: i64, centre: f64, natural: Kind| {
+        let values = (Tensor::randn([size], floats) * 0.1 + centre).to_kind(natural);
+        all.packed.push(values.to_kind(Kind::Float));
+        all.weights.push(values);
     };
-    linear(&mut all, 768, 512);
+    matrix(&mut all, 768, 512, kind);
+    vector(&mut all, 768, 0.0, kind);
     for order in [2, 3, 5] {
-        norm(&mut all, 256, kind);
-        linear(&mut all, 256, order * 256);
-        linear(&mut all, 256, order * 256);
+        vector(&mut all, 256, 1.0, kind);
+        vector(&mut all, 256, 0.0, kind);
+        for _ in 0..2 {
+            matrix(&mut all, 256, order * 256, kind);
+            vector(&mut all, 256, 0.0, kind);
+        }
     }
-    norm(&mut all, 1280, Kind::Float);
+    vector(&mut all, 1280, 1.0, Kind::Float);
+    vector(&mut all, 1280, 0.0, Kind::Float);
+    matrix(&mut all, 512, 1280, Kind::Float);
+    vector(&mut all, 512, 0.0, Kind::Float);
+    for (outputs, inputs) in [(320, 512), (320, 832), (512, 320), (512, 832)] {
+        matrix(&mut all, outputs, inputs, Kind::Float);
+    }
     all
 }
 
@@ -53,7 +61,7 @@ fn batches() -> Vec<Vec<i64>> {
     ]
 }
 
-/// The largest difference between two sums, over the largest component.
+/// The largest difference between two lists of vectors, over the largest component.
 fn difference(one: &Tensor, other: &Tensor) -> f64 {
     let largest = |tensor: Tensor| tensor.abs().max().double_value(&[]);
     largest(one - other) / largest(other.shallow_clone())
@@ -72,10 +80,10 @@ fn agree(kind: Kind, bytes: bool, within: f64) {
         let tokens: i64 = lengths.iter().sum();
         let ids = Tensor::from_slice(&(0..tokens).map(|token| token * 31 % VOCABULARY).collect::<Vec<_>>());
         let all = Tensor::from_slice(&lengths);
-        let expected = sum_features(&ids, &all, &by_libtorch).expect("libtorch computes it");
+        let expected = encode(&ids, &all, &by_libtorch).expect("libtorch computes it");
         for threads in [1, 3] {
             tch::set_num_threads(threads);
-            let found = sum_features(&ids, &all, &by_kernel).expect("the kernel computes it");
+            let found = encode(&ids, &all, &by_kernel).expect("the kernel computes it");
             let difference = difference(&found, &expected);
             assert!(difference < within, "{name}, {threads} threads, {lengths:?}: {difference}");
         }
@@ -99,6 +107,6 @@ fn bfloat16_agrees_with_libtorch() {
 fn too_few_weights_are_refused() {
     let mut few = weights(Kind::Float, true);
     few.weights.pop();
-    let error = sum_features(&Tensor::from_slice(&[1_i64]), &Tensor::from_slice(&[1_i64]), &few);
-    assert!(error.expect_err("one is missing").to_string().contains("there are 22 weights"));
+    let error = encode(&Tensor::from_slice(&[1_i64]), &Tensor::from_slice(&[1_i64]), &few);
+    assert!(error.expect_err("one is missing").to_string().contains("there are 28 weights"));
 }

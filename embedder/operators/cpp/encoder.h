@@ -1,17 +1,17 @@
-// The token part of the encoder, over any kernel of matrix products.
+// The encoder, over any kernel of matrix products.
 //
 // Sentences lie one after the other with rows of zeros between, so that the windows of all tokens are the rows of one
 // matrix, which overlap: it is never written out, as the product reads it where the rows are. Between two sentences are
 // no more zeros than a window reaches to one side.
 //
 // A kernel is a type with
-//   Element                    what is multiplied
-//   ROWS                       rows that one call computes
-//   BLOCKS                     so many times ROWS go through one panel of a weight before the next panel's turn
-//   Session                    held while it is called
-//   products<STRIDE>(a, depth, b, tile)
-//       tile (ROWS, PANEL) = A (ROWS, depth) x B (depth, PANEL): row i of A begins STRIDE elements after row i - 1, B is
-//       one panel of a packed weight
+//   Element       what is multiplied
+//   ROWS          rows that one call computes at most
+//   BLOCKS        so many times ROWS go through one panel of a weight before the next panel's turn
+//   Session       held while it is called
+//   products<STRIDE>(a, rows, depth, b, tile)
+//       tile (ROWS, PANEL) = A (rows, depth) x B (depth, PANEL): row i of A begins STRIDE elements after row i - 1, B is one
+//       panel of a packed weight. ROWS rows of A can be read; those of the tile after `rows` are undefined.
 
 #pragma once
 
@@ -19,7 +19,7 @@
 
 namespace {
 
-using muse::BRANCHES, muse::DIMENSION, muse::FEATURES, muse::HIDDEN, muse::LEFTS, muse::ORDERS, muse::PANEL;
+using muse::BOTTLENECK, muse::BRANCHES, muse::DIMENSION, muse::FEATURES, muse::HIDDEN, muse::LEFTS, muse::ORDERS, muse::PANEL;
 
 /// Rows of zeros between two sentences.
 constexpr int gap(int branch) {
@@ -31,7 +31,10 @@ constexpr int WIDEST_GAP = gap(BRANCHES - 1);
 
 constexpr int64_t round_up(int64_t number, int64_t multiple) { return (number + multiple - 1) / multiple * multiple; }
 
-template <class Kernel> class Sum {
+/// Columns of what two layers after the sum read: that of BOTTLENECK and the one of DIMENSION before it.
+constexpr int BOTH = BOTTLENECK + DIMENSION;
+
+template <class Kernel> class Encoder {
     using Element = typename Kernel::Element;
     static constexpr int ROWS = Kernel::ROWS;
     static constexpr int CHUNK = ROWS * Kernel::BLOCKS;
@@ -45,28 +48,33 @@ template <class Kernel> class Sum {
     uint8_t *is_token;                // (rows), the same
     int64_t *sentence_of;             // (tokens)
     int64_t *starts;                  // (sentences)
+    Element *sums;                    // (sentences, FEATURES)
+    Element *first;                   // (sentences, BOTH), s0 and y
+    Element *second;                  // (sentences, BOTH), s1 and s2
 
   public:
     static size_t workspace(const muse::Batch &batch) {
-        return Sum({}, batch).place(nullptr);
+        return Encoder({}, batch).place(nullptr);
     }
 
-    static void run(const muse::Weights &weights, const muse::Batch &batch, void *memory, float *sums) {
+    static void run(const muse::Weights &weights, const muse::Batch &batch, void *memory, float *to) {
         [[maybe_unused]] const typename Kernel::Session session;
-        Sum sum(weights, batch);
-        sum.place(static_cast<char *>(memory));
-        sum.find_sentences();
-        sum.project();
+        Encoder encoder(weights, batch);
+        encoder.place(static_cast<char *>(memory));
+        encoder.clear_slack();
+        encoder.find_sentences();
+        encoder.project();
         for (int branch = 0; branch < BRANCHES; branch++) {
-            sum.mark_tokens(branch);
-            sum.convolve(branch, 0, sum.hidden[branch], sum.between);
-            sum.convolve(branch, 1, sum.between, sum.hidden[branch]);
+            encoder.mark_tokens(branch);
+            encoder.convolve(branch, 0, encoder.hidden[branch], encoder.between);
+            encoder.convolve(branch, 1, encoder.between, encoder.hidden[branch]);
         }
-        sum.add_up(sums);
+        encoder.add_up();
+        encoder.finish(to);
     }
 
   private:
-    Sum(const muse::Weights &weights, const muse::Batch &batch) : weights(weights), batch(batch) {}
+    Encoder(const muse::Weights &weights, const muse::Batch &batch) : weights(weights), batch(batch) {}
 
     /// Rows from the first token's to the last's.
     int64_t span(int branch) const { return batch.tokens + gap(branch) * (batch.sentences - 1); }
@@ -91,6 +99,10 @@ template <class Kernel> class Sum {
         take(is_token, widest);
         take(sentence_of, batch.tokens);
         take(starts, batch.sentences);
+        const int64_t sentences = round_up(batch.sentences, ROWS);
+        take(sums, sentences * FEATURES);
+        take(first, sentences * BOTH);
+        take(second, sentences * BOTH);
         return used;
     }
 
@@ -107,8 +119,17 @@ template <class Kernel> class Sum {
         }
     }
 
-    static void clear(Element *array, int64_t begin, int64_t end) {
-        __builtin_memset(array + begin * HIDDEN, 0, (end - begin) * HIDDEN * sizeof(Element));
+    template <int COLUMNS = HIDDEN> static void clear(Element *array, int64_t begin, int64_t end) {
+        __builtin_memset(array + begin * COLUMNS, 0, (end - begin) * COLUMNS * sizeof(Element));
+    }
+
+    /// Rows that a product reads and nobody needs: arithmetic with what happens to be there could be slow.
+    void clear_slack() {
+        clear<DIMENSION>(embedded, batch.tokens, round_up(batch.tokens, ROWS));
+        const int64_t all = round_up(batch.sentences, ROWS);
+        clear<FEATURES>(sums, batch.sentences, all);
+        clear<BOTH>(first, batch.sentences, all);
+        clear<BOTH>(second, batch.sentences, all);
     }
 
     /// Rows that are no token's: is_token, and zeros in all that is read of them.
@@ -130,8 +151,8 @@ template <class Kernel> class Sum {
     static void multiply(const Element *a, int64_t count, int64_t depth, const Element *panel, With with) {
         alignas(64) float tile[ROWS * PANEL];
         for (int64_t row = 0; row < count; row += ROWS) {
-            Kernel::template products<STRIDE>(a + row * STRIDE, depth, panel, tile);
             const int64_t some = count - row < ROWS ? count - row : ROWS;
+            Kernel::template products<STRIDE>(a + row * STRIDE, some, depth, panel, tile);
             for (int64_t i = 0; i < some; i++) with(row + i, tile + i * PANEL);
         }
     }
@@ -193,7 +214,7 @@ template <class Kernel> class Sum {
     }
 
     /// Normalises the features of each token and adds up those of a sentence.
-    void add_up(float *sums) {
+    void add_up() {
         for (int64_t sentence = 0; sentence < batch.sentences; sentence++) {
             __m512 sum[FEATURES / LANES] = {};
             const int64_t start = starts[sentence], length = batch.lengths[sentence];
@@ -217,6 +238,38 @@ template <class Kernel> class Sum {
                 const __m512 gamma = load(weights.features.gamma + part * LANES);
                 store(sums + sentence * FEATURES + part * LANES, _mm512_fmadd_ps(sum[part], gamma, beta * count));
             }
+        }
+    }
+
+    /// The layers after the sum, but for tanh and the norm.
+    void finish(float *to) {
+        // sum_t(f @ D + d) / sqrt(n) = sum_t(f) @ D / sqrt(n) + d * sqrt(n).
+        layer<FEATURES>(sums, FEATURES, weights.dense, DIMENSION, [this](int64_t row, int column, __m512 value) {
+            const float root = __builtin_sqrtf(static_cast<float>(batch.lengths[row]));
+            value = value / _mm512_set1_ps(root) + load(weights.dense.bias + column) * _mm512_set1_ps(root);
+            store(first + row * BOTH + BOTTLENECK + column, value);
+        });
+        auto relu_to = [](Element *array) {
+            return [array](int64_t row, int column, __m512 value) {
+                store(array + row * BOTH + column, _mm512_max_ps(value, _mm512_setzero_ps()));
+            };
+        };
+        layer<BOTH>(first + BOTTLENECK, DIMENSION, weights.hidden[0], BOTTLENECK, relu_to(first));
+        layer<BOTH>(first, BOTH, weights.hidden[1], BOTTLENECK, relu_to(second));
+        layer<BOTH>(second, BOTTLENECK, weights.hidden[2], DIMENSION, relu_to(second + BOTTLENECK));
+        layer<BOTH>(second, BOTH, weights.hidden[3], DIMENSION,
+            [to](int64_t row, int column, __m512 value) { store(to + row * DIMENSION + column, value); });
+    }
+
+    /// Hands each register of the products of the sentences' rows to `with(row, column, values)`.
+    template <int STRIDE, class With>
+    void layer(const Element *from, int64_t depth, const muse::Linear &linear, int columns, With with) {
+        for (int column = 0; column < columns; column += PANEL) {
+            multiply<STRIDE>(from, batch.sentences, depth, panel_of(linear, depth, column / PANEL),
+                [&](int64_t row, const float *values) {
+                    with(row, column, load(values));
+                    with(row, column + LANES, load(values + LANES));
+                });
         }
     }
 };
