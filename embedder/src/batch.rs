@@ -1,7 +1,7 @@
 //! What one forward pass takes: sentences of several requests, one after the other.
 //!
-//! They are never padded to each other; only the total is rounded up, with one dummy sentence, so that the kernels see
-//! few different shapes.
+//! They are never padded to each other; only the total is rounded up, with one dummy sentence, where the model's kernels
+//! are to see few different shapes.
 
 use std::ops::Range;
 

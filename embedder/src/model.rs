@@ -4,6 +4,7 @@ use bytes::Bytes;
 use tch::{CModule, Device, Kind, Tensor};
 
 use crate::{
+    batch::{Batch, buckets},
     model_dir::{Manifest, ModelDir, Precision},
     transfer,
 };
@@ -58,6 +59,26 @@ impl Model {
     /// What the model says about itself.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// Gives a batch a size that the model is quick with: libtorch makes kernels for each number of tokens, and sees few. Ours
+    /// take any, and the batch is left as it is.
+    pub fn pad(&self, batch: &mut Batch) {
+        if self.kernel().is_none() {
+            batch.pad();
+        }
+    }
+
+    /// The numbers of tokens, `most` at most, with which a pass is to be run before the first request, so that none waits for
+    /// kernels to be made.
+    #[must_use]
+    pub fn sizes_to_warm(&self, most: usize) -> Vec<usize> {
+        // The first pass only brings in memory; the second shows how quick the model is.
+        self.kernel().map_or_else(|| buckets(most).collect(), |_| vec![most; 2])
+    }
+
+    fn kernel(&self) -> Option<&'static str> {
+        kernel(self.manifest.precision, self.device)
     }
 
     /// Embeds the sentences whose ids are `ids`, one after the other, cut by `lengths`. Returns their vectors, one after the

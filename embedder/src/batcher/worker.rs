@@ -17,7 +17,7 @@ use super::{
     queue::{Done, Part, Queue},
 };
 use crate::{
-    batch::{Batch, buckets},
+    batch::Batch,
     metrics::Passes,
     model::{Model, VECTOR_BYTES},
     model_dir::ModelDir,
@@ -95,9 +95,9 @@ impl Drop for Closing<'_> {
 }
 
 impl Worker {
-    /// Runs every shape once, so that no request waits for kernels to be made.
+    /// Runs what must not be run for the first time by a request.
     fn warm_up(&self) -> Result<(), BatcherError> {
-        for tokens in buckets(self.batch_tokens) {
+        for tokens in self.model.sizes_to_warm(self.batch_tokens) {
             let batch = Batch::dummy(tokens);
             let began = Instant::now();
             self.model.embed_packed(&batch.ids, &batch.lengths)?;
@@ -128,14 +128,14 @@ impl Worker {
             batch.append(&part.sentences, part.range.clone());
         }
         let tokens = batch.ids.len();
-        batch.pad();
+        self.model.pad(&mut batch);
         let began = Instant::now();
         match self.model.embed_packed(&batch.ids, &batch.lengths) {
             Ok(mut vectors) => {
                 let ended = Instant::now();
                 self.queue.drained(tokens, ended - began);
                 self.count(&parts, tokens, ended - began);
-                // What is left at the end is the dummy sentence's.
+                // What is left at the end is the dummy sentence's, if there is one.
                 for Part { range, done, .. } in parts {
                     let vectors = vectors.split_to(range.len() * VECTOR_BYTES);
                     // Its caller may have gone.

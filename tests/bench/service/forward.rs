@@ -81,7 +81,7 @@ impl Forward {
     /// How long the pass over one sentence takes, each of several times.
     pub(crate) fn alone(&self, ids: &[i64], times: usize) -> Vec<Duration> {
         let mut batch = Batch { ids: ids.to_vec(), lengths: vec![ids.len() as i64] };
-        batch.pad();
+        self.model.pad(&mut batch);
         let once = || {
             let started = Instant::now();
             self.run(&batch);
@@ -118,7 +118,7 @@ impl Forward {
         }
         let full = |mut batch: Batch| {
             let (sentences, tokens) = (batch.lengths.len(), batch.ids.len());
-            batch.pad();
+            self.model.pad(&mut batch);
             Full { batch, sentences, tokens }
         };
         batches.into_iter().map(full).collect()
