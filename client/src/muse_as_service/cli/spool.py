@@ -135,15 +135,16 @@ class Spool:
         try:
             self._file.write(data)
             self._file.flush()
-            self.rows += rows
             note = {
                 "purpose": self._purpose,
-                "rows": self.rows,
+                "rows": self.rows + rows,
                 "bytes": self._file.tell(),
                 "digest": self._digest.hexdigest(),
             }
             new = self._note.with_name(self._note.name + ".new")
             new.write_text(json.dumps(note), encoding="utf-8")
             new.replace(self._note)
+            # Not before: a stop in between would tell of more than is kept.
+            self.rows += rows
         except OSError as failure:
             raise Failure(f"cannot write {self.path}: {failure.strerror}") from None
