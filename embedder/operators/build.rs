@@ -23,18 +23,22 @@ fn main() {
     // Warnings in libtorch's headers are not ours.
     operator.warnings(false);
     if x86_64 {
-        operator.define("MUSE_KERNELS", None);
+        operator.define("MUSE_AVX512", None);
         let mut avx512 = kernels(&AVX512);
         avx512.file("cpp/avx512_f32.cpp").compile("muse_avx512_f32");
+        // GCC knows AMX from version 11 on.
         let mut amx = kernels(&AVX512);
-        amx.flags(AMX_BF16).file("cpp/amx_bf16.cpp").compile("muse_amx_bf16");
+        if AMX_BF16.iter().all(|flag| amx.is_flag_supported(flag).unwrap_or(false)) {
+            operator.define("MUSE_AMX", None);
+            amx.flags(AMX_BF16).file("cpp/amx_bf16.cpp").compile("muse_amx_bf16");
+        }
     }
     operator.compile("muse_operator");
 }
 
 fn compiler() -> cc::Build {
     let mut compiler = cc::Build::new();
-    compiler.cpp(true).std("c++20").opt_level(3);
+    compiler.cpp(true).std("c++17").opt_level(3);
     compiler
 }
 

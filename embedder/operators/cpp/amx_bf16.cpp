@@ -22,43 +22,39 @@ struct AmxBf16 {
         ~Session() { _tile_release(); }
     };
 
-    // Tiles 0 to 3 are the sums of two times 16 rows and two times 16 columns, 4 and 5 the rows, 6 and 7 the columns.
     template <int STRIDE>
     static void products(const bf16 *a, int64_t rows, int64_t depth, const bf16 *b, float *tile) {
-        if (rows <= 16) return upper_half<STRIDE>(a, depth, b, tile);
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-        for (int64_t k = 0; k < depth; k += 32) {
-            _tile_loadd(4, a + k, STRIDE * sizeof(bf16));
-            _tile_loadd(6, b + k * muse::PANEL, 128);
-            _tile_loadd(7, b + k * muse::PANEL + 32, 128);
-            _tile_loadd(5, a + k + 16 * STRIDE, STRIDE * sizeof(bf16));
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_dpbf16ps(1, 4, 7);
-            _tile_dpbf16ps(2, 5, 6);
-            _tile_dpbf16ps(3, 5, 7);
-        }
-        _tile_stored(0, tile, 128);
-        _tile_stored(1, tile + 16, 128);
-        _tile_stored(2, tile + 16 * muse::PANEL, 128);
-        _tile_stored(3, tile + 16 * muse::PANEL + 16, 128);
+        if (rows > 16) return of<STRIDE, true>(a, depth, b, tile);
+        return of<STRIDE, false>(a, depth, b, tile);
     }
 
   private:
-    template <int STRIDE> static void upper_half(const bf16 *a, int64_t depth, const bf16 *b, float *tile) {
+    // Tiles 0 to 3 are the sums of two times 16 rows and two times 16 columns, 4 and 5 the rows, 6 and 7 the columns.
+    template <int STRIDE, bool LOWER> static void of(const bf16 *a, int64_t depth, const bf16 *b, float *tile) {
         _tile_zero(0);
         _tile_zero(1);
+        if constexpr (LOWER) {
+            _tile_zero(2);
+            _tile_zero(3);
+        }
         for (int64_t k = 0; k < depth; k += 32) {
             _tile_loadd(4, a + k, STRIDE * sizeof(bf16));
             _tile_loadd(6, b + k * muse::PANEL, 128);
             _tile_loadd(7, b + k * muse::PANEL + 32, 128);
             _tile_dpbf16ps(0, 4, 6);
             _tile_dpbf16ps(1, 4, 7);
+            if constexpr (LOWER) {
+                _tile_loadd(5, a + k + 16 * STRIDE, STRIDE * sizeof(bf16));
+                _tile_dpbf16ps(2, 5, 6);
+                _tile_dpbf16ps(3, 5, 7);
+            }
         }
         _tile_stored(0, tile, 128);
         _tile_stored(1, tile + 16, 128);
+        if constexpr (LOWER) {
+            _tile_stored(2, tile + 16 * muse::PANEL, 128);
+            _tile_stored(3, tile + 16 * muse::PANEL + 16, 128);
+        }
     }
 };
 

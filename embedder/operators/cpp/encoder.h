@@ -34,6 +34,17 @@ constexpr int64_t round_up(int64_t number, int64_t multiple) { return (number + 
 /// Columns of what two layers after the sum read: that of BOTTLENECK and the one of DIMENSION before it.
 constexpr int BOTH = BOTTLENECK + DIMENSION;
 
+/// Memory that is given away from its beginning on.
+struct Parts {
+    char *memory;
+    size_t used = 0;
+
+    template <class Value> void take(Value *&array, int64_t values) {
+        array = reinterpret_cast<Value *>(memory + used);
+        used += round_up(values * sizeof(Value), 64);
+    }
+};
+
 template <class Kernel> class Encoder {
     using Element = typename Kernel::Element;
     static constexpr int ROWS = Kernel::ROWS;
@@ -86,24 +97,20 @@ template <class Kernel> class Encoder {
 
     /// Gives each array its part of the memory; returns how much that is.
     size_t place(char *memory) {
-        size_t used = 0;
-        auto take = [&]<class Value>(Value *&array, int64_t values) {
-            array = reinterpret_cast<Value *>(memory + used);
-            used += round_up(values * sizeof(Value), 64);
-        };
+        Parts parts{memory};
         const int64_t tokens = round_up(batch.tokens, ROWS), widest = rows(BRANCHES - 1);
-        take(embedded, tokens * DIMENSION);
-        take(projected, tokens * HIDDEN);
-        for (int branch = 0; branch < BRANCHES; branch++) take(hidden[branch], rows(branch) * HIDDEN);
-        take(between, widest * HIDDEN);
-        take(is_token, widest);
-        take(sentence_of, batch.tokens);
-        take(starts, batch.sentences);
+        parts.take(embedded, tokens * DIMENSION);
+        parts.take(projected, tokens * HIDDEN);
+        for (int branch = 0; branch < BRANCHES; branch++) parts.take(hidden[branch], rows(branch) * HIDDEN);
+        parts.take(between, widest * HIDDEN);
+        parts.take(is_token, widest);
+        parts.take(sentence_of, batch.tokens);
+        parts.take(starts, batch.sentences);
         const int64_t sentences = round_up(batch.sentences, ROWS);
-        take(sums, sentences * FEATURES);
-        take(first, sentences * BOTH);
-        take(second, sentences * BOTH);
-        return used;
+        parts.take(sums, sentences * FEATURES);
+        parts.take(first, sentences * BOTH);
+        parts.take(second, sentences * BOTH);
+        return parts.used;
     }
 
     /// Calls `body(begin, end)` for one chunk of 0..count after the other.

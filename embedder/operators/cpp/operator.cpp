@@ -15,7 +15,7 @@
 #include <torch/csrc/jit/runtime/operator.h>
 #include <torch/library.h>
 
-#ifdef MUSE_KERNELS
+#ifdef MUSE_AMX
 #include <cpuid.h>
 #endif
 
@@ -35,6 +35,29 @@ constexpr int64_t TOKENS_A_THREAD = 128;
 /// layers, weight and bias; gamma and beta of the features; weight and bias of the dense layer; weights of four hidden ones.
 constexpr int64_t BRANCH_WEIGHTS = 6, FIRST_BRANCH = 2, LAST_NORM = FIRST_BRANCH + BRANCHES * BRANCH_WEIGHTS;
 constexpr int64_t DENSE = LAST_NORM + 2, FIRST_HIDDEN = DENSE + 2, WEIGHTS = FIRST_HIDDEN + 4;
+
+// ---- checks
+
+void check(const Tensor &ids, const Tensor &lengths, TensorList table, TensorList weights, TensorList packed) {
+    TORCH_CHECK(ids.dim() == 1 && lengths.dim() == 1, "ids and lengths have one dimension");
+    TORCH_CHECK(ids.scalar_type() == at::kLong && lengths.scalar_type() == at::kLong, "ids and lengths are int64");
+    TORCH_CHECK(table.size() == 1 || table.size() == 3, "the table is one tensor, or bytes, scales and zero points");
+    TORCH_CHECK(weights.size() == WEIGHTS, "there are ", WEIGHTS, " weights");
+    TORCH_CHECK(packed.empty() || packed.size() == WEIGHTS, "all weights are packed, or none");
+}
+
+/// What a kernel relies on, as it reads and writes memory by it.
+void check_sentences(const Batch &batch, int64_t vocabulary) {
+    int64_t tokens = 0;
+    for (int64_t sentence = 0; sentence < batch.sentences; sentence++) {
+        const int64_t length = batch.lengths[sentence];
+        TORCH_CHECK(length >= 1 && length <= batch.tokens - tokens, "the lengths do not divide the ids");
+        tokens += length;
+    }
+    TORCH_CHECK(tokens == batch.tokens, "the lengths do not divide the ids");
+    const bool known = std::all_of(batch.ids, batch.ids + tokens, [=](int64_t id) { return id >= 0 && id < vocabulary; });
+    TORCH_CHECK(known, "there are ids outside the table");
+}
 
 // ---- by libtorch's operators
 
@@ -112,19 +135,21 @@ Tensor by_libtorch(const Tensor &ids, const Tensor &lengths, TensorList table, T
 
 // ---- by a kernel
 
-#ifdef MUSE_KERNELS
+#ifdef MUSE_AMX
 bool has_amx_bf16() {
     unsigned a, b, c, d;
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1) && (d >> 24 & 1);
 }
 #endif
 
-const Kernel *find_kernel(at::ScalarType kind) {
-#ifdef MUSE_KERNELS
+const Kernel *find_kernel([[maybe_unused]] at::ScalarType kind) {
+#ifdef MUSE_AVX512
     // Of libtorch, so that ATEN_CPU_CAPABILITY counts here as it does there.
     static const bool avx512 = at::get_cpu_capability() == "AVX512";
-    static const bool amx = avx512 && has_amx_bf16() && at::cpu::init_amx();
     if (kind == at::kFloat && avx512) return &AVX512_F32;
+#endif
+#ifdef MUSE_AMX
+    static const bool amx = avx512 && has_amx_bf16() && at::cpu::init_amx();
     if (kind == at::kBFloat16 && amx) return &AMX_BF16;
 #endif
     return nullptr;
@@ -160,6 +185,7 @@ Tensor by_kernel(const Kernel &kernel, const Tensor &ids, const Tensor &lengths,
     const Batch all = {ids.const_data_ptr<int64_t>(), lengths.const_data_ptr<int64_t>(), ids.size(0), lengths.size(0)};
     const Tensor encoded = at::empty({all.sentences, DIMENSION}, at::kFloat);
     float *const to = encoded.mutable_data_ptr<float>();
+    check_sentences(all, table[0].size(0));
 
     const int64_t threads = std::clamp<int64_t>(all.tokens / TOKENS_A_THREAD, 1, at::get_num_threads());
     std::vector<std::future<void>> others;
@@ -184,14 +210,6 @@ Tensor by_kernel(const Kernel &kernel, const Tensor &ids, const Tensor &lengths,
 }
 
 // ---- the operator
-
-void check(const Tensor &ids, const Tensor &lengths, TensorList table, TensorList weights, TensorList packed) {
-    TORCH_CHECK(ids.dim() == 1 && lengths.dim() == 1, "ids and lengths have one dimension");
-    TORCH_CHECK(ids.scalar_type() == at::kLong && lengths.scalar_type() == at::kLong, "ids and lengths are int64");
-    TORCH_CHECK(table.size() == 1 || table.size() == 3, "the table is one tensor, or bytes, scales and zero points");
-    TORCH_CHECK(weights.size() == WEIGHTS, "there are ", WEIGHTS, " weights");
-    TORCH_CHECK(packed.empty() || packed.size() == WEIGHTS, "all weights are packed, or none");
-}
 
 Tensor encode(const Tensor &ids, const Tensor &lengths, TensorList table, TensorList weights, TensorList packed) {
     check(ids, lengths, table, weights, packed);

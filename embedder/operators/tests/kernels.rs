@@ -110,3 +110,21 @@ fn too_few_weights_are_refused() {
     let error = encode(&Tensor::from_slice(&[1_i64]), &Tensor::from_slice(&[1_i64]), &few);
     assert!(error.expect_err("one is missing").to_string().contains("there are 28 weights"));
 }
+
+#[test]
+fn what_is_not_a_batch_is_refused() {
+    let weights = weights(Kind::Float, true);
+    for (ids, lengths) in [
+        (&[1, 2][..], &[1][..]),
+        (&[1, 2], &[1, 2]),
+        (&[1, 2], &[3, -1]),
+        (&[1, 2], &[2, 0]),
+        (&[1, VOCABULARY], &[2]),
+        (&[-1], &[1]),
+    ] {
+        if kernel(Kind::Float).is_some() {
+            let error = encode(&Tensor::from_slice(ids), &Tensor::from_slice(lengths), &weights);
+            assert!(error.is_err(), "{ids:?} {lengths:?}");
+        }
+    }
+}
