@@ -10,7 +10,7 @@ use std::{
 use muse_chassis::allocator;
 use muse_proto::{Error, Reason};
 use tch::Device;
-use tracing::error;
+use tracing::{debug, error};
 
 use super::{
     BatcherError, Batching,
@@ -22,6 +22,9 @@ use crate::{
     model::{Model, VECTOR_BYTES},
     model_dir::ModelDir,
 };
+
+/// Of the model's threads: nine tenths of a core go to a thread of the usual priority that wants it.
+const NICENESS: i32 = 10;
 
 /// The running threads. They end when this is dropped.
 #[derive(Debug)]
@@ -50,6 +53,10 @@ impl Workers {
             let worker = Worker { model, queue, batch_tokens: batching.batch_tokens, passes: passes.clone() };
             let thread = thread::Builder::new().name(format!("muse-model-{index}"));
             workers.threads.push(thread.spawn(move || {
+                // A GPU must not wait for a thread that waits for a core.
+                if device == Device::Cpu {
+                    yield_to_messages();
+                }
                 // The setting is the thread's own.
                 tch::set_num_threads(i32::try_from(threads.max(1)).unwrap_or(i32::MAX));
                 let warmed = worker.warm_up();
@@ -75,6 +82,15 @@ impl Drop for Workers {
         for thread in mem::take(&mut self.threads) {
             let _ = thread.join();
         }
+    }
+}
+
+/// Lets threads that move messages run first, of all processes on the machine: where refusals and probes wait for passes to end,
+/// an overload looks like an outage. A pass has all that they leave.
+fn yield_to_messages() {
+    let thread = rustix::thread::gettid();
+    if let Err(failure) = rustix::process::setpriority_process(Some(thread), NICENESS) {
+        debug!(%failure, "the model's threads keep their priority");
     }
 }
 
