@@ -28,7 +28,7 @@ pub enum ModelError {
     Forward(String),
 }
 
-/// What computes the token part of the encoder in this precision, where it is not libtorch's own operators.
+/// What computes the encoder in this precision, where it is not libtorch's own operators.
 #[must_use]
 pub fn kernel(precision: Precision, device: Device) -> Option<&'static str> {
     match (precision, device) {

@@ -227,6 +227,7 @@ template <class Kernel> class Encoder {
             const int64_t start = starts[sentence], length = batch.lengths[sentence];
             for (int64_t token = start; token < start + length; token++) {
                 __m512 features[FEATURES / LANES];
+                // From the table once more: `embedded` may be rounded to bfloat16.
                 embed<Element>(weights.table, batch.ids[token], *reinterpret_cast<__m512(*)[DIMENSION / LANES]>(features));
                 for (int branch = 0; branch < BRANCHES; branch++) {
                     const Element *row = hidden[branch] + row_of(branch, token) * HIDDEN;

@@ -113,6 +113,10 @@ fn too_few_weights_are_refused() {
 
 #[test]
 fn what_is_not_a_batch_is_refused() {
+    if kernel(Kind::Float).is_none() {
+        eprintln!("SKIPPED: there is no kernel for Float on this processor");
+        return;
+    }
     let weights = weights(Kind::Float, true);
     for (ids, lengths) in [
         (&[1, 2][..], &[1][..]),
@@ -122,9 +126,7 @@ fn what_is_not_a_batch_is_refused() {
         (&[1, VOCABULARY], &[2]),
         (&[-1], &[1]),
     ] {
-        if kernel(Kind::Float).is_some() {
-            let error = encode(&Tensor::from_slice(ids), &Tensor::from_slice(lengths), &weights);
-            assert!(error.is_err(), "{ids:?} {lengths:?}");
-        }
+        let error = encode(&Tensor::from_slice(ids), &Tensor::from_slice(lengths), &weights);
+        assert!(error.is_err(), "{ids:?} {lengths:?}");
     }
 }
