@@ -6,8 +6,8 @@
 //! nothing was answered and no more of it was sent than is kept.
 //!
 //! Who is refused with OVERLOADED is sent to another replica once, if that one has not refused anybody within the time that
-//! it gave for itself. So when all are full, all get to know it from one refusal each, and nothing is tried twice. Then calls
-//! that are [like it](super::refused) are refused here for that time.
+//! it gave for itself. So when all are full, all get to know it from one refusal each, and nothing is tried twice. Then no more
+//! calls [like it](super::concurrency) are in flight than there is room for.
 //!
 //! Where there is only one to choose, nothing is kept or held. For what is, there is a bound, beyond which calls go on
 //! without.
@@ -32,9 +32,9 @@ use super::{
     Replicas,
     answer::Answer,
     begun::Begun,
+    concurrency::{Alike, LONGEST_FULL},
     held::Held,
     kept::Kept,
-    refused::{Alike, LONGEST_FULL},
     replica::{InFlight, Rank, Replica},
     store::Store,
 };
@@ -105,13 +105,19 @@ impl Replicas {
             return Ok(Status::from(late).into_http());
         };
         let body = begun?;
-        let (refused, alike) = (&self.0.refused, Alike::to(&head.headers, body.message_bytes()));
-        if let Some(refusal) = refused.still(alike) {
-            return Ok(Status::from(refusal).into_http());
-        }
+        let place = match self.0.concurrency.enter(Alike::to(&head.headers, body.message_bytes())) {
+            Ok(place) => place,
+            Err(refusal) => return Ok(Status::from(refusal).into_http()),
+        };
         let answer = self.send_on(Request::from_parts(head, Body::new(body))).await?;
-        if let Some(refusal) = Status::from_header_map(answer.headers()).as_ref().and_then(overloaded) {
-            refused.note(alike, refusal);
+        match Status::from_header_map(answer.headers()) {
+            // It is in the trailers of what ends well.
+            None => place.served(),
+            Some(status) => {
+                if let Some(refusal) = overloaded(&status) {
+                    place.refused(refusal);
+                }
+            }
         }
         Ok(answer)
     }

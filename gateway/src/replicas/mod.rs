@@ -8,11 +8,11 @@ mod answer;
 mod begun;
 mod budget;
 mod call;
+mod concurrency;
 mod discovery;
 mod health;
 mod held;
 mod kept;
-mod refused;
 mod replica;
 mod store;
 
@@ -33,8 +33,8 @@ use tracing::info;
 
 use budget::Budget;
 pub(crate) use call::ran_out_of_time;
+use concurrency::Concurrency;
 pub use discovery::{Resolver, SystemResolver};
-use refused::Refused;
 use replica::{Rank, Replica, State};
 use store::Store;
 
@@ -57,7 +57,7 @@ struct Shared {
     turn: AtomicUsize,
     budget: Budget,
     store: Store,
-    refused: Refused,
+    concurrency: Concurrency,
     /// Whether any of them serves.
     serving: watch::Sender<bool>,
     /// Somebody was not found where they were.
@@ -81,7 +81,7 @@ impl Replicas {
             turn: AtomicUsize::new(random() as usize),
             budget: Budget::new(),
             store: Store::of(KEPT_OF_ALL),
-            refused: Refused::default(),
+            concurrency: Concurrency::default(),
             serving: watch::Sender::new(false),
             lost: Notify::new(),
             call_timeout,

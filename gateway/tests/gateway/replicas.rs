@@ -4,11 +4,18 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream};
+use futures::{
+    FutureExt, Stream, StreamExt,
+    future::{BoxFuture, join_all},
+    stream::{self, FuturesUnordered},
+};
 use muse_gateway::{Resolver, SystemResolver};
 use muse_proto::{
     Error, Reason,
@@ -36,6 +43,8 @@ enum Says {
     Refusal(Error),
     /// Vectors, but not before it is told to say something else.
     NothingYet,
+    /// The same to so many calls at a time, and that there is no room to all others.
+    RoomFor(usize),
 }
 
 /// An embedder whose vectors hold its number.
@@ -46,6 +55,7 @@ struct Embedder {
     says: Arc<watch::Sender<Says>>,
     /// The deadlines of the calls that it has heard.
     heard: Arc<Mutex<Vec<Option<Duration>>>>,
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Embedder {
@@ -56,6 +66,7 @@ impl Embedder {
             number,
             says: Arc::new(watch::Sender::new(Says::Vectors)),
             heard: Arc::default(),
+            waiting: Arc::default(),
         };
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status("muse.v1.EmbedderService", tonic_health::ServingStatus::Serving).await;
@@ -80,10 +91,17 @@ impl Embedder {
 
     async fn answer<T>(&self, call: &Request<T>) -> Result<Embedding, Status> {
         self.heard.lock().unwrap().push(muse_chassis::deadline::of(call.metadata().as_ref()));
+        let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
         let mut says = self.says.subscribe();
-        let says = says.wait_for(|says| !matches!(says, Says::NothingYet)).await.unwrap();
-        match &*says {
-            Says::Refusal(error) => Err(error.clone().into()),
+        let holds = |says: &Says| match says {
+            Says::RoomFor(calls) => waiting < *calls,
+            says => matches!(says, Says::NothingYet),
+        };
+        let says = says.wait_for(|says| !holds(says)).await.unwrap().clone();
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        match says {
+            Says::Refusal(error) => Err(error.into()),
+            Says::RoomFor(_) => Err(no_room(Duration::from_secs(5)).into()),
             Says::Vectors | Says::NothingYet => Ok(Embedding::new(&[self.number], 1)),
         }
     }
@@ -117,6 +135,10 @@ impl EmbedderService for Embedder {
     async fn get_model(&self, _: Request<GetModelRequest>) -> Result<Response<GetModelResponse>, Status> {
         Err(Status::unimplemented("not in this test"))
     }
+}
+
+fn no_room(wait: Duration) -> Error {
+    Error::new(Reason::Overloaded, "no").with_retry_after(wait)
 }
 
 struct Fleet {
@@ -269,6 +291,34 @@ async fn a_refusal_for_want_of_room_is_tried_once_where_there_may_be_some() {
         assert_eq!(embed(&fleet.gateway, None).await.unwrap_err().reason(), reason);
         assert_eq!(fleet.heard().iter().sum::<usize>(), 1, "{reason:?}");
     }
+}
+
+#[tokio::test]
+async fn no_more_are_in_flight_than_there_is_room_for() {
+    let fleet = Fleet::start().await;
+    for embedder in &fleet.embedders {
+        embedder.say(Says::RoomFor(2));
+    }
+    let mut calls: FuturesUnordered<_> = (0..40).map(|_| embed(&fleet.gateway, None)).collect();
+    for _ in 0..36 {
+        assert_eq!(calls.next().await, Some(Err(no_room(Duration::from_secs(5)))));
+    }
+    fleet.heard();
+    let more = join_all((0..40).map(|_| embed(&fleet.gateway, None))).await;
+    assert!(more.into_iter().all(|refused| refused == Err(no_room(Duration::from_secs(5)))));
+    assert_eq!(fleet.heard(), [0, 0], "who has no room need not say so again");
+    for user in ["b", "c"] {
+        let refused = embed_as(&fleet.gateway, user, "a".to_owned(), None).await.unwrap_err();
+        assert_eq!(refused.reason(), Reason::Overloaded);
+        assert!(fleet.heard().iter().sum::<usize>() > 0, "that of another user is another matter");
+    }
+    for embedder in &fleet.embedders {
+        embedder.say(Says::Vectors);
+    }
+    assert!(calls.all(async |served| served.is_ok()).await);
+    // The bound was that of those calls.
+    let all = join_all((0..40).map(|_| embed(&fleet.gateway, None))).await;
+    assert!(all.into_iter().all(|served| served.is_ok()));
 }
 
 #[tokio::test]
