@@ -7,7 +7,7 @@ import pytest
 from cluster import CHECKOUT
 
 TEXT = (CHECKOUT / "docs/sizing.md").read_text()
-RATES = {"f32": 23_800, "bf16": 120_000}
+RATES = {"f32": 32_000, "bf16": 131_000}
 JSON_BYTES, GRPC_BYTES = 6_280, 2_056
 
 
@@ -27,7 +27,7 @@ def test_each_row_is_what_the_formula_gives(millions):
         cores, pods = formula()(sentences, rate=RATES[precision])
         assert cell == f"{cores:.1f}, {pods}"
     _, pods = formula()(sentences)
-    assert memory == f"{pods * 0.297:.1f} GB"
+    assert memory == f"{pods * 0.311:.1f} GB"
     rate = sentences * 3 / 86_400
     assert float(peak.removesuffix("/s").replace(",", "")) == pytest.approx(rate, rel=0.01)
     megabits = [float(number.replace(",", "")) for number in network.removesuffix(" Mbit/s").split(" / ")]
@@ -35,4 +35,4 @@ def test_each_row_is_what_the_formula_gives(millions):
 
 
 def test_the_larger_pods_are_what_the_formula_gives():
-    assert "`embedders(1e9, cores=8)`: 10" in TEXT and formula()(1e9, cores=8)[1] == 10
+    assert "`embedders(1e9, cores=8)`: 8" in TEXT and formula()(1e9, cores=8)[1] == 8
