@@ -61,10 +61,11 @@ fn batches() -> Vec<Vec<i64>> {
     ]
 }
 
-/// The largest difference between two lists of vectors, over the largest component.
+/// The length of the difference between two lists of vectors, over the length of one. That of a few thousand roundings together
+/// hardly varies from model to model, unlike that of the worst of them.
 fn difference(one: &Tensor, other: &Tensor) -> f64 {
-    let largest = |tensor: Tensor| tensor.abs().max().double_value(&[]);
-    largest(one - other) / largest(other.shallow_clone())
+    let length = |tensor: &Tensor| tensor.norm().double_value(&[]);
+    length(&(one - other)) / length(other)
 }
 
 fn agree(kind: Kind, bytes: bool, within: f64) {
@@ -92,15 +93,15 @@ fn agree(kind: Kind, bytes: bool, within: f64) {
 
 #[test]
 fn float32_agrees_with_libtorch() {
-    agree(Kind::Float, true, 1e-5);
-    agree(Kind::Float, false, 1e-5);
+    agree(Kind::Float, true, 5e-6);
+    agree(Kind::Float, false, 5e-6);
 }
 
 #[test]
 fn bfloat16_agrees_with_libtorch() {
     // Between the steps libtorch rounds to bfloat16 where the kernel does not.
-    agree(Kind::BFloat16, true, 0.02);
-    agree(Kind::BFloat16, false, 0.02);
+    agree(Kind::BFloat16, true, 0.01);
+    agree(Kind::BFloat16, false, 0.01);
 }
 
 #[test]
