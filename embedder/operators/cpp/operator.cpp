@@ -179,6 +179,14 @@ Weights weights_of(TensorList table, TensorList packed) {
     return weights;
 }
 
+/// Blocks have few sizes, so that one that was given back does for the next pass, and the heap does not grow with each pass
+/// that is the largest so far. The rest of a block is never touched, and takes no memory.
+int64_t block_for(int64_t bytes) {
+    int64_t block = 1 << 20;
+    while (block < bytes) block *= 2;
+    return block;
+}
+
 /// Sentences have nothing to do with each other: each thread takes some.
 Tensor by_kernel(const Kernel &kernel, const Tensor &ids, const Tensor &lengths, TensorList table, TensorList packed) {
     const Weights weights = weights_of(table, packed);
@@ -195,7 +203,7 @@ Tensor by_kernel(const Kernel &kernel, const Tensor &ids, const Tensor &lengths,
         while (part.sentences < rest.sentences && part.tokens < share) part.tokens += rest.lengths[part.sentences++];
         rest = {rest.ids + part.tokens, rest.lengths + part.sentences, rest.tokens - part.tokens, rest.sentences - part.sentences};
         auto encode = [&kernel, &weights, part, to = to + (part.lengths - all.lengths) * DIMENSION] {
-            const int64_t bytes = static_cast<int64_t>(kernel.workspace(part));
+            const int64_t bytes = block_for(static_cast<int64_t>(kernel.workspace(part)));
             const Tensor workspace = at::empty({bytes}, at::kByte);
             kernel.encode(weights, part, workspace.mutable_data_ptr(), to);
         };
