@@ -241,6 +241,7 @@ mod tests {
         let concurrency = Concurrency::default();
         enter(&concurrency, 1).remove(0).refused(refusal(Duration::from_secs(5)));
         let still = concurrency.enter(alike("a", 4_500)).unwrap_err();
+        assert_eq!((still.reason(), still.message()), (Reason::Overloaded, "full"));
         assert!(still.retry_after().is_some_and(|left| left <= LONGEST_FULL));
         std::thread::sleep(LONGEST_FULL);
         let places = enter(&concurrency, 2);
@@ -252,14 +253,17 @@ mod tests {
     #[test]
     fn only_so_many_are_followed() {
         let concurrency = Concurrency::default();
-        let refuse = |token: u64, wait| {
-            concurrency.enter(Alike { token, digits: 0 }).unwrap().refused(refusal(wait));
-        };
-        let begun = Instant::now();
-        (0..MOST as u64 + 10).for_each(|token| refuse(token, Duration::from_secs(1)));
-        assert!(concurrency.lock().len() == MOST || begun.elapsed() > LONGEST_FULL);
+        let enter = |token| concurrency.enter(Alike { token, digits: 0 }).unwrap();
+        enter(0).refused(Error::new(Reason::Overloaded, "who knows"));
+        assert!(concurrency.lock().is_empty());
+        enter(0).refused(refusal(LONGEST_FULL));
+        let places: Vec<Place> = (1..=MOST as u64 + 10).map(enter).collect();
+        assert_eq!(concurrency.lock().len(), MOST);
         std::thread::sleep(LONGEST_FULL);
-        refuse(u64::MAX, Duration::from_secs(1));
-        assert_eq!(concurrency.lock().len(), 1);
+        let last = enter(u64::MAX);
+        assert!(!concurrency.lock().contains_key(&Alike { token: 0, digits: 0 }), "its time is over");
+        assert_eq!(concurrency.lock().len(), MOST);
+        drop((places, last));
+        assert!(concurrency.lock().is_empty());
     }
 }
