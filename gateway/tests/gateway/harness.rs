@@ -4,7 +4,7 @@ use std::{
     mem,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -51,10 +51,11 @@ use tonic_health::pb::{
 
 pub(crate) const KID: &str = "the key";
 
-/// Signed as the auth service would.
+/// Signed as the auth service would. It is the same for the same arguments, whenever it is asked for.
 pub(crate) fn token(kind: &str, id: &str, family: Option<&str>) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let mut claims = json!({"exp": now + 600, "jti": id, "type": kind, "sub": "a"});
+    static BEGUN: LazyLock<u64> =
+        LazyLock::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs());
+    let mut claims = json!({"exp": *BEGUN + 600, "jti": id, "type": kind, "sub": "a"});
     if let Some(family) = family {
         claims["fam"] = family.into();
     }
