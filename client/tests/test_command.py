@@ -25,6 +25,7 @@ from conftest import GOLDEN
 from relay import Answer, Relay
 
 from muse_as_service.cli.doctor import Golden
+from muse_as_service.cli.spool import Spool
 
 MUSE = Path(sys.executable).with_name("muse")
 SENTENCES = [f'Book {number}: über, книга, 本, "quoted"' for number in range(520)]
@@ -260,6 +261,26 @@ def test_stopped_work_goes_on_where_it_was(behind: Muse, relay: Relay, kind: str
     assert [row["sentence"] for row in rows] == sentences
     assert ["".join(row["tokens"]).lstrip("▁") for row in rows] == sentences
     assert behind.files() == {"in.txt", output}
+
+
+def test_a_stop_that_comes_with_the_note_counts_what_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = Path.replace
+
+    def stopped_before(path: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    def stopped_after(path: Path, target: Path) -> None:
+        replace(path, target)
+        raise KeyboardInterrupt
+
+    for stopped, kept in (stopped_before, 1), (stopped_after, 2):
+        with Spool(tmp_path / f"{kept}", "test", b"", restart=False) as spool:
+            spool.append(["a"], b"a")
+            with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+                patched.setattr(Path, "replace", stopped)
+                spool.append(["b"], b"b")
+            assert spool.rows == kept
+        assert Spool(tmp_path / f"{kept}", "test", b"", restart=False).rows == kept
 
 
 def test_a_service_that_is_away(behind: Muse, relay: Relay) -> None:

@@ -144,7 +144,17 @@ class Spool:
             new = self._note.with_name(self._note.name + ".new")
             new.write_text(json.dumps(note), encoding="utf-8")
             new.replace(self._note)
-            # Not before: a stop in between would tell of more than is kept.
             self.rows += rows
+        except KeyboardInterrupt:
+            # A stop between the two would tell of less than is kept.
+            self.rows = self._kept()
+            raise
         except OSError as failure:
             raise Failure(f"cannot write {self.path}: {failure.strerror}") from None
+
+    def _kept(self) -> int:
+        try:
+            rows: int = json.loads(self._note.read_text(encoding="utf-8"))["rows"]
+            return rows
+        except FileNotFoundError:
+            return 0
