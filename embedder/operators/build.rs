@@ -2,6 +2,7 @@
 
 use std::{env, path::PathBuf};
 
+const AVX2: [&str; 2] = ["-mavx2", "-mfma"];
 /// AVX-512 as libtorch understands it: what every processor with AVX-512 has, but for the first Xeon Phi.
 const AVX512: [&str; 6] = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"];
 const AMX_BF16: [&str; 3] = ["-mavx512bf16", "-mamx-tile", "-mamx-bf16"];
@@ -23,7 +24,8 @@ fn main() {
     // Warnings in libtorch's headers are not ours.
     operator.warnings(false);
     if x86_64 {
-        operator.define("MUSE_AVX512", None);
+        operator.define("MUSE_X86_64", None);
+        kernels(&AVX2).file("cpp/avx2_f32.cpp").compile("muse_avx2_f32");
         let mut avx512 = kernels(&AVX512);
         avx512.file("cpp/avx512_f32.cpp").compile("muse_avx512_f32");
         // GCC knows AMX from version 11 on.

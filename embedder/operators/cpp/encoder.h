@@ -34,6 +34,16 @@ constexpr int64_t round_up(int64_t number, int64_t multiple) { return (number + 
 /// Columns of what two layers after the sum read: that of BOTTLENECK and the one of DIMENSION before it.
 constexpr int BOTH = BOTTLENECK + DIMENSION;
 
+/// Registers of a row of a panel.
+constexpr int REGISTERS = PANEL / LANES;
+
+struct PanelRow {
+    Floats parts[REGISTERS];
+    explicit PanelRow(const float *from) {
+        for (int part = 0; part < REGISTERS; part++) parts[part] = load(from + part * LANES);
+    }
+};
+
 /// Memory that is given away from its beginning on.
 struct Parts {
     char *memory;
@@ -172,7 +182,7 @@ template <class Kernel> class Encoder {
     void project() {
         chunks(batch.tokens, [this](int64_t begin, int64_t end) {
             for (int64_t token = begin; token < end; token++) {
-                __m512 row[DIMENSION / LANES];
+                Floats row[DIMENSION / LANES];
                 embed<Element>(weights.table, batch.ids[token], row);
                 for (int part = 0; part < DIMENSION / LANES; part++) {
                     store(embedded + token * DIMENSION + part * LANES, row[part]);
@@ -181,13 +191,13 @@ template <class Kernel> class Encoder {
             for (int branch = 0; branch < BRANCHES; branch++) {
                 for (int column = 0; column < HIDDEN; column += PANEL) {
                     const int of_all = branch * HIDDEN + column;
-                    const float *bias = weights.projection.bias + of_all;
-                    const __m512 biases[2] = {load(bias), load(bias + LANES)};
+                    const PanelRow biases(weights.projection.bias + of_all);
                     multiply<DIMENSION>(embedded + begin * DIMENSION, end - begin, DIMENSION,
                         panel_of(weights.projection, DIMENSION, of_all / PANEL), [&](int64_t row, const float *sums) {
                             float *to = projected + (begin + row) * HIDDEN + column;
-                            store(to, load(sums) + biases[0]);
-                            store(to + LANES, load(sums + LANES) + biases[1]);
+                            for (int part = 0; part < REGISTERS; part++) {
+                                store(to + part * LANES, load(sums + part * LANES) + biases.parts[part]);
+                            }
                         });
                 }
                 for (int64_t token = begin; token < end; token++) {
@@ -205,15 +215,14 @@ template <class Kernel> class Encoder {
         chunks(round_up(span(branch), ROWS), [&, this](int64_t begin, int64_t end) {
             const int64_t first = gap(branch) + begin;
             for (int column = 0; column < HIDDEN; column += PANEL) {
-                const __m512 biases[2] = {load(linear.bias + column), load(linear.bias + column + LANES)};
+                const PanelRow biases(linear.bias + column);
                 multiply<HIDDEN>(from + (first - LEFTS[branch]) * HIDDEN, end - begin, depth,
                     panel_of(linear, depth, column / PANEL), [&](int64_t row, const float *sums) {
-                        const __mmask16 kept = is_token[first + row] ? 0xffff : 0;
                         const int64_t place = (first + row) * HIDDEN + column;
-                        for (int half = 0; half < 2; half++) {
-                            __m512 value = load(sums + half * LANES) + biases[half];
-                            value = _mm512_max_ps(value, _mm512_setzero_ps()) + load(from + place + half * LANES);
-                            store(to + place + half * LANES, _mm512_maskz_mov_ps(kept, value));
+                        for (int part = 0; part < REGISTERS; part++) {
+                            const Floats value = relu(load(sums + part * LANES) + biases.parts[part]);
+                            const Floats residual = load(from + place + part * LANES);
+                            store(to + place + part * LANES, zero_unless(is_token[first + row], value + residual));
                         }
                     });
             }
@@ -223,12 +232,12 @@ template <class Kernel> class Encoder {
     /// Normalises the features of each token and adds up those of a sentence.
     void add_up() {
         for (int64_t sentence = 0; sentence < batch.sentences; sentence++) {
-            __m512 sum[FEATURES / LANES] = {};
+            Floats sum[FEATURES / LANES] = {};
             const int64_t start = starts[sentence], length = batch.lengths[sentence];
             for (int64_t token = start; token < start + length; token++) {
-                __m512 features[FEATURES / LANES];
+                Floats features[FEATURES / LANES];
                 // From the table once more: `embedded` may be rounded to bfloat16.
-                embed<Element>(weights.table, batch.ids[token], *reinterpret_cast<__m512(*)[DIMENSION / LANES]>(features));
+                embed<Element>(weights.table, batch.ids[token], *reinterpret_cast<Floats(*)[DIMENSION / LANES]>(features));
                 for (int branch = 0; branch < BRANCHES; branch++) {
                     const Element *row = hidden[branch] + row_of(branch, token) * HIDDEN;
                     for (int part = 0; part < HIDDEN / LANES; part++) {
@@ -237,14 +246,14 @@ template <class Kernel> class Encoder {
                 }
                 const Moments of = moments(features);
                 for (int part = 0; part < FEATURES / LANES; part++) {
-                    sum[part] = _mm512_fmadd_ps(features[part] - _mm512_set1_ps(of.mean), _mm512_set1_ps(of.scale), sum[part]);
+                    sum[part] = multiply_add(features[part] - all(of.mean), all(of.scale), sum[part]);
                 }
             }
-            const __m512 count = _mm512_set1_ps(static_cast<float>(length));
+            const Floats count = all(static_cast<float>(length));
             for (int part = 0; part < FEATURES / LANES; part++) {
-                const __m512 beta = load(weights.features.beta + part * LANES);
-                const __m512 gamma = load(weights.features.gamma + part * LANES);
-                store(sums + sentence * FEATURES + part * LANES, _mm512_fmadd_ps(sum[part], gamma, beta * count));
+                const Floats beta = load(weights.features.beta + part * LANES);
+                const Floats gamma = load(weights.features.gamma + part * LANES);
+                store(sums + sentence * FEATURES + part * LANES, multiply_add(sum[part], gamma, beta * count));
             }
         }
     }
@@ -252,21 +261,21 @@ template <class Kernel> class Encoder {
     /// The layers after the sum, but for tanh and the norm.
     void finish(float *to) {
         // sum_t(f @ D + d) / sqrt(n) = sum_t(f) @ D / sqrt(n) + d * sqrt(n).
-        layer<FEATURES>(sums, FEATURES, weights.dense, DIMENSION, [this](int64_t row, int column, __m512 value) {
+        layer<FEATURES>(sums, FEATURES, weights.dense, DIMENSION, [this](int64_t row, int column, Floats value) {
             const float root = __builtin_sqrtf(static_cast<float>(batch.lengths[row]));
-            value = value / _mm512_set1_ps(root) + load(weights.dense.bias + column) * _mm512_set1_ps(root);
+            value = value / all(root) + load(weights.dense.bias + column) * all(root);
             store(first + row * BOTH + BOTTLENECK + column, value);
         });
         auto relu_to = [](Element *array) {
-            return [array](int64_t row, int column, __m512 value) {
-                store(array + row * BOTH + column, _mm512_max_ps(value, _mm512_setzero_ps()));
+            return [array](int64_t row, int column, Floats value) {
+                store(array + row * BOTH + column, relu(value));
             };
         };
         layer<BOTH>(first + BOTTLENECK, DIMENSION, weights.hidden[0], BOTTLENECK, relu_to(first));
         layer<BOTH>(first, BOTH, weights.hidden[1], BOTTLENECK, relu_to(second));
         layer<BOTH>(second, BOTTLENECK, weights.hidden[2], DIMENSION, relu_to(second + BOTTLENECK));
         layer<BOTH>(second, BOTH, weights.hidden[3], DIMENSION,
-            [to](int64_t row, int column, __m512 value) { store(to + row * DIMENSION + column, value); });
+            [to](int64_t row, int column, Floats value) { store(to + row * DIMENSION + column, value); });
     }
 
     /// Hands each register of the products of the sentences' rows to `with(row, column, values)`.
@@ -275,8 +284,7 @@ template <class Kernel> class Encoder {
         for (int column = 0; column < columns; column += PANEL) {
             multiply<STRIDE>(from, batch.sentences, depth, panel_of(linear, depth, column / PANEL),
                 [&](int64_t row, const float *values) {
-                    with(row, column, load(values));
-                    with(row, column + LANES, load(values + LANES));
+                    for (int part = 0; part < REGISTERS; part++) with(row, column + part * LANES, load(values + part * LANES));
                 });
         }
     }

@@ -75,6 +75,6 @@ struct Kernel {
     void (*encode)(const Weights &, const Batch &, void *workspace, float *to);
 };
 
-extern const Kernel AVX512_F32, AMX_BF16;
+extern const Kernel AVX2_F32, AVX512_F32, AMX_BF16;
 
 } // namespace muse

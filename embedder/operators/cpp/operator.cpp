@@ -143,10 +143,12 @@ bool has_amx_bf16() {
 #endif
 
 const Kernel *find_kernel([[maybe_unused]] at::ScalarType kind) {
-#ifdef MUSE_AVX512
+#ifdef MUSE_X86_64
     // Of libtorch, so that ATEN_CPU_CAPABILITY counts here as it does there.
     static const bool avx512 = at::get_cpu_capability() == "AVX512";
+    static const bool avx2 = at::get_cpu_capability() == "AVX2";
     if (kind == at::kFloat && avx512) return &AVX512_F32;
+    if (kind == at::kFloat && avx2) return &AVX2_F32;
 #endif
 #ifdef MUSE_AMX
     static const bool amx = avx512 && has_amx_bf16() && at::cpu::init_amx();

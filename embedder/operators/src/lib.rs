@@ -1,6 +1,6 @@
 //! `muse::encode`, the operator of which the TorchScript module consists.
 //!
-//! A custom operator of libtorch, written in C++ in `cpp/`: with AVX-512 (float32) and AMX (bfloat16) by kernels that read
+//! A custom operator of libtorch, written in C++ in `cpp/`: with AVX2 or AVX-512 (float32) and AMX (bfloat16) by kernels that read
 //! each value once, everywhere else (other processors, GPUs, float16) by libtorch's own operators. A module that calls it
 //! loads only in a program that this crate is linked into and that has called [`register`].
 

@@ -1,5 +1,7 @@
 //! The kernels compute what libtorch's operators compute, whatever the batch.
 
+use std::{env, process::Command};
+
 use muse_operators::{Weights, encode, kernel, packed};
 use tch::{Device, Kind, Tensor};
 
@@ -73,6 +75,7 @@ fn agree(kind: Kind, bytes: bool, within: f64) {
         eprintln!("SKIPPED: there is no kernel for {kind:?} on this processor");
         return;
     };
+    eprintln!("{kind:?} by {name}");
     let by_kernel = weights(kind, bytes);
     let shared = |tensors: &[Tensor]| tensors.iter().map(Tensor::shallow_clone).collect();
     let by_libtorch =
@@ -95,6 +98,22 @@ fn agree(kind: Kind, bytes: bool, within: f64) {
 fn float32_agrees_with_libtorch() {
     agree(Kind::Float, true, 5e-6);
     agree(Kind::Float, false, 5e-6);
+}
+
+/// Where there are better instructions than AVX2 this is that test by a process that does without them.
+#[test]
+fn float32_agrees_with_avx2_alone() {
+    if kernel(Kind::Float) != Some("AVX-512") {
+        eprintln!("SKIPPED: there is no better kernel than AVX2's on this processor");
+        return;
+    }
+    let ran = Command::new(env::current_exe().expect("this is a program"))
+        .args(["--exact", "float32_agrees_with_libtorch", "--nocapture"])
+        .env("ATEN_CPU_CAPABILITY", "avx2")
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success() && said.contains("by AVX2"), "{said}");
 }
 
 #[test]
