@@ -1,18 +1,19 @@
 //! Opens the database and brings its tables up to date.
 
-use std::{path::Path, str::FromStr, time::Duration};
+use std::{net::IpAddr, path::Path, str::FromStr, time::Duration};
 
 use sea_orm::{
     ActiveValue::Set,
     ConnectOptions, DatabaseConnection, DbErr, EntityTrait, RuntimeErr,
     sqlx::{
         self,
-        postgres::PgConnectOptions,
+        postgres::{PgConnectOptions, PgSslMode},
         sqlite::{SqliteJournalMode, SqliteSynchronous},
     },
 };
 use sea_orm_migration::MigratorTrait;
 use secrecy::ExposeSecret;
+use tracing::warn;
 
 use super::{Changes, Store, begin, entities::revocation_log, file, migrations::Migrator};
 use crate::{AuthError, config::Database, ids};
@@ -73,9 +74,24 @@ fn sqlite(path: &Path) -> ConnectOptions {
 fn postgres(url: &str) -> Result<ConnectOptions, sqlx::Error> {
     // The URL is read here, so that an error about it does not come from a layer that prints it.
     let parsed = PgConnectOptions::from_str(url)?.application_name("muse-auth");
+    if is_unprotected(&parsed) {
+        warn!(
+            host = parsed.get_host(),
+            "the way to the database may be in plain text and the server another one: say sslmode=verify-full in its URL"
+        );
+    }
     let mut options = ConnectOptions::new("postgres:///");
     options.max_connections(POSTGRES_CONNECTIONS).map_sqlx_postgres_opts(move |_| parsed.clone());
     Ok(options)
+}
+
+/// Whether whoever is between here and the server may read and change all, and nobody has said that this is well.
+fn is_unprotected(options: &PgConnectOptions) -> bool {
+    let host = options.get_host();
+    let is_here = options.get_socket().is_some()
+        || host == "localhost"
+        || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    !is_here && matches!(options.get_ssl_mode(), PgSslMode::Allow | PgSslMode::Prefer)
 }
 
 /// Applies what is missing of the tables' history; one process at a time.
@@ -105,5 +121,26 @@ pub(super) fn cause(failure: DbErr) -> String {
             other => other.to_string(),
         },
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_way_that_nobody_vouches_for_is_unprotected() {
+        for (url, expected) in [
+            ("postgres://db.example.org/muse", true),
+            ("postgres://10.0.0.1/muse?sslmode=allow", true),
+            ("postgres://db.example.org/muse?sslmode=verify-full", false),
+            ("postgres://db.example.org/muse?sslmode=disable", false),
+            ("postgres://localhost/muse", false),
+            ("postgres://127.0.0.2/muse", false),
+            ("postgres://muse@db.example.org/muse?host=/run/postgresql", false),
+        ] {
+            let options = PgConnectOptions::from_str(url).expect("it is a URL");
+            assert_eq!(is_unprotected(&options), expected, "{url}");
+        }
     }
 }

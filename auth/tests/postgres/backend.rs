@@ -3,6 +3,7 @@
 use std::{
     env, fs,
     io::Write,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -16,7 +17,7 @@ use muse_auth::Database;
 use secrecy::SecretString;
 use tempfile::TempDir;
 
-static SERVER: LazyLock<Server> = LazyLock::new(Server::start);
+static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start(5432, &["-c", "listen_addresses="], &[]));
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
 /// Debian keeps the server's programs off the path.
@@ -24,33 +25,34 @@ const DEBIAN: &str = "/usr/lib/postgresql";
 
 /// Runs the server until its standard input ends, however the tests do.
 const RUN: &str = r#"
-    "$@" -D "$DATA" -k "$DATA" -c listen_addresses= -c fsync=off -c max_connections=200 >"$DATA/log" 2>&1 &
+    "$@" -D "$DATA" -k "$DATA" -c fsync=off -c max_connections=200 >"$DATA/log" 2>&1 &
     cat >/dev/null
     kill -INT $!
     wait $!
     rm -rf "$DATA"
 "#;
 
-struct Server {
+pub(crate) struct Server {
     programs: PathBuf,
     data: PathBuf,
+    port: u16,
     // Its standard input is the tests' hold on the server.
     _process: Child,
 }
 
 pub(crate) fn new_database(_: &TempDir) -> Database {
-    let name = format!("muse{}", DATABASES.fetch_add(1, Ordering::Relaxed));
-    let socket = SERVER.data.display().to_string();
-    let made = Command::new(SERVER.programs.join("createdb"))
-        .args(["--host", &socket, "--username", "postgres", &name])
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    Database::Postgres(SecretString::from(format!("postgres://postgres@localhost/{name}?host={socket}")))
+    let name = SERVER.new_database();
+    let socket = SERVER.data.display();
+    url(&format!("localhost/{name}?host={socket}"))
+}
+
+pub(crate) fn url(rest: &str) -> Database {
+    Database::Postgres(SecretString::from(format!("postgres://postgres@{rest}")))
 }
 
 impl Server {
-    fn start() -> Self {
+    /// Starts one with these settings, and these files in its folder.
+    pub(crate) fn start(port: u16, settings: &[&str], files: &[(&str, &str)]) -> Self {
         let programs = programs().unwrap_or_else(|| skip());
         let data = tempfile::Builder::new().prefix("muse-postgres-").tempdir().unwrap().keep();
         let is_root =
@@ -61,36 +63,58 @@ impl Server {
         } else {
             &[]
         };
-        if is_root {
-            run(Command::new("chown").arg("postgres:postgres").arg(&data));
-        }
+        let give = || {
+            if is_root {
+                run(Command::new("chown").args(["-R", "postgres:postgres"]).arg(&data));
+            }
+        };
+        give();
         let initdb = programs.join("initdb");
         let words: Vec<&str> = as_user.iter().copied().chain([initdb.to_str().unwrap()]).collect();
         run(Command::new(words[0])
             .args(&words[1..])
             .args(["-A", "trust", "-U", "postgres", "-N", "-D"])
             .arg(&data));
+        for (name, text) in files {
+            let path = data.join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        give();
 
         let process = Command::new("sh")
             .args(["-c", RUN, "sh"])
             .args(as_user)
             .arg(programs.join("postgres"))
+            .args(["-p", &port.to_string()])
+            .args(settings)
             .env("DATA", &data)
             .current_dir("/")
             .stdin(Stdio::piped())
             .spawn()
             .unwrap();
-        let server = Self { programs, data, _process: process };
+        let server = Self { programs, data, port, _process: process };
         server.wait();
         server
     }
 
+    /// The name of a new database.
+    pub(crate) fn new_database(&self) -> String {
+        let name = format!("muse{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+        run(self.client("createdb").args(["--username", "postgres", &name]));
+        name
+    }
+
+    /// One of the programs that come with the server, for this server.
+    fn client(&self, name: &str) -> Command {
+        let mut client = Command::new(self.programs.join(name));
+        client.arg("--host").arg(&self.data).args(["--port", &self.port.to_string()]);
+        client
+    }
+
     fn wait(&self) {
         let deadline = Instant::now() + Duration::from_secs(60);
-        let ready = || {
-            let mut check = Command::new(self.programs.join("pg_isready"));
-            check.arg("--quiet").arg("--host").arg(&self.data).status().unwrap().success()
-        };
+        let ready = || self.client("pg_isready").arg("--quiet").status().unwrap().success();
         while !ready() {
             let log = || fs::read_to_string(self.data.join("log")).unwrap_or_default();
             assert!(Instant::now() < deadline, "Postgres does not start: {}", log());
