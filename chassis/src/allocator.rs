@@ -1,21 +1,22 @@
 //! What glibc's allocator keeps of memory that is not in use, and what it gives back. Other C libraries' have none of these
 //! settings.
 
-/// The largest block that can be told apart from small ones.
-#[cfg(target_env = "gnu")]
-const LARGEST_THRESHOLD: i32 = 32 << 20;
+/// The most that [`keep_memory`] can keep: the largest block that glibc can tell apart from small ones.
+pub const MOST_KEPT: usize = 32 << 20;
 
-/// Keeps memory of which as much will be used again soon, such as that of a forward pass. By itself the allocator gives most
-/// of it back to the kernel after each one, which then clears it page by page for the next: a tenth of a core's time.
+/// Has each heap keep up to so many bytes (at most [`MOST_KEPT`]) that are not in use, and gives blocks of more back as soon as
+/// they are free. It is for memory of which as much will be used again soon: by itself the allocator gives most of it back to
+/// the kernel, which then clears it page by page for the next use.
 ///
 /// Only so many heaps are made as there are `threads` that use much memory, and two for all others, so that no other heap
 /// keeps memory, too.
-pub fn keep_memory(threads: usize) {
+pub fn keep_memory(threads: usize, bytes: usize) {
     #[cfg(target_env = "gnu")]
     {
         let heaps = i32::try_from(threads).unwrap_or(i32::MAX).saturating_add(2);
-        set(libc::M_MMAP_THRESHOLD, LARGEST_THRESHOLD);
-        set(libc::M_TRIM_THRESHOLD, LARGEST_THRESHOLD);
+        let bytes = i32::try_from(bytes.min(MOST_KEPT)).unwrap_or(i32::MAX);
+        set(libc::M_MMAP_THRESHOLD, bytes);
+        set(libc::M_TRIM_THRESHOLD, bytes);
         set(libc::M_TOP_PAD, 1 << 20);
         set(libc::M_ARENA_MAX, heaps);
     }

@@ -1,6 +1,7 @@
 //! The encoder: token ids in, unit vectors out.
 
 use bytes::Bytes;
+use muse_chassis::allocator;
 use tch::{CModule, Device, Kind, Tensor};
 
 use crate::{
@@ -36,6 +37,13 @@ pub fn kernel(precision: Precision, device: Device) -> Option<&'static str> {
         (Precision::Bf16, Device::Cpu) => muse_operators::kernel(Kind::BFloat16),
         _ => None,
     }
+}
+
+/// Bytes that a heap is to keep from one pass to the next ([`allocator::keep_memory`]). A kernel has its memory by itself;
+/// libtorch asks for that of each step of a pass.
+#[must_use]
+pub fn kept_between_passes(precision: Precision, device: Device) -> usize {
+    kernel(precision, device).map_or(allocator::MOST_KEPT, |_| 4 << 20)
 }
 
 /// A loaded encoder. Threads may share it; each pass is run by the thread that asks for it and by as many of libtorch's

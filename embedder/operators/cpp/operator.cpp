@@ -30,6 +30,8 @@ constexpr int64_t NEIGHBOURS[] = {-2, -1, 0, 1, 2};
 constexpr int64_t CENTRE = 2;
 /// Tokens below which a second thread does not pay.
 constexpr int64_t TOKENS_A_THREAD = 128;
+/// Bytes of memory to work in that a thread keeps.
+constexpr int64_t KEPT = 8 << 20;
 
 /// Weights in the order in which they are passed: projection's weight and bias; for each branch gamma, beta and, of both
 /// layers, weight and bias; gamma and beta of the features; weight and bias of the dense layer; weights of four hidden ones.
@@ -181,12 +183,14 @@ Weights weights_of(TensorList table, TensorList packed) {
     return weights;
 }
 
-/// Blocks have few sizes, so that one that was given back does for the next pass, and the heap does not grow with each pass
-/// that is the largest so far. The rest of a block is never touched, and takes no memory.
-int64_t block_for(int64_t bytes) {
-    int64_t block = 1 << 20;
-    while (block < bytes) block *= 2;
-    return block;
+/// Memory that a pass works in: 7 KiB a token, and some. A thread keeps that of its usual passes, as the heap, whose other
+/// blocks come and go, would have to find it each time; what of it was never touched is none. What only a long sentence takes
+/// goes back with it.
+Tensor workspace_of(int64_t bytes) {
+    static thread_local Tensor kept;
+    if (bytes > KEPT) return at::empty({bytes}, at::kByte);
+    if (!kept.defined()) kept = at::empty({KEPT}, at::kByte);
+    return kept;
 }
 
 /// Sentences have nothing to do with each other: each thread takes some.
@@ -205,8 +209,7 @@ Tensor by_kernel(const Kernel &kernel, const Tensor &ids, const Tensor &lengths,
         while (part.sentences < rest.sentences && part.tokens < share) part.tokens += rest.lengths[part.sentences++];
         rest = {rest.ids + part.tokens, rest.lengths + part.sentences, rest.tokens - part.tokens, rest.sentences - part.sentences};
         auto encode = [&kernel, &weights, part, to = to + (part.lengths - all.lengths) * DIMENSION] {
-            const int64_t bytes = block_for(static_cast<int64_t>(kernel.workspace(part)));
-            const Tensor workspace = at::empty({bytes}, at::kByte);
+            const Tensor workspace = workspace_of(static_cast<int64_t>(kernel.workspace(part)));
             kernel.encode(weights, part, workspace.mutable_data_ptr(), to);
         };
         if (rest.sentences > 0) {

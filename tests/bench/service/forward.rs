@@ -9,7 +9,12 @@ use std::{
 use clap::Parser;
 use muse_chassis::allocator;
 use muse_embedder::{
-    Config, batch::Batch, batcher::Batching, model::Model, model_dir::ModelDir, tokenizer::Tokenizer,
+    Config,
+    batch::Batch,
+    batcher::Batching,
+    model::{Model, kept_between_passes},
+    model_dir::ModelDir,
+    tokenizer::Tokenizer,
 };
 use muse_models::encoder;
 use tch::Device;
@@ -43,7 +48,8 @@ impl Forward {
     pub(crate) fn load(directory: &ModelDir) -> Self {
         let options = [Path::new("muse-embedder"), Path::new("--model-dir"), Path::new(".")];
         let batching = Config::parse_from(options).batching(Device::Cpu);
-        allocator::keep_memory(batching.passes);
+        let kept = kept_between_passes(directory.manifest().precision, Device::Cpu);
+        allocator::keep_memory(batching.passes, kept);
         let model = Model::load(directory, Device::Cpu).expect("the model loads");
         Self { model, batching }
     }
