@@ -16,6 +16,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use muse_proto::aside;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::{JoinHandle, JoinSet},
@@ -82,7 +83,9 @@ impl Pages {
                 Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
             },
             _ => {
-                let mut page = text(StatusCode::OK, self.metrics.text());
+                // Files of /proc are read for it, and hundreds of numbers written.
+                let metrics = aside(true, || self.metrics.text());
+                let mut page = text(StatusCode::OK, metrics);
                 page.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(Metrics::FORMAT));
                 page
             }

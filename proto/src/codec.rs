@@ -95,7 +95,7 @@ pub fn went_aside() -> u64 {
 }
 
 /// Does work that may be long after the thread's other tasks were handed to another one, where the runtime has several.
-fn aside<T>(long: bool, work: impl FnOnce() -> T) -> T {
+pub fn aside<T>(long: bool, work: impl FnOnce() -> T) -> T {
     let elsewhere =
         || Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
     if !long || !elsewhere() {

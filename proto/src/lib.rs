@@ -5,7 +5,7 @@ mod codec;
 mod embedding;
 mod error;
 
-pub use codec::{Codec, Decoder, Encoder, went_aside};
+pub use codec::{Codec, Decoder, Encoder, aside, went_aside};
 pub use error::{Error, Reason};
 
 /// Package `muse.v1`.
