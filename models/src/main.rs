@@ -12,6 +12,7 @@ use muse_models::{
     precision::{self, Picked},
     verify::verify,
 };
+use tch::Device;
 
 /// Prepares the model that muse-embedder serves.
 #[derive(Debug, Parser)]
@@ -52,18 +53,25 @@ enum PrecisionArgument {
 }
 
 impl PrecisionArgument {
-    /// The precision to convert to. What `auto` picked is printed.
+    /// The precision to convert to. What `auto` picked is printed, and so is that another one were faster.
     fn resolve(self, choice: DeviceChoice) -> Result<Precision, DeviceError> {
-        Ok(match self {
-            PrecisionArgument::F32 => Precision::F32,
+        let asked = match self {
+            PrecisionArgument::F32 => return Ok(Precision::F32),
             PrecisionArgument::Bf16 => Precision::Bf16,
             PrecisionArgument::F16 => Precision::F16,
             PrecisionArgument::Auto => {
                 let Picked { precision, because } = precision::pick(device::resolve(choice)?);
                 println!("precision auto: {precision}, since {because}");
-                precision
+                return Ok(precision);
             }
-        })
+        };
+        if let Ok(Device::Cpu) = device::resolve(choice) {
+            let Picked { precision, because } = precision::pick(Device::Cpu);
+            if asked != precision {
+                eprintln!("muse-models: note: {asked} is slower than {precision} here, since {because}");
+            }
+        }
+        Ok(asked)
     }
 }
 
