@@ -15,7 +15,7 @@ SHELL := /bin/bash
 # What is fetched and what is compiled need not wait for each other.
 MAKEFLAGS += --jobs=2
 .DEFAULT_GOAL := run
-.PHONY: run test test-compose check proto-check deploy-check client libtorch onnx model build fmt coverage bench bench-parts bench-polls bench-models gpu-check verify \
+.PHONY: run test test-compose check proto-check deploy-check python-check client libtorch onnx model build fmt coverage bench bench-parts bench-polls bench-models gpu-check verify \
   install uninstall clean needs
 
 PRECISION ?= $(or $(MUSE_PRECISION),f32)
@@ -72,19 +72,23 @@ PREFIX ?= /usr/local
 install uninstall:
 	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" deploy/systemd/install.sh $@ $(MODEL)
 
-check: libtorch proto-check deploy-check $(CLIENT)/.complete
+check: libtorch proto-check deploy-check python-check
 	@echo "== formatting"
 	@cargo fmt --all --check
-	@cd client && "$(TEST_VENV)/bin/ruff" format --quiet --check .
 	@echo "== lints"
 	@cargo clippy --release --locked --workspace --all-targets -- -D warnings
-	@cd client && "$(TEST_VENV)/bin/ruff" check --quiet . && "$(TEST_VENV)/bin/mypy" --no-error-summary
 	@echo "== licences, advisories, duplicates"
 	@cargo deny --version 2>/dev/null | grep -qx 'cargo-deny $(DENY_VERSION)' || \
 	  cargo install --debug --locked cargo-deny@$(DENY_VERSION)
 	@cargo deny --log-level error check bans licenses sources
 	@if cargo deny fetch db >/dev/null 2>&1; then cargo deny --log-level error check advisories; \
 	  else echo "advisories: SKIPPED, the advisory database cannot be fetched"; fi
+
+# Of all Python; the client's types, too, for which the files that are generated from proto/ must be there.
+python-check: $(CLIENT)/.complete
+	@echo "== Python"
+	@"$(TEST_VENV)/bin/ruff" format --quiet --check . && "$(TEST_VENV)/bin/ruff" check --quiet .
+	@cd client && "$(TEST_VENV)/bin/mypy" --no-error-summary
 
 # A change that breaks clients of the last release is found by comparing with its tag.
 proto-check: $(BUF_VENV)/.complete
@@ -108,7 +112,7 @@ deploy-check: $(LINT_VENV)/.complete
 
 fmt: $(TEST_VENV)/.complete
 	@cargo fmt --all
-	@cd client && "$(TEST_VENV)/bin/ruff" format --quiet .
+	@"$(TEST_VENV)/bin/ruff" format --quiet .
 
 # rustup's llvm-tools, or else the LLVM of the same release as rustc's from the system's packages.
 coverage: model $(TEST_PACKAGES)

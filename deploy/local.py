@@ -62,8 +62,8 @@ class Service:
         # In a session of its own, so that a Ctrl-C on the terminal reaches this program alone, which then stops the
         # services in order. Should this program be killed, the services are told to stop by the kernel.
         self.process = subprocess.Popen(
-            [binary], env={**os.environ, **environment, "NOTIFY_SOCKET": path}, start_new_session=True,
-            preexec_fn=stop_with_parent)
+            [binary], env={**os.environ, **environment, "NOTIFY_SOCKET": path}, start_new_session=True, preexec_fn=stop_with_parent
+        )
 
     def notice(self, key):
         """The value of `key` in a notice that comes within a moment, or None."""
@@ -100,13 +100,14 @@ def address():
     try:
         interface = ipaddress.ip_address(host)
     except ValueError:
-        raise Failed(f"HOST must be an IP address, not '{host}'")
+        raise Failed(f"HOST must be an IP address, not '{host}'") from None
     if not (port.isascii() and port.isdigit() and int(port) < 65536):
         raise Failed(f"PORT must be a number from 0 to 65535, not '{port}'")
     if not interface.is_loopback and not {"GATEWAY_TLS_CERT", "MUSE_PLAINTEXT"} & os.environ.keys():
         raise Failed(
             f"passwords and tokens would come to HOST={host} in plain text: set GATEWAY_TLS_CERT and GATEWAY_TLS_KEY, or "
-            "allow it with MUSE_PLAINTEXT=true")
+            "allow it with MUSE_PLAINTEXT=true"
+        )
     shown = f"[{host}]" if interface.version == 6 else host
     return shown, port, interface.is_loopback
 
@@ -142,14 +143,14 @@ def run(folder, services, bin_dir, model_dir, data_dir):
     peers = "https" if os.environ.get("MUSE_TLS_CERT") else "http"
     private = {"auth": wait_for(auth, "X_MUSE_PRIVATE")}
     auth_url = f"{peers}://" + wait_for(auth, "X_MUSE_LISTENING")
-    embedder = start(
-        "muse-embedder", EMBEDDER_LISTEN="127.0.0.1:0", MUSE_MODEL_DIR=model_dir, AUTH_URL=auth_url, **behind)
+    embedder = start("muse-embedder", EMBEDDER_LISTEN="127.0.0.1:0", MUSE_MODEL_DIR=model_dir, AUTH_URL=auth_url, **behind)
     private["embedder"] = wait_for(embedder, "X_MUSE_PRIVATE")
     gateway = start(
         "muse-gateway",
         GATEWAY_LISTEN=f"{host}:{port}",
         AUTH_URL=auth_url,
-        EMBEDDER_URL=f"{peers}://" + wait_for(embedder, "X_MUSE_LISTENING"))
+        EMBEDDER_URL=f"{peers}://" + wait_for(embedder, "X_MUSE_LISTENING"),
+    )
     private["gateway"] = wait_for(gateway, "X_MUSE_PRIVATE")
     serving = wait_for(gateway, "X_MUSE_LISTENING")
     wait_for(gateway, "READY")

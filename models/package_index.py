@@ -48,7 +48,7 @@ class Index:
     @staticmethod
     def pip(arguments, purpose):
         try:
-            done = subprocess.run([sys.executable] + arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            done = subprocess.run([sys.executable] + arguments, capture_output=True)
         except OSError as error:
             raise Failure(f"cannot run {sys.executable}: {error.strerror}") from None
         if done.returncode != 0:

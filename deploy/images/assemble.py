@@ -60,7 +60,7 @@ def libtorch(home, device, wanted):
     found = [path for folder in ("torch/lib", "nvidia") for path in glob.glob(f"{CUDA}/{folder}/**/*.so*", recursive=True)]
     found = [path for path in found if "python" not in os.path.basename(path)]
     system = set().union(*(needed(path) for path in found if os.path.basename(path).startswith("libtorch_cuda")))
-    return {home + path[len(CUDA):]: path for path in found}, {path for path in system if not path.startswith(CUDA)}
+    return {home + path[len(CUDA) :]: path for path in found}, {path for path in system if not path.startswith(CUDA)}
 
 
 def licences(root, program, packages, parts):
@@ -73,7 +73,7 @@ def licences(root, program, packages, parts):
         write(f"{root}/var/lib/dpkg/status.d/{package['name']}", output("dpkg-query", "--status", package["name"]))
     for part in parts:
         if os.path.isdir(f"{part}/licenses"):
-            shutil.copytree(f"{part}/licenses", f"{documents}/{os.path.basename(part)[:-len('.dist-info')]}")
+            shutil.copytree(f"{part}/licenses", f"{documents}/{os.path.basename(part)[: -len('.dist-info')]}")
 
 
 def main():
@@ -109,7 +109,9 @@ def main():
 
     packages = sbom.packages_of(wanted | {"/etc/ssl/certs/ca-certificates.crt"})
     licences(root, program, packages, parts)
-    write(f"{root}/usr/share/doc/{program}/sbom.cdx.json", sbom.document(program, f"{BUILT}/metadata.json", packages, parts, arguments.model))
+    write(
+        f"{root}/usr/share/doc/{program}/sbom.cdx.json", sbom.document(program, f"{BUILT}/metadata.json", packages, parts, arguments.model)
+    )
 
 
 if __name__ == "__main__":

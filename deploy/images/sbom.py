@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+
 import tomllib
 
 
@@ -20,9 +21,10 @@ def crates_of(program, metadata_path):
     with open(metadata_path, encoding="utf-8") as file:
         metadata = json.load(file)
     packages = {package["id"]: package for package in metadata["packages"]}
-    edges = {node["id"]: [dependency["pkg"] for dependency in node["deps"]
-                          if any(kind["kind"] is None for kind in dependency["dep_kinds"])]
-             for node in metadata["resolve"]["nodes"]}
+    edges = {
+        node["id"]: [dependency["pkg"] for dependency in node["deps"] if any(kind["kind"] is None for kind in dependency["dep_kinds"])]
+        for node in metadata["resolve"]["nodes"]
+    }
     with open("Cargo.lock", "rb") as file:
         sums = {(entry["name"], entry["version"]): entry.get("checksum") for entry in tomllib.load(file)["package"]}
     first = next(identity for identity, package in packages.items() if package["name"] == program)
@@ -36,13 +38,18 @@ def crates_of(program, metadata_path):
     components = []
     for identity in seen:
         name, version = packages[identity]["name"], packages[identity]["version"]
-        component = {"type": "library", "bom-ref": reference[identity], "name": name, "version": version,
-                     "purl": reference[identity], "licenses": licence(packages[identity]["license"])}
+        component = {
+            "type": "library",
+            "bom-ref": reference[identity],
+            "name": name,
+            "version": version,
+            "purl": reference[identity],
+            "licenses": licence(packages[identity]["license"]),
+        }
         if sums.get((name, version)):
             component["hashes"] = [{"alg": "SHA-256", "content": sums[name, version]}]
         components.append(component)
-    dependencies = [{"ref": reference[identity], "dependsOn": sorted(reference[to] for to in edges[identity])}
-                    for identity in seen]
+    dependencies = [{"ref": reference[identity], "dependsOn": sorted(reference[to] for to in edges[identity])} for identity in seen]
     return components, dependencies
 
 
@@ -85,10 +92,17 @@ def model_in(folder):
         return []
     with open(manifest_path, encoding="utf-8") as file:
         manifest = json.load(file)
-    return [{"type": "machine-learning-model", "bom-ref": "model", "name": manifest["name"], "version": manifest["version"],
-             "description": f"{manifest['attribution']}; computes in {manifest['precision']}",
-             "licenses": licence(manifest["license"]),
-             "hashes": [{"alg": "SHA-256", "content": manifest["files"]["model.pt"]["sha256"]}]}]
+    return [
+        {
+            "type": "machine-learning-model",
+            "bom-ref": "model",
+            "name": manifest["name"],
+            "version": manifest["version"],
+            "description": f"{manifest['attribution']}; computes in {manifest['precision']}",
+            "licenses": licence(manifest["license"]),
+            "hashes": [{"alg": "SHA-256", "content": manifest["files"]["model.pt"]["sha256"]}],
+        }
+    ]
 
 
 def document(program, metadata_path, packages, wheels, model):
@@ -97,5 +111,17 @@ def document(program, metadata_path, packages, wheels, model):
     dependencies[0]["dependsOn"] = sorted(dependencies[0]["dependsOn"] + [other["bom-ref"] for other in others])
     dependencies += [{"ref": other["bom-ref"]} for other in others]
     about = {**components[0], "type": "application"}
-    return json.dumps({"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "metadata": {"component": about},
-                       "components": components[1:] + others, "dependencies": dependencies}, indent=1) + "\n"
+    return (
+        json.dumps(
+            {
+                "bomFormat": "CycloneDX",
+                "specVersion": "1.6",
+                "version": 1,
+                "metadata": {"component": about},
+                "components": components[1:] + others,
+                "dependencies": dependencies,
+            },
+            indent=1,
+        )
+        + "\n"
+    )

@@ -9,22 +9,22 @@ model, so nothing else is read. Written are:
   embeddings.npy    the vectors of those ids, computed in float64, stored as float32
   mutated.jsonl     short random mutations of the texts with their ids
 """
+
 import hashlib
 import json
 import random
 import sys
 from pathlib import Path
 
+import hard
 import numpy as np
 import onnx
 import sentencepiece
 
-import hard
-
 HERE = Path(__file__).resolve().parent
 ONNX_SHA256 = "b8b05b01f0861094f0475cb288ad1b303ae8aee2ebe96e650d210805d5ca70f7"
 SENTENCEPIECE = "0.2.1"  # 0.2.3 resolves score ties differently
-LANGUAGES = "ar de en es fr it ja ko nl pl pt ru th tr zh-cn zh-tw".split()
+LANGUAGES = ["ar", "de", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "ru", "th", "tr", "zh-cn", "zh-tw"]
 BOS, EOS = 1, 2
 SHARDS = 17
 MUTATED_LINES = 5000
@@ -147,7 +147,7 @@ def mutations(texts, count, seed):
     def piece(longest):
         text = pick(texts)
         start = below(max(1, len(text) - longest // 2))
-        return text[start:start + 1 + below(longest)]
+        return text[start : start + 1 + below(longest)]
 
     def character():
         draw = rng.random()
@@ -164,17 +164,17 @@ def mutations(texts, count, seed):
         if kind == 0:
             return text[:at] + character() + text[at:]
         if kind == 1:
-            return text[:at] + text[at + 1:]
+            return text[:at] + text[at + 1 :]
         if kind == 2:
-            return text[:at] + text[at + 1:at + 2] + text[at:at + 1] + text[at + 2:]
+            return text[:at] + text[at + 1 : at + 2] + text[at : at + 1] + text[at + 2 :]
         if kind == 3:
-            return text[:at] + text[at:at + 1] * (2 + below(6) ** 2) + text[at + 1:]
+            return text[:at] + text[at : at + 1] * (2 + below(6) ** 2) + text[at + 1 :]
         if kind == 4:
             return text[:at] + piece(16) + text[end:]
         if kind == 5:
             return text[:at] + pick(hard.BLANKS + " " * len(hard.BLANKS)) * (1 + below(3)) + text[at:]
         if kind == 6:
-            return text[:at] + character() + text[at + 1:]
+            return text[:at] + character() + text[at + 1 :]
         return "".join(c + " " if rng.random() < 0.3 else c for c in text)
 
     seen = set(texts)

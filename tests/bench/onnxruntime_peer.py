@@ -33,10 +33,7 @@ def main():
         print(json.dumps(what), flush=True)
 
     sentences = json.loads(sys.stdin.readline())
-    batches = [
-        numpy.array(sentences[start : start + BATCH], dtype=object)
-        for start in range(0, len(sentences) - BATCH + 1, BATCH)
-    ]
+    batches = [numpy.array(sentences[start : start + BATCH], dtype=object) for start in range(0, len(sentences) - BATCH + 1, BATCH)]
     for batch in batches:
         session.run(None, {name: batch})
     answer({"version": onnxruntime.__version__})

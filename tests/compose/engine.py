@@ -21,7 +21,7 @@ def say(text):
 
 def docker(*arguments, check=True):
     """What `docker` printed."""
-    done = subprocess.run(["docker", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True)
     if check and done.returncode != 0:
         raise SystemExit(f"docker {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout.strip()
@@ -61,7 +61,7 @@ class Stack:
         self.url = f"http://127.0.0.1:{self.port}"
         self.settings = {"COMPOSE_PROFILES": profile, "HOST": "127.0.0.1", "PORT": self.port, **settings}
         self.file = os.path.join(work, f"{profile}.env")
-        plugin = subprocess.run(["docker", "compose", "version"], stdout=subprocess.PIPE, stderr=subprocess.PIPE).returncode == 0
+        plugin = subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0
         self.compose_program = ["docker", "compose"] if plugin else [shutil.which("docker-compose")]
         self.options = ["--project-name", self.project, "--env-file", self.file]
         self.write()
@@ -109,8 +109,14 @@ class Stack:
             return False
 
     def container(self, service):
-        return docker("ps", "-q", "--filter", f"label=com.docker.compose.project={self.project}",
-                      "--filter", f"label=com.docker.compose.service={service}")
+        return docker(
+            "ps",
+            "-q",
+            "--filter",
+            f"label=com.docker.compose.project={self.project}",
+            "--filter",
+            f"label=com.docker.compose.service={service}",
+        )
 
     def containers(self):
         listed = docker("ps", "-q", "--filter", f"label=com.docker.compose.project={self.project}").split()
@@ -126,8 +132,12 @@ class Stack:
         return "\n".join(texts)
 
     def remove(self):
-        done = subprocess.run([*self.compose_program, "-f", os.path.join(ROOT, "deploy/compose.yaml"), *self.options,
-                               "down", "--volumes", "--timeout", "5"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        done = subprocess.run(
+            [*self.compose_program, "-f", os.path.join(ROOT, "deploy/compose.yaml"), *self.options, "down", "--volumes", "--timeout", "5"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         if done.returncode != 0:
             print(done.stdout, file=sys.stderr)
 

@@ -16,9 +16,22 @@ def build(version, service=None, tag=None, **arguments):
         options = [f"--build-arg={key}={value}" for key, value in {"VERSION": version, **arguments}.items()]
         # The builder that every engine has, and the machine's own network, as its packages may be reachable in no other.
         done = subprocess.run(
-            ["docker", "build", "--network=host", *options, "--tag", f"{name}:{tag or version}", "--file",
-             f"deploy/images/{name.removeprefix('muse-')}.Dockerfile", "."],
-            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            [
+                "docker",
+                "build",
+                "--network=host",
+                *options,
+                "--tag",
+                f"{name}:{tag or version}",
+                "--file",
+                f"deploy/images/{name.removeprefix('muse-')}.Dockerfile",
+                ".",
+            ],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         if done.returncode != 0:
             raise SystemExit(f"{name} could not be built:\n{done.stdout[-6000:]}")
 
@@ -70,8 +83,27 @@ def check_parts(name, parts):
     """Every crate that cargo says is compiled in, and what else there is, is listed once, with its licence and dependencies."""
     listed = [component["bom-ref"] for component in parts["components"]]
     assert len(listed) == len(set(listed))
-    tree = subprocess.run(["cargo", "tree", "--locked", "--package", name, "--edges", "normal", "--prefix", "none", "--format", "{p}",
-                           "--target", "x86_64-unknown-linux-gnu"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    tree = subprocess.run(
+        [
+            "cargo",
+            "tree",
+            "--locked",
+            "--package",
+            name,
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+            "--format",
+            "{p}",
+            "--target",
+            "x86_64-unknown-linux-gnu",
+        ],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
     crates = {"pkg:cargo/{}@{}".format(*line.split()[:2]).replace("@v", "@") for line in tree.splitlines() if line}
     missing = crates - set(listed) - {parts["metadata"]["component"]["bom-ref"]}
     assert len(crates) > 50 and not missing, f"{name} does not list {missing}"
@@ -90,7 +122,9 @@ def model_on_a_volume(version):
     size = inspect(image)["Size"] / MEGABYTE
     say(f"muse-embedder without a model: {size:.1f} MB")
     options = ["--env", "MUSE_PLAINTEXT=true", "--env", "AUTH_URL=http://127.0.0.1:1", "--read-only", "--tmpfs", "/tmp"]
-    done = subprocess.run(["docker", "run", "--rm", *options, image], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+    done = subprocess.run(
+        ["docker", "run", "--rm", *options, image], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
+    )
     assert done.returncode != 0 and "model directory lacks" in done.stdout, done.stdout
     container = docker("run", "--detach", *options, "--volume", f"{ROOT}/var/model/f32:/model:ro", image)
     try:

@@ -5,9 +5,8 @@ import re
 import threading
 import time
 
-from single import check_confinement, check_vectors, golden
-
 from engine import ROOT, docker, eventually, say
+from single import check_confinement, check_vectors, golden
 
 USERS = 4
 
@@ -53,8 +52,10 @@ class Load:
 
     def report(self, what):
         took = sorted(self.took)
-        say(f"{what}: {len(took)} requests in {self.seconds:.0f} s, {len(self.failed)} failed; "
-            f"median {took[len(took) // 2] * 1000:.0f} ms, 99% {took[len(took) * 99 // 100] * 1000:.0f} ms, longest {took[-1] * 1000:.0f} ms")
+        say(
+            f"{what}: {len(took)} requests in {self.seconds:.0f} s, {len(self.failed)} failed; "
+            f"median {took[len(took) // 2] * 1000:.0f} ms, 99% {took[len(took) * 99 // 100] * 1000:.0f} ms, longest {took[-1] * 1000:.0f} ms"
+        )
         assert not self.failed, "\n".join(self.failed[:20])
 
 
@@ -65,8 +66,9 @@ def healthy(stack, service):
 
 def scraped(stack):
     """How many of each service answer Prometheus."""
-    told = docker("exec", stack.container("prometheus"), "promtool", "query", "instant", "http://127.0.0.1:9090", "sum by (job) (up)",
-                  check=False)
+    told = docker(
+        "exec", stack.container("prometheus"), "promtool", "query", "instant", "http://127.0.0.1:9090", "sum by (job) (up)", check=False
+    )
     return {job: int(count) for job, count in re.findall(r'job="(\w+)"} => (\d+)', told)}
 
 

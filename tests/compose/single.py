@@ -5,7 +5,6 @@ import os
 
 import httpx
 import numpy as np
-
 from engine import ROOT, docker, eventually, say
 
 GOLDEN = os.path.join(ROOT, "models/golden")

@@ -17,9 +17,7 @@ PROGRAMS = ("muse-auth", "muse-embedder", "muse-gateway")
 
 def options(program):
     """The environment variables that a program reads as options, with their defaults (None: it has none that is a number)."""
-    told = subprocess.run(
-        [CHECKOUT / "target/release" / program, "--help"], check=True, capture_output=True, text=True
-    ).stdout
+    told = subprocess.run([CHECKOUT / "target/release" / program, "--help"], check=True, capture_output=True, text=True).stdout
     found = re.findall(r"\[env: (\w+)[^\]]*\](?:\s*\[default: (\d+)\])?", told)
     return {name: int(default) if default else None for name, default in found}
 

@@ -55,8 +55,18 @@ class Pod:
         mount("--bind", "/dev", root / "dev")
         mount("-o", "remount,ro", root)
         self.process = subprocess.Popen(
-            ["chroot", root, "setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs",
-             "--bounding-set=-all", "--inh-caps=-all", f"/usr/bin/{name}"],
+            [
+                "chroot",
+                root,
+                "setpriv",
+                f"--reuid={user}",
+                f"--regid={user}",
+                "--clear-groups",
+                "--no-new-privs",
+                "--bounding-set=-all",
+                "--inh-caps=-all",
+                f"/usr/bin/{name}",
+            ],
             env={"PATH": os.environ["PATH"], "MUSE_MODEL_DIR": "/usr/share/muse/model"} | description["environment"],
         )
 

@@ -13,7 +13,6 @@ import sys
 import urllib.request
 
 import pytest
-
 from cluster import CHECKOUT, PROGRAMS, options
 from conftest import make
 
@@ -37,9 +36,7 @@ def test_settings_are_kept_and_the_rest_is_taken_away(tmp_path):
 
 
 def test_a_prefix_that_is_no_place_is_refused(tmp_path):
-    refused = subprocess.run(
-        ["make", "-s", "install", "PREFIX=usr", f"DESTDIR={tmp_path}/"], cwd=CHECKOUT, capture_output=True, text=True
-    )
+    refused = subprocess.run(["make", "-s", "install", "PREFIX=usr", f"DESTDIR={tmp_path}/"], cwd=CHECKOUT, capture_output=True, text=True)
     assert refused.returncode != 0 and "PREFIX" in refused.stderr
     assert not files(tmp_path)
 
@@ -119,9 +116,7 @@ def test_the_programs_run_from_where_they_were_put(installed, tmp_path):
 
         auth = start("muse-auth", AUTH_LISTEN="127.0.0.1:0", DATABASE_URL=str(tmp_path / "muse.db"))
         url = "http://" + auth.notice("X_MUSE_LISTENING")
-        embedder = start(
-            "muse-embedder", EMBEDDER_LISTEN="127.0.0.1:0", MUSE_MODEL_DIR=str(installed / MODEL), AUTH_URL=url
-        )
+        embedder = start("muse-embedder", EMBEDDER_LISTEN="127.0.0.1:0", MUSE_MODEL_DIR=str(installed / MODEL), AUTH_URL=url)
         gateway = start(
             "muse-gateway",
             GATEWAY_LISTEN="127.0.0.1:0",

@@ -6,7 +6,6 @@ import re
 import kubernetes_validate
 import pytest
 import yaml
-
 from cluster import CHECKOUT, COMPONENTS, FOLDER, PROGRAMS, Cluster, combinations, kustomization, matches, options
 
 # The oldest release that has all that is used, and the newest whose schemas there are.
@@ -202,9 +201,7 @@ def test_no_secret_is_here(cluster):
 
 def test_only_who_must_reaches_whom(cluster, chosen):
     prometheus = {"app.kubernetes.io/name": "prometheus"}
-    sources = {"outside": None, "prometheus": prometheus} | {
-        name: pod.labels for name, pod in cluster.pods().items()
-    }
+    sources = {"outside": None, "prometheus": prometheus} | {name: pod.labels for name, pod in cluster.pods().items()}
     reached = {
         (source, name, port)
         for source, labels in sources.items()

@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import pytest
-
 from cluster import FOLDER, PROGRAMS, Cluster
 
 PASSWORD = "a long password"
@@ -83,7 +82,5 @@ def test_the_guide_makes_each_secret_that_a_pod_needs(secrets):
 def test_the_programs_run_as_the_pods_say(installed, secrets, tmp_path):
     (tmp_path / "description").write_text(json.dumps(description(secrets)))
     script = pathlib.Path(__file__).with_name("in_pods.py")
-    ended = subprocess.run(
-        ["unshare", "--net", "--mount", sys.executable, script, installed, tmp_path / "description"], timeout=300
-    )
+    ended = subprocess.run(["unshare", "--net", "--mount", sys.executable, script, installed, tmp_path / "description"], timeout=300)
     assert ended.returncode == 0

@@ -3,7 +3,6 @@
 import re
 
 import pytest
-
 from cluster import CHECKOUT
 
 TEXT = (CHECKOUT / "docs/sizing.md").read_text()

@@ -187,11 +187,7 @@ def dashboards(observe):
         cells = collections.Counter()
         for panel in panels:
             place = panel["gridPos"]
-            cells.update(
-                (x, y)
-                for x in range(place["x"], place["x"] + place["w"])
-                for y in range(place["y"], place["y"] + place["h"])
-            )
+            cells.update((x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"]))
             for target in [panel, *panel.get("targets", [])] if panel["type"] != "row" else []:
                 if target["datasource"]["uid"] not in known:
                     yield f"{file.name}: {panel['title']}: there is no source {target['datasource']['uid']}"

@@ -178,9 +178,7 @@ def test_a_bad_key_is_an_authentication_error(key):
 def test_async():
     async def ask():
         async with openai.AsyncOpenAI() as client:
-            answers = await asyncio.gather(
-                *(client.embeddings.create(input=sentence, model=MODEL) for sentence in SENTENCES)
-            )
+            answers = await asyncio.gather(*(client.embeddings.create(input=sentence, model=MODEL) for sentence in SENTENCES))
             with pytest.raises(openai.NotFoundError):
                 await client.models.retrieve("gpt-5")
             return [model async for model in client.models.list()], answers
