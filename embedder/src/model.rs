@@ -43,7 +43,7 @@ pub fn kernel(precision: Precision, device: Device) -> Option<&'static str> {
 /// libtorch asks for that of each step of a pass.
 #[must_use]
 pub fn kept_between_passes(precision: Precision, device: Device) -> usize {
-    kernel(precision, device).map_or(allocator::MOST_KEPT, |_| 4 << 20)
+    kernel(precision, device).map_or(allocator::MOST_KEPT, |_| 8 << 20)
 }
 
 /// A loaded encoder. Threads may share it; each pass is run by the thread that asks for it and by as many of libtorch's
