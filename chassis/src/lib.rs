@@ -36,7 +36,7 @@ use tracing::{error, info};
 pub use healthcheck::parse_service_options;
 pub use listeners::{Addresses, Listeners};
 pub use logging::{LogArgs, LogFormat};
-pub use loopback::is_loopback;
+pub use loopback::{is_loopback, is_loopback_host};
 pub use options::BadOption;
 pub use shutdown::{Shutdown, ShutdownArgs};
 

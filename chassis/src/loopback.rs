@@ -10,12 +10,17 @@ pub fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-/// Whether only this machine can reach the host of a URL.
-pub(crate) fn is_loopback_url(url: &Uri) -> bool {
-    let Some(host) = url.host() else { return false };
+/// Whether only this machine can reach a host, which is a name or an address.
+#[must_use]
+pub fn is_loopback_host(host: &str) -> bool {
     let literal = host.trim_start_matches('[').trim_end_matches(']');
     // RFC 6761, section 6.3.
     host.eq_ignore_ascii_case("localhost") || literal.parse().is_ok_and(is_loopback)
+}
+
+/// Whether only this machine can reach the host of a URL.
+pub(crate) fn is_loopback_url(url: &Uri) -> bool {
+    url.host().is_some_and(is_loopback_host)
 }
 
 #[cfg(test)]

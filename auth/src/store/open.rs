@@ -1,7 +1,8 @@
 //! Opens the database and brings its tables up to date.
 
-use std::{net::IpAddr, path::Path, str::FromStr, time::Duration};
+use std::{path::Path, str::FromStr, time::Duration};
 
+use muse_chassis::is_loopback_host;
 use sea_orm::{
     ActiveValue::Set,
     ConnectOptions, DatabaseConnection, DbErr, EntityTrait, RuntimeErr,
@@ -87,10 +88,7 @@ fn postgres(url: &str) -> Result<ConnectOptions, sqlx::Error> {
 
 /// Whether whoever is between here and the server may read and change all, and nobody has said that this is well.
 fn is_unprotected(options: &PgConnectOptions) -> bool {
-    let host = options.get_host();
-    let is_here = options.get_socket().is_some()
-        || host == "localhost"
-        || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    let is_here = options.get_socket().is_some() || is_loopback_host(options.get_host());
     !is_here && matches!(options.get_ssl_mode(), PgSslMode::Allow | PgSslMode::Prefer)
 }
 
