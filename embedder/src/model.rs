@@ -39,11 +39,14 @@ pub fn kernel(precision: Precision, device: Device) -> Option<&'static str> {
     }
 }
 
-/// Bytes that a heap is to keep from one pass to the next ([`allocator::keep_memory`]). A kernel has its memory by itself;
-/// libtorch asks for that of each step of a pass.
-#[must_use]
-pub fn kept_between_passes(precision: Precision, device: Device) -> usize {
-    kernel(precision, device).map_or(allocator::MOST_KEPT, |_| 8 << 20)
+/// What the heap keeps beside a kernel: the 4.2 MB of an answer of 2,048 vectors, and some.
+const KEPT_BESIDE_KERNEL: usize = 8 << 20;
+
+/// Has the heap keep what so many `passes` at a time use again and again. A kernel has its memory by itself; libtorch asks for
+/// that of each step of a pass.
+pub fn keep_memory(precision: Precision, device: Device, passes: usize) {
+    let bytes = kernel(precision, device).map_or(allocator::MOST_KEPT, |_| KEPT_BESIDE_KERNEL);
+    allocator::keep_memory(passes, bytes);
 }
 
 /// A loaded encoder. Threads may share it; each pass is run by the thread that asks for it and by as many of libtorch's

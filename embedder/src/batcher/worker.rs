@@ -19,7 +19,7 @@ use super::{
 use crate::{
     batch::Batch,
     metrics::Passes,
-    model::{Model, VECTOR_BYTES, kept_between_passes},
+    model::{Model, VECTOR_BYTES, keep_memory},
     model_dir::ModelDir,
 };
 
@@ -42,8 +42,7 @@ impl Workers {
         queue: &Arc<Queue>,
         passes: &Passes,
     ) -> Result<Self, BatcherError> {
-        let kept = kept_between_passes(directory.manifest().precision, device);
-        allocator::keep_memory(batching.passes, kept);
+        keep_memory(directory.manifest().precision, device, batching.passes);
         let model = Arc::new(Model::load(directory, device)?);
         let (warm, outcomes) = mpsc::channel();
         let mut workers = Self { queue: Arc::clone(queue), threads: Vec::new() };

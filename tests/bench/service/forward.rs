@@ -7,12 +7,11 @@ use std::{
 };
 
 use clap::Parser;
-use muse_chassis::allocator;
 use muse_embedder::{
     Config,
     batch::Batch,
     batcher::Batching,
-    model::{Model, kept_between_passes},
+    model::{Model, keep_memory},
     model_dir::ModelDir,
     tokenizer::Tokenizer,
 };
@@ -48,8 +47,7 @@ impl Forward {
     pub(crate) fn load(directory: &ModelDir) -> Self {
         let options = [Path::new("muse-embedder"), Path::new("--model-dir"), Path::new(".")];
         let batching = Config::parse_from(options).batching(Device::Cpu);
-        let kept = kept_between_passes(directory.manifest().precision, Device::Cpu);
-        allocator::keep_memory(batching.passes, kept);
+        keep_memory(directory.manifest().precision, Device::Cpu, batching.passes);
         let model = Model::load(directory, Device::Cpu).expect("the model loads");
         Self { model, batching }
     }
