@@ -11,6 +11,7 @@ mod config;
 mod cors;
 mod drain;
 mod grpc_web;
+mod memory_budget;
 mod numbers;
 mod openai;
 mod openapi;

@@ -12,7 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Channel};
 use tracing::{debug, error};
 
-use crate::{Config, Resolver, replicas::Replicas};
+use crate::{Config, Resolver, memory_budget::MemoryBudget, replicas::Replicas};
+
+/// Bytes that the requests of all callers hold in the gateway, and those of one caller. Two of the largest fit.
+const REQUEST_MEMORY: (usize, usize) = (64 << 20, 32 << 20);
+/// The same for the vectors and tokens of responses that are being sent.
+const RESPONSE_MEMORY: (usize, usize) = (96 << 20, 32 << 20);
 
 /// The auth service, to which a channel connects when it is first used and again after a break, the embedders, and the
 /// verifier that follows the auth service.
@@ -22,6 +27,10 @@ pub(crate) struct Upstream {
     pub(crate) embedder: Replicas,
     pub(crate) verifier: Verifier,
     pub(crate) shutdown: CancellationToken,
+    /// Reserved for a request's body from its first byte until it has been sent to a service.
+    pub(crate) request_memory: MemoryBudget,
+    /// Reserved for a response before its call is made until its last byte has been sent to the caller.
+    pub(crate) response_memory: MemoryBudget,
 }
 
 impl Upstream {
@@ -36,7 +45,9 @@ impl Upstream {
         let (verifier, auth) = auth.follow(connector, shutdown.clone());
         let embedder =
             Replicas::follow(&config.embedder, (resolver, connector), config.call_timeout, shutdown.clone());
-        Self { auth: Outgoing(auth), embedder, verifier, shutdown }
+        let [request_memory, response_memory] =
+            [REQUEST_MEMORY, RESPONSE_MEMORY].map(|(total, per_caller)| MemoryBudget::new(total, per_caller));
+        Self { auth: Outgoing(auth), embedder, verifier, shutdown, request_memory, response_memory }
     }
 
     pub(crate) fn auth_client(&self) -> AuthServiceClient<Outgoing<Channel>> {
