@@ -16,9 +16,8 @@ use crate::{
     with_causes,
 };
 
-/// Bytes of a request that may be on their way before they are read. A stream that is far ahead of its answers goes on
-/// for as long, should its caller no longer want them but not say so.
-const REQUEST_WINDOW: u32 = 256 << 10;
+/// Bytes of a request that may be on their way before they are read. It bounds what a stream holds whose answers nobody reads.
+const REQUEST_WINDOW: u32 = 64 << 10;
 /// The same of an answer.
 const ANSWER_WINDOW: u32 = 256 << 10;
 /// The same of all calls on a connection: as many as HTTP/2 allows. The calls of all users share the connection between
@@ -26,6 +25,14 @@ const ANSWER_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// Calls at a time on a connection between two services.
 const MAX_CALLS: u32 = 10_000;
+/// Bytes of the headers of a call or an answer between two services, as HTTP/2 counts them: more than the public port accepts, so
+/// that no caller's headers can break a connection that all share.
+const HEADERS: u32 = 64 << 10;
+/// HTTP/2's limits on reset streams (CVE-2023-44487, CVE-2025-8671) close a connection, which here is shared by all callers. The
+/// public port has such limits, where they close the connection of the one who resets; between the services there are none.
+const NO_RESET_LIMIT: usize = usize::MAX;
+/// Calls that were given up and whose remaining frames are still recognised; those of others are answered with RST_STREAM.
+const REMEMBERED_RESETS: usize = 10_000;
 
 /// What each call passes on its way to a service.
 pub type Layers = Stack<InOurTerms, Stack<Observe, Identity>>;
@@ -39,6 +46,9 @@ pub fn server(requests: Requests) -> Server<Layers> {
         .initial_stream_window_size(REQUEST_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(MAX_CALLS)
+        .http2_max_header_list_size(HEADERS)
+        .http2_max_pending_accept_reset_streams(Some(NO_RESET_LIMIT))
+        .http2_max_local_error_reset_streams(Some(NO_RESET_LIMIT))
         .layer(Observe { requests, route: call_of })
         .layer(InOurTerms)
 }
@@ -60,7 +70,10 @@ pub fn endpoint(url: &str) -> Result<Endpoint, String> {
         .keep_alive_timeout(Duration::from_secs(10))
         .keep_alive_while_idle(true)
         .initial_stream_window_size(ANSWER_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW))
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_max_header_list_size(HEADERS)
+        .http2_max_concurrent_reset_streams(REMEMBERED_RESETS)
+        .http2_max_local_error_reset_streams(NO_RESET_LIMIT))
 }
 
 /// A channel to it, which connects when it is first used and again after a break.

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use clap::Parser;
+use clap::{Args, Parser};
 use muse_chassis::{
     Addresses, BadOption, LogArgs, ShutdownArgs, grpc,
     tls::{ClientTls, PeerArgs, ServerTls, UserArgs},
@@ -11,7 +11,7 @@ use muse_chassis::{
 use muse_verifier::AuthArgs;
 use tonic::transport::Endpoint;
 
-use crate::{AllowedOrigins, Cookies, TrustedProxies};
+use crate::{AllowedOrigins, Cookies, TrustedProxies, middleware::ConnectionLimits};
 
 /// Serves users on one port: the REST routes, and muse.v1's gRPC services straight through.
 #[derive(Debug, Clone, Parser)]
@@ -55,6 +55,10 @@ pub struct Config {
     #[arg(long, env = "CORS_ORIGINS", default_value = "", hide_default_value = true)]
     pub cors_origins: AllowedOrigins,
 
+    /// Limits on what callers may have open.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+
     /// Options of the shutdown.
     #[command(flatten)]
     pub shutdown: ShutdownArgs,
@@ -76,6 +80,36 @@ pub struct Config {
     pub log: LogArgs,
 }
 
+/// Limits on what callers may have open. What exceeds one of them is rejected with 429 or RESOURCE_EXHAUSTED, connections are
+/// closed.
+#[derive(Debug, Clone, Args)]
+pub struct LimitArgs {
+    /// Connections that are open at a time [default: 8192, or fewer if the limit on open files allows fewer].
+    #[arg(long, env = "MAX_CONNECTIONS", value_parser = count)]
+    pub max_connections: Option<usize>,
+
+    /// Connections from one address (IPv6: one /64 network), unless it is a trusted proxy's; at most half of all.
+    #[arg(long, env = "MAX_CONNECTIONS_PER_ADDRESS", default_value = "1024", value_parser = count)]
+    pub max_connections_per_address: usize,
+
+    /// Requests of one user that are open at a time.
+    #[arg(long, env = "MAX_CALLS_PER_USER", default_value = "512", value_parser = count)]
+    pub max_calls_per_user: usize,
+
+    /// Streams (EmbedStream, and Watch and reflection, which need no token) of one user that are open at a time; without a
+    /// token, of one address.
+    #[arg(long, env = "MAX_STREAMS_PER_USER", default_value = "32", value_parser = count)]
+    pub max_streams_per_user: usize,
+
+    /// Requests from one address that are open at a time.
+    #[arg(long, env = "MAX_CALLS_PER_ADDRESS", default_value = "2048", value_parser = count)]
+    pub max_calls_per_address: usize,
+
+    /// Seconds after which a response is ended of which the client has read nothing more.
+    #[arg(long, env = "SEND_TIMEOUT", default_value = "60", value_parser = seconds)]
+    pub send_timeout: Duration,
+}
+
 impl Config {
     /// Where the service listens.
     #[must_use]
@@ -94,6 +128,25 @@ impl Config {
         let client = self.peers.client(embedders.chain([("--auth", self.auth.endpoint.uri())]))?;
         self.traces.check(client.is_some())?;
         Ok((server, client))
+    }
+}
+
+/// The connections that the gateway accepts at most, whatever the limit on open files.
+const MAX_CONNECTIONS: usize = 8192;
+
+impl Config {
+    pub(crate) fn connection_limits(&self) -> ConnectionLimits {
+        let total = self.limits.max_connections.unwrap_or(MAX_CONNECTIONS);
+        let per_address = self.limits.max_connections_per_address.min((total / 2).max(1));
+        ConnectionLimits::new(total, per_address, self.trusted_proxies.clone())
+    }
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=1_000_000) => Ok(count),
+        Ok(_) => Err("must lie between 1 and 1000000".to_owned()),
+        Err(refused) => Err(refused.to_string()),
     }
 }
 

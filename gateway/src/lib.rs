@@ -12,6 +12,8 @@ mod cors;
 mod drain;
 mod grpc_web;
 mod memory_budget;
+mod message;
+mod middleware;
 mod numbers;
 mod openai;
 mod openapi;
@@ -21,11 +23,13 @@ mod quality;
 mod readiness;
 mod replicas;
 mod request;
+mod response_memory;
 mod rest;
 mod routing;
 mod security_headers;
 mod server;
 mod server_timing;
+mod stream;
 mod upstream;
 
 use axum::{
@@ -48,8 +52,9 @@ use tonic_health::pb::FILE_DESCRIPTOR_SET as HEALTH_DESCRIPTOR_SET;
 use tracing::Level;
 
 pub use client_address::TrustedProxies;
-pub use config::Config;
+pub use config::{Config, LimitArgs};
 pub use cors::AllowedOrigins;
+use middleware::{CallLimits, limit_calls};
 use readiness::SERVICES;
 pub use replicas::{Resolver, SystemResolver};
 pub use rest::Cookies;
@@ -135,19 +140,29 @@ async fn serve(
         .merge(openai::routes(upstream.clone()))
         .merge(openapi::routes())
         .layer(from_fn(compression::compress));
+    let limits = &config.limits;
+    let calls = CallLimits::new(
+        upstream.verifier.clone(),
+        limits.max_calls_per_user,
+        limits.max_streams_per_user,
+        limits.max_calls_per_address,
+    );
     let mut router = Router::new()
         .merge(passthrough::routes(upstream))
         .merge(rest)
         .merge(own.reset_fallback())
         .fallback(routing::not_found)
+        .layer(from_fn_with_state(calls, limit_calls))
         .layer(Observe { requests, route: routing::route_of })
         .layer(from_fn(grpc_web::translate))
         .layer(from_fn(security_headers::add));
     if let Some(cors) = config.cors_origins.layer() {
         router = router.layer(from_fn_with_state(cors, cors::allow));
     }
+    let connections = config.connection_limits();
     let router = router.layer(map_request_with_state(config.trusted_proxies, client_address::name_client));
-    server::serve(listeners.public, Acceptor::new(user_tls.as_ref()), router, shutdown).await;
+    let limits = server::Limits { connections, send_timeout: config.limits.send_timeout };
+    server::serve(listeners.public, Acceptor::new(user_tls.as_ref()), router, limits, shutdown).await;
     traces.finish().await;
     Ok(())
 }

@@ -1,10 +1,13 @@
-//! The gRPC services, straight through: a call is checked for its token and handed on as it is, bytes, deadlines,
-//! trailers and all, so that a method added to the proto needs nothing here.
+//! The gRPC services, straight through: a call is checked for its token, its message is read, and both are forwarded as they
+//! are, so that a method added to the proto needs nothing here. Of the headers those are forwarded that the services know.
 //!
 //! A call without an answer is given up at the caller's deadline, or at the timeout of the service behind. That does not
-//! concern the streams: their answer begins at once, however long it goes on.
+//! concern the streams ([`stream`](crate::stream)): their answer begins at once, however long it goes on.
 
-use std::{error::Error as StdError, time::Instant};
+use std::{
+    error::Error as StdError,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
@@ -13,7 +16,8 @@ use axum::{
     response::Response,
     routing::{MethodRouter, post},
 };
-use http_body_util::BodyExt;
+use http::{HeaderMap, HeaderName, header};
+use http_body_util::{BodyExt, Full};
 use muse_chassis::deadline;
 use muse_proto::Error;
 use muse_verifier::{Claims, TokenKind};
@@ -22,11 +26,29 @@ use tower::{Service, ServiceExt};
 use tracing::debug;
 
 use crate::{
-    drain::Cut,
+    client_address::X_FORWARDED_FOR,
+    message::{Message, MessageLimits},
     replicas::ran_out_of_time,
+    request::{BODY_WITHIN, MAX_SENTENCES_BYTES, NEXT_PART_WITHIN},
+    response_memory::{self, ReservedBody},
     routing::{method_not_allowed, with_methods},
+    stream,
     upstream::{Upstream, out_of_reach},
 };
+
+/// What the services behind get of a caller's headers; the id of the request and its trace are added on the way.
+const FORWARDED: [HeaderName; 7] = [
+    header::AUTHORIZATION,
+    header::CONTENT_TYPE,
+    header::TE,
+    deadline::GRPC_TIMEOUT,
+    HeaderName::from_static("grpc-encoding"),
+    HeaderName::from_static("grpc-accept-encoding"),
+    X_FORWARDED_FOR,
+];
+/// A message of the auth service is a name and a password.
+const AUTH_MESSAGE: MessageLimits =
+    MessageLimits { bytes: 64 << 10, next_part: Duration::from_secs(10), whole: Duration::from_secs(10) };
 
 pub(crate) fn routes(upstream: Upstream) -> Router {
     Router::new()
@@ -47,80 +69,137 @@ fn method_of(call: &Request) -> &str {
 async fn auth(State(upstream): State<Upstream>, call: Request) -> Response {
     let method = method_of(&call);
     let kind = match method {
-        "Login" => return forward(upstream.auth, call).await,
+        "Login" => {
+            let address = address_of(call.headers());
+            return or_status(to_auth(&upstream, &address, call).await);
+        }
         "RefreshToken" => Some(TokenKind::Refresh),
         "RevokeToken" => None,
         _ => Some(TokenKind::Access),
     };
     let revokes = method == "RevokeToken";
-    match upstream.verifier.authorize(call.headers(), kind) {
-        Ok(claims) if revokes => revoke(upstream, claims, call).await,
-        Ok(_) => forward(upstream.auth, call).await,
-        Err(refusal) => refuse(refusal),
-    }
+    or_status(match upstream.verifier.authorize(call.headers(), kind) {
+        Ok(claims) if revokes => revoke(&upstream, claims, call).await,
+        Ok(claims) => to_auth(&upstream, &claims.sub, call).await,
+        Err(refusal) => Err(refusal),
+    })
 }
 
 async fn users(State(upstream): State<Upstream>, call: Request) -> Response {
-    with_access(&upstream, upstream.auth.clone(), call).await
+    or_status(match upstream.verifier.authorize(call.headers(), Some(TokenKind::Access)) {
+        Ok(claims) => to_auth(&upstream, &claims.sub, call).await,
+        Err(refusal) => Err(refusal),
+    })
 }
 
 async fn embedder(State(upstream): State<Upstream>, call: Request) -> Response {
-    if method_of(&call) == "EmbedStream" {
-        let cut = Cut::default();
-        let call = cut.at(upstream.shutdown.clone(), call);
-        return cut.told(with_access(&upstream, upstream.embedder.clone(), call).await);
-    }
-    with_access(&upstream, upstream.embedder.clone(), call).await
-}
-
-async fn with_access<S>(upstream: &Upstream, to: S, call: Request) -> Response
-where
-    S: Service<http::Request<tonic::body::Body>, Response = http::Response<tonic::body::Body>>,
-    S::Error: Into<Box<dyn StdError + Send + Sync>>,
-{
-    match upstream.verifier.authorize(call.headers(), Some(TokenKind::Access)) {
-        Ok(_) => forward(to, call).await,
-        Err(refusal) => refuse(refusal),
-    }
-}
-
-/// As [`forward`], and a token that was revoked is refused here from the moment that its caller has the answer.
-async fn revoke(upstream: Upstream, claims: Claims, call: Request) -> Response {
-    let (mut head, body) = forward(upstream.auth.clone(), call).await.into_parts();
-    let Ok(answer) = body.collect().await else {
-        return refuse(out_of_reach());
+    let claims = match upstream.verifier.authorize(call.headers(), Some(TokenKind::Access)) {
+        Ok(claims) => claims,
+        Err(refusal) => return status(refusal),
     };
+    if method_of(&call) == "EmbedStream" {
+        return stream::forward(upstream, forwardable(call));
+    }
+    or_status(to_embedder(&upstream, &claims.sub, call).await)
+}
+
+/// Forwards a unary call to the embedders. What its answer will take is reserved before it is made.
+async fn to_embedder(upstream: &Upstream, caller: &str, call: Request) -> Result<Response, Error> {
+    let whole = upstream.call_timeout.min(BODY_WITHIN);
+    let next_part = whole.min(NEXT_PART_WITHIN);
+    let limits = MessageLimits { bytes: MAX_SENTENCES_BYTES, next_part, whole };
+    let (call, end, message) = read(upstream, caller, call, limits).await?;
+    let bytes = response_memory::of_call(method_of(&call), message.plain(), message.framed.len());
+    let reserved = response_memory::reserve(upstream, caller, bytes).await?;
+    let answer = forward(upstream.embedder.clone(), call, end).await;
+    drop(message.reservation);
+    Ok(answer.map(|body| Body::new(ReservedBody::new(body, reserved))))
+}
+
+/// Forwards a unary call to the auth service.
+async fn to_auth(upstream: &Upstream, caller: &str, call: Request) -> Result<Response, Error> {
+    let (call, end, _message) = read(upstream, caller, call, AUTH_MESSAGE).await?;
+    Ok(forward(upstream.auth.clone(), call, end).await)
+}
+
+/// As [`to_auth`], and a token that was revoked is refused here from the moment that its caller has the answer.
+async fn revoke(upstream: &Upstream, claims: Claims, call: Request) -> Result<Response, Error> {
+    let (mut head, body) = to_auth(upstream, &claims.sub, call).await?.into_parts();
+    let answer = body.collect().await.map_err(|_| out_of_reach())?;
     let trailers = answer.trailers().cloned().unwrap_or_default();
     let status = trailers.get(Status::GRPC_STATUS).or_else(|| head.headers.get(Status::GRPC_STATUS));
     if status.is_some_and(|status| Code::from_bytes(status.as_bytes()) == Code::Ok) {
         upstream.revoked(&claims);
     }
-    head.headers.remove(http::header::CONTENT_LENGTH);
-    Response::from_parts(head, Body::new(answer))
+    head.headers.remove(header::CONTENT_LENGTH);
+    Ok(Response::from_parts(head, Body::new(answer)))
 }
 
-async fn forward<S>(to: S, mut call: Request) -> Response
+/// Reads the message of a unary call within the caller's deadline, and returns the call as it is forwarded.
+async fn read(
+    upstream: &Upstream,
+    caller: &str,
+    call: Request,
+    limits: MessageLimits,
+) -> Result<(Request, Option<Instant>, Message), Error> {
+    let (head, body) = forwardable(call).into_parts();
+    let wait = deadline::of(&head.headers);
+    let end = wait.map(|wait| Instant::now() + wait);
+    let reading = Message::read(body, limits, &upstream.request_memory, caller);
+    let message = match wait {
+        Some(wait) => tokio::time::timeout(wait, reading).await.map_err(|_| deadline::passed())??,
+        None => reading.await?,
+    };
+    let call = Request::from_parts(head, Body::new(Full::new(message.framed.clone())));
+    Ok((call, end, message))
+}
+
+/// The call with nothing but the headers that are forwarded.
+fn forwardable(call: Request) -> Request {
+    let (mut head, body) = call.into_parts();
+    let mut headers = HeaderMap::with_capacity(FORWARDED.len());
+    for name in FORWARDED {
+        for value in head.headers.get_all(&name) {
+            headers.append(&name, value.clone());
+        }
+    }
+    head.headers = headers;
+    // As gRPC-Web over HTTP/1.1 came.
+    head.version = http::Version::HTTP_2;
+    Request::from_parts(head, body)
+}
+
+/// Makes a call to a service. `end` is the caller's deadline.
+pub(crate) async fn forward<S>(to: S, call: Request, end: Option<Instant>) -> Response
 where
     S: Service<http::Request<tonic::body::Body>, Response = http::Response<tonic::body::Body>>,
     S::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    let deadline = deadline::of(call.headers()).map(|wait| Instant::now() + wait);
-    // As gRPC-Web over HTTP/1.1 came.
-    *call.version_mut() = http::Version::HTTP_2;
-    call.headers_mut().remove(http::header::HOST);
     let answered = to.oneshot(call.map(tonic::body::Body::new)).await;
     match answered.map_err(Into::into) {
         Ok(answer) => answer.map(Body::new),
-        Err(failure) if ran_out_of_time(&*failure) && deadline.is_some_and(|end| end <= Instant::now()) => {
-            refuse(deadline::passed())
+        Err(failure) if ran_out_of_time(&*failure) && end.is_some_and(|end| end <= Instant::now()) => {
+            status(deadline::passed())
         }
         Err(failure) => {
-            debug!(failure = muse_chassis::with_causes(&*failure), "a call cannot be handed on");
-            refuse(out_of_reach())
+            debug!(failure = muse_chassis::with_causes(&*failure), "a call cannot be forwarded");
+            status(out_of_reach())
         }
     }
 }
 
-fn refuse(refusal: Error) -> Response {
+/// The address from which a call comes, as the key of its limits.
+fn address_of(headers: &HeaderMap) -> String {
+    headers
+        .get(X_FORWARDED_FOR)
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        .unwrap_or_default()
+}
+
+fn or_status(answer: Result<Response, Error>) -> Response {
+    answer.unwrap_or_else(status)
+}
+
+fn status(refusal: Error) -> Response {
     Status::from(refusal).into_http()
 }

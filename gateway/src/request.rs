@@ -22,9 +22,9 @@ const BRIEF_BODY: usize = 32 << 10;
 /// How long a body that is of no use is read on.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long a client may take for the next part of a body.
-const NEXT_PART_WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const NEXT_PART_WITHIN: Duration = Duration::from_secs(30);
 /// How long a client may take for a whole body.
-const BODY_WITHIN: Duration = Duration::from_secs(300);
+pub(crate) const BODY_WITHIN: Duration = Duration::from_secs(300);
 
 /// The request, if its access token holds; else it is read to its end first.
 pub(crate) async fn authorized(upstream: &Upstream, request: Request) -> Result<Request, Error> {

@@ -12,7 +12,7 @@ use muse_chassis::requests::{OTHER, is_call, route};
 use muse_proto::{Error, Reason};
 use tonic::Status;
 
-use crate::problem::Problem;
+use crate::{openai, problem::Problem, request::read_out, rest};
 
 /// A route that tells its methods, and refuses others by `refusal`.
 pub(crate) fn with_methods<S, R>(
@@ -45,6 +45,17 @@ pub(crate) fn route_of(request: &Parts) -> Cow<'static, str> {
         Some(route) => route.as_str().to_owned().into(),
         None => OTHER.into(),
     }
+}
+
+/// Rejects a request, in the terms of the API that its path belongs to. The body is read to its end, for a while, so that a client
+/// of HTTP/1.1 that is still sending gets the answer.
+pub(crate) async fn refusal(request: Request, error: Error) -> Response {
+    if is_call(request.headers()) {
+        return Status::from(error).into_http();
+    }
+    let is_openai = request.uri().path().starts_with("/v1/");
+    read_out(request.into_body()).await;
+    if is_openai { openai::answer::Refusal::from(error).into_response() } else { rest::refusal(error) }
 }
 
 /// The answer where there is no route: in the terms of the protocol that was spoken.

@@ -12,7 +12,7 @@ use axum::{
 use http::{HeaderValue, Version, header::CONNECTION};
 use hyper::body::Incoming;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::{conn::auto::Builder, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
@@ -21,6 +21,7 @@ use muse_chassis::{
     lingering::Lingering,
     tls::{Acceptor, Socket, accept},
 };
+use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::{
     net::{TcpListener, TcpStream},
     time::timeout,
@@ -29,7 +30,10 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::debug;
 
-use crate::client_address::OverTls;
+use crate::{
+    client_address::OverTls,
+    middleware::{ConnectionLimits, ConnectionPermit, ConnectionResponses, StreamExecutor, run_connection},
+};
 
 /// How long a client may take for the head of a request, the wait for the next one on its connection included.
 const HEAD_WITHIN: Duration = Duration::from_secs(75);
@@ -39,16 +43,59 @@ const PING_AFTER: Duration = Duration::from_secs(30);
 const PONG_WITHIN: Duration = Duration::from_secs(20);
 /// Calls at a time on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 1_000;
+/// How long a client may take to send so much that the version of HTTP is known.
+const VERSION_WITHIN: Duration = Duration::from_secs(20);
+/// Bytes of a request's head: the request line and headers, as HTTP/2 counts them. A larger one is answered with 431. The services
+/// behind allow more (`muse_chassis::grpc`).
+const HEAD_BYTES: usize = 32 << 10;
+/// HTTP/2's limits on reset streams (CVE-2023-44487, CVE-2025-8671), which close the connection of the client that exceeds them:
+/// streams that the client has reset before they were looked at, as many as it may have open,
+const PENDING_RESETS: usize = MAX_STREAMS as usize;
+/// and streams that had to be reset for an error of the client, in the life of a connection.
+const ERROR_RESETS: usize = 10_000;
+/// Bytes of a request's body that may be on their way before they are read, of a stream and of a connection. Half of the latter
+/// is also what h2 spends on small frames that nobody has read yet: a quarter of a kilobyte for each.
+const STREAM_WINDOW: u32 = 64 << 10;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Bytes of a response that wait in a stream for its client.
+const SEND_BUFFER: usize = 128 << 10;
+
+/// What clients may have open, and for how long.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    pub(crate) connections: ConnectionLimits,
+    /// See [`run_connection`].
+    pub(crate) send_timeout: Duration,
+}
 
 /// Serves until the shutdown closes the listener, and then until all connections have ended or the grace is over.
-pub(crate) async fn serve(listener: TcpListener, acceptor: Acceptor, router: Router, shutdown: Shutdown) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    acceptor: Acceptor,
+    router: Router,
+    limits: Limits,
+    shutdown: Shutdown,
+) {
     let router = router.layer(from_fn_with_state(shutdown.announced.clone(), let_go));
     let server = builder();
     let connections = GracefulShutdown::new();
-    while let Some((stream, peer)) = shutdown.closing.run_until_cancelled(accept(&listener)).await {
+    let next = async || {
+        let permit = limits.connections.wait().await?;
+        let (stream, peer) = accept(&listener).await;
+        Some((permit, stream, peer))
+    };
+    while let Some(Some((permit, stream, peer))) = shutdown.closing.run_until_cancelled(next()).await {
+        let Some(permit) = limits.connections.admit(peer.ip(), permit) else {
+            debug!(%peer, "a connection is closed: its address has too many");
+            continue;
+        };
+        limit_unacknowledged(&stream, limits.send_timeout);
         let (acceptor, router) = (acceptor.clone(), router.clone());
         let (server, watcher, stopping) = (server.clone(), connections.watcher(), shutdown.closing.clone());
-        tokio::spawn(async move {
+        let responses = ConnectionResponses::default();
+        let mark = responses.clone();
+        let connection = async move {
+            let _permit: ConnectionPermit = permit;
             let begun = stopping.run_until_cancelled(begin(&acceptor, stream, peer));
             let Some(Some(socket)) = begun.await else { return };
             let over_tls = socket.is_tls().then_some(OverTls);
@@ -57,6 +104,7 @@ pub(crate) async fn serve(listener: TcpListener, acceptor: Acceptor, router: Rou
                     if let Some(mark) = over_tls {
                         request.extensions_mut().insert(mark);
                     }
+                    request.extensions_mut().insert(mark.clone());
                     request.map(Body::new)
                 },
             );
@@ -65,7 +113,8 @@ pub(crate) async fn serve(listener: TcpListener, acceptor: Acceptor, router: Rou
             if let Err(failure) = watcher.watch(connection).await {
                 debug!(%peer, failure, "a connection broke");
             }
-        });
+        };
+        run_connection(connection, responses, limits.send_timeout);
     }
     drop(listener);
     tokio::select! {
@@ -85,17 +134,29 @@ async fn let_go(State(announced): State<CancellationToken>, request: Request, ne
     response
 }
 
-fn builder() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
+/// Has the kernel end a connection whose client acknowledges nothing, or has no room for more, for so long (RFC 5482).
+fn limit_unacknowledged(stream: &TcpStream, timeout: Duration) {
+    let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+    if let Err(failure) = set_tcp_user_timeout(stream, milliseconds) {
+        debug!(%failure, "TCP_USER_TIMEOUT cannot be set");
+    }
+}
+
+fn builder() -> Builder<StreamExecutor> {
+    let mut builder = Builder::new(StreamExecutor);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(HEAD_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_AFTER)
         .keep_alive_timeout(PONG_WITHIN)
         .max_concurrent_streams(MAX_STREAMS)
-        .initial_stream_window_size(256 << 10)
-        .initial_connection_window_size(4 << 20);
+        .max_header_list_size(HEAD_BYTES as u32)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(ERROR_RESETS)
+        .max_send_buf_size(SEND_BUFFER)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
     builder
 }
 
@@ -103,6 +164,6 @@ fn builder() -> Builder<TokioExecutor> {
 /// not run.
 async fn begin(acceptor: &Acceptor, stream: TcpStream, peer: SocketAddr) -> Option<Socket> {
     let mut socket = acceptor.begin(stream, peer).await?;
-    let said = timeout(HEAD_WITHIN, socket.says_its_version()).await;
+    let said = timeout(VERSION_WITHIN, socket.says_its_version()).await;
     (said == Ok(true)).then_some(socket)
 }

@@ -27,6 +27,8 @@ pub(crate) struct Upstream {
     pub(crate) embedder: Replicas,
     pub(crate) verifier: Verifier,
     pub(crate) shutdown: CancellationToken,
+    /// For a call to an embedder, the time to read its message included.
+    pub(crate) call_timeout: Duration,
     /// Reserved for a request's body from its first byte until it has been sent to a service.
     pub(crate) request_memory: MemoryBudget,
     /// Reserved for a response before its call is made until its last byte has been sent to the caller.
@@ -47,7 +49,15 @@ impl Upstream {
             Replicas::follow(&config.embedder, (resolver, connector), config.call_timeout, shutdown.clone());
         let [request_memory, response_memory] =
             [REQUEST_MEMORY, RESPONSE_MEMORY].map(|(total, per_caller)| MemoryBudget::new(total, per_caller));
-        Self { auth: Outgoing(auth), embedder, verifier, shutdown, request_memory, response_memory }
+        Self {
+            auth: Outgoing(auth),
+            embedder,
+            verifier,
+            shutdown,
+            call_timeout: config.call_timeout,
+            request_memory,
+            response_memory,
+        }
     }
 
     pub(crate) fn auth_client(&self) -> AuthServiceClient<Outgoing<Channel>> {

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use muse_proto::{Error, Reason};
+use tokio_util::sync::DropGuard;
 use tonic::{Status, body::Body};
 use tracing::debug;
 
@@ -21,6 +22,8 @@ use super::replica::InFlight;
 pub(super) struct Answer {
     pub(super) body: Body,
     pub(super) call: Arc<InFlight>,
+    /// Of a stream: closes its connection.
+    pub(super) _connection: Option<DropGuard>,
     pub(super) broken: bool,
 }
 

@@ -21,10 +21,11 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use http::{Request, Response, request};
-use muse_chassis::deadline;
+use muse_chassis::{deadline, trace::Outgoing};
 use muse_proto::{Error, Reason};
 use tokio::time::timeout;
-use tonic::{Code, Status, TimeoutExpired, body::Body};
+use tokio_util::sync::DropGuard;
+use tonic::{Code, Status, TimeoutExpired, body::Body, transport::Channel};
 use tower::{Service, ServiceExt};
 use tracing::debug;
 
@@ -133,9 +134,11 @@ impl Replicas {
         if self.choose(Rank::Unknown, std::slice::from_ref(&replica)).is_some() {
             return self.send_to_any(call, replica).await;
         }
-        let in_flight = Arc::new(InFlight::new(&replica, weight(is_pure(&call))));
-        let answer = replica.channel.clone().oneshot(call).await?;
-        Ok(answer.map(|body| counted(body, in_flight)))
+        let pure = is_pure(&call);
+        let in_flight = Arc::new(InFlight::new(&replica, weight(pure)));
+        let (channel, connection) = channel(&replica, pure);
+        let answer = channel.oneshot(call).await?;
+        Ok(answer.map(|body| counted(body, in_flight, connection)))
     }
 
     /// Sends a call to a replica, and to others if it may be answered there.
@@ -149,15 +152,17 @@ impl Replicas {
         let end = Instant::now() + self.wait_for(&head);
         let store = &self.0.store;
         let kept = Kept::new(body, if pure { KEPT_OF_CALL } else { KEPT_OF_STREAM }, store.place());
-        let (mut tried, mut was_full) = (Vec::new(), false);
+        let (mut tried, mut was_full, mut broke) = (Vec::new(), false, false);
         loop {
             tried.push(Arc::clone(&replica));
             let outcome = ask(&replica, &head, &kept, pure.then_some(store)).await;
             let worst = match &outcome {
                 Outcome::Final(_) => None,
-                Outcome::Lost(_) => {
+                Outcome::Lost(lost) => {
                     replica.eject();
-                    Some(Rank::Unknown)
+                    // A call under which two connections broke may be what breaks them.
+                    let breaks = lost.as_ref().is_err_and(|failure| broke_connection(&**failure));
+                    (!(breaks && std::mem::replace(&mut broke, true))).then_some(Rank::Unknown)
                 }
                 Outcome::Full(_, wait) => {
                     replica.full(Instant::now() + LONGEST_FULL.min(*wait));
@@ -188,6 +193,15 @@ fn is_pure<T>(call: &Request<T>) -> bool {
     method_of(call).is_some_and(|method| PURE.contains(&method))
 }
 
+/// The connection for a call: one that all share, or one of its own, and what closes that.
+fn channel(replica: &Replica, pure: bool) -> (Outgoing<Channel>, Option<DropGuard>) {
+    if pure {
+        return (replica.channel.clone(), None);
+    }
+    let (channel, connection) = replica.dedicated_channel();
+    (channel, Some(connection))
+}
+
 fn weight(pure: bool) -> usize {
     if pure { CALL_WEIGHT } else { STREAM_WEIGHT }
 }
@@ -204,9 +218,10 @@ async fn ask(replica: &Arc<Replica>, head: &request::Parts, kept: &Kept, store: 
     let pure = store.is_some();
     let in_flight = Arc::new(InFlight::new(replica, weight(pure)));
     let body = kept.send(Arc::clone(&in_flight), pure);
-    let answered = replica.channel.clone().oneshot(Request::from_parts(head.clone(), body)).await;
+    let (channel, connection) = channel(replica, pure);
+    let answered = channel.oneshot(Request::from_parts(head.clone(), body)).await;
     let failed = |failure: BoxError| {
-        let is_final = kept.is_broken() || ran_out_of_time(&*failure);
+        let is_final = kept.is_broken() || ran_out_of_time(&*failure) || violates_protocol(&*failure);
         if is_final { Outcome::Final(Err(failure)) } else { Outcome::Lost(Err(failure)) }
     };
     let (head, body) = match answered {
@@ -214,13 +229,13 @@ async fn ask(replica: &Arc<Replica>, head: &request::Parts, kept: &Kept, store: 
         Err(failure) => return failed(failure.into()),
     };
     let (status, body) = match store {
-        None => (Status::from_header_map(&head.headers), counted(body, in_flight)),
+        None => (Status::from_header_map(&head.headers), counted(body, in_flight, connection)),
         Some(store) => match Held::read(body, store).await {
             Err(failure) => return failed(failure.into()),
             Ok(held) => {
                 let status = Status::from_header_map(held.trailers().unwrap_or(&head.headers));
                 let body =
-                    if held.is_whole() { Body::new(held) } else { counted(Body::new(held), in_flight) };
+                    if held.is_whole() { Body::new(held) } else { counted(Body::new(held), in_flight, None) };
                 (status, body)
             }
         },
@@ -246,8 +261,24 @@ fn overloaded(status: &Status) -> Option<Error> {
     (error.reason() == Reason::Overloaded).then_some(error)
 }
 
-fn counted(body: Body, call: Arc<InFlight>) -> Body {
-    Body::new(Answer { body, call, broken: false })
+fn counted(body: Body, call: Arc<InFlight>, connection: Option<DropGuard>) -> Body {
+    Body::new(Answer { body, call, _connection: connection, broken: false })
+}
+
+/// Whether a connection that stood has broken.
+fn broke_connection(failure: &(dyn StdError + 'static)) -> bool {
+    std::iter::successors(Some(failure), |&failure| failure.source()).any(<dyn StdError>::is::<hyper::Error>)
+}
+
+/// Whether HTTP/2 itself was violated, as one of the two sides sees it. It may be this call that has done it, so it is not sent to
+/// another replica.
+fn violates_protocol(failure: &(dyn StdError + 'static)) -> bool {
+    std::iter::successors(Some(failure), |&failure| failure.source())
+        .filter_map(<dyn StdError>::downcast_ref::<h2::Error>)
+        .filter_map(h2::Error::reason)
+        .any(|reason| {
+            !matches!(reason, h2::Reason::NO_ERROR | h2::Reason::REFUSED_STREAM | h2::Reason::CANCEL)
+        })
 }
 
 /// Whether it was the time that was up.

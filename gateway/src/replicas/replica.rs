@@ -10,9 +10,11 @@ use std::{
     time::Instant,
 };
 
+use futures::future::BoxFuture;
+use hyper::rt::Executor;
 use muse_chassis::{grpc, tls::Connector, trace::Outgoing};
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, Endpoint};
 
 /// An embedder at one address.
@@ -20,6 +22,8 @@ pub(super) struct Replica {
     pub(super) address: SocketAddr,
     /// Connects when it is first used, and again after a break.
     pub(super) channel: Outgoing<Channel>,
+    endpoint: Endpoint,
+    connector: Connector,
     standing: Mutex<Standing>,
     /// The weight of all calls in flight.
     load: AtomicUsize,
@@ -62,15 +66,28 @@ impl Replica {
         (endpoint, connector): (&Endpoint, &Connector),
         gone: CancellationToken,
     ) -> Self {
+        // The name in the URL stays what the embedder is called by; only the address is fixed.
+        let connector = connector.at(address);
         Self {
             address,
-            // The name in the URL stays what the embedder is called by; only the address is fixed.
-            channel: Outgoing(grpc::channel(endpoint, &connector.at(address))),
+            channel: Outgoing(grpc::channel(endpoint, &connector)),
+            endpoint: endpoint.clone(),
+            connector,
             standing: Mutex::new(Standing { state: State::Unknown, full_until: None }),
             load: AtomicUsize::new(0),
             suspected: Notify::new(),
             gone,
         }
+    }
+
+    /// A connection for one stream, which is closed when the guard is dropped.
+    ///
+    /// hyper does not reset the stream of a caller who has left while it waits to send more of it, and what a stream does to its
+    /// connection (its windows, HTTP/2's limits) is felt by all calls on it.
+    pub(super) fn dedicated_channel(&self) -> (Outgoing<Channel>, DropGuard) {
+        let closed = CancellationToken::new();
+        let endpoint = self.endpoint.clone().executor(ConnectionExecutor(closed.clone()));
+        (Outgoing(grpc::channel(&endpoint, &self.connector)), closed.drop_guard())
     }
 
     pub(super) fn state(&self) -> State {
@@ -107,6 +124,17 @@ impl Replica {
 
     fn standing(&self) -> MutexGuard<'_, Standing> {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs the tasks of a connection until it is closed.
+#[derive(Clone)]
+struct ConnectionExecutor(CancellationToken);
+
+impl Executor<BoxFuture<'static, ()>> for ConnectionExecutor {
+    fn execute(&self, task: BoxFuture<'static, ()>) {
+        let closed = self.0.clone();
+        tokio::spawn(async move { closed.run_until_cancelled(task).await });
     }
 }
 

@@ -14,16 +14,17 @@ use axum::{
     extract::FromRef,
     http::{Method, StatusCode},
     middleware::from_fn_with_state,
-    response::Response,
+    response::{IntoResponse, Response},
     routing::{MethodRouter, get, post},
 };
+use muse_proto::Error;
 use muse_verifier::TokenKind;
 
 use crate::{
     routing::{method_not_allowed, with_methods},
     upstream::Upstream,
 };
-use answer::message;
+use answer::{Refusal, message};
 pub use cookies::Cookies;
 
 /// Bytes of a body of the other routes.
@@ -83,6 +84,11 @@ fn on_post(route: MethodRouter<Rest>) -> MethodRouter<Rest> {
 
 fn on_both(route: MethodRouter<Rest>) -> MethodRouter<Rest> {
     with_methods(route, "GET, HEAD, OPTIONS, POST", wrong_method)
+}
+
+/// An error of the table, as clients of the old service know it.
+pub(crate) fn refusal(error: Error) -> Response {
+    Refusal::from(error).into_response()
 }
 
 fn wrong_method(_: &Method) -> Response {

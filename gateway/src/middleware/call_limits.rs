@@ -1,0 +1,135 @@
+//! How many calls, and how many streams among them, a user and an address have open at a time.
+//!
+//! A call is open until its response has been sent. A request without a valid token counts for its address alone.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
+use muse_proto::{Error, Reason};
+use muse_verifier::Verifier;
+
+use super::track_response;
+use crate::{client_address::X_FORWARDED_FOR, routing::refusal};
+
+/// Methods whose calls stay open.
+const STREAMS: [&str; 4] = [
+    "/muse.v1.EmbedderService/EmbedStream",
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
+
+/// Limits on open calls. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct CallLimits {
+    verifier: Verifier,
+    calls_per_user: usize,
+    streams_per_user: usize,
+    calls_per_address: usize,
+    open: Arc<Mutex<HashMap<Subject, Open>>>,
+}
+
+/// Who has calls open.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Subject {
+    User(String),
+    /// As X-Forwarded-For has it.
+    Address(Vec<u8>),
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Open {
+    calls: usize,
+    streams: usize,
+}
+
+/// An open call, which counts until this is dropped.
+#[derive(Debug)]
+pub(crate) struct CallPermit {
+    limits: CallLimits,
+    subjects: Vec<Subject>,
+    is_stream: bool,
+}
+
+impl CallLimits {
+    /// Limits for those whom `verifier` knows, and for addresses.
+    pub(crate) fn new(
+        verifier: Verifier,
+        calls_per_user: usize,
+        streams_per_user: usize,
+        calls_per_address: usize,
+    ) -> Self {
+        Self { verifier, calls_per_user, streams_per_user, calls_per_address, open: Arc::default() }
+    }
+
+    fn admit(&self, request: &Request) -> Result<CallPermit, Error> {
+        let headers = request.headers();
+        let is_stream = STREAMS.contains(&request.uri().path());
+        let mut permit = CallPermit { limits: self.clone(), subjects: Vec::with_capacity(2), is_stream };
+        let user = self.verifier.authorize(headers, None).ok().map(|claims| Subject::User(claims.sub));
+        let address =
+            headers.get(X_FORWARDED_FOR).map(|address| Subject::Address(address.as_bytes().to_vec()));
+        let has_user = user.is_some();
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        for subject in user.into_iter().chain(address) {
+            let (calls, streams, whose) = match &subject {
+                Subject::User(_) => (self.calls_per_user, self.streams_per_user, "one user"),
+                // Streams of users count for the user alone: an address may stand for many of them.
+                Subject::Address(_) if has_user => (self.calls_per_address, usize::MAX, "one address"),
+                Subject::Address(_) => (self.calls_per_address, self.streams_per_user, "one address"),
+            };
+            let counts = open.entry(subject.clone()).or_default();
+            let exceeded = if counts.calls >= calls {
+                Some(format!("{calls} requests of {whose} are open, which is the limit"))
+            } else if is_stream && counts.streams >= streams {
+                Some(format!("{streams} streams of {whose} are open, which is the limit"))
+            } else {
+                None
+            };
+            if let Some(text) = exceeded {
+                drop(open);
+                return Err(Error::new(Reason::Overloaded, text).with_retry_after(Duration::from_secs(1)));
+            }
+            counts.calls += 1;
+            counts.streams += usize::from(is_stream);
+            permit.subjects.push(subject);
+        }
+        drop(open);
+        Ok(permit)
+    }
+}
+
+impl Drop for CallPermit {
+    fn drop(&mut self) {
+        let mut open = self.limits.open.lock().unwrap_or_else(PoisonError::into_inner);
+        for subject in &self.subjects {
+            let Some(counts) = open.get_mut(subject) else { continue };
+            counts.calls -= 1;
+            counts.streams -= usize::from(self.is_stream);
+            if counts.calls == 0 {
+                open.remove(subject);
+            }
+        }
+    }
+}
+
+/// Rejects a request of somebody who has too many open. Its response counts until it has been sent, or its connection ends.
+pub(crate) async fn limit_calls(State(limits): State<CallLimits>, request: Request, next: Next) -> Response {
+    match limits.admit(&request) {
+        Ok(permit) => {
+            let connection = request.extensions().get().cloned();
+            next.run(request).await.map(|body| Body::new(track_response(body, permit, connection)))
+        }
+        Err(error) => refusal(request, error).await,
+    }
+}
