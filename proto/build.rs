@@ -1,10 +1,12 @@
 //! Compiles the `.proto` files with protox, so that no `protoc` is needed.
 
-use std::{env, error::Error, fs, path::PathBuf};
+use std::{collections::BTreeSet, env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
 const FILES: [&str; 3] = ["muse/v1/auth.proto", "muse/v1/embedder.proto", "muse/v1/user.proto"];
+/// Messages that src/limits.rs checks.
+const LIMITED: [&str; 3] = ["EmbedRequest", "EmbedStreamRequest", "TokenizeRequest"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     for file in FILES {
@@ -14,14 +16,24 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("muse_descriptor.bin"), descriptors.encode_to_vec())?;
     let mut methods = Vec::new();
+    // What the decoder checks nothing of, beside the size of the whole message.
+    let mut unlimited = BTreeSet::new();
     for file in &descriptors.file {
         for service in &file.service {
             for method in &service.method {
+                unlimited.extend([method.input_type(), method.output_type()].map(str::to_owned));
                 methods.push(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
             }
         }
     }
     fs::write(out.join("methods.rs"), format!("&{methods:?}"))?;
+    let unlimited: String = unlimited
+        .iter()
+        .filter_map(|message| message.strip_prefix(".muse.v1."))
+        .filter(|message| !LIMITED.contains(message))
+        .map(|message| format!("impl Limited for crate::v1::{message} {{}}\n"))
+        .collect();
+    fs::write(out.join("unlimited.rs"), unlimited)?;
     tonic_prost_build::configure()
         .extern_path(".muse.v1.Embedding", "crate::embedding::Embedding")
         .codec_path("crate::codec::Codec")

@@ -11,12 +11,14 @@ use tonic::{
 };
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
+use crate::Limited;
+
 /// Bytes of a message that are decoded at once, in less than half a millisecond. An answer of 32 vectors has 66 kB.
 const BRIEF_TO_DECODE: usize = 80 << 10;
 /// The same for a message to encode. A request of as many bytes has a thousand sentences to copy and to free.
 const BRIEF_TO_ENCODE: usize = 128 << 10;
 
-/// prost's encoding. A large message is worked on while the thread's other tasks go on elsewhere.
+/// prost's encoding. The limits of a message are checked before it is decoded ([`Limited`]). A large message is worked on while the thread's other tasks go on elsewhere.
 #[derive(Debug, Clone)]
 pub struct Codec<T, U>(ProstCodec<T, U>);
 
@@ -29,7 +31,7 @@ impl<T, U> Default for Codec<T, U> {
 impl<T, U> codec::Codec for Codec<T, U>
 where
     T: Message + Send + 'static,
-    U: Message + Default + Send + 'static,
+    U: Limited + Message + Default + Send + 'static,
 {
     type Encode = T;
     type Decode = U;
@@ -71,12 +73,16 @@ impl<T: Message> codec::Encoder for Encoder<T> {
 #[derive(Debug)]
 pub struct Decoder<U>(ProstDecoder<U>);
 
-impl<U: Message + Default> codec::Decoder for Decoder<U> {
+impl<U: Limited + Message + Default> codec::Decoder for Decoder<U> {
     type Item = U;
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        aside(buffer.remaining() > BRIEF_TO_DECODE, || self.0.decode(buffer))
+        aside(buffer.remaining() > BRIEF_TO_DECODE, || {
+            // tonic has the whole message in one piece.
+            U::check_limits(buffer.chunk())?;
+            self.0.decode(buffer)
+        })
     }
 
     fn buffer_settings(&self) -> BufferSettings {

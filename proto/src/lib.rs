@@ -4,9 +4,12 @@
 mod codec;
 mod embedding;
 mod error;
+pub mod limits;
+pub mod wire;
 
 pub use codec::{Codec, Decoder, Encoder, aside, went_aside};
 pub use error::{Error, Reason};
+pub use limits::Limited;
 
 /// Package `muse.v1`.
 #[expect(
