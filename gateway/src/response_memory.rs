@@ -8,7 +8,7 @@ use std::{
 use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use muse_proto::Error;
+use muse_proto::{Error, wire};
 
 use crate::{memory_budget::Reservation, upstream::Upstream};
 
@@ -21,14 +21,19 @@ const LARGEST: usize = 8 << 20;
 /// A smaller response is sent without a reservation: with the limit on open calls that is bound enough.
 const SMALL: usize = 64 << 10;
 
-/// Bytes of a short sentence with its field's prefix.
-const TEXT_BYTES_PER_SENTENCE: usize = 16;
+/// The fields of EmbedRequest that hold sentences.
+const SENTENCES: u32 = 1;
+const TOKEN_IDS: u32 = 2;
 
 /// About how many bytes the response to a call takes, of which the message is `plain`, unless it is compressed, and has `length`
 /// bytes.
 pub(crate) fn of_call(method: &str, plain: Option<&[u8]>, length: usize) -> usize {
     match (method, plain) {
-        ("Embed", Some(message)) => of_vectors(message.len() / TEXT_BYTES_PER_SENTENCE + 1),
+        ("Embed", Some(message)) => {
+            // What is malformed gets a small answer.
+            let count = |field| wire::count_field(message, field).unwrap_or(0);
+            of_vectors(count(SENTENCES) + count(TOKEN_IDS))
+        }
         ("Tokenize", Some(_)) => of_tokens(length),
         ("Embed" | "Tokenize", None) => LARGEST,
         _ => 0,

@@ -42,15 +42,15 @@ const PING_AFTER: Duration = Duration::from_secs(30);
 /// and is closed without an answer within this.
 const PONG_WITHIN: Duration = Duration::from_secs(20);
 /// Calls at a time on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 1_000;
+const MAX_STREAMS: u32 = 256;
 /// How long a client may take to send so much that the version of HTTP is known.
 const VERSION_WITHIN: Duration = Duration::from_secs(20);
 /// Bytes of a request's head: the request line and headers, as HTTP/2 counts them. A larger one is answered with 431. The services
 /// behind allow more (`muse_chassis::grpc`).
 const HEAD_BYTES: usize = 32 << 10;
 /// HTTP/2's limits on reset streams (CVE-2023-44487, CVE-2025-8671), which close the connection of the client that exceeds them:
-/// streams that the client has reset before they were looked at, as many as it may have open,
-const PENDING_RESETS: usize = MAX_STREAMS as usize;
+/// streams that the client has reset before they were looked at,
+const PENDING_RESETS: usize = 1_000;
 /// and streams that had to be reset for an error of the client, in the life of a connection.
 const ERROR_RESETS: usize = 10_000;
 /// Bytes of a request's body that may be on their way before they are read, of a stream and of a connection. Half of the latter

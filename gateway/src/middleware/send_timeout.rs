@@ -5,6 +5,9 @@
 //! The connection's task looks at all its responses now and then, and aborts the task that sends one: of HTTP/2 that of the
 //! stream (RST_STREAM), of HTTP/1.1 that of the connection. What the response holds (its data, the call behind it) is dropped
 //! with it.
+//!
+//! hyper drops a body when it has handed on its last part, which it does as soon as a byte of it can be sent. So the last byte of a
+//! part of more than [`SMALL_PART`] is a part of its own: it is taken when all before it can be sent.
 
 use std::{
     collections::HashMap,
@@ -28,6 +31,9 @@ use tokio::{
 use tracing::debug;
 
 use super::call_limits::CallPermit;
+
+/// A larger part of a response is not given up before its client has taken nearly all of it.
+const SMALL_PART: usize = 4 << 10;
 
 tokio::task_local! {
     /// The task that sends the response which is being made. hyper makes it, and offers no other way to it.
@@ -149,7 +155,7 @@ pub(crate) fn track_response(
     connection: Option<ConnectionResponses>,
 ) -> TrackedBody {
     let tracked = connection.and_then(|connection| connection.begin());
-    TrackedBody { body, tracked, _permit: permit }
+    TrackedBody { body, last_byte: None, tracked, _permit: permit }
 }
 
 /// See [`track_response`].
@@ -157,6 +163,8 @@ pub(crate) fn track_response(
 pub(crate) struct TrackedBody {
     // First, so that what it holds is gone when the call no longer counts.
     body: Body,
+    /// Of the part that was taken.
+    last_byte: Option<Bytes>,
     tracked: Option<Tracked>,
     _permit: CallPermit,
 }
@@ -170,7 +178,15 @@ impl http_body::Body for TrackedBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.body).poll_frame(context);
+        let polled = match this.last_byte.take() {
+            Some(last) => Poll::Ready(Some(Ok(Frame::data(last)))),
+            None => Pin::new(&mut this.body).poll_frame(context).map_ok(|frame| {
+                frame.map_data(|mut part| {
+                    this.last_byte = (part.len() > SMALL_PART).then(|| part.split_off(part.len() - 1));
+                    part
+                })
+            }),
+        };
         if let Some(tracked) = &this.tracked {
             let taken = if matches!(polled, Poll::Ready(Some(Ok(_)))) { milliseconds() } else { 0 };
             tracked.progress.taken.store(taken, Ordering::Relaxed);
@@ -179,11 +195,16 @@ impl http_body::Body for TrackedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.last_byte.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (left, mut hint) = (u64::from(self.last_byte.is_some()), self.body.size_hint());
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + left);
+        }
+        hint.set_lower(hint.lower() + left);
+        hint
     }
 }
 

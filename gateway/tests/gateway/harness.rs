@@ -4,7 +4,10 @@ use std::{
     mem,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, LazyLock, Mutex},
+    sync::{
+        Arc, LazyLock, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -16,7 +19,13 @@ use futures::{Stream, stream};
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use muse_chassis::{Addresses, Listeners};
+use muse_chassis::{
+    Addresses, Listeners, grpc,
+    metrics::Metrics,
+    requests::Requests,
+    tls::Connector,
+    trace::{TraceArgs, Traces},
+};
 use muse_gateway::{Config, Resolver, SystemResolver};
 use muse_proto::{
     Error, Reason,
@@ -53,9 +62,14 @@ pub(crate) const KID: &str = "the key";
 
 /// Signed as the auth service would. It is the same for the same arguments, whenever it is asked for.
 pub(crate) fn token(kind: &str, id: &str, family: Option<&str>) -> String {
+    token_of("a", kind, id, family)
+}
+
+/// The token of another user.
+pub(crate) fn token_of(user: &str, kind: &str, id: &str, family: Option<&str>) -> String {
     static BEGUN: LazyLock<u64> =
         LazyLock::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs());
-    let mut claims = json!({"exp": *BEGUN + 600, "jti": id, "type": kind, "sub": "a"});
+    let mut claims = json!({"exp": *BEGUN + 600, "jti": id, "type": kind, "sub": user});
     if let Some(family) = family {
         claims["fam"] = family.into();
     }
@@ -86,6 +100,8 @@ fn jwk() -> JsonWebKey {
 pub(crate) struct Heard {
     pub(crate) forwarded_for: Vec<String>,
     pub(crate) authorization: Vec<String>,
+    /// The names of all headers.
+    pub(crate) names: Vec<String>,
 }
 
 /// The services behind the gateway.
@@ -97,6 +113,9 @@ pub(crate) struct Backend {
     /// Whether verifiers get to hear anything.
     speaking: Arc<watch::Sender<bool>>,
     logging_in: Arc<Notify>,
+    logins: Arc<AtomicUsize>,
+    /// Streams that nobody answers.
+    streams: Arc<AtomicUsize>,
     /// What the auth service runs on: its end breaks all connections, as that of a process does.
     auth_runtime: Arc<Mutex<Option<Runtime>>>,
 }
@@ -110,13 +129,15 @@ impl Backend {
             heard: Arc::default(),
             speaking: Arc::new(watch::Sender::new(true)),
             logging_in: Arc::default(),
+            logins: Arc::default(),
+            streams: Arc::default(),
             auth_runtime: Arc::default(),
         };
         backend.auth = backend.start_auth().await;
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status("muse.v1.EmbedderService", tonic_health::ServingStatus::Serving).await;
         let service = EmbedderServiceServer::new(backend.clone());
-        let router = Server::builder().add_service(health_service).add_service(service);
+        let router = server().add_service(health_service).add_service(service);
         tokio::spawn(router.serve_with_incoming(TcpIncoming::from(embedder)));
         backend
     }
@@ -128,7 +149,7 @@ impl Backend {
         runtime.spawn(async move {
             let listener = TcpListener::bind(address).await.unwrap();
             bound.send(listener.local_addr().unwrap()).unwrap();
-            let router = Server::builder()
+            let router = server()
                 .add_service(AuthServiceServer::new(service.clone()))
                 .add_service(RevocationServiceServer::new(service));
             router.serve_with_incoming(TcpIncoming::from(listener)).await
@@ -156,6 +177,21 @@ impl Backend {
         self.logging_in.notified().await;
     }
 
+    /// Where the services are.
+    pub(crate) fn addresses(&self) -> [SocketAddr; 2] {
+        [self.auth, self.embedder]
+    }
+
+    /// The logins that have come.
+    pub(crate) fn logins(&self) -> usize {
+        self.logins.load(Ordering::Relaxed)
+    }
+
+    /// The streams that are open.
+    pub(crate) fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+
     /// What was heard since this was last asked.
     pub(crate) fn heard(&self) -> Heard {
         mem::take(&mut self.heard.lock().unwrap())
@@ -166,10 +202,29 @@ impl Backend {
             let values = call.metadata().get_all(name).iter();
             values.map(|value| value.to_str().unwrap().to_owned()).collect()
         };
-        let heard =
-            Heard { forwarded_for: values("x-forwarded-for"), authorization: values("authorization") };
+        let heard = Heard {
+            forwarded_for: values("x-forwarded-for"),
+            authorization: values("authorization"),
+            names: call.metadata().clone().into_headers().keys().map(ToString::to_string).collect(),
+        };
         *self.heard.lock().unwrap() = heard;
         call.into_inner()
+    }
+}
+
+/// A stream that counts until this is dropped.
+struct OpenStream(Arc<AtomicUsize>);
+
+impl OpenStream {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -180,6 +235,7 @@ fn unimplemented<T>() -> Result<T, Status> {
 #[tonic::async_trait]
 impl AuthService for Backend {
     async fn login(&self, call: Request<LoginRequest>) -> Result<Response<LoginResponse>, Status> {
+        self.logins.fetch_add(1, Ordering::Relaxed);
         match self.hear(call).username.as_str() {
             "impatient" => {
                 let refused = Error::new(Reason::TooManyAttempts, "too many attempts");
@@ -252,13 +308,19 @@ impl EmbedderService for Backend {
         Ok(Response::new(EmbedResponse { embeddings }))
     }
 
-    type EmbedStreamStream = stream::Empty<Result<EmbedStreamResponse, Status>>;
+    type EmbedStreamStream = Pin<Box<dyn Stream<Item = Result<EmbedStreamResponse, Status>> + Send>>;
 
+    /// Reads nothing and answers nothing, until its connection ends.
     async fn embed_stream(
         &self,
-        _: Request<Streaming<EmbedStreamRequest>>,
+        call: Request<Streaming<EmbedStreamRequest>>,
     ) -> Result<Response<Self::EmbedStreamStream>, Status> {
-        unimplemented()
+        let counted = OpenStream::new(&self.streams);
+        let unread = call.into_inner();
+        Ok(Response::new(Box::pin(stream::poll_fn(move |_| {
+            let _ = (&counted, &unread);
+            std::task::Poll::Pending
+        }))))
     }
 
     async fn tokenize(&self, _: Request<TokenizeRequest>) -> Result<Response<TokenizeResponse>, Status> {
@@ -270,9 +332,16 @@ impl EmbedderService for Backend {
     }
 }
 
+/// A server with the settings of the real services.
+fn server() -> Server<grpc::Layers> {
+    let metrics = Metrics::of("muse-test");
+    let traces = Traces::new("muse-test", &TraceArgs::default(), &Connector::new(None)).unwrap();
+    grpc::server(Requests::new(&metrics, traces, tracing::Level::DEBUG))
+}
+
 /// A running gateway. It ends with this.
 pub(crate) struct Gateway {
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     _shutdown: DropGuard,
 }
 
