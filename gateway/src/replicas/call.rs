@@ -2,7 +2,9 @@
 //!
 //! `Embed`, `Tokenize` and `GetModel` change nothing, so they are sent again whatever has become of them, as long as the
 //! caller's deadline and the [budget](super::budget) allow it: when the connection breaks, even in the middle of the answer
-//! (which is why it is held until it is whole), and when the replica says UNAVAILABLE. A stream is sent again only while
+//! (which is why it is held until it is whole), and when the replica says UNAVAILABLE. It may be the call that breaks the
+//! connection, and it would break all others, too. So it is not sent again where the replica can still be reached, and once at
+//! most where the replica has gone. A stream is sent again only while
 //! nothing was answered and no more of it was sent than is kept.
 //!
 //! Who is refused with OVERLOADED is sent to another replica once, if that one has not refused anybody within the time that
@@ -160,9 +162,13 @@ impl Replicas {
                 Outcome::Final(_) => None,
                 Outcome::Lost(lost) => {
                     replica.eject();
-                    // A call under which two connections broke may be what breaks them.
-                    let breaks = lost.as_ref().is_err_and(|failure| broke_connection(&**failure));
-                    (!(breaks && std::mem::replace(&mut broke, true))).then_some(Rank::Unknown)
+                    let again = match lost {
+                        Err(failure) if broke_connection(&**failure) => {
+                            !std::mem::replace(&mut broke, true) && !replica.is_reachable().await
+                        }
+                        _ => true,
+                    };
+                    again.then_some(Rank::Unknown)
                 }
                 Outcome::Full(_, wait) => {
                     replica.full(Instant::now() + LONGEST_FULL.min(*wait));
@@ -265,9 +271,11 @@ fn counted(body: Body, call: Arc<InFlight>, connection: Option<DropGuard>) -> Bo
     Body::new(Answer { body, call, _connection: connection, broken: false })
 }
 
-/// Whether a connection that stood has broken.
+/// Whether a connection that stood has broken, other than for silence.
 fn broke_connection(failure: &(dyn StdError + 'static)) -> bool {
-    std::iter::successors(Some(failure), |&failure| failure.source()).any(<dyn StdError>::is::<hyper::Error>)
+    std::iter::successors(Some(failure), |&failure| failure.source())
+        .filter_map(<dyn StdError>::downcast_ref::<hyper::Error>)
+        .any(|failure| !failure.is_timeout())
 }
 
 /// Whether HTTP/2 itself was violated, as one of the two sides sees it. It may be this call that has done it, so it is not sent to

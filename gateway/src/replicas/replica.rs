@@ -7,15 +7,18 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures::future::BoxFuture;
 use hyper::rt::Executor;
 use muse_chassis::{grpc, tls::Connector, trace::Outgoing};
-use tokio::sync::Notify;
+use tokio::{net::TcpStream, sync::Notify, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, Endpoint};
+
+/// How long it takes to find out whether a replica can be reached.
+const CONNECT_WITHIN: Duration = Duration::from_millis(250);
 
 /// An embedder at one address.
 pub(super) struct Replica {
@@ -88,6 +91,12 @@ impl Replica {
         let closed = CancellationToken::new();
         let endpoint = self.endpoint.clone().executor(ConnectionExecutor(closed.clone()));
         (Outgoing(grpc::channel(&endpoint, &self.connector)), closed.drop_guard())
+    }
+
+    /// Whether it accepts connections.
+    pub(super) async fn is_reachable(&self) -> bool {
+        let connected = timeout(CONNECT_WITHIN, TcpStream::connect(self.address)).await;
+        connected.is_ok_and(|connected| connected.is_ok())
     }
 
     pub(super) fn state(&self) -> State {

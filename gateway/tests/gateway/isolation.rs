@@ -2,13 +2,18 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use h2::{Reason as Http2Reason, client::SendRequest};
 use http::{HeaderValue, Request, StatusCode, Version};
+use muse_gateway::SystemResolver;
 use muse_proto::{Error, Reason, v1::EmbedRequest};
 use tonic::Code;
 
@@ -221,7 +226,8 @@ async fn connections_of_one_address_are_bounded() {
     let elsewhere = SocketAddr::from(([127, 0, 0, 9], 0));
     let other = socket_from(elsewhere, address);
     assert!(
-        exchange_on(other, b"GET /.well-known/x HTTP/1.1\r\nHost: a\r\n\r\n").starts_with("HTTP/1.1 404")
+        exchange_on(other, b"GET /.well-known/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            .starts_with("HTTP/1.1 404")
     );
 }
 
@@ -242,7 +248,6 @@ fn socket_from(local: SocketAddr, remote: SocketAddr) -> TcpStream {
 
 fn exchange_on(mut stream: TcpStream, request: &[u8]) -> String {
     stream.write_all(request).unwrap();
-    stream.shutdown(Shutdown::Write).unwrap();
     let mut answer = String::new();
     let _ = stream.read_to_string(&mut answer);
     answer
@@ -374,4 +379,53 @@ async fn unread_response_is_ended() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(began.elapsed() > Duration::from_millis(500));
+}
+
+/// An embedder that serves, by its health, and ends the connection of each other call with a GOAWAY that blames it. Counts those.
+async fn embedder_that_closes_connections(calls: Arc<AtomicUsize>) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let calls = Arc::clone(&calls);
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                let mut watching = Vec::new();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    if request.uri().path() != "/grpc.health.v1.Health/Watch" {
+                        calls.fetch_add(1, Ordering::Relaxed);
+                        connection.abrupt_shutdown(Http2Reason::ENHANCE_YOUR_CALM);
+                        let _ = std::future::poll_fn(|context| connection.poll_closed(context)).await;
+                        // Closed at once, the socket would be reset, and the frame lost.
+                        tokio::time::sleep(Duration::from_millis(500)).await;
+                        return;
+                    }
+                    let head = http::Response::builder().header("content-type", "application/grpc");
+                    let mut report = respond.send_response(head.body(()).unwrap(), false).unwrap();
+                    // SERVING
+                    report.send_data(Bytes::from_static(b"\0\0\0\0\x02\x08\x01"), false).unwrap();
+                    watching.push(report);
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn call_that_broke_a_connection_is_not_retried_elsewhere() {
+    let backend = Backend::start().await;
+    let calls = Arc::new(AtomicUsize::new(0));
+    let mut urls = Vec::new();
+    for _ in 0..3 {
+        urls.push(format!("http://{}", embedder_that_closes_connections(Arc::clone(&calls)).await));
+    }
+    let gateway = Gateway::start_before(&backend, &urls.join(","), Box::new(SystemResolver), &[]).await;
+    gateway.wait_until_ready().await;
+    // All three are known to serve.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let answer =
+        gateway.embedder().embed(bearing(&token("access", "a", None), EmbedRequest::default())).await;
+    assert_eq!(answer.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
 }
