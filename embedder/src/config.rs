@@ -67,6 +67,11 @@ pub struct Config {
     #[arg(long, env = "MUSE_LONGEST_WAIT_MS", default_value_t = 250, value_parser = positive)]
     pub longest_wait_ms: usize,
 
+    /// Seconds that answers of a stream may be unread before the stream is ended. Each answer that is read starts the time
+    /// anew.
+    #[arg(long, env = "MUSE_STREAM_READ_TIMEOUT", default_value_t = 300, value_parser = positive)]
+    pub stream_read_timeout: usize,
+
     /// Options of the shutdown.
     #[command(flatten)]
     pub shutdown: ShutdownArgs,
@@ -110,6 +115,12 @@ impl Config {
     /// [`EmbedderError::Device`] if it was asked for and cannot be used.
     pub fn resolve_device(&self) -> Result<Device, EmbedderError> {
         device::resolve(self.device).map_err(|error| EmbedderError::Device(self.device, error))
+    }
+
+    /// How long answers of a stream may be unread.
+    #[must_use]
+    pub fn stream_read_timeout(&self) -> Duration {
+        Duration::from_secs(self.stream_read_timeout as u64)
     }
 
     /// How the model is run on a device.

@@ -16,8 +16,10 @@ pub mod limits;
 pub mod metrics;
 pub mod model;
 pub mod model_dir;
+mod outbox;
 pub mod sentences;
 pub mod service;
+mod slots;
 mod stream;
 mod timing;
 pub mod tokenizer;
@@ -184,5 +186,6 @@ fn load(
     );
     let limits = Limits::for_requests_of(batching.largest_request());
     let encoder = Encoder::new(tokenizer, limits, config.tokenizer_threads, work.tokenize);
-    Ok(Embedder::new(encoder, (batcher, batching), (manifest, device), verifier, shutdown))
+    let read_timeout = config.stream_read_timeout();
+    Ok(Embedder::new(encoder, (batcher, batching), (manifest, device), read_timeout, verifier, shutdown))
 }

@@ -1,6 +1,6 @@
 //! `muse.v1.EmbedderService`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use muse_proto::v1::{
     self, EmbedRequest, EmbedResponse, EmbedStreamRequest, GetModelRequest, GetModelResponse, Span,
@@ -40,10 +40,13 @@ impl Embedder {
         encoder: Encoder,
         (batcher, batching): (Batcher, Batching),
         (manifest, device): (Manifest, Device),
+        stream_read_timeout: Duration,
         verifier: Verifier,
         shutdown: CancellationToken,
     ) -> Self {
-        let streams = Streams::new(encoder.clone(), batcher.clone(), batching, verifier, shutdown);
+        let (for_streams, stream_batcher) = (encoder.clone(), batcher.clone());
+        let streams =
+            Streams::new(for_streams, stream_batcher, batching, stream_read_timeout, verifier, shutdown);
         Self { encoder, batcher, manifest, device, streams }
     }
 
@@ -86,7 +89,7 @@ impl EmbedderService for Embedder {
         &self,
         request: Request<Streaming<EmbedStreamRequest>>,
     ) -> Result<Response<Answers>, Status> {
-        Ok(Response::new(self.streams.answer(request)))
+        Ok(Response::new(self.streams.answer(request)?))
     }
 
     async fn tokenize(

@@ -10,8 +10,9 @@ use std::{
     time::Duration,
 };
 
+use futures::{StreamExt, channel::mpsc};
 use muse_proto::{Error, Reason};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 pub use super::turns::{Done, Part, User};
 use super::{
@@ -161,7 +162,7 @@ impl Queue {
     ) -> Result<Ticket, Refusal> {
         let mut state = self.lock();
         self.admit(&state, user, sentences.tokens(), patience)?;
-        let (sender, done) = mpsc::unbounded_channel();
+        let (sender, done) = mpsc::unbounded();
         let id = state.turns.push(user, Arc::clone(sentences), sender);
         self.work.notify_one();
         Ok(Ticket { queue: Arc::clone(self), user: Arc::clone(user), id, left: sentences.len(), done })
@@ -270,7 +271,7 @@ impl Ticket {
         if self.left == 0 {
             return None;
         }
-        let outcome = self.done.recv().await.unwrap_or_else(|| Err(stopped()));
+        let outcome = self.done.next().await.unwrap_or_else(|| Err(stopped()));
         if let Ok(done) = &outcome {
             self.left -= done.range.len();
         }

@@ -15,8 +15,8 @@ use std::{
     time::Instant,
 };
 
+use futures::channel::mpsc;
 use muse_proto::Error;
-use tokio::sync::mpsc;
 
 use crate::sentences::Sentences;
 

@@ -155,13 +155,15 @@ impl Worker {
                 for Part { range, done, .. } in parts {
                     let vectors = vectors.split_to(range.len() * VECTOR_BYTES);
                     // Its caller may have gone.
-                    let _ = done.send(Ok(Done { range, vectors, began, ended }));
+                    let _ = done.unbounded_send(Ok(Done { range, vectors, began, ended }));
                 }
             }
             Err(failure) => {
                 error!(%failure, "a forward pass failed");
                 for part in parts {
-                    let _ = part.done.send(Err(Error::new(Reason::Internal, "the forward pass failed")));
+                    let _ = part
+                        .done
+                        .unbounded_send(Err(Error::new(Reason::Internal, "the forward pass failed")));
                 }
             }
         }
