@@ -36,6 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("unlimited.rs"), unlimited)?;
     tonic_prost_build::configure()
         .extern_path(".muse.v1.Embedding", "crate::embedding::Embedding")
+        .extern_path(".muse.v1.TokenizeResponse", "crate::tokenized::TokenizeResponse")
         .codec_path("crate::codec::Codec")
         .compile_fds(descriptors)?;
     Ok(())

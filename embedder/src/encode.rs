@@ -1,18 +1,18 @@
 //! From what a caller sends to what the model is fed: sentences are tokenized, ids are checked.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use muse_chassis::metrics::Histogram;
 use muse_proto::{
-    Error, Reason,
-    v1::{EmbedRequest, TokenIds},
+    Error, Reason, TokenizeResponseWriter,
+    v1::{EmbedRequest, TokenIds, TokenizeResponse},
 };
 use tokio::sync::Semaphore;
 
 use crate::{
-    limits::{Limits, at},
+    limits::{Limits, at, too_many_tokens},
     sentences::Sentences,
-    tokenizer::{BEGIN, END, MARKS, Tokenizer},
+    tokenizer::{BEGIN, END, MARKS, Tokenizer, TooManyTokens},
 };
 
 /// Text of up to so many bytes is tokenized where it came in. It takes some 20 µs, about as long as to hand it over.
@@ -55,12 +55,13 @@ impl Encoder {
             return Err(at(Reason::InvalidArgument, "token_ids", text));
         }
         let (field, ids) = if token_ids.is_empty() {
-            let encode = |tokenizer: &Tokenizer, sentences: &[String]| {
+            let limits = self.limits;
+            let encode = move |tokenizer: &Tokenizer, sentences: &[String]| {
                 let mut ids = Sentences::default();
-                for sentence in sentences {
-                    ids.push(|ids| tokenizer.encode_to(sentence, ids));
+                for (index, sentence) in sentences.iter().enumerate() {
+                    encode_within(&limits, tokenizer, (index, sentence), &mut ids)?;
                 }
-                ids
+                Ok(ids)
             };
             ("sentences", self.tokenize(sentences, encode).await?)
         } else {
@@ -76,22 +77,48 @@ impl Encoder {
         let field = || "sentence".to_owned();
         let encode = move |tokenizer: &Tokenizer, sentence: &String| {
             limits.check_sentence(field, sentence)?;
-            let mut ids = Sentences::default();
-            ids.push(|ids| tokenizer.encode_to(sentence, ids));
-            limits.check_length(field, ids.tokens())?;
+            let (mut ids, most) = (Sentences::default(), limits.max_sentence_tokens);
+            ids.try_push(|ids| tokenizer.encode_up_to(most as usize, sentence, ids))
+                .map_err(|TooManyTokens| too_many_tokens("sentence", most, "sentence"))?;
             Ok(ids)
         };
         self.beside(sentences, move |tokenizer, sentences| {
-            sentences.iter().map(|sentence| encode(tokenizer, sentence)).collect()
+            Ok(sentences.iter().map(|sentence| encode(tokenizer, sentence)).collect())
         })
         .await
+    }
+
+    /// The tokens of the sentences of a request, encoded as they are found.
+    pub(crate) async fn tokens(&self, sentences: Vec<String>) -> Result<TokenizeResponse, Error> {
+        let most = self.limits.max_request_tokens;
+        let write = move |tokenizer: &Tokenizer, sentences: &[String]| {
+            let mut response = TokenizeResponseWriter::default();
+            let mut left = most;
+            for sentence in sentences {
+                let tokenized = tokenizer.tokenize_with(sentence, |token| {
+                    if left == 0 {
+                        return ControlFlow::Break(());
+                    }
+                    left -= 1;
+                    let piece = tokenizer.piece(token.id).unwrap_or_default();
+                    response.token(piece, token.id, span(token.bytes), span(token.chars));
+                    ControlFlow::Continue(())
+                });
+                if tokenized.is_break() {
+                    return Err(too_many_tokens("sentences", most, "request"));
+                }
+                response.end_sentence();
+            }
+            Ok(response.finish())
+        };
+        self.tokenize(sentences, write).await
     }
 
     /// Checks the sentences of a request and turns them into something.
     pub(crate) async fn tokenize<T: Send + 'static>(
         &self,
         sentences: Vec<String>,
-        turn: impl FnOnce(&Tokenizer, &[String]) -> T + Send + 'static,
+        turn: impl FnOnce(&Tokenizer, &[String]) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         self.limits.check_count("sentences", sentences.len())?;
         for (index, sentence) in sentences.iter().enumerate() {
@@ -104,14 +131,14 @@ impl Encoder {
     async fn beside<T: Send + 'static>(
         &self,
         sentences: Vec<String>,
-        turn: impl FnOnce(&Tokenizer, &[String]) -> T + Send + 'static,
+        turn: impl FnOnce(&Tokenizer, &[String]) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let seconds = self.seconds.clone();
         let turn = move |tokenizer: &Tokenizer, sentences: &[String]| {
             seconds.observe_closure_duration(|| turn(tokenizer, sentences))
         };
         if sentences.iter().map(String::len).sum::<usize>() <= BRIEF_BYTES {
-            return Ok(turn(&self.tokenizer, &sentences));
+            return turn(&self.tokenizer, &sentences);
         }
         let failed = || Error::new(Reason::Internal, "tokenizing failed");
         let thread = Arc::clone(&self.threads).acquire_owned().await.map_err(|_| failed())?;
@@ -120,7 +147,7 @@ impl Encoder {
             let _thread = thread;
             turn(&tokenizer, &sentences)
         });
-        turned.await.map_err(|_| failed())
+        turned.await.map_err(|_| failed())?
     }
 
     fn given(&self, token_ids: &[TokenIds]) -> Result<Sentences, Error> {
@@ -148,4 +175,28 @@ impl Encoder {
         };
         Err(at(Reason::InvalidArgument, &format!("token_ids[{index}].ids[{place}]"), &text))
     }
+}
+
+/// Appends the ids of a sentence to those of its request, unless that passes a limit.
+fn encode_within(
+    limits: &Limits,
+    tokenizer: &Tokenizer,
+    (index, sentence): (usize, &String),
+    ids: &mut Sentences,
+) -> Result<(), Error> {
+    let (of_sentence, of_request) = (limits.max_sentence_tokens, limits.max_request_tokens);
+    let left = (of_request as usize).saturating_sub(ids.tokens());
+    let most = left.min(of_sentence as usize);
+    ids.try_push(|ids| tokenizer.encode_up_to(most, sentence, ids)).map_err(|TooManyTokens| {
+        if most == of_sentence as usize {
+            too_many_tokens(&format!("sentences[{index}]"), of_sentence, "sentence")
+        } else {
+            too_many_tokens("sentences", of_request, "request")
+        }
+    })
+}
+
+/// A sentence is far shorter than 4 GiB: `Limits::max_sentence_bytes` is itself a `u32`.
+fn span((start, end): (usize, usize)) -> (u32, u32) {
+    (start as u32, end as u32)
 }

@@ -1,6 +1,9 @@
 //! What a request may hold. `GetModel` states it, and a refusal names the number that was passed.
 
-use muse_proto::{Error, Reason};
+use muse_proto::{
+    Error, Reason,
+    limits::{MAX_REQUEST_BYTES, MAX_REQUEST_TOKENS, MAX_SENTENCE_BYTES, MAX_SENTENCE_TOKENS, MAX_SENTENCES},
+};
 
 /// The limits of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +14,7 @@ pub struct Limits {
     pub max_sentence_bytes: u32,
     /// Tokens in a sentence of Embed: the activations of one pass over it are about 20 kB a token.
     pub max_sentence_tokens: u32,
-    /// Tokens in one Embed, so that a request ends in seconds.
+    /// Tokens in one Embed or Tokenize, so that a request ends in seconds and an answer is a few megabytes.
     pub max_request_tokens: u32,
     /// Bytes of an encoded request.
     pub max_request_bytes: u32,
@@ -21,13 +24,12 @@ impl Limits {
     /// The limits where a request of more than `most` tokens would never be admitted.
     #[must_use]
     pub fn for_requests_of(most: usize) -> Self {
-        let most = u32::try_from(most).unwrap_or(u32::MAX);
         Self {
-            max_sentences: 4_096,
-            max_sentence_bytes: 262_144,
-            max_sentence_tokens: most.min(8_192),
-            max_request_tokens: most.min(262_144),
-            max_request_bytes: 16 << 20,
+            max_sentences: MAX_SENTENCES as u32,
+            max_sentence_bytes: MAX_SENTENCE_BYTES as u32,
+            max_sentence_tokens: most.min(MAX_SENTENCE_TOKENS) as u32,
+            max_request_tokens: most.min(MAX_REQUEST_TOKENS) as u32,
+            max_request_bytes: MAX_REQUEST_BYTES as u32,
         }
     }
 
@@ -92,6 +94,11 @@ impl Limits {
         }
         Ok(())
     }
+}
+
+/// The error of a sentence, to be found in `field`, that was tokenized no further than a limit.
+pub(crate) fn too_many_tokens(field: &str, most: u32, of: &str) -> Error {
+    at(Reason::TooLarge, field, &format!("more than {most} tokens; the limit is {most} a {of}"))
 }
 
 /// An error that names the field at fault, in its text and in its details.

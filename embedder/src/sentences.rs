@@ -17,6 +17,17 @@ impl Sentences {
         self.ends.push(self.ids.len());
     }
 
+    /// As [`Sentences::push`], where that can fail; what was appended then is removed.
+    pub fn try_push<E>(&mut self, write: impl FnOnce(&mut Vec<u32>) -> Result<(), E>) -> Result<(), E> {
+        let before = self.ids.len();
+        let outcome = write(&mut self.ids);
+        match outcome {
+            Ok(()) => self.ends.push(self.ids.len()),
+            Err(_) => self.ids.truncate(before),
+        }
+        outcome
+    }
+
     /// How many sentences there are.
     #[must_use]
     pub fn len(&self) -> usize {

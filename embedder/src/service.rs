@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use muse_proto::v1::{
-    self, EmbedRequest, EmbedResponse, EmbedStreamRequest, GetModelRequest, GetModelResponse, Span,
-    TokenizeRequest, TokenizeResponse, TokenizedSentence, embedder_service_server::EmbedderService,
+    self, EmbedRequest, EmbedResponse, EmbedStreamRequest, GetModelRequest, GetModelResponse,
+    TokenizeRequest, TokenizeResponse, embedder_service_server::EmbedderService,
 };
 use muse_verifier::{Claims, Verifier};
 use tch::Device;
@@ -21,7 +21,6 @@ use crate::{
     model_dir::Manifest,
     stream::{Answers, Streams},
     timing::{Step, timed},
-    tokenizer::{Token, Tokenizer},
 };
 
 /// The service's state: all of it is shared and immutable but for the batcher's queue.
@@ -98,15 +97,8 @@ impl EmbedderService for Embedder {
     ) -> Result<Response<TokenizeResponse>, Status> {
         let sentences = request.into_inner().sentences;
         let came = Instant::now();
-        let turn = |tokenizer: &Tokenizer, sentences: &[String]| {
-            let tokens = sentences.iter().map(|sentence| message(tokenizer, &tokenizer.tokenize(sentence)));
-            tokens.collect()
-        };
-        let sentences = self.encoder.tokenize(sentences, turn).await?;
-        Ok(timed(
-            TokenizeResponse { sentences },
-            &[Step { name: "tokenize", began: came, took: came.elapsed() }],
-        ))
+        let response = self.encoder.tokens(sentences).await?;
+        Ok(timed(response, &[Step { name: "tokenize", began: came, took: came.elapsed() }]))
     }
 
     async fn get_model(&self, _: Request<GetModelRequest>) -> Result<Response<GetModelResponse>, Status> {
@@ -135,15 +127,4 @@ impl EmbedderService for Embedder {
 /// Whose call it is; the interceptor has seen to it that there is one.
 pub(crate) fn user<T>(request: &Request<T>) -> User {
     request.extensions().get::<Claims>().map_or_else(User::default, |claims| User::from(claims.sub.as_str()))
-}
-
-fn message(tokenizer: &Tokenizer, tokens: &[Token]) -> TokenizedSentence {
-    // A sentence is far shorter than 4 GiB: Limits::max_sentence_bytes is itself a u32.
-    let span = |(start, end): (usize, usize)| Span { start: start as u32, end: end as u32 };
-    TokenizedSentence {
-        tokens: tokens.iter().map(|token| tokenizer.piece(token.id).unwrap_or_default().to_owned()).collect(),
-        ids: tokens.iter().map(|token| token.id).collect(),
-        bytes: tokens.iter().map(|token| span(token.bytes)).collect(),
-        chars: tokens.iter().map(|token| span(token.chars)).collect(),
-    }
 }

@@ -5,11 +5,13 @@ mod codec;
 mod embedding;
 mod error;
 pub mod limits;
+mod tokenized;
 pub mod wire;
 
 pub use codec::{Codec, Decoder, Encoder, aside, went_aside};
 pub use error::{Error, Reason};
 pub use limits::Limited;
+pub use tokenized::TokenizeResponseWriter;
 
 /// Package `muse.v1`.
 #[expect(
@@ -18,7 +20,7 @@ pub use limits::Limited;
     reason = "generated code; the documentation is in the .proto files"
 )]
 pub mod v1 {
-    pub use crate::embedding::Embedding;
+    pub use crate::{embedding::Embedding, tokenized::TokenizeResponse};
 
     tonic::include_proto!("muse.v1");
 }

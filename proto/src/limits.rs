@@ -17,7 +17,7 @@ pub const MAX_REQUEST_TOKENS: usize = 262_144;
 /// Bytes of an encoded request.
 pub const MAX_REQUEST_BYTES: usize = 16 << 20;
 /// Bytes of an encoded item of a stream: a sentence that is too long is answered with its error up to this size.
-pub const MAX_ITEM_BYTES: usize = 512 << 10;
+pub const MAX_ITEM_BYTES: usize = 320 << 10;
 /// Bytes of the id of an item of a stream. The server stores it until the answer is read.
 pub const MAX_ITEM_ID_BYTES: usize = 1_024;
 /// Tokens that each sentence has beside its own: `<s>` and `</s>`.

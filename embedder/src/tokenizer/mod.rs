@@ -4,6 +4,8 @@
 //! is arXiv 1804.10959): the same ids on every input. Ready-made ports miss that in the normalizer's longest match,
 //! in the width of the floats that scores are added in, and in how literal special tokens are treated.
 
+use std::ops::ControlFlow;
+
 mod double_array;
 mod model;
 mod normalizer;
@@ -30,6 +32,10 @@ pub struct Tokenizer {
     unigram: Unigram,
     pieces: Vec<Piece>,
 }
+
+/// A text has more tokens than were allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooManyTokens;
 
 /// A token and the part of the text that it stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,32 +65,58 @@ impl Tokenizer {
     #[must_use]
     pub fn encode(&self, text: &str) -> Vec<u32> {
         let mut ids = Vec::new();
-        self.encode_to(text, &mut ids);
+        let _ = self.encode_up_to(usize::MAX, text, &mut ids);
         ids
     }
 
-    /// As [`Tokenizer::encode`], appended to `ids`.
-    pub fn encode_to(&self, text: &str, ids: &mut Vec<u32>) {
+    /// As [`Tokenizer::encode`], appended to `ids`, if that makes at most `most` ids. The text is tokenized no further than
+    /// that.
+    ///
+    /// # Errors
+    ///
+    /// [`TooManyTokens`]; then `ids` has some of them.
+    pub fn encode_up_to(&self, most: usize, text: &str, ids: &mut Vec<u32>) -> Result<(), TooManyTokens> {
+        let mut left = most.checked_sub(MARKS as usize).ok_or(TooManyTokens)?;
         let mut normalized = Vec::with_capacity(text.len() + text.len() / 4 + 3);
         self.normalizer.normalize(text, &mut normalized, &mut ());
         ids.push(BEGIN);
-        self.unigram.segment(&normalized, |id, _, _| ids.push(id));
+        let ended = self.unigram.segment(&normalized, |id, _, _| {
+            if left == 0 {
+                return ControlFlow::Break(());
+            }
+            left -= 1;
+            ids.push(id);
+            ControlFlow::Continue(())
+        });
         ids.push(END);
+        if ended.is_break() { Err(TooManyTokens) } else { Ok(()) }
     }
 
     /// The tokens with the places that they have in the text, without [`BEGIN`] and [`END`].
     #[must_use]
     pub fn tokenize(&self, text: &str) -> Vec<Token> {
+        let mut tokens = Vec::new();
+        let _ = self.tokenize_with(text, |token| {
+            tokens.push(token);
+            ControlFlow::Continue(())
+        });
+        tokens
+    }
+
+    /// Passes each of these tokens to `each` until it breaks; the text is tokenized no further than that.
+    pub fn tokenize_with(
+        &self,
+        text: &str,
+        mut each: impl FnMut(Token) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         let mut normalized = Vec::with_capacity(text.len() + text.len() / 4 + 3);
         let mut spans = SourceSpans::default();
         self.normalizer.normalize(text, &mut normalized, &mut spans);
-        let mut tokens = Vec::new();
         let mut chars = CharCounter::new(text);
         self.unigram.segment(&normalized, |id, start, end| {
             let bytes = spans.covering(start, end);
-            tokens.push(Token { id, bytes, chars: chars.range(bytes) });
-        });
-        tokens
+            each(Token { id, bytes, chars: chars.range(bytes) })
+        })
     }
 
     /// The vocabulary's entry of an id.

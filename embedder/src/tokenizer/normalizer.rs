@@ -37,23 +37,62 @@ impl Alignment for () {
     fn truncate(&mut self, _: usize) {}
 }
 
-/// The source bytes of each normalized byte.
+/// The source bytes of each normalized byte. A text is shorter than 4 GiB.
 #[derive(Debug, Default)]
-pub(super) struct SourceSpans(Vec<(usize, usize)>);
+pub(super) struct SourceSpans {
+    /// Runs of normalized bytes, in order.
+    runs: Vec<Run>,
+    length: usize,
+}
+
+/// Normalized bytes that have the same source, or each the byte after that of the one before.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    /// Where it starts in the normalized text,
+    at: u32,
+    /// and its source: of all bytes, or of the first one if it is literal.
+    start: u32,
+    end: u32,
+    literal: bool,
+}
 
 impl Alignment for SourceSpans {
+    #[inline]
     fn push(&mut self, count: usize, start: usize, end: usize) {
-        self.0.resize(self.0.len() + count, (start, end));
+        let at = self.length as u32;
+        let (start, end) = (start as u32, end as u32);
+        self.length += count;
+        let literal = count == 1 && end == start + 1;
+        let continues = self.runs.last().is_some_and(|last| {
+            if literal && last.literal {
+                last.start + (at - last.at) == start
+            } else {
+                !literal && !last.literal && (last.start, last.end) == (start, end)
+            }
+        });
+        if !continues {
+            self.runs.push(Run { at, start, end, literal });
+        }
     }
+
     fn truncate(&mut self, length: usize) {
-        self.0.truncate(length);
+        self.length = length;
+        while self.runs.last().is_some_and(|last| last.at as usize >= length) {
+            self.runs.pop();
+        }
     }
 }
 
 impl SourceSpans {
     /// The source bytes from which the (non-empty) normalized range was made.
     pub(super) fn covering(&self, start: usize, end: usize) -> (usize, usize) {
-        (self.0[start].0, self.0[end - 1].1)
+        (self.source(start).0, self.source(end - 1).1)
+    }
+
+    fn source(&self, position: usize) -> (usize, usize) {
+        let run = self.runs[self.runs.partition_point(|run| run.at as usize <= position) - 1];
+        let offset = if run.literal { position - run.at as usize } else { 0 };
+        (run.start as usize + offset, run.end as usize + offset)
     }
 }
 

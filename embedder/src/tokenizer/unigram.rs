@@ -1,6 +1,6 @@
 //! The best segmentation under a unigram language model (Viterbi), with SentencePiece's own rounding and tie-breaking.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, ops::ControlFlow};
 
 use yada::builder::DoubleArrayBuilder;
 
@@ -34,8 +34,12 @@ const UNREACHED: u32 = u32::MAX;
 
 thread_local! {
     /// Reused, since texts are short and many.
-    static LATTICE: RefCell<Vec<Best>> = const { RefCell::new(Vec::new()) };
-    static PATH: RefCell<Vec<(u32, u32, u32)>> = const { RefCell::new(Vec::new()) };
+    static BUFFERS: RefCell<Buffers> = const { RefCell::new(Buffers { lattice: Vec::new(), path: Vec::new() }) };
+}
+
+struct Buffers {
+    lattice: Vec<Best>,
+    path: Vec<(u32, usize, usize)>,
 }
 
 impl Unigram {
@@ -63,72 +67,118 @@ impl Unigram {
         Ok(Self { pieces: DoubleArray::from_bytes(&bytes), scores, unknown_score: lowest - UNKNOWN_PENALTY })
     }
 
-    /// Calls `token(id, start, end)` for each token of the best segmentation, in order; positions are bytes of
-    /// `normalized`, which must be UTF-8. Neighbouring unknown characters are one token.
-    pub(super) fn segment(&self, normalized: &[u8], token: impl FnMut(u32, usize, usize)) {
-        LATTICE.with_borrow_mut(|lattice| {
-            self.fill(normalized, lattice);
-            PATH.with_borrow_mut(|path| {
-                walk_back(lattice, path);
-                emit(path, token);
-                path.shrink_to(KEPT);
-            });
+    /// Calls `token(id, start, end)` for each token of the best segmentation, in order, until it breaks; positions are
+    /// bytes of `normalized`, which must be UTF-8. Neighbouring unknown characters are one token.
+    ///
+    /// The lattice is cut wherever no piece crosses a position, which every path goes through: at each space, say. So the
+    /// memory is that of the longest part between two cuts, and who breaks early spares the rest of the text.
+    pub(super) fn segment(
+        &self,
+        normalized: &[u8],
+        token: impl FnMut(u32, usize, usize) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        BUFFERS.with_borrow_mut(|Buffers { lattice, path }| {
+            let outcome = self.segment_with(normalized, lattice, path, token);
+            path.shrink_to(KEPT);
             lattice.shrink_to(KEPT);
-        });
+            outcome
+        })
     }
 
-    fn fill(&self, text: &[u8], lattice: &mut Vec<Best>) {
+    fn segment_with(
+        &self,
+        text: &[u8],
+        lattice: &mut Vec<Best>,
+        path: &mut Vec<(u32, usize, usize)>,
+        token: impl FnMut(u32, usize, usize) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let mut tokens = Tokens { unknown: None, token };
+        // The position that the lattice begins at.
+        let mut base = 0;
         lattice.clear();
-        lattice.resize(text.len() + 1, Best { score: 0.0, start: UNREACHED, id: UNKNOWN });
+        lattice.push(Best { score: 0.0, start: UNREACHED, id: UNKNOWN });
         let mut start = 0;
         while start < text.len() {
-            let before = lattice[start].score;
+            let node = start - base;
+            let before = lattice[node].score;
             let char_length = utf8_length(text[start]).min(text.len() - start);
             let mut covers_char = false;
             self.pieces.prefixes(&text[start..], |length, id| {
                 // f64 for the sum and the comparison, f32 for what is kept: this decides near ties.
                 let candidate = self.scores[id as usize] + f64::from(before);
-                let best = &mut lattice[start + length];
+                let best = reach(lattice, node + length);
                 if best.start == UNREACHED || candidate > f64::from(best.score) {
-                    *best = Best { score: candidate as f32, start: start as u32, id };
+                    *best = Best { score: candidate as f32, start: node as u32, id };
                 }
                 covers_char |= length == char_length;
             });
             if !covers_char {
                 let candidate = self.unknown_score + before;
-                let best = &mut lattice[start + char_length];
+                let best = reach(lattice, node + char_length);
                 if best.start == UNREACHED || candidate > best.score {
-                    *best = Best { score: candidate, start: start as u32, id: UNKNOWN };
+                    *best = Best { score: candidate, start: node as u32, id: UNKNOWN };
                 }
             }
             start += char_length;
+            if lattice.len() == start - base + 1 {
+                walk_back(lattice, base, path);
+                for &(id, start, end) in path.iter().rev() {
+                    tokens.push(id, start, end)?;
+                }
+                let score = lattice.last().map_or(0.0, |last| last.score);
+                lattice.clear();
+                lattice.push(Best { score, start: UNREACHED, id: UNKNOWN });
+                base = start;
+            }
         }
+        tokens.flush()
     }
 }
 
 /// Entries of the buffers that are kept between texts: one very long text must not hold its memory for good.
 const KEPT: usize = 16 * 1024;
 
-fn walk_back(lattice: &[Best], path: &mut Vec<(u32, u32, u32)>) {
+#[inline]
+fn reach(lattice: &mut Vec<Best>, node: usize) -> &mut Best {
+    if node >= lattice.len() {
+        lattice.resize(node + 1, Best { score: 0.0, start: UNREACHED, id: UNKNOWN });
+    }
+    &mut lattice[node]
+}
+
+fn walk_back(lattice: &[Best], base: usize, path: &mut Vec<(u32, usize, usize)>) {
     path.clear();
     let mut end = lattice.len() - 1;
     while end > 0 {
         let best = lattice[end];
-        path.push((best.id, best.start, end as u32));
+        path.push((best.id, base + best.start as usize, base + end));
         end = best.start as usize;
     }
 }
 
-fn emit(path: &[(u32, u32, u32)], mut token: impl FnMut(u32, usize, usize)) {
-    let mut pieces = path.iter().rev().peekable();
-    while let Some(&(id, start, mut end)) = pieces.next() {
+/// Joins neighbouring unknown characters.
+struct Tokens<F> {
+    unknown: Option<(usize, usize)>,
+    token: F,
+}
+
+impl<F: FnMut(u32, usize, usize) -> ControlFlow<()>> Tokens<F> {
+    #[inline]
+    fn push(&mut self, id: u32, start: usize, end: usize) -> ControlFlow<()> {
         if id == UNKNOWN {
-            while let Some(&&(_, _, next_end)) = pieces.peek().filter(|(next, _, _)| *next == UNKNOWN) {
-                end = next_end;
-                pieces.next();
-            }
+            self.unknown = Some((self.unknown.map_or(start, |(first, _)| first), end));
+            return ControlFlow::Continue(());
         }
-        token(id, start as usize, end as usize);
+        self.flush()?;
+        (self.token)(id, start, end)
+    }
+
+    #[inline]
+    fn flush(&mut self) -> ControlFlow<()> {
+        match self.unknown.take() {
+            Some((start, end)) => (self.token)(UNKNOWN, start, end),
+            None => ControlFlow::Continue(()),
+        }
     }
 }
 
