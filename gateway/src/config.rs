@@ -106,7 +106,7 @@ pub struct LimitArgs {
     pub max_calls_per_address: usize,
 
     /// Seconds after which a response is ended of which the client has read nothing more.
-    #[arg(long, env = "SEND_TIMEOUT", default_value = "60", value_parser = seconds)]
+    #[arg(long, env = "SEND_TIMEOUT", default_value = "120", value_parser = seconds)]
     pub send_timeout: Duration,
 }
 
