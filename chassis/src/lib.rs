@@ -12,6 +12,7 @@ mod healthcheck;
 mod leaks;
 pub mod lingering;
 mod listeners;
+pub mod log_throttle;
 mod logging;
 mod loopback;
 pub mod metrics;

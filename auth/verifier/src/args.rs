@@ -21,15 +21,17 @@ pub struct AuthArgs {
 }
 
 impl AuthArgs {
-    /// A verifier that follows that auth service until `shutdown`, and the channel to it, which connects when it is
-    /// first used and again after a break.
+    /// A verifier that follows that auth service until `shutdown`, and a channel to it for the
+    /// calls of users, which connects when it is first used and again after a break.
+    ///
+    /// The verifier has a connection of its own, so that no call of a user can end the stream of
+    /// revocations.
     #[must_use]
     pub fn follow(&self, connector: &Connector, shutdown: CancellationToken) -> (Verifier, Channel) {
-        let channel = grpc::channel(&self.endpoint, connector);
         let verifier = Verifier::new(self.max_staleness);
         // Its only outcome is the verifier's state; it ends with the shutdown.
-        drop(verifier.follow(channel.clone(), shutdown));
-        (verifier, channel)
+        drop(verifier.follow(grpc::channel(&self.endpoint, connector), shutdown));
+        (verifier, grpc::channel(&self.endpoint, connector))
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 
 use http::HeaderMap;
 use muse_chassis::{
+    log_throttle::LogThrottle,
     metrics::Metrics,
     requests::{Caller, note_caller},
 };
@@ -16,6 +17,7 @@ use muse_proto::{
     Error, Reason,
     v1::{JsonWebKey, Revocation, UserTokens, revocation::What},
 };
+use tracing::warn;
 
 use crate::{
     bearer,
@@ -27,8 +29,9 @@ use crate::{
     revoked::Revoked,
 };
 
-/// A token may be used this much before its `nbf`, since the clocks of two machines differ. Its `exp` is exact.
-pub const NBF_LEEWAY_SECONDS: i64 = 5;
+/// Clock skew that is tolerated: a token is accepted this many seconds before its `nbf`. Its `exp`
+/// is exact.
+pub const NBF_LEEWAY_SECONDS: i64 = 60;
 
 /// When to come back to a verifier that is out of touch: it tries to be back itself at least this often.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -46,6 +49,7 @@ struct Shared {
     keys: RwLock<Arc<Keys>>,
     revoked: Revoked,
     contact: Contact,
+    log_throttle: LogThrottle,
 }
 
 impl Verifier {
@@ -68,7 +72,14 @@ impl Verifier {
     fn with_contact(contact: Contact) -> Self {
         install_crypto_provider();
         let keys = RwLock::new(Arc::new(Keys::read(&[])));
-        Self { shared: Arc::new(Shared { keys, revoked: Revoked::new(), contact }) }
+        Self {
+            shared: Arc::new(Shared {
+                keys,
+                revoked: Revoked::new(),
+                contact,
+                log_throttle: LogThrottle::default(),
+            }),
+        }
     }
 
     /// Checks the `Authorization` header of a request and the token in it.
@@ -119,8 +130,9 @@ impl Verifier {
         if claims.exp <= now {
             return Err(Error::new(Reason::TokenExpired, "Token has expired"));
         }
-        if claims.nbf > now.saturating_add(NBF_LEEWAY_SECONDS) {
-            return Err(invalid("The token is not yet valid (nbf)"));
+        let ahead = claims.nbf.saturating_sub(now);
+        if ahead > NBF_LEEWAY_SECONDS {
+            return Err(self.not_yet_valid(ahead));
         }
         match kind {
             Some(TokenKind::Access) if claims.kind != TokenKind::Access => {
@@ -136,6 +148,23 @@ impl Verifier {
         }
         note_caller(if claims.admin { Caller::Admin } else { Caller::User }, &claims.sub);
         Ok(Claims::clone(&claims))
+    }
+
+    /// Refuses a token that is valid only `ahead` seconds from now. The key is known, so auth
+    /// signed it: the clocks differ.
+    fn not_yet_valid(&self, ahead: i64) -> Error {
+        if self.shared.log_throttle.allows("clock skew") {
+            warn!(
+                seconds = ahead,
+                tolerated = NBF_LEEWAY_SECONDS,
+                "refused a token that is not yet valid: this machine's clock is behind that of the auth service, \
+                 synchronise both (NTP)"
+            );
+        }
+        invalid(&format!(
+            "The token is not yet valid (nbf): it is valid in {ahead} s by the clock of this service, which is behind \
+             that of the auth service"
+        ))
     }
 
     /// Waits until the token of a call that has these headers would be refused, which is found out within a second,

@@ -12,7 +12,8 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tracing::{debug, warn};
 
-use super::{ServerTls, Socket, explain, seldom::Seldom};
+use super::{ServerTls, Socket, explain};
+use crate::log_throttle::LogThrottle;
 
 /// How long a handshake may take.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -57,14 +58,14 @@ fn is_of_the_client(failure: &io::Error) -> bool {
 pub struct Acceptor {
     tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     /// Strangers who fail are no news, but services of the stack are.
-    told: Option<Seldom>,
+    told: Option<LogThrottle>,
 }
 
 impl Acceptor {
     /// An acceptor that keeps up with the files, within an async runtime.
     #[must_use]
     pub fn new(tls: Option<&ServerTls>) -> Self {
-        let told = tls.is_some_and(ServerTls::is_mutual).then(Seldom::default);
+        let told = tls.is_some_and(ServerTls::is_mutual).then(LogThrottle::default);
         Self { tls: tls.map(ServerTls::follow), told }
     }
 
@@ -74,7 +75,7 @@ impl Acceptor {
         let acceptor = TlsAcceptor::from(Arc::clone(&latest.borrow()));
         match timeout(HANDSHAKE_WITHIN, handshake(acceptor, stream)).await {
             Ok(Ok(socket)) => return Some(socket),
-            Ok(Err(refused)) if self.told.as_ref().is_some_and(|told| told.is_news(&refused)) => {
+            Ok(Err(refused)) if self.told.as_ref().is_some_and(|told| told.allows(&refused)) => {
                 warn!(%peer, "a connection was refused: {refused}");
             }
             Ok(Err(refused)) => debug!(%peer, "a connection was refused: {refused}"),

@@ -18,7 +18,8 @@ use tokio_rustls::{
 use tower::Service;
 use tracing::warn;
 
-use super::{ClientTls, Socket, explain, seldom::Seldom};
+use super::{ClientTls, Socket, explain};
+use crate::log_throttle::LogThrottle;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -29,7 +30,7 @@ pub struct Connector {
     /// Where to connect to, if not to the host of the URL.
     place: Option<Uri>,
     tls: Option<watch::Receiver<Arc<ClientConfig>>>,
-    told: Seldom,
+    told: LogThrottle,
 }
 
 impl Connector {
@@ -39,7 +40,7 @@ impl Connector {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        Self { tcp, place: None, tls: tls.map(ClientTls::follow), told: Seldom::default() }
+        Self { tcp, place: None, tls: tls.map(ClientTls::follow), told: LogThrottle::default() }
     }
 
     /// A connector to one of the addresses that the host of the URL has. The certificate must be for the host all the same.
@@ -95,14 +96,14 @@ impl Connector {
 #[derive(Debug)]
 pub(super) struct Watched {
     to: Arc<str>,
-    told: Seldom,
+    told: LogThrottle,
 }
 
 impl Watched {
     pub(super) fn tell(&self, failure: &io::Error) {
         let to = &self.to;
         let text = format!("no connection with {to}: {}", explain::failure(failure));
-        if self.told.is_news(&text) {
+        if self.told.allows(&text) {
             warn!("{text}");
         }
     }

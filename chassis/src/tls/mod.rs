@@ -12,7 +12,6 @@ mod options;
 mod pace;
 mod pem;
 mod reload;
-mod seldom;
 mod socket;
 
 pub use accept::{Acceptor, accept, incoming};

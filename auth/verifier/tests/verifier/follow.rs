@@ -1,18 +1,29 @@
 //! A verifier that follows a service which does what the test says, faults included.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use ed25519_dalek::SigningKey;
-use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::{
+    StreamExt,
+    channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded},
+};
+use muse_chassis::tls::Connector;
 use muse_proto::{
     Error, Reason,
     v1::{
-        JsonWebKey, Revocation, WatchRevocationsRequest, WatchRevocationsResponse,
+        GetJwksRequest, JsonWebKey, Revocation, WatchRevocationsRequest, WatchRevocationsResponse,
+        auth_service_client::AuthServiceClient,
         revocation::What,
         revocation_service_server::{RevocationService, RevocationServiceServer},
     },
 };
-use muse_verifier::{Claims, Verifier};
+use muse_verifier::{AuthArgs, Claims, Verifier};
 use serde_json::json;
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -108,6 +119,33 @@ impl Followed {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
+}
+
+#[tokio::test]
+async fn revocation_stream_has_its_own_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (to_test, mut calls) = mpsc::unbounded_channel();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    let incoming = TcpIncoming::from(listener).inspect(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    let server = Server::builder().add_service(RevocationServiceServer::new(Scripted(to_test)));
+    tokio::spawn(server.serve_with_incoming(incoming));
+
+    let endpoint = muse_chassis::grpc::endpoint(&format!("http://{address}")).unwrap();
+    let shutdown = CancellationToken::new();
+    let args = AuthArgs { endpoint, max_staleness: PATIENCE };
+    let (_verifier, channel) = args.follow(&Connector::new(None), shutdown.clone());
+    let _watch = timeout(PATIENCE, calls.recv()).await.unwrap().unwrap();
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+    // A call of a user, which this server does not know.
+    let mut users = AuthServiceClient::new(channel);
+    let refused = users.get_jwks(GetJwksRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unimplemented);
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
+    shutdown.cancel();
 }
 
 impl Drop for Followed {

@@ -1,6 +1,10 @@
 //! Which tokens hold, and in which order the others are refused.
 
-use std::time::Duration;
+use std::{
+    io::{self, Write},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use muse_proto::{Reason, v1::JsonWebKey};
@@ -152,6 +156,53 @@ fn time_is_checked() {
     assert_eq!(refused(&signed(&header(), &early), None).0, Reason::TokenInvalid);
     let in_leeway = claims_with("nbf", json!(now() + NBF_LEEWAY_SECONDS - 2));
     assert!(verifier().verify(&signed(&header(), &in_leeway), None).is_ok());
+}
+
+#[test]
+fn clock_skew_of_60_s_is_tolerated() {
+    let verifier = verifier();
+    for behind in [6, 30, 59] {
+        let (iat, exp) = (now() + behind, now() + behind + 60);
+        let mut fresh = claims_with("nbf", json!(iat));
+        fresh["iat"] = json!(iat);
+        fresh["exp"] = json!(exp);
+        assert!(verifier.verify(&signed(&header(), &fresh), None).is_ok(), "{behind} s behind");
+    }
+}
+
+#[test]
+fn larger_clock_skew_is_named_and_logged_once() {
+    let log = Log::default();
+    let (writer, verifier) = (log.clone(), verifier());
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+    tracing::subscriber::with_default(subscriber, || {
+        for number in 0..100 {
+            let early = claims_with("nbf", json!(now() + 90 + number));
+            let refused = verifier.verify(&signed(&header(), &early), None).unwrap_err();
+            assert_eq!(refused.reason(), Reason::TokenInvalid);
+            let seconds = [90 + number, 89 + number].map(|seconds| format!("valid in {seconds} s"));
+            let named = seconds.iter().any(|seconds| refused.message().contains(seconds));
+            assert!(named && refused.message().contains("clock"), "{}", refused.message());
+        }
+    });
+    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(logged.lines().count(), 1, "{logged}");
+    assert!(logged.contains("seconds=90") || logged.contains("seconds=89"), "{logged}");
+    assert!(logged.contains("behind that of the auth service"), "{logged}");
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[test]
