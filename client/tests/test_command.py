@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import os
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any, Optional
 
@@ -124,12 +126,27 @@ def test_a_service_that_is_well_passes_each_check(tmp_path: Path, url: str) -> N
     muse = Muse(tmp_path)
     lines = muse.good("doctor", url, "--user", "admin", stdin="admin\n").splitlines()
     assert [line.split()[:2] for line in lines] == [
-        ["ok", check] for check in ("service", "clock", "keys", "log-in", "model", "tokens", "vectors", "log-out")
+        ["ok", check]
+        for check in ("service", "clock", "keys", "log-in", "auth-clock", "model", "tokens", "vectors", "log-out")
     ], lines
     # Nothing is left of the login, nor was one needed for the first checks.
     assert not muse.state.exists()
     told = [line.split()[0] for line in muse.good("doctor", url).splitlines()]
-    assert told == ["ok"] * 3 + ["skipped"] * 5
+    assert told == ["ok"] * 3 + ["skipped"] * 6
+
+
+def test_doctor_names_the_clock_that_is_wrong(tmp_path: Path, relay: Relay) -> None:
+    muse = Muse(tmp_path)
+    for ahead, direction in ((-90, "behind"), (3600, "ahead")):
+        claims = base64.urlsafe_b64encode(json.dumps({"iat": int(time.time()) + ahead}).encode()).decode().rstrip("=")
+        tokens = {"access_token": f"h.{claims}.s", "refresh_token": f"h.{claims}.s"}
+        date = formatdate(time.time() + ahead, usegmt=True)
+        relay.answers = [Answer(200, {"Date": date}, '{"keys": [{"kid": "k"}]}'), Answer(200, {}, json.dumps(tokens))]
+        ran = muse("doctor", relay.url, "--user", "admin", stdin="admin\n")
+        found = {line.split()[1]: line for line in ran.stdout.splitlines()}
+        for check in ("clock", "auth-clock"):
+            assert found[check].startswith("FAILED") and "synchronise them (NTP)" in found[check], ran.stdout
+            assert f"is {direction}" in found[check], ran.stdout
 
 
 def test_a_bad_way_to_a_service_is_named(tmp_path: Path, url: str) -> None:

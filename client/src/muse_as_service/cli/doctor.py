@@ -21,6 +21,8 @@ from . import Failure
 
 TIMEOUT_S = 30.0
 CLOCKS_APART_S = 5.0
+# What the services tolerate of each other (docs/limits.md, "Clock skew").
+TOLERATED_SKEW_S = 60
 REVOKED_WITHIN_S = 5.0
 # Other weights of the same model are as near as this, and an unrelated model is not.
 LEAST_COSINE = 0.97
@@ -69,6 +71,7 @@ def examine(url: str, ca_file: Optional[str], user: Optional[tuple[str, str]]) -
         else:
             yield Finding("log-in", None, str(missing))
         for check, make in (
+            ("auth-clock", service.auth_clock),
             ("model", service.model),
             ("tokens", service.tokens_are_exact),
             ("vectors", service.vectors_are_near),
@@ -93,6 +96,7 @@ class _Service:
         self._protocol = RestProtocol()
         self._golden = Golden.read()
         self._login: Tokens
+        self._logged_in_between: tuple[float, float]
         self._key_set: httpx.Response
 
     def answers(self) -> str:
@@ -104,11 +108,14 @@ class _Service:
         theirs = self._key_set.headers.get("date")
         if theirs is None:
             raise Failure("the service does not say what time it is")
-        # Theirs is in whole seconds.
-        apart = (now - parsedate_to_datetime(theirs)).total_seconds()
-        if abs(apart) > CLOCKS_APART_S:
-            raise Failure(f"the clocks here and there are {abs(apart):.0f} s apart; tokens hold for a time")
-        return "that of the service agrees with this machine's"
+        return _compared("gateway", parsedate_to_datetime(theirs).timestamp() - now.timestamp())
+
+    def auth_clock(self) -> str:
+        # The auth service writes its time into each token, in whole seconds, between the request and the response.
+        claims = self._login.access.split(".")[1]
+        issued_at = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["iat"]
+        began, ended = self._logged_in_between
+        return _compared("auth service", issued_at - (began + ended) / 2)
 
     def keys(self) -> str:
         keys = [key["kid"] for key in self._key_set.json()["keys"]]
@@ -117,7 +124,9 @@ class _Service:
         return f"tokens are checked with {', '.join(keys)}"
 
     def log_in(self, user: str, password: str) -> str:
+        began = time.time()
         self._login, milliseconds = _timed(lambda: self._call(Login(user, password)))
+        self._logged_in_between = began, time.time()
         return f"{user} is logged in after {milliseconds:.0f} ms: the auth service and its database work"
 
     def model(self) -> str:
@@ -168,6 +177,17 @@ class _Service:
             return self.http.request(**request)
         except httpx.HTTPError as failure:
             raise unreachable(self.url, failure) from None
+
+
+def _compared(whose: str, ahead: float) -> str:
+    """Compares a clock, which is so many seconds ahead of this machine's and shows whole seconds."""
+    if abs(ahead) > CLOCKS_APART_S:
+        raise Failure(
+            f"the clocks of the {whose} and of this machine are {abs(ahead):.0f} s apart, the {whose}'s is "
+            f"{'ahead' if ahead > 0 else 'behind'}: synchronise them (NTP). A gateway or embedder more than "
+            f"{TOLERATED_SKEW_S} s behind the auth service refuses new tokens"
+        )
+    return f"the {whose}'s agrees with this machine's"
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:
