@@ -6,6 +6,8 @@ use std::net::IpAddr;
 
 use tracing::info;
 
+use crate::names::escaped;
+
 /// What a line of the audit log says.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Event<'a> {
@@ -32,8 +34,9 @@ impl Event<'_> {
 
     fn write(&self, outcome: &str) {
         let from = self.from.map_or_else(|| "the command line".to_owned(), |address| address.to_string());
-        let by = self.by.unwrap_or("-");
-        match self.user {
+        let by = escaped(self.by.unwrap_or("-"));
+        let by = by.as_ref();
+        match self.user.map(escaped).as_deref() {
             Some(user) => info!(target: "audit", action = self.action, by, user, from, outcome),
             None => info!(target: "audit", action = self.action, by, from, outcome),
         }

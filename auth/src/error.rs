@@ -1,11 +1,16 @@
 //! What can go wrong, outside of a request and in one.
 
-use std::{fmt::Display, io, path::PathBuf, time::Duration};
+use std::{fmt::Display, io, path::PathBuf, sync::LazyLock, time::Duration};
 
-use muse_chassis::BadOption;
+use muse_chassis::{BadOption, log_throttle::LogThrottle};
 use muse_proto::{Error, Reason};
-use sea_orm::{DbErr, RuntimeErr, sqlx};
+use sea_orm::{
+    ConnAcquireErr, DbErr, RuntimeErr,
+    sqlx::{self, error::DatabaseError, sqlite::SqliteError},
+};
 use tracing::error;
+
+use crate::names::NameProblem;
 
 /// A failed call, by no fault of the caller. The cause goes to the log alone.
 pub(crate) fn internal(cause: impl Display) -> Error {
@@ -18,33 +23,86 @@ pub(crate) fn invalid(field: &str, text: impl Into<String>) -> Error {
     Error::new(Reason::InvalidArgument, text).with_field(field)
 }
 
+/// What clients are told while another process has locked the database.
+const BUSY: &str = "the user database is busy, try again";
+
 /// A failed call, since the database does not do what it should.
-pub(crate) fn database_failed(cause: DbErr) -> Error {
-    if !is_out_of_reach(&cause) {
-        return internal(cause);
+pub(crate) fn database_failed(failure: DbErr) -> Error {
+    static LOGGED: LazyLock<LogThrottle> = LazyLock::new(LogThrottle::default);
+    let (what, text) = match state(&failure) {
+        State::Failed => return internal(failure),
+        State::Busy => ("the database is locked by another process", BUSY),
+        State::Exhausted => {
+            let what = "no connection to the database in time: it is locked, overloaded or out of reach";
+            (what, "the user database does not answer in time, try again")
+        }
+        State::OutOfReach => ("the database is out of reach", "the database is out of reach"),
+    };
+    // It fails each call until it is over.
+    if LOGGED.allows(what) {
+        error!(cause = %failure, "{what}");
     }
-    error!(%cause, "the database is out of reach");
-    Error::new(Reason::Unavailable, "the database is out of reach").with_retry_after(Duration::from_secs(1))
+    Error::new(Reason::Unavailable, text).with_retry_after(Duration::from_secs(1))
 }
 
-fn is_out_of_reach(failure: &DbErr) -> bool {
-    match failure {
-        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => true,
-        DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause)) => {
-            match &**cause {
-                sqlx::Error::Io(_)
-                | sqlx::Error::PoolTimedOut
-                | sqlx::Error::PoolClosed
-                | sqlx::Error::WorkerCrashed => true,
-                // Postgres' classes: connection exception, operator intervention; and SQLite's "busy".
-                sqlx::Error::Database(said) => said
-                    .code()
-                    .is_some_and(|code| code.starts_with("08") || code.starts_with("57P") || code == "5"),
-                _ => false,
-            }
-        }
-        _ => false,
+/// What a failure says of the database.
+enum State {
+    /// Another process has locked it (SQLite).
+    Busy,
+    /// All connections are in use.
+    Exhausted,
+    OutOfReach,
+    /// It works, but not this statement.
+    Failed,
+}
+
+fn state(failure: &DbErr) -> State {
+    match sql_error(failure) {
+        // Postgres' classes: connection exception, operator intervention.
+        Some(sqlx::Error::Database(said)) => match said.code() {
+            _ if is_lock(&**said) => State::Busy,
+            Some(code) if code.starts_with("08") || code.starts_with("57P") => State::OutOfReach,
+            _ => State::Failed,
+        },
+        Some(sqlx::Error::PoolTimedOut) => State::Exhausted,
+        Some(sqlx::Error::Io(_) | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed) => State::OutOfReach,
+        Some(_) => State::Failed,
+        None if matches!(failure, DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)) => State::Exhausted,
+        None if matches!(failure, DbErr::ConnectionAcquire(_) | DbErr::Conn(_)) => State::OutOfReach,
+        None => State::Failed,
     }
+}
+
+fn sql_error(failure: &DbErr) -> Option<&sqlx::Error> {
+    match failure {
+        DbErr::Conn(RuntimeErr::SqlxError(cause))
+        | DbErr::Exec(RuntimeErr::SqlxError(cause))
+        | DbErr::Query(RuntimeErr::SqlxError(cause)) => Some(cause),
+        _ => None,
+    }
+}
+
+/// SQLite's result codes "busy" and "locked", of which the extended ones have the reason in the
+/// higher bits.
+fn is_lock(said: &dyn DatabaseError) -> bool {
+    said.try_downcast_ref::<SqliteError>().is_some()
+        && said
+            .code()
+            .and_then(|code| code.parse::<u32>().ok())
+            .is_some_and(|code| matches!(code & 0xff, 5 | 6))
+}
+
+/// What the database said, without the layers above it.
+pub(crate) fn one_line(failure: &DbErr) -> String {
+    let text = match sql_error(failure) {
+        Some(sqlx::Error::Database(said)) if is_lock(&**said) => {
+            format!("{} by another process", said.message())
+        }
+        Some(sqlx::Error::Database(said)) => said.message().to_owned(),
+        Some(other) => other.to_string(),
+        None => failure.to_string(),
+    };
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Why the service or a command ended.
@@ -62,7 +120,7 @@ pub enum AuthError {
         reason: String,
     },
     /// The database was opened, and then failed.
-    #[error("the database failed: {0}")]
+    #[error("the database failed: {}", one_line(.0))]
     Database(#[from] DbErr),
     /// The database of the old service cannot be read.
     #[error("cannot import {}: {reason}", path.display())]
@@ -107,10 +165,13 @@ pub enum AuthError {
     )]
     DefaultPassword,
     /// A new user's name is not allowed.
-    #[error(
-        "{0:?} is not a name for a user: it takes 1 to 64 bytes, printable, without white space at its ends"
-    )]
-    BadName(String),
+    #[error("{name:?} is not a name for a user: {problem}")]
+    BadName {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        problem: NameProblem,
+    },
     /// A new password is not allowed.
     #[error("{0}")]
     BadPassword(&'static str),
@@ -131,7 +192,7 @@ impl From<AuthError> for Error {
         let reason = match failure {
             AuthError::Database(cause) => return database_failed(cause),
             AuthError::Hash(refused) => return refused,
-            AuthError::BadName(_) => return invalid("username", failure.to_string()),
+            AuthError::BadName { .. } => return invalid("username", failure.to_string()),
             AuthError::BadPassword(_) => return invalid("password", failure.to_string()),
             AuthError::UserExists(_) => Reason::UserExists,
             AuthError::NoSuchUser(_) => Reason::NoSuchUser,

@@ -9,15 +9,16 @@ use muse_chassis::{
 use muse_proto::{Error, Reason};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, sleep_until};
+use tracing::warn;
 
 use crate::{
     audit::Event,
-    error::database_failed,
+    error::{database_failed, one_line},
     first_start::ADMIN,
+    names::{composed, may_exist},
     passwords::{Hashers, LONGEST, Verdict},
     store::{Store, UserRow},
     throttle::Throttle,
-    users::is_name,
 };
 
 /// A refusal is answered no sooner than this after the request came: what was wrong cannot be read from the time.
@@ -85,21 +86,24 @@ impl Door {
 
     async fn check(&self, name: &str, password: SecretString, from: IpAddr) -> Result<UserRow, Error> {
         let event = |by| Event { action: "log in", by, user: None, from: Some(from) };
-        let user = if is_name(name) { self.store.user(name).await.map_err(database_failed)? } else { None };
+        let user = if may_exist(name) { self.store.user_of_any_form(name).await } else { Ok(None) };
+        let user = user.map_err(database_failed)?;
         let known_name = user.as_ref().map(|user| user.username.clone());
         let event = event(known_name.as_deref());
 
+        // All forms of a name are one for the throttling, also where no user has it.
+        let name = known_name.clone().unwrap_or_else(|| composed(name));
         let attempt =
-            self.throttle.begin(name, from).await.inspect_err(|_| event.refused("too many failures"))?;
+            self.throttle.begin(&name, from).await.inspect_err(|_| event.refused("too many failures"))?;
         let refused = match self.verdict(user, password, from).await? {
             Ok(user) => {
-                attempt.succeeded().await?;
+                attempt.succeeded().await;
                 event.granted();
                 return Ok(user);
             }
             Err(why) => why,
         };
-        attempt.failed().await?;
+        attempt.failed().await;
         event.refused(refused);
         Err(Error::new(Reason::BadCredentials, "Unauthorized"))
     }
@@ -129,7 +133,10 @@ impl Door {
         if outdated {
             let newer = self.hashers.hash(password).await?;
             let upgraded = self.store.upgrade_hash(&user.username, &user.password_hash, &newer).await;
-            upgraded.map_err(database_failed)?;
+            if let Err(failure) = upgraded {
+                // The password is right all the same; the next login makes another attempt.
+                warn!(cause = one_line(&failure), "cannot replace an outdated password hash");
+            }
         }
         Ok(Ok(user))
     }

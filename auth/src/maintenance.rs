@@ -7,9 +7,10 @@ use tracing::info;
 use crate::{
     AuthError, Config, Users, clock,
     keys::{self, KeyInfo, Keyring},
+    names::{self, NameProblem},
     old_service,
     passwords::Hashers,
-    store::{BackupError, Store},
+    store::{BackupError, Missing, Store},
     users::Role,
 };
 
@@ -27,6 +28,9 @@ pub struct Imported {
     pub added: Vec<String>,
     /// Who was there already, and stays as they are.
     pub present: Vec<String>,
+    /// Who was added with a name that a new user could not have, and why. The name is valid for
+    /// logging in.
+    pub discouraged: Vec<(String, NameProblem)>,
     /// Who cannot be added, and why.
     pub unusable: Vec<(String, String)>,
     /// Revocations of tokens that mean nothing here, and were left out.
@@ -34,13 +38,22 @@ pub struct Imported {
 }
 
 impl Maintenance {
-    /// Opens the database.
+    /// Opens the database, and creates a SQLite file that is missing.
     ///
     /// # Errors
     ///
     /// [`AuthError::Open`].
     pub async fn open(config: Config) -> Result<Self, AuthError> {
-        Ok(Self { store: Store::open(&config.database).await?, config })
+        Ok(Self { store: Store::open(&config.database, Missing::Create).await?, config })
+    }
+
+    /// Opens a database that exists.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::Open`], also if the SQLite file is missing.
+    pub async fn open_existing(config: Config) -> Result<Self, AuthError> {
+        Ok(Self { store: Store::open(&config.database, Missing::Refuse).await?, config })
     }
 
     /// The keys that tokens are signed and verified with, in the order in which they sign.
@@ -99,7 +112,12 @@ impl Maintenance {
         for user in old.users {
             let role = if user.name == crate::first_start::ADMIN { Role::Admin } else { Role::User };
             match users.add_hashed(&user.name, &user.password_hash, role).await {
-                Ok(added) => done.added.push(added.name),
+                Ok(added) => {
+                    if let Err(problem) = names::normalize_new(&added.name) {
+                        done.discouraged.push((added.name.clone(), problem));
+                    }
+                    done.added.push(added.name);
+                }
                 Err(AuthError::UserExists(name)) => done.present.push(name),
                 Err(other) => return Err(other),
             }

@@ -25,13 +25,15 @@ use tracing::{Level, info, warn};
 use crate::{
     AuthError, Config, Users,
     auth_service::AuthService,
-    clock, first_start,
+    clock,
+    error::one_line,
+    first_start,
     keys::{self, Keys},
     login::{Door, Logins},
     passwords::Hashers,
     revocation_service::RevocationService,
     sessions::Sessions,
-    store::Store,
+    store::{Missing, Store},
     throttle::Throttle,
     tokens::Signer,
     user_service::UserService,
@@ -40,11 +42,10 @@ use crate::{
 /// The names in `grpc.health.v1`; the empty one stands for the whole server.
 const SERVICES: &[&str] = &["", "muse.v1.AuthService", "muse.v1.RevocationService", "muse.v1.UserService"];
 const BETWEEN_PRUNINGS: Duration = Duration::from_secs(3600);
+/// How long a change may be in SQLite's write-ahead log alone.
+const BETWEEN_CHECKPOINTS: Duration = Duration::from_secs(60);
 /// Far more than a name, a password and a token need.
 const LARGEST_REQUEST: usize = 64 * 1024;
-const LARGEST_HEADERS: u32 = 64 * 1024;
-/// A gateway's users share its connection.
-const STREAMS_PER_CONNECTION: u32 = 1024;
 
 /// Serves on the public listener until `shutdown`, and then until the calls that have begun are answered.
 ///
@@ -73,7 +74,7 @@ async fn open_and_serve(
     let _private = Pages::new(health.clone(), metrics.clone()).serve(listeners.private);
     let traces = Traces::new("muse-auth", &config.traces, &Connector::new(config.collector_tls.as_ref()))?;
     let requests = Requests::new(&metrics, traces.clone(), Level::DEBUG);
-    let store = Store::open(&config.database).await?;
+    let store = Store::open(&config.database, Missing::Create).await?;
     let health = (health, health_service);
     let served = serve(&config, &store, listeners.public, health, (&metrics, requests), shutdown).await;
     store.close().await;
@@ -121,8 +122,6 @@ async fn serve(
         shutdown: shutdown.closing.clone(),
     };
     let router = grpc::server(requests)
-        .max_concurrent_streams(STREAMS_PER_CONNECTION)
-        .http2_max_header_list_size(LARGEST_HEADERS)
         .add_service(AuthServiceServer::new(auth).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(
             UserServiceServer::new(UserService { door, sessions, users })
@@ -140,6 +139,7 @@ async fn serve(
         () = keys::follow(store, config, all_keys) => Ok(()),
         () = verify_with(keys.clone(), &verifier) => Ok(()),
         never = prune_now_and_then(store, &throttle, &keys) => match never {},
+        never = checkpoint_periodically(store) => match never {},
     }
 }
 
@@ -159,6 +159,16 @@ async fn prune_now_and_then(store: &Store, throttle: &Throttle, keys: &Keys) -> 
         ticks.tick().await;
         if let Err(failure) = prune(store, throttle, keys).await {
             warn!(%failure, "cannot prune the database, trying again in an hour");
+        }
+    }
+}
+
+async fn checkpoint_periodically(store: &Store) -> std::convert::Infallible {
+    let mut ticks = interval(BETWEEN_CHECKPOINTS);
+    loop {
+        ticks.tick().await;
+        if let Err(failure) = store.checkpoint().await {
+            warn!(cause = one_line(&failure), "cannot move the write-ahead log into the database");
         }
     }
 }

@@ -1,169 +1,338 @@
-//! Slows down who guesses passwords: after [`FREE`] failures a user's name and an address are each refused for a
-//! time that doubles with every further failure.
+//! Login throttling: exponential back-off per subject, with slow decay.
 //!
-//! A name alone must not be a way to lock its user out. So its wait is short at most, an address from which the user
-//! has logged in before does not share it, and who is refused does not count as having failed. A guesser's own address
-//! waits far longer than that, and the user gets in meanwhile.
+//! A failed login counts for its subjects. After [`Backoff::free`] failures a subject waits before
+//! the next attempt, twice as long after each further failure, up to [`Backoff::longest`]. One
+//! failure is forgiven for each [`FORGIVEN_AFTER`] without another one. That is longer than any
+//! wait, so attempts as soon as they are allowed never shorten the wait.
 //!
-//! The counts are in the database: a restart forgives nothing, and processes that share a database count together.
+//! A login has one of two sets of subjects:
+//!
+//! - A user who logged in from this address before is *known* here. The pair of name and address is
+//!   then the only subject: neither failures of other names at the address nor failures of the name
+//!   elsewhere delay this user.
+//! - Otherwise the subjects are the address, the name and their pair. The pair waits twice as long
+//!   as the address, so after each wait of the address other names get their turn before the one
+//!   that fails repeatedly. The name's wait is short, or strangers could lock its user out
+//!   everywhere.
+//!
+//! A refused attempt is not checked and does not count. The counts are in the database, so a
+//! restart forgives nothing and processes that share a database count together. They are in memory,
+//! too: a database that cannot be written (a full disk) does not turn the throttling off.
 
 use std::{
     collections::HashMap,
+    fmt, mem,
     net::{IpAddr, Ipv6Addr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use muse_chassis::log_throttle::LogThrottle;
 use muse_proto::{Error, Reason};
 use sea_orm::DbErr;
 use sha2::{Digest, Sha256};
+use tracing::warn;
 
 use crate::{
     clock,
-    error::database_failed,
+    error::{database_failed, one_line},
     store::{Failures, Store},
 };
 
-/// Failures that cost nothing: people mistype.
-const FREE: i64 = 20;
-/// Logins of one name or from one address that are checked at a time; after [`FREE`] failures it is one.
-const AT_ONCE: i64 = 64;
-/// For each of so many seconds without a failure one is forgiven.
-const FORGIVEN_AFTER: i64 = 60;
-/// The longest wait, in seconds.
-const LONGEST_FOR_NAME: i64 = 60;
-const LONGEST_FOR_ADDRESS: i64 = 15 * 60;
-/// From where a user has not come for so long, they have to prove themselves once more.
+/// Logins of one subject that are checked at a time. Once a subject has to wait between attempts it
+/// is one.
+const AT_ONCE: usize = 32;
+/// For each so many seconds without a failure one failure is forgiven. Longer than the longest
+/// wait.
+const FORGIVEN_AFTER: i64 = 3600;
+/// After so many seconds without a failure all are forgiven.
+const FORGOTTEN_AFTER: i64 = 24 * 3600;
+/// So many seconds after the last login from an address the user is no longer known there.
 const KNOWN_FOR: i64 = 90 * 24 * 3600;
-/// A known address is noted again after so long.
+/// The time of a login from a known address is written again after so many seconds.
 const NOTED_FOR: i64 = 24 * 3600;
-/// By then all is forgiven.
-const FAILURES_MATTER_FOR: i64 = 24 * 3600;
+/// Subjects in the database, and in each of two generations in memory. Beyond that the oldest are
+/// forgotten first.
+const MOST_STORED: u64 = 1_000_000;
+const MOST_IN_MEMORY: usize = 32_768;
 
-/// Counts failed logins.
+/// How long a subject waits after its failures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Backoff {
+    /// Failures without a wait: people mistype.
+    free: i64,
+    /// Seconds after the first failure beyond those. Each further failure doubles them.
+    first: i64,
+    /// The longest wait, in seconds.
+    longest: i64,
+}
+
+const OF_ADDRESS: Backoff = Backoff { free: 20, first: 1, longest: 15 * 60 };
+const OF_NAME: Backoff = Backoff { free: 20, first: 1, longest: 60 };
+const OF_KNOWN_PAIR: Backoff = OF_ADDRESS;
+const OF_UNKNOWN_PAIR: Backoff = Backoff { first: 2, longest: 30 * 60, ..OF_ADDRESS };
+
+impl Backoff {
+    /// Seconds from the last of so many failures until the next attempt.
+    fn wait(self, failures: i64) -> i64 {
+        match failures - self.free {
+            ..0 => 0,
+            further @ 0..32 => self.longest.min(self.first << further),
+            _ => self.longest,
+        }
+    }
+
+    /// Failures beyond which the wait does not grow. No more are counted, or forgiving them would
+    /// take for ever.
+    fn most(self) -> i64 {
+        (self.free..).find(|failures| self.wait(*failures) == self.longest).unwrap_or(self.free)
+    }
+}
+
+impl Failures {
+    /// Those that are not forgiven.
+    fn remaining(self, now: i64) -> i64 {
+        let quiet = now.saturating_sub(self.last_at).max(0);
+        if quiet >= FORGOTTEN_AFTER { 0 } else { (self.count - quiet / FORGIVEN_AFTER).max(0) }
+    }
+
+    /// The stricter of two counts.
+    fn or_stricter(self, other: Self, now: i64) -> Self {
+        let rank = |failures: Self| (failures.remaining(now), failures.last_at);
+        if rank(other) > rank(self) { other } else { self }
+    }
+}
+
+/// The time, in seconds since 1970.
+#[derive(Clone)]
+struct Clock(Arc<dyn Fn() -> i64 + Send + Sync>);
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Clock").field(&self.0()).finish()
+    }
+}
+
+/// Counts failed logins and delays further attempts. A clone shares the counts.
 #[derive(Debug, Clone)]
 pub(crate) struct Throttle {
     store: Store,
-    /// Logins that are being checked: many at once are many guesses.
-    in_flight: Arc<Mutex<HashMap<String, i64>>>,
+    memory: Arc<Mutex<Memory>>,
+    clock: Clock,
+    log_throttle: LogThrottle,
 }
 
-/// A login that may be checked. [`Attempt::failed`] and [`Attempt::succeeded`] say how it went.
+/// What this process knows without its database.
+#[derive(Debug, Default)]
+struct Memory {
+    /// Logins that are being checked, by subject: many at once are many guesses.
+    in_flight: HashMap<String, usize>,
+    /// Failures by subject, in two generations. When the younger is full it becomes the older, and
+    /// the older is forgotten.
+    young: HashMap<String, Failures>,
+    old: HashMap<String, Failures>,
+}
+
+impl Memory {
+    fn failures(&self, subject: &str) -> Option<Failures> {
+        self.young.get(subject).or_else(|| self.old.get(subject)).copied()
+    }
+
+    fn set_failures(&mut self, subject: &str, failures: Failures) {
+        if self.young.len() >= MOST_IN_MEMORY && !self.young.contains_key(subject) {
+            self.old = mem::take(&mut self.young);
+        }
+        self.young.insert(subject.to_owned(), failures);
+    }
+
+    fn forget(&mut self, subject: &str) {
+        self.young.remove(subject);
+        self.old.remove(subject);
+    }
+
+    /// The failures of a subject, of which the database has `stored`.
+    fn merge(&mut self, subject: &str, stored: Failures, now: i64) -> Failures {
+        let failures = match self.failures(subject) {
+            // The clock was set back since: by the time in the database a wait would take until the
+            // clock is there again.
+            Some(known) if stored.last_at > now => Failures { count: known.count.max(stored.count), ..known },
+            Some(known) => known.or_stricter(stored, now),
+            None => stored,
+        };
+        if failures.last_at <= now {
+            return failures;
+        }
+        let clamped = Failures { last_at: now, ..failures };
+        self.set_failures(subject, clamped);
+        clamped
+    }
+}
+
+/// A login that may be checked. [`Attempt::failed`] or [`Attempt::succeeded`] records the outcome.
 #[derive(Debug)]
 pub(crate) struct Attempt {
     throttle: Throttle,
-    counted: Vec<Counted>,
-    /// Stands for the user at this address.
+    /// Those among which the attempt is in flight, which are all once [`Throttle::begin`] has
+    /// returned it.
+    subjects: Vec<Subject>,
     pair: String,
-    known_since: i64,
-    now: i64,
+    /// When the user logged in from this address; 0 if never.
+    last_login: i64,
 }
 
 #[derive(Debug)]
-struct Counted {
-    subject: String,
-    failures: Failures,
+struct Subject {
+    key: String,
+    backoff: Backoff,
 }
 
 impl Throttle {
     pub(crate) fn new(store: Store) -> Self {
-        Self { store, in_flight: Arc::default() }
+        Self::with_clock(store, clock::now)
     }
 
-    /// Lets a login be checked, or says when to try again.
+    fn with_clock(store: Store, clock: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
+        Self {
+            store,
+            memory: Arc::default(),
+            clock: Clock(Arc::new(clock)),
+            log_throttle: LogThrottle::default(),
+        }
+    }
+
+    /// Allows a login to be checked.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::TooManyAttempts`] or [`Reason::Overloaded`], with the time after which to try
+    /// again.
     pub(crate) async fn begin(&self, username: &str, address: IpAddr) -> Result<Attempt, Error> {
-        let now = clock::now();
+        let now = (self.clock.0)();
         let address = network(address).to_string();
         let pair = digest(&["pair", username, &address]);
-        let known_since = self.store.last_login(&pair).await.map_err(database_failed)?;
-        let known = known_since > now - KNOWN_FOR;
+        let last_login = self.store.last_login(&pair).await.map_err(database_failed)?;
+        let subjects = if last_login > now.saturating_sub(KNOWN_FOR) {
+            vec![Subject { key: pair.clone(), backoff: OF_KNOWN_PAIR }]
+        } else {
+            vec![
+                Subject { key: pair.clone(), backoff: OF_UNKNOWN_PAIR },
+                Subject { key: digest(&["address", &address]), backoff: OF_ADDRESS },
+                Subject { key: digest(&["name", username]), backoff: OF_NAME },
+            ]
+        };
+        let stored = self.store.login_failures(&keys(&subjects)).await.map_err(database_failed)?;
 
-        let mut limits = vec![(digest(&["address", &address]), LONGEST_FOR_ADDRESS)];
-        if !known {
-            limits.push((digest(&["name", username]), LONGEST_FOR_NAME));
+        let mut attempt = Attempt { throttle: self.clone(), subjects: Vec::new(), pair, last_login };
+        let mut memory = self.memory();
+        for (subject, stored) in subjects.into_iter().zip(stored) {
+            let failures = memory.merge(&subject.key, stored, now);
+            let in_flight = memory.in_flight.entry(subject.key.clone()).or_default();
+            *in_flight += 1;
+            let others = *in_flight - 1;
+            let backoff = subject.backoff;
+            attempt.subjects.push(subject);
+            if let Err(refused) = check(failures, backoff, others, now) {
+                // Dropping the attempt takes it out of those in flight, for which it needs the
+                // lock.
+                drop(memory);
+                return Err(refused);
+            }
         }
-        let mut attempt = Attempt { throttle: self.clone(), counted: Vec::new(), pair, known_since, now };
-        for (subject, longest) in limits {
-            let failures = self.store.login_failures(&subject).await.map_err(database_failed)?;
-            let in_flight = self.enter(&subject);
-            attempt.counted.push(Counted { subject, failures });
-            // A refusal drops the attempt, which takes it out of those in flight.
-            check(failures, in_flight, longest, now)?;
-        }
+        drop(memory);
         Ok(attempt)
     }
 
-    /// Forgets what no longer matters.
+    /// Deletes from the database what no longer matters.
     pub(crate) async fn prune(&self) -> Result<u64, DbErr> {
-        let now = clock::now();
-        self.store.prune_logins(now - FAILURES_MATTER_FOR, now - KNOWN_FOR).await
+        let now = (self.clock.0)();
+        self.store.prune_logins(now - FORGOTTEN_AFTER, now - KNOWN_FOR, MOST_STORED).await
     }
 
-    /// Counts one more in flight, and says how many there were.
-    fn enter(&self, subject: &str) -> i64 {
-        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = in_flight.entry(subject.to_owned()).or_default();
-        *count += 1;
-        *count - 1
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn leave(&self, subject: &str) {
-        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = in_flight.get_mut(subject) {
-            *count -= 1;
-            if *count == 0 {
-                in_flight.remove(subject);
-            }
+    /// Logs that the database was not written. The answer does not depend on it.
+    fn log_not_written(&self, what: &str, failure: DbErr) {
+        if self.log_throttle.allows(what) {
+            warn!(cause = one_line(&failure), "cannot write {what} to the database");
         }
     }
 }
 
 impl Attempt {
-    /// The name or the password was wrong.
-    pub(crate) async fn failed(self) -> Result<(), Error> {
-        for counted in &self.counted {
-            // Read anew: others may have failed meanwhile.
-            let before =
-                self.throttle.store.login_failures(&counted.subject).await.map_err(database_failed)?;
-            let failures = Failures { count: after_forgiveness(before, self.now) + 1, last_at: self.now };
-            let noted = self.throttle.store.set_login_failures(&counted.subject, failures).await;
-            noted.map_err(database_failed)?;
+    /// Counts a wrong name or password.
+    pub(crate) async fn failed(self) {
+        let throttle = &self.throttle;
+        let now = (throttle.clock.0)();
+        // Read anew: another process may have counted failures meanwhile.
+        let stored = throttle.store.login_failures(&keys(&self.subjects)).await;
+        let stored = stored.unwrap_or_else(|_| vec![Failures::default(); self.subjects.len()]);
+        let mut changed = Vec::new();
+        {
+            let mut memory = throttle.memory();
+            for (subject, stored) in self.subjects.iter().zip(stored) {
+                let count = memory.merge(&subject.key, stored, now).remaining(now) + 1;
+                let failures = Failures { count: count.min(subject.backoff.most()), last_at: now };
+                memory.set_failures(&subject.key, failures);
+                changed.push((subject.key.as_str(), failures));
+            }
         }
-        Ok(())
+        if let Err(failure) = throttle.store.set_login_failures(&changed).await {
+            throttle.log_not_written("failed logins (they are counted in memory)", failure);
+        }
     }
 
-    /// The user may come from this address, and what others have tried under the name is forgiven; what this address
-    /// has tried under other names is not.
-    pub(crate) async fn succeeded(self) -> Result<(), Error> {
-        let store = &self.throttle.store;
-        if self.known_since <= self.now - NOTED_FOR {
-            store.note_login(&self.pair, self.now).await.map_err(database_failed)?;
+    /// The user is known at this address from now on, and the pair's failures are forgiven. Those
+    /// of the address and of the name are not: a guesser may have a password of their own.
+    pub(crate) async fn succeeded(self) {
+        let throttle = &self.throttle;
+        let now = (throttle.clock.0)();
+        throttle.memory().forget(&self.pair);
+        let recorded = async {
+            if self.last_login <= now.saturating_sub(NOTED_FOR) {
+                throttle.store.note_login(&self.pair, now).await?;
+            }
+            let failures = throttle.store.login_failures(&[&self.pair]).await?;
+            if failures.iter().any(|failures| failures.count > 0) {
+                throttle.store.set_login_failures(&[(&self.pair, Failures::default())]).await?;
+            }
+            Ok(())
+        };
+        if let Err(failure) = recorded.await {
+            throttle.log_not_written("the address of a login", failure);
         }
-        for counted in self.counted.iter().skip(1).filter(|counted| counted.failures.count > 0) {
-            let none = Failures::default();
-            store.set_login_failures(&counted.subject, none).await.map_err(database_failed)?;
-        }
-        Ok(())
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        for counted in &self.counted {
-            self.throttle.leave(&counted.subject);
+        let mut memory = self.throttle.memory();
+        for subject in &self.subjects {
+            if let Some(count) = memory.in_flight.get_mut(&subject.key) {
+                *count -= 1;
+                if *count == 0 {
+                    memory.in_flight.remove(&subject.key);
+                }
+            }
         }
     }
 }
 
-/// Refuses who has to wait: until the time is over, and then until the one who was let in has been checked.
-fn check(failures: Failures, in_flight: i64, longest: i64, now: i64) -> Result<(), Error> {
-    // The clock's seconds may be all but over: one more, so that none is cut short.
-    let left = match penalty(failures.count, longest) {
+fn keys(subjects: &[Subject]) -> Vec<&str> {
+    subjects.iter().map(|subject| subject.key.as_str()).collect()
+}
+
+/// Refuses an attempt of a subject that has to wait: until the time is over, and then until the
+/// attempt that was allowed has been checked.
+fn check(failures: Failures, backoff: Backoff, in_flight: usize, now: i64) -> Result<(), Error> {
+    let wait = backoff.wait(failures.remaining(now));
+    let left = match wait {
         0 => 0,
-        seconds => failures.last_at + seconds + 1 - now,
+        // The clock has whole seconds: one more, so that no wait is cut short.
+        seconds => seconds + 1 - now.saturating_sub(failures.last_at),
     };
-    let spent = after_forgiveness(failures, now) >= FREE;
-    if left > 0 || (spent && in_flight > 0) {
+    if left > 0 || (wait > 0 && in_flight > 0) {
         let seconds = left.max(1);
         let text = format!("Too many failed logins, try again in {seconds} s");
         let refused = Error::new(Reason::TooManyAttempts, text);
@@ -176,20 +345,8 @@ fn check(failures: Failures, in_flight: i64, longest: i64, now: i64) -> Result<(
     Ok(())
 }
 
-/// Seconds without another try after so many failures.
-fn penalty(failures: i64, longest: i64) -> i64 {
-    match failures - FREE {
-        ..0 => 0,
-        further @ 0..16 => longest.min(1 << further),
-        _ => longest,
-    }
-}
-
-fn after_forgiveness(failures: Failures, now: i64) -> i64 {
-    (failures.count - (now - failures.last_at).max(0) / FORGIVEN_AFTER).max(0)
-}
-
-/// What one party has for itself: an IPv4 address, or the 64 bits of an IPv6 address that a provider hands out.
+/// What one party has for itself: an IPv4 address, or the 64 bits of an IPv6 address that a
+/// provider assigns.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
@@ -197,7 +354,7 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Names are kept as digests: people type passwords where names belong.
+/// Names are stored as digests: people type passwords where names belong.
 fn digest(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
@@ -208,87 +365,4 @@ fn digest(parts: &[&str]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::fixture::store;
-
-    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-
-    fn address(number: u8) -> IpAddr {
-        IpAddr::from([192, 0, 2, number])
-    }
-
-    async fn fail(throttle: &Throttle, name: &str, address: IpAddr) -> Option<Duration> {
-        match throttle.begin(name, address).await {
-            Ok(attempt) => {
-                attempt.failed().await.unwrap();
-                None
-            }
-            Err(refused) => {
-                assert_eq!(refused.reason(), Reason::TooManyAttempts);
-                refused.retry_after()
-            }
-        }
-    }
-
-    #[test]
-    fn the_wait_doubles_up_to_a_bound_and_time_forgives() {
-        let waits: Vec<i64> = (FREE - 1..FREE + 8).map(|count| penalty(count, LONGEST_FOR_NAME)).collect();
-        assert_eq!(waits, [0, 1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(penalty(1_000_000, LONGEST_FOR_ADDRESS), LONGEST_FOR_ADDRESS);
-        let failures = Failures { count: 5, last_at: 1000 };
-        let left: Vec<i64> =
-            [900, 1000, 1059, 1060, 1299, 9999].map(|now| after_forgiveness(failures, now)).into();
-        assert_eq!(left, [5, 5, 5, 4, 1, 0]);
-    }
-
-    #[tokio::test]
-    async fn an_address_that_guesses_is_refused_and_others_are_not() {
-        let (_folder, store) = store().await;
-        let throttle = Throttle::new(store);
-        for number in 0..FREE {
-            assert_eq!(fail(&throttle, &format!("user {number}"), address(1)).await, None);
-        }
-        assert!(fail(&throttle, "another", address(1)).await.is_some());
-        assert!(throttle.begin("another", address(2)).await.is_ok());
-        // As a restart does.
-        let again = Throttle::new(throttle.store.clone());
-        assert!(again.begin("another", address(1)).await.is_err());
-    }
-
-    #[tokio::test]
-    async fn a_name_that_is_guessed_is_refused_but_not_where_its_user_is_known() {
-        let (_folder, store) = store().await;
-        let throttle = Throttle::new(store);
-        throttle.begin("ann", HERE).await.unwrap().succeeded().await.unwrap();
-        for number in 0..FREE {
-            assert_eq!(fail(&throttle, "ann", address(u8::try_from(number).unwrap())).await, None);
-        }
-        // The first wait: its second, and the one more, less what has passed.
-        let wait = fail(&throttle, "ann", address(99)).await;
-        assert!(wait.is_some_and(|wait| (1..=2).contains(&wait.as_secs())), "{wait:?}");
-        assert!(throttle.begin("ann", HERE).await.is_ok());
-        assert!(throttle.begin("bob", address(99)).await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn guesses_at_the_same_moment_are_few() {
-        let (_folder, store) = store().await;
-        let throttle = Throttle::new(store);
-        let mut attempts = Vec::new();
-        while let Ok(attempt) = throttle.begin("ann", address(1)).await {
-            attempts.push(attempt);
-        }
-        assert_eq!(attempts.len() as i64, AT_ONCE);
-        drop(attempts);
-        assert!(throttle.begin("ann", address(1)).await.is_ok(), "who hangs up has not failed");
-        assert!(throttle.in_flight.lock().unwrap().is_empty());
-    }
-
-    #[test]
-    fn an_ipv6_party_has_a_network() {
-        let parse = |text: &str| network(text.parse().unwrap()).to_string();
-        assert_eq!(parse("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
-        assert_eq!(parse("::ffff:192.0.2.7"), "192.0.2.7");
-    }
-}
+mod tests;

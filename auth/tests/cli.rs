@@ -190,6 +190,38 @@ fn a_database_that_cannot_be_opened_ends_the_program() {
     }
 }
 
+#[test]
+fn commands_do_not_create_a_mistyped_database() {
+    let folder = tempdir().unwrap();
+    for arguments in [
+        &["user", "list"][..],
+        &["user", "passwd", "ann"],
+        &["user", "remove", "ann"],
+        &["user", "disable", "ann"],
+        &["user", "role", "ann", "admin"],
+        &["user", "revoke", "ann"],
+        &["key", "list"],
+        &["key", "rotate"],
+        &["backup", "copy.db"],
+    ] {
+        let refused = run(&folder, &[arguments, &["--database", "typo.db"]].concat(), "correct horse\n");
+        assert_eq!(status(&refused), 1, "{arguments:?}");
+        assert!(stderr(&refused).contains("typo.db: there is no such file"), "{}", stderr(&refused));
+        assert!(!folder.path().join("typo.db").exists(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn deceptive_names_are_refused_and_escaped() {
+    let folder = tempdir().unwrap();
+    for name in ["ann\u{202e}", "ann\u{200b}", "\u{301}", "\u{430}nn", "Admin"] {
+        let refused = run(&folder, &["user", "add", name], "correct horse\n");
+        assert!(status(&refused) == 1 && stderr(&refused).contains("not a name"), "{}", stderr(&refused));
+        assert!(!stderr(&refused).contains(['\u{202e}', '\u{200b}']), "{}", stderr(&refused));
+    }
+    assert!(names(&folder).is_empty());
+}
+
 /// A service that is ended with the test.
 struct Running(Child);
 
@@ -287,7 +319,8 @@ fn users_of_the_old_service_are_imported_once() {
     old_database(&old);
     let first = run(&folder, &["import", "app.db"], "");
     assert_eq!(status(&first), 0, "{}", stderr(&first));
-    assert_eq!(names(&folder), ["admin", "ann"]);
+    assert_eq!(names(&folder), ["admin", "ann", "bob\\u{202e}"]);
+    assert!(stderr(&first).contains("warning: \"bob\\u{202e}\""), "{}", stderr(&first));
     let before = std::fs::read(&old).unwrap();
     let second = run(&folder, &["import", "app.db"], "");
     assert_eq!(status(&second), 0, "{}", stderr(&second));
@@ -314,7 +347,7 @@ fn old_database(path: &Path) {
             "CREATE TABLE users (id INTEGER NOT NULL, username VARCHAR(120) NOT NULL, password VARCHAR(120) NOT NULL, PRIMARY KEY (id), UNIQUE (username))".to_owned(),
             "CREATE TABLE revoked_tokens (id INTEGER NOT NULL, jti VARCHAR(120), PRIMARY KEY (id))".to_owned(),
             "INSERT INTO revoked_tokens (jti) VALUES ('5ca97ea5-8d3e-4a4a-a1cf-a45dfd3b5b56')".to_owned(),
-            format!("INSERT INTO users (username, password) VALUES ('admin', '{PBKDF2_OF_ADMIN}'), ('ann', '{PBKDF2_OF_ADMIN}')"),
+            format!("INSERT INTO users (username, password) VALUES ('admin', '{PBKDF2_OF_ADMIN}'), ('ann', '{PBKDF2_OF_ADMIN}'), ('bob\u{202e}', '{PBKDF2_OF_ADMIN}')"),
         ] {
             old.execute_unprepared(&statement).await.unwrap();
         }

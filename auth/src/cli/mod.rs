@@ -39,6 +39,14 @@ pub(crate) enum Command {
     },
 }
 
+impl Command {
+    /// Whether it makes sense before the first start of the service. The others would leave an
+    /// empty database where the path is mistyped.
+    fn may_create_database(&self) -> bool {
+        matches!(self, Self::Import { .. } | Self::User(UserCommand::Add { .. }))
+    }
+}
+
 /// What can be done with keys.
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeyCommand {
@@ -71,7 +79,11 @@ enum CommandError {
 pub(crate) fn run(command: Command, config: Config) -> ExitCode {
     let done = Runtime::new().map_err(CommandError::Write).and_then(|runtime| {
         runtime.block_on(async {
-            let maintenance = Maintenance::open(config).await?;
+            let maintenance = if command.may_create_database() {
+                Maintenance::open(config).await?
+            } else {
+                Maintenance::open_existing(config).await?
+            };
             let done = execute(command, &maintenance).await;
             maintenance.close().await;
             done
@@ -125,6 +137,9 @@ async fn key(command: KeyCommand, maintenance: &Maintenance) -> Result<(), Comma
 fn told(done: &Imported) -> Result<(), CommandError> {
     for name in &done.added {
         eprintln!("added {name:?}");
+    }
+    for (name, problem) in &done.discouraged {
+        eprintln!("warning: {name:?} may log in, but a new user could not have this name: {problem}");
     }
     for name in &done.present {
         eprintln!("left {name:?} as it is: there is such a user already");

@@ -76,7 +76,7 @@ pub(super) async fn execute(command: UserCommand, users: &Users) -> Result<(), C
     match command {
         UserCommand::Add { name, role } => {
             // Before the password is asked for, so that nobody types it in vain.
-            users.check_new_name(&name).await?;
+            let name = users.check_new_name(&name).await?;
             users.add(&name, new_password(&name)?, role.into()).await?;
             eprintln!("added {name:?}");
         }
@@ -114,7 +114,7 @@ pub(super) async fn execute(command: UserCommand, users: &Users) -> Result<(), C
                 writeln!(
                     out,
                     "{}\t{}\t{}{disabled}",
-                    user.name,
+                    user.printable_name(),
                     date::utc(user.created_at),
                     user.role.as_str()
                 )?;

@@ -21,7 +21,7 @@ use sea_orm::sqlx::{
     sqlite::{SqliteConnectOptions, SqliteRow},
 };
 
-use crate::{AuthError, passwords::is_pbkdf2, users::is_name};
+use crate::{AuthError, names::may_exist, passwords::is_pbkdf2};
 
 /// Without one of these it is not what the old service had.
 const COLUMNS: [&str; 5] =
@@ -177,7 +177,7 @@ fn read_user(row: &SqliteRow) -> std::result::Result<OldUser, (String, String)> 
         let who = id.map_or_else(|| "without id".to_owned(), |id| format!("with id {id}"));
         return Err((who, "the name is not a short text".to_owned()));
     };
-    if !is_name(&name) {
+    if !may_exist(&name) {
         return Err((format!("{name:?}"), "it is not a name for a user here".to_owned()));
     }
     let unusable = |why: String| (format!("{name:?}"), why);

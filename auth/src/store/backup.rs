@@ -9,7 +9,8 @@ use std::{
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 
-use super::{Store, open::cause};
+use super::Store;
+use crate::error::one_line;
 
 /// Why there is no backup.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,6 @@ impl Store {
     async fn copy_into(&self, path: &Path) -> Result<(), BackupError> {
         let name = path.to_str().ok_or_else(|| BackupError::Copy("the path is not UTF-8".to_owned()))?;
         let copy = Statement::from_sql_and_values(DbBackend::Sqlite, "VACUUM INTO ?", [name.into()]);
-        self.db.execute_raw(copy).await.map(drop).map_err(|failure| BackupError::Copy(cause(failure)))
+        self.db.execute_raw(copy).await.map(drop).map_err(|failure| BackupError::Copy(one_line(&failure)))
     }
 }

@@ -7,15 +7,27 @@ use std::{
     path::Path,
 };
 
-use tracing::warn;
+use tracing::{info, warn};
 
-/// Makes the file and its folder where they are missing; SQLite gives its log files the same permissions.
-pub(super) fn prepare(path: &Path) -> io::Result<()> {
+use super::open::Missing;
+
+/// Creates the file and its folder if they are missing and may be created; SQLite gives its log
+/// files the same permissions.
+pub(super) fn prepare(path: &Path, missing: Missing) -> io::Result<()> {
+    if missing == Missing::Refuse {
+        return check(path).map_err(|failure| match failure.kind() {
+            ErrorKind::NotFound => io::Error::new(ErrorKind::NotFound, "there is no such file"),
+            _ => failure,
+        });
+    }
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(_) => Ok(()),
+        Ok(_) => {
+            info!(path = %path.display(), "created the database");
+            Ok(())
+        }
         Err(failure) if failure.kind() == ErrorKind::AlreadyExists => check(path),
         Err(failure) => Err(failure),
     }

@@ -1,6 +1,9 @@
 //! Failed logins, and the addresses that users are known to come from.
 
-use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, sea_query::OnConflict};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::OnConflict,
+};
 
 use super::{
     Store,
@@ -15,24 +18,34 @@ pub(crate) struct Failures {
 }
 
 impl Store {
-    /// The failures of some subject.
-    pub(crate) async fn login_failures(&self, subject: &str) -> Result<Failures, DbErr> {
-        let found = login_failure::Entity::find_by_id(subject).one(&self.db).await?;
-        Ok(found.map_or_else(Failures::default, |row| Failures {
-            count: row.failures,
-            last_at: row.last_failed_at,
-        }))
+    /// The failures of some subjects, in their order.
+    pub(crate) async fn login_failures(&self, subjects: &[&str]) -> Result<Vec<Failures>, DbErr> {
+        let rows = login_failure::Entity::find()
+            .filter(login_failure::Column::Subject.is_in(subjects.iter().copied()))
+            .all(&self.db)
+            .await?;
+        let of = |subject: &&str| {
+            let row = rows.iter().find(|row| row.subject == *subject);
+            row.map_or_else(Failures::default, |row| Failures {
+                count: row.failures,
+                last_at: row.last_failed_at,
+            })
+        };
+        Ok(subjects.iter().map(of).collect())
     }
 
-    /// Replaces the failures of some subject.
-    pub(crate) async fn set_login_failures(&self, subject: &str, failures: Failures) -> Result<(), DbErr> {
+    /// Replaces the failures of some subjects, in one statement: a locked file is waited for once.
+    pub(crate) async fn set_login_failures(&self, changed: &[(&str, Failures)]) -> Result<(), DbErr> {
         use login_failure::Column::{Failures as Count, LastFailedAt, Subject};
-        let row = login_failure::ActiveModel {
-            subject: Set(subject.to_owned()),
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let rows = changed.iter().map(|(subject, failures)| login_failure::ActiveModel {
+            subject: Set((*subject).to_owned()),
             failures: Set(failures.count),
             last_failed_at: Set(failures.last_at),
-        };
-        login_failure::Entity::insert(row)
+        });
+        login_failure::Entity::insert_many(rows)
             .on_conflict(OnConflict::column(Subject).update_columns([Count, LastFailedAt]).to_owned())
             .exec_without_returning(&self.db)
             .await?;
@@ -59,8 +72,21 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets failures and logins before these times.
-    pub(crate) async fn prune_logins(&self, failures_before: i64, logins_before: i64) -> Result<u64, DbErr> {
+    /// Deletes failures and logins before these times, and the oldest failures beyond `most`.
+    pub(crate) async fn prune_logins(
+        &self,
+        failures_before: i64,
+        logins_before: i64,
+        most: u64,
+    ) -> Result<u64, DbErr> {
+        let beyond = login_failure::Entity::find()
+            .order_by_desc(login_failure::Column::LastFailedAt)
+            .offset(most)
+            .limit(1)
+            .one(&self.db)
+            .await?;
+        let failures_before =
+            beyond.map_or(failures_before, |row| failures_before.max(row.last_failed_at + 1));
         let failures = login_failure::Entity::delete_many()
             .filter(login_failure::Column::LastFailedAt.lt(failures_before))
             .exec(&self.db)

@@ -19,12 +19,16 @@ use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode,
     TransactionOptions, TransactionTrait, TryInsertResult,
 };
+use tracing::warn;
+
+use crate::error::one_line;
 
 pub use backup::BackupError;
 pub(crate) use changes::Changes;
 pub(crate) use entities::user::Model as UserRow;
 pub(crate) use keys::StoredKey;
 pub(crate) use login_failures::Failures;
+pub(crate) use open::Missing;
 pub(crate) use refresh_tokens::Exchange;
 pub(crate) use revocations::Page;
 pub(crate) use users::{Change, ChangeError};
@@ -60,8 +64,23 @@ impl Store {
         Ok(())
     }
 
-    /// Closes all connections, which also folds SQLite's write-ahead log back into the file.
+    /// Moves SQLite's write-ahead log into the database file, as far as no other process reads an
+    /// older state. SQLite itself does so once the log has some 4 MB, and until then the file alone
+    /// may be an empty backup.
+    pub(crate) async fn checkpoint(&self) -> Result<(), DbErr> {
+        if self.db.get_database_backend() == DbBackend::Sqlite {
+            // Passive: it waits for nobody.
+            self.db.execute_unprepared("PRAGMA wal_checkpoint(PASSIVE)").await?;
+        }
+        Ok(())
+    }
+
+    /// Closes all connections, after a checkpoint: the last connection makes one, but another
+    /// process may have one open.
     pub(crate) async fn close(self) {
+        if let Err(failure) = self.checkpoint().await {
+            warn!(cause = one_line(&failure), "cannot move the write-ahead log into the database");
+        }
         // What was answered is on disk already; there is nobody left to tell.
         let _ = self.db.close().await;
     }
@@ -94,13 +113,14 @@ fn is_new(inserted: &TryInsertResult<u64>) -> bool {
 pub(crate) mod fixture {
     use tempfile::TempDir;
 
-    use super::Store;
+    use super::{Missing, Store};
     use crate::config::Database;
 
     /// A new database in a folder of its own.
     pub(crate) async fn store() -> (TempDir, Store) {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&Database::Sqlite(folder.path().join("muse.db"))).await.unwrap();
+        let store =
+            Store::open(&Database::Sqlite(folder.path().join("muse.db")), Missing::Create).await.unwrap();
         (folder, store)
     }
 }

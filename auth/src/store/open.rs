@@ -5,7 +5,7 @@ use std::{path::Path, str::FromStr, time::Duration};
 use muse_chassis::is_loopback_host;
 use sea_orm::{
     ActiveValue::Set,
-    ConnectOptions, DatabaseConnection, DbErr, EntityTrait, RuntimeErr,
+    ConnectOptions, DatabaseConnection, DbErr, EntityTrait,
     sqlx::{
         self,
         postgres::{PgConnectOptions, PgSslMode},
@@ -17,29 +17,40 @@ use secrecy::ExposeSecret;
 use tracing::warn;
 
 use super::{Changes, Store, begin, entities::revocation_log, file, migrations::Migrator};
-use crate::{AuthError, config::Database, ids};
+use crate::{AuthError, config::Database, error::one_line, ids};
 
 /// SQLite has one writer at a time; the others are for readers, and one watches for changes.
 const SQLITE_CONNECTIONS: u32 = 5;
 const POSTGRES_CONNECTIONS: u32 = 8;
-/// How long a statement waits for another process, as the command line is one.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a statement waits for a lock of another process, as the command line is one. Like
+/// [`ACQUIRE_TIMEOUT`] less than the gateway waits for an answer (`AUTH_TIMEOUT`), which says what
+/// is wrong.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a call waits for a connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Whether a SQLite file that is missing is created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Missing {
+    Create,
+    /// A command that reads or changes what is there would otherwise leave an empty database where
+    /// a path is mistyped.
+    Refuse,
+}
 
 impl Store {
-    /// Opens the database, or makes it.
-    pub(crate) async fn open(database: &Database) -> Result<Self, AuthError> {
+    /// Opens the database and updates its tables.
+    pub(crate) async fn open(database: &Database, missing: Missing) -> Result<Self, AuthError> {
         let refused = |reason: String| AuthError::Open {
             database: database.to_string(),
             reason: reason.split_whitespace().collect::<Vec<_>>().join(" "),
         };
         if let Database::Sqlite(path) = database {
-            file::prepare(path).map_err(|failure| refused(failure.to_string()))?;
+            file::prepare(path, missing).map_err(|failure| refused(failure.to_string()))?;
         }
         let options = options(database).map_err(|failure| refused(failure.to_string()))?;
-        let db = sea_orm::Database::connect(options).await.map_err(|failure| refused(cause(failure)))?;
-        migrate(&db).await.map_err(|failure| refused(cause(failure)))?;
+        let db = sea_orm::Database::connect(options).await.map_err(|failure| refused(one_line(&failure)))?;
+        migrate(&db).await.map_err(|failure| refused(one_line(&failure)))?;
         Ok(Self { db, changes: Changes::new() })
     }
 }
@@ -106,20 +117,6 @@ async fn migrate(db: &DatabaseConnection) -> Result<(), DbErr> {
         revocation_log::Entity::insert(log).exec_without_returning(&turn).await?;
     }
     turn.commit().await
-}
-
-/// What `database failed` means to people: what the database said, without the layers above it.
-pub(super) fn cause(failure: DbErr) -> String {
-    use sqlx::Error;
-    match failure {
-        DbErr::Conn(RuntimeErr::SqlxError(cause))
-        | DbErr::Exec(RuntimeErr::SqlxError(cause))
-        | DbErr::Query(RuntimeErr::SqlxError(cause)) => match &*cause {
-            Error::Database(said) => said.message().to_owned(),
-            other => other.to_string(),
-        },
-        other => other.to_string(),
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use sea_orm::{
 };
 
 use super::{Store, UserRow, entities::user, is_new, revocations};
-use crate::Role;
+use crate::{Role, names};
 
 /// A change of a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +46,25 @@ impl Store {
     /// A user, if there is one of that name.
     pub(crate) async fn user(&self, name: &str) -> Result<Option<UserRow>, DbErr> {
         user::Entity::find().filter(user::Column::Username.eq(name)).one(&self.db).await
+    }
+
+    /// A user whose name is what somebody typed, or has the same text in another normal form.
+    pub(crate) async fn user_of_any_form(&self, typed: &str) -> Result<Option<UserRow>, DbErr> {
+        for name in names::forms(typed) {
+            if let Some(user) = self.user(&name).await? {
+                return Ok(Some(user));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The names of all users, or only those that are not in ASCII.
+    pub(crate) async fn names(&self, beyond_ascii: bool) -> Result<Vec<String>, DbErr> {
+        let mut names = user::Entity::find().select_only().column(user::Column::Username);
+        if beyond_ascii {
+            names = names.filter(Expr::cust("length(username) <> octet_length(username)"));
+        }
+        names.into_tuple().all(&self.db).await
     }
 
     /// Adds a user; `false` if the name is taken.

@@ -2,10 +2,120 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use muse_auth::{Config, Maintenance, Role};
+use muse_auth::{Config, Database, Maintenance, Role};
+use muse_proto::Reason;
+use sea_orm::{ConnectionTrait, DatabaseConnection};
 use secrecy::SecretString;
+use tokio::time::Instant;
 
-use crate::harness::folder;
+use crate::harness::{PASSWORD, Service, folder};
+
+/// A connection of another process to the database of a service.
+async fn connect(config: &Config) -> DatabaseConnection {
+    let Database::Sqlite(path) = &config.database else { panic!("not SQLite") };
+    let mut options = sea_orm::ConnectOptions::new(format!("sqlite://{}?mode=rw", path.display()));
+    options.max_connections(1);
+    sea_orm::Database::connect(options).await.unwrap()
+}
+
+#[tokio::test]
+async fn wrong_password_is_401_and_counts_where_the_disk_is_full() {
+    let (_folder, config) = folder();
+    let service = Service::start(&config).await;
+    service.tokens().await;
+    let other = connect(&config).await;
+    for table in ["login_failures", "known_addresses", "users"] {
+        for event in ["INSERT", "UPDATE"] {
+            let trigger = format!(
+                "CREATE TRIGGER full_{table}_{event} BEFORE {event} ON {table} \
+                 BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+            );
+            other.execute_unprepared(&trigger).await.unwrap();
+        }
+    }
+    let mut outcomes = Vec::new();
+    for _ in 0..25 {
+        outcomes.push(service.login("ann", "a guess").await.unwrap_err().reason());
+    }
+    assert_eq!(outcomes[..20], [Reason::BadCredentials; 20]);
+    assert_eq!(outcomes[20..], [Reason::TooManyAttempts; 5]);
+    assert!(service.login("admin", PASSWORD).await.is_ok(), "the right one logs in");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn locked_database_is_named_and_logins_go_on() {
+    let (_folder, config) = folder();
+    let service = Service::start(&config).await;
+    let (access, _) = service.tokens().await;
+    let other = connect(&config).await;
+    other.execute_unprepared("BEGIN IMMEDIATE").await.unwrap();
+
+    let began = Instant::now();
+    let refused = service.revoke(&access).await.unwrap_err();
+    assert_eq!(refused.reason(), Reason::Unavailable);
+    assert!(refused.message().contains("database is busy"), "{refused:?}");
+    // Before the gateway gives the call up (AUTH_TIMEOUT).
+    assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+    assert_eq!(service.login("admin", "a guess").await.unwrap_err().reason(), Reason::BadCredentials);
+    assert!(service.login("admin", PASSWORD).await.is_ok());
+
+    let operator = Maintenance::open_existing(config.clone()).await.unwrap();
+    let users = operator.users().unwrap();
+    assert_eq!(users.list().await.unwrap().len(), 1, "reading waits for nobody");
+    let refused = users.add("ann", SecretString::from(PASSWORD), Role::User).await.unwrap_err().to_string();
+    assert!(refused.contains("locked by another process"), "{refused}");
+
+    other.execute_unprepared("ROLLBACK").await.unwrap();
+    assert!(service.revoke(&access).await.is_ok());
+    operator.close().await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn database_file_alone_holds_the_data_after_a_clean_stop() {
+    let (folder, config) = folder();
+    let service = Service::start(&config).await;
+    service.tokens().await;
+    // Another process has the database open, so closing the last connection of this one moves
+    // nothing.
+    let operator = Maintenance::open_existing(config.clone()).await.unwrap();
+    operator.users().unwrap().add("ann", SecretString::from(PASSWORD), Role::User).await.unwrap();
+    service.stop().await;
+
+    let Database::Sqlite(path) = &config.database else { panic!("not SQLite") };
+    let copy = folder.path().join("copy.db");
+    fs::copy(path, &copy).unwrap();
+    operator.close().await;
+    let copied = Maintenance::open_existing(Config::new(copy)).await.unwrap();
+    assert!(copied.users().unwrap().exists("ann").await.unwrap());
+    copied.close().await;
+}
+
+#[tokio::test]
+async fn missing_database_is_not_created_by_accident() {
+    let (folder, _) = folder();
+    let path = folder.path().join("typo.db");
+    let refused = Maintenance::open_existing(Config::new(&path)).await.unwrap_err().to_string();
+    assert!(refused.contains("typo.db") && refused.contains("no such file"), "{refused}");
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn existing_user_with_a_deceptive_name_still_logs_in() {
+    let (_folder, config) = folder();
+    let service = Service::start(&config).await;
+    service.tokens().await;
+    let other = connect(&config).await;
+    let name = "ann\u{202e}";
+    other.execute_unprepared(&format!("UPDATE users SET username = '{name}'")).await.unwrap();
+    assert!(service.login(name, PASSWORD).await.is_ok());
+    let operator = Maintenance::open_existing(config.clone()).await.unwrap();
+    let listed = operator.users().unwrap().list().await.unwrap();
+    assert_eq!(listed[0].printable_name(), "ann\\u{202e}");
+    operator.close().await;
+    service.stop().await;
+}
 
 fn mode(path: &Path) -> u32 {
     path.metadata().unwrap().permissions().mode() & 0o777

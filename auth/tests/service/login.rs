@@ -1,10 +1,11 @@
 //! Who may log in.
 
+use muse_auth::{AuthError, Role};
 use muse_proto::{Error, Reason};
 use muse_verifier::{TokenKind, Verifier};
 use secrecy::SecretString;
 
-use crate::harness::{PASSWORD, Service, error, folder};
+use crate::harness::{PASSWORD, Service, error, folder, maintenance};
 
 fn unauthorized() -> Error {
     error(Reason::BadCredentials, "Unauthorized")
@@ -92,4 +93,42 @@ async fn the_given_password_is_for_the_first_start() {
     assert_eq!(service.login("admin", "another one").await, Err(unauthorized()));
     assert!(service.login("admin", PASSWORD).await.is_ok());
     service.stop().await;
+}
+
+#[tokio::test]
+async fn login_finds_composed_and_decomposed_names() {
+    let (_folder, config) = folder();
+    let operator = maintenance(&config).await;
+    let users = operator.users().unwrap();
+    let added = users.add("A\u{30a}ngstro\u{308}m", SecretString::from(PASSWORD), Role::User).await.unwrap();
+    assert_eq!(added.name, "Ångström");
+    let refused = users.add("Ångström", SecretString::from(PASSWORD), Role::User).await.unwrap_err();
+    assert!(matches!(refused, AuthError::UserExists(_)), "{refused}");
+    operator.close().await;
+    let service = Service::start(&config).await;
+    for typed in ["Ångström", "A\u{30a}ngstro\u{308}m"] {
+        assert!(service.login(typed, PASSWORD).await.is_ok(), "{typed:?}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn confusable_names_are_refused_for_new_users_only() {
+    let (_folder, config) = folder();
+    let operator = maintenance(&config).await;
+    let users = operator.users().unwrap();
+    users.add("ape", SecretString::from(PASSWORD), Role::User).await.unwrap();
+    for (name, problem) in [
+        ("\u{430}\u{440}\u{435}", "looks like \"ape\""),
+        ("adrnin", "looks like \"admin\""),
+        ("ann\u{202e}", "U+202E"),
+        ("p\u{430}ypal", "mixes letters"),
+        ("\u{301}", "combining mark"),
+    ] {
+        let refused = users.add(name, SecretString::from(PASSWORD), Role::User).await.unwrap_err();
+        assert!(matches!(refused, AuthError::BadName { .. }), "{refused}");
+        assert!(refused.to_string().contains(problem), "{refused}");
+        assert!(!refused.to_string().contains('\u{202e}'), "{refused}");
+    }
+    operator.close().await;
 }

@@ -1,10 +1,14 @@
 //! What becomes of those who guess passwords.
 
+use std::time::Duration;
+
+use muse_auth::Role;
 use muse_proto::{Error, Reason, v1::LoginRequest};
+use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
-use crate::harness::{PASSWORD, Service, folder, listeners};
+use crate::harness::{PASSWORD, Service, folder, listeners, maintenance};
 
 async fn login_from(service: &Service, address: &str, username: &str, password: &str) -> Result<(), Error> {
     let mut request =
@@ -39,6 +43,42 @@ async fn who_guesses_has_to_wait_and_others_get_in() {
         assert_eq!(refused.reason(), Reason::TooManyAttempts);
     }
     assert_eq!(login_from(&service, "192.0.2.1", "admin", PASSWORD).await, Ok(()), "the user is known here");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn known_user_logs_in_beside_a_loop_at_the_same_address() {
+    let (_folder, config) = folder();
+    let operator = maintenance(&config).await;
+    let users = operator.users().unwrap();
+    for name in ["admin", "bob", "maria"] {
+        users.add(name, SecretString::from(PASSWORD), Role::User).await.unwrap();
+    }
+    operator.close().await;
+    let service = Service::start(&config).await;
+    assert_eq!(login_from(&service, "192.0.2.1", "bob", PASSWORD).await, Ok(()));
+
+    let (mut checked, mut refused) = (0, 0);
+    let looping = async {
+        loop {
+            match login_from(&service, "192.0.2.1", "maria", "a guess").await.unwrap_err().reason() {
+                Reason::BadCredentials => checked += 1,
+                Reason::TooManyAttempts => refused += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    let bob = async {
+        for _ in 0..20 {
+            assert_eq!(login_from(&service, "192.0.2.1", "bob", PASSWORD).await, Ok(()));
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::select! {
+        () = looping => unreachable!(),
+        () = bob => (),
+    }
+    assert!((20..25).contains(&checked) && refused > 0, "{checked} checked, {refused} refused");
     service.stop().await;
 }
 

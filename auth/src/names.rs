@@ -1,0 +1,314 @@
+//! Names of users: which ones a new user may have, and in which form a name is compared and logged.
+
+use std::{borrow::Cow, fmt::Write};
+
+use unicode_normalization::UnicodeNormalization;
+use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory};
+use unicode_security::{MixedScript, skeleton};
+
+use crate::first_start::ADMIN;
+
+/// Bytes of a name.
+const LONGEST: usize = 64;
+/// Combining marks on one character. Scripts that need them need no more.
+const MOST_MARKS: usize = 4;
+/// What differs from [`ADMIN`] by a letter that looks the same in many fonts, though Unicode does
+/// not call it confusable.
+const ADMIN_WITH_L: &str = "admln";
+
+/// Why a new user cannot have a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameProblem {
+    /// Empty or too long.
+    #[error("it takes 1 to 64 bytes")]
+    Length,
+    /// White space at an end, or other than a space.
+    #[error("white space other than single spaces between words is not allowed")]
+    WhiteSpace,
+    /// A character that is invisible, has no meaning of its own, or changes the text around it.
+    #[error("the character U+{:04X} is not allowed: it is invisible, unassigned, or changes the text around it", *.0 as u32)]
+    Character(char),
+    /// A combining mark that belongs to no letter, or too many on one.
+    #[error("the combining mark U+{:04X} belongs to no letter, or is one of too many", *.0 as u32)]
+    Mark(char),
+    /// Letters of several scripts.
+    #[error("it mixes letters of several scripts, such as Latin and Cyrillic")]
+    MixedScripts,
+    /// It cannot be told apart from another name.
+    #[error("it looks like {0:?}")]
+    Confusable(String),
+}
+
+/// The normal form (NFC) of a new user's name.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub(crate) fn normalize_new(name: &str) -> Result<String, NameProblem> {
+    // Before the work, which grows with the length. NFC is at most three times as long.
+    if name.len() > 3 * LONGEST {
+        return Err(NameProblem::Length);
+    }
+    let name: String = name.nfc().collect();
+    if !(1..=LONGEST).contains(&name.len()) {
+        return Err(NameProblem::Length);
+    }
+    let mut previous = None;
+    let mut marks = 0;
+    for character in name.chars() {
+        if character.is_whitespace() && (character != ' ' || matches!(previous, None | Some(' '))) {
+            return Err(NameProblem::WhiteSpace);
+        }
+        if is_deceptive(character) {
+            return Err(NameProblem::Character(character));
+        }
+        if is_mark(character) {
+            marks += 1;
+            if marks > MOST_MARKS || !previous.is_some_and(|before| is_letter(before) || is_mark(before)) {
+                return Err(NameProblem::Mark(character));
+            }
+        } else {
+            marks = 0;
+        }
+        previous = Some(character);
+    }
+    if name.ends_with(' ') {
+        return Err(NameProblem::WhiteSpace);
+    }
+    if !name.is_single_script() {
+        return Err(NameProblem::MixedScripts);
+    }
+    let lower = name.to_lowercase();
+    if name != ADMIN && [ADMIN, ADMIN_WITH_L].into_iter().any(|admin| look_alike(&lower, admin)) {
+        return Err(NameProblem::Confusable(ADMIN.to_owned()));
+    }
+    Ok(name)
+}
+
+/// Whether two names cannot be told apart (UTS 39, "confusable").
+pub(crate) fn look_alike(one: &str, other: &str) -> bool {
+    skeleton(one).eq(skeleton(other))
+}
+
+/// Whether a user may have this name who was added before new names were restricted, or was
+/// imported.
+pub(crate) fn may_exist(name: &str) -> bool {
+    (1..=LONGEST).contains(&name.len()) && name.trim() == name && !name.chars().any(char::is_control)
+}
+
+/// The forms of a name under which a user is looked up: as typed, composed (NFC), decomposed (NFD).
+/// Keyboards and systems differ in what they send for the same text.
+pub(crate) fn forms(typed: &str) -> Vec<String> {
+    let mut forms = vec![typed.to_owned()];
+    // ASCII has one form, and what is longer is no name.
+    if !typed.is_ascii() && typed.len() <= 3 * LONGEST {
+        for form in [typed.nfc().collect(), typed.nfd().collect::<String>()] {
+            if !forms.contains(&form) {
+                forms.push(form);
+            }
+        }
+    }
+    forms
+}
+
+/// The composed form (NFC) of what somebody typed.
+pub(crate) fn composed(typed: &str) -> String {
+    typed.nfc().collect()
+}
+
+/// A name as it is logged and printed: characters that would change the text around them, or cannot
+/// be seen, are escaped.
+pub(crate) fn escaped(name: &str) -> Cow<'_, str> {
+    if !name.chars().any(is_deceptive) {
+        return Cow::Borrowed(name);
+    }
+    let mut text = String::with_capacity(name.len());
+    for character in name.chars() {
+        if is_deceptive(character) {
+            // Writing to a string does not fail.
+            let _ = write!(text, "{}", character.escape_unicode());
+        } else {
+            text.push(character);
+        }
+    }
+    Cow::Owned(text)
+}
+
+/// Invisible, unassigned, or with an effect on other characters.
+fn is_deceptive(character: char) -> bool {
+    use GeneralCategory::{
+        Control, Format, LineSeparator, ParagraphSeparator, PrivateUse, Surrogate, Unassigned,
+    };
+    matches!(
+        character.general_category(),
+        Control | Format | LineSeparator | ParagraphSeparator | PrivateUse | Surrogate | Unassigned
+    ) || is_blank(character)
+}
+
+/// Letters, marks and symbols without ink: the default ignorable ones, and the empty Braille
+/// pattern.
+fn is_blank(character: char) -> bool {
+    matches!(
+        character,
+        '\u{34f}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{2800}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{ffa0}'
+            | '\u{e0100}'..='\u{e01ef}'
+    )
+}
+
+fn is_mark(character: char) -> bool {
+    character.general_category_group() == GeneralCategoryGroup::Mark
+}
+
+fn is_letter(character: char) -> bool {
+    character.general_category_group() == GeneralCategoryGroup::Letter
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(name: &str) -> NameProblem {
+        normalize_new(name).expect_err(name)
+    }
+
+    #[test]
+    fn names_of_one_script_are_accepted() {
+        for name in [
+            "a",
+            "admin",
+            "admin2",
+            "administrator",
+            "ann@example.org",
+            "Ångström",
+            "two words",
+            "O'Brien-Smith_3",
+            "мария",
+            "Ελένη",
+            "田中さくら",
+            "김민수",
+            "रवि",
+            "محمد",
+            "Nguyễn Văn A",
+            &"x".repeat(64),
+        ] {
+            assert_eq!(normalize_new(name).as_deref(), Ok(name));
+        }
+    }
+
+    #[test]
+    fn new_name_is_normalized() {
+        assert_eq!(normalize_new("A\u{30a}ngstro\u{308}m").as_deref(), Ok("Ångström"));
+        assert_eq!(forms("A\u{30a}"), ["A\u{30a}", "Å"]);
+        assert_eq!(forms("Å"), ["Å", "A\u{30a}"]);
+        assert_eq!(forms("ann"), ["ann"]);
+    }
+
+    #[test]
+    fn deceptive_characters_are_refused() {
+        for character in [
+            '\0',
+            '\n',
+            '\t',
+            '\u{7f}',
+            '\u{200b}',
+            '\u{200d}',
+            '\u{202e}',
+            '\u{2066}',
+            '\u{2028}',
+            '\u{2029}',
+            '\u{feff}',
+            '\u{ad}',
+            '\u{e000}',
+            '\u{f8ff}',
+            '\u{378}',
+            '\u{115f}',
+            '\u{3164}',
+            '\u{fe0f}',
+            '\u{34f}',
+            '\u{2800}',
+            '\u{e0041}',
+        ] {
+            for name in [format!("a{character}b"), format!("{character}a"), format!("a{character}")] {
+                let problem = refused(&name);
+                assert!(
+                    matches!(problem, NameProblem::Character(_) | NameProblem::WhiteSpace),
+                    "{name:?} {problem}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn white_space_is_a_space_between_words() {
+        for name in [" ", " a", "a ", "a  b", "a\u{a0}b", "\u{a0}a", "a\u{2003}b", "a\u{3000}b"] {
+            assert_eq!(refused(name), NameProblem::WhiteSpace, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn lone_combining_marks_are_refused() {
+        for name in ["\u{301}", "\u{301}a", "a \u{301}", "1\u{20e3}", "-\u{338}"] {
+            assert!(matches!(refused(name), NameProblem::Mark(_)), "{name:?}");
+        }
+        assert!(matches!(refused(&format!("x{}", "\u{335}".repeat(5))), NameProblem::Mark(_)));
+    }
+
+    #[test]
+    fn mixed_scripts_are_refused() {
+        for name in ["аdam", "pаypal", "ann\u{3b1}", "мaria"] {
+            assert_eq!(refused(name), NameProblem::MixedScripts, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn look_alikes_of_admin_are_refused() {
+        for name in [
+            "Admin",
+            "ADMIN",
+            "admIn",
+            "adrnin",
+            "adm\u{131}n",
+            "adm1n",
+            "admln",
+            "adm|n",
+            "ａｄｍｉｎ",
+            "𝐚𝐝𝐦𝐢𝐧",
+        ] {
+            assert_eq!(refused(name), NameProblem::Confusable(ADMIN.to_owned()), "{name:?}");
+        }
+        assert!(normalize_new("\u{430}dmin").is_err());
+    }
+
+    #[test]
+    fn length_is_that_of_the_normal_form() {
+        for name in ["", &"x".repeat(65), &"é".repeat(33), &"x".repeat(10_000)] {
+            assert_eq!(refused(name), NameProblem::Length);
+        }
+        // 96 bytes as typed, 64 in NFC.
+        assert!(normalize_new(&"e\u{301}".repeat(32)).is_ok());
+    }
+
+    #[test]
+    fn logged_name_does_not_change_the_direction_of_text() {
+        assert_eq!(escaped("ann\u{202e}nimda"), "ann\\u{202e}nimda");
+        assert_eq!(escaped("a\u{2028}b\nc"), "a\\u{2028}b\\u{a}c");
+        assert_eq!(escaped("Ångström"), "Ångström");
+    }
+
+    #[test]
+    fn existing_names_are_printable_and_short() {
+        for name in ["a", "Admin", "ann\u{202e}", "\u{301}", &"x".repeat(64)] {
+            assert!(may_exist(name), "{name:?}");
+        }
+        for name in ["", " ", " a", "a ", "a\t", "a\nb", "a\0b", "\u{a0}a", "\u{7f}", &"x".repeat(65)] {
+            assert!(!may_exist(name), "{name:?}");
+        }
+    }
+}
