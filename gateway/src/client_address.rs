@@ -102,6 +102,12 @@ pub(crate) async fn name_client(
     request
 }
 
+/// The client's address, as [`name_client`] has put it.
+pub(crate) fn name(headers: &HeaderMap) -> String {
+    let address = headers.get(X_FORWARDED_FOR).map(HeaderValue::as_bytes).unwrap_or_default();
+    String::from_utf8_lossy(address).into_owned()
+}
+
 /// Whether the proxy next to the client, the first in the list, was spoken to over TLS, if it is said.
 fn is_https(headers: &HeaderMap) -> Option<bool> {
     let scheme = headers.get(X_FORWARDED_PROTO)?.as_bytes().split(|&byte| byte == b',').next()?;

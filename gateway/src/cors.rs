@@ -10,7 +10,7 @@ use axum::{
 use http::{HeaderName, HeaderValue, Method, Uri, header};
 use muse_chassis::requests::REQUEST_ID;
 use tower::{Layer, ServiceExt};
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::server_timing::SERVER_TIMING;
 
@@ -57,11 +57,6 @@ impl AllowedOrigins {
             Self::Listed(origins) => AllowOrigin::list(origins.iter().cloned()),
             Self::Any => AllowOrigin::any(),
         };
-        // The last three of each list are gRPC-Web's.
-        let [web, agent, timeout] =
-            ["x-grpc-web", "x-user-agent", "grpc-timeout"].map(HeaderName::from_static);
-        let trace = ["traceparent", "tracestate"].map(HeaderName::from_static);
-        let headers = [header::AUTHORIZATION, header::CONTENT_TYPE, REQUEST_ID, web, agent, timeout];
         let [status, message, details] =
             ["grpc-status", "grpc-message", "grpc-status-details-bin"].map(HeaderName::from_static);
         Some(
@@ -69,7 +64,9 @@ impl AllowedOrigins {
                 .allow_origin(origins)
                 .allow_credentials(matches!(self, Self::Listed(_)))
                 .allow_methods([Method::GET, Method::HEAD, Method::POST])
-                .allow_headers(headers.into_iter().chain(trace).collect::<Vec<_>>())
+                // Clients send headers of their own: OpenAI's SDK dozens of `x-stainless-*`. None of them is worth refusing to a
+                // page that may send a token.
+                .allow_headers(AllowHeaders::mirror_request())
                 .expose_headers([SERVER_TIMING, REQUEST_ID, header::RETRY_AFTER, status, message, details])
                 .max_age(MAX_AGE),
         )

@@ -153,6 +153,8 @@ async fn serve(
         .merge(own.reset_fallback())
         .fallback(routing::not_found)
         .layer(from_fn_with_state(calls, limit_calls))
+        .layer(from_fn(routing::require_grpc))
+        .layer(from_fn(routing::require_host))
         .layer(Observe { requests, route: routing::route_of })
         .layer(from_fn(grpc_web::translate))
         .layer(from_fn(security_headers::add));

@@ -109,10 +109,6 @@ impl MemoryBudget {
 }
 
 impl Reservation {
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for bodies of which the length is not known beforehand")
-    )]
     /// Gives back what is more than `bytes`.
     pub(crate) fn shrink_to(&mut self, bytes: usize) {
         let excess = self.own.num_permits().saturating_sub(bytes.div_ceil(UNIT).max(1));

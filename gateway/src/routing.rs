@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{HeaderValue, Method, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header, request::Parts},
+    middleware::Next,
     response::{IntoResponse, Response},
     routing::MethodRouter,
 };
@@ -58,6 +59,38 @@ pub(crate) async fn refusal(request: Request, error: Error) -> Response {
     if is_openai { openai::answer::Refusal::from(error).into_response() } else { rest::refusal(error) }
 }
 
+/// Rejects requests of HTTP/1.1 that do not name one host (RFC 9112, section 3.2).
+pub(crate) async fn require_host(request: Request, next: Next) -> Response {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    let least = usize::from(request.version() == Version::HTTP_11);
+    if (least..=1).contains(&hosts) {
+        return next.run(request).await;
+    }
+    let text = "The request must have one Host header";
+    refusal(request, Error::new(Reason::InvalidArgument, text)).await
+}
+
+/// Rejects calls of gRPC methods in other content types than gRPC's (its protocol over HTTP/2, "Requests"). gRPC-Web is translated
+/// before. JSON inside gRPC is not served.
+pub(crate) async fn require_grpc(request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let is_method = path.starts_with("/muse.v1.") || path.starts_with("/grpc.");
+    if !is_method || request.method() != Method::POST || is_grpc(request.headers()) {
+        return next.run(request).await;
+    }
+    read_out(request.into_body()).await;
+    let text = "gRPC methods are served as application/grpc or application/grpc-web";
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text).into_response()
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let essence = kind.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+    [&b"application/grpc"[..], b"application/grpc+proto"]
+        .iter()
+        .any(|name| essence.eq_ignore_ascii_case(name))
+}
+
 /// The answer where there is no route: in the terms of the protocol that was spoken.
 pub(crate) async fn not_found(request: Request) -> Response {
     if is_call(request.headers()) {
@@ -66,4 +99,22 @@ pub(crate) async fn not_found(request: Request) -> Response {
             .into_http();
     }
     Problem::new(StatusCode::NOT_FOUND, "There is nothing at this path").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_has_two_content_types() {
+        let accepted =
+            |kind: &str| is_grpc(&HeaderMap::from_iter([(header::CONTENT_TYPE, kind.parse().unwrap())]));
+        for kind in ["application/grpc", "application/grpc+proto", "Application/gRPC; charset=utf-8"] {
+            assert!(accepted(kind), "{kind}");
+        }
+        for kind in ["application/grpcx", "application/grpc+json", "text/plain", "application/json", ""] {
+            assert!(!accepted(kind), "{kind}");
+        }
+        assert!(!is_grpc(&HeaderMap::new()));
+    }
 }

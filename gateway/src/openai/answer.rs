@@ -14,6 +14,7 @@ use utoipa::{IntoResponses, ToSchema, openapi::RefOr};
 use crate::{
     answer::{self, json, retry_after, tell_wait, text},
     openapi,
+    request::{BodyError, Headers},
     upstream::failure,
 };
 
@@ -59,7 +60,9 @@ impl IntoResponses for Errors {
             (400, "The request is malformed, or a field is missing or wrong"),
             (401, "The API key is no access token that holds"),
             (404, "There is no such model"),
+            (408, "The body did not arrive in time"),
             (413, "The request is larger than a limit allows"),
+            (415, "The body has a Content-Encoding other than gzip, deflate and zstd"),
             (429, "More work is waiting than the service accepts"),
             (500, "A fault of the service"),
             (503, "The service is not ready"),
@@ -75,6 +78,21 @@ pub(crate) struct Refusal {
     detail: ErrorDetail,
     /// Seconds.
     retry_after: Option<u64>,
+    /// Other headers of the response.
+    headers: Headers,
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        match error.response() {
+            Ok((status, text, headers)) => {
+                let r#type = ErrorType::InvalidRequest;
+                let detail = ErrorDetail { message: text.to_owned(), r#type, param: None, code: None };
+                Self { status, detail, retry_after: None, headers }
+            }
+            Err(error) => error.clone().into(),
+        }
+    }
 }
 
 impl Refusal {
@@ -83,7 +101,7 @@ impl Refusal {
         let message = format!("{method} is not allowed here");
         let r#type = ErrorType::InvalidRequest;
         let detail = ErrorDetail { message, r#type, param: None, code: Some("method_not_allowed") };
-        Self { status: StatusCode::METHOD_NOT_ALLOWED, detail, retry_after: None }
+        Self { status: StatusCode::METHOD_NOT_ALLOWED, detail, retry_after: None, headers: Vec::new() }
     }
 }
 
@@ -107,7 +125,7 @@ impl From<Error> for Refusal {
         };
         let message = text(&error).to_owned();
         let detail = ErrorDetail { message, r#type, param: error.field().map(str::to_owned), code };
-        Self { status, detail, retry_after: retry_after(&error) }
+        Self { status, detail, retry_after: retry_after(&error), headers: Vec::new() }
     }
 }
 
@@ -124,6 +142,7 @@ impl IntoResponse for Refusal {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         tell_wait(&mut response, self.retry_after);
+        response.headers_mut().extend(self.headers);
         response
     }
 }

@@ -1,13 +1,14 @@
 //! `POST /v1/embeddings`.
 
 use axum::{
+    body::Body,
     extract::{Request, State},
-    http::StatusCode,
     response::Response,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use muse_proto::{Error, Reason, v1};
 use serde::Serialize;
+use serde_json::json;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{Array, Object, OneOf, RefOr, Schema, Type},
@@ -19,15 +20,17 @@ use super::{
     models,
 };
 use crate::{
-    answer::{json, written},
+    answer::ArrayBody,
     numbers::Numbers,
-    request::{MAX_SENTENCES_BYTES, authorized, on_behalf_of, parsed, read_body},
+    request::{BodyError, MAX_SENTENCES_BYTES, authorized, on_behalf_of, parsed, read_body, with_remedy},
+    response_memory::{self, ReservedBody},
     server_timing::Timing,
     upstream::{Upstream, failure},
 };
 
 /// One vector for each sentence, in their order.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only the OpenAPI document is made from this; the body is produced in pieces")]
 pub(crate) struct EmbeddingList {
     #[schema(example = "list")]
     object: &'static str,
@@ -96,9 +99,15 @@ struct Usage {
 )]
 pub(crate) async fn create(State(upstream): State<Upstream>, request: Request) -> Result<Response, Refusal> {
     let mut timing = Timing::start();
-    let (head, body) = authorized(&upstream, request).await?.into_parts();
-    let body = read_body(body, MAX_SENTENCES_BYTES).await?;
-    let asked = parsed(body, |body| EmbeddingRequest::read(&body)).await??;
+    let (request, claims) = authorized(&upstream, request).await?;
+    let caller = claims.sub;
+    let (head, body) = request.into_parts();
+    let body = read_body(&upstream.request_memory, &caller, &head, body, MAX_SENTENCES_BYTES).await;
+    let body = body.map_err(|error| match error {
+        BodyError::Error(error) => BodyError::Error(with_remedy(error)),
+        other => other,
+    })?;
+    let asked = parsed(body.bytes, |body| EmbeddingRequest::read(&body)).await?.map_err(with_remedy)?;
     let model = models::served(&upstream, &head.headers).await?;
     model.check(&asked.model)?;
     if asked.input.is_ids() && asked.model != model.id {
@@ -107,40 +116,86 @@ pub(crate) async fn create(State(upstream): State<Upstream>, request: Request) -
         return Err(Error::new(Reason::InvalidArgument, text).with_field("input").into());
     }
 
+    if let Some(dimensions) = asked.dimensions.filter(|dimensions| dimensions.get() > model.dimension) {
+        let text = format!(
+            "dimensions: {dimensions}; the vectors of {} have {most} components: leave `dimensions` out, or ask for at \
+             most {most}",
+            model.id,
+            most = model.dimension,
+        );
+        return Err(Error::new(Reason::InvalidArgument, text).with_field("dimensions").into());
+    }
+
     let is_one = asked.input.is_one();
+    let bytes = response_memory::of_vectors(asked.input.count());
+    let reserved = response_memory::reserve(&upstream, &caller, bytes).await?;
     let call = asked.input.into_call(asked.dimensions.map_or(0, u32::from));
     let answer = upstream.embedder_client().embed(on_behalf_of(&head.headers, call)).await;
-    let answer = answer.map_err(|status| in_terms_of_input(failure(&status), is_one))?;
+    let answer = answer.map_err(|status| with_remedy(in_terms_of_input(failure(&status), is_one)))?;
+    drop(body.reservation);
     timing.add(answer.metadata());
 
-    let embeddings = answer.into_inner().embeddings;
-    let count = embeddings.len();
     let encoding = asked.encoding_format.unwrap_or(EncodingFormat::Float);
-    let write = move || json(StatusCode::OK, &list(model.id, embeddings, encoding));
-    Ok(timing.tell(written(count, write).await?))
+    let response =
+        list(model.id, answer.into_inner().embeddings, encoding).respond("application/json").await?;
+    Ok(timing.tell(response.map(|body| Body::new(ReservedBody::new(body, reserved)))))
 }
 
-fn list(model: String, embeddings: Vec<v1::Embedding>, encoding: EncodingFormat) -> EmbeddingList {
+/// An [`EmbeddingList`].
+fn list(
+    model: String,
+    embeddings: Vec<v1::Embedding>,
+    encoding: EncodingFormat,
+) -> ArrayBody<
+    v1::Embedding,
+    impl FnMut(&mut Vec<u8>, v1::Embedding) -> serde_json::Result<()> + Send + 'static,
+> {
     let tokens = embeddings.iter().map(|embedding| u64::from(embedding.token_count)).sum();
-    let vector = |found: v1::Embedding| match encoding {
-        EncodingFormat::Float => Vector::Float(Numbers(found)),
-        EncodingFormat::Base64 => Vector::Base64(BASE64_STANDARD.encode(found.packed)),
-    };
-    let embeddings = embeddings.into_iter().enumerate();
-    let data =
-        embeddings.map(|(index, found)| Embedding { object: "embedding", index, embedding: vector(found) });
     let usage = Usage { prompt_tokens: tokens, total_tokens: tokens };
-    EmbeddingList { object: "list", data: data.collect(), model, usage }
+    let tail = format!("],{}", &json!({ "model": model, "usage": usage }).to_string()[1..]);
+    let mut index = 0;
+    let write = move |json: &mut Vec<u8>, found: v1::Embedding| {
+        let vector = match encoding {
+            EncodingFormat::Float => Vector::Float(Numbers(found)),
+            EncodingFormat::Base64 => Vector::Base64(BASE64_STANDARD.encode(found.packed)),
+        };
+        let item = Embedding { object: "embedding", index, embedding: vector };
+        index += 1;
+        serde_json::to_writer(json, &item)
+    };
+    ArrayBody {
+        head: br#"{"object":"list","data":["#.to_vec(),
+        items: embeddings.into_iter(),
+        separator: b",",
+        write,
+        tail: tail.into_bytes(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt;
+    use serde_json::Value;
+
     use super::*;
 
-    #[test]
-    fn base64_is_of_little_endian_floats() {
-        let vectors = vec![v1::Embedding::new(&[1.0, -2.0], 3)];
-        let list = serde_json::to_value(list("m".to_owned(), vectors, EncodingFormat::Base64)).unwrap();
-        assert_eq!(list["data"][0]["embedding"], "AACAPwAAAMA=");
+    async fn shown(count: usize, encoding: EncodingFormat) -> Value {
+        let vectors = vec![v1::Embedding::new(&[1.0, -2.0], 3); count];
+        let response = list("m".to_owned(), vectors, encoding).respond("application/json").await.unwrap();
+        serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn base64_is_of_little_endian_floats() {
+        assert_eq!(shown(1, EncodingFormat::Base64).await["data"][0]["embedding"], "AACAPwAAAMA=");
+    }
+
+    #[tokio::test]
+    async fn long_list_is_as_openai_has_it() {
+        let list = shown(100, EncodingFormat::Float).await;
+        assert_eq!(list["data"][99], json!({ "object": "embedding", "index": 99, "embedding": [1.0, -2.0] }));
+        assert_eq!(list["data"].as_array().map(Vec::len), Some(100));
+        let usage = json!({ "prompt_tokens": 300, "total_tokens": 300 });
+        assert_eq!((&list["object"], &list["model"], &list["usage"]), (&json!("list"), &json!("m"), &usage));
     }
 }

@@ -4,11 +4,12 @@ use std::{fmt, num::NonZeroU32};
 
 use muse_proto::{
     Error, Reason,
+    limits::{MAX_REQUEST_TOKENS, MAX_SENTENCE_TOKENS, MAX_SENTENCES},
     v1::{EmbedRequest, TokenIds},
 };
 use serde::{
     Deserialize, Deserializer,
-    de::{self, SeqAccess, Unexpected, Visitor, value::SeqAccessDeserializer},
+    de::{self, IgnoredAny, SeqAccess, Unexpected, Visitor},
 };
 use serde_json::json;
 use utoipa::{
@@ -53,6 +54,8 @@ pub(super) enum Input {
     Texts(Vec<String>),
     Ids(Vec<u32>),
     IdLists(Vec<Vec<u32>>),
+    /// More than a request may hold, and why.
+    Excessive(String),
 }
 
 impl EmbeddingRequest {
@@ -67,10 +70,15 @@ impl EmbeddingRequest {
             return Err(Error::new(Reason::InvalidArgument, "The body must be a JSON object"));
         }
         let mut json = serde_json::Deserializer::from_slice(body);
-        let request = serde_path_to_error::deserialize(&mut json)
+        let request: Self = serde_path_to_error::deserialize(&mut json)
             .map_err(|failure| refusal(&failure.path().to_string(), failure.inner()))?;
         json.end().map_err(|failure| refusal("", &failure))?;
-        Ok(request)
+        match request.input {
+            Input::Excessive(text) => {
+                Err(Error::new(Reason::TooLarge, format!("input: {text}")).with_field("input"))
+            }
+            _ => Ok(request),
+        }
     }
 }
 
@@ -92,6 +100,16 @@ impl Input {
         matches!(self, Self::Ids(_) | Self::IdLists(_))
     }
 
+    /// How many sentences it holds.
+    pub(super) fn count(&self) -> usize {
+        match self {
+            Self::Text(_) | Self::Ids(_) => 1,
+            Self::Texts(texts) => texts.len(),
+            Self::IdLists(lists) => lists.len(),
+            Self::Excessive(_) => 0,
+        }
+    }
+
     /// Whether it is a sentence and no list of them.
     pub(super) fn is_one(&self) -> bool {
         matches!(self, Self::Text(_) | Self::Ids(_))
@@ -108,6 +126,8 @@ impl Input {
             Self::Texts(sentences) => texts(sentences),
             Self::Ids(list) => ids(vec![list]),
             Self::IdLists(lists) => ids(lists),
+            // `read` lets none through.
+            Self::Excessive(_) => EmbedRequest::default(),
         }
     }
 }
@@ -150,21 +170,104 @@ impl<'de> Visitor<'de> for InputVisitor {
 
     /// The first item tells what the others must be.
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Input, A::Error> {
+        let sentences = |count| format!("{count} sentences; the limit is {MAX_SENTENCES} a request");
         Ok(match items.next_element()? {
             None => Input::Texts(Vec::new()),
-            Some(Item::Text(first)) => Input::Texts(all(first, items)?),
-            Some(Item::Id(first)) => Input::Ids(ids(all(first, items)?)),
-            Some(Item::Ids(first)) => Input::IdLists(all(first, items)?.into_iter().map(ids).collect()),
+            Some(Item::Text(first)) => match all(first, items, MAX_SENTENCES)? {
+                Ok(texts) => Input::Texts(texts),
+                Err(count) => Input::Excessive(sentences(count)),
+            },
+            Some(Item::Id(first)) => match all(first, items, MAX_SENTENCE_TOKENS)? {
+                Ok(list) => Input::Ids(ids(list)),
+                Err(count) => Input::Excessive(too_many_ids(count)),
+            },
+            Some(Item::Ids(first)) => lists(first, items)?,
         })
     }
 }
 
-fn all<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(first: T, mut others: A) -> Result<Vec<T>, A::Error> {
+fn too_many_ids(count: usize) -> String {
+    format!("{count} tokens; the limit is {MAX_SENTENCE_TOKENS} a sentence")
+}
+
+/// The items of a list, or how many they are if they are more than `most`.
+fn all<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
+    first: T,
+    mut others: A,
+    most: usize,
+) -> Result<Result<Vec<T>, usize>, A::Error> {
     let mut all = vec![first];
-    while let Some(next) = others.next_element()? {
+    while all.len() < most
+        && let Some(next) = others.next_element()?
+    {
         all.push(next);
     }
-    Ok(all)
+    let mut count = all.len();
+    while count >= most && others.next_element::<IgnoredAny>()?.is_some() {
+        count += 1;
+    }
+    Ok(if count > most { Err(count) } else { Ok(all) })
+}
+
+/// Lists of token ids, of which a request holds so many and no more ids.
+fn lists<'de, A: SeqAccess<'de>>(first: IdList, mut others: A) -> Result<Input, A::Error> {
+    let (mut lists, mut count, mut tokens, mut excess) = (Vec::new(), 0, 0, None);
+    let mut next = Some(first);
+    while let Some(IdList(list)) = next {
+        count += 1;
+        match list {
+            Ok(list) => {
+                tokens += list.len();
+                if excess.is_none() && count <= MAX_SENTENCES && tokens <= MAX_REQUEST_TOKENS {
+                    lists.push(ids(list));
+                }
+            }
+            Err(length) => {
+                tokens += length;
+                excess.get_or_insert(too_many_ids(length));
+            }
+        }
+        next = if count < MAX_SENTENCES {
+            others.next_element()?
+        } else {
+            while others.next_element::<IgnoredAny>()?.is_some() {
+                count += 1;
+            }
+            None
+        };
+    }
+    if count > MAX_SENTENCES {
+        excess = Some(format!("{count} sentences; the limit is {MAX_SENTENCES} a request"));
+    } else if tokens > MAX_REQUEST_TOKENS {
+        excess.get_or_insert(format!("{tokens} tokens; the limit is {MAX_REQUEST_TOKENS} a request"));
+    }
+    Ok(excess.map_or(Input::IdLists(lists), Input::Excessive))
+}
+
+/// The ids of a sentence, or how many they are if they are too many.
+struct IdList(Result<Vec<TokenId>, usize>);
+
+impl<'de> Deserialize<'de> for IdList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(IdListVisitor)
+    }
+}
+
+struct IdListVisitor;
+
+impl<'de> Visitor<'de> for IdListVisitor {
+    type Value = IdList;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of token ids")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<IdList, A::Error> {
+        match items.next_element()? {
+            None => Ok(IdList(Ok(Vec::new()))),
+            Some(first) => all(first, items, MAX_SENTENCE_TOKENS).map(IdList),
+        }
+    }
 }
 
 /// The id of a token; in JSON 6.0 is as good a 6 as 6.
@@ -206,7 +309,7 @@ impl Visitor<'_> for TokenIdVisitor {
 enum Item {
     Text(String),
     Id(TokenId),
-    Ids(Vec<TokenId>),
+    Ids(IdList),
 }
 
 impl<'de> Deserialize<'de> for Item {
@@ -237,7 +340,7 @@ impl<'de> Visitor<'de> for ItemVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, ids: A) -> Result<Item, A::Error> {
-        Vec::deserialize(SeqAccessDeserializer::new(ids)).map(Item::Ids)
+        IdListVisitor.visit_seq(ids).map(Item::Ids)
     }
 }
 
@@ -320,6 +423,25 @@ mod tests {
             let refused = EmbeddingRequest::read(body.as_bytes()).unwrap_err();
             assert_eq!((refused.reason(), refused.field()), (Reason::InvalidArgument, field), "{body}");
         }
+    }
+
+    #[test]
+    fn excess_input_is_counted_while_parsing() {
+        let list = |item: &str, count| format!("[{}]", vec![item; count].join(","));
+        let ids = list("5", 8_192);
+        for (json, expected) in [
+            (list("\"a\"", 4_097), "input: 4097 sentences; the limit is 4096 a request"),
+            (list("[]", 5_000), "input: 5000 sentences; the limit is 4096 a request"),
+            (list("5", 8_193), "input: 8193 tokens; the limit is 8192 a sentence"),
+            (list(&list("5", 8_193), 1), "input: 8193 tokens; the limit is 8192 a sentence"),
+            (list(&ids, 33), "input: 270336 tokens; the limit is 262144 a request"),
+        ] {
+            let refused = input(&json).unwrap_err();
+            assert_eq!((refused.reason(), refused.message()), (Reason::TooLarge, expected));
+            assert_eq!(refused.field(), Some("input"));
+        }
+        assert_eq!(input(&list("\"a\"", 4_096)).unwrap().count(), 4_096);
+        assert_eq!(input(&list(&ids, 32)).unwrap().count(), 32);
     }
 
     #[test]

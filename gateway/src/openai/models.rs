@@ -44,7 +44,7 @@ pub(crate) struct Model {
     version: String,
     /// Components of its vectors.
     #[schema(example = 512)]
-    dimension: u32,
+    pub(super) dimension: u32,
     /// What it computes in: `f32`, `bf16` or `f16`.
     #[schema(example = "f32")]
     precision: String,

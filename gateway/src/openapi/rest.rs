@@ -37,6 +37,9 @@ pub(super) struct Said {
 pub(super) struct Failed {
     #[schema(inline)]
     message: Failure,
+    /// What is wrong with a JSON body, and where.
+    #[schema(nullable = false)]
+    detail: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -193,7 +196,9 @@ impl IntoResponses for ArgumentErrors {
     fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
         errors::<Failed>(&[
             (400, "The request is malformed, or an argument is missing or wrong"),
+            (408, "The body did not arrive in time"),
             (413, "The request is larger than a limit allows"),
+            (415, "The body has a Content-Encoding other than gzip, deflate and zstd"),
             (429, "More work is waiting than the service accepts"),
         ])
     }
@@ -213,7 +218,10 @@ impl IntoResponses for ArgumentErrors {
         (status = 400, description = "An argument is missing or malformed", body = Failed),
         (status = 401, description = "The name or the password is wrong", body = Refused,
             headers(("WWW-Authenticate" = String))),
+        (status = 408, description = "The body did not arrive in time", body = Failed),
         (status = 413, description = "The body is larger than 64 KiB", body = Failed),
+        (status = 415, description = "The body has a Content-Encoding other than gzip, deflate and zstd",
+            body = Failed),
         (status = 429, description = "Too many failed logins, of this name or from this address", body = Failed,
             headers(("Retry-After" = u64, description = "Seconds to wait before another try"))),
         (status = 500, description = "A fault of the service", body = Failed),

@@ -10,6 +10,7 @@ use tonic::Status;
 
 use crate::{
     answer::{json, retry_after, status, tell_wait, text},
+    request::{BodyError, with_remedy},
     upstream::failure,
 };
 
@@ -23,10 +24,31 @@ pub(super) fn message(status: StatusCode, text: &str) -> Response {
 pub(super) enum Refusal {
     /// An argument that is needed is not there.
     Blank(&'static str),
-    /// A JSON content type with a body that is no JSON.
-    NotJson,
+    /// A JSON content type with a body that is no JSON; what is wrong with it, once an object has begun.
+    NotJson(Option<String>),
     /// From the table of errors.
     Error(Error),
+    /// The body does not arrive, or cannot be decoded.
+    Body(BodyError),
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Error(error) => Self::Error(error),
+            other => Self::Body(other),
+        }
+    }
+}
+
+impl Refusal {
+    /// Adds what helps to the error of a request with sentences that exceeds a limit.
+    pub(super) fn with_remedy(self) -> Self {
+        match self {
+            Self::Error(error) => Self::Error(with_remedy(error)),
+            other => other,
+        }
+    }
 }
 
 impl From<Error> for Refusal {
@@ -48,10 +70,22 @@ impl IntoResponse for Refusal {
                 let body = json!({ "message": { field: "This field cannot be blank" } });
                 json(StatusCode::BAD_REQUEST, &body)
             }
-            Self::NotJson => message(
-                StatusCode::BAD_REQUEST,
-                "The browser (or proxy) sent a request that this server could not understand.",
-            ),
+            Self::NotJson(detail) => {
+                let text = "The browser (or proxy) sent a request that this server could not understand.";
+                let mut body = json!({ "message": text });
+                if let Some(detail) = detail {
+                    body["detail"] = detail.into();
+                }
+                json(StatusCode::BAD_REQUEST, &body)
+            }
+            Self::Body(error) => match error.response() {
+                Ok((status, text, headers)) => {
+                    let mut response = message(status, text);
+                    response.headers_mut().extend(headers);
+                    response
+                }
+                Err(error) => from_table(error),
+            },
             Self::Error(error) => from_table(&error),
         }
     }

@@ -1,5 +1,10 @@
 //! The arguments of a REST request, gathered as the old service gathered them: from a JSON body, then from the query,
 //! then (on POST) from a form or multipart body.
+//!
+//! Only the arguments that a route has are stored. All else is skipped where it stands, so that a body of millions of fields
+//! takes no more memory than its bytes.
+
+use std::fmt;
 
 use axum::{
     extract::Request,
@@ -7,52 +12,380 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::{FutureExt, stream};
-use muse_proto::{Error, Reason};
-use serde_json::Value;
+use muse_proto::{
+    Error, Reason,
+    limits::{MAX_REQUEST_BYTES, MAX_SENTENCE_BYTES, MAX_SENTENCES},
+};
+use serde::{
+    Deserializer,
+    de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
 
 use super::answer::Refusal;
-use crate::request::{parsed, read_body};
+use crate::{
+    memory_budget::{MemoryBudget, Reservation},
+    request::{parsed, read_body},
+};
 
 /// What some programs put before UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Bytes of a multipart body that its parser takes in at a time.
+const MULTIPART_PIECE: usize = 64 << 10;
 
-/// A name and its values; no value where it is of a kind that none of them can have, which matters only to who asks for it.
-type Argument = (String, Vec<Option<String>>);
+/// An argument of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// The first of its values.
+    First(&'static str),
+    /// All of its values, which are sentences.
+    Sentences(&'static str),
+}
 
-/// Names and values, in the order in which they count.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Arguments(Vec<Argument>);
+/// The values of the arguments of a route, in the order in which they count.
+#[derive(Debug)]
+pub(super) struct Arguments {
+    all: Vec<Argument>,
+    /// The memory that is reserved for the body that they come from.
+    pub(super) reservation: Option<Reservation>,
+}
 
-impl Arguments {
-    /// Reads a request whose body is no longer than `limit` bytes.
-    pub(super) async fn read(request: Request, limit: usize) -> Result<Self, Refusal> {
-        let (head, body) = request.into_parts();
-        let query = urlencoded(head.uri.query().unwrap_or_default().as_bytes());
-        let Some(form) = BodyForm::of(&head.method, &head.headers) else { return Ok(Self(query)) };
-        let json_comes_first = form == BodyForm::Json;
-        let body = parsed(read_body(body, limit).await?, |body| form.read(body)).await??;
-        let (mut all, rest) = if json_comes_first { (body, query) } else { (query, body) };
-        all.extend(rest);
-        Ok(Self(all))
-    }
+#[derive(Debug)]
+struct Argument {
+    wanted: Wanted,
+    values: Vec<String>,
+    /// How many values there are, stored or not.
+    count: usize,
+    /// Bytes of the values that are stored.
+    bytes: usize,
+    /// Why the values cannot be used, which matters only to who asks for them.
+    fault: Option<Error>,
+}
 
-    /// The first value of a name.
-    pub(super) fn first(&self, name: &'static str) -> Result<String, Refusal> {
-        let mut found = self.0.iter().filter(|(key, _)| key == name).flat_map(|(_, values)| values);
-        text(name, found.next().ok_or(Refusal::Blank(name))?.clone())
-    }
-
-    /// All values of a name; at least one.
-    pub(super) fn all(self, name: &'static str) -> Result<Vec<String>, Refusal> {
-        let found = self.0.into_iter().filter(|(key, _)| key == name).flat_map(|(_, values)| values);
-        let values = found.map(|value| text(name, value)).collect::<Result<Vec<_>, _>>()?;
-        if values.is_empty() { Err(Refusal::Blank(name)) } else { Ok(values) }
+impl Wanted {
+    fn name(self) -> &'static str {
+        match self {
+            Self::First(name) | Self::Sentences(name) => name,
+        }
     }
 }
 
-/// A value that is of a kind that it can have.
-fn text(name: &str, value: Option<String>) -> Result<String, Refusal> {
-    value.ok_or_else(|| invalid(format!("{name}: a string or a list of strings is expected")))
+impl Argument {
+    fn new(wanted: Wanted) -> Self {
+        Self { wanted, values: Vec::new(), count: 0, bytes: 0, fault: None }
+    }
+
+    /// Adds a value; none where it is of a kind that none of them can have.
+    fn push(&mut self, value: Option<String>) {
+        let index = self.count;
+        self.count += 1;
+        let most = match self.wanted {
+            Wanted::First(_) => 1,
+            Wanted::Sentences(_) => MAX_SENTENCES,
+        };
+        if index >= most || self.fault.is_some() {
+            return;
+        }
+        match value {
+            Some(value) => self.store(index, value),
+            None => {
+                let name = self.wanted.name();
+                let text = format!("{name}: a string or a list of strings is expected");
+                self.fail(Error::new(Reason::InvalidArgument, text));
+            }
+        }
+    }
+
+    /// Stores a value, with the limits that the embedder has for sentences.
+    fn store(&mut self, index: usize, value: String) {
+        self.bytes += value.len();
+        if matches!(self.wanted, Wanted::Sentences(_)) {
+            if value.len() > MAX_SENTENCE_BYTES {
+                let field = format!("sentences[{index}]");
+                let text =
+                    format!("{field}: {} bytes; the limit is {MAX_SENTENCE_BYTES} a sentence", value.len());
+                return self.fail(Error::new(Reason::TooLarge, text).with_field(field));
+            }
+            if self.bytes > MAX_REQUEST_BYTES {
+                let text =
+                    format!("sentences: {} bytes; the limit is {MAX_REQUEST_BYTES} a request", self.bytes);
+                return self.fail(Error::new(Reason::TooLarge, text).with_field("sentences"));
+            }
+        }
+        self.values.push(value);
+    }
+
+    fn fail(&mut self, fault: Error) {
+        self.values = Vec::new();
+        self.fault = Some(fault);
+    }
+
+    fn take(self) -> Result<Vec<String>, Refusal> {
+        let is_many = matches!(self.wanted, Wanted::Sentences(_));
+        if is_many && self.count > MAX_SENTENCES {
+            let text = format!("sentences: {} sentences; the limit is {MAX_SENTENCES} a request", self.count);
+            return Err(Error::new(Reason::TooLarge, text).with_field("sentences").into());
+        }
+        match self.fault {
+            Some(fault) => Err(fault.into()),
+            None if self.values.is_empty() => Err(Refusal::Blank(self.wanted.name())),
+            None => Ok(self.values),
+        }
+    }
+}
+
+impl Arguments {
+    /// Reads the arguments `wanted` of a request whose body is no longer than `limit` bytes. `caller` is who reserves memory for
+    /// the body.
+    pub(super) async fn read(
+        request: Request,
+        wanted: &'static [Wanted],
+        limit: usize,
+        memory: &MemoryBudget,
+        caller: &str,
+    ) -> Result<Self, Refusal> {
+        let (head, body) = request.into_parts();
+        let query = head.uri.query().unwrap_or_default();
+        let all: Vec<_> = wanted.iter().map(|&wanted| Argument::new(wanted)).collect();
+        let mut arguments = Self { all, reservation: None };
+        let Some(form) = BodyForm::of(&head.method, &head.headers) else {
+            arguments.read_urlencoded(query.as_bytes());
+            return Ok(arguments);
+        };
+        let body = read_body(memory, caller, &head, body, limit).await?;
+        let query = query.to_owned();
+        let mut arguments = parsed(body.bytes, move |body| match form {
+            BodyForm::Json => {
+                arguments.read_json(&body)?;
+                arguments.read_urlencoded(query.as_bytes());
+                Ok::<_, Refusal>(arguments)
+            }
+            BodyForm::Urlencoded => {
+                arguments.read_urlencoded(query.as_bytes());
+                arguments.read_urlencoded(&body);
+                Ok(arguments)
+            }
+            BodyForm::Multipart { boundary } => {
+                arguments.read_urlencoded(query.as_bytes());
+                arguments.read_multipart(body, boundary);
+                Ok(arguments)
+            }
+        })
+        .await??;
+        arguments.reservation = body.reservation;
+        Ok(arguments)
+    }
+
+    /// Takes the first value of an argument.
+    pub(super) fn first(&mut self, name: &'static str) -> Result<String, Refusal> {
+        let mut values = self.all(name)?;
+        Ok(values.swap_remove(0))
+    }
+
+    /// Takes all values of an argument; at least one.
+    pub(super) fn all(&mut self, name: &'static str) -> Result<Vec<String>, Refusal> {
+        match self.all.iter().position(|argument| argument.wanted.name() == name) {
+            Some(place) => self.all.swap_remove(place).take(),
+            None => Err(Refusal::Blank(name)),
+        }
+    }
+
+    fn find(&mut self, name: &str) -> Option<&mut Argument> {
+        self.all.iter_mut().find(|argument| argument.wanted.name() == name)
+    }
+
+    fn read_urlencoded(&mut self, text: &[u8]) {
+        for pair in text.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()) {
+            let name = pair.split(|&byte| byte == b'=').next().unwrap_or_default();
+            // Each character of a name takes three at most, and none of the names is long.
+            if name.len() > 64 {
+                continue;
+            }
+            let Some((name, _)) = form_urlencoded::parse(name).next() else { continue };
+            let Some(argument) = self.find(&name) else { continue };
+            let value = form_urlencoded::parse(pair).next().map(|(_, value)| value.into_owned());
+            argument.push(Some(value.unwrap_or_default()));
+        }
+    }
+
+    fn read_json(&mut self, body: &[u8]) -> Result<(), Refusal> {
+        let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+        let mut has_begun = false;
+        let mut json = serde_json::Deserializer::from_slice(body);
+        let read = json.deserialize_any(Fields { arguments: self, has_begun: &mut has_begun });
+        let read = read.and_then(|is_object| json.end().map(|()| is_object));
+        match read {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                Err(Error::new(Reason::InvalidArgument, "The JSON body must be an object".to_owned()).into())
+            }
+            // A body that begins in another way is plainly none, and the old service says no more of it.
+            Err(failure) => Err(Refusal::NotJson(has_begun.then(|| failure.to_string()))),
+        }
+    }
+
+    /// A malformed body gives what can be read of it, as in the old service.
+    fn read_multipart(&mut self, body: Bytes, boundary: String) {
+        let mut reading = std::pin::pin!(self.read_parts(body, boundary));
+        // All of the body is there, so there is nothing to wait for but the next piece.
+        while reading.as_mut().now_or_never().is_none() {}
+    }
+
+    async fn read_parts(&mut self, body: Bytes, boundary: String) {
+        // The parser buffers whatever is ready, so now and then nothing is.
+        let pieces = stream::unfold((body, false), async |(mut body, pauses)| {
+            if pauses {
+                pending_once().await;
+            }
+            let piece = body.split_to(body.len().min(MULTIPART_PIECE));
+            (!piece.is_empty()).then_some((Ok::<_, std::io::Error>(piece), (body, true)))
+        });
+        let mut parts = multer::Multipart::new(pieces, boundary);
+        while let Ok(Some(mut field)) = parts.next_field().await {
+            if field.file_name().is_some() {
+                continue;
+            }
+            let Some(argument) = field.name().and_then(|name| self.find(name)) else { continue };
+            let mut value = Vec::new();
+            loop {
+                match field.chunk().await {
+                    Ok(Some(chunk)) => value.extend_from_slice(&chunk),
+                    Ok(None) => break,
+                    Err(_) => return,
+                }
+            }
+            let value = String::from_utf8(value)
+                .unwrap_or_else(|bad| String::from_utf8_lossy(bad.as_bytes()).into_owned());
+            argument.push(Some(value));
+        }
+    }
+}
+
+/// Is ready when it is polled for the second time.
+async fn pending_once() {
+    let mut polled = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut polled, true) {
+            return std::task::Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}
+
+/// Reads the fields of a JSON body that are wanted; whether it is an object, or what Python takes for false: nothing is in that,
+/// though the old service failed on 0 and false.
+struct Fields<'a> {
+    arguments: &'a mut Arguments,
+    /// Set when there is a first field.
+    has_begun: &'a mut bool,
+}
+
+impl<'de> Visitor<'de> for Fields<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<bool, A::Error> {
+        while let Some(argument) = fields.next_key_seed(Name(&mut *self.arguments))? {
+            *self.has_begun = true;
+            let Some(argument) = argument.map(|place| &mut self.arguments.all[place]) else {
+                fields.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            // The last one of several fields of a name counts.
+            *argument = Argument::new(argument.wanted);
+            let value = fields.next_value::<&RawValue>()?.get();
+            if value.starts_with('[') {
+                let mut items = serde_json::Deserializer::from_str(value);
+                items.deserialize_seq(Items(argument)).map_err(without_place)?;
+            } else {
+                argument.push(scalar(value).map_err(without_place)?);
+            }
+        }
+        Ok(true)
+    }
+
+    fn visit_unit<E>(self) -> Result<bool, E> {
+        Ok(true)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<bool, A::Error> {
+        let mut is_empty = true;
+        while items.next_element::<IgnoredAny>()?.is_some() {
+            is_empty = false;
+        }
+        Ok(is_empty)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<bool, E> {
+        Ok(text.is_empty())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<bool, E> {
+        Ok(false)
+    }
+}
+
+/// The name of a field: the place of the argument that has it, if any has.
+struct Name<'a>(&'a mut Arguments);
+
+impl<'de> DeserializeSeed<'de> for Name<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<usize>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Name<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Option<usize>, E> {
+        Ok(self.0.all.iter().position(|argument| argument.wanted.name() == name))
+    }
+}
+
+/// The items of a list, which are values.
+struct Items<'a>(&'a mut Argument);
+
+impl<'de> Visitor<'de> for Items<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while self.0.count < MAX_SENTENCES
+            && let Some(item) = items.next_element::<&RawValue>()?
+        {
+            self.0.push(scalar(item.get()).map_err(without_place)?);
+        }
+        while items.next_element::<IgnoredAny>()?.is_some() {
+            self.0.count += 1;
+        }
+        Ok(())
+    }
 }
 
 /// The forms in which a body holds arguments.
@@ -77,53 +410,6 @@ impl BodyForm {
         }
         multer::parse_boundary(content_type).ok().map(|boundary| Self::Multipart { boundary })
     }
-
-    fn read(self, body: Bytes) -> Result<Vec<Argument>, Refusal> {
-        match self {
-            Self::Json => json(&body),
-            Self::Urlencoded => Ok(urlencoded(&body)),
-            // All of the body is there, so there is nothing to wait for.
-            Self::Multipart { boundary } => Ok(multipart(body, boundary).now_or_never().unwrap_or_default()),
-        }
-    }
-}
-
-fn urlencoded(text: &[u8]) -> Vec<Argument> {
-    let pairs = form_urlencoded::parse(text).into_owned();
-    pairs.map(|(name, value)| (name, vec![Some(value)])).collect()
-}
-
-fn json(body: &[u8]) -> Result<Vec<Argument>, Refusal> {
-    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
-    let fields = match serde_json::from_slice(body).map_err(|_| Refusal::NotJson)? {
-        Value::Object(fields) => fields,
-        // What Python takes for false holds nothing, though not 0 and false, on which the old service failed.
-        Value::Null => return Ok(Vec::new()),
-        Value::Array(items) if items.is_empty() => return Ok(Vec::new()),
-        Value::String(text) if text.is_empty() => return Ok(Vec::new()),
-        _ => return Err(invalid("The JSON body must be an object".to_owned())),
-    };
-    let arguments = fields.into_iter().map(|(name, value)| {
-        let items = if let Value::Array(items) = value { items } else { vec![value] };
-        (name, items.into_iter().map(scalar).collect())
-    });
-    Ok(arguments.collect())
-}
-
-/// A malformed body gives what can be read of it, as in the old service.
-async fn multipart(body: Bytes, boundary: String) -> Vec<Argument> {
-    let mut arguments = Vec::new();
-    let mut parts = multer::Multipart::new(stream::iter([Ok::<_, std::io::Error>(body)]), boundary);
-    while let Ok(Some(field)) = parts.next_field().await {
-        let (Some(name), None) = (field.name().map(str::to_owned), field.file_name()) else { continue };
-        let Ok(value) = field.bytes().await else { break };
-        arguments.push((name, vec![Some(String::from_utf8_lossy(&value).into_owned())]));
-    }
-    arguments
-}
-
-fn invalid(text: String) -> Refusal {
-    Error::new(Reason::InvalidArgument, text).into()
 }
 
 /// Whether the (first) content type is `application/json` or `application/*+json`, with any parameters.
@@ -140,15 +426,29 @@ fn text_of(headers: &HeaderMap, name: header::HeaderName) -> &str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
+/// An error in a part of a body without its place in that part: the parser of the whole adds the place in the body.
+fn without_place<E: de::Error>(failure: serde_json::Error) -> E {
+    let text = failure.to_string();
+    E::custom(text.split(" at line ").next().unwrap_or(&text))
+}
+
 /// The text of a JSON string, number or boolean, the latter two as Python prints them; nothing for the rest.
-fn scalar(value: Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text),
-        Value::Bool(true) => Some("True".to_owned()),
-        Value::Bool(false) => Some("False".to_owned()),
-        Value::Number(number) if number.is_f64() => number.as_f64().map(python_float),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
+fn scalar(json: &str) -> Result<Option<String>, serde_json::Error> {
+    Ok(match json.as_bytes().first() {
+        Some(b'"') => Some(serde_json::from_str(json)?),
+        Some(b't') => Some("True".to_owned()),
+        Some(b'f') => Some("False".to_owned()),
+        Some(b'-' | b'0'..=b'9') => Some(python_number(json)),
+        _ => None,
+    })
+}
+
+/// Python's `str` of a JSON number. Its integers have any number of digits.
+fn python_number(json: &str) -> String {
+    match json {
+        "-0" => "0".to_owned(),
+        _ if json.contains(['.', 'e', 'E']) => json.parse().map_or_else(|_| json.to_owned(), python_float),
+        _ => json.to_owned(),
     }
 }
 
@@ -169,6 +469,8 @@ mod tests {
 
     use super::*;
 
+    const WANTED: &[Wanted] = &[Wanted::Sentences("sentence"), Wanted::First("format")];
+
     async fn read(
         method: &str,
         target: &str,
@@ -179,7 +481,10 @@ mod tests {
         if let Some(kind) = content_type {
             request = request.header(header::CONTENT_TYPE, kind);
         }
-        Arguments::read(request.body(Body::from(body.to_owned())).unwrap(), 1_000).await
+        let memory = MemoryBudget::new(64 << 20, 32 << 20);
+        let limit = if target == "/large" { MAX_REQUEST_BYTES } else { 1_000 };
+        Arguments::read(request.body(Body::from(body.to_owned())).unwrap(), WANTED, limit, &memory, "ann")
+            .await
     }
 
     async fn sentences(method: &str, target: &str, content_type: Option<&str>, body: &str) -> Vec<String> {
@@ -200,15 +505,15 @@ mod tests {
     async fn a_bad_json_body_is_refused_even_if_the_query_is_complete() {
         for body in ["", "{bad", "{\"sentence\": \"\\ud800\"}"] {
             let refused = read("GET", "/embed?sentence=a", Some("application/json"), body).await;
-            assert!(matches!(refused, Err(Refusal::NotJson)), "{body}: {refused:?}");
+            assert!(matches!(refused, Err(Refusal::NotJson(_))), "{body}: {refused:?}");
         }
         for body in ["5", "true", "[1]"] {
             let refused = read("GET", "/embed?sentence=a", Some("application/json"), body).await;
             assert!(matches!(refused, Err(Refusal::Error(_))), "{body}: {refused:?}");
         }
         for body in [r#"{"sentence": null}"#, r#"{"sentence": ["a", {}]}"#, r#"{"sentence": [["a"]]}"#] {
-            let read = read("GET", "/embed?sentence=a", Some("application/json"), body).await.unwrap();
-            assert!(matches!(read.first("other"), Err(Refusal::Blank("other"))), "{body}");
+            let mut read = read("GET", "/embed?sentence=a", Some("application/json"), body).await.unwrap();
+            assert!(matches!(read.first("format"), Err(Refusal::Blank("format"))), "{body}");
             assert!(matches!(read.all("sentence"), Err(Refusal::Error(_))), "{body}");
         }
     }
@@ -249,5 +554,67 @@ mod tests {
         {
             assert_eq!(python_float(number), text);
         }
+    }
+
+    #[tokio::test]
+    async fn integers_keep_their_digits() {
+        let numbers = r#"{"sentence": [123456789012345678901234567890, -0, -0.0, 1e2, 2.50, true]}"#;
+        let found = sentences("GET", "/x", Some("application/json"), numbers).await;
+        assert_eq!(found, ["123456789012345678901234567890", "0", "-0.0", "100.0", "2.5", "True"]);
+    }
+
+    #[tokio::test]
+    async fn malformed_json_is_located() {
+        let json = Some("application/json");
+        for (body, expected) in [
+            ("{\"sentence\": \"a\",}", "trailing comma at line 1 column 18"),
+            ("{\"x\": 1}\n{}", "trailing characters at line 2 column 1"),
+            (r#"{"sentence": ["a", "\ud800"]}"#, "hex escape"),
+        ] {
+            let Err(Refusal::NotJson(Some(detail))) = read("GET", "/x", json, body).await else {
+                panic!("{body} was accepted")
+            };
+            assert!(detail.contains(expected), "{detail}");
+        }
+        assert!(matches!(read("GET", "/x", json, "{bad").await, Err(Refusal::NotJson(None))));
+    }
+
+    #[tokio::test]
+    async fn excess_sentences_are_counted_while_parsing() {
+        let json = format!(r#"{{"sentence": [{}"a"]}}"#, r#""a", "#.repeat(4_096));
+        let form = "sentence=a&".repeat(4_097);
+        let part = "--X\r\nContent-Disposition: form-data; name=\"sentence\"\r\n\r\na\r\n";
+        let parts = part.repeat(4_097) + "--X--\r\n";
+        for (kind, body) in [
+            ("application/json", json),
+            ("application/x-www-form-urlencoded", form),
+            ("multipart/form-data; boundary=X", parts),
+        ] {
+            let refused = read("POST", "/large", Some(kind), &body).await.unwrap().all("sentence");
+            let Err(Refusal::Error(error)) = refused else { panic!("{kind} was accepted") };
+            let text = "sentences: 4097 sentences; the limit is 4096 a request";
+            assert_eq!((error.reason(), error.message()), (Reason::TooLarge, text));
+        }
+        // Invalid UTF-8 takes three times its bytes as text.
+        let long = format!("sentence={}", "%ff".repeat(100_000));
+        let kind = Some("application/x-www-form-urlencoded");
+        let refused = read("POST", "/large", kind, &long).await.unwrap().all("sentence");
+        let Err(Refusal::Error(error)) = refused else { panic!("a long sentence was accepted") };
+        assert_eq!(error.message(), "sentences[0]: 300000 bytes; the limit is 262144 a sentence");
+    }
+
+    #[tokio::test]
+    async fn unknown_fields_are_skipped() {
+        let json =
+            r#"{"x": [{"": 0}, {"sentence": "b"}], "sentence": "c", "sentence": "a", "y": {"z": [[]]}}"#;
+        assert_eq!(sentences("GET", "/x", Some("application/json"), json).await, ["a"]);
+        let form = Some("application/x-www-form-urlencoded");
+        assert_eq!(
+            sentences("POST", "/x", form, "a&a&&=&b=sentence&%73entence=c&sentence=d=e").await,
+            ["c", "d=e"]
+        );
+        let parts = "--X\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\nb\r\n\
+                     --X\r\nContent-Disposition: form-data; name=\"sentence\"\r\n\r\na\r\n--X--\r\n";
+        assert_eq!(sentences("POST", "/x", Some("multipart/form-data; boundary=X"), parts).await, ["a"]);
     }
 }

@@ -13,15 +13,19 @@ use tonic::Code;
 use super::{
     MAX_BODY_BYTES, Rest,
     answer::{Refusal, message},
-    arguments::Arguments,
+    arguments::{Arguments, Wanted},
     cookies::{self, Jar},
 };
-use crate::{answer::json, request::on_behalf_of, upstream::Upstream};
+use crate::{answer::json, client_address, request::on_behalf_of, upstream::Upstream};
+
+const CREDENTIALS: &[Wanted] = &[Wanted::First("username"), Wanted::First("password")];
 
 pub(super) async fn login(State(rest): State<Rest>, request: Request) -> Result<Response, Refusal> {
     let jar = Jar::of(rest.cookies, &request);
     let call = on_behalf_of(request.headers(), ());
-    let arguments = Arguments::read(request, MAX_BODY_BYTES).await?;
+    let memory = &rest.upstream.request_memory;
+    let caller = client_address::name(request.headers());
+    let mut arguments = Arguments::read(request, CREDENTIALS, MAX_BODY_BYTES, memory, &caller).await?;
     let username = arguments.first("username")?;
     let password = arguments.first("password")?;
     let body_text = format!("Logged in as {username}");

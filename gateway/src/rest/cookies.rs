@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use clap::ValueEnum;
+use http::uri::{Authority, Uri};
 use muse_proto::{Error, Reason};
 use muse_verifier::TokenKind;
 
@@ -55,8 +56,11 @@ pub(super) struct Jar {
 impl Jar {
     pub(super) fn of(cookies: Cookies, request: &Request) -> Self {
         let over_tls = request.extensions().get::<OverTls>().is_some();
-        let of_another_site =
-            request.headers().get(SEC_FETCH_SITE).is_some_and(|site| site.as_bytes() == b"cross-site");
+        let of_another_site = match request.headers().get(SEC_FETCH_SITE) {
+            Some(site) => site.as_bytes() == b"cross-site",
+            // An older browser, or none.
+            None => has_foreign_origin(request, over_tls),
+        };
         Self {
             secure: cookies == Cookies::Secure || over_tls,
             open: cookies != Cookies::Off && !of_another_site,
@@ -80,6 +84,22 @@ impl Jar {
             response.headers_mut().append(header::SET_COOKIE, value);
         }
     }
+}
+
+/// Whether a page has sent the request that does not come from where the request goes (RFC 6454). That page may be https where the
+/// request is not: TLS may end at a proxy in front.
+fn has_foreign_origin(request: &Request, over_tls: bool) -> bool {
+    let Some(origin) = request.headers().get(header::ORIGIN) else { return false };
+    let own = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let own = own.or(request.uri().authority().map(Authority::as_str));
+    let (Some(own), Ok(origin)) = (own, Uri::try_from(origin.as_bytes())) else { return true };
+    let default_port = match origin.scheme_str() {
+        Some("https") => ":443",
+        Some("http") if !over_tls => ":80",
+        _ => return true,
+    };
+    let without_port = |host: &str| host.strip_suffix(default_port).unwrap_or(host).to_ascii_lowercase();
+    origin.authority().is_none_or(|page| without_port(page.as_str()) != without_port(own))
 }
 
 /// A layer for routes that need a token of this kind: one in a cookie counts if there is no `Authorization`.
@@ -151,5 +171,35 @@ mod tests {
         }
         assert!(set(Cookies::Off, Request::builder()).is_empty());
         assert!(set(Cookies::On, Request::builder().header(SEC_FETCH_SITE, "cross-site")).is_empty());
+    }
+
+    #[test]
+    fn login_from_a_foreign_origin_sets_no_cookies() {
+        let request =
+            |origin: &str| Request::builder().header("host", "muse.org:5000").header("origin", origin);
+        for own in ["http://muse.org:5000", "https://muse.org:5000", "http://Muse.org:5000"] {
+            assert_eq!(set(Cookies::On, request(own)).len(), 2, "{own}");
+        }
+        for foreign in [
+            "http://evil.org",
+            "http://muse.org",
+            "http://muse.org:5001",
+            "null",
+            "",
+            "http://a@muse.org:5000",
+        ] {
+            assert!(set(Cookies::On, request(foreign)).is_empty(), "{foreign}");
+        }
+        let over_tls = request("http://muse.org:5000").extension(OverTls);
+        assert!(set(Cookies::On, over_tls).is_empty());
+        // The browser knows better.
+        let same = request("http://evil.org").header(SEC_FETCH_SITE, "same-origin");
+        assert_eq!(set(Cookies::On, same).len(), 2);
+        let default_port =
+            Request::builder().header("host", "muse.org").header("origin", "https://muse.org:443");
+        assert_eq!(set(Cookies::On, default_port).len(), 2);
+        // HTTP/2 names the host in the URI.
+        let http2 = Request::builder().uri("http://muse.org/login").header("origin", "http://muse.org");
+        assert_eq!(set(Cookies::On, http2).len(), 2);
     }
 }

@@ -2,73 +2,183 @@
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    http::{HeaderValue, header},
+    response::Response,
 };
-use muse_proto::v1::{EmbedRequest, TokenizeRequest};
-use serde::Serialize;
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use muse_proto::{
+    Codec, Limited,
+    v1::{EmbedRequest, Embedding, TokenizeRequest},
+    wire::{Value, fields},
+};
+use tonic::client::Grpc;
 
-use super::{answer::Refusal, arguments::Arguments, form::Form, npy};
+use super::{
+    answer::Refusal,
+    arguments::{Arguments, Wanted},
+    form::Form,
+    npy,
+};
 use crate::{
-    answer::{json, written},
+    answer::ArrayBody,
     numbers::Numbers,
-    request::{MAX_SENTENCES_BYTES, authorized, on_behalf_of},
+    request::{MAX_SENTENCES_BYTES, authorized, on_behalf_of, with_remedy},
+    response_memory::{self, ReservedBody},
     server_timing::Timing,
-    upstream::Upstream,
+    upstream::{Upstream, failure},
 };
 
-#[derive(Serialize)]
-struct Tokens {
-    tokens: Vec<Vec<String>>,
+const SENTENCE: &str = "sentence";
+
+/// A `TokenizeResponse`, of which the sentences are left as they are encoded: a `String` takes several times the bytes of a token.
+#[derive(Clone, PartialEq, prost::Message)]
+struct EncodedTokens {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    sentences: Vec<Bytes>,
 }
 
-#[derive(Serialize)]
-struct Embeddings {
-    embedding: Vec<Numbers>,
-}
+impl Limited for EncodedTokens {}
+
+/// The field of `SentenceTokens` that holds a token.
+const TOKEN: u32 = 1;
 
 pub(super) async fn tokenize(
     State(upstream): State<Upstream>,
     request: Request,
 ) -> Result<Response, Refusal> {
     let mut timing = Timing::start();
-    let (call, arguments) = asked(&upstream, request).await?;
-    let sentences = arguments.all("sentence")?;
-    let answer = upstream.embedder_client().tokenize(call.map(|()| TokenizeRequest { sentences })).await?;
+    let mut asked = Asked::read(&upstream, request, &[Wanted::Sentences(SENTENCE)]).await?;
+    let sentences = asked.sentences()?;
+    let text_bytes = sentences.iter().map(String::len).sum();
+    let reserved =
+        response_memory::reserve(&upstream, &asked.caller, response_memory::of_tokens(text_bytes)).await?;
+    let mut client = Grpc::new(upstream.embedder.clone())
+        .max_decoding_message_size(usize::MAX)
+        .max_encoding_message_size(usize::MAX);
+    client.ready().await.map_err(tonic::Status::from_error)?;
+    let path = PathAndQuery::from_static("/muse.v1.EmbedderService/Tokenize");
+    let codec = Codec::<TokenizeRequest, EncodedTokens>::default();
+    let answer = client.unary(asked.call.map(|()| TokenizeRequest { sentences }), path, codec).await;
+    let answer = answer.map_err(|status| with_remedy(failure(&status)))?;
+    drop(asked.arguments);
     timing.add(answer.metadata());
-    let tokens: Vec<_> = answer.into_inner().sentences.into_iter().map(|sentence| sentence.tokens).collect();
-    let written = written(tokens.len(), move || json(StatusCode::OK, &Tokens { tokens })).await?;
-    Ok(timing.tell(written))
+    let array = ArrayBody {
+        head: b"{\"tokens\":[".to_vec(),
+        items: answer.into_inner().sentences.into_iter(),
+        separator: b",",
+        write: |json: &mut Vec<u8>, sentence: Bytes| write_tokens(json, &sentence),
+        tail: b"]}".to_vec(),
+    };
+    let response = array.respond("application/json").await?;
+    Ok(timing.tell(response.map(|body| axum::body::Body::new(ReservedBody::new(body, reserved)))))
+}
+
+/// Appends the tokens of an encoded sentence as an array of strings.
+fn write_tokens(json: &mut Vec<u8>, sentence: &[u8]) -> serde_json::Result<()> {
+    json.push(b'[');
+    let mut is_first = true;
+    for field in fields(sentence) {
+        let Ok((TOKEN, Value::LengthDelimited(token))) = field else { continue };
+        if !std::mem::replace(&mut is_first, false) {
+            json.push(b',');
+        }
+        serde_json::to_writer(&mut *json, &String::from_utf8_lossy(token))?;
+    }
+    json.push(b']');
+    Ok(())
 }
 
 pub(super) async fn embed(State(upstream): State<Upstream>, request: Request) -> Result<Response, Refusal> {
     let mut timing = Timing::start();
     let accepted = Form::accepted(request.headers());
-    let (call, arguments) = asked(&upstream, request).await?;
-    let form = Form::named(&arguments)?.unwrap_or(accepted);
-    let sentences = arguments.all("sentence")?;
+    let wanted = &[Wanted::Sentences(SENTENCE), Wanted::First("format")];
+    let mut asked = Asked::read(&upstream, request, wanted).await?;
+    let form = Form::named(&mut asked.arguments)?.unwrap_or(accepted);
+    let sentences = asked.sentences()?;
+    let bytes = response_memory::of_vectors(sentences.len());
+    let reserved = response_memory::reserve(&upstream, &asked.caller, bytes).await?;
     let message = EmbedRequest { sentences, ..EmbedRequest::default() };
-    let answer = upstream.embedder_client().embed(call.map(|()| message)).await?;
+    let answer = upstream.embedder_client().embed(asked.call.map(|()| message)).await;
+    let answer = answer.map_err(|status| with_remedy(failure(&status)))?;
+    drop(asked.arguments);
     timing.add(answer.metadata());
     let embeddings = answer.into_inner().embeddings;
-    let mut response = written(embeddings.len(), move || match form {
+    let response = match form {
         Form::Json => {
-            let embedding = embeddings.into_iter().map(Numbers).collect();
-            json(StatusCode::OK, &Embeddings { embedding })
+            let array = ArrayBody {
+                head: b"{\"embedding\":[".to_vec(),
+                items: embeddings.into_iter(),
+                separator: b",",
+                write: |json: &mut Vec<u8>, vector| serde_json::to_writer(json, &Numbers(vector)),
+                tail: b"]}".to_vec(),
+            };
+            array.respond("application/json").await?
         }
         Form::Npy => {
-            let file = npy::encode(&embeddings);
-            ([(header::CONTENT_TYPE, "application/octet-stream")], file).into_response()
+            let head = npy::header(&embeddings);
+            let rows: usize = embeddings.iter().map(|row| row.packed.len()).sum();
+            let length = head.len() + rows;
+            let array = ArrayBody {
+                head,
+                items: embeddings.into_iter(),
+                separator: b"",
+                write: |file: &mut Vec<u8>, row: Embedding| {
+                    file.extend_from_slice(&row.packed);
+                    Ok(())
+                },
+                tail: Vec::new(),
+            };
+            let mut response = array.respond("application/octet-stream").await?;
+            response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+            response
         }
-    })
-    .await?;
+    };
+    let mut response = response.map(|body| axum::body::Body::new(ReservedBody::new(body, reserved)));
     response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
     Ok(timing.tell(response))
 }
 
-/// The call and the arguments of a request that may be made.
-async fn asked(upstream: &Upstream, request: Request) -> Result<(tonic::Request<()>, Arguments), Refusal> {
-    let request = authorized(upstream, request).await?;
-    let call = on_behalf_of(request.headers(), ());
-    Ok((call, Arguments::read(request, MAX_SENTENCES_BYTES).await?))
+/// A request that may be made: the call that it becomes, and its arguments.
+struct Asked {
+    caller: String,
+    call: tonic::Request<()>,
+    arguments: Arguments,
+}
+
+impl Asked {
+    async fn read(upstream: &Upstream, request: Request, wanted: &'static [Wanted]) -> Result<Self, Refusal> {
+        let (request, claims) = authorized(upstream, request).await?;
+        let caller = claims.sub;
+        let call = on_behalf_of(request.headers(), ());
+        let memory = &upstream.request_memory;
+        let arguments = Arguments::read(request, wanted, MAX_SENTENCES_BYTES, memory, &caller).await;
+        Ok(Self { caller, call, arguments: arguments.map_err(Refusal::with_remedy)? })
+    }
+
+    fn sentences(&mut self) -> Result<Vec<String>, Refusal> {
+        self.arguments.all(SENTENCE).map_err(Refusal::with_remedy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muse_proto::v1::{TokenizeResponse, TokenizedSentence};
+    use prost::Message;
+
+    use super::*;
+
+    #[test]
+    fn encoded_tokens_are_written_as_json() {
+        let tokens = ["\u{2581}a\"b", "\\", ""].map(str::to_owned).to_vec();
+        let sentence = |tokens| TokenizedSentence { tokens, ids: vec![7, 8], ..TokenizedSentence::default() };
+        let sentences = vec![sentence(tokens.clone()), sentence(Vec::new())];
+        let encoded = TokenizeResponse { sentences, ..TokenizeResponse::default() }.encode_to_vec();
+        let read = EncodedTokens::decode(&*encoded).unwrap();
+        let mut json = Vec::new();
+        for sentence in &read.sentences {
+            write_tokens(&mut json, sentence).unwrap();
+        }
+        assert_eq!(String::from_utf8(json).unwrap(), serde_json::to_string(&tokens).unwrap() + "[]");
+    }
 }

@@ -30,7 +30,7 @@ impl Form {
     }
 
     /// What the argument `format` asks for, if it is there; it counts more than the headers.
-    pub(super) fn named(arguments: &Arguments) -> Result<Option<Self>, Refusal> {
+    pub(super) fn named(arguments: &mut Arguments) -> Result<Option<Self>, Refusal> {
         match arguments.first("format") {
             Err(Refusal::Blank(_)) => Ok(None),
             Err(refusal) => Err(refusal),

@@ -5,6 +5,7 @@
 mod harness;
 mod isolation;
 mod replicas;
+mod requests;
 mod security_headers;
 
 use std::time::{Duration, Instant};
