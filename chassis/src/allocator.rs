@@ -39,6 +39,64 @@ pub fn give_back_unused_memory() {
     }
 }
 
+/// Starts a thread, once in a process, that gives memory back to the kernel when much of it was free at two looks in a row: after
+/// a burst of large requests, and not between the requests of one. By itself glibc returns only what is free at the end of a
+/// heap, and keeps whatever lies below the last block in use.
+pub fn return_unused_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        static STARTED: std::sync::Once = std::sync::Once::new();
+        STARTED.call_once(|| {
+            let thread = std::thread::Builder::new().name("muse-trim".to_owned()).spawn(trim_now_and_then);
+            if let Err(failure) = thread {
+                tracing::warn!(%failure, "unused memory is not returned");
+            }
+        });
+    }
+}
+
+/// The thread of [`return_unused_memory`]. It has the usual priority: it takes the locks of the heaps, and must not wait for a
+/// core meanwhile.
+#[cfg(target_env = "gnu")]
+fn trim_now_and_then() {
+    /// What is worth it: far more than the answers to usual requests take.
+    const MUCH: usize = 16 << 20;
+    const BETWEEN_LOOKS: std::time::Duration = std::time::Duration::from_secs(5);
+
+    let (mut before, mut after_last) = (0, 0);
+    loop {
+        std::thread::sleep(BETWEEN_LOOKS);
+        // What was returned is still counted as free, so the resident memory must have grown since, too.
+        let unused = free().min(resident().saturating_sub(after_last));
+        if unused.min(before) < MUCH {
+            before = unused;
+            continue;
+        }
+        give_back_unused_memory();
+        (before, after_last) = (0, resident());
+        tracing::debug!(unused, resident = after_last, "returned unused memory");
+    }
+}
+
+/// Bytes of all heaps that are not in use.
+#[cfg(target_env = "gnu")]
+fn free() -> usize {
+    #[expect(unsafe_code, reason = "the C library's allocator has no safe interface")]
+    // SAFETY: mallinfo2 may be called at any time and takes locks of its own.
+    let heaps = unsafe { libc::mallinfo2() };
+    heaps.fordblks
+}
+
+/// Bytes of the process that are in memory; none where the kernel does not tell.
+#[cfg(target_env = "gnu")]
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok().and_then(|numbers| {
+        let resident: usize = numbers.split_whitespace().nth(1)?.parse().ok()?;
+        Some(resident)
+    });
+    pages.unwrap_or_default() * rustix::param::page_size()
+}
+
 #[cfg(target_env = "gnu")]
 fn set(parameter: i32, value: i32) {
     #[expect(unsafe_code, reason = "a setting of the C library has no safe interface")]
@@ -46,5 +104,28 @@ fn set(parameter: i32, value: i32) {
     let set = unsafe { libc::mallopt(parameter, value) };
     if set == 0 {
         tracing::debug!(parameter, value, "the allocator does not take a setting");
+    }
+}
+
+#[cfg(all(test, target_env = "gnu"))]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn freed_memory_below_a_used_block_is_returned() {
+        return_unused_memory();
+        // Blocks of a heap, with one in use above them: glibc alone returns none of it.
+        let blocks: Vec<Vec<u8>> = (0..40_000).map(|_| vec![1; 4096]).collect();
+        let last = vec![1_u8; 4096];
+        let full = resident();
+        drop(blocks);
+        let began = Instant::now();
+        while resident() + (100 << 20) > full {
+            assert!(began.elapsed() < Duration::from_secs(60), "{} of {full} are still resident", resident());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        drop(last);
     }
 }
