@@ -20,6 +20,7 @@ use muse_proto::v1::{
 use muse_verifier::Verifier;
 use tokio::{net::TcpListener, time::interval};
 use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding;
 use tracing::{Level, info, warn};
 
 use crate::{
@@ -122,9 +123,14 @@ async fn serve(
         shutdown: shutdown.closing.clone(),
     };
     let router = grpc::server(requests)
-        .add_service(AuthServiceServer::new(auth).max_decoding_message_size(LARGEST_REQUEST))
+        .add_service(
+            AuthServiceServer::new(auth)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .max_decoding_message_size(LARGEST_REQUEST),
+        )
         .add_service(
             UserServiceServer::new(UserService { door, sessions, users })
+                .accept_compressed(CompressionEncoding::Gzip)
                 .max_decoding_message_size(LARGEST_REQUEST),
         )
         .add_service(RevocationServiceServer::new(revocations).max_decoding_message_size(LARGEST_REQUEST));

@@ -19,6 +19,12 @@ pub fn in_our_terms(status: Status) -> Status {
         _ if !status.details().is_empty() => return status,
         Code::Internal if text.starts_with("failed to decode Protobuf message") => Reason::InvalidArgument,
         Code::OutOfRange => Reason::TooLarge,
+        // A compressed message that is none, or becomes too large.
+        Code::ResourceExhausted if text.starts_with("Error decompressing: size limit") => Reason::TooLarge,
+        Code::Internal if text.starts_with("Error decompressing:") => Reason::InvalidArgument,
+        Code::Internal if text.starts_with("protocol error: received message with") => {
+            Reason::InvalidArgument
+        }
         Code::Unimplemented => Reason::Unimplemented,
         _ => return status,
     };
@@ -112,10 +118,13 @@ mod tests {
     #[tokio::test]
     async fn each_of_tonic_s_refusals_has_its_reason() {
         let size = "Error, decoded message length too large: found 9 bytes, the limit is: 5 bytes";
+        let bomb = "Error decompressing: size limit, of 5 bytes, exceeded while decompressing message";
         let not_found = Status::not_found("no such health");
         let cases = [
             (Status::internal("failed to decode Protobuf message: x"), Reason::InvalidArgument),
             (Status::out_of_range(size), Reason::TooLarge),
+            (Status::resource_exhausted(bomb), Reason::TooLarge),
+            (Status::internal("Error decompressing: corrupt"), Reason::InvalidArgument),
             (Status::unimplemented(""), Reason::Unimplemented),
         ];
         for (status, reason) in cases {

@@ -18,24 +18,33 @@ use crate::{
 /// Text of up to so many bytes is tokenized where it came in. It takes some 20 µs, about as long as to hand it over.
 const BRIEF_BYTES: usize = 1024;
 
+/// Text of more bytes takes milliseconds and more.
+const LARGE_BYTES: usize = 64 * 1024;
+
 /// Bytes of text that make a token, a little more than the average over the languages: it is 3.3 for Polish, 4.0 for
 /// English, 10 for Thai.
 const BYTES_OF_A_TOKEN: usize = 5;
+
+/// Bytes of a token in the response of Tokenize: its text, its id and four positions.
+const TOKEN_BYTES: usize = 40;
 
 /// The tokenizer, and what may be given to it.
 #[derive(Debug, Clone)]
 pub(crate) struct Encoder {
     tokenizer: Arc<Tokenizer>,
     pub(crate) limits: Limits,
-    /// How many requests may be tokenized at a time.
+    /// How many requests may be tokenized at a time,
     threads: Arc<Semaphore>,
+    /// and how many large ones beside them, for which the others need not wait.
+    large_threads: Arc<Semaphore>,
     seconds: Histogram,
 }
 
 impl Encoder {
     pub(crate) fn new(tokenizer: Tokenizer, limits: Limits, threads: usize, seconds: Histogram) -> Self {
-        let threads = Arc::new(Semaphore::new(threads.min(Semaphore::MAX_PERMITS)));
-        Self { tokenizer: Arc::new(tokenizer), limits, threads, seconds }
+        let semaphore = |threads: usize| Arc::new(Semaphore::new(threads.clamp(1, Semaphore::MAX_PERMITS)));
+        let (large_threads, threads) = (semaphore(threads / 2), semaphore(threads));
+        Self { tokenizer: Arc::new(tokenizer), limits, threads, large_threads, seconds }
     }
 
     /// About how many tokens a request will turn out to have; no more than are allowed, since what is too large is to be
@@ -88,6 +97,12 @@ impl Encoder {
         .await
     }
 
+    /// The most bytes that the response to a Tokenize of these sentences can have, roughly.
+    pub(crate) fn most_token_bytes(&self, sentences: &[String]) -> usize {
+        let text: usize = sentences.iter().map(String::len).sum();
+        TOKEN_BYTES * text.min(self.limits.max_request_tokens as usize)
+    }
+
     /// The tokens of the sentences of a request, encoded as they are found.
     pub(crate) async fn tokens(&self, sentences: Vec<String>) -> Result<TokenizeResponse, Error> {
         let most = self.limits.max_request_tokens;
@@ -137,11 +152,13 @@ impl Encoder {
         let turn = move |tokenizer: &Tokenizer, sentences: &[String]| {
             seconds.observe_closure_duration(|| turn(tokenizer, sentences))
         };
-        if sentences.iter().map(String::len).sum::<usize>() <= BRIEF_BYTES {
+        let bytes: usize = sentences.iter().map(String::len).sum();
+        if bytes <= BRIEF_BYTES {
             return turn(&self.tokenizer, &sentences);
         }
         let failed = || Error::new(Reason::Internal, "tokenizing failed");
-        let thread = Arc::clone(&self.threads).acquire_owned().await.map_err(|_| failed())?;
+        let threads = if bytes > LARGE_BYTES { &self.large_threads } else { &self.threads };
+        let thread = Arc::clone(threads).acquire_owned().await.map_err(|_| failed())?;
         let tokenizer = Arc::clone(&self.tokenizer);
         let turned = tokio::task::spawn_blocking(move || {
             let _thread = thread;

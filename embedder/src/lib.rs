@@ -13,6 +13,7 @@ pub mod device;
 pub mod dimensions;
 mod encode;
 pub mod limits;
+mod memory;
 pub mod metrics;
 pub mod model;
 pub mod model_dir;
@@ -29,7 +30,7 @@ use std::sync::{Arc, OnceLock};
 
 use futures::{FutureExt, future::BoxFuture};
 use muse_chassis::{
-    BadOption, Listeners, grpc,
+    BadOption, Listeners, allocator, grpc,
     health::{self, Health},
     metrics::Metrics,
     notify,
@@ -38,10 +39,10 @@ use muse_chassis::{
     tls::{self, Acceptor, Connector},
     trace::Traces,
 };
-use muse_proto::v1::embedder_service_server::EmbedderServiceServer;
+use muse_proto::{limits::MAX_ITEM_BYTES, v1::embedder_service_server::EmbedderServiceServer};
 use muse_verifier::{TokenKind, Verifier};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Status, service::interceptor::InterceptedService};
+use tonic::{Request, Status, codec::CompressionEncoding, service::interceptor::InterceptedService};
 use tracing::{Level, info};
 
 use batcher::{Batcher, BatcherError, Room};
@@ -49,6 +50,7 @@ pub use config::Config;
 use device::{DeviceChoice, DeviceError};
 use encode::Encoder;
 use limits::Limits;
+use memory::Bounded;
 use metrics::Work;
 use model_dir::{ModelDir, ModelDirError};
 use service::Embedder;
@@ -121,12 +123,18 @@ async fn serve(
     let loaded = tokio::task::spawn_blocking(move || load(&config, &metrics, stream_verifier, stopping));
     let embedder = loaded.await.map_err(BatcherError::from)??;
 
+    allocator::return_unused_memory();
     room.get_or_init(|| embedder.room());
     tokio::spawn(report_when_synced(verifier.clone(), health.clone(), shutdown.announced.clone()));
     let limits = embedder.limits();
-    let service = EmbedderServiceServer::new(embedder)
-        .max_decoding_message_size(limits.max_request_bytes as usize)
-        .max_encoding_message_size(usize::MAX);
+    let embedder = Arc::new(embedder);
+    let server = |largest| {
+        EmbedderServiceServer::from_arc(Arc::clone(&embedder))
+            .accept_compressed(CompressionEncoding::Gzip)
+            .max_decoding_message_size(largest)
+            .max_encoding_message_size(usize::MAX)
+    };
+    let service = Bounded::new(server(limits.max_request_bytes as usize), server(MAX_ITEM_BYTES));
     // Before a message is decoded: who may not call does not get to use memory either.
     let service = InterceptedService::new(service, move |mut call: Request<()>| {
         let claims = verifier.authorize(call.metadata().as_ref(), Some(TokenKind::Access))?;

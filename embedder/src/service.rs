@@ -17,7 +17,8 @@ use crate::{
     dimensions::Dimensions,
     encode::Encoder,
     limits::Limits,
-    model::DIMENSION,
+    memory::Lease,
+    model::{DIMENSION, VECTOR_BYTES},
     model_dir::Manifest,
     stream::{Answers, Streams},
     timing::{Step, timed},
@@ -65,15 +66,20 @@ impl Embedder {
 impl EmbedderService for Embedder {
     async fn embed(&self, request: Request<EmbedRequest>) -> Result<Response<EmbedResponse>, Status> {
         let user = user(&request);
+        let lease = request.extensions().get::<Lease>().cloned();
         let request = request.into_inner();
         let dimensions = Dimensions::asked(request.dimensions)?;
         self.batcher.check_room(&user, self.encoder.about_tokens(&request))?;
         let came = Instant::now();
         let sentences = self.encoder.request(request).await?;
         let tokenize = came.elapsed();
+        if let Some(lease) = lease {
+            lease.release();
+            lease.response(sentences.len() * VECTOR_BYTES).await?;
+        }
+        let admitted = Instant::now();
         let Embedded { embeddings, queue, forward } =
             self.batcher.embed(&user, sentences, dimensions).await?;
-        let admitted = came + tokenize;
         let steps = [
             Step { name: "queue", began: admitted, took: queue },
             Step { name: "tokenize", began: came, took: tokenize },
@@ -95,7 +101,11 @@ impl EmbedderService for Embedder {
         &self,
         request: Request<TokenizeRequest>,
     ) -> Result<Response<TokenizeResponse>, Status> {
+        let lease = request.extensions().get::<Lease>().cloned();
         let sentences = request.into_inner().sentences;
+        if let Some(lease) = lease {
+            lease.response(self.encoder.most_token_bytes(&sentences)).await?;
+        }
         let came = Instant::now();
         let response = self.encoder.tokens(sentences).await?;
         Ok(timed(response, &[Step { name: "tokenize", began: came, took: came.elapsed() }]))

@@ -49,8 +49,8 @@ const CHUNK_BYTES: usize = 32 << 10;
 const MAX_UNREAD: usize = 1024;
 /// Forward passes on each thread that the unanswered items of a stream may fill: one runs while the others gather.
 const UNANSWERED_PASSES: usize = 3;
-/// Bytes of unread items and answers for each token that may be unanswered: some 3 kB for an item of 16 tokens.
-const UNREAD_BYTES_PER_TOKEN: usize = 200;
+/// Bytes of unread items and answers for each token that may be unanswered: an item of usual length takes some 3 kB.
+const UNREAD_BYTES_PER_TOKEN: usize = 96;
 /// The bounds of that: 1,024 short items, and the largest item with room for others.
 const MAX_UNREAD_BYTES: usize = 3 << 20;
 const MIN_UNREAD_BYTES: usize = 256 << 10;

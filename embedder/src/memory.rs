@@ -1,0 +1,447 @@
+//! The memory of large requests and responses: bounded in bytes, over all calls and by user.
+//!
+//! A message is read whole before its method is called, so that a compressed one is inflated apart from the async threads, and
+//! so that memory is set aside before a large one is read: HTTP/2's flow control stops its sender meanwhile. Small messages and
+//! responses need no permit. Waiting ends with the caller's deadline, as all of a call does.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    convert::Infallible,
+    io::{self, Read},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use flate2::read::GzDecoder;
+use futures::{FutureExt, future::BoxFuture};
+use http::{HeaderValue, Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use muse_chassis::deadline;
+use muse_proto::{Error, Reason, aside, limits::MAX_REQUEST_BYTES, v1::embedder_service_server};
+use muse_verifier::Claims;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
+use tonic::{Status, body::Body, codegen::Service, server::NamedService};
+
+use crate::batcher::User;
+
+/// Bytes of large requests: twice each message, as the buffer that it comes in and as the sentences in it.
+const REQUEST_BYTES: usize = 192 << 20;
+/// Bytes of large responses: twice each, as vectors or tokens and encoded.
+const RESPONSE_BYTES: usize = 128 << 20;
+/// A message or response of up to so many bytes needs no permit.
+const SMALL: usize = 128 << 10;
+/// How long a message may take to come, from when there is memory for it.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Of one piece of a message. Frames may be of a byte each, and must not take more than their bytes.
+const PIECE: usize = 64 << 10;
+/// Of the flag and the length before a message.
+const PREFIX: usize = 5;
+/// What a byte can inflate to.
+const MAX_INFLATION: usize = 1032;
+const GZIP: HeaderValue = HeaderValue::from_static("gzip");
+
+/// Bytes that calls share; one user may have half of them.
+#[derive(Debug)]
+struct Pool {
+    total: Arc<Semaphore>,
+    size: usize,
+    by_user: Mutex<HashMap<User, Weak<Semaphore>>>,
+}
+
+type Permits = [OwnedSemaphorePermit; 2];
+
+impl Pool {
+    fn new(size: usize) -> Self {
+        Self { total: Arc::new(Semaphore::new(size)), size, by_user: Mutex::default() }
+    }
+
+    /// Waits for so many bytes, first for those of the user's share; first come, first served.
+    async fn acquire(&self, user: &User, bytes: usize) -> Result<Permits, Error> {
+        let share = self.share(user);
+        let count = u32::try_from(bytes.min(self.size / 2)).unwrap_or(u32::MAX);
+        let closed = |_| Error::new(Reason::Internal, "a semaphore is closed");
+        let own = share.acquire_many_owned(count).await.map_err(closed)?;
+        let shared = Arc::clone(&self.total).acquire_many_owned(count).await.map_err(closed)?;
+        Ok([own, shared])
+    }
+
+    fn share(&self, user: &User) -> Arc<Semaphore> {
+        let mut by_user = lock(&self.by_user);
+        if let Some(share) = by_user.get(user).and_then(Weak::upgrade) {
+            return share;
+        }
+        // Those whose users have nothing left are gone.
+        by_user.retain(|_, share| share.strong_count() > 0);
+        let share = Arc::new(Semaphore::new(self.size / 2));
+        by_user.insert(Arc::clone(user), Arc::downgrade(&share));
+        share
+    }
+}
+
+#[derive(Debug)]
+struct Pools {
+    requests: Pool,
+    responses: Pool,
+}
+
+/// The memory that is set aside for a call, until its response is sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Lease {
+    pools: Arc<Pools>,
+    user: User,
+    permits: Arc<Mutex<Vec<Permits>>>,
+}
+
+impl Lease {
+    /// Sets memory aside for a request of so many bytes on the wire, which have `decoded` bytes at most.
+    async fn request(&self, encoded: usize, decoded: usize) -> Result<(), Error> {
+        let bytes = if encoded == decoded { 2 * encoded } else { encoded + 2 * decoded };
+        self.acquire(&self.pools.requests, bytes).await
+    }
+
+    /// Sets memory aside for a response of so many bytes.
+    pub(crate) async fn response(&self, bytes: usize) -> Result<(), Error> {
+        self.acquire(&self.pools.responses, 2 * bytes).await
+    }
+
+    /// Ends what is set aside: the request is decoded and gone.
+    pub(crate) fn release(&self) {
+        lock(&self.permits).clear();
+    }
+
+    async fn acquire(&self, pool: &Pool, bytes: usize) -> Result<(), Error> {
+        if bytes > 2 * SMALL {
+            let permits = pool.acquire(&self.user, bytes).await?;
+            lock(&self.permits).push(permits);
+        }
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code that holds one of them can panic halfway through a change.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The embedder's methods, with memory set aside for what is large.
+#[derive(Debug, Clone)]
+pub(crate) struct Bounded<S> {
+    /// Serves the methods of one message,
+    unary: S,
+    /// and the one of a stream.
+    streaming: S,
+    pools: Arc<Pools>,
+}
+
+impl<S> Bounded<S> {
+    pub(crate) fn new(unary: S, streaming: S) -> Self {
+        let pools = Pools { requests: Pool::new(REQUEST_BYTES), responses: Pool::new(RESPONSE_BYTES) };
+        Self { unary, streaming, pools: Arc::new(pools) }
+    }
+}
+
+impl<S> NamedService for Bounded<S> {
+    const NAME: &'static str = embedder_service_server::SERVICE_NAME;
+}
+
+impl<S> Service<Request<Body>> for Bounded<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.unary.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if request.uri().path().ends_with("/EmbedStream") {
+            return self.streaming.call(request).boxed();
+        }
+        let user = request.extensions().get::<Claims>();
+        let user = user.map_or_else(User::default, |claims| User::from(claims.sub.as_str()));
+        let lease = Lease { pools: Arc::clone(&self.pools), user, permits: Arc::default() };
+        let mut unary = self.unary.clone();
+        async move {
+            let mut request = match read_whole(request, &lease).await {
+                Ok(request) => request,
+                Err(status) => return Ok(status.into_http()),
+            };
+            request.extensions_mut().insert(lease.clone());
+            let response = unary.call(request).await?;
+            if lock(&lease.permits).is_empty() {
+                return Ok(response);
+            }
+            Ok(response.map(|body| Body::new(Leased { body, _lease: lease })))
+        }
+        .boxed()
+    }
+}
+
+/// The request with its message read, and inflated if it is compressed with gzip.
+async fn read_whole(request: Request<Body>, lease: &Lease) -> Result<Request<Body>, Status> {
+    let (mut parts, mut body) = request.into_parts();
+    let gzip = parts.headers.get("grpc-encoding") == Some(&GZIP);
+    let mut pieces = Pieces::default();
+    let mut prefix = None;
+    let late = |_| Status::from(deadline::passed());
+    let mut until = Instant::now() + READ_TIMEOUT;
+    while let Some(frame) = timeout_at(until, body.frame()).await.map_err(late)? {
+        let Ok(data) = frame?.into_data() else { continue };
+        pieces.append(&data);
+        if prefix.is_none() {
+            prefix = pieces.prefix();
+            let Some((compressed, length)) = prefix else { continue };
+            if length > MAX_REQUEST_BYTES {
+                // The server behind rejects it, and reads no further either.
+                break;
+            }
+            let inflated = length.saturating_mul(MAX_INFLATION).min(MAX_REQUEST_BYTES);
+            lease.request(length, if gzip && compressed { inflated } else { length }).await?;
+            until = Instant::now() + READ_TIMEOUT;
+        }
+        if prefix.is_some_and(|(_, length)| pieces.length > PREFIX + length) {
+            let text = "the call is of one message, and more was sent";
+            return Err(Error::new(Reason::InvalidArgument, text).into());
+        }
+    }
+    if let Some((true, length)) = prefix
+        && gzip
+        && pieces.length == PREFIX + length
+    {
+        pieces = aside(true, || inflate(pieces))?;
+        parts.headers.remove("grpc-encoding");
+    }
+    Ok(Request::from_parts(parts, Body::new(pieces)))
+}
+
+/// Inflates a compressed message, with its prefix, up to the limit of a request.
+fn inflate(mut compressed: Pieces) -> Result<Pieces, Error> {
+    compressed.skip_prefix();
+    let mut decoder = GzDecoder::new(compressed).take(MAX_REQUEST_BYTES as u64 + 1);
+    let mut inflated = Pieces::default();
+    inflated.append(&[0; PREFIX]);
+    let mut buffer = [0; 8192];
+    loop {
+        match decoder.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => inflated.append(&buffer[..count]),
+            Err(failure) => {
+                let text = format!("the message is not gzip: {failure}");
+                return Err(Error::new(Reason::InvalidArgument, text));
+            }
+        }
+    }
+    let length = inflated.length - PREFIX;
+    if length > MAX_REQUEST_BYTES {
+        let text = format!("the message is too large: it inflates to more than {MAX_REQUEST_BYTES} bytes");
+        return Err(Error::new(Reason::TooLarge, text));
+    }
+    inflated.set_length(length as u32);
+    Ok(inflated)
+}
+
+/// A message in pieces, each of which is freed when it is read.
+#[derive(Debug, Default)]
+struct Pieces {
+    pieces: VecDeque<BytesMut>,
+    length: usize,
+}
+
+impl Pieces {
+    fn append(&mut self, mut data: &[u8]) {
+        self.length += data.len();
+        while !data.is_empty() {
+            let room = self.pieces.back().map_or(0, |last| PIECE - last.len());
+            if room == 0 {
+                // The first one is small, as most messages are.
+                let capacity = if self.pieces.is_empty() { data.len().min(PIECE) } else { PIECE };
+                self.pieces.push_back(BytesMut::with_capacity(capacity));
+                continue;
+            }
+            let (now, later) = data.split_at(room.min(data.len()));
+            if let Some(last) = self.pieces.back_mut() {
+                last.extend_from_slice(now);
+            }
+            data = later;
+        }
+    }
+
+    /// Whether the message is compressed, and its length.
+    fn prefix(&self) -> Option<(bool, usize)> {
+        let [flag, length @ ..] = self.pieces.front()?.first_chunk::<PREFIX>()?;
+        Some((*flag == 1, u32::from_be_bytes(*length) as usize))
+    }
+
+    fn skip_prefix(&mut self) {
+        if let Some(first) = self.pieces.front_mut() {
+            first.advance(PREFIX.min(first.len()));
+            self.length -= PREFIX;
+        }
+    }
+
+    fn set_length(&mut self, length: u32) {
+        if let Some(place) = self.pieces.front_mut().and_then(|first| first.get_mut(1..PREFIX)) {
+            place.copy_from_slice(&length.to_be_bytes());
+        }
+    }
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(first) = self.pieces.front_mut() {
+            if first.is_empty() {
+                self.pieces.pop_front();
+                continue;
+            }
+            let count = first.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&first[..count]);
+            first.advance(count);
+            return Ok(count);
+        }
+        Ok(0)
+    }
+}
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.pieces.pop_front().map(|piece| Ok(Frame::data(piece.freeze()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces.is_empty()
+    }
+}
+
+/// A response for which memory is set aside.
+struct Leased {
+    body: Body,
+    _lease: Lease,
+}
+
+impl HttpBody for Leased {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression, write::GzEncoder};
+    use http_body_util::{Full, StreamBody};
+
+    use super::*;
+
+    fn lease(pools: &Arc<Pools>, user: &str) -> Lease {
+        Lease { pools: Arc::clone(pools), user: User::from(user), permits: Arc::default() }
+    }
+
+    fn pools(requests: usize, responses: usize) -> Arc<Pools> {
+        Arc::new(Pools { requests: Pool::new(requests), responses: Pool::new(responses) })
+    }
+
+    fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
+        [&[flag][..], &(message.len() as u32).to_be_bytes(), message].concat()
+    }
+
+    fn gzip(message: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(message).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    async fn read(body: Body, encoding: &str) -> Result<Vec<u8>, Error> {
+        let request = Request::builder().header("grpc-encoding", encoding).body(body).unwrap();
+        let pools = pools(REQUEST_BYTES, RESPONSE_BYTES);
+        let whole = read_whole(request, &lease(&pools, "a")).await.map_err(|status| Error::from(&status))?;
+        assert_eq!(whole.headers().contains_key("grpc-encoding"), encoding != "gzip");
+        Ok(whole.into_body().collect().await.unwrap().to_bytes().to_vec())
+    }
+
+    #[tokio::test]
+    async fn one_user_s_large_requests_leave_room_for_another() {
+        let pools = pools(8 << 20, 8 << 20);
+        let (first, second) = (lease(&pools, "a"), lease(&pools, "a"));
+        first.request(2 << 20, 2 << 20).await.unwrap();
+        assert!(second.request(1 << 20, 1 << 20).now_or_never().is_none());
+        // Small ones need no permit; another user has as much.
+        second.request(SMALL, SMALL).now_or_never().unwrap().unwrap();
+        lease(&pools, "b").request(2 << 20, 2 << 20).now_or_never().unwrap().unwrap();
+        first.release();
+        second.request(1 << 20, 1 << 20).now_or_never().unwrap().unwrap();
+        // What is larger than a share can be is served alone.
+        lease(&pools, "c").response(64 << 20).now_or_never().unwrap().unwrap();
+        assert_eq!(pools.responses.by_user.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn message_of_tiny_frames_is_read_whole() {
+        let message = framed(0, &vec![7; 200_000]);
+        let frames = message.chunks(3).map(|part| Ok::<_, Status>(Frame::data(Bytes::copy_from_slice(part))));
+        let body = Body::new(StreamBody::new(futures::stream::iter(frames.collect::<Vec<_>>())));
+        assert_eq!(read(body, "identity").await.unwrap(), message);
+    }
+
+    #[tokio::test]
+    async fn second_message_of_a_unary_call_is_rejected() {
+        let twice = [framed(0, b"abc"), framed(0, b"abc")].concat();
+        let rejected = read(Body::new(Full::from(twice)), "identity").await.unwrap_err();
+        assert_eq!(rejected.reason(), Reason::InvalidArgument);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn gzip_is_inflated_up_to_the_limit() {
+        let message = b"some text ".repeat(100_000);
+        let body = Body::new(Full::from(framed(1, &gzip(&message))));
+        assert_eq!(read(body, "gzip").await.unwrap(), framed(0, &message));
+        let largest = vec![0; MAX_REQUEST_BYTES];
+        let body = Body::new(Full::from(framed(1, &gzip(&largest))));
+        assert_eq!(read(body, "gzip").await.unwrap().len(), PREFIX + MAX_REQUEST_BYTES);
+        let bomb = gzip(&vec![0; 64 * MAX_REQUEST_BYTES]);
+        let rejected = read(Body::new(Full::from(framed(1, &bomb))), "gzip").await.unwrap_err();
+        assert_eq!(rejected.reason(), Reason::TooLarge);
+        let rejected = read(Body::new(Full::from(framed(1, b"no gzip"))), "gzip").await.unwrap_err();
+        assert_eq!(rejected.reason(), Reason::InvalidArgument);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn body_that_stops_arriving_ends_the_call() {
+        let half =
+            futures::stream::iter([Ok::<_, Status>(Frame::data(Bytes::from_static(b"\0\0\0\0\x09abc")))]);
+        let silent = futures::StreamExt::chain(half, futures::stream::pending());
+        let rejected = read(Body::new(StreamBody::new(silent)), "identity").await.unwrap_err();
+        assert_eq!(rejected.reason(), Reason::DeadlineExceeded);
+    }
+}
