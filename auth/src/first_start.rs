@@ -1,6 +1,7 @@
 //! The first user.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use muse_chassis::print_to_operator;
 use secrecy::{ExposeSecret, SecretString};
 use tracing::{info, warn};
 
@@ -28,11 +29,11 @@ pub(crate) async fn ensure_a_user(config: &Config, users: &Users) -> Result<(), 
         let password = random_password()?;
         users.add(ADMIN, password.clone(), Role::Admin).await.map(|_| {
             // Not through the log, which is collected and kept.
-            eprintln!(
+            print_to_operator(&format!(
                 "\nThe first user is {ADMIN:?}, the password {:?}. It is not shown again.\n\
                  Change it with: muse-auth user passwd {ADMIN}\n",
                 password.expose_secret()
-            );
+            ));
         })
     } else {
         users.add_unchecked(ADMIN, SecretString::from(ADMIN), Role::Admin).await.map(|_| {

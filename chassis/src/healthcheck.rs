@@ -13,7 +13,7 @@ use hyper::{body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, runtime::Builder, time::timeout};
 
-use crate::{end, with_causes};
+use crate::{end, print_to_operator, with_causes};
 
 const NAME: &str = "healthcheck";
 /// The option that says where the private port is, as each service has it.
@@ -42,7 +42,7 @@ enum CheckError {
 pub fn parse_service_options<C: Parser>() -> C {
     let matches = with_command(C::command()).try_get_matches().unwrap_or_else(|refused| end(&refused));
     if matches.subcommand_name() == Some(NAME) {
-        let ready = check(&matches).inspect_err(|failure| eprintln!("error: {failure}"));
+        let ready = check(&matches).inspect_err(|failure| print_to_operator(&format!("error: {failure}")));
         std::process::exit(i32::from(ready.is_err()));
     }
     C::from_arg_matches(&matches).unwrap_or_else(|refused| end(&refused.format(&mut C::command())))

@@ -9,6 +9,8 @@ use std::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::error;
 
+use crate::logging::flush_brief;
+
 /// Has panics tell where they are, but what they say only if it is a fixed text: others may quote what a user sent. And has
 /// the system write no core dumps.
 pub(crate) fn prevent() {
@@ -25,6 +27,8 @@ fn tell(panic: &PanicHookInfo<'_>) {
     let trace = Backtrace::capture();
     let trace = (trace.status() == BacktraceStatus::Captured).then(|| trace.to_string());
     error!(thread = thread.name().unwrap_or_default(), location, trace, "panicked: {said}");
+    // The program may end with this.
+    flush_brief();
 }
 
 /// A limit of 0 keeps the kernel from writing a file, but not from piping the dump to a program; 1 does both (core(5)).

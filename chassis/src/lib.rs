@@ -13,6 +13,7 @@ mod leaks;
 pub mod lingering;
 mod listeners;
 pub mod log_throttle;
+mod log_writer;
 mod logging;
 mod loopback;
 pub mod metrics;
@@ -36,7 +37,7 @@ use tracing::{error, info};
 
 pub use healthcheck::parse_service_options;
 pub use listeners::{Addresses, Listeners};
-pub use logging::{LogArgs, LogFormat};
+pub use logging::{LogArgs, LogFormat, flush_log, print_to_operator};
 pub use loopback::{is_loopback, is_loopback_host};
 pub use options::BadOption;
 pub use shutdown::{Shutdown, ShutdownArgs};
@@ -122,13 +123,15 @@ fn runtime() -> io::Result<Runtime> {
 
 /// Ends a program: success, or the error with all its causes in one line of the log and status 1.
 pub fn report<E: StdError + 'static>(outcome: Result<(), E>) -> ExitCode {
-    match outcome {
+    let status = match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             error!("{}", with_causes(&failure));
             ExitCode::FAILURE
         }
-    }
+    };
+    flush_log();
+    status
 }
 
 /// An error and its causes, joined by colons; a cause that the text above it already holds is not repeated.

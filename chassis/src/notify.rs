@@ -1,8 +1,11 @@
 //! Tells whoever started this program how far it is, by the protocol of systemd's `sd_notify(3)`: datagrams to the
 //! Unix socket that `NOTIFY_SOCKET` names. Without that variable nothing happens.
+//! A notice never waits: it is dropped when the supervisor does not read.
 
 use std::{
     env,
+    ffi::OsStr,
+    io,
     net::SocketAddr,
     os::{
         linux::net::SocketAddrExt,
@@ -36,13 +39,52 @@ pub fn stopping() {
 
 fn send(message: &str) {
     let Some(path) = env::var_os("NOTIFY_SOCKET") else { return };
+    match send_to(&path, message) {
+        Ok(()) => (),
+        Err(failure) if failure.kind() == io::ErrorKind::WouldBlock => {
+            warn!(notice = message, "the supervisor does not read its notices: one is dropped");
+        }
+        Err(failure) => warn!(%failure, "cannot notify the supervisor"),
+    }
+}
+
+/// Sends without waiting for a receiver that does not read: the queue of its socket is short (`net.unix.max_dgram_qlen`), and
+/// this runs on async threads. The crate `sd-notify` waits.
+fn send_to(path: &OsStr, message: &str) -> io::Result<()> {
     let address = match path.as_bytes().strip_prefix(b"@") {
-        Some(name) => net::SocketAddr::from_abstract_name(name),
-        None => net::SocketAddr::from_pathname(&path),
+        Some(name) => net::SocketAddr::from_abstract_name(name)?,
+        None => net::SocketAddr::from_pathname(path)?,
     };
-    let sent =
-        address.and_then(|address| net::UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address));
-    if let Err(failure) = sent {
-        warn!(%failure, "cannot notify the supervisor");
+    let socket = net::UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.send_to_addr(message.as_bytes(), &address)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn full_notify_socket_drops_notices() {
+        let name = format!("muse-notify-{}", std::process::id());
+        let address = net::SocketAddr::from_abstract_name(&name).unwrap();
+        let supervisor = net::UnixDatagram::bind_addr(&address).unwrap();
+        let (sent, outcomes) = mpsc::channel();
+        thread::spawn(move || {
+            let path = format!("@{name}");
+            // More than any system's queue, so that a blocking send would not come to the end.
+            let outcome = (0..100_000).try_for_each(|_| send_to(path.as_ref(), "READY=1"));
+            let _ = sent.send((outcome, path));
+        });
+        let (outcome, path) = outcomes.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+
+        let mut notice = [0; 64];
+        let length = supervisor.recv(&mut notice).unwrap();
+        assert_eq!(&notice[..length], b"READY=1");
+        send_to(path.as_ref(), "READY=1").unwrap();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::EXIT_USAGE;
+use crate::{EXIT_USAGE, flush_log, print_to_operator};
 
 /// An option that is well formed but cannot be. The text names the option, and never its value where that is secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +21,8 @@ impl BadOption {
     /// Says so, as for an option that cannot be read, and gives the status to end with.
     #[must_use]
     pub fn usage(&self) -> ExitCode {
-        eprintln!("error: {self}");
+        print_to_operator(&format!("error: {self}"));
+        flush_log();
         ExitCode::from(EXIT_USAGE)
     }
 }

@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{StartError, notify};
+use crate::{StartError, logging::flush_brief, notify};
 
 /// Options of the shutdown.
 #[derive(Debug, Clone, Copy, Args)]
@@ -93,6 +93,8 @@ pub fn on_signal() -> Result<CancellationToken, StartError> {
         asked.cancel();
         let name = either(&mut interrupt, &mut terminate).await;
         warn!(signal = name, "asked once more, ending at once");
+        // That line is still to be written, by a thread that the signal ends, too.
+        flush_brief();
         // An exit would take down what libtorch's threads are working with before them.
         let _ = kill_process(getpid(), Kill::KILL);
     });

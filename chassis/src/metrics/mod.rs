@@ -14,6 +14,7 @@ use prometheus::{
 };
 use tracing::error;
 
+use crate::logging::DROPPED_LINES;
 use process::Process;
 
 /// The metrics of one service.
@@ -29,6 +30,7 @@ impl Metrics {
     pub fn of(service: &str) -> Self {
         let metrics = Self(Registry::new());
         metrics.register(Process::new());
+        metrics.register(DROPPED_LINES.clone());
         #[cfg(tokio_unstable)]
         metrics.register(crate::polls::POLLS.clone());
         let version = env!("CARGO_PKG_VERSION");
