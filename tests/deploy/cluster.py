@@ -64,8 +64,12 @@ class Pod:
         self.environment = {}
         for source in self.container.get("envFrom", []):
             self.environment |= cluster.named("ConfigMap", source["configMapRef"]["name"])["data"]
-        # Secrets have no value here.
-        self.environment |= {variable["name"]: variable.get("value") for variable in self.container["env"]}
+        # Secrets have no value here. Variables may have those before them in them, as $(NAME).
+        for variable in self.container["env"]:
+            value = variable.get("value")
+            if value is not None:
+                value = re.sub(r"\$\((\w+)\)", lambda found: self.environment[found[1]], value)
+            self.environment[variable["name"]] = value
 
     def port(self, port):
         """The number of a port, which may be given by its name."""
@@ -98,9 +102,9 @@ def combinations():
         yield from itertools.combinations(COMPONENTS, number)
 
 
-def kustomization(components, folder):
+def kustomization(components, folder, **fields):
     """A kustomization in `folder` that takes these components, as a reader would write it."""
     below = pathlib.Path(os.path.relpath(FOLDER, folder))
-    content = {"resources": [str(below / "base")], "components": [str(below / name) for name in components]}
+    content = {"resources": [str(below / "base")], "components": [str(below / name) for name in components], **fields}
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(content))
     return folder

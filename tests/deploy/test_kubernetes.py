@@ -1,6 +1,7 @@
 """deploy/kubernetes, with each choice of its components: what a server would refuse, and what it would take and not run."""
 
 import copy
+import os
 import re
 
 import kubernetes_validate
@@ -96,8 +97,9 @@ def test_resources_are_asked_for_and_bounded(cluster, chosen):
 
 def test_each_variable_is_an_option_of_the_program(cluster):
     for name, pod in cluster.pods().items():
-        # That of the async runtime is no option.
-        assert pod.environment.keys() - {"TOKIO_WORKER_THREADS"} <= options(name).keys(), name
+        # That of the async runtime is no option, and the names of Services are there for the URLs.
+        others = {"TOKIO_WORKER_THREADS", "AUTH_SERVICE", "EMBEDDER_SERVICE"}
+        assert pod.environment.keys() - others <= options(name).keys(), name
 
 
 def test_probes_ask_the_private_port(cluster):
@@ -227,6 +229,70 @@ def test_only_who_must_reaches_whom(cluster, chosen):
             for port in rule["ports"]
         }
         assert outside == ({5432} if name == "muse-auth" and "postgres" in chosen else set())
+
+
+@pytest.fixture(scope="session", params=[False, True], ids=["from-base", "from-overlay"])
+def staging(request, chosen, tmp_path_factory):
+    """A second stack for the same namespace, made as the guide says: of the base, or of a kustomization that takes it."""
+    section = (FOLDER / "README.md").read_text().split("## Two stacks in one namespace")[1].split("\n## ")[0]
+    fields = yaml.safe_load(re.search(r"```yaml\n(.*?)```", section, re.DOTALL)[1])
+    if not request.param:
+        return Cluster(kustomization(chosen, tmp_path_factory.mktemp("staging"), **fields))
+    first = kustomization(chosen, tmp_path_factory.mktemp("first"))
+    overlay = tmp_path_factory.mktemp("overlay")
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump({"resources": [os.path.relpath(first, overlay)], **fields}))
+    return Cluster(overlay)
+
+
+def test_a_name_prefix_reaches_urls_secrets_and_policies(cluster, staging):
+    names = {(thing["kind"], thing["metadata"]["name"]) for thing in cluster.objects if thing["kind"] != "Namespace"}
+    prefixed = {(kind, f"staging-{name}") for kind, name in names}
+    assert {(thing["kind"], thing["metadata"]["name"]) for thing in staging.objects if thing["kind"] != "Namespace"} == prefixed
+    for name, pod in cluster.pods().items():
+        other = staging.pods()[f"staging-{name}"]
+        for variable, target in (("AUTH_URL", "muse-auth"), ("EMBEDDER_URL", "muse-embedder")):
+            if variable in pod.environment:
+                port = cluster.named("Service", target)["spec"]["ports"][0]["port"]
+                assert other.environment[variable] == f"https://staging-{target}:{port}", name
+        assert list(other.secrets()) == [f"staging-{secret}" for secret in pod.secrets()]
+        assert other.spec["serviceAccountName"] == f"staging-{pod.spec['serviceAccountName']}"
+        assert other.environment.keys() == pod.environment.keys()
+    for autoscaler in staging.of("HorizontalPodAutoscaler"):
+        target = autoscaler["spec"]["scaleTargetRef"]
+        staging.named(target["kind"], target["name"])
+
+
+def test_two_stacks_in_one_namespace_do_not_meet(cluster, staging):
+    both = [(cluster, staging), (staging, cluster)]
+    for one, other in both:
+        for thing in one.objects:
+            for selector in selectors(thing):
+                assert not other.selected(selector), thing
+                # Each of them selects pods of its own stack.
+                assert one.selected(selector), thing
+    sources = [(one, pod, other) for one, other in both for pod in one.pods().values()]
+    met = [
+        (source.labels, target.labels, port)
+        for one, source, other in sources
+        for target in other.pods().values()
+        for port in target.ports.values()
+        # The gateway's port is for everybody, as far as its own policy goes; what reaches out has none to it.
+        if sends(one, source.labels, target, port) or (receives(other, target, source.labels, port) and port != 5000)
+    ]
+    assert not met
+
+
+def selectors(thing):
+    """The label selectors of an object that are for pods of the stack."""
+    spec = thing.get("spec", {})
+    if thing["kind"] == "Service":
+        yield {"matchLabels": spec["selector"]}
+    elif thing["kind"] in ("Deployment", "StatefulSet", "PodDisruptionBudget"):
+        yield spec["selector"]
+    elif thing["kind"] == "NetworkPolicy":
+        yield spec["podSelector"]
+    for constraint in spec.get("template", {}).get("spec", {}).get("topologySpreadConstraints", []):
+        yield constraint["labelSelector"]
 
 
 def policies(cluster, labels, direction):
