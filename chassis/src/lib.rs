@@ -6,6 +6,7 @@
 pub mod allocator;
 pub mod backoff;
 pub mod deadline;
+mod descriptors;
 pub mod grpc;
 pub mod health;
 mod healthcheck;
@@ -28,13 +29,14 @@ pub mod shutdown;
 pub mod tls;
 pub mod trace;
 
-use std::{error::Error as StdError, io, net::SocketAddr, process::ExitCode};
+use std::{error::Error as StdError, io, net::SocketAddr, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+pub use descriptors::connection_limit;
 pub use healthcheck::parse_service_options;
 pub use listeners::{Addresses, Listeners};
 pub use logging::{LogArgs, LogFormat, flush_log, print_to_operator};
@@ -46,6 +48,9 @@ pub use shutdown::{Shutdown, ShutdownArgs};
 pub const EXIT_USAGE: u8 = 64;
 /// Cores for which the async runtime has a thread each.
 const CORES_PER_IO_THREAD: usize = 4;
+
+/// How long the end of a service waits for blocking calls (files, names) that have begun.
+const BLOCKING_CALLS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why a service could not start.
 #[derive(Debug, thiserror::Error)]
@@ -91,8 +96,9 @@ where
     F: Future<Output = Result<(), E>>,
     E: StdError + 'static,
 {
+    descriptors::raise_limit();
     let outcome = runtime().map_err(StartError::Runtime).map(|runtime| {
-        runtime.block_on(async {
+        let served = runtime.block_on(async {
             let shutdown = shutdown::on_signal()?;
             let listeners = Listeners::bind(addresses).await?;
             let Addresses { public, private } = listeners.addresses();
@@ -100,7 +106,10 @@ where
             notify::private(private);
             notify::listening(public);
             Ok::<_, StartError>(run(listeners, shutdown).await)
-        })
+        });
+        // A look-up of a name whose DNS server does not answer can take minutes, and cannot be cancelled.
+        runtime.shutdown_timeout(BLOCKING_CALLS_WITHIN);
+        served
     });
     match outcome {
         Ok(Ok(served)) => report(served),

@@ -23,12 +23,10 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::{health::Health, metrics::Metrics};
+use crate::{descriptors::private_connection_limit, health::Health, metrics::Metrics};
 
 /// How long a client may take for the head of a request, the wait for the next one on its connection included.
 const HEAD_WITHIN: Duration = Duration::from_secs(75);
-/// Connections at a time; there are a few probes and a scraper or two.
-const CONNECTIONS: usize = 128;
 /// How long to wait when the system has no room for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -115,9 +113,11 @@ impl Drop for Server {
 
 async fn accept(listener: TcpListener, pages: Arc<Pages>) {
     let mut connections = JoinSet::new();
+    // There are a few probes and a scraper or two.
+    let limit = private_connection_limit();
     loop {
         tokio::select! {
-            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
+            accepted = listener.accept(), if connections.len() < limit => match accepted {
                 Ok((stream, peer)) => {
                     connections.spawn(converse(stream, peer, Arc::clone(&pages)));
                 }
@@ -215,7 +215,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let _server = Pages::new(health, Metrics::of("muse-test")).serve(listener);
         let mut idle = Vec::new();
-        for _ in 0..CONNECTIONS {
+        for _ in 0..private_connection_limit() {
             idle.push(TcpStream::connect(address).await.unwrap());
         }
         let mut waits = Box::pin(ask(address, "GET", "/livez"));

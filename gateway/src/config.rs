@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::{Args, Parser};
 use muse_chassis::{
-    Addresses, BadOption, LogArgs, ShutdownArgs, grpc,
+    Addresses, BadOption, LogArgs, ShutdownArgs, connection_limit, grpc,
     tls::{ClientTls, PeerArgs, ServerTls, UserArgs},
     trace::TraceArgs,
 };
@@ -136,7 +136,7 @@ const MAX_CONNECTIONS: usize = 8192;
 
 impl Config {
     pub(crate) fn connection_limits(&self) -> ConnectionLimits {
-        let total = self.limits.max_connections.unwrap_or(MAX_CONNECTIONS);
+        let total = self.limits.max_connections.unwrap_or(MAX_CONNECTIONS).min(connection_limit());
         let per_address = self.limits.max_connections_per_address.min((total / 2).max(1));
         ConnectionLimits::new(total, per_address, self.trusted_proxies.clone())
     }

@@ -6,14 +6,14 @@ use futures::{Stream, stream};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tracing::{debug, warn};
 
 use super::{ServerTls, Socket, explain};
-use crate::log_throttle::LogThrottle;
+use crate::{connection_limit, log_throttle::LogThrottle};
 
 /// How long a handshake may take.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -116,21 +116,28 @@ async fn close(mut stream: TcpStream) {
     .await;
 }
 
-/// The connections to `listener`, each when its handshake is over. They end when the stream is dropped, and the listener is
+/// The connections to `listener`, each when its handshake is over, and at most [`connection_limit`] at a time. They end when the stream is dropped, and the listener is
 /// closed then.
 pub fn incoming(listener: TcpListener, acceptor: Acceptor) -> impl Stream<Item = io::Result<Socket>> {
     let (ready, mut begun) = mpsc::channel(READY);
+    let connections = Arc::new(Semaphore::new(connection_limit()));
+    let next = async move || {
+        let permit = Arc::clone(&connections).acquire_owned().await.ok()?;
+        let (stream, peer) = accept(&listener).await;
+        Some((permit, stream, peer))
+    };
     tokio::spawn(async move {
         loop {
-            let (stream, peer) = tokio::select! {
+            let accepted = tokio::select! {
                 () = ready.closed() => return,
-                accepted = accept(&listener) => accepted,
+                accepted = next() => accepted,
             };
+            let Some((permit, stream, peer)) = accepted else { return };
             let (acceptor, ready) = (acceptor.clone(), ready.clone());
             tokio::spawn(async move {
                 if let Some(socket) = acceptor.begin(stream, peer).await {
                     // If nobody is there any more, the connection ends.
-                    let _ = ready.send(Ok(socket)).await;
+                    let _ = ready.send(Ok(socket.counted(permit))).await;
                 }
             });
         }

@@ -10,6 +10,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::OwnedSemaphorePermit,
 };
 use tokio_rustls::{TlsStream, client, server};
 use tokio_util::either::Either;
@@ -32,19 +33,30 @@ pub struct Socket {
     ahead: ([u8; PREFACE.len()], Range<usize>),
     /// Hears of failures to read.
     watched: Option<Watched>,
+    /// Counts the connection, until this is dropped.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Socket {
     pub(super) fn plain(stream: TcpStream) -> Self {
-        Self { stream: Either::Left(stream), ahead: NOTHING, watched: None }
+        Self { stream: Either::Left(stream), ahead: NOTHING, watched: None, _permit: None }
     }
 
     pub(super) fn accepted(stream: server::TlsStream<TcpStream>) -> Self {
-        Self { stream: Either::Right(Box::new(stream.into())), ahead: NOTHING, watched: None }
+        Self { stream: Either::Right(Box::new(stream.into())), ahead: NOTHING, watched: None, _permit: None }
     }
 
     pub(super) fn watched(stream: client::TlsStream<TcpStream>, watched: Watched) -> Self {
-        Self { stream: Either::Right(Box::new(stream.into())), ahead: NOTHING, watched: Some(watched) }
+        Self {
+            stream: Either::Right(Box::new(stream.into())),
+            ahead: NOTHING,
+            watched: Some(watched),
+            _permit: None,
+        }
+    }
+
+    pub(super) fn counted(self, permit: OwnedSemaphorePermit) -> Self {
+        Self { _permit: Some(permit), ..self }
     }
 
     /// Whether the client speaks TLS.

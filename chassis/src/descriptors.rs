@@ -1,0 +1,56 @@
+//! The limit on open files, and how it is shared between connections and everything else.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::{debug, warn};
+
+/// File descriptors that public connections leave free at most: for the private port, the connections to other services, and
+/// files. A process that has few leaves half of them free.
+const RESERVED: u64 = 512;
+/// What stands in for no limit at all.
+const UNLIMITED: u64 = 1 << 20;
+
+/// Raises the soft limit on open files to the hard one: the low soft limit is for programs that call select(2).
+pub(crate) fn raise_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        Ok(()) => debug!(from = limit.current, to = limit.maximum, "the limit on open files was raised"),
+        Err(failure) => warn!(%failure, "the limit on open files cannot be raised"),
+    }
+}
+
+/// The number of connections that a service may accept on its public port: the limit on open files without a reserve for
+/// the private port, the connections to other services, and files.
+#[must_use]
+pub fn connection_limit() -> usize {
+    let limit = open_files();
+    usize::try_from(limit - reserve(limit)).unwrap_or(usize::MAX)
+}
+
+/// The number of connections that the private port may accept: a quarter of the reserve.
+pub(crate) fn private_connection_limit() -> usize {
+    usize::try_from(reserve(open_files()) / 4).unwrap_or(usize::MAX).max(1)
+}
+
+fn open_files() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(UNLIMITED).min(UNLIMITED)
+}
+
+fn reserve(limit: u64) -> u64 {
+    RESERVED.min(limit / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_few_descriptors_and_512_of_many_are_reserved() {
+        for (limit, reserved) in [(128, 64), (1_024, 512), (1_025, 512), (65_536, 512)] {
+            assert_eq!(reserve(limit), reserved, "{limit}");
+        }
+        assert!(connection_limit() >= 1 && private_connection_limit() >= 1);
+    }
+}
