@@ -21,6 +21,7 @@ mod passthrough;
 mod problem;
 mod quality;
 mod readiness;
+mod reflection;
 mod replicas;
 mod request;
 mod response_memory;
@@ -45,10 +46,8 @@ use muse_chassis::{
     tls::{Acceptor, Connector},
     trace::Traces,
 };
-use muse_proto::FILE_DESCRIPTOR_SET;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic_health::pb::FILE_DESCRIPTOR_SET as HEALTH_DESCRIPTOR_SET;
 use tracing::Level;
 
 pub use client_address::TrustedProxies;
@@ -68,7 +67,7 @@ pub enum GatewayError {
     Option(#[from] BadOption),
     /// The descriptor set is unusable.
     #[error("cannot serve reflection: {0}")]
-    Reflection(#[from] tonic_reflection::server::Error),
+    Reflection(#[from] prost::DecodeError),
 }
 
 /// Serves on the public listener until `shutdown` is cancelled and the requests in flight are answered.
@@ -121,18 +120,9 @@ async fn serve(
     upstream.embedder.count(&metrics);
     tokio::spawn(readiness::watch(upstream.clone(), health, shutdown.announced.clone()));
 
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(HEALTH_DESCRIPTOR_SET)
-            .with_service_name("muse.v1.AuthService")
-            .with_service_name("muse.v1.EmbedderService")
-            .with_service_name("muse.v1.UserService")
-            .with_service_name("grpc.health.v1.Health")
-    };
     let own = Routes::new(health_service)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
+        .add_service(reflection::v1::server()?)
+        .add_service(reflection::v1alpha::server()?)
         .into_axum_router();
 
     let rest = Router::new()

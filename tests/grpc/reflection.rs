@@ -1,7 +1,7 @@
 //! Reflection.
 
-use muse_tests::Stack;
-use tonic::Request;
+use muse_tests::{Stack, http_client::HttpClient};
+use tonic::{Code, Request};
 use tonic_reflection::pb;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,5 +34,77 @@ async fn reflection_tells_the_services_in_both_versions() {
         }
         assert!(names.iter().all(|listed| listed != "muse.v1.RevocationService"), "{names:?}");
     }
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reflection_answers_errors_in_the_stream_and_limits_requests() {
+    let stack = Stack::start().await;
+    macro_rules! check {
+        ($version:ident) => {{
+            use pb::$version::{
+                ServerReflectionRequest,
+                server_reflection_client::ServerReflectionClient,
+                server_reflection_request::MessageRequest::{self, *},
+                server_reflection_response::MessageResponse,
+            };
+            let request = |message: Option<MessageRequest>| ServerReflectionRequest {
+                host: String::new(),
+                message_request: message,
+            };
+            let open = async |requests: Vec<_>| {
+                let mut client = ServerReflectionClient::new(stack.channel());
+                client.server_reflection_info(futures::stream::iter(requests)).await.unwrap().into_inner()
+            };
+            let internal = "muse.v1.RevocationService".to_owned();
+            let mut responses = open(vec![
+                request(Some(FileContainingSymbol("no.such.Symbol".to_owned()))),
+                request(Some(FileContainingSymbol(internal))),
+                request(Some(FileByFilename("no/such.proto".to_owned()))),
+                request(Some(AllExtensionNumbersOfType("no.such.Type".to_owned()))),
+                request(None),
+                request(Some(FileContainingSymbol("muse.v1.AuthService".to_owned()))),
+            ])
+            .await;
+            for code in
+                [Code::NotFound, Code::NotFound, Code::NotFound, Code::NotFound, Code::InvalidArgument]
+            {
+                match responses.message().await.unwrap().unwrap().message_response {
+                    Some(MessageResponse::ErrorResponse(error)) => assert_eq!(error.error_code, code as i32),
+                    other => panic!("{other:?}"),
+                }
+            }
+            match responses.message().await.unwrap().unwrap().message_response {
+                Some(MessageResponse::FileDescriptorResponse(files)) => {
+                    let text = String::from_utf8_lossy(&files.file_descriptor_proto[0]).into_owned();
+                    assert!(text.contains("AuthService") && !text.contains("RevocationService"), "{text}");
+                }
+                other => panic!("{other:?}"),
+            }
+            assert!(responses.message().await.unwrap().is_none());
+
+            let large = request(Some(FileContainingSymbol("x".repeat(3 << 20))));
+            let refused = open(vec![large]).await.message().await.unwrap_err();
+            assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+            assert!(refused.message().len() < 100, "{} bytes", refused.message().len());
+
+            let list = request(Some(ListServices(String::new())));
+            let mut many = open(vec![list; 1_001]).await;
+            for _ in 0..1_000 {
+                many.message().await.unwrap().unwrap();
+            }
+            assert_eq!(many.message().await.unwrap_err().code(), Code::ResourceExhausted);
+        }};
+    }
+    check!(v1);
+    check!(v1alpha);
+
+    // A host of 127 bytes, of which one comes; over gRPC-Web, since a gRPC client cannot send it.
+    let garbage = "\0\0\0\0\u{3}\n\u{7f}x";
+    let kind = [("content-type", "application/grpc-web+proto")];
+    let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    let answer = HttpClient::new(stack.gateway.address).send("POST", path, &kind, garbage).await;
+    let trailers = String::from_utf8_lossy(&answer.body).into_owned();
+    assert!(trailers.contains("grpc-status:3"), "{answer:?}");
     stack.stop().await;
 }
