@@ -25,6 +25,8 @@ import time
 # More than the services' own grace, and than the delay before it.
 STOP_MARGIN_S = 5
 READY_WITHIN_S = 120
+# A line for a pipe that is full or a terminal that is stopped is left out after this time.
+SAY_WITHIN_S = 1
 
 
 class Failed(Exception):
@@ -38,6 +40,8 @@ class Stopped(Exception):
 def say(text, stream=None):
     """Prints a line at once; nobody may be reading any more, and the services have to be stopped all the same."""
     stream = stream or sys.stdout
+    if not select.select([], [stream], [], SAY_WITHIN_S)[1]:
+        return
     try:
         print(text, file=stream, flush=True)
     except OSError:
@@ -59,20 +63,25 @@ class Service:
         path = os.path.join(folder, self.name + ".notify")
         self.notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notices.bind(path)
+        self.notices.setblocking(False)
+        self.told = {}
         # In a session of its own, so that a Ctrl-C on the terminal reaches this program alone, which then stops the
         # services in order. Should this program be killed, the services are told to stop by the kernel.
         self.process = subprocess.Popen(
             [binary], env={**os.environ, **environment, "NOTIFY_SOCKET": path}, start_new_session=True, preexec_fn=stop_with_parent
         )
 
-    def notice(self, key):
-        """The value of `key` in a notice that comes within a moment, or None."""
-        if select.select([self.notices], [], [], 0.1)[0]:
-            for line in self.notices.recv(4096).decode().splitlines():
+    def read_notices(self):
+        """Reads all notices that have come: their queue is short, and services must not find it full."""
+        while True:
+            try:
+                notice = self.notices.recv(4096)
+            except BlockingIOError:
+                return
+            # Later ones, of an embedder that comes back, say, are in the services' logs.
+            for line in notice.decode(errors="replace").splitlines():
                 name, _, value = line.partition("=")
-                if name == key:
-                    return value
-        return None
+                self.told.setdefault(name, value)
 
     def stop(self, deadline):
         if self.process.poll() is None:
@@ -128,12 +137,19 @@ def run(folder, services, bin_dir, model_dir, data_dir):
             if service.process.poll() is not None:
                 raise Failed(f"{service.name} ended {when} (status {service.process.returncode}); see above")
 
+    def read_notices():
+        """Waits a moment for notices, and reads those of all services."""
+        select.select([service.notices for service in services], [], [], 0.2)
+        for service in services:
+            service.read_notices()
+
     def wait_for(service, key):
-        while (value := service.notice(key)) is None:
+        while key not in service.told:
             check("while starting")
             if time.monotonic() > started + READY_WITHIN_S:
                 raise Failed(f"{service.name} is not ready after {READY_WITHIN_S} s")
-        return value
+            read_notices()
+        return service.told[key]
 
     exposed = {} if loopback else {"AUTH_EXPOSED": "true"}
     # Stopped after the gateway, these two have nobody left who would have to notice it first.
@@ -161,7 +177,7 @@ def run(folder, services, bin_dir, model_dir, data_dir):
     if loopback and not {"ADMIN_PASSWORD", "ADMIN_PASSWORD_FILE", "AUTH_EXPOSED"} & os.environ.keys():
         say("log in as admin / admin, unless the password was changed")
     while True:
-        time.sleep(0.2)
+        read_notices()
         check("by itself, stopping the others")
 
 
