@@ -57,6 +57,12 @@ impl HttpClient {
         Self { address, client: Client::builder(TokioExecutor::new()).build_http() }
     }
 
+    /// Where the server is.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Sends a request with these headers.
     pub async fn send(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         self.try_send(method, target, headers, body).await.expect("the server answers")
