@@ -2,9 +2,12 @@
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use muse_proto::{Reason, v1::EmbedRequest};
-use muse_tests::{Stack, bearing};
-use tonic::{Code, Status};
+use muse_proto::{
+    Reason,
+    v1::{EmbedRequest, EmbedStreamRequest, LoginRequest, TokenizeRequest},
+};
+use muse_tests::{Stack, bearing, largest_difference};
+use tonic::{Code, Status, codec::CompressionEncoding};
 
 use crate::{reason, sentences};
 
@@ -100,5 +103,82 @@ async fn invalid_utf8_is_the_caller_s_fault() {
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     }
     assert_eq!(raw_call(&stack, &token, "Embed", b"\x0a\x01a").await.code(), Code::Ok);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokenize_stops_at_its_token_limit() {
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let mut client = stack.embedder_client();
+    let most = TokenizeRequest { sentences: vec!["a ".repeat(131_072); 2] };
+    let answer = client.tokenize(bearing(&token, most)).await.unwrap().into_inner().sentences;
+    assert_eq!(answer.iter().map(|sentence| sentence.ids.len()).sum::<usize>(), 262_144);
+    assert!(answer.iter().all(|sentence| sentence.tokens.len() == 131_072 && sentence.tokens[0] == "▁a"));
+    let last = answer[0].bytes.last().unwrap();
+    assert_eq!((last.start, last.end), (262_141, 262_143));
+
+    let beyond =
+        TokenizeRequest { sentences: vec!["a ".repeat(131_072), "a ".repeat(131_072), "a".to_owned()] };
+    let rejected = client.tokenize(bearing(&token, beyond)).await.unwrap_err();
+    assert_eq!((rejected.code(), reason(&rejected)), (Code::InvalidArgument, Reason::TooLarge));
+    let text = "sentences: more than 262144 tokens; the limit is 262144 a request";
+    assert_eq!(rejected.message(), text);
+    let rejected = client.embed(bearing(&token, sentences(&vec!["a ".repeat(8_000).as_str(); 33]))).await;
+    assert_eq!(rejected.unwrap_err().message(), text);
+    stack.stop().await;
+}
+
+/// Each repeats a field of two bytes up to the largest request.
+#[tokio::test(flavor = "multi_thread")]
+async fn tiny_fields_are_counted_before_they_are_decoded() {
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let tiny = |field: &[u8; 2]| field.repeat(8_000_000);
+    let in_one = |ids: Vec<u8>| [vec![0x12, 0x80, 0xc8, 0xd0, 0x07], ids].concat();
+    let cases = [
+        (tiny(b"\x0a\0"), "sentences: 8000000 sentences; the limit is 4096 a request"),
+        (tiny(b"\x12\0"), "token_ids: 8000000 sentences; the limit is 4096 a request"),
+        (in_one(tiny(b"\x08\x07")), "token_ids[0]: 8000002 tokens; the limit is 8192 a sentence"),
+        // Fields and groups that are not known are skipped.
+        (tiny(b"\x7a\0"), "sentences: at least one sentence is needed"),
+        (tiny(b"\x7b\x7c"), "sentences: at least one sentence is needed"),
+    ];
+    for (message, text) in cases {
+        let status = raw_call(&stack, &token, "Embed", &message).await;
+        assert_eq!((status.code(), status.message()), (Code::InvalidArgument, text));
+    }
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_compressed_with_gzip_are_served_within_the_limits() {
+    let stack = Stack::start().await;
+    let tokens = {
+        let login = LoginRequest { username: "admin".to_owned(), password: "admin".to_owned() };
+        let mut client = stack.auth_client().send_compressed(CompressionEncoding::Gzip);
+        client.login(login).await.unwrap().into_inner()
+    };
+    let token = tokens.access_token;
+    let mut client = stack.embedder_client().send_compressed(CompressionEncoding::Gzip);
+    let texts = sentences(&["some text", "another"]);
+    let answer = client.embed(bearing(&token, texts.clone())).await.unwrap().into_inner();
+    let plain = stack.embedder_client().embed(bearing(&token, texts)).await.unwrap().into_inner();
+    assert!(largest_difference(&answer.embeddings[1].to_vec(), &plain.embeddings[1].to_vec()) <= 1e-5);
+
+    // 64 MiB of spaces are some 60 kB.
+    let bomb = EmbedRequest { sentences: vec![" ".repeat(1 << 20); 64], ..EmbedRequest::default() };
+    let rejected = client.embed(bearing(&token, bomb)).await.unwrap_err();
+    assert_eq!((rejected.code(), reason(&rejected)), (Code::InvalidArgument, Reason::TooLarge), "{rejected}");
+    let bomb = LoginRequest { username: "a".repeat(1 << 20), password: String::new() };
+    let mut auth = stack.auth_client().send_compressed(CompressionEncoding::Gzip);
+    let rejected = auth.login(bomb).await.unwrap_err();
+    assert_eq!((rejected.code(), reason(&rejected)), (Code::InvalidArgument, Reason::TooLarge), "{rejected}");
+
+    // An item of a stream, too.
+    let item = EmbedStreamRequest { id: "a".to_owned(), sentence: "some text".to_owned() };
+    let call = bearing(&token, futures::stream::iter([item]));
+    let mut answers = client.embed_stream(call).await.unwrap().into_inner();
+    assert_eq!(answers.message().await.unwrap().unwrap().id, "a");
     stack.stop().await;
 }

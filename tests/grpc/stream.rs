@@ -14,10 +14,11 @@ use muse_proto::{
     Error, Reason,
     v1::{
         EmbedRequest, EmbedStreamRequest, EmbedStreamResponse, RevokeTokenRequest,
-        embed_stream_response::Result as Outcome,
+        auth_service_client::AuthServiceClient, embed_stream_response::Result as Outcome,
+        embedder_service_client::EmbedderServiceClient,
     },
 };
-use muse_tests::{PATIENCE, Stack, bearing, golden_sentences, largest_difference};
+use muse_tests::{PATIENCE, Service, Stack, bearing, golden_sentences, largest_difference};
 use tokio::sync::mpsc;
 use tonic::{Code, Status, Streaming};
 
@@ -265,5 +266,131 @@ async fn streams_that_nobody_reads_keep_no_other_call_waiting() {
         assert!(answer.is_ok_and(|answer| answer.into_inner().embeddings.len() == 1));
     }
     drop(streams);
+    stack.stop().await;
+}
+
+/// Auth and an embedder without a gateway before them, which ends such streams by itself.
+async fn embedder_alone(options: &[&str]) -> (tempfile::TempDir, Service, Service, String) {
+    let data = tempfile::tempdir().unwrap();
+    let auth = muse_tests::start_auth(muse_tests::auth_config(data.path())).await;
+    let embedder = muse_tests::start_embedder(&muse_tests::model_dir(), auth.address, options).await;
+    muse_tests::wait_until_serving(muse_tests::channel(embedder.address)).await;
+    let token = muse_tests::login(muse_tests::channel(auth.address)).await.access_token;
+    (data, auth, embedder, token)
+}
+
+/// A stream of endless items whose answers are not read: they fill its caller's window of 64 KiB.
+async fn unread(embedder: &Service, token: &str, sent: &Arc<AtomicUsize>) -> Streaming<EmbedStreamResponse> {
+    let sent = Arc::clone(sent);
+    let endless = stream::repeat_with(move || {
+        sent.fetch_add(1, Ordering::Relaxed);
+        item("x".repeat(1_000), "a")
+    });
+    let mut client = EmbedderServiceClient::new(muse_tests::channel(embedder.address));
+    client.embed_stream(bearing(token, endless)).await.unwrap().into_inner()
+}
+
+/// Waits until a counter stops.
+async fn settled(counter: &AtomicUsize) -> usize {
+    let mut before = usize::MAX;
+    muse_tests::until(async || {
+        let now = counter.load(Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        (std::mem::replace(&mut before, now) == now).then_some(now)
+    })
+    .await
+}
+
+/// The queue entries of the stream are gone and its caller is told, though the connection could not send for all that time.
+async fn end_of(mut answers: Streaming<EmbedStreamResponse>) -> Status {
+    let mut read = 0;
+    loop {
+        match next(&mut answers).await {
+            Ok(Some(_)) => read += 1,
+            Ok(None) => panic!("it ends without a status"),
+            Err(status) => {
+                // What the windows held; what waited behind them was dropped.
+                assert!(read < 2_000, "{read}");
+                return status;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_stream_ends_with_its_token() {
+    let (_data, auth, embedder, token) = embedder_alone(&[]).await;
+    let sent = Arc::default();
+    let answers = unread(&embedder, &token, &sent).await;
+    settled(&sent).await;
+    let mut client = AuthServiceClient::new(muse_tests::channel(auth.address));
+    client.revoke_token(bearing(&token, RevokeTokenRequest {})).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let ended = end_of(answers).await;
+    assert_eq!((ended.code(), reason(&ended)), (Code::Unauthenticated, Reason::TokenRevoked));
+    embedder.stop().await;
+    auth.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_stream_ends_after_the_read_timeout() {
+    let (_data, auth, embedder, token) = embedder_alone(&["--stream-read-timeout", "2"]).await;
+    let sent = Arc::default();
+    let answers = unread(&embedder, &token, &sent).await;
+    settled(&sent).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let ended = end_of(answers).await;
+    assert_eq!((ended.code(), reason(&ended)), (Code::DeadlineExceeded, Reason::DeadlineExceeded));
+    assert_eq!(ended.message(), "no answer was read for 2 seconds");
+
+    // A slow reader is not ended: each answer that is taken starts the time anew.
+    let items = stream::iter((0..60).map(|id| item(id, "a")));
+    let mut client = EmbedderServiceClient::new(muse_tests::channel(embedder.address));
+    let mut answers = client.embed_stream(bearing(&token, items)).await.unwrap().into_inner();
+    let mut read = 0;
+    while next(&mut answers).await.unwrap().is_some() {
+        read += 1;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(read, 60);
+    embedder.stop().await;
+    auth.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stream_beyond_the_user_s_limit_is_rejected() {
+    let (_data, auth, embedder, token) = embedder_alone(&[]).await;
+    let idle = || async {
+        let mut client = EmbedderServiceClient::new(muse_tests::channel(embedder.address));
+        client.embed_stream(bearing(&token, stream::pending())).await
+    };
+    let mut open = Vec::new();
+    for _ in 0..64 {
+        open.push(idle().await.unwrap());
+    }
+    let rejected = idle().await.unwrap_err();
+    assert_eq!((rejected.code(), reason(&rejected)), (Code::ResourceExhausted, Reason::Overloaded));
+    assert!(rejected.message().contains("the limit is 64 a user"), "{rejected}");
+    drop(open);
+    embedder.stop().await;
+    auth.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn item_with_a_long_id_ends_the_stream() {
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let items = stream::iter([item("x".repeat(1_024), "a"), item("x".repeat(1_025), "a")]);
+    let mut answers =
+        stack.embedder_client().embed_stream(bearing(&token, items)).await.unwrap().into_inner();
+    let mut read = 0;
+    let ended = loop {
+        match next(&mut answers).await {
+            Ok(answer) => read += answer.map_or_else(|| panic!("it ends"), |answer| answer.id.len()),
+            Err(ended) => break ended,
+        }
+    };
+    assert_eq!((read, ended.code(), reason(&ended)), (1_024, Code::InvalidArgument, Reason::TooLarge));
+    assert_eq!(ended.message(), "id: 1025 bytes; the limit is 1024 an item");
     stack.stop().await;
 }
