@@ -161,7 +161,10 @@ async fn limits_and_logins_are_refused_alike_over_both_protocols() {
         let headers = [("Authorization", authorization.as_str()), ("Content-Type", "application/json")];
         let request = wire::request("POST", "/embed", &headers, Some(&body));
         let answer = wire::send(target.address, &request).await;
-        assert_eq!((answer.status.as_u16(), answer.json()), (413, json!({ "message": error.message() })));
+        assert_eq!(answer.status, 413);
+        // Over HTTP with what helps.
+        let text = answer.text_of("message");
+        assert!(text.starts_with(&format!("{}; ", error.message())), "{text}");
     }
 
     // A name of its own: who fails too often has to wait.
