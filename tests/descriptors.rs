@@ -1,5 +1,7 @@
 //! What a service writes to may have a reader that stops or exits, and file descriptors may be few: a service goes on.
 
+#![expect(clippy::unwrap_used, reason = "a test helper that fails fails its test")]
+
 use std::{
     io::{Read, pipe},
     net::SocketAddr,

@@ -50,7 +50,7 @@ impl Outcome {
 #[derive(Debug, Clone)]
 pub(crate) enum Client {
     /// Speaks gRPC.
-    Grpc(GrpcClient),
+    Grpc(Box<GrpcClient>),
     /// Speaks REST.
     Rest(Box<RestClient>),
 }

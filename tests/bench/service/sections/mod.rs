@@ -60,7 +60,7 @@ impl Bench<'_> {
     pub(crate) async fn grpc_clients_of(&self, token: &str, count: usize) -> Vec<Client> {
         let mut clients = Vec::new();
         for _ in 0..count {
-            clients.push(Client::Grpc(GrpcClient::connect(self.programs.address, token).await));
+            clients.push(Client::Grpc(Box::new(GrpcClient::connect(self.programs.address, token).await)));
         }
         clients
     }
