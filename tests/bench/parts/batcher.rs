@@ -63,7 +63,7 @@ impl Cycle {
         let mut vectors = self.vectors.clone();
         for part in parts {
             let vectors = vectors.split_to(part.range.len() * VECTOR_BYTES);
-            let _ = part.done.send(Ok(Done { range: part.range, vectors, began: now, ended: now }));
+            let _ = part.done.unbounded_send(Ok(Done { range: part.range, vectors, began: now, ended: now }));
         }
         self.read_answers();
     }
