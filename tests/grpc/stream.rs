@@ -271,7 +271,7 @@ async fn streams_that_nobody_reads_keep_no_other_call_waiting() {
 
 /// Auth and an embedder without a gateway before them, which ends such streams by itself.
 async fn embedder_alone(options: &[&str]) -> (tempfile::TempDir, Service, Service, String) {
-    let data = tempfile::tempdir().unwrap();
+    let data = tempfile::tempdir().expect("there is a place for temporary files");
     let auth = muse_tests::start_auth(muse_tests::auth_config(data.path())).await;
     let embedder = muse_tests::start_embedder(&muse_tests::model_dir(), auth.address, options).await;
     muse_tests::wait_until_serving(muse_tests::channel(embedder.address)).await;
@@ -287,7 +287,7 @@ async fn unread(embedder: &Service, token: &str, sent: &Arc<AtomicUsize>) -> Str
         item("x".repeat(1_000), "a")
     });
     let mut client = EmbedderServiceClient::new(muse_tests::channel(embedder.address));
-    client.embed_stream(bearing(token, endless)).await.unwrap().into_inner()
+    client.embed_stream(bearing(token, endless)).await.expect("a stream begins").into_inner()
 }
 
 /// Waits until a counter stops.
