@@ -97,6 +97,7 @@ where
     E: StdError + 'static,
 {
     descriptors::raise_limit();
+    allocator::return_unused_memory();
     let outcome = runtime().map_err(StartError::Runtime).map(|runtime| {
         let served = runtime.block_on(async {
             let shutdown = shutdown::on_signal()?;

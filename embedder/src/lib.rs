@@ -30,7 +30,7 @@ use std::sync::{Arc, OnceLock};
 
 use futures::{FutureExt, future::BoxFuture};
 use muse_chassis::{
-    BadOption, Listeners, allocator, grpc,
+    BadOption, Listeners, grpc,
     health::{self, Health},
     metrics::Metrics,
     notify,
@@ -123,7 +123,6 @@ async fn serve(
     let loaded = tokio::task::spawn_blocking(move || load(&config, &metrics, stream_verifier, stopping));
     let embedder = loaded.await.map_err(BatcherError::from)??;
 
-    allocator::return_unused_memory();
     room.get_or_init(|| embedder.room());
     tokio::spawn(report_when_synced(verifier.clone(), health.clone(), shutdown.announced.clone()));
     let limits = embedder.limits();

@@ -17,7 +17,7 @@ pub(crate) const VECTOR_BYTES: usize = 2 << 10;
 /// Bytes of the tokens of a text, for each of its own: some 30 for a token, which has 4.
 const TOKEN_BYTES_PER_TEXT_BYTE: usize = 8;
 /// The response of the largest request: 4,096 vectors, or 262,144 tokens.
-const LARGEST: usize = 8 << 20;
+const LARGEST: usize = 10 << 20;
 /// A smaller response is sent without a reservation: with the limit on open calls that is bound enough.
 const SMALL: usize = 64 << 10;
 
