@@ -13,12 +13,17 @@ use std::{
 use futures::future::BoxFuture;
 use hyper::rt::Executor;
 use muse_chassis::{grpc, tls::Connector, trace::Outgoing};
-use tokio::{net::TcpStream, sync::Notify, time::timeout};
+use tokio::{
+    net::TcpStream,
+    sync::Notify,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, Endpoint};
 
 /// How long it takes to find out whether a replica can be reached.
 const CONNECT_WITHIN: Duration = Duration::from_millis(250);
+const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// An embedder at one address.
 pub(super) struct Replica {
@@ -93,10 +98,17 @@ impl Replica {
         (Outgoing(grpc::channel(&endpoint, &self.connector)), closed.drop_guard())
     }
 
-    /// Whether it accepts connections.
+    /// Whether it accepts connections, for some time. A process that was killed may have closed its connections a moment before its
+    /// listener.
     pub(super) async fn is_reachable(&self) -> bool {
-        let connected = timeout(CONNECT_WITHIN, TcpStream::connect(self.address)).await;
-        connected.is_ok_and(|connected| connected.is_ok())
+        let connects = async || {
+            let connected = timeout(CONNECT_WITHIN, TcpStream::connect(self.address)).await;
+            connected.is_ok_and(|connected| connected.is_ok())
+        };
+        connects().await && {
+            sleep(CONNECT_AGAIN_AFTER).await;
+            connects().await
+        }
     }
 
     pub(super) fn state(&self) -> State {
