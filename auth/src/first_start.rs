@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use crate::{
     AuthError,
     config::Config,
-    passwords::{Hashers, Verdict},
+    passwords::{Hashers, Priority, Verdict},
     store::Store,
     users::{Role, Users},
 };
@@ -57,7 +57,7 @@ pub(crate) async fn refuse_default_password(
         return Ok(());
     }
     let Some(admin) = store.user(ADMIN).await? else { return Ok(()) };
-    let check = hashers.check(SecretString::from(ADMIN), Some(admin.password_hash));
+    let check = hashers.check(SecretString::from(ADMIN), Some(admin.password_hash), Priority::Known);
     match check.await.map_err(AuthError::Hash)? {
         Verdict::Right { .. } => Err(AuthError::DefaultPassword),
         Verdict::Wrong => Ok(()),

@@ -16,7 +16,7 @@ use crate::{
     error::{database_failed, one_line},
     first_start::ADMIN,
     names::{composed, may_exist},
-    passwords::{Hashers, LONGEST, Verdict},
+    passwords::{Hashers, LONGEST, Priority, Verdict},
     store::{Store, UserRow},
     throttle::Throttle,
 };
@@ -95,7 +95,8 @@ impl Door {
         let name = known_name.clone().unwrap_or_else(|| composed(name));
         let attempt =
             self.throttle.begin(&name, from).await.inspect_err(|_| event.refused("too many failures"))?;
-        let refused = match self.verdict(user, password, from).await? {
+        let priority = if attempt.is_of_known_user() { Priority::Known } else { Priority::Unknown };
+        let refused = match self.verdict(user, password, from, priority).await? {
             Ok(user) => {
                 attempt.succeeded().await;
                 event.granted();
@@ -114,12 +115,13 @@ impl Door {
         user: Option<UserRow>,
         password: SecretString,
         from: IpAddr,
+        priority: Priority,
     ) -> Result<Result<UserRow, &'static str>, Error> {
         if !(1..=LONGEST).contains(&password.expose_secret().len()) {
             return Ok(Err("wrong password"));
         }
         let stored = user.as_ref().map(|user| user.password_hash.clone());
-        let verdict = self.hashers.check(password.clone(), stored).await?;
+        let verdict = self.hashers.check(password.clone(), stored, priority).await?;
         let (Some(user), Verdict::Right { outdated }) = (user, verdict) else {
             return Ok(Err("wrong name or password"));
         };

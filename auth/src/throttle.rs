@@ -261,6 +261,12 @@ impl Throttle {
 }
 
 impl Attempt {
+    /// Whether the user has logged in from this address before.
+    pub(crate) fn is_of_known_user(&self) -> bool {
+        // Others have three.
+        self.subjects.len() == 1
+    }
+
     /// Counts a wrong name or password.
     pub(crate) async fn failed(self) {
         let throttle = &self.throttle;

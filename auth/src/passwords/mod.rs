@@ -11,4 +11,4 @@ mod stored;
 pub use cost::Cost;
 pub(crate) use pbkdf2::is_pbkdf2;
 pub(crate) use policy::{LONGEST, check_new};
-pub(crate) use pool::{Hashers, Verdict, default_threads};
+pub(crate) use pool::{Hashers, Priority, Verdict, default_threads};

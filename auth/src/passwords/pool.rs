@@ -1,18 +1,16 @@
 //! The threads that hash.
 //!
 //! A hash costs some 20 ms of a core and 19 MiB, on purpose. So there is a fixed number of threads, each with one
-//! hash's memory, before them a queue of bounded length, and who finds it full is turned away: neither memory nor
-//! waiting time grows with the crowd. They are threads of their own, so that nothing else waits behind them. The memory
-//! is kept from hash to hash, until none was asked for in a while.
+//! hash's memory, before them queues of bounded length, and who finds a queue full is turned away: neither memory nor
+//! waiting time grows with the crowd. There is a queue for known users, which goes first, and one for all others, so
+//! that strangers in any number turn away no known user ([`Priority`]). They are threads of their own, so that nothing
+//! else waits behind them. The memory is kept from hash to hash, until none was asked for in a while.
 
 use std::{
-    io,
+    collections::VecDeque,
+    fmt, io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -25,15 +23,30 @@ use tokio::sync::oneshot;
 use super::{Cost, argon2id, memory::Memory, stored::Stored};
 use crate::error::internal;
 
-/// How many wait for each thread. At 20 ms each, the last one waits a little more than a second.
+/// How many wait for each thread in each of the queues. At 20 ms each, the last one waits a little more than a second.
 const WAITING_PER_THREAD: usize = 64;
+/// Known users who go first until one of the others gets a turn.
+const KNOWN_IN_A_ROW: usize = 3;
 /// In which the threads hash nearly all that was waiting.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How long memory is kept that nobody uses.
 const KEPT_FOR: Duration = Duration::from_secs(5);
 
-type Job = Box<dyn FnOnce(&mut Memory) + Send>;
+/// Who waits for a hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Priority {
+    /// A user who has logged in from this address before, or who is logged in.
+    Known,
+    /// Anybody else.
+    Unknown,
+}
+
+struct Job {
+    work: Box<dyn FnOnce(&mut Memory) + Send>,
+    /// Whether its caller has gone.
+    is_abandoned: Box<dyn Fn() -> bool + Send>,
+}
 
 /// How many threads hash unless told otherwise: half of the cores, since logging in is not all that a machine does.
 pub(crate) fn default_threads() -> usize {
@@ -55,36 +68,47 @@ pub(crate) enum Verdict {
 /// A handle on the threads that hash passwords. They end with the last one.
 #[derive(Debug, Clone)]
 pub(crate) struct Hashers {
-    queue: SyncSender<Job>,
+    jobs: Arc<Jobs>,
     capacity: usize,
-    /// How many wait in the queue.
-    waiting: Arc<AtomicUsize>,
     cost: Cost,
+    _open: Arc<Open>,
+}
+
+/// Ends the threads when it is dropped.
+#[derive(Debug)]
+struct Open(Arc<Jobs>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.queues().closed = true;
+        self.0.changed.notify_all();
+    }
 }
 
 impl Hashers {
     /// Starts the threads. Each takes `cost`'s memory to hash.
     pub(crate) fn new(threads: usize, cost: Cost) -> io::Result<Self> {
         let capacity = threads * WAITING_PER_THREAD;
-        let (queue, jobs) = sync_channel(capacity);
-        let jobs = Arc::new(Jobs::new(jobs));
+        let jobs = Arc::new(Jobs::default());
+        let open = Arc::new(Open(Arc::clone(&jobs)));
         for number in 0..threads {
             let jobs = jobs.clone();
             let name = thread::Builder::new().name(format!("hasher-{number}"));
             name.spawn(move || jobs.work(Memory::new(cost.memory_kib() as usize), KEPT_FOR))?;
         }
-        Ok(Self { queue, capacity, waiting: Arc::default(), cost })
+        Ok(Self { jobs, capacity, cost, _open: open })
     }
 
     /// Tells in the service's metrics how many wait.
     pub(crate) fn tell_waiting(&self, metrics: &Metrics) {
-        let (waiting, capacity) = (Arc::clone(&self.waiting), self.capacity as f64);
+        let (jobs, capacity) = (Arc::clone(&self.jobs), 2.0 * self.capacity as f64);
         metrics.asked("muse_password_hash_queue_length", "Passwords that wait to be hashed.", move || {
-            waiting.load(Ordering::Relaxed) as f64
+            let queues = jobs.queues();
+            (queues.known.len() + queues.unknown.len()) as f64
         });
         metrics.asked(
             "muse_password_hash_queue_capacity",
-            "Passwords that may wait to be hashed; further ones are refused.",
+            "Passwords that may wait to be hashed, half of them of known users; further ones are refused.",
             move || capacity,
         );
     }
@@ -92,7 +116,9 @@ impl Hashers {
     /// Hashes a new password.
     pub(crate) async fn hash(&self, password: SecretString) -> Result<String, Error> {
         let cost = self.cost;
-        self.run(move |memory| argon2id::hash(password.expose_secret().as_bytes(), cost, memory)).await
+        let work =
+            move |memory: &mut Memory| argon2id::hash(password.expose_secret().as_bytes(), cost, memory);
+        self.run(Priority::Known, work).await
     }
 
     /// Compares a password with the stored hash of it. Without one, there being no such user, it is wrong, and that
@@ -101,9 +127,10 @@ impl Hashers {
         &self,
         password: SecretString,
         stored: Option<String>,
+        priority: Priority,
     ) -> Result<Verdict, Error> {
         let cost = self.cost;
-        self.run(move |memory| {
+        self.run(priority, move |memory| {
             let password = password.expose_secret().as_bytes();
             let stored = stored.map(|text| Stored::parse(&text)).transpose()?;
             if let Some(stored) = &stored
@@ -119,72 +146,129 @@ impl Hashers {
 
     async fn run<T: Send + 'static>(
         &self,
+        priority: Priority,
         work: impl FnOnce(&mut Memory) -> Result<T, String> + Send + 'static,
     ) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
-        let waiting = Arc::clone(&self.waiting);
-        let job = move |memory: &mut Memory| {
-            waiting.fetch_sub(1, Ordering::Relaxed);
+        let answer = Arc::new(Mutex::new(Some(answer)));
+        let waiting = Arc::clone(&answer);
+        let is_abandoned = move || lock(&waiting).as_ref().is_none_or(oneshot::Sender::is_closed);
+        let work = move |memory: &mut Memory| {
+            let answer = lock(&answer).take();
             // Else its caller has gone, and others wait.
-            if !answer.is_closed() {
+            if let Some(answer) = answer.filter(|answer| !answer.is_closed()) {
                 let _ = answer.send(work(memory));
             }
         };
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        self.queue.try_send(Box::new(job)).map_err(|refused| {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            match refused {
-                TrySendError::Full(_) => {
-                    Error::new(Reason::Overloaded, "Too many logins at once").with_retry_after(RETRY_AFTER)
-                }
-                TrySendError::Disconnected(_) => internal("no thread is left that hashes passwords"),
-            }
-        })?;
+        let job = Job { work: Box::new(work), is_abandoned: Box::new(is_abandoned) };
+        if !self.jobs.push(job, priority, self.capacity) {
+            return Err(
+                Error::new(Reason::Overloaded, "Too many logins at once").with_retry_after(RETRY_AFTER)
+            );
+        }
         answered.await.map_err(|_| internal("hashing a password panicked"))?.map_err(internal)
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What the threads share.
+#[derive(Default)]
 struct Jobs {
-    /// Read by one thread at a time.
-    queue: Mutex<Receiver<Job>>,
+    queues: Mutex<Queues>,
+    /// There is a job, or will be none any more.
+    changed: Condvar,
     /// The memory of threads that wait.
     spare: Mutex<Vec<Memory>>,
 }
 
+#[derive(Default)]
+struct Queues {
+    known: VecDeque<Job>,
+    unknown: VecDeque<Job>,
+    /// Known users who went first since one of the others had a turn.
+    in_a_row: usize,
+    closed: bool,
+}
+
+impl Queues {
+    fn next(&mut self) -> Option<Job> {
+        if self.in_a_row < KNOWN_IN_A_ROW
+            && let Some(job) = self.known.pop_front()
+        {
+            self.in_a_row += 1;
+            return Some(job);
+        }
+        self.in_a_row = 0;
+        self.unknown.pop_front().or_else(|| self.known.pop_front())
+    }
+}
+
+impl fmt::Debug for Jobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Jobs").finish_non_exhaustive()
+    }
+}
+
 impl Jobs {
-    fn new(queue: Receiver<Job>) -> Self {
-        Self { queue: Mutex::new(queue), spare: Mutex::default() }
+    /// Adds a job to its queue, unless that holds `capacity` jobs whose callers wait.
+    fn push(&self, job: Job, priority: Priority, capacity: usize) -> bool {
+        let mut queues = self.queues();
+        let queue = match priority {
+            Priority::Known => &mut queues.known,
+            Priority::Unknown => &mut queues.unknown,
+        };
+        if queue.len() >= capacity {
+            queue.retain(|job| !(job.is_abandoned)());
+        }
+        let fits = queue.len() < capacity;
+        if fits {
+            queue.push_back(job);
+        }
+        drop(queues);
+        self.changed.notify_one();
+        fits
     }
 
     /// Does one job after the other, until there is no handle left that could bring one.
     fn work(&self, mut memory: Memory, kept_for: Duration) {
         while let Some(job) = self.next(&mut memory, kept_for) {
             // Whoever waits for this job is told by its end of the channel, and the others still need the thread.
-            let _ = catch_unwind(AssertUnwindSafe(|| job(&mut memory)));
+            let _ = catch_unwind(AssertUnwindSafe(|| (job.work)(&mut memory)));
         }
     }
 
     /// Waits for the next job, and puts the memory down meanwhile.
     fn next(&self, memory: &mut Memory, kept_for: Duration) -> Option<Job> {
         self.spare().push(memory.take());
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queues = self.queues();
         loop {
-            match queue.recv_timeout(kept_for) {
-                Ok(job) => {
-                    if let Some(spare) = self.spare().pop() {
-                        *memory = spare;
-                    }
-                    return Some(job);
+            if let Some(job) = queues.next() {
+                if let Some(spare) = self.spare().pop() {
+                    *memory = spare;
                 }
-                Err(RecvTimeoutError::Timeout) => self.spare().clear(),
-                Err(RecvTimeoutError::Disconnected) => return None,
+                return Some(job);
+            }
+            if queues.closed {
+                return None;
+            }
+            let waited = self.changed.wait_timeout(queues, kept_for);
+            let (woken, result) = waited.unwrap_or_else(PoisonError::into_inner);
+            queues = woken;
+            if result.timed_out() {
+                self.spare().clear();
             }
         }
     }
 
+    fn queues(&self) -> MutexGuard<'_, Queues> {
+        lock(&self.queues)
+    }
+
     fn spare(&self) -> MutexGuard<'_, Vec<Memory>> {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.spare)
     }
 }
 
@@ -217,7 +301,10 @@ mod tests {
         let (start, started) = oneshot::channel();
         let hashers = hashers.clone();
         let job = async move {
-            hashers.run(move |_| Ok((start.send(()), released.blocking_recv().is_ok()))).await.map(drop)
+            hashers
+                .run(Priority::Unknown, move |_| Ok((start.send(()), released.blocking_recv().is_ok())))
+                .await
+                .map(drop)
         };
         tokio::spawn(job);
         started.await.unwrap();
@@ -229,7 +316,7 @@ mod tests {
         let hashers = hashers(1);
         let hash = hashers.hash(secret("pass\0word")).await.unwrap();
         let check = async |password: &str, stored: Option<&str>| {
-            hashers.check(secret(password), stored.map(str::to_owned)).await.unwrap()
+            hashers.check(secret(password), stored.map(str::to_owned), Priority::Unknown).await.unwrap()
         };
         assert_eq!(check("pass\0word", Some(&hash)).await, Verdict::Right { outdated: false });
         assert_eq!(check("pass", Some(&hash)).await, Verdict::Wrong);
@@ -242,14 +329,14 @@ mod tests {
     async fn a_hash_of_another_cost_is_outdated() {
         let hash = hashers(1).hash(secret("password")).await.unwrap();
         let dearer = Hashers::new(1, Cost::new(20 * 1024, 2).unwrap()).unwrap();
-        let verdict = dearer.check(secret("password"), Some(hash)).await;
+        let verdict = dearer.check(secret("password"), Some(hash), Priority::Unknown).await;
         assert_eq!(verdict, Ok(Verdict::Right { outdated: true }));
         let anew = dearer.hash(secret("password")).await.unwrap();
         assert!(anew.starts_with("$argon2id$v=19$m=20480,t=2,p=1$"), "{anew}");
-        let verdict = dearer.check(secret("password"), Some(anew.clone())).await;
+        let verdict = dearer.check(secret("password"), Some(anew.clone()), Priority::Unknown).await;
         assert_eq!(verdict, Ok(Verdict::Right { outdated: false }));
         // It takes more memory than these threads have.
-        let verdict = hashers(1).check(secret("password"), Some(anew)).await;
+        let verdict = hashers(1).check(secret("password"), Some(anew), Priority::Unknown).await;
         assert_eq!(verdict, Ok(Verdict::Right { outdated: true }));
     }
 
@@ -257,7 +344,10 @@ mod tests {
     async fn a_damaged_hash_is_a_fault_of_ours() {
         for damaged in ["", "$argon2id$", "$pbkdf2-sha256$", "admin", &PBKDF2.replace("29000", "2900000000")]
         {
-            let refused = hashers(1).check(secret("admin"), Some(damaged.to_owned())).await.unwrap_err();
+            let refused = hashers(1)
+                .check(secret("admin"), Some(damaged.to_owned()), Priority::Unknown)
+                .await
+                .unwrap_err();
             assert_eq!(refused, Error::new(Reason::Internal, "internal error"));
         }
     }
@@ -267,14 +357,57 @@ mod tests {
         let hashers = hashers(1);
         let busy = occupy(&hashers).await;
         let mut waiting: Vec<_> =
-            (0..WAITING_PER_THREAD).map(|_| Box::pin(hashers.run(|_| Ok(())))).collect();
+            (0..WAITING_PER_THREAD).map(|_| Box::pin(hashers.run(Priority::Unknown, |_| Ok(())))).collect();
         assert!(waiting.iter_mut().all(|check| check.now_or_never().is_none()));
-        let refused = hashers.check(secret("x"), None).await.unwrap_err();
+        let refused = hashers.check(secret("x"), None, Priority::Unknown).await.unwrap_err();
         assert_eq!(refused.reason(), Reason::Overloaded);
         assert_eq!(refused.retry_after(), Some(Duration::from_secs(1)));
         drop(busy);
         assert!(join_all(waiting).await.iter().all(Result::is_ok));
-        assert_eq!(hashers.check(secret("x"), None).await, Ok(Verdict::Wrong), "and let in later");
+        assert_eq!(
+            hashers.check(secret("x"), None, Priority::Unknown).await,
+            Ok(Verdict::Wrong),
+            "and let in later"
+        );
+    }
+
+    #[tokio::test]
+    async fn crowd_of_strangers_turns_away_no_known_user() {
+        let hashers = hashers(1);
+        let busy = occupy(&hashers).await;
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let hash = |priority, name| {
+            let order = Arc::clone(&order);
+            Box::pin(hashers.run(priority, move |_| {
+                lock(&order).push(name);
+                Ok(())
+            }))
+        };
+        let mut waiting: Vec<_> =
+            (0..WAITING_PER_THREAD).map(|_| hash(Priority::Unknown, "stranger")).collect();
+        waiting.extend((0..KNOWN_IN_A_ROW + 1).map(|_| hash(Priority::Known, "known")));
+        assert!(waiting.iter_mut().all(|check| check.now_or_never().is_none()));
+        assert!(hash(Priority::Unknown, "stranger").await.is_err());
+        drop(busy);
+        assert!(join_all(waiting).await.iter().all(Result::is_ok));
+        // The known users go first, and do not keep the others waiting for ever.
+        let order = lock(&order);
+        assert_eq!(order.iter().position(|name| *name == "stranger"), Some(KNOWN_IN_A_ROW));
+        assert_eq!(order[KNOWN_IN_A_ROW + 1], "known");
+    }
+
+    #[tokio::test]
+    async fn abandoned_checks_make_room() {
+        let hashers = hashers(1);
+        let busy = occupy(&hashers).await;
+        let mut gone: Vec<_> =
+            (0..WAITING_PER_THREAD).map(|_| Box::pin(hashers.run(Priority::Unknown, |_| Ok(())))).collect();
+        assert!(gone.iter_mut().all(|check| check.now_or_never().is_none()));
+        drop(gone);
+        let mut next = Box::pin(hashers.check(secret("x"), None, Priority::Unknown));
+        assert!((&mut next).now_or_never().is_none());
+        drop(busy);
+        assert_eq!(next.await, Ok(Verdict::Wrong));
     }
 
     #[tokio::test]
@@ -282,7 +415,9 @@ mod tests {
         let hashers = hashers(1);
         let busy = occupy(&hashers).await;
         let (hashed, told) = mpsc::channel();
-        let mut gone = Box::pin(hashers.run(move |_| hashed.send(()).map_err(|failure| failure.to_string())));
+        let mut gone = Box::pin(
+            hashers.run(Priority::Unknown, move |_| hashed.send(()).map_err(|failure| failure.to_string())),
+        );
         assert!((&mut gone).now_or_never().is_none());
         drop((gone, busy));
         assert!(told.recv().is_err());
@@ -292,16 +427,16 @@ mod tests {
     async fn a_panic_is_survived() {
         let hashers = hashers(1);
         for _ in 0..3 {
-            let failed = hashers.run::<()>(|_| panic!("on purpose")).await.unwrap_err();
+            let failed = hashers.run::<()>(Priority::Unknown, |_| panic!("on purpose")).await.unwrap_err();
             assert_eq!(failed.reason(), Reason::Internal);
         }
-        assert_eq!(hashers.check(secret("x"), None).await, Ok(Verdict::Wrong));
+        assert_eq!(hashers.check(secret("x"), None, Priority::Unknown).await, Ok(Verdict::Wrong));
     }
 
     #[test]
     fn memory_is_kept_for_a_while() {
-        let (queue, jobs) = sync_channel::<Job>(4);
-        let jobs = Arc::new(Jobs::new(jobs));
+        let jobs = Arc::new(Jobs::default());
+        let open = Open(Arc::clone(&jobs));
         let kept_for = Duration::from_millis(300);
         let threads = [(); 2].map(|()| {
             let jobs = Arc::clone(&jobs);
@@ -315,7 +450,8 @@ mod tests {
                 let _ = memory.lend(64, |_| ());
                 let _ = told.send(kept);
             };
-            queue.send(Box::new(job)).unwrap();
+            let job = Job { work: Box::new(job), is_abandoned: Box::new(|| false) };
+            assert!(jobs.push(job, Priority::Unknown, 4));
             kept.recv().unwrap()
         };
         assert_eq!(hash(), 0);
@@ -327,7 +463,7 @@ mod tests {
             hash() == 0
         };
         assert!((0..20).any(is_dropped));
-        drop(queue);
+        drop(open);
         for thread in threads {
             thread.join().unwrap();
         }
@@ -338,7 +474,7 @@ mod tests {
         thread_local!(static AT_EXIT: RefCell<Option<mpsc::Sender<()>>> = const { RefCell::new(None) });
         let hashers = hashers(1);
         let (alive, end) = mpsc::channel();
-        hashers.run(move |_| Ok(AT_EXIT.replace(Some(alive)).is_none())).await.unwrap();
+        hashers.run(Priority::Unknown, move |_| Ok(AT_EXIT.replace(Some(alive)).is_none())).await.unwrap();
         let other = hashers.clone();
         drop(hashers);
         assert_eq!(end.recv_timeout(Duration::from_millis(50)), Err(RecvTimeoutError::Timeout));
