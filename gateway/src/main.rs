@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use muse_chassis::serve;
+use muse_chassis::{allocator, serve};
 use muse_gateway::{Config, run};
 
 fn main() -> ExitCode {
@@ -11,5 +11,7 @@ fn main() -> ExitCode {
     if let Err(bad) = config.tls() {
         return bad.usage();
     }
+    // Such as those of large bodies.
+    allocator::give_back_large_blocks();
     serve("muse-gateway", config.addresses(), |listeners, shutdown| run(config, listeners, shutdown))
 }
