@@ -5,6 +5,8 @@
 # make bench  the service beside the bare forward pass and its peers; writes docs/benchmarks.md; takes an hour
 # make bench-parts  the tokenizer, the batcher and the forward pass alone
 # make bench-polls  how long the async threads run between awaits, with programs built for that in target/polls
+# make test-isolation  what one user's requests do to another user and to memory, against the real programs; see docs/isolation.md
+# make drill  cancels 100,000 calls of each method (CALLS) beside another user's calls; see docs/isolation.md; takes an hour
 # make client the wheel of the Python client, in target/wheel
 # make install, make uninstall  the built stack under PREFIX, with systemd units (DESTDIR: for packages)
 # make gpu-check  what to carry to a machine with torch and a GPU, in target/gpu-check, and its run on this CPU
@@ -15,7 +17,7 @@ SHELL := /bin/bash
 # What is fetched and what is compiled need not wait for each other.
 MAKEFLAGS += --jobs=2
 .DEFAULT_GOAL := run
-.PHONY: run test test-compose check proto-check deploy-check python-check client libtorch onnx model build fmt coverage bench bench-parts bench-polls bench-models gpu-check verify \
+.PHONY: run test test-compose check proto-check deploy-check python-check client libtorch onnx model build fmt coverage bench bench-parts bench-polls bench-models drill test-isolation gpu-check verify \
   install uninstall clean needs
 
 PRECISION ?= $(or $(MUSE_PRECISION),f32)
@@ -45,6 +47,9 @@ run: model build
 test: model build $(TEST_PACKAGES)
 	@echo "== running the tests"
 	@$(TEST_ENV) cargo test --release --workspace --no-fail-fast
+
+test-isolation: model build
+	@cargo test --release --workspace --test isolation
 
 test-compose: model $(CLIENT)/.complete
 	@docker info >/dev/null 2>&1 || { echo "test-compose: SKIPPED, no Docker engine is running"; exit 0; }; \
@@ -147,6 +152,11 @@ bench-polls: bench-models
 bench-models: onnx build
 	@for precision in f32 bf16; do \
 	  target/release/muse-models convert "$(ONNX)" var/model/$$precision --precision $$precision || exit 1; done
+
+# CALLS: of each method. DRILL_OPTIONS: what `target/release/muse-bench-isolation --help` lists, such as `--only Embed,/login`.
+CALLS ?= 100000
+drill: model build
+	@target/release/muse-bench-isolation --calls $(CALLS) $(DRILL_OPTIONS)
 
 gpu-check: onnx build
 	@echo "== assembling target/gpu-check"

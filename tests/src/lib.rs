@@ -3,6 +3,7 @@
 
 pub mod certificates;
 pub mod http_client;
+pub mod isolation;
 pub mod procfs;
 pub mod program;
 pub mod pytest;

@@ -1,0 +1,135 @@
+//! Calls, streams, bodies and connections that are begun and not continued.
+
+use std::time::{Duration, Instant};
+
+use muse_tests::isolation::{
+    attack::{ATTACKER, Target},
+    calls::{Call, Method, Protocol},
+    canary::{ADDRESS, Canary},
+    frames::{Connection, Event, connect},
+    stack::{Settings, Stack, channel_from, login},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+use crate::alone;
+
+/// A body that stops arriving is given up after 30 s; a few more for the machine.
+const BODY_WITHIN: Duration = Duration::from_secs(40);
+
+/// Opens `count` streams that send nothing further, on as many connections as that takes. Returns the connections, and
+/// how many of the calls were ended at once.
+async fn open_idle(stack: &Stack, call: &Call, with_body: bool, count: usize) -> (Vec<Connection>, usize) {
+    let (mut connections, mut opened, mut ended) = (Vec::new(), 0, 0);
+    while opened < count {
+        let mut connection =
+            Connection::open(ATTACKER, stack.gateway.address, 65_535).await.expect("it is accepted");
+        let here = connection.max_streams.min(count - opened).min(1_000);
+        for _ in 0..here {
+            let id = connection.open_stream(&call.head, false);
+            if with_body {
+                connection.send(id, call.body.clone(), false);
+            }
+        }
+        opened += here;
+        connection.flush().await.expect("it is open");
+        let end = Instant::now() + Duration::from_millis(500);
+        while Instant::now() < end {
+            let events = connection.receive_within(Duration::from_millis(100)).await.unwrap_or_default();
+            ended += events.iter().filter(|event| matches!(event, Event::End(_) | Event::Reset(..))).count();
+        }
+        connections.push(connection);
+    }
+    (connections, ended)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_calls_and_half_sent_bodies_disturb_no_other_user() {
+    let _turn = alone().await;
+    let mut stack = Stack::start(&Settings::default()).await;
+    let gateway = stack.gateway.address;
+    let target = Target::new(&stack).await;
+    let canary = Canary::start(&stack).await;
+
+    // Bodies of which nothing more comes. They are looked at again at the end.
+    let mut halves = Vec::new();
+    let begun = Instant::now();
+    for (method, protocol) in [
+        (Method::RestEmbed, Protocol::Http1),
+        (Method::OpenAi, Protocol::Http1),
+        (Method::RestLogin, Protocol::Http1),
+        (Method::Embed, Protocol::WebHttp1),
+        (Method::Login, Protocol::WebHttp1),
+    ] {
+        let token = method.needs_token().then(|| target.token());
+        let call = Call::new(gateway, method, protocol, token, "mallory");
+        let mut socket = connect(ATTACKER, gateway).await.expect("it is accepted");
+        socket.write_all(&call.head1).await.expect("it is open");
+        socket.write_all(&call.body[..call.body.len() / 2]).await.expect("it is open");
+        halves.push((method, socket));
+    }
+
+    // Login needs no token.
+    let call = Call::new(gateway, Method::Login, Protocol::Grpc, None, "mallory");
+    let (idle_logins, _) = open_idle(&stack, &call, false, 1_030).await;
+    for _ in 0..3 {
+        let asked = Instant::now();
+        let answer = timeout(Duration::from_secs(10), login(channel_from(ADDRESS, gateway), "bob")).await;
+        answer.expect("logins are served").expect("logins are served");
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    }
+    let noticed = canary.take();
+    assert!(noticed.failed().is_empty(), "{:?}", noticed.failed());
+
+    // Streams of one user.
+    let call = Call::new(gateway, Method::EmbedStream, Protocol::Grpc, Some(target.token()), "mallory");
+    let (idle_streams, ended) = open_idle(&stack, &call, true, 2_000).await;
+    assert!(ended > 1_500, "most streams are rejected: {ended} of 2,000");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let noticed = canary.take();
+    assert!(noticed.failed().is_empty(), "{:?}", noticed.failed());
+    assert!(noticed.items > 0 && noticed.latencies.len() > 50, "other users are served");
+    drop((idle_logins, idle_streams));
+
+    for (method, mut socket) in halves {
+        let left = BODY_WITHIN.saturating_sub(begun.elapsed());
+        let mut response = Vec::new();
+        let ended = timeout(left, socket.read_to_end(&mut response)).await;
+        assert!(ended.is_ok(), "{method}: a body that stopped arriving is still waited for");
+    }
+    stack.assert_running();
+    drop(canary);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_per_address_are_bounded_and_others_connect() {
+    let _turn = alone().await;
+    let settings = Settings {
+        environment: &[("MAX_CONNECTIONS_PER_ADDRESS", "50"), ("MAX_CONNECTIONS", "200")],
+        ..Settings::default()
+    };
+    let mut stack = Stack::start(&settings).await;
+    let canary = Canary::start(&stack).await;
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.extend(connect(ATTACKER, stack.gateway.address).await);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut open = 0;
+    for socket in &mut silent {
+        // A connection beyond the bound is closed, with or without a last word.
+        let mut buffer = [0; 1024];
+        open += usize::from(timeout(Duration::from_millis(5), socket.read(&mut buffer)).await.is_err());
+    }
+    assert!((1..=50).contains(&open), "{open} connections of one address are open");
+    let answer = login(channel_from(ADDRESS, stack.gateway.address), "bob").await;
+    assert!(answer.is_ok(), "{answer:?}");
+    let noticed = canary.take();
+    assert!(noticed.failed().is_empty(), "{:?}", noticed.failed());
+    stack.assert_running();
+    drop((silent, canary));
+    stack.stop().await;
+}

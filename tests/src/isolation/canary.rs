@@ -1,0 +1,201 @@
+//! Another user beside an attack: single calls at a steady rate, a login now and then, and one open stream.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, stream};
+use muse_proto::v1::{EmbedRequest, EmbedStreamRequest, embedder_service_client::EmbedderServiceClient};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, transport::Channel};
+
+use super::{
+    quantile_ms,
+    stack::{Stack, channel_from, login},
+};
+use crate::bearing;
+
+/// The address that the canary calls from.
+pub const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
+/// Between two calls: 50 a second.
+const EVERY: Duration = Duration::from_millis(20);
+/// Between two logins.
+const LOGIN_EVERY: Duration = Duration::from_secs(2);
+/// Between two items of the stream.
+const ITEM_EVERY: Duration = Duration::from_millis(100);
+/// A call without an answer after this has failed.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// The user who embeds.
+const EMBEDDER: &str = "canary";
+/// The user who logs in.
+const LOGGER_IN: &str = "bob";
+
+/// What the canary has noticed.
+#[derive(Debug, Default, Clone)]
+pub struct Record {
+    /// How long its calls took.
+    pub latencies: Vec<Duration>,
+    /// Calls that failed, with what they got.
+    pub failures: Vec<String>,
+    /// Logins that were served.
+    pub logins: usize,
+    /// Logins that failed, with what they got.
+    pub login_failures: Vec<String>,
+    /// Logins that auth rejected with RESOURCE_EXHAUSTED and a time to retry at.
+    pub login_rejections: usize,
+    /// Answers on the open stream.
+    pub items: usize,
+    /// Ends of the open stream.
+    pub stream_breaks: Vec<String>,
+}
+
+impl Record {
+    /// A quantile of the calls' latency, in milliseconds.
+    #[must_use]
+    pub fn latency(&self, q: f64) -> f64 {
+        quantile_ms(&self.latencies, q)
+    }
+
+    /// Everything that failed, and how often.
+    #[must_use]
+    pub fn failed(&self) -> BTreeMap<&str, usize> {
+        let mut counts = BTreeMap::new();
+        for failure in [&self.failures, &self.login_failures, &self.stream_breaks].into_iter().flatten() {
+            *counts.entry(failure.as_str()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Adds what another record has.
+    pub fn add(&mut self, other: Self) {
+        self.latencies.extend(other.latencies);
+        self.failures.extend(other.failures);
+        self.logins += other.logins;
+        self.login_failures.extend(other.login_failures);
+        self.login_rejections += other.login_rejections;
+        self.items += other.items;
+        self.stream_breaks.extend(other.stream_breaks);
+    }
+}
+
+/// A running canary, on a thread of its own.
+#[derive(Debug)]
+pub struct Canary {
+    record: Arc<Mutex<Record>>,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Canary {
+    /// Adds its users and starts.
+    pub async fn start(stack: &Stack) -> Self {
+        let token = stack.add_user(EMBEDDER).await.access_token;
+        stack.add_user(LOGGER_IN).await;
+        let (record, stop) = (Arc::<Mutex<Record>>::default(), CancellationToken::new());
+        let (shared, stopped, gateway) = (Arc::clone(&record), stop.clone(), stack.gateway.address);
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.expect("threads can be started");
+            runtime.block_on(async {
+                tokio::select! {
+                    () = embed(gateway, &token, &shared) => {}
+                    () = log_in(gateway, &shared) => {}
+                    () = stream_items(gateway, &token, &shared) => {}
+                    () = stopped.cancelled() => {}
+                }
+            });
+        });
+        Self { record, stop, thread: Some(thread) }
+    }
+
+    /// What it has noticed since the last time.
+    #[must_use]
+    pub fn take(&self) -> Record {
+        std::mem::take(&mut *lock(&self.record))
+    }
+}
+
+impl Drop for Canary {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn lock(record: &Mutex<Record>) -> MutexGuard<'_, Record> {
+    record.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One call each tick, whatever became of those before.
+async fn embed(gateway: SocketAddr, token: &str, record: &Arc<Mutex<Record>>) {
+    let client = EmbedderServiceClient::new(channel_from(ADDRESS, gateway));
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let (mut client, record) = (client.clone(), Arc::clone(record));
+        let request = EmbedRequest { sentences: vec!["canary".to_owned()], ..EmbedRequest::default() };
+        let request = bearing(token, request);
+        tokio::spawn(async move {
+            let asked = Instant::now();
+            match timeout(DEADLINE, client.embed(request)).await {
+                Ok(Ok(_)) => lock(&record).latencies.push(asked.elapsed()),
+                Ok(Err(status)) => lock(&record).failures.push(format!("Embed: {status}")),
+                Err(_) => lock(&record).failures.push("Embed: no answer".to_owned()),
+            }
+        });
+    }
+}
+
+async fn log_in(gateway: SocketAddr, record: &Arc<Mutex<Record>>) {
+    let channel = channel_from(ADDRESS, gateway);
+    loop {
+        sleep(LOGIN_EVERY).await;
+        let outcome = timeout(DEADLINE, login(channel.clone(), LOGGER_IN)).await;
+        let mut record = lock(record);
+        match outcome {
+            Ok(Ok(_)) => record.logins += 1,
+            Ok(Err(status)) if status.code() == Code::ResourceExhausted => record.login_rejections += 1,
+            Ok(Err(status)) => record.login_failures.push(format!("Login: {status}")),
+            Err(_) => record.login_failures.push("Login: no answer".to_owned()),
+        }
+    }
+}
+
+/// An open stream, which is opened again whenever it ends.
+async fn stream_items(gateway: SocketAddr, token: &str, record: &Arc<Mutex<Record>>) {
+    loop {
+        // A connection of its own, as of another program of that user.
+        let channel = channel_from(ADDRESS, gateway);
+        let why = match one_stream(channel, token, record).await {
+            Ok(()) => "it ended".to_owned(),
+            Err(failure) => failure,
+        };
+        lock(record).stream_breaks.push(format!("EmbedStream: {why}"));
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+async fn one_stream(channel: Channel, token: &str, record: &Arc<Mutex<Record>>) -> Result<(), String> {
+    let items = stream::unfold(interval(ITEM_EVERY), |mut ticks| async {
+        ticks.tick().await;
+        Some((EmbedStreamRequest { id: "c".to_owned(), sentence: "canary".to_owned() }, ticks))
+    });
+    let call = EmbedderServiceClient::new(channel).embed_stream(bearing(token, items)).await;
+    let mut answers = call.map_err(|status| status.to_string())?.into_inner();
+    loop {
+        match timeout(DEADLINE, answers.next()).await {
+            Err(_) => return Err("no answer".to_owned()),
+            Ok(None) => return Ok(()),
+            Ok(Some(Err(status))) => return Err(status.to_string()),
+            Ok(Some(Ok(_))) => lock(record).items += 1,
+        }
+    }
+}
