@@ -116,9 +116,8 @@ impl Method {
                 &[Stage::Headers, Stage::Message, Stage::Head, Stage::Middle]
             }
             Self::EmbedStream => &[Stage::Headers, Stage::Message, Stage::Head, Stage::Items, Stage::Unread],
-            Self::Reflection | Self::HealthWatch => {
-                &[Stage::Headers, Stage::Message, Stage::Head, Stage::Middle]
-            }
+            Self::Reflection => &[Stage::Headers, Stage::Message, Stage::Head, Stage::Middle],
+            // The response stays open after one short message, so its head and its middle come together.
             _ => &[Stage::Headers, Stage::Message, Stage::Head],
         }
     }
