@@ -1,6 +1,11 @@
 //! `muse-models`: converts the model and verifies a conversion.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    fmt,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use muse_embedder::{
@@ -61,18 +66,28 @@ impl PrecisionArgument {
             PrecisionArgument::F16 => Precision::F16,
             PrecisionArgument::Auto => {
                 let Picked { precision, because } = precision::pick(device::resolve(choice)?);
-                println!("precision auto: {precision}, since {because}");
+                print(io::stdout(), format_args!("precision auto: {precision}, since {because}"));
                 return Ok(precision);
             }
         };
         if let Ok(Device::Cpu) = device::resolve(choice) {
             let Picked { precision, because } = precision::pick(Device::Cpu);
             if asked != precision {
-                eprintln!("muse-models: note: {asked} is slower than {precision} here, since {because}");
+                print(
+                    io::stderr(),
+                    format_args!(
+                        "muse-models: note: {asked} is slower than {precision} here, since {because}"
+                    ),
+                );
             }
         }
         Ok(asked)
     }
+}
+
+/// Writes a line. If nobody reads it, what was done is done all the same.
+fn print(mut to: impl Write, line: fmt::Arguments<'_>) {
+    let _ = writeln!(to, "{line}");
 }
 
 fn main() -> ExitCode {
@@ -80,7 +95,7 @@ fn main() -> ExitCode {
     match run(arguments.command) {
         Ok(status) => status,
         Err(error) => {
-            eprintln!("muse-models: {error}");
+            print(io::stderr(), format_args!("muse-models: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -92,17 +107,20 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             let precision =
                 precision.resolve(device).map_err(|error| format!("--device {device}: {error}"))?;
             match convert(&onnx, &out_dir, precision)? {
-                Outcome::Converted => println!("converted {} into {}", onnx.display(), out_dir.display()),
-                Outcome::UpToDate => println!("{} is up to date", out_dir.display()),
+                Outcome::Converted => print(
+                    io::stdout(),
+                    format_args!("converted {} into {}", onnx.display(), out_dir.display()),
+                ),
+                Outcome::UpToDate => print(io::stdout(), format_args!("{} is up to date", out_dir.display())),
             }
             Ok(ExitCode::SUCCESS)
         }
         Command::Verify { dir } => {
             let report = verify(&dir)?;
-            println!("{report}");
+            print(io::stdout(), format_args!("{report}"));
             let failures = report.failures();
             if failures.is_empty() {
-                println!("passed");
+                print(io::stdout(), format_args!("passed"));
                 return Ok(ExitCode::SUCCESS);
             }
             Err(format!("{} does not pass: {}", dir.display(), failures.join("; ")).into())

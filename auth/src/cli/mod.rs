@@ -5,6 +5,7 @@ mod prompt;
 mod user;
 
 use std::{
+    fmt,
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
@@ -92,10 +93,15 @@ pub(crate) fn run(command: Command, config: Config) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {}", with_causes(&failure));
+            report(format_args!("error: {}", with_causes(&failure)));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes a line to standard error. If nobody reads it, what was done is done all the same.
+fn report(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 async fn execute(command: Command, maintenance: &Maintenance) -> Result<(), CommandError> {
@@ -105,7 +111,7 @@ async fn execute(command: Command, maintenance: &Maintenance) -> Result<(), Comm
         Command::Import { file } => told(&maintenance.import(&file).await?),
         Command::Backup { file } => {
             maintenance.back_up(&file).await?;
-            eprintln!("wrote {}", file.display());
+            report(format_args!("wrote {}", file.display()));
             Ok(())
         }
     }
@@ -124,11 +130,15 @@ async fn key(command: KeyCommand, maintenance: &Maintenance) -> Result<(), Comma
         }
         KeyCommand::Rotate => {
             let key = maintenance.rotate_key().await?;
-            eprintln!("added the key {}, which signs from {} on", key.kid, date::utc(key.active_from));
+            report(format_args!(
+                "added the key {}, which signs from {} on",
+                key.kid,
+                date::utc(key.active_from)
+            ));
         }
         KeyCommand::Remove { kid } => {
             maintenance.remove_key(&kid).await?;
-            eprintln!("removed the key {kid}");
+            report(format_args!("removed the key {kid}"));
         }
     }
     Ok(())
@@ -136,22 +146,24 @@ async fn key(command: KeyCommand, maintenance: &Maintenance) -> Result<(), Comma
 
 fn told(done: &Imported) -> Result<(), CommandError> {
     for name in &done.added {
-        eprintln!("added {name:?}");
+        report(format_args!("added {name:?}"));
     }
     for (name, problem) in &done.discouraged {
-        eprintln!("warning: {name:?} may log in, but a new user could not have this name: {problem}");
+        report(format_args!(
+            "warning: {name:?} may log in, but a new user could not have this name: {problem}"
+        ));
     }
     for name in &done.present {
-        eprintln!("left {name:?} as it is: there is such a user already");
+        report(format_args!("left {name:?} as it is: there is such a user already"));
     }
     for (name, why) in &done.unusable {
-        eprintln!("left out the user {name}: {why}");
+        report(format_args!("left out the user {name}: {why}"));
     }
     if done.revoked_tokens > 0 {
-        eprintln!(
+        report(format_args!(
             "left out {} revoked tokens: the old tokens are not valid here anyway",
             done.revoked_tokens
-        );
+        ));
     }
     match done.unusable.len() {
         0 => Ok(()),

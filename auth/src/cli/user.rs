@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use clap::{Subcommand, ValueEnum};
 use muse_auth::{AuthError, Role, Users};
 
-use super::{CommandError, date, prompt::new_password};
+use super::{CommandError, date, prompt::new_password, report};
 
 /// What can be done to users. A password is asked for on a terminal, else one line of standard input is it.
 #[derive(Debug, Subcommand)]
@@ -78,34 +78,34 @@ pub(super) async fn execute(command: UserCommand, users: &Users) -> Result<(), C
             // Before the password is asked for, so that nobody types it in vain.
             let name = users.check_new_name(&name).await?;
             users.add(&name, new_password(&name)?, role.into()).await?;
-            eprintln!("added {name:?}");
+            report(format_args!("added {name:?}"));
         }
         UserCommand::Passwd { name } => {
             if !users.exists(&name).await? {
                 return Err(AuthError::NoSuchUser(name).into());
             }
             users.set_password(&name, new_password(&name)?).await?;
-            eprintln!("changed the password of {name:?}");
+            report(format_args!("changed the password of {name:?}"));
         }
         UserCommand::Remove { name } => {
             users.remove(&name).await?;
-            eprintln!("removed {name:?}");
+            report(format_args!("removed {name:?}"));
         }
         UserCommand::Disable { name } => {
             users.set_disabled(&name, true).await?;
-            eprintln!("disabled {name:?}");
+            report(format_args!("disabled {name:?}"));
         }
         UserCommand::Enable { name } => {
             users.set_disabled(&name, false).await?;
-            eprintln!("enabled {name:?}");
+            report(format_args!("enabled {name:?}"));
         }
         UserCommand::Role { name, role } => {
             let user = users.set_role(&name, role.into()).await?;
-            eprintln!("gave {name:?} the role {}", user.role.as_str());
+            report(format_args!("gave {name:?} the role {}", user.role.as_str()));
         }
         UserCommand::Revoke { name } => {
             users.revoke_tokens(&name).await?;
-            eprintln!("ended all tokens of {name:?}");
+            report(format_args!("ended all tokens of {name:?}"));
         }
         UserCommand::List => {
             let mut out = io::stdout().lock();
