@@ -63,8 +63,8 @@ pub fn return_unused_memory() {
 /// core meanwhile.
 #[cfg(target_env = "gnu")]
 fn trim_now_and_then() {
-    /// What is worth it: far more than the answers to usual requests take.
-    const MUCH: usize = 16 << 20;
+    /// What is worth it: to fault so much in again takes about a millisecond.
+    const MUCH: usize = 4 << 20;
     const BETWEEN_LOOKS: std::time::Duration = std::time::Duration::from_secs(5);
 
     let (mut before, mut rest) = (0, 0);
