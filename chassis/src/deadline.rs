@@ -1,9 +1,13 @@
 //! How long a caller waits: `grpc-timeout` of gRPC over HTTP/2.
 
-use std::time::Duration;
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use muse_proto::{Error, Reason};
+use tokio::time::timeout_at;
 
 /// The header.
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -34,6 +38,38 @@ pub fn of(headers: &HeaderMap) -> Option<Duration> {
 pub fn header(wait: Duration) -> Option<HeaderValue> {
     let milliseconds = wait.as_millis().min(99_999_999);
     (milliseconds > 0).then(|| HeaderValue::try_from(format!("{milliseconds}m")).ok())?
+}
+
+/// When the deadline of a call with these headers, which has just arrived, passes; nothing without a deadline.
+#[must_use]
+pub fn end(headers: &HeaderMap) -> Option<Instant> {
+    of(headers).and_then(|wait| Instant::now().checked_add(wait))
+}
+
+/// Sets the deadline of a call that is forwarded to the time that is left until `end`.
+///
+/// # Errors
+///
+/// [`passed`] if less than a millisecond is left.
+pub fn set(headers: &mut HeaderMap, end: Instant) -> Result<(), Error> {
+    let left = end.saturating_duration_since(Instant::now());
+    headers.insert(GRPC_TIMEOUT, header(left).ok_or_else(passed)?);
+    Ok(())
+}
+
+/// Does a part of a call, until `end` at most.
+///
+/// # Errors
+///
+/// Those of the work; [`passed`] if it is not done at `end`.
+pub async fn within<T>(
+    end: Option<Instant>,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    match end {
+        Some(end) => timeout_at(end.into(), work).await.map_err(|_| passed())?,
+        None => work.await,
+    }
 }
 
 /// The error of a call whose caller's deadline has passed.

@@ -25,6 +25,7 @@ mod polls;
 pub mod private;
 pub mod refusals;
 pub mod requests;
+pub mod resolver;
 pub mod shutdown;
 pub mod tls;
 pub mod trace;

@@ -14,7 +14,7 @@ use std::{
 use axum::{
     body::{Body, HttpBody},
     extract::Request,
-    http::{HeaderMap, header},
+    http::{HeaderMap, HeaderValue, header},
     middleware::Next,
     response::Response,
 };
@@ -26,14 +26,22 @@ use tonic::Status;
 use tonic_web::GrpcWebLayer;
 use tower::{Layer, ServiceExt, service_fn};
 
-pub(crate) async fn translate(request: Request, next: Next) -> Response {
-    let is_web = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc-web"));
-    if !is_web {
+use crate::routing::content_type;
+
+/// The content types of gRPC-Web.
+const CONTENT_TYPES: [&str; 4] = [
+    "application/grpc-web",
+    "application/grpc-web+proto",
+    "application/grpc-web-text",
+    "application/grpc-web-text+proto",
+];
+
+pub(crate) async fn translate(mut request: Request, next: Next) -> Response {
+    let Some(kind) = content_type(request.headers(), &CONTENT_TYPES) else {
         return next.run(request).await;
-    }
+    };
+    // tonic-web takes it without parameters and in lower case alone.
+    request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     let grpc = service_fn(move |call: http::Request<tonic::body::Body>| {
         let next = next.clone();
         let fault = Fault::default();

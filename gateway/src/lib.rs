@@ -83,7 +83,7 @@ pub fn run(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> BoxFuture<'static, Result<(), GatewayError>> {
-    run_with_resolver(config, Box::new(SystemResolver), listeners, shutdown)
+    run_with_resolver(config, Box::new(SystemResolver::default()), listeners, shutdown)
 }
 
 /// As [`run`], and finds the embedders by a resolver of one's own.

@@ -110,7 +110,7 @@ async fn to_embedder(upstream: &Upstream, caller: &str, call: Request) -> Result
     let limits = MessageLimits { bytes: MAX_SENTENCES_BYTES, next_part, whole };
     let (call, end, message) = read(upstream, caller, call, limits).await?;
     let bytes = response_memory::of_call(method_of(&call), message.plain(), message.framed.len());
-    let reserved = response_memory::reserve(upstream, caller, bytes).await?;
+    let reserved = deadline::within(end, response_memory::reserve(upstream, caller, bytes)).await?;
     let answer = forward(upstream.embedder.clone(), call, end).await;
     drop(message.reservation);
     Ok(answer.map(|body| Body::new(ReservedBody::new(body, reserved))))
@@ -143,13 +143,9 @@ async fn read(
     limits: MessageLimits,
 ) -> Result<(Request, Option<Instant>, Message), Error> {
     let (head, body) = forwardable(call).into_parts();
-    let wait = deadline::of(&head.headers);
-    let end = wait.map(|wait| Instant::now() + wait);
-    let reading = Message::read(body, limits, &upstream.request_memory, caller);
-    let message = match wait {
-        Some(wait) => tokio::time::timeout(wait, reading).await.map_err(|_| deadline::passed())??,
-        None => reading.await?,
-    };
+    let end = deadline::end(&head.headers);
+    let message =
+        deadline::within(end, Message::read(body, limits, &upstream.request_memory, caller)).await?;
     let call = Request::from_parts(head, Body::new(Full::new(message.framed.clone())));
     Ok((call, end, message))
 }
@@ -169,12 +165,15 @@ fn forwardable(call: Request) -> Request {
     Request::from_parts(head, body)
 }
 
-/// Makes a call to a service. `end` is the caller's deadline.
-pub(crate) async fn forward<S>(to: S, call: Request, end: Option<Instant>) -> Response
+/// Makes a call to a service, which gets what is left until `end`, the caller's deadline.
+pub(crate) async fn forward<S>(to: S, mut call: Request, end: Option<Instant>) -> Response
 where
     S: Service<http::Request<tonic::body::Body>, Response = http::Response<tonic::body::Body>>,
     S::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
+    if let Some(Err(refusal)) = end.map(|end| deadline::set(call.headers_mut(), end)) {
+        return status(refusal);
+    }
     let answered = to.oneshot(call.map(tonic::body::Body::new)).await;
     match answered.map_err(Into::into) {
         Ok(answer) => answer.map(Body::new),

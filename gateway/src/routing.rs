@@ -84,11 +84,14 @@ pub(crate) async fn require_grpc(request: Request, next: Next) -> Response {
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let essence = kind.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
-    [&b"application/grpc"[..], b"application/grpc+proto"]
-        .iter()
-        .any(|name| essence.eq_ignore_ascii_case(name))
+    content_type(headers, &["application/grpc", "application/grpc+proto"]).is_some()
+}
+
+/// That of these content types which a request has, whatever its case and parameters.
+pub(crate) fn content_type(headers: &HeaderMap, known: &[&'static str]) -> Option<&'static str> {
+    let value = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let essence = value.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+    known.iter().copied().find(|name| essence.eq_ignore_ascii_case(name.as_bytes()))
 }
 
 /// The answer where there is no route: in the terms of the protocol that was spoken.

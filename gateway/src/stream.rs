@@ -3,7 +3,6 @@
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Instant,
 };
 
 use axum::{body::Body, extract::Request, response::Response};
@@ -37,23 +36,24 @@ pub(crate) fn forward(upstream: Upstream, call: Request) -> Response {
 
 async fn open(upstream: Upstream, call: Request) -> Result<Response, Error> {
     let (head, body) = call.into_parts();
-    let wait = deadline::of(&head.headers);
-    let end = wait.map(|wait| Instant::now() + wait);
+    let end = deadline::end(&head.headers);
     let mut messages = WholeMessages::new(body);
-    let begun = timeout(wait.unwrap_or(BODY_WITHIN).min(BODY_WITHIN), messages.begin()).await;
-    match begun {
-        Ok(Ok(true)) => {
-            let call = Request::from_parts(head, Body::new(messages));
-            Ok(passthrough::forward(upstream.embedder, call, end).await)
+    let begun = deadline::within(end, async {
+        match timeout(BODY_WITHIN, messages.begin()).await {
+            Ok(begun) => begun.map_err(|_| invalid("the stream broke off")),
+            Err(_) => Err(invalid("the first item of the stream did not arrive in time")),
         }
+    });
+    if !begun.await? {
         // No item, no answer.
-        Ok(Ok(false)) => Ok(Status::new(Code::Ok, "").into_http()),
-        Ok(Err(_)) => Err(Error::new(Reason::InvalidArgument, "the stream broke off")),
-        Err(_) if end.is_some_and(|end| end <= Instant::now()) => Err(deadline::passed()),
-        Err(_) => {
-            Err(Error::new(Reason::InvalidArgument, "the first item of the stream did not arrive in time"))
-        }
+        return Ok(Status::new(Code::Ok, "").into_http());
     }
+    let call = Request::from_parts(head, Body::new(messages));
+    Ok(passthrough::forward(upstream.embedder, call, end).await)
+}
+
+fn invalid(text: &str) -> Error {
+    Error::new(Reason::InvalidArgument, text)
 }
 
 /// The body of the answer to a stream.

@@ -19,14 +19,14 @@ use tower::Service;
 use tracing::warn;
 
 use super::{ClientTls, Socket, explain};
-use crate::log_throttle::LogThrottle;
+use crate::{log_throttle::LogThrottle, resolver::SystemResolver};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Connects to the services that URLs name, with TLS where it is `https`. The certificate must be for the host of the URL.
 #[derive(Debug, Clone)]
 pub struct Connector {
-    tcp: HttpConnector,
+    tcp: HttpConnector<SystemResolver>,
     /// Where to connect to, if not to the host of the URL.
     place: Option<Uri>,
     tls: Option<watch::Receiver<Arc<ClientConfig>>>,
@@ -37,7 +37,7 @@ impl Connector {
     /// A connector that keeps up with the files, within an async runtime; without files it knows no `https`.
     #[must_use]
     pub fn new(tls: Option<&ClientTls>) -> Self {
-        let mut tcp = HttpConnector::new();
+        let mut tcp = HttpConnector::new_with_resolver(SystemResolver::default());
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         Self { tcp, place: None, tls: tls.map(ClientTls::follow), told: LogThrottle::default() }

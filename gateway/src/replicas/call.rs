@@ -177,7 +177,7 @@ impl Replicas {
             };
             let next = worst.filter(|_| kept.is_whole() && tried.len() < MOST_TRIES).and_then(|worst| {
                 let next = self.choose(worst, &tried)?;
-                tighten(&mut head, end)?;
+                deadline::set(&mut head.headers, end).ok()?;
                 self.0.budget.withdraw().then_some(next)
             });
             let Some(next) = next else {
@@ -210,13 +210,6 @@ fn channel(replica: &Replica, pure: bool) -> (Outgoing<Channel>, Option<DropGuar
 
 fn weight(pure: bool) -> usize {
     if pure { CALL_WEIGHT } else { STREAM_WEIGHT }
-}
-
-/// Leaves the caller's deadline where it is for a call that is made again. Nothing if it has passed.
-fn tighten(head: &mut request::Parts, end: Instant) -> Option<()> {
-    let left = end.checked_duration_since(Instant::now())?;
-    head.headers.insert(deadline::GRPC_TIMEOUT, deadline::header(left)?);
-    Some(())
 }
 
 /// Makes a call to one replica. The answer is held in a store, if there is one.

@@ -11,6 +11,7 @@ use futures::{
     FutureExt,
     future::{BoxFuture, join_all},
 };
+use muse_chassis::resolver::SystemResolver;
 use tokio::time::sleep;
 use tonic::transport::Endpoint;
 use tracing::{debug, warn};
@@ -28,14 +29,14 @@ pub trait Resolver: Debug + Send + Sync + 'static {
     fn resolve(&self, host: &str, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>>;
 }
 
-/// The resolver of the operating system: DNS, `/etc/hosts` and so on.
-#[derive(Debug, Clone, Copy)]
-pub struct SystemResolver;
-
 impl Resolver for SystemResolver {
     fn resolve(&self, host: &str, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
-        let host = host.to_owned();
-        async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) }.boxed()
+        let (resolver, host) = (self.clone(), host.to_owned());
+        async move {
+            let found = resolver.lookup(&host).await?;
+            Ok(found.into_iter().map(|address| SocketAddr::new(address, port)).collect())
+        }
+        .boxed()
     }
 }
 
@@ -132,7 +133,7 @@ mod tests {
             }
         }
         let mut place = Place::new(Endpoint::from_static("http://localhost:1"));
-        place.look_up(&SystemResolver).await;
+        place.look_up(&SystemResolver::default()).await;
         let found = place.addresses.clone();
         assert!(found.iter().any(|address| address.ip().is_loopback()), "{found:?}");
         place.look_up(&Away).await;

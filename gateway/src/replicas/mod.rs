@@ -25,6 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use muse_chassis::resolver::SystemResolver;
 use muse_chassis::{backoff::random, metrics::Metrics, tls::Connector};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -34,7 +35,7 @@ use tracing::info;
 use budget::Budget;
 pub(crate) use call::ran_out_of_time;
 use concurrency::Concurrency;
-pub use discovery::{Resolver, SystemResolver};
+pub use discovery::Resolver;
 use replica::{Rank, Replica, State};
 use store::Store;
 

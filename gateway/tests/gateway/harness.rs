@@ -20,7 +20,7 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use muse_chassis::{
-    Addresses, Listeners, grpc,
+    Addresses, Listeners, deadline, grpc,
     metrics::Metrics,
     requests::Requests,
     tls::Connector,
@@ -100,6 +100,8 @@ fn jwk() -> JsonWebKey {
 pub(crate) struct Heard {
     pub(crate) forwarded_for: Vec<String>,
     pub(crate) authorization: Vec<String>,
+    /// How long its caller waits.
+    pub(crate) deadline: Option<Duration>,
     /// The names of all headers.
     pub(crate) names: Vec<String>,
 }
@@ -205,6 +207,7 @@ impl Backend {
         let heard = Heard {
             forwarded_for: values("x-forwarded-for"),
             authorization: values("authorization"),
+            deadline: deadline::of(call.metadata().as_ref()),
             names: call.metadata().clone().into_headers().keys().map(ToString::to_string).collect(),
         };
         *self.heard.lock().unwrap() = heard;
@@ -348,7 +351,7 @@ pub(crate) struct Gateway {
 impl Gateway {
     pub(crate) async fn start(backend: &Backend, options: &[&str]) -> Self {
         let embedder = format!("http://{}", backend.embedder);
-        Self::start_before(backend, &embedder, Box::new(SystemResolver), options).await
+        Self::start_before(backend, &embedder, Box::new(SystemResolver::default()), options).await
     }
 
     /// A gateway with other embedders behind it.

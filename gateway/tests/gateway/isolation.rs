@@ -173,6 +173,23 @@ async fn idle_calls_hold_nothing_of_the_auth_service() {
     assert_eq!(backend.logins(), 5, "no idle call was forwarded");
 }
 
+#[tokio::test]
+async fn slow_message_shortens_the_forwarded_deadline() {
+    let backend = Backend::start().await;
+    let gateway = Gateway::ready(&backend, &[]).await;
+    let mut client = http2(gateway.address).await;
+    let request = grpc(gateway.address, "/muse.v1.EmbedderService/Embed")
+        .header("authorization", format!("Bearer {}", token("access", "a", None)))
+        .header("grpc-timeout", "20S");
+    let (response, mut body) = client.send_request(request.body(()).unwrap(), false).unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    body.send_data(Bytes::from_static(&[0; 5]), true).unwrap();
+    assert_eq!(response.await.unwrap().status(), StatusCode::OK);
+    let left = backend.heard().deadline.unwrap();
+    assert!(left <= Duration::from_secs(19), "{left:?}");
+    assert!(left > Duration::from_secs(9), "{left:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelled_calls_close_no_shared_connection() {
     let backend = Backend::start().await;
@@ -420,7 +437,8 @@ async fn call_that_broke_a_connection_is_not_retried_elsewhere() {
     for _ in 0..3 {
         urls.push(format!("http://{}", embedder_that_closes_connections(Arc::clone(&calls)).await));
     }
-    let gateway = Gateway::start_before(&backend, &urls.join(","), Box::new(SystemResolver), &[]).await;
+    let gateway =
+        Gateway::start_before(&backend, &urls.join(","), Box::new(SystemResolver::default()), &[]).await;
     gateway.wait_until_ready().await;
     // All three are known to serve.
     tokio::time::sleep(Duration::from_millis(300)).await;

@@ -152,7 +152,7 @@ impl Fleet {
             [Embedder::start("127.0.0.1:0", 1.0).await, Embedder::start("127.0.0.1:0", 2.0).await];
         let urls = embedders.each_ref().map(|embedder| format!("http://{}", embedder.address)).join(",");
         let backend = Backend::start().await;
-        let gateway = Gateway::start_before(&backend, &urls, Box::new(SystemResolver), &[]).await;
+        let gateway = Gateway::start_before(&backend, &urls, Box::new(SystemResolver::default()), &[]).await;
         gateway.wait_until_ready().await;
         let fleet = Self { gateway, embedders };
         let both = async || fleet.heard();

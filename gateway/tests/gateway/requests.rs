@@ -54,7 +54,14 @@ async fn request_without_exactly_one_host_gets_400() {
 async fn grpc_methods_reject_other_content_types() {
     let backend = Backend::start().await;
     let gateway = Gateway::ready(&backend, &[]).await;
-    for kind in ["application/grpcx", "text/plain", "application/json", "application/grpc+json"] {
+    for kind in [
+        "application/grpcx",
+        "text/plain",
+        "application/json",
+        "application/grpc+json",
+        "application/grpc-web+json",
+        "application/grpc-web-textx",
+    ] {
         for path in ["/muse.v1.AuthService/Login", "/grpc.health.v1.Health/Check"] {
             let answer = exchange(gateway.address, post(path, &[("content-type", kind)], &[0; 5])).await;
             assert!(answer.starts_with("HTTP/1.1 415 "), "{kind}: {answer}");
@@ -84,6 +91,7 @@ async fn malformed_grpc_web_is_the_callers_fault() {
             (plain, [&message[..], trailers].concat()),
             (plain, vec![0, 0, 0, 0, 9, 1]),
             (plain, vec![0, 0]),
+            ("Application/grpc-web; charset=utf-8", vec![0, 0]),
         ] {
             let headers = [("content-type", kind), ("authorization", authorization.as_str())];
             let answer = exchange(gateway.address, post(path, &headers, &body)).await;
