@@ -5,6 +5,7 @@ mod heads;
 mod idle;
 mod limits;
 mod memory;
+mod random;
 mod shapes;
 mod streams;
 

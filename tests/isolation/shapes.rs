@@ -13,6 +13,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::random;
+
 /// How long a request may take.
 const WITHIN: Duration = Duration::from_secs(120);
 
@@ -81,6 +83,7 @@ fn grpc_repeated(unit: &[u8], size: usize) -> Vec<u8> {
 const MODEL: &str = "{\"model\":\"universal-sentence-encoder-multilingual\",\"input\":";
 
 /// All shapes. The paths of the first part are REST's, those of the second OpenAI's, those of the third gRPC's.
+/// Query strings are not among them: they are a part of the head, which has 32 KiB at most.
 pub(crate) const SHAPES: &[Shape] = &[
     Shape { name: "form a&a&…", path: "/embed", kind: FORM, body: |size| filled("", "a&", "", size) },
     Shape {
@@ -348,6 +351,41 @@ pub(crate) const SHAPES: &[Shape] = &[
         kind: GRPC,
         body: |size| field(4, &vec![b's'; size - 16]),
     },
+    // By the seed.
+    Shape { name: "form, random", path: "/embed", kind: FORM, body: random::form },
+    Shape { name: "JSON, random", path: "/embed", kind: JSON, body: random::json },
+    Shape { name: "JSON, random unknown fields", path: "/embed", kind: JSON, body: random::served_json },
+    Shape { name: "form, random", path: "/tokenize", kind: FORM, body: random::form },
+    Shape { name: "JSON, random", path: "/tokenize", kind: JSON, body: random::json },
+    Shape { name: "JSON, random unknown fields", path: "/tokenize", kind: JSON, body: random::served_json },
+    Shape { name: "JSON, random", path: "/v1/embeddings", kind: JSON, body: random::json },
+    Shape {
+        name: "JSON, random unknown fields",
+        path: "/v1/embeddings",
+        kind: JSON,
+        body: random::served_json,
+    },
+    Shape { name: "form, random", path: "/login", kind: FORM, body: random::form },
+    Shape { name: "JSON, random", path: "/login", kind: JSON, body: random::json },
+    Shape {
+        name: "random fields",
+        path: "/muse.v1.EmbedderService/Embed",
+        kind: GRPC,
+        body: random::message,
+    },
+    Shape {
+        name: "random fields",
+        path: "/muse.v1.EmbedderService/Tokenize",
+        kind: GRPC,
+        body: random::message,
+    },
+    Shape {
+        name: "random fields",
+        path: "/muse.v1.EmbedderService/EmbedStream",
+        kind: GRPC,
+        body: random::message,
+    },
+    Shape { name: "random fields", path: "/muse.v1.AuthService/Login", kind: GRPC, body: random::message },
 ];
 
 impl Shape {

@@ -12,7 +12,7 @@ use futures::{StreamExt, stream};
 use muse_proto::v1::{EmbedRequest, EmbedStreamRequest, embedder_service_client::EmbedderServiceClient};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, transport::Channel};
+use tonic::transport::Channel;
 
 use super::{
     quantile_ms,
@@ -46,8 +46,6 @@ pub struct Record {
     pub logins: usize,
     /// Logins that failed, with what they got.
     pub login_failures: Vec<String>,
-    /// Logins that auth rejected with RESOURCE_EXHAUSTED and a time to retry at.
-    pub login_rejections: usize,
     /// Answers on the open stream.
     pub items: usize,
     /// Ends of the open stream.
@@ -77,7 +75,6 @@ impl Record {
         self.failures.extend(other.failures);
         self.logins += other.logins;
         self.login_failures.extend(other.login_failures);
-        self.login_rejections += other.login_rejections;
         self.items += other.items;
         self.stream_breaks.extend(other.stream_breaks);
     }
@@ -162,7 +159,6 @@ async fn log_in(gateway: SocketAddr, record: &Arc<Mutex<Record>>) {
         let mut record = lock(record);
         match outcome {
             Ok(Ok(_)) => record.logins += 1,
-            Ok(Err(status)) if status.code() == Code::ResourceExhausted => record.login_rejections += 1,
             Ok(Err(status)) => record.login_failures.push(format!("Login: {status}")),
             Err(_) => record.login_failures.push("Login: no answer".to_owned()),
         }
