@@ -46,14 +46,16 @@ pub fn end(headers: &HeaderMap) -> Option<Instant> {
     of(headers).and_then(|wait| Instant::now().checked_add(wait))
 }
 
-/// Sets the deadline of a call that is forwarded to the time that is left until `end`.
+/// Sets the deadline of a call that is forwarded to the time that is left until `end`, rounded up to a millisecond: when the
+/// forwarded deadline has passed, so has the caller's.
 ///
 /// # Errors
 ///
-/// [`passed`] if less than a millisecond is left.
+/// [`passed`] if no time is left.
 pub fn set(headers: &mut HeaderMap, end: Instant) -> Result<(), Error> {
-    let left = end.saturating_duration_since(Instant::now());
-    headers.insert(GRPC_TIMEOUT, header(left).ok_or_else(passed)?);
+    let left = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
+    let rounded_up = left.ok_or_else(passed)? + Duration::from_nanos(999_999);
+    headers.insert(GRPC_TIMEOUT, header(rounded_up).ok_or_else(passed)?);
     Ok(())
 }
 
@@ -95,6 +97,19 @@ mod tests {
             assert_eq!(read(odd), None, "{odd:?}");
         }
         assert_eq!(of(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn forwarded_deadline_is_no_earlier_than_the_callers() {
+        let mut headers = HeaderMap::new();
+        for left in [Duration::from_micros(300), Duration::from_micros(499_500)] {
+            let end = Instant::now() + left;
+            set(&mut headers, end).unwrap();
+            let forwarded = of(&headers).unwrap();
+            assert!(Instant::now() + forwarded >= end, "{left:?}: {forwarded:?}");
+            assert!(forwarded <= left + Duration::from_millis(1), "{left:?}: {forwarded:?}");
+        }
+        assert_eq!(set(&mut headers, Instant::now()), Err(passed()));
     }
 
     #[test]
