@@ -6,7 +6,7 @@
 //!
 //! It answers from the start of the service, before anything is loaded, to its end, the grace at the shutdown included.
 
-use std::{convert::Infallible, fmt, future::ready, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::ready, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -31,11 +31,10 @@ const HEAD_WITHIN: Duration = Duration::from_secs(75);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the private port tells.
+#[derive(Debug)]
 pub struct Pages {
     health: Health,
     metrics: Metrics,
-    /// Further reasons why the service is not ready.
-    unready: Box<dyn Fn() -> Option<&'static str> + Send + Sync>,
 }
 
 impl Pages {
@@ -46,17 +45,7 @@ impl Pages {
         metrics.asked("muse_ready", "Whether the service serves: 1, or else 0.", move || {
             f64::from(u8::from(told.is_serving()))
         });
-        Self { health, metrics, unready: Box::new(|| None) }
-    }
-
-    /// Not ready while `unready` has a reason, either. It is asked at each request.
-    #[must_use]
-    pub fn unready_while(
-        mut self,
-        unready: impl Fn() -> Option<&'static str> + Send + Sync + 'static,
-    ) -> Self {
-        self.unready = Box::new(unready);
-        self
+        Self { health, metrics }
     }
 
     /// Answers on `listener` until the returned server is dropped.
@@ -76,10 +65,8 @@ impl Pages {
         }
         match path {
             "/livez" => text(StatusCode::OK, "alive\n"),
-            "/readyz" => match self.unready() {
-                None => text(StatusCode::OK, "ready\n"),
-                Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
-            },
+            "/readyz" if self.health.is_serving() => text(StatusCode::OK, "ready\n"),
+            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: the service does not serve\n"),
             _ => {
                 // Files of /proc are read for it, and hundreds of numbers written.
                 let metrics = aside(true, || self.metrics.text());
@@ -88,16 +75,6 @@ impl Pages {
                 page
             }
         }
-    }
-
-    fn unready(&self) -> Option<&'static str> {
-        if self.health.is_serving() { (self.unready)() } else { Some("the service does not serve") }
-    }
-}
-
-impl fmt::Debug for Pages {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pages").field("health", &self.health).finish_non_exhaustive()
     }
 }
 
@@ -153,8 +130,6 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -174,13 +149,9 @@ mod tests {
     #[tokio::test]
     async fn each_page_says_what_is_so_now() {
         let (health, _service) = health::not_serving(&[""]);
-        let full = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&full);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = Pages::new(health.clone(), Metrics::of("muse-test"))
-            .unready_while(move || told.load(Ordering::Relaxed).then_some("full"))
-            .serve(listener);
+        let server = Pages::new(health.clone(), Metrics::of("muse-test")).serve(listener);
         let readiness = async || ask(address, "GET", "/readyz").await;
         let answer = |status: &str, body: &str| (format!("HTTP/1.1 {status}"), body.to_owned());
         let (no, not_serving) = ("503 Service Unavailable", "not ready: the service does not serve\n");
@@ -188,9 +159,6 @@ mod tests {
         assert_eq!(readiness().await, answer(no, not_serving));
         health.report(true);
         assert_eq!(readiness().await, answer("200 OK", "ready\n"));
-        full.store(true, Ordering::Relaxed);
-        assert_eq!(readiness().await, answer(no, "not ready: full\n"));
-        full.store(false, Ordering::Relaxed);
         health.stop();
         assert_eq!(readiness().await, answer(no, not_serving));
 

@@ -58,14 +58,14 @@ pub struct Config {
     #[arg(long, env = "MUSE_BATCH_TOKENS", value_parser = positive)]
     pub batch_tokens: Option<usize>,
 
-    /// Tokens that may wait for a forward pass, half of them of one user; beyond that requests are refused.
-    #[arg(long, env = "MUSE_QUEUE_TOKENS", default_value_t = 1 << 20, value_parser = positive)]
+    /// Tokens that may wait for a forward pass, half of them of one user; beyond that requests are rejected. They take 4 bytes
+    /// each: 16 MiB.
+    #[arg(long, env = "MUSE_QUEUE_TOKENS", default_value_t = 4 << 20, value_parser = positive)]
     pub queue_tokens: usize,
 
-    /// Milliseconds that a request may have to wait for its turn, or else it is refused. Large ones may wait sixteen times
-    /// as long as they take to compute, if that is more.
-    #[arg(long, env = "MUSE_LONGEST_WAIT_MS", default_value_t = 250, value_parser = positive)]
-    pub longest_wait_ms: usize,
+    /// Maximum queueing time, in seconds: a request without a deadline that would wait longer is rejected.
+    #[arg(long, env = "MUSE_MAX_QUEUE_SECONDS", default_value_t = 60, value_parser = positive)]
+    pub max_queue_seconds: usize,
 
     /// Seconds that answers of a stream may be unread before the stream is ended. Each answer that is read starts the time
     /// anew.
@@ -132,7 +132,7 @@ impl Config {
             passes: self.passes.unwrap_or_else(|| device::passes_in_flight(device, self.threads)),
             batch_tokens: self.batch_tokens.unwrap_or(batch_tokens),
             queue_tokens: self.queue_tokens,
-            longest_wait: Duration::from_millis(self.longest_wait_ms as u64),
+            max_wait: Duration::from_secs(self.max_queue_seconds as u64),
         }
     }
 }

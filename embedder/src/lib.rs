@@ -26,7 +26,7 @@ mod timing;
 pub mod tokenizer;
 mod transfer;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 use muse_chassis::{
@@ -45,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, codec::CompressionEncoding, service::interceptor::InterceptedService};
 use tracing::{Level, info};
 
-use batcher::{Batcher, BatcherError, Room};
+use batcher::{Batcher, BatcherError};
 pub use config::Config;
 use device::{DeviceChoice, DeviceError};
 use encode::Encoder;
@@ -86,7 +86,7 @@ pub enum EmbedderError {
 /// answered.
 ///
 /// It reports itself ready, in `grpc.health.v1` and to its supervisor, only when it knows the revoked tokens; the private
-/// port says so, too, and that it is not while the queue is full.
+/// port says so, too. A long queue does not change that.
 ///
 /// # Errors
 ///
@@ -108,22 +108,17 @@ async fn serve(
     let (server_tls, client_tls) = config.tls()?;
     let shutdown = config.shutdown.after(shutdown);
     let (health, health_service) = health::not_serving(&SERVICES);
-    let room = Arc::new(OnceLock::<Room>::new());
-    let full = Arc::clone(&room);
     let metrics = Metrics::of("muse-embedder");
     let connector = Connector::new(client_tls.as_ref());
     let traces = Traces::new("muse-embedder", &config.traces, &connector)?;
     let requests = Requests::new(&metrics, traces.clone(), Level::DEBUG);
-    let pages = Pages::new(health.clone(), metrics.clone())
-        .unready_while(move || full.get().is_some_and(Room::is_full).then_some("the queue is full"));
-    let _private = pages.serve(listeners.private);
+    let _private = Pages::new(health.clone(), metrics.clone()).serve(listeners.private);
     let (verifier, _) = config.auth.follow(&connector, shutdown.closing.clone());
     verifier.tell_lag(&metrics);
     let (stream_verifier, stopping) = (verifier.clone(), shutdown.closing.clone());
     let loaded = tokio::task::spawn_blocking(move || load(&config, &metrics, stream_verifier, stopping));
     let embedder = loaded.await.map_err(BatcherError::from)??;
 
-    room.get_or_init(|| embedder.room());
     tokio::spawn(report_when_synced(verifier.clone(), health.clone(), shutdown.announced.clone()));
     let limits = embedder.limits();
     let embedder = Arc::new(embedder);

@@ -38,6 +38,8 @@ pub struct Refused {
     pub(crate) room: IntCounter,
     /// The wait would be too long.
     pub(crate) wait: IntCounter,
+    /// The deadline would pass before the end.
+    pub(crate) deadline: IntCounter,
     /// The model has stopped.
     pub(crate) stopped: IntCounter,
 }
@@ -90,11 +92,17 @@ impl Refused {
     pub fn new(metrics: &Metrics) -> Self {
         let refused = metrics.counters(
             "muse_admissions_refused_total",
-            "Requests that were not let into the queue, by reason: room (too many tokens are waiting), wait (the turn \
-             would come too late), stopped (the model has stopped).",
+            "Requests that were not admitted to the queue, by reason: deadline (the request cannot finish before its \
+             deadline), wait (it has none and would wait longer than the maximum queueing time), room (too many tokens \
+             are waiting), stopped (the model has stopped).",
             &["reason"],
         );
         let counter = |reason| refused.with_label_values(&[reason]);
-        Self { room: counter("room"), wait: counter("wait"), stopped: counter("stopped") }
+        Self {
+            room: counter("room"),
+            wait: counter("wait"),
+            deadline: counter("deadline"),
+            stopped: counter("stopped"),
+        }
     }
 }

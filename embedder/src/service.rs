@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use muse_chassis::deadline;
 use muse_proto::v1::{
     self, EmbedRequest, EmbedResponse, EmbedStreamRequest, GetModelRequest, GetModelResponse,
     TokenizeRequest, TokenizeResponse, embedder_service_server::EmbedderService,
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    batcher::{Batcher, Batching, Embedded, Room, User},
+    batcher::{Batcher, Batching, Embedded, User},
     device,
     dimensions::Dimensions,
     encode::Encoder,
@@ -55,11 +56,6 @@ impl Embedder {
     pub fn limits(&self) -> Limits {
         self.encoder.limits
     }
-
-    /// Tells whether the queue is full.
-    pub(crate) fn room(&self) -> Room {
-        self.batcher.room()
-    }
 }
 
 #[tonic::async_trait]
@@ -67,9 +63,10 @@ impl EmbedderService for Embedder {
     async fn embed(&self, request: Request<EmbedRequest>) -> Result<Response<EmbedResponse>, Status> {
         let user = user(&request);
         let lease = request.extensions().get::<Lease>().cloned();
+        let deadline = deadline::end(request.metadata().as_ref());
         let request = request.into_inner();
         let dimensions = Dimensions::asked(request.dimensions)?;
-        self.batcher.check_room(&user, self.encoder.about_tokens(&request))?;
+        self.batcher.check(&user, self.encoder.about_tokens(&request), deadline)?;
         let came = Instant::now();
         let sentences = self.encoder.request(request).await?;
         let tokenize = came.elapsed();
@@ -79,7 +76,7 @@ impl EmbedderService for Embedder {
         }
         let admitted = Instant::now();
         let Embedded { embeddings, queue, forward } =
-            self.batcher.embed(&user, sentences, dimensions).await?;
+            self.batcher.embed(&user, sentences, dimensions, deadline).await?;
         let steps = [
             Step { name: "queue", began: admitted, took: queue },
             Step { name: "tokenize", began: came, took: tokenize },

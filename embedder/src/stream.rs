@@ -287,7 +287,7 @@ impl Admission {
     ) -> Result<impl Future<Output = Result<Outcome, Error>> + Send + 'static, Error> {
         let permits = u32::try_from(sentence.tokens()).unwrap_or(u32::MAX);
         let unanswered = self.unanswered.acquire_many_owned(permits).await;
-        let embedded = self.batcher.embed_when_there_is_room(&self.user, sentence).await?;
+        let embedded = self.batcher.embed_item(&self.user, sentence).await?;
         Ok(async move {
             let embedded = embedded.await?;
             drop(unanswered);

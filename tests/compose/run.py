@@ -37,7 +37,7 @@ def main():
         for profile, test in (("single", single.run), ("scale", scale.run)):
             say(f"profile {profile}")
             running = Stack(
-                profile, work, ADMIN_PASSWORD=password, JWT_SECRET_KEY=secret, MUSE_VERSION=VERSIONS[0], MUSE_LONGEST_WAIT_MS=5000
+                profile, work, ADMIN_PASSWORD=password, JWT_SECRET_KEY=secret, MUSE_VERSION=VERSIONS[0]
             )
             if not keep:
                 stack.callback(running.remove)

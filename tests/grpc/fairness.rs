@@ -1,12 +1,14 @@
 //! Users take turns, and who cannot be served soon is told when.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use muse_proto::{
     Error, Reason,
     v1::{AddUserRequest, EmbedRequest, LoginRequest, Role},
 };
-use muse_tests::{Stack, bearing, model_dir, start_auth, start_embedder, start_gateway};
+use muse_tests::{
+    Stack, bearing, http_client::HttpClient, model_dir, start_auth, start_embedder, start_gateway,
+};
 use tonic::Code;
 
 use crate::{reason, sentences, timing};
@@ -18,57 +20,127 @@ fn many(count: usize) -> EmbedRequest {
     }
 }
 
-async fn stack_with_longest_wait(milliseconds: &str) -> Stack {
+async fn stack_with(options: &[&str]) -> Stack {
     let data = tempfile::tempdir().expect("there is a place for temporary files");
     let auth = start_auth(muse_tests::auth_config(data.path())).await;
-    let embedder = start_embedder(&model_dir(), auth.address, &["--longest-wait-ms", milliseconds]).await;
+    let embedder = start_embedder(&model_dir(), auth.address, options).await;
     let gateway = start_gateway(auth.address, embedder.address, &[]).await;
     let stack = Stack { data, auth, embedder, gateway };
     stack.wait_until_ready().await;
     stack
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_large_job_keeps_neither_another_user_nor_the_same_one_waiting() {
-    // However slow the machine is, nobody is to be refused.
-    let stack = stack_with_longest_wait("5000").await;
-    let admin = stack.login().await.access_token;
+/// Another user's token.
+async fn add_user(stack: &Stack, admin: &str) -> String {
     let (username, password) = ("maria", "correct horse battery");
     let user = AddUserRequest {
         username: username.to_owned(),
         password: password.to_owned(),
         role: Role::User.into(),
     };
-    stack.user_client().add_user(bearing(&admin, user)).await.unwrap();
+    stack.user_client().add_user(bearing(admin, user)).await.expect("admin may add users");
     let login = LoginRequest { username: username.to_owned(), password: password.to_owned() };
-    let maria = stack.auth_client().login(login).await.unwrap().into_inner().access_token;
+    stack.auth_client().login(login).await.expect("the user may log in").into_inner().access_token
+}
 
-    let (mut client, call) = (stack.embedder_client(), bearing(&admin, many(4_096)));
-    let job = tokio::spawn(async move { client.embed(call).await });
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    let mut queued = Vec::new();
-    for token in [&maria, &admin, &maria] {
-        let answer = stack.embedder_client().embed(bearing(token, sentences(&["a"]))).await.unwrap();
-        queued.push(timing(answer.metadata(), "queue"));
+#[tokio::test(flavor = "multi_thread")]
+async fn bulk_job_delays_neither_another_user_nor_small_calls_of_its_own() {
+    let stack = Stack::start().await;
+    let admin = stack.login().await.access_token;
+    let maria = add_user(&stack, &admin).await;
+    // One request, and many.
+    for (calls, size) in [(1, 4_096), (128, 32)] {
+        let jobs: Vec<_> = (0..calls)
+            .map(|_| {
+                let (mut client, call) = (stack.embedder_client(), bearing(&admin, many(size)));
+                tokio::spawn(async move { client.embed(call).await })
+            })
+            .collect();
+        let began = Instant::now();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let mut queued = Vec::new();
+        for token in [&maria, &admin, &maria] {
+            let answer = stack.embedder_client().embed(bearing(token, sentences(&["a"]))).await.unwrap();
+            queued.push(timing(answer.metadata(), "queue"));
+        }
+        assert!(jobs.iter().any(|job| !job.is_finished()), "the job was over too soon to tell");
+        for job in jobs {
+            assert_eq!(job.await.unwrap().unwrap().into_inner().embeddings.len(), size);
+        }
+        let whole = began.elapsed().as_secs_f64() * 1e3;
+        // A pass takes about a sixtieth of the job on two cores.
+        assert!(
+            queued.iter().all(|&queued| queued < whole / 4.0),
+            "waited {queued:?} ms beside a job of {whole} ms"
+        );
     }
-    assert!(!job.is_finished(), "the job was over too soon to tell");
-    let job = job.await.unwrap().unwrap();
-    let whole = timing(job.metadata(), "forward");
-    assert_eq!(job.into_inner().embeddings.len(), 4_096);
-    // A pass takes about a sixtieth of the job on two cores.
-    assert!(
-        queued.iter().all(|&queued| queued < whole / 4.0),
-        "waited {queued:?} ms beside a job of {whole} ms"
-    );
     stack.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_would_wait_too_long_is_told_when_to_come_again() {
-    let stack = stack_with_longest_wait("20").await;
+async fn crowd_of_closed_loop_clients_is_served_without_rejections() {
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    for (clients, size) in [(64, 32), (256, 1), (32, 256)] {
+        let crowd = (0..clients).map(|_| {
+            let (mut client, token) = (stack.embedder_client(), token.clone());
+            async move {
+                for _ in 0..2 {
+                    let answer = client.embed(bearing(&token, many(size))).await.unwrap();
+                    assert_eq!(answer.into_inner().embeddings.len(), size);
+                }
+            }
+        });
+        futures::future::join_all(crowd).await;
+    }
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn request_that_cannot_meet_its_deadline_is_rejected_at_once() {
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let jobs: Vec<_> = (0..6)
+        .map(|_| {
+            let (mut client, call) = (stack.embedder_client(), bearing(&token, many(2_000)));
+            tokio::spawn(async move { client.embed(call).await.map(|_| ()) })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut call = bearing(&token, many(2_000));
+    call.set_timeout(Duration::from_millis(300));
+    let began = Instant::now();
+    let rejected = stack.embedder_client().embed(call).await.unwrap_err();
+    assert!(began.elapsed() < Duration::from_millis(280), "{:?}", began.elapsed());
+    assert_eq!((rejected.code(), reason(&rejected)), (Code::ResourceExhausted, Reason::Overloaded));
+    assert!(rejected.message().contains("cannot finish before its deadline"), "{rejected}");
+    assert!(Error::from(&rejected).retry_after().is_some());
+    // The same over HTTP.
+    let address = stack.gateway.address;
+    let body = serde_json::json!({ "sentence": many(2_000).sentences }).to_string();
+    let headers = [("authorization", &*format!("Bearer {token}")), ("content-type", "application/json")];
+    let post = async |timeout: &str, body: &str| {
+        let headers = [&headers[..], &[("grpc-timeout", timeout)]].concat();
+        HttpClient::new(address).send("POST", "/embed", &headers, body).await
+    };
+    let rejected = post("300m", &body).await;
+    assert_eq!(rejected.status, 429, "{rejected:?}");
+    assert!(!rejected.header("retry-after").is_empty());
+    assert!(rejected.text_of("message").contains("cannot finish before its deadline"), "{rejected:?}");
+    assert_eq!(post("300", &body).await.status, 400);
+    for job in jobs {
+        job.await.unwrap().unwrap();
+    }
+    assert_eq!(post("20S", r#"{"sentence": "a"}"#).await.status, 200);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn request_beyond_the_maximum_queueing_time_is_rejected() {
+    let stack = stack_with(&["--max-queue-seconds", "1"]).await;
     let token = stack.login().await.access_token;
     let calls = (0..64).map(|_| {
-        let (mut client, call) = (stack.embedder_client(), bearing(&token, many(64)));
+        let (mut client, call) = (stack.embedder_client(), bearing(&token, many(512)));
         async move { client.embed(call).await }
     });
     let outcomes = futures::future::join_all(calls).await;
@@ -76,6 +148,7 @@ async fn who_would_wait_too_long_is_told_when_to_come_again() {
     assert!((1..64).contains(&refused.len()), "{} of 64 were refused", refused.len());
     for refused in refused {
         assert_eq!((refused.code(), reason(refused)), (Code::ResourceExhausted, Reason::Overloaded));
+        assert!(refused.message().contains("longer than the maximum queueing time of 1 s"), "{refused}");
         let wait = Error::from(refused).retry_after().expect("it says when");
         assert!(wait < Duration::from_secs(10), "{wait:?}");
     }

@@ -7,13 +7,13 @@
 //! wait for each other at the end of each kernel, which costs the more the more the cores are used for other things,
 //! too.
 
-mod drain;
+mod fair_queue;
 pub mod queue;
-mod turns;
+mod throughput;
 mod worker;
 
 use std::{
-    sync::{Arc, Weak},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -45,8 +45,8 @@ pub struct Batching {
     pub batch_tokens: usize,
     /// Tokens that may wait; a user may hold half of them at most.
     pub queue_tokens: usize,
-    /// How long a request may have to wait for its turn.
-    pub longest_wait: Duration,
+    /// How long a request without a deadline may wait.
+    pub max_wait: Duration,
 }
 
 impl Batching {
@@ -109,8 +109,8 @@ impl Batcher {
         batching: Batching,
         work: &Work,
     ) -> Result<Self, BatcherError> {
-        let Batching { queue_tokens, longest_wait, passes, .. } = batching;
-        let queue = Arc::new(Queue::new(queue_tokens, longest_wait, passes, work.refused.clone()));
+        let Batching { queue_tokens, max_wait, passes, .. } = batching;
+        let queue = Arc::new(Queue::new(queue_tokens, max_wait, passes, work.refused.clone()));
         let workers = Workers::start(directory, device, batching, &queue, &work.passes)?;
         Ok(Self { queue, waited: work.queue.clone(), _workers: Arc::new(workers) })
     }
@@ -126,65 +126,50 @@ impl Batcher {
         });
     }
 
-    /// Tells whether the queue is full.
-    pub(crate) fn room(&self) -> Room {
-        Room(Arc::downgrade(&self.queue))
-    }
-
-    /// Refuses a request of about so many tokens before it is tokenized, if it would not be admitted now.
+    /// Rejects a request of about so many tokens before it is tokenized, if it would not be admitted now.
     ///
     /// # Errors
     ///
     /// Those of [`Batcher::embed`].
-    pub(crate) fn check_room(&self, user: &str, tokens: usize) -> Result<(), Error> {
-        self.queue.check_room(user, tokens)
+    pub(crate) fn check(&self, user: &str, tokens: usize, deadline: Option<Instant>) -> Result<(), Error> {
+        self.queue.check(user, tokens, deadline)
     }
 
-    /// The vectors of `sentences`, in their order, cut to `dimensions`.
+    /// The vectors of `sentences`, in their order, cut to `dimensions`. `deadline` is the caller's.
     ///
     /// Dropping the future gives up the place in the queue; what has not been started is never computed.
     ///
     /// # Errors
     ///
-    /// [`Reason::Overloaded`](muse_proto::Reason) if too much is waiting, or
+    /// [`Reason::Overloaded`](muse_proto::Reason) if the request is not admitted (see [`queue`]), or
     /// [`Reason::Internal`](muse_proto::Reason) if the forward pass fails.
     pub(crate) async fn embed(
         &self,
         user: &User,
         sentences: Sentences,
         dimensions: Dimensions,
+        deadline: Option<Instant>,
     ) -> Result<Embedded, Error> {
         let sentences = Arc::new(sentences);
-        let ticket = self.queue.push(user, Arc::clone(&sentences))?;
+        let ticket = self.queue.push(user, Arc::clone(&sentences), deadline)?;
         embedded(ticket, &sentences, dimensions, &self.waited).await
     }
 
-    /// As [`Batcher::embed`], after a wait for room where there is none. The outer future ends when there is.
+    /// The vector of an item of a stream. The outer future ends when the item is in the queue.
     ///
     /// # Errors
     ///
     /// [`Reason::Unavailable`](muse_proto::Reason) if the model has stopped; the inner future's are those of
     /// [`Batcher::embed`].
-    pub(crate) async fn embed_when_there_is_room(
+    pub(crate) async fn embed_item(
         &self,
         user: &User,
-        sentences: Sentences,
+        sentence: Sentences,
     ) -> Result<impl Future<Output = Result<Embedded, Error>> + Send + use<>, Error> {
-        let sentences = Arc::new(sentences);
-        let ticket = self.queue.push_when_there_is_room(user, Arc::clone(&sentences)).await?;
+        let sentence = Arc::new(sentence);
+        let ticket = self.queue.push_item(user, Arc::clone(&sentence)).await?;
         let waited = self.waited.clone();
-        Ok(async move { embedded(ticket, &sentences, Dimensions::ALL, &waited).await })
-    }
-}
-
-/// Tells whether the queue is full, and does not keep the threads behind it running.
-#[derive(Debug, Clone)]
-pub(crate) struct Room(Weak<Queue>);
-
-impl Room {
-    /// Whether a request of a user of whom nothing waits would be refused.
-    pub(crate) fn is_full(&self) -> bool {
-        self.0.upgrade().is_none_or(|queue| queue.is_full())
+        Ok(async move { embedded(ticket, &sentence, Dimensions::ALL, &waited).await })
     }
 }
 

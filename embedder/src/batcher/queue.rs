@@ -1,28 +1,38 @@
-//! What waits for a forward pass: who gets in, and how a caller and a pass find each other. Whose turn it is, is the business of
-//! [`turns`](super::turns).
+//! The queue before the model: which requests are admitted, and how callers and passes find each other. The order is that of
+//! [`fair_queue`](super::fair_queue).
 //!
-//! A request is admitted whole or not at all, and under two conditions. One bounds memory: a user may hold as many
-//! tokens as are left free for others (the dynamic threshold of Choudhury and Hahne 1998), so that there is room for a
-//! newcomer always. The other bounds the wait, by the rate at which the queue is seen to drain: see [`Queue::new`].
+//! A request is admitted whole, and rejected for one of three reasons only:
+//!
+//! 1. It cannot finish before its caller's deadline, by the [throughput](super::throughput) that was measured.
+//! 2. It has no deadline, and would wait longer than the maximum queueing time.
+//! 3. The memory for requests that wait is used up: a user may hold as many tokens as are left free for others (the dynamic
+//!    threshold of Choudhury and Hahne 1998), so that there is always room for another user.
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::{StreamExt, channel::mpsc};
 use muse_proto::{Error, Reason};
 use tokio::sync::Notify;
 
-pub use super::turns::{Done, Part, User};
+pub use super::fair_queue::{Done, Part, User};
 use super::{
-    drain::DrainRate,
-    turns::{QUANTUM, Turns},
+    fair_queue::{Class, FairQueue, Key},
+    throughput::Throughput,
 };
 use crate::{metrics::Refused, sentences::Sentences};
 
-/// A request may wait this many times as long as it takes to compute, should that be more than the longest wait.
-const PATIENCE: usize = 16;
+/// Items of a user's streams are queued for this time at most; further ones are not read yet. It is enough to fill the passes.
+const STREAM_AHEAD: Duration = Duration::from_millis(125);
+/// The shortest time that a rejection names for another try.
+const SHORTEST_RETRY: Duration = Duration::from_millis(50);
+/// While small requests arrive beside a backlog, a pass has this part of the tokens that it may have: they wait for the end of
+/// one that has begun, and then for that of their own. Smaller passes cost some throughput.
+const INTERACTIVE_PASS: usize = 4;
+/// For how long after such a request passes stay small.
+const INTERACTIVE_FOR: Duration = Duration::from_secs(1);
 /// A pass is not made smaller than this many tokens for the sake of a thread that is idle.
 const LEAST_SHARE: usize = 128;
 
@@ -35,16 +45,18 @@ pub struct Queue {
     /// Something left the queue.
     room: Notify,
     capacity: usize,
-    longest_wait: Duration,
+    max_wait: Duration,
     refused: Refused,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    turns: Turns,
+    waiting: FairQueue,
     /// Threads that wait for work.
     idle: usize,
-    drain: DrainRate,
+    throughput: Throughput,
+    /// Until when passes are small.
+    interactive_until: Option<Instant>,
     closed: bool,
 }
 
@@ -52,43 +64,32 @@ struct State {
 #[derive(Debug)]
 pub struct Ticket {
     queue: Arc<Queue>,
-    user: User,
-    id: u64,
+    key: Key,
     /// Its sentences that were not answered yet.
     left: usize,
     done: mpsc::UnboundedReceiver<Result<Done, Error>>,
 }
 
-/// Whether a request is refused or waits if there is no room.
-#[derive(Clone, Copy)]
-enum Patience {
-    Call,
-    /// Leaves half of the room to calls, so that they need not be refused while it waits.
-    Stream,
-}
-
-/// What a request would exceed.
-#[derive(Clone, Copy)]
-enum Bound {
-    Room,
-    Wait,
-}
-
-/// Why a request is not admitted.
-enum Refusal {
-    Closed,
-    Full { bound: Bound, drained_in: Option<Duration> },
+/// Why a request is not admitted. Times are estimates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rejection {
+    /// The model has stopped.
+    Stopped,
+    /// Too many tokens wait, of this user or of all together; `drained` is when they will not any more.
+    Memory { own: usize, total: usize, drained: Option<Duration> },
+    /// It would be done after this time, and its deadline passes before.
+    Deadline { done: Duration, left: Duration },
+    /// It would wait for this time.
+    Wait { wait: Duration },
 }
 
 impl Queue {
-    /// A queue of at most `capacity` tokens, for passes on so many threads.
-    ///
-    /// A request is admitted if it will be its turn within `longest_wait`, or within a few times as long as it will take
-    /// itself.
-    pub fn new(capacity: usize, longest_wait: Duration, threads: usize, refused: Refused) -> Self {
-        let state = State { drain: DrainRate::of_threads(threads), ..State::default() };
+    /// A queue of at most `capacity` tokens, for passes on so many threads, in which a request without a deadline waits for
+    /// `max_wait` at most.
+    pub fn new(capacity: usize, max_wait: Duration, threads: usize, refused: Refused) -> Self {
+        let state = State { throughput: Throughput::of_threads(threads), ..State::default() };
         let (work, room) = (Condvar::new(), Notify::new());
-        Self { state: Mutex::new(state), work, room, capacity, longest_wait, refused }
+        Self { state: Mutex::new(state), work, room, capacity, max_wait, refused }
     }
 
     /// Tokens that may wait.
@@ -98,7 +99,7 @@ impl Queue {
 
     /// Tokens that wait.
     pub fn tokens(&self) -> usize {
-        self.lock().turns.tokens()
+        self.lock().waiting.tokens()
     }
 
     /// The most tokens that a request can have.
@@ -107,35 +108,45 @@ impl Queue {
         capacity / 2
     }
 
-    /// Puts a request into the queue if there is room.
+    /// Puts a request into the queue if it is admitted. `deadline` is its caller's.
     ///
     /// # Errors
     ///
-    /// [`Reason::Overloaded`] if too much is waiting, with the time after which that will have been done;
+    /// [`Reason::Overloaded`] with the reason and the time after which another try makes sense;
     /// [`Reason::Unavailable`] if the model has stopped.
-    pub fn push(self: &Arc<Self>, user: &User, sentences: Arc<Sentences>) -> Result<Ticket, Error> {
-        self.try_push(user, &sentences, Patience::Call).map_err(|refusal| self.error(&refusal))
-    }
-
-    /// Puts a request into the queue as soon as there is room, and some to spare for calls that do not wait for it.
-    ///
-    /// # Errors
-    ///
-    /// [`Reason::Unavailable`] if the model has stopped.
-    pub async fn push_when_there_is_room(
+    pub fn push(
         self: &Arc<Self>,
         user: &User,
         sentences: Arc<Sentences>,
+        deadline: Option<Instant>,
     ) -> Result<Ticket, Error> {
+        let mut state = self.lock();
+        let admitted = self.admit(&state, user, sentences.tokens(), deadline);
+        admitted.map_err(|rejection| self.error(rejection))?;
+        let class = Class::of_call(sentences.tokens());
+        Ok(self.insert(&mut state, user, class, sentences))
+    }
+
+    /// Puts an item of a stream into the queue as soon as few enough of the user's are there.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::Unavailable`] if the model has stopped.
+    pub async fn push_item(self: &Arc<Self>, user: &User, sentence: Arc<Sentences>) -> Result<Ticket, Error> {
         loop {
             let mut room = std::pin::pin!(self.room.notified());
             // From here on no notice is missed.
             room.as_mut().enable();
-            match self.try_push(user, &sentences, Patience::Stream) {
-                Ok(ticket) => return Ok(ticket),
-                Err(refusal @ Refusal::Closed) => return Err(self.error(&refusal)),
-                Err(Refusal::Full { .. }) => room.await,
+            {
+                let mut state = self.lock();
+                if state.closed {
+                    return Err(self.error(Rejection::Stopped));
+                }
+                if self.has_room_for_item(&state, user, sentence.tokens()) {
+                    return Ok(self.insert(&mut state, user, Class::Stream, sentence));
+                }
             }
+            room.await;
         }
     }
 
@@ -144,28 +155,25 @@ impl Queue {
     /// # Errors
     ///
     /// Those of [`Queue::push`].
-    pub fn check_room(&self, user: &str, tokens: usize) -> Result<(), Error> {
-        self.admit(&self.lock(), user, tokens, Patience::Call).map_err(|refusal| self.error(&refusal))
+    pub fn check(&self, user: &str, tokens: usize, deadline: Option<Instant>) -> Result<(), Error> {
+        self.admit(&self.lock(), user, tokens, deadline).map_err(|rejection| self.error(rejection))
     }
 
-    /// Whether there is no room even for a small request of a user of whom nothing waits.
-    pub(crate) fn is_full(&self) -> bool {
-        // A turn's worth; and no user has this name.
-        self.admit(&self.lock(), "", QUANTUM, Patience::Call).is_err()
-    }
-
-    fn try_push(
+    fn insert(
         self: &Arc<Self>,
+        state: &mut State,
         user: &User,
-        sentences: &Arc<Sentences>,
-        patience: Patience,
-    ) -> Result<Ticket, Refusal> {
-        let mut state = self.lock();
-        self.admit(&state, user, sentences.tokens(), patience)?;
+        class: Class,
+        sentences: Arc<Sentences>,
+    ) -> Ticket {
+        if state.waiting.is_interactive(user, class, sentences.tokens()) {
+            state.interactive_until = Some(Instant::now() + INTERACTIVE_FOR);
+        }
         let (sender, done) = mpsc::unbounded();
-        let id = state.turns.push(user, Arc::clone(sentences), sender);
+        let left = sentences.len();
+        let key = state.waiting.push(user, class, sentences, sender);
         self.work.notify_one();
-        Ok(Ticket { queue: Arc::clone(self), user: Arc::clone(user), id, left: sentences.len(), done })
+        Ticket { queue: Arc::clone(self), key, left, done }
     }
 
     /// What the next pass takes, at most `most` tokens (a longer sentence is a pass of its own), as soon as anything
@@ -173,17 +181,19 @@ impl Queue {
     pub fn take(&self, most: usize) -> Option<Vec<Part>> {
         let mut state = self.lock();
         state.idle += 1;
-        while state.turns.tokens() == 0 && !state.closed {
+        while state.waiting.tokens() == 0 && !state.closed {
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.idle -= 1;
         if state.closed {
             return None;
         }
+        let is_interactive = state.interactive_until.is_some_and(|until| Instant::now() < until);
+        let most = if is_interactive { most.div_ceil(INTERACTIVE_PASS) } else { most };
         // Those that are idle get their share.
-        let share = state.turns.tokens().div_ceil(state.idle + 1);
-        let parts = state.turns.gather(share.max(LEAST_SHARE).min(most));
-        if state.turns.tokens() > 0 && state.idle > 0 {
+        let share = state.waiting.tokens().div_ceil(state.idle + 1);
+        let parts = state.waiting.gather(share.max(LEAST_SHARE).min(most));
+        if state.waiting.tokens() > 0 && state.idle > 0 {
             self.work.notify_one();
         }
         drop(state);
@@ -191,42 +201,58 @@ impl Queue {
         Some(parts)
     }
 
-    /// Counts a pass towards the rate at which the queue drains.
+    /// Counts a pass towards the throughput.
     pub fn drained(&self, tokens: usize, took: Duration) {
-        self.lock().drain.add(tokens, took);
+        self.lock().throughput.add(tokens, took);
     }
 
     /// Ends it: nothing is taken from it any more, and what waits is told.
     pub fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        state.turns.clear();
+        state.waiting.clear();
         drop(state);
         self.work.notify_all();
         self.room.notify_waiters();
     }
 
-    fn admit(&self, state: &State, user: &str, tokens: usize, patience: Patience) -> Result<(), Refusal> {
+    fn admit(
+        &self,
+        state: &State,
+        user: &str,
+        tokens: usize,
+        deadline: Option<Instant>,
+    ) -> Result<(), Rejection> {
         if state.closed {
-            return Err(Refusal::Closed);
+            return Err(Rejection::Stopped);
         }
-        let full = |bound, excess| Refusal::Full { bound, drained_in: state.drain.time_for(excess) };
-        let own = state.turns.tokens_of(user);
-        let free = self.capacity.saturating_sub(state.turns.tokens() + tokens);
-        if own + tokens > free {
-            return Err(full(Bound::Room, own + tokens - free));
+        let excess = self.excess(state, user, tokens);
+        if excess > 0 {
+            let (own, total) = (state.waiting.tokens_of(user), state.waiting.tokens());
+            return Err(Rejection::Memory { own, total, drained: state.throughput.time_for(excess) });
         }
-        let Some(bound) = state.drain.tokens_in(self.longest_wait) else { return Ok(()) };
-        let bound = match patience {
-            Patience::Call => bound.max(PATIENCE * tokens),
-            Patience::Stream if own == 0 => return Ok(()),
-            Patience::Stream => bound / 2,
-        };
-        let ahead = state.turns.ahead_of(user, tokens);
-        if ahead > bound {
-            return Err(full(Bound::Wait, ahead - bound));
+        let ahead = state.waiting.ahead_of(user, Class::of_call(tokens), tokens);
+        let Some(wait) = state.throughput.time_for(ahead).filter(|_| ahead > 0) else { return Ok(()) };
+        let done = state.throughput.time_for(ahead + tokens).unwrap_or(wait);
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        match left {
+            Some(left) if done > left => Err(Rejection::Deadline { done, left }),
+            None if wait > self.max_wait => Err(Rejection::Wait { wait }),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Tokens by which a request exceeds what its user may have waiting.
+    fn excess(&self, state: &State, user: &str, tokens: usize) -> usize {
+        let free = self.capacity.saturating_sub(state.waiting.tokens() + tokens);
+        (state.waiting.tokens_of(user) + tokens).saturating_sub(free)
+    }
+
+    fn has_room_for_item(&self, state: &State, user: &str, tokens: usize) -> bool {
+        let queued = state.waiting.tokens_of_class(user, Class::Stream);
+        // The first is always admitted, or a user whose calls use up the memory would stop their own streams.
+        let most = state.throughput.tokens_in(STREAM_AHEAD).unwrap_or(usize::MAX);
+        queued == 0 || (queued + tokens <= most && self.excess(state, user, tokens) == 0)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -234,31 +260,46 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a refusal, and tells it.
-    fn error(&self, refusal: &Refusal) -> Error {
-        let Refused { room, wait, stopped: closed } = &self.refused;
-        let counter = match refusal {
-            Refusal::Closed => closed,
-            Refusal::Full { bound: Bound::Room, .. } => room,
-            Refusal::Full { bound: Bound::Wait, .. } => wait,
+    /// Counts a rejection, and returns its error.
+    fn error(&self, rejection: Rejection) -> Error {
+        let Refused { room, wait: too_long, deadline, stopped: closed } = &self.refused;
+        let (counter, text, retry_after) = match rejection {
+            Rejection::Stopped => (closed, None, None),
+            Rejection::Memory { own, total, drained } => {
+                let text = format!(
+                    "the queue is full: {own} tokens of yours and {total} of all users wait, of {} in all; try again later",
+                    self.capacity
+                );
+                (room, Some(text), drained)
+            }
+            Rejection::Deadline { done, left } => {
+                let text = format!(
+                    "the request cannot finish before its deadline: that takes about {:.1} s, and {:.1} s are left",
+                    done.as_secs_f64(),
+                    left.as_secs_f64()
+                );
+                (deadline, Some(text), Some(done.saturating_sub(left)))
+            }
+            Rejection::Wait { wait } => {
+                let text = format!(
+                    "the request would wait for about {:.1} s, longer than the maximum queueing time of {} s",
+                    wait.as_secs_f64(),
+                    self.max_wait.as_secs()
+                );
+                (too_long, Some(text), Some(wait.saturating_sub(self.max_wait)))
+            }
         };
         counter.inc();
-        match refusal {
-            Refusal::Closed => stopped(),
-            Refusal::Full { drained_in, .. } => {
-                let error = Error::new(Reason::Overloaded, "too much is waiting; try again later");
-                match drained_in {
-                    Some(wait) => error.with_retry_after(*wait),
-                    None => error,
-                }
-            }
-        }
+        let Some(text) = text else { return stopped() };
+        // What was just measured may change, and a client that tries again at once gains nothing.
+        let retry_after = retry_after.unwrap_or_default().max(SHORTEST_RETRY);
+        Error::new(Reason::Overloaded, text).with_retry_after(retry_after)
     }
 }
 
 /// The error of a request that the model will not get to.
 fn stopped() -> Error {
-    Error::new(Reason::Unavailable, "the model has stopped")
+    Error::new(Reason::Unavailable, "the model has stopped").with_retry_after(Duration::from_secs(1))
 }
 
 impl Ticket {
@@ -284,7 +325,7 @@ impl Drop for Ticket {
         if self.left == 0 {
             return;
         }
-        self.queue.lock().turns.abandon(&self.user, self.id);
+        self.queue.lock().waiting.cancel(&self.key);
         self.queue.room.notify_waiters();
     }
 }
@@ -294,12 +335,12 @@ mod tests {
     use futures::FutureExt;
     use muse_chassis::metrics::Metrics;
 
-    use super::*;
+    use super::{super::fair_queue::QUANTUM, *};
 
-    const LONG: Duration = Duration::from_secs(1);
+    const MAX_WAIT: Duration = Duration::from_secs(1);
 
     fn queue(capacity: usize) -> Arc<Queue> {
-        Arc::new(Queue::new(capacity, LONG, 1, Refused::new(&Metrics::of("muse-test"))))
+        Arc::new(Queue::new(capacity, MAX_WAIT, 1, Refused::new(&Metrics::of("muse-test"))))
     }
 
     fn request(lengths: &[usize]) -> Arc<Sentences> {
@@ -308,11 +349,15 @@ mod tests {
     }
 
     fn push(queue: &Arc<Queue>, user: &str, lengths: &[usize]) -> Ticket {
-        queue.push(&User::from(user), request(lengths)).expect("there is room")
+        queue.push(&User::from(user), request(lengths), None).expect("there is room")
     }
 
     fn refused(queue: &Arc<Queue>, user: &str, lengths: &[usize]) -> Error {
-        queue.push(&User::from(user), request(lengths)).expect_err("there is no room")
+        queue.push(&User::from(user), request(lengths), None).expect_err("there is no room")
+    }
+
+    fn in_seconds(seconds: f64) -> Option<Instant> {
+        Some(Instant::now() + Duration::from_secs_f64(seconds))
     }
 
     /// The lengths of the sentences of each part.
@@ -325,26 +370,58 @@ mod tests {
     #[test]
     fn a_pass_is_filled_in_order_up_to_its_bound() {
         let queue = queue(10_000);
-        let _tickets = [push(&queue, "a", &[100, 200, 900, 50]), push(&queue, "a", &[60])];
-        assert_eq!(taken(&queue, 1_000), [[100, 200]]);
+        let _tickets = [push(&queue, "a", &[100, 200, 900, 50]), push(&queue, "a", &[300])];
+        assert_eq!(taken(&queue, 1_000), [vec![100, 200], vec![300]]);
         // It did not fit before; it is more than fits with anything else.
         assert_eq!(taken(&queue, 800), [[900]]);
-        assert_eq!(taken(&queue, 1_000), [[50], [60]]);
-        assert_eq!(queue.lock().turns.tokens(), 0);
+        assert_eq!(taken(&queue, 1_000), [[50]]);
+        assert_eq!(queue.lock().waiting.tokens(), 0);
     }
 
     #[test]
-    fn a_small_request_does_not_wait_for_all_of_a_large_one() {
+    fn small_request_waits_for_no_large_one_and_no_bulk_job() {
         let queue = queue(1 << 20);
         let _large = push(&queue, "a", &[32; 4_000]);
+        let _bulk: Vec<Ticket> = (0..256).map(|_| push(&queue, "a", &[32; 12])).collect();
         let _small = push(&queue, "a", &[10]);
         let _other = push(&queue, "b", &[11]);
-        // Another user's turn comes in each pass, that of the same user's next request after a slice.
         let passes: Vec<Vec<usize>> = (0..3).map(|_| taken(&queue, 1_024).concat()).collect();
-        assert!(passes[0].contains(&11), "{passes:?}");
-        assert!(passes.concat().contains(&10), "{passes:?}");
-        let tokens: Vec<usize> = passes.iter().map(|pass| pass.iter().sum()).collect();
-        assert!(tokens.iter().all(|&tokens| tokens > 1_024 - 32), "the passes are full: {tokens:?}");
+        let all = passes.concat();
+        assert!(all.contains(&11) && all.contains(&10), "{passes:?}");
+        assert!(all.iter().sum::<usize>() <= 1_024, "{passes:?}");
+    }
+
+    #[test]
+    fn classes_of_a_user_share_the_passes_and_requests_of_a_class_do_not() {
+        let queue = queue(1 << 20);
+        let _large: Vec<Ticket> = (0..4).map(|_| push(&queue, "a", &[400; 20])).collect();
+        let _small: Vec<Ticket> = (0..1_000).map(|_| push(&queue, "a", &[8])).collect();
+        let passes: Vec<usize> = (0..8).flat_map(|_| taken(&queue, 1_024).concat()).collect();
+        let tokens = |length| passes.iter().filter(|&&one| one == length).sum::<usize>();
+        assert!(tokens(400).abs_diff(tokens(8)) <= 1_024, "{} and {}", tokens(400), tokens(8));
+        let state = queue.lock();
+        assert_eq!(state.waiting.tokens_of_class("a", Class::of_call(8_000)), 4 * 8_000 - tokens(400));
+        drop(state);
+        // The first of them is done before the next is begun.
+        let parts: Vec<Part> = (0..16).flat_map(|_| queue.take(1_024).expect("it is open")).collect();
+        let large: Vec<_> = parts.iter().filter(|part| part.sentences.length(0) == 400).collect();
+        let mut order: Vec<*const Sentences> =
+            large.iter().map(|part| Arc::as_ptr(&part.sentences)).collect();
+        order.dedup();
+        assert!(order.len() <= 3, "{} of four are begun", order.len());
+    }
+
+    #[test]
+    fn newest_request_is_first_while_callers_give_up() {
+        let queue = queue(1 << 20);
+        let mut tickets: Vec<Ticket> = (20..30).map(|length| push(&queue, "a", &[length, 1])).collect();
+        drop(tickets.remove(0));
+        assert_eq!(taken(&queue, 21), [[21]], "a caller who leaves at once has not given up");
+        std::thread::sleep(Duration::from_millis(1_050));
+        // The second of 21 is what is left of a request that was begun.
+        drop(tickets.remove(1));
+        assert_eq!(taken(&queue, 128).concat()[..5], [1, 29, 1, 28, 1]);
+        assert!(!taken(&queue, 1_000).concat().contains(&22));
     }
 
     #[test]
@@ -380,6 +457,22 @@ mod tests {
     }
 
     #[test]
+    fn passes_are_small_while_small_requests_arrive_beside_a_backlog() {
+        let queue = queue(1 << 20);
+        let tokens = || taken(&queue, 1_024).concat().iter().sum::<usize>();
+        let _bulk: Vec<Ticket> = (0..64).map(|_| push(&queue, "a", &[32; 32])).collect();
+        assert_eq!(tokens(), 1_024);
+        let _more = push(&queue, "b", &[32; 320]);
+        assert_eq!(tokens(), 1_024, "two bulk jobs share large passes");
+        let _small = push(&queue, "c", &[10]);
+        for _ in 0..3 {
+            assert!(tokens() <= 256);
+        }
+        std::thread::sleep(INTERACTIVE_FOR);
+        assert!(tokens() > 960);
+    }
+
+    #[test]
     fn one_user_leaves_room_for_others() {
         let queue = queue(1_000);
         assert_eq!(Queue::largest_request(1_000), 500);
@@ -388,39 +481,57 @@ mod tests {
         assert_eq!((queue.refused.room.get(), queue.refused.wait.get()), (1, 0));
         let other = push(&queue, "b", &[250]);
         assert_eq!(refused(&queue, "b", &[1]).reason(), Reason::Overloaded);
-        assert!(queue.check_room("b", 1).is_err() && queue.check_room("c", 1).is_ok());
+        assert!(queue.check("b", 1, None).is_err() && queue.check("c", 1, None).is_ok());
         drop(other);
-        assert!(queue.check_room("b", 1).is_ok());
+        assert!(queue.check("b", 1, None).is_ok());
     }
 
     #[test]
-    fn it_is_full_when_a_newcomer_would_be_refused() {
-        let queue = queue(4 * QUANTUM);
-        assert!(!queue.is_full());
-        // A user may take half, two users two thirds, three users three quarters.
-        let mut tickets = vec![push(&queue, "a", &[2 * QUANTUM])];
-        assert!(!queue.is_full());
-        tickets.push(push(&queue, "b", &[QUANTUM]));
-        assert!(queue.is_full());
-        tickets.pop();
-        assert!(!queue.is_full());
-        queue.close();
-        assert!(queue.is_full());
-    }
-
-    #[test]
-    fn who_would_wait_too_long_is_told_how_long() {
+    fn request_beyond_the_maximum_queueing_time_is_rejected() {
         let queue = queue(1 << 20);
         // A thousand tokens a second.
         queue.drained(100, Duration::from_millis(100));
         let _tickets: Vec<Ticket> = (0..21).map(|_| push(&queue, "a", &[50])).collect();
         let error = refused(&queue, "a", &[50]);
         assert_eq!(error.reason(), Reason::Overloaded);
+        assert!(
+            error.message().contains("about 1.1 s, longer than the maximum queueing time of 1 s"),
+            "{error}"
+        );
         assert_eq!(error.retry_after(), Some(Duration::from_millis(50)));
         assert_eq!((queue.refused.room.get(), queue.refused.wait.get()), (0, 1));
-        // One that takes so long itself can wait longer, and somebody else's turn comes sooner.
-        let _large = push(&queue, "a", &[100]);
+        // The turn of another user, of another class, or with a deadline that leaves enough time, comes.
         let _other = push(&queue, "b", &[50]);
+        let _large = push(&queue, "a", &[300]);
+        assert!(queue.push(&User::from("a"), request(&[50]), in_seconds(5.0)).is_ok());
+    }
+
+    #[test]
+    fn deadline_that_cannot_be_met_is_rejected_at_once() {
+        let queue = queue(1 << 20);
+        queue.drained(100, Duration::from_millis(100));
+        // An idle queue tries, whatever the estimate.
+        assert!(queue.check("a", 500, in_seconds(0.1)).is_ok());
+        let _ticket = push(&queue, "a", &[50; 8]);
+        let error = queue.check("a", 300, in_seconds(0.5)).expect_err("that takes 0.7 s");
+        assert_eq!(error.reason(), Reason::Overloaded);
+        assert!(
+            error.message().contains("cannot finish before its deadline: that takes about 0.7 s"),
+            "{error}"
+        );
+        let wait = error.retry_after().expect("it names a time");
+        assert!((Duration::from_millis(190)..Duration::from_millis(250)).contains(&wait), "{wait:?}");
+        assert_eq!((queue.refused.deadline.get(), queue.refused.wait.get()), (1, 0));
+        assert!(queue.check("a", 300, in_seconds(0.9)).is_ok());
+    }
+
+    #[test]
+    fn request_without_sentences_is_done_at_once() {
+        let queue = queue(1_000);
+        let mut ticket = push(&queue, "a", &[]);
+        assert!(ticket.next().now_or_never().is_some_and(|next| next.is_none()));
+        let _ticket = push(&queue, "a", &[QUANTUM]);
+        assert_eq!(taken(&queue, 1_000), [[QUANTUM]]);
     }
 
     #[test]
@@ -430,23 +541,28 @@ mod tests {
         assert_eq!(taken(&queue, 128), [[100]]);
         let _kept = push(&queue, "a", &[50]);
         drop(gone);
-        assert_eq!(queue.lock().turns.tokens(), 50);
+        assert_eq!(queue.lock().waiting.tokens(), 50);
         assert_eq!(taken(&queue, 1_000), [[50]]);
-        assert_eq!(queue.lock().turns.tokens_of("a"), 0);
+        assert_eq!(queue.lock().waiting.tokens_of("a"), 0);
     }
 
     #[tokio::test]
-    async fn one_that_waits_for_room_gets_it() {
-        let queue = queue(1_000);
-        let full = push(&queue, "a", &[500]);
+    async fn items_of_streams_fill_the_passes_and_no_more() {
+        let queue = queue(1 << 20);
+        // A thousand tokens a second: 125 for streams.
+        queue.drained(100, Duration::from_millis(100));
         let user = User::from("a");
-        let waiting = queue.push_when_there_is_room(&user, request(&[400]));
-        let mut waiting = std::pin::pin!(waiting);
-        assert!(waiting.as_mut().now_or_never().is_none());
-        assert_eq!(taken(&queue, 1_000), [[500]]);
-        let _ticket = waiting.await.expect("there is room");
-        drop(full);
-        assert_eq!(queue.lock().turns.tokens(), 400);
+        // However much the user's calls have in the queue.
+        let _calls = push(&queue, "a", &[1_000; 100]);
+        let item = || queue.push_item(&user, request(&[100]));
+        let _first = item().await.expect("there is room");
+        let mut second = std::pin::pin!(item());
+        assert!(second.as_mut().now_or_never().is_none());
+        assert!(queue.push_item(&User::from("b"), request(&[100])).now_or_never().is_some());
+        while queue.lock().waiting.tokens_of_class("a", Class::Stream) > 0 {
+            queue.take(1_000).expect("it is open");
+        }
+        assert!(second.await.is_ok());
     }
 
     #[tokio::test]
@@ -454,7 +570,9 @@ mod tests {
         let queue = queue(1_000);
         let mut ticket = push(&queue, "a", &[500]);
         let user = User::from("a");
-        let waiting = queue.push_when_there_is_room(&user, request(&[400]));
+        queue.drained(100, Duration::from_millis(100));
+        let _item = queue.push_item(&user, request(&[100])).await.expect("there is room");
+        let waiting = queue.push_item(&user, request(&[400]));
         let mut waiting = std::pin::pin!(waiting);
         assert!(waiting.as_mut().now_or_never().is_none());
         queue.close();

@@ -80,7 +80,7 @@ async fn start(model: &Path, device: Device) -> Stack {
     let auth = start_auth(auth_config(data.path())).await;
     let name = device::name(device);
     // It is the throughput that is asked for: however slow the device is, nobody is to be refused.
-    let options = ["--device", &name, "--longest-wait-ms", "60000"];
+    let options = ["--device", &name, "--max-queue-seconds", "600"];
     let embedder = start_embedder(model, auth.address, &options).await;
     let gateway = start_gateway(auth.address, embedder.address, &[]).await;
     let stack = Stack { data, auth, embedder, gateway };

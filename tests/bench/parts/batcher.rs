@@ -42,7 +42,7 @@ impl Cycle {
         let request: Arc<Sentences> = Arc::new((0..sentences).map(|_| [7; LENGTH].as_slice()).collect());
         let push = |index: usize| {
             let user = User::from(format!("user {}", index % users));
-            let ticket = queue.push(&user, Arc::clone(&request)).expect("there is room");
+            let ticket = queue.push(&user, Arc::clone(&request), None).expect("there is room");
             (user, ticket)
         };
         let waiting = (0..requests).map(push).collect();
@@ -80,7 +80,7 @@ impl Cycle {
                 }
             };
             if done {
-                let again = self.queue.push(&user, Arc::clone(&self.request)).expect("there is room");
+                let again = self.queue.push(&user, Arc::clone(&self.request), None).expect("there is room");
                 self.waiting.push_back((user, again));
             } else {
                 self.waiting.push_back((user, ticket));

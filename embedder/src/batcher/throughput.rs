@@ -1,4 +1,4 @@
-//! How fast the queue drains.
+//! How fast the passes drain the queue.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ const KEPT: f64 = 0.98;
 
 /// Tokens per second, as seen in the passes of late.
 #[derive(Debug, Default)]
-pub(crate) struct DrainRate {
+pub(crate) struct Throughput {
     threads: f64,
     tokens: f64,
     seconds: f64,
 }
 
-impl DrainRate {
+impl Throughput {
     /// The rate of so many threads, which run passes side by side.
     pub(crate) fn of_threads(threads: usize) -> Self {
         Self { threads: threads as f64, tokens: 0.0, seconds: 0.0 }
@@ -47,17 +47,17 @@ mod tests {
 
     #[test]
     fn the_rate_follows_the_passes() {
-        let mut drain = DrainRate::of_threads(2);
-        assert_eq!((drain.tokens_in(Duration::from_secs(1)), drain.time_for(5)), (None, None));
-        drain.add(0, Duration::ZERO);
-        assert_eq!(drain.time_for(5), None);
-        drain.add(1_000, Duration::from_millis(10));
-        assert_eq!(drain.tokens_in(Duration::from_secs(1)), Some(200_000));
-        assert_eq!(drain.time_for(1_000), Some(Duration::from_millis(5)));
+        let mut throughput = Throughput::of_threads(2);
+        assert_eq!((throughput.tokens_in(Duration::from_secs(1)), throughput.time_for(5)), (None, None));
+        throughput.add(0, Duration::ZERO);
+        assert_eq!(throughput.time_for(5), None);
+        throughput.add(1_000, Duration::from_millis(10));
+        assert_eq!(throughput.tokens_in(Duration::from_secs(1)), Some(200_000));
+        assert_eq!(throughput.time_for(1_000), Some(Duration::from_millis(5)));
         for _ in 0..200 {
-            drain.add(1_000, Duration::from_millis(20));
+            throughput.add(1_000, Duration::from_millis(20));
         }
-        let slower = drain.tokens_in(Duration::from_secs(1)).unwrap();
+        let slower = throughput.tokens_in(Duration::from_secs(1)).unwrap();
         assert!((100_000..103_000).contains(&slower), "{slower}");
     }
 }

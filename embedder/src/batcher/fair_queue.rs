@@ -1,0 +1,345 @@
+//! The order in which sentences that wait are computed: surplus round robin, over users and within a user.
+//!
+//! Surplus round robin is a deficit round robin that may overdraw (Adiseshu, Parulkar and Varghese 1996): each turn is worth
+//! [`QUANTUM`] tokens, and a flow that took more skips turns until that is made up for. It runs over the users, so that nobody's
+//! job, however large, delays another user by more than a batch or two. In a user's turn it runs over the classes of that
+//! user's requests, which are [sizes](Class): so a small request does not wait for a large one, nor for a job of many large
+//! ones.
+//!
+//! Within a class, requests are served first in, first out. While the callers of a user give up before their requests are begun,
+//! those of that user are served last in, first out (adaptive LIFO; Maurer, "Fail at Scale", 2015): in an overload the oldest
+//! requests are those whose callers are about to leave, and to begin with them would compute vectors for nobody.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::channel::mpsc;
+use muse_proto::Error;
+
+use crate::sentences::Sentences;
+
+/// Tokens that a turn is worth.
+pub(super) const QUANTUM: usize = 256;
+/// Tokens that wait where there is a backlog.
+const BACKLOG: usize = 1024;
+/// A caller who leaves after this wait has given up; one who leaves sooner may have cancelled for other reasons.
+const GIVES_UP_AFTER: Duration = Duration::from_secs(1);
+/// For how long a user's requests are served last in, first out after a caller has given up.
+const LIFO_FOR: Duration = Duration::from_secs(10);
+
+/// Who sent a request.
+pub type User = Arc<str>;
+
+/// What of a request was in one pass.
+#[derive(Debug)]
+pub struct Part {
+    /// The request's sentences,
+    pub sentences: Arc<Sentences>,
+    /// which of them are in this pass,
+    pub range: Range<usize>,
+    /// and where its vectors go.
+    pub done: Sender,
+}
+
+/// What a request gets back from a pass.
+#[derive(Debug)]
+pub struct Done {
+    /// Which of its sentences were in it.
+    pub range: Range<usize>,
+    /// Their vectors, as packed little-endian `f32`.
+    pub vectors: bytes::Bytes,
+    /// When the pass began,
+    pub began: Instant,
+    /// and when it was over.
+    pub ended: Instant,
+}
+
+/// Where the results of a request go.
+pub(super) type Sender = mpsc::UnboundedSender<Result<Done, Error>>;
+
+/// The class of a request, within which requests wait for each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Class {
+    /// A call with 4^n to 4^(n+1) - 1 tokens.
+    Size(u32),
+    /// Items of streams.
+    Stream,
+}
+
+impl Class {
+    /// The class of a call with so many tokens.
+    pub(super) fn of_call(tokens: usize) -> Self {
+        Self::Size(tokens.max(1).ilog2() / 2)
+    }
+}
+
+/// A request in the queue.
+#[derive(Debug, Clone)]
+pub(super) struct Key {
+    pub(super) user: User,
+    pub(super) class: Class,
+    id: u64,
+}
+
+/// Requests that wait, by user.
+#[derive(Debug, Default)]
+pub(super) struct FairQueue {
+    users: HashMap<User, Backlog>,
+    /// The users with a backlog, the one whose turn it is first.
+    order: VecDeque<User>,
+    tokens: usize,
+    next_id: u64,
+}
+
+/// The requests of one user.
+#[derive(Debug, Default)]
+struct Backlog {
+    tokens: usize,
+    turn: Turn,
+    /// The class whose turn it is first.
+    lines: VecDeque<Line>,
+    /// When a caller last gave up.
+    gave_up: Option<Instant>,
+}
+
+/// The requests of one class of a user.
+#[derive(Debug)]
+struct Line {
+    class: Class,
+    tokens: usize,
+    turn: Turn,
+    /// In order of arrival.
+    requests: BTreeMap<u64, Waiting>,
+    /// The one of which some sentences were taken.
+    begun: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    since: Instant,
+    sentences: Arc<Sentences>,
+    /// The first sentence that was not taken yet.
+    next: usize,
+    done: Sender,
+}
+
+/// The credit of a flow in surplus round robin.
+#[derive(Debug, Default)]
+struct Turn {
+    /// Tokens that may yet be taken; below zero when more were taken.
+    credit: isize,
+    /// Whether the credit of its present turn was added.
+    has_turn: bool,
+}
+
+impl Turn {
+    /// Whether the flow may take more in its present turn, which ends if not.
+    fn goes_on(&mut self) -> bool {
+        if !self.has_turn {
+            self.has_turn = true;
+            self.credit += QUANTUM as isize;
+        }
+        self.has_turn = self.credit > 0;
+        self.has_turn
+    }
+}
+
+impl FairQueue {
+    /// Tokens that wait.
+    pub(super) fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Tokens of one user that wait.
+    pub(super) fn tokens_of(&self, user: &str) -> usize {
+        self.users.get(user).map_or(0, |backlog| backlog.tokens)
+    }
+
+    /// Tokens of one class of a user that wait.
+    pub(super) fn tokens_of_class(&self, user: &str, class: Class) -> usize {
+        let lines = self.users.get(user).map(|backlog| &backlog.lines);
+        lines.into_iter().flatten().find(|line| line.class == class).map_or(0, |line| line.tokens)
+    }
+
+    /// Tokens that would be taken before all of a new request of a user, of so many tokens, were.
+    pub(super) fn ahead_of(&self, user: &str, class: Class, tokens: usize) -> usize {
+        let same_class = self.tokens_of_class(user, class);
+        // Other flows get as much service as this one, as long as they have a backlog.
+        let others = |own: usize, backlogs: &mut dyn Iterator<Item = usize>| -> usize {
+            backlogs.map(|backlog| backlog.min(own + tokens)).sum()
+        };
+        let lines = self.users.get(user).map(|backlog| &backlog.lines);
+        let other_classes = lines.into_iter().flatten().filter(|line| line.class != class);
+        let own = same_class + others(same_class, &mut other_classes.map(|line| line.tokens));
+        let other_users = self.users.iter().filter(|(other, _)| &***other != user);
+        own + others(own, &mut other_users.map(|(_, backlog)| backlog.tokens))
+    }
+
+    /// Whether a new request is a small one that has no others of its class before it, but those of other classes or users.
+    pub(super) fn is_interactive(&self, user: &str, class: Class, tokens: usize) -> bool {
+        tokens <= QUANTUM && self.tokens > BACKLOG && self.tokens_of_class(user, class) == 0
+    }
+
+    /// Appends a request of a user.
+    pub(super) fn push(&mut self, user: &User, class: Class, sentences: Arc<Sentences>, done: Sender) -> Key {
+        let id = self.next_id;
+        self.next_id += 1;
+        let (tokens, key) = (sentences.tokens(), Key { user: Arc::clone(user), class, id });
+        if sentences.is_empty() {
+            // There is nothing to wait for.
+            return key;
+        }
+        self.tokens += tokens;
+        let backlog = self.users.entry(Arc::clone(user)).or_insert_with(|| {
+            self.order.push_back(Arc::clone(user));
+            Backlog::default()
+        });
+        backlog.tokens += tokens;
+        let line = backlog.line(class);
+        line.tokens += tokens;
+        line.requests.insert(id, Waiting { since: Instant::now(), sentences, next: 0, done });
+        key
+    }
+
+    /// Takes sentences, turn by turn, until a batch of `most` tokens is full or nothing waits.
+    pub(super) fn gather(&mut self, most: usize) -> Vec<Part> {
+        let mut parts: Vec<Part> = Vec::new();
+        let mut room = most;
+        while let Some(user) = self.order.front() {
+            let Some(backlog) = self.users.get_mut(user) else {
+                self.order.pop_front();
+                continue;
+            };
+            if !backlog.turn.goes_on() {
+                self.order.rotate_left(1);
+                continue;
+            }
+            // A sentence that is longer than a batch is taken alone.
+            let Some(part) = backlog.take(if parts.is_empty() { usize::MAX } else { room }, room) else {
+                break;
+            };
+            let taken = part.sentences.ids(part.range.clone()).len();
+            self.tokens -= taken;
+            room = room.saturating_sub(taken);
+            if backlog.lines.is_empty() {
+                self.users.remove(user);
+                self.order.pop_front();
+            }
+            // Two turns of one request in a row are one part.
+            match parts.last_mut() {
+                Some(last)
+                    if last.range.end == part.range.start
+                        && Arc::ptr_eq(&last.sentences, &part.sentences) =>
+                {
+                    last.range.end = part.range.end;
+                }
+                _ => parts.push(part),
+            }
+            if room == 0 {
+                break;
+            }
+        }
+        parts
+    }
+
+    /// Removes what is left of a request whose caller has left.
+    pub(super) fn cancel(&mut self, Key { user, class, id }: &Key) {
+        let Some(backlog) = self.users.get_mut(user) else { return };
+        let Some(place) = backlog.lines.iter().position(|line| line.class == *class) else { return };
+        let line = &mut backlog.lines[place];
+        let Some(waiting) = line.requests.remove(id) else { return };
+        let left = waiting.sentences.ids(waiting.next..waiting.sentences.len()).len();
+        line.tokens -= left;
+        line.begun = line.begun.filter(|begun| begun != id);
+        if line.requests.is_empty() {
+            backlog.lines.remove(place);
+        }
+        if waiting.next == 0 && waiting.since.elapsed() > GIVES_UP_AFTER {
+            backlog.gave_up = Some(Instant::now());
+        }
+        backlog.tokens -= left;
+        self.tokens -= left;
+        if backlog.lines.is_empty() {
+            self.users.remove(user);
+            self.order.retain(|other| other != user);
+        }
+    }
+
+    /// Drops all that waits.
+    pub(super) fn clear(&mut self) {
+        *self = Self { next_id: self.next_id, ..Self::default() };
+    }
+}
+
+impl Backlog {
+    fn line(&mut self, class: Class) -> &mut Line {
+        let place = self.lines.iter().position(|line| line.class == class).unwrap_or_else(|| {
+            self.lines.push_back(Line {
+                class,
+                tokens: 0,
+                turn: Turn::default(),
+                requests: BTreeMap::new(),
+                begun: None,
+            });
+            self.lines.len() - 1
+        });
+        &mut self.lines[place]
+    }
+
+    /// Takes sentences of the request whose turn it is: the first if it has at most `first` tokens, and further ones
+    /// while the user and the class have credit and they fit into `room` tokens. Nothing, if the first does not fit.
+    fn take(&mut self, first: usize, room: usize) -> Option<Part> {
+        let newest_first = self.gave_up.is_some_and(|when| when.elapsed() < LIFO_FOR);
+        while !self.lines.front_mut()?.turn.goes_on() {
+            self.lines.rotate_left(1);
+        }
+        let line = self.lines.front_mut()?;
+        let credit = self.turn.credit.min(line.turn.credit);
+        let part = line.take(first, room, credit, newest_first)?;
+        let taken = part.sentences.ids(part.range.clone()).len();
+        self.tokens -= taken;
+        self.turn.credit -= taken as isize;
+        line.turn.credit -= taken as isize;
+        if line.requests.is_empty() {
+            self.lines.pop_front();
+        }
+        Some(part)
+    }
+}
+
+impl Line {
+    /// Takes sentences of one request, as long as there is credit. It may be overdrawn by the last of them.
+    fn take(&mut self, first: usize, room: usize, credit: isize, newest_first: bool) -> Option<Part> {
+        let mut ids = self.requests.keys();
+        let next = if newest_first { ids.next_back() } else { ids.next() };
+        let id = self.begun.or(next.copied())?;
+        let waiting = self.requests.get_mut(&id)?;
+        let begin = waiting.next;
+        let (mut taken, mut fits) = (0, first);
+        while waiting.next < waiting.sentences.len() && (taken as isize) < credit {
+            let length = waiting.sentences.length(waiting.next);
+            if taken + length > fits {
+                break;
+            }
+            taken += length;
+            fits = room;
+            waiting.next += 1;
+        }
+        if waiting.next == begin {
+            return None;
+        }
+        self.tokens -= taken;
+        let range = begin..waiting.next;
+        let part = Part { sentences: Arc::clone(&waiting.sentences), range, done: waiting.done.clone() };
+        let is_whole = waiting.next == waiting.sentences.len();
+        self.begun = (!is_whole).then_some(id);
+        if is_whole {
+            self.requests.remove(&id);
+        }
+        Some(part)
+    }
+}
