@@ -53,7 +53,7 @@ use tracing::Level;
 pub use client_address::TrustedProxies;
 pub use config::{Config, LimitArgs};
 pub use cors::AllowedOrigins;
-use middleware::{CallLimits, limit_calls};
+use middleware::{CallLimits, apply_deadline, limit_calls};
 use readiness::SERVICES;
 pub use replicas::{Resolver, SystemResolver};
 pub use rest::Cookies;
@@ -129,6 +129,7 @@ async fn serve(
         .merge(rest::routes(upstream.clone(), config.cookies))
         .merge(openai::routes(upstream.clone()))
         .merge(openapi::routes())
+        .layer(from_fn(apply_deadline))
         .layer(from_fn(compression::compress));
     let limits = &config.limits;
     let calls = CallLimits::new(

@@ -1,6 +1,7 @@
 //! Bounds the bytes that requests, or responses, hold in the gateway: of each caller, and of all callers together.
 //!
-//! A caller whose calls hold the caller's share waits for them, in order of arrival, and delays nobody else.
+//! A caller whose calls hold the caller's share waits for them, in order of arrival, and delays nobody else. How many may wait is
+//! limited by the open calls of a user and an address.
 
 use std::{
     collections::HashMap,
@@ -16,10 +17,6 @@ use tokio::{
 
 /// Bytes of a permit of the semaphores, which count in `u32`.
 const UNIT: usize = 1 << 10;
-/// Calls of one caller that wait for memory at most. What such a call has sent stays in the windows of its connection.
-const MAX_WAITING: usize = 64;
-/// How long a call waits for memory.
-const WAIT: Duration = Duration::from_secs(30);
 
 /// Bytes that may be held.
 #[derive(Debug, Clone)]
@@ -37,8 +34,6 @@ struct Shared {
 #[derive(Debug)]
 struct Caller {
     free: Arc<Semaphore>,
-    /// A permit for each call that may wait.
-    waiting: Semaphore,
 }
 
 /// Bytes that a call holds, until this is dropped.
@@ -50,12 +45,8 @@ pub(crate) struct Reservation {
 }
 
 impl MemoryBudget {
-    /// A budget of `total` bytes, of which one caller holds `per_caller` at most.
-    pub(crate) fn new(total: usize, per_caller: usize) -> Self {
-        Self::with_wait(total, per_caller, WAIT)
-    }
-
-    fn with_wait(total: usize, per_caller: usize, wait: Duration) -> Self {
+    /// A budget of `total` bytes, of which one caller holds `per_caller` at most. A call waits for `wait` at most.
+    pub(crate) fn new(total: usize, per_caller: usize, wait: Duration) -> Self {
         let total = Arc::new(Semaphore::new(total.div_ceil(UNIT)));
         let per_caller = per_caller.div_ceil(UNIT);
         Self(Arc::new(Shared { per_caller, wait, total, callers: Mutex::default() }))
@@ -66,7 +57,7 @@ impl MemoryBudget {
     ///
     /// # Errors
     ///
-    /// [`Reason::Overloaded`] if too many calls of the caller wait already, or after a wait of [`WAIT`].
+    /// [`Reason::Overloaded`] after the longest wait.
     pub(crate) async fn reserve(&self, caller: &str, bytes: usize) -> Result<Reservation, Error> {
         let units = bytes.div_ceil(UNIT).clamp(1, self.0.per_caller) as u32;
         let caller = self.caller(caller);
@@ -82,10 +73,7 @@ impl MemoryBudget {
         };
         let reserved = match at_once() {
             Some(reserved) => Some(reserved),
-            None => {
-                let _waiting = caller.waiting.try_acquire().map_err(|_| exhausted())?;
-                timeout(self.0.wait, reserved).await.ok().flatten()
-            }
+            None => timeout(self.0.wait, reserved).await.ok().flatten(),
         };
         let (own, total) = reserved.ok_or_else(exhausted)?;
         Ok(Reservation { own, total, _caller: Arc::clone(&caller) })
@@ -99,10 +87,7 @@ impl MemoryBudget {
         if callers.len() == callers.capacity() {
             callers.retain(|_, caller| caller.strong_count() > 0);
         }
-        let caller = Arc::new(Caller {
-            free: Arc::new(Semaphore::new(self.0.per_caller)),
-            waiting: Semaphore::new(MAX_WAITING),
-        });
+        let caller = Arc::new(Caller { free: Arc::new(Semaphore::new(self.0.per_caller)) });
         callers.insert(name.to_owned(), Arc::downgrade(&caller));
         caller
     }
@@ -129,7 +114,7 @@ mod tests {
 
     #[tokio::test]
     async fn exhausted_share_delays_only_its_caller() {
-        let budget = MemoryBudget::with_wait(1 << 20, 256 << 10, Duration::from_millis(20));
+        let budget = MemoryBudget::new(1 << 20, 256 << 10, Duration::from_millis(20));
         let mut first = budget.reserve("ann", 200 << 10).await.unwrap();
         assert!(budget.reserve("ann", 100 << 10).now_or_never().is_none());
         assert!(budget.reserve("bob", 256 << 10).now_or_never().is_some_and(|reserved| reserved.is_ok()));
@@ -147,19 +132,10 @@ mod tests {
 
     #[tokio::test]
     async fn forgotten_callers_leave_no_entry() {
-        let budget = MemoryBudget::new(1 << 20, 256 << 10);
+        let budget = MemoryBudget::new(1 << 20, 256 << 10, Duration::from_millis(20));
         for number in 0..10_000 {
             budget.reserve(&number.to_string(), 1).await.unwrap();
         }
         assert!(budget.0.callers.lock().unwrap().len() < 100);
-    }
-
-    #[tokio::test]
-    async fn calls_that_wait_are_bounded() {
-        let budget = MemoryBudget::new(1 << 20, 1 << 10);
-        let _all = budget.reserve("ann", 1 << 10).await.unwrap();
-        let mut waiting: Vec<_> = (0..MAX_WAITING).map(|_| Box::pin(budget.reserve("ann", 1))).collect();
-        assert!(waiting.iter_mut().all(|call| call.now_or_never().is_none()));
-        assert!(budget.reserve("ann", 1).now_or_never().is_some_and(|refused| refused.is_err()));
     }
 }

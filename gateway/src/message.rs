@@ -239,7 +239,7 @@ mod tests {
     }
 
     async fn read(body: Body) -> Result<Message, Error> {
-        Message::read(body, LIMITS, &MemoryBudget::new(4 << 20, 2 << 20), "ann").await
+        Message::read(body, LIMITS, &MemoryBudget::new(4 << 20, 2 << 20, Duration::from_secs(1)), "ann").await
     }
 
     #[tokio::test]
@@ -279,7 +279,13 @@ mod tests {
         let limits = MessageLimits { bytes: 1 << 20, next_part: milliseconds(50), whole: milliseconds(200) };
         let read = async |body| {
             let began = Instant::now();
-            let read = Message::read(body, limits, &MemoryBudget::new(4 << 20, 2 << 20), "ann").await;
+            let read = Message::read(
+                body,
+                limits,
+                &MemoryBudget::new(4 << 20, 2 << 20, Duration::from_secs(1)),
+                "ann",
+            )
+            .await;
             assert_eq!(read.unwrap_err().reason(), Reason::InvalidArgument);
             began.elapsed()
         };

@@ -282,7 +282,7 @@ mod tests {
     async fn read(encoding: &str, body: impl Into<Body>, limit: usize) -> Result<Bytes, BodyError> {
         let (head, ()) =
             Request::builder().header(header::CONTENT_ENCODING, encoding).body(()).unwrap().into_parts();
-        let memory = MemoryBudget::new(64 << 20, 32 << 20);
+        let memory = MemoryBudget::new(64 << 20, 32 << 20, Duration::from_secs(1));
         let wait = Duration::from_millis(100);
         read_body_within(wait, (&memory, "ann"), &head, body.into(), limit).await.map(|body| body.bytes)
     }

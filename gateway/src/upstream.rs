@@ -47,8 +47,8 @@ impl Upstream {
         let (verifier, auth) = auth.follow(connector, shutdown.clone());
         let embedder =
             Replicas::follow(&config.embedder, (resolver, connector), config.call_timeout, shutdown.clone());
-        let [request_memory, response_memory] =
-            [REQUEST_MEMORY, RESPONSE_MEMORY].map(|(total, per_caller)| MemoryBudget::new(total, per_caller));
+        let [request_memory, response_memory] = [REQUEST_MEMORY, RESPONSE_MEMORY]
+            .map(|(total, per_caller)| MemoryBudget::new(total, per_caller, config.call_timeout));
         Self {
             auth: Outgoing(auth),
             embedder,

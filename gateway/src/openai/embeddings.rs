@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     answer::ArrayBody,
+    middleware::forward_deadline,
     numbers::Numbers,
     request::{BodyError, MAX_SENTENCES_BYTES, authorized, on_behalf_of, parsed, read_body, with_remedy},
     response_memory::{self, ReservedBody},
@@ -129,8 +130,10 @@ pub(crate) async fn create(State(upstream): State<Upstream>, request: Request) -
     let is_one = asked.input.is_one();
     let bytes = response_memory::of_vectors(asked.input.count());
     let reserved = response_memory::reserve(&upstream, &caller, bytes).await?;
-    let call = asked.input.into_call(asked.dimensions.map_or(0, u32::from));
-    let answer = upstream.embedder_client().embed(on_behalf_of(&head.headers, call)).await;
+    let message = asked.input.into_call(asked.dimensions.map_or(0, u32::from));
+    let mut call = on_behalf_of(&head.headers, message);
+    forward_deadline(&head.extensions, &mut call)?;
+    let answer = upstream.embedder_client().embed(call).await;
     let answer = answer.map_err(|status| with_remedy(in_terms_of_input(failure(&status), is_one)))?;
     drop(body.reservation);
     timing.add(answer.metadata());

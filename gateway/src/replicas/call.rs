@@ -7,9 +7,8 @@
 //! most where the replica has gone. A stream is sent again only while
 //! nothing was answered and no more of it was sent than is kept.
 //!
-//! Who is refused with OVERLOADED is sent to another replica once, if that one has not refused anybody within the time that
-//! it gave for itself. So when all are full, all get to know it from one refusal each, and nothing is tried twice. Then no more
-//! calls [like it](super::concurrency) are in flight than there is room for.
+//! A call that is rejected with OVERLOADED is sent to another replica once, if that one has not rejected anybody within the
+//! time that it named. So when all are full, each rejects once, and nothing is tried twice.
 //!
 //! Where there is only one to choose, nothing is kept or held. For what is, there is a bound, beyond which calls go on
 //! without.
@@ -25,7 +24,6 @@ use futures::{FutureExt, future::BoxFuture};
 use http::{Request, Response, request};
 use muse_chassis::{deadline, trace::Outgoing};
 use muse_proto::{Error, Reason};
-use tokio::time::timeout;
 use tokio_util::sync::DropGuard;
 use tonic::{Code, Status, TimeoutExpired, body::Body, transport::Channel};
 use tower::{Service, ServiceExt};
@@ -34,8 +32,6 @@ use tracing::debug;
 use super::{
     Replicas,
     answer::Answer,
-    begun::Begun,
-    concurrency::{Alike, LONGEST_FULL},
     held::Held,
     kept::Kept,
     replica::{InFlight, Rank, Replica},
@@ -54,6 +50,8 @@ const STREAM_WEIGHT: usize = 8 << 10;
 const KEPT_OF_CALL: usize = (16 << 20) + 1024;
 /// Bytes of a stream that are kept until its answer begins.
 const KEPT_OF_STREAM: usize = 64 << 10;
+/// How long at most a replica that has rejected a call gets none that another one can take.
+const LONGEST_FULL: Duration = Duration::from_millis(250);
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -97,40 +95,12 @@ impl Service<Request<Body>> for Replicas {
 }
 
 impl Replicas {
-    /// Sends a call, unless it is known that there is no room for it.
-    async fn send(self, call: Request<Body>) -> Result<Response<Body>, BoxError> {
-        if method_of(&call) != Some("Embed") {
-            return self.send_on(call).await;
-        }
-        let (head, body) = call.into_parts();
-        let Ok(begun) = timeout(self.wait_for(&head), Begun::read(body)).await else {
-            let late = Error::new(Reason::InvalidArgument, "the message did not come in time");
-            return Ok(Status::from(late).into_http());
-        };
-        let body = begun?;
-        let place = match self.0.concurrency.enter(Alike::to(&head.headers, body.message_bytes())) {
-            Ok(place) => place,
-            Err(refusal) => return Ok(Status::from(refusal).into_http()),
-        };
-        let answer = self.send_on(Request::from_parts(head, Body::new(body))).await?;
-        match Status::from_header_map(answer.headers()) {
-            // It is in the trailers of what ends well.
-            None => place.served(),
-            Some(status) => {
-                if let Some(refusal) = overloaded(&status) {
-                    place.refused(refusal);
-                }
-            }
-        }
-        Ok(answer)
-    }
-
     /// How long a call may take: until its deadline, or the longest for any.
     fn wait_for(&self, head: &request::Parts) -> Duration {
         deadline::of(&head.headers).map_or(self.0.call_timeout, |wait| wait.min(self.0.call_timeout))
     }
 
-    async fn send_on(&self, call: Request<Body>) -> Result<Response<Body>, BoxError> {
+    async fn send(self, call: Request<Body>) -> Result<Response<Body>, BoxError> {
         self.next_turn();
         let replica = self.choose(Rank::Away, &[]).ok_or(NoEmbedder)?;
         if self.choose(Rank::Unknown, std::slice::from_ref(&replica)).is_some() {

@@ -5,10 +5,8 @@
 //! breaks a connection, says UNAVAILABLE or that it does not serve gets no more calls until its health says that it serves.
 
 mod answer;
-mod begun;
 mod budget;
 mod call;
-mod concurrency;
 mod discovery;
 mod health;
 mod held;
@@ -34,7 +32,6 @@ use tracing::info;
 
 use budget::Budget;
 pub(crate) use call::ran_out_of_time;
-use concurrency::Concurrency;
 pub use discovery::Resolver;
 use replica::{Rank, Replica, State};
 use store::Store;
@@ -58,7 +55,6 @@ struct Shared {
     turn: AtomicUsize,
     budget: Budget,
     store: Store,
-    concurrency: Concurrency,
     /// Whether any of them serves.
     serving: watch::Sender<bool>,
     /// Somebody was not found where they were.
@@ -82,7 +78,6 @@ impl Replicas {
             turn: AtomicUsize::new(random() as usize),
             budget: Budget::new(),
             store: Store::of(KEPT_OF_ALL),
-            concurrency: Concurrency::default(),
             serving: watch::Sender::new(false),
             lost: Notify::new(),
             call_timeout,

@@ -467,6 +467,8 @@ fn python_float(number: f64) -> String {
 mod tests {
     use axum::body::Body;
 
+    use std::time::Duration;
+
     use super::*;
 
     const WANTED: &[Wanted] = &[Wanted::Sentences("sentence"), Wanted::First("format")];
@@ -481,7 +483,7 @@ mod tests {
         if let Some(kind) = content_type {
             request = request.header(header::CONTENT_TYPE, kind);
         }
-        let memory = MemoryBudget::new(64 << 20, 32 << 20);
+        let memory = MemoryBudget::new(64 << 20, 32 << 20, Duration::from_secs(1));
         let limit = if target == "/large" { MAX_REQUEST_BYTES } else { 1_000 };
         Arguments::read(request.body(Body::from(body.to_owned())).unwrap(), WANTED, limit, &memory, "ann")
             .await

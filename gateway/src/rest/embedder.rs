@@ -6,9 +6,9 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use http::uri::PathAndQuery;
+use http::{Extensions, HeaderMap, uri::PathAndQuery};
 use muse_proto::{
-    Codec, Limited,
+    Codec, Error, Limited,
     v1::{EmbedRequest, Embedding, TokenizeRequest},
     wire::{Value, fields},
 };
@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     answer::ArrayBody,
+    middleware::forward_deadline,
     numbers::Numbers,
     request::{MAX_SENTENCES_BYTES, authorized, on_behalf_of, with_remedy},
     response_memory::{self, ReservedBody},
@@ -59,7 +60,8 @@ pub(super) async fn tokenize(
     client.ready().await.map_err(tonic::Status::from_error)?;
     let path = PathAndQuery::from_static("/muse.v1.EmbedderService/Tokenize");
     let codec = Codec::<TokenizeRequest, EncodedTokens>::default();
-    let answer = client.unary(asked.call.map(|()| TokenizeRequest { sentences }), path, codec).await;
+    let call = asked.call(TokenizeRequest { sentences })?;
+    let answer = client.unary(call, path, codec).await;
     let answer = answer.map_err(|status| with_remedy(failure(&status)))?;
     drop(asked.arguments);
     timing.add(answer.metadata());
@@ -99,7 +101,7 @@ pub(super) async fn embed(State(upstream): State<Upstream>, request: Request) ->
     let bytes = response_memory::of_vectors(sentences.len());
     let reserved = response_memory::reserve(&upstream, &asked.caller, bytes).await?;
     let message = EmbedRequest { sentences, ..EmbedRequest::default() };
-    let answer = upstream.embedder_client().embed(asked.call.map(|()| message)).await;
+    let answer = upstream.embedder_client().embed(asked.call(message)?).await;
     let answer = answer.map_err(|status| with_remedy(failure(&status)))?;
     drop(asked.arguments);
     timing.add(answer.metadata());
@@ -139,10 +141,11 @@ pub(super) async fn embed(State(upstream): State<Upstream>, request: Request) ->
     Ok(timing.tell(response))
 }
 
-/// A request that may be made: the call that it becomes, and its arguments.
+/// A request that may be made, and its arguments.
 struct Asked {
     caller: String,
-    call: tonic::Request<()>,
+    headers: HeaderMap,
+    extensions: Extensions,
     arguments: Arguments,
 }
 
@@ -150,10 +153,17 @@ impl Asked {
     async fn read(upstream: &Upstream, request: Request, wanted: &'static [Wanted]) -> Result<Self, Refusal> {
         let (request, claims) = authorized(upstream, request).await?;
         let caller = claims.sub;
-        let call = on_behalf_of(request.headers(), ());
+        let (headers, extensions) = (request.headers().clone(), request.extensions().clone());
         let memory = &upstream.request_memory;
         let arguments = Arguments::read(request, wanted, MAX_SENTENCES_BYTES, memory, &caller).await;
-        Ok(Self { caller, call, arguments: arguments.map_err(Refusal::with_remedy)? })
+        Ok(Self { caller, headers, extensions, arguments: arguments.map_err(Refusal::with_remedy)? })
+    }
+
+    /// The call that the request becomes.
+    fn call<T>(&self, message: T) -> Result<tonic::Request<T>, Error> {
+        let mut call = on_behalf_of(&self.headers, message);
+        forward_deadline(&self.extensions, &mut call)?;
+        Ok(call)
     }
 
     fn sentences(&mut self) -> Result<Vec<String>, Refusal> {
