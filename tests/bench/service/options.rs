@@ -99,6 +99,8 @@ pub(crate) enum Section {
     Overload,
     /// A user with few sentences beside one with many.
     Fairness,
+    /// Many clients that keep calling.
+    Crowd,
     /// Clients that hang up.
     Abandonment,
     /// How long async threads run between awaits, where the programs are built to tell.

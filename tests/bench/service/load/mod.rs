@@ -64,14 +64,27 @@ impl Measured {
         }
     }
 
-    /// Sentences a second.
+    /// Sentences a second; NaN if no call ended in the time that was measured, which tells nothing.
     pub(crate) fn sentences_per_second(&self) -> f64 {
-        self.sentences as f64 / self.duration.as_secs_f64()
+        self.rate(self.sentences)
     }
 
-    /// Calls a second.
+    /// Calls a second; NaN as above.
     pub(crate) fn calls_per_second(&self) -> f64 {
-        self.calls as f64 / self.duration.as_secs_f64()
+        self.rate(self.calls)
+    }
+
+    fn rate(&self, count: usize) -> f64 {
+        if self.outcomes.is_empty() { f64::NAN } else { count as f64 / self.duration.as_secs_f64() }
+    }
+
+    /// Calls that were not served.
+    pub(crate) fn failures(&self) -> usize {
+        self.outcomes
+            .iter()
+            .filter(|(label, _)| **label != Outcome::Served.label())
+            .map(|(_, count)| count)
+            .sum()
     }
 
     /// Milliseconds within which this part (0.99) of the served calls was answered; NaN if none was.

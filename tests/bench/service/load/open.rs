@@ -43,7 +43,14 @@ impl Arrivals {
 
 /// Has the clients ask the calls in turn. Latencies are those of all calls that are served, throughput that of the time in
 /// which calls begin.
-pub(crate) async fn open_loop(clients: &[Client], calls: &[Call], arrivals: Arrivals) -> Measured {
+///
+/// A caller gives up after `patience`, if there is any: a call of gRPC has that deadline, one of REST is dropped.
+pub(crate) async fn open_loop(
+    clients: &[Client],
+    calls: &[Call],
+    arrivals: Arrivals,
+    patience: Option<Duration>,
+) -> Measured {
     let mut measured = Measured::new();
     measured.duration = arrivals.duration;
     let generator = Generator::start();
@@ -62,7 +69,10 @@ pub(crate) async fn open_loop(clients: &[Client], calls: &[Call], arrivals: Arri
         let mut client = clients[number % clients.len()].clone();
         let call = &calls[number % calls.len()];
         under_way.push(async move {
-            let outcome = client.call(call).await;
+            let outcome = match patience {
+                Some(patience) => client.call_within(call, patience).await,
+                None => client.call(call).await,
+            };
             (outcome, call.sentences, meant_at, Instant::now())
         });
     }

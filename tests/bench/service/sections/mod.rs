@@ -1,6 +1,7 @@
 //! The parts of the benchmark.
 
 pub(crate) mod abandonment;
+pub(crate) mod crowd;
 pub(crate) mod curves;
 pub(crate) mod fairness;
 pub(crate) mod gemm;
