@@ -36,9 +36,7 @@ def main():
         images.model_on_a_volume(VERSIONS[0])
         for profile, test in (("single", single.run), ("scale", scale.run)):
             say(f"profile {profile}")
-            running = Stack(
-                profile, work, ADMIN_PASSWORD=password, JWT_SECRET_KEY=secret, MUSE_VERSION=VERSIONS[0]
-            )
+            running = Stack(profile, work, ADMIN_PASSWORD=password, JWT_SECRET_KEY=secret, MUSE_VERSION=VERSIONS[0])
             if not keep:
                 stack.callback(running.remove)
             test(running, password, VERSIONS)
