@@ -73,6 +73,11 @@ fn state(failure: &DbErr) -> State {
     }
 }
 
+/// Whether a failure is that another process has locked the database.
+pub(crate) fn is_locked(failure: &DbErr) -> bool {
+    matches!(state(failure), State::Busy)
+}
+
 fn sql_error(failure: &DbErr) -> Option<&sqlx::Error> {
     match failure {
         DbErr::Conn(RuntimeErr::SqlxError(cause))

@@ -1,6 +1,10 @@
 //! Opens the database and brings its tables up to date.
 
-use std::{path::Path, str::FromStr, time::Duration};
+use std::{
+    path::Path,
+    str::FromStr,
+    time::{Duration, Instant},
+};
 
 use muse_chassis::is_loopback_host;
 use sea_orm::{
@@ -14,10 +18,16 @@ use sea_orm::{
 };
 use sea_orm_migration::MigratorTrait;
 use secrecy::ExposeSecret;
+use tokio::time::sleep;
 use tracing::warn;
 
 use super::{Changes, Store, begin, entities::revocation_log, file, migrations::Migrator};
-use crate::{AuthError, config::Database, error::one_line, ids};
+use crate::{
+    AuthError,
+    config::Database,
+    error::{is_locked, one_line},
+    ids,
+};
 
 /// SQLite has one writer at a time; the others are for readers, and one watches for changes.
 const SQLITE_CONNECTIONS: u32 = 5;
@@ -26,6 +36,10 @@ const POSTGRES_CONNECTIONS: u32 = 8;
 /// [`ACQUIRE_TIMEOUT`] less than the gateway waits for an answer (`AUTH_TIMEOUT`), which says what
 /// is wrong.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the start of a program waits for a lock of another process: one that starts at the same time, with a new database,
+/// creates the tables. SQLite does not wait by itself for the lock that the change to a write-ahead log needs.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
+const OPEN_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// How long a call waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -49,9 +63,26 @@ impl Store {
             file::prepare(path, missing).map_err(|failure| refused(failure.to_string()))?;
         }
         let options = options(database).map_err(|failure| refused(failure.to_string()))?;
-        let db = sea_orm::Database::connect(options).await.map_err(|failure| refused(one_line(&failure)))?;
-        migrate(&db).await.map_err(|failure| refused(one_line(&failure)))?;
-        Ok(Self { db, changes: Changes::new() })
+        let end = Instant::now() + OPEN_TIMEOUT;
+        loop {
+            match open(options.clone()).await {
+                Ok(db) => return Ok(Self { db, changes: Changes::new() }),
+                Err(failure) if is_locked(&failure) && Instant::now() < end => sleep(OPEN_AGAIN_AFTER).await,
+                Err(failure) => return Err(refused(one_line(&failure))),
+            }
+        }
+    }
+}
+
+async fn open(options: ConnectOptions) -> Result<DatabaseConnection, DbErr> {
+    let db = sea_orm::Database::connect(options).await?;
+    match migrate(&db).await {
+        Ok(()) => Ok(db),
+        Err(failure) => {
+            // Another attempt has connections of its own.
+            let _ = db.close().await;
+            Err(failure)
+        }
     }
 }
 

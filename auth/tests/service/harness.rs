@@ -61,7 +61,15 @@ impl Service {
         let listeners = listeners_at(address).await;
         let address = listeners.addresses().public;
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(muse_auth::run(config.clone(), listeners, shutdown.clone()));
+        let running = muse_auth::run(config.clone(), listeners, shutdown.clone());
+        let task = tokio::spawn(async move {
+            let ended = running.await;
+            if let Err(failure) = &ended {
+                // Otherwise a test that calls it would only see that nobody listens.
+                eprintln!("the service at {address} has failed: {failure:?}");
+            }
+            ended
+        });
         let channel = channel(address);
         Self { address, channel, shutdown, task }
     }
