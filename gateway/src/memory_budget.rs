@@ -102,7 +102,7 @@ impl Reservation {
 }
 
 fn exhausted() -> Error {
-    let text = "Your other requests and their responses hold all the memory that one caller may use; try again later";
+    let text = "Requests and responses hold all the memory that one caller, or all together, may use; try again later";
     Error::new(Reason::Overloaded, text).with_retry_after(Duration::from_secs(1))
 }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Channel};
 use tracing::{debug, error};
 
-use crate::{Config, Resolver, memory_budget::MemoryBudget, replicas::Replicas};
+use crate::{Config, Resolver, memory_budget::MemoryBudget, openai::models::ModelCache, replicas::Replicas};
 
 /// Bytes that the requests of all callers hold in the gateway, and those of one caller. Two of the largest fit.
 const REQUEST_MEMORY: (usize, usize) = (64 << 20, 32 << 20);
@@ -33,6 +33,7 @@ pub(crate) struct Upstream {
     pub(crate) request_memory: MemoryBudget,
     /// Reserved for a response before its call is made until its last byte has been sent to the caller.
     pub(crate) response_memory: MemoryBudget,
+    pub(crate) model: ModelCache,
 }
 
 impl Upstream {
@@ -57,6 +58,7 @@ impl Upstream {
             call_timeout: config.call_timeout,
             request_memory,
             response_memory,
+            model: ModelCache::default(),
         }
     }
 

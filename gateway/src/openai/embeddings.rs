@@ -109,7 +109,7 @@ pub(crate) async fn create(State(upstream): State<Upstream>, request: Request) -
         other => other,
     })?;
     let asked = parsed(body.bytes, |body| EmbeddingRequest::read(&body)).await?.map_err(with_remedy)?;
-    let model = models::served(&upstream, &head.headers).await?;
+    let model = models::cached(&upstream, &head.headers).await?;
     model.check(&asked.model)?;
     if asked.input.is_ids() && asked.model != model.id {
         let text =
@@ -140,7 +140,7 @@ pub(crate) async fn create(State(upstream): State<Upstream>, request: Request) -
 
     let encoding = asked.encoding_format.unwrap_or(EncodingFormat::Float);
     let response =
-        list(model.id, answer.into_inner().embeddings, encoding).respond("application/json").await?;
+        list(model.id.clone(), answer.into_inner().embeddings, encoding).respond("application/json").await?;
     Ok(timing.tell(response.map(|body| Body::new(ReservedBody::new(body, reserved)))))
 }
 

@@ -1,5 +1,10 @@
 //! `GET /v1/models` and `GET /v1/models/{model}`: there is one model.
 
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
 use axum::{
     extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, StatusCode},
@@ -20,6 +25,9 @@ use crate::{answer::json, request::on_behalf_of, upstream::Upstream};
 /// the answers say which it is.
 const ALIASES: [&str; 3] = ["text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002"];
 
+/// How long a model that was asked for is taken for the one that is served. It changes with an upgrade of the embedders alone.
+const FRESH_FOR: Duration = Duration::from_secs(10);
+
 /// All models.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ModelList {
@@ -29,7 +37,7 @@ pub(crate) struct ModelList {
 }
 
 /// A model.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct Model {
     #[schema(example = "universal-sentence-encoder-multilingual")]
     pub(super) id: String,
@@ -64,8 +72,33 @@ impl Model {
     }
 }
 
+/// The model as it was last asked for, so that `/v1/embeddings` makes one call for a request. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ModelCache(Arc<Mutex<Option<(Instant, Arc<Model>)>>>);
+
+impl ModelCache {
+    fn get(&self) -> Option<Arc<Model>> {
+        let cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        cached.as_ref().filter(|(when, _)| when.elapsed() < FRESH_FOR).map(|(_, model)| Arc::clone(model))
+    }
+
+    fn set(&self, model: &Arc<Model>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), Arc::clone(model)));
+    }
+}
+
+/// The model that is served, as it was up to ten seconds ago.
+pub(super) async fn cached(upstream: &Upstream, headers: &HeaderMap) -> Result<Arc<Model>, Refusal> {
+    if let Some(model) = upstream.model.get() {
+        return Ok(model);
+    }
+    let model = Arc::new(served(upstream, headers).await?);
+    upstream.model.set(&model);
+    Ok(model)
+}
+
 /// The model that is served.
-pub(super) async fn served(upstream: &Upstream, headers: &HeaderMap) -> Result<Model, Refusal> {
+async fn served(upstream: &Upstream, headers: &HeaderMap) -> Result<Model, Refusal> {
     let call = on_behalf_of(headers, GetModelRequest {});
     let GetModelResponse { name, version, dimension, precision, device, .. } =
         upstream.embedder_client().get_model(call).await?.into_inner();

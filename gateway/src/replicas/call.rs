@@ -7,8 +7,8 @@
 //! most where the replica has gone. A stream is sent again only while
 //! nothing was answered and no more of it was sent than is kept.
 //!
-//! A call that is rejected with OVERLOADED is sent to another replica once, if that one has not rejected anybody within the
-//! time that it named. So when all are full, each rejects once, and nothing is tried twice.
+//! A call that is rejected with OVERLOADED is sent to one other replica, within the same budget. It says nothing of other calls: it
+//! may be the deadline that cannot be met, or the user's own requests that use up the queue's memory.
 //!
 //! Where there is only one to choose, nothing is kept or held. For what is, there is a bound, beyond which calls go on
 //! without.
@@ -50,8 +50,6 @@ const STREAM_WEIGHT: usize = 8 << 10;
 const KEPT_OF_CALL: usize = (16 << 20) + 1024;
 /// Bytes of a stream that are kept until its answer begins.
 const KEPT_OF_STREAM: usize = 64 << 10;
-/// How long at most a replica that has rejected a call gets none that another one can take.
-const LONGEST_FULL: Duration = Duration::from_millis(250);
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -66,15 +64,15 @@ enum Outcome {
     Final(Result<Response<Body>, BoxError>),
     /// It may be answered elsewhere.
     Lost(Result<Response<Body>, BoxError>),
-    /// There is no room for it, for so long.
-    Full(Response<Body>, Duration),
+    /// It is rejected.
+    Rejected(Response<Body>),
 }
 
 impl Outcome {
     fn into_result(self) -> Result<Response<Body>, BoxError> {
         match self {
             Self::Final(result) | Self::Lost(result) => result,
-            Self::Full(response, _) => Ok(response),
+            Self::Rejected(response) => Ok(response),
         }
     }
 }
@@ -124,7 +122,7 @@ impl Replicas {
         let end = Instant::now() + self.wait_for(&head);
         let store = &self.0.store;
         let kept = Kept::new(body, if pure { KEPT_OF_CALL } else { KEPT_OF_STREAM }, store.place());
-        let (mut tried, mut was_full, mut broke) = (Vec::new(), false, false);
+        let (mut tried, mut rejected, mut broke) = (Vec::new(), false, false);
         loop {
             tried.push(Arc::clone(&replica));
             let outcome = ask(&replica, &head, &kept, pure.then_some(store)).await;
@@ -140,10 +138,7 @@ impl Replicas {
                     };
                     again.then_some(Rank::Unknown)
                 }
-                Outcome::Full(_, wait) => {
-                    replica.full(Instant::now() + LONGEST_FULL.min(*wait));
-                    (!std::mem::replace(&mut was_full, true)).then_some(Rank::Serving)
-                }
+                Outcome::Rejected(_) => (!std::mem::replace(&mut rejected, true)).then_some(Rank::Serving),
             };
             let next = worst.filter(|_| kept.is_whole() && tried.len() < MOST_TRIES).and_then(|worst| {
                 let next = self.choose(worst, &tried)?;
@@ -215,19 +210,14 @@ async fn ask(replica: &Arc<Replica>, head: &request::Parts, kept: &Kept, store: 
 fn judged(answer: Response<Body>, status: Option<Status>) -> Outcome {
     match status {
         Some(status) if status.code() == Code::Unavailable => Outcome::Lost(Ok(answer)),
-        Some(status) => match overloaded(&status) {
-            Some(refusal) => Outcome::Full(answer, refusal.retry_after().unwrap_or(LONGEST_FULL)),
-            None => Outcome::Final(Ok(answer)),
-        },
-        None => Outcome::Final(Ok(answer)),
+        Some(status) if is_overloaded(&status) => Outcome::Rejected(answer),
+        _ => Outcome::Final(Ok(answer)),
     }
 }
 
-/// The error, if there was no room.
-fn overloaded(status: &Status) -> Option<Error> {
+fn is_overloaded(status: &Status) -> bool {
     // Most end well, and what has details takes a while to read.
-    let error = (status.code() == Code::ResourceExhausted).then(|| Error::from(status))?;
-    (error.reason() == Reason::Overloaded).then_some(error)
+    status.code() == Code::ResourceExhausted && Error::from(status).reason() == Reason::Overloaded
 }
 
 fn counted(body: Body, call: Arc<InFlight>, connection: Option<DropGuard>) -> Body {

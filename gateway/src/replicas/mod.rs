@@ -20,7 +20,7 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 pub use muse_chassis::resolver::SystemResolver;
@@ -165,14 +165,14 @@ impl Replicas {
 
     /// The best for the next call that is at least as good as `worst`, and not among those that were tried.
     fn choose(&self, worst: Rank, tried: &[Arc<Replica>]) -> Option<Arc<Replica>> {
-        let (list, now) = (self.list(), Instant::now());
+        let list = self.list();
         let turn = self.0.turn.load(Ordering::Relaxed) % list.len().max(1);
         let (before, after) = list.split_at(turn);
         after
             .iter()
             .chain(before)
             .filter(|replica| !tried.iter().any(|tried| Arc::ptr_eq(tried, replica)))
-            .map(|replica| (replica.rank(now), replica))
+            .map(|replica| (replica.rank(), replica))
             .filter(|(rank, _)| *rank <= worst)
             .min_by_key(|(rank, replica)| (*rank, replica.load()))
             .map(|(_, replica)| Arc::clone(replica))

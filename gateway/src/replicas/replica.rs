@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures::future::BoxFuture;
@@ -32,20 +32,13 @@ pub(super) struct Replica {
     pub(super) channel: Outgoing<Channel>,
     endpoint: Endpoint,
     connector: Connector,
-    standing: Mutex<Standing>,
+    state: Mutex<State>,
     /// The weight of all calls in flight.
     load: AtomicUsize,
     /// Told when a call has failed.
     pub(super) suspected: Notify,
     /// Cancelled when the address is no longer among those that are wanted.
     pub(super) gone: CancellationToken,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Standing {
-    state: State,
-    /// It has refused a call until then.
-    full_until: Option<Instant>,
 }
 
 /// What is known of a replica.
@@ -63,7 +56,6 @@ pub(super) enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
     Serving,
-    Full,
     Unknown,
     Away,
 }
@@ -81,7 +73,7 @@ impl Replica {
             channel: Outgoing(grpc::channel(endpoint, &connector)),
             endpoint: endpoint.clone(),
             connector,
-            standing: Mutex::new(Standing { state: State::Unknown, full_until: None }),
+            state: Mutex::new(State::Unknown),
             load: AtomicUsize::new(0),
             suspected: Notify::new(),
             gone,
@@ -112,11 +104,11 @@ impl Replica {
     }
 
     pub(super) fn state(&self) -> State {
-        self.standing().state
+        *self.lock_state()
     }
 
     pub(super) fn set(&self, state: State) {
-        *self.standing() = Standing { state, full_until: None };
+        *self.lock_state() = state;
     }
 
     /// A call has failed: nothing more is sent there until it says again that it serves.
@@ -125,17 +117,11 @@ impl Replica {
         self.suspected.notify_one();
     }
 
-    /// It has no room until then.
-    pub(super) fn full(&self, until: Instant) {
-        self.standing().full_until = Some(until);
-    }
-
-    pub(super) fn rank(&self, now: Instant) -> Rank {
-        match *self.standing() {
-            Standing { state: State::Away, .. } => Rank::Away,
-            Standing { state: State::Unknown, .. } => Rank::Unknown,
-            Standing { full_until: Some(until), .. } if now < until => Rank::Full,
-            Standing { state: State::Serving, .. } => Rank::Serving,
+    pub(super) fn rank(&self) -> Rank {
+        match self.state() {
+            State::Away => Rank::Away,
+            State::Unknown => Rank::Unknown,
+            State::Serving => Rank::Serving,
         }
     }
 
@@ -143,8 +129,8 @@ impl Replica {
         self.load.load(Ordering::Relaxed)
     }
 
-    fn standing(&self) -> MutexGuard<'_, Standing> {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -161,7 +147,7 @@ impl Executor<BoxFuture<'static, ()>> for ConnectionExecutor {
 
 impl fmt::Debug for Replica {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:?} {}", self.address, self.standing(), self.load())
+        write!(f, "{} {:?} {}", self.address, self.state(), self.load())
     }
 }
 
