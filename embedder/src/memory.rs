@@ -130,6 +130,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// When the caller of a request stops to wait, counted from its arrival.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline(pub(crate) std::time::Instant);
+
 /// The embedder's methods, with memory set aside for what is large.
 #[derive(Debug, Clone)]
 pub(crate) struct Bounded<S> {
@@ -168,6 +172,7 @@ where
         if request.uri().path().ends_with("/EmbedStream") {
             return self.streaming.call(request).boxed();
         }
+        let deadline = deadline::end(request.headers()).map(Deadline);
         let user = request.extensions().get::<Claims>();
         let user = user.map_or_else(User::default, |claims| User::from(claims.sub.as_str()));
         let lease = Lease { pools: Arc::clone(&self.pools), user, permits: Arc::default() };
@@ -178,6 +183,9 @@ where
                 Err(status) => return Ok(status.into_http()),
             };
             request.extensions_mut().insert(lease.clone());
+            if let Some(deadline) = deadline {
+                request.extensions_mut().insert(deadline);
+            }
             let response = unary.call(request).await?;
             if lock(&lease.permits).is_empty() {
                 return Ok(response);

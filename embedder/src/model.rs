@@ -84,8 +84,7 @@ impl Model {
     /// kernels to be made.
     #[must_use]
     pub fn sizes_to_warm(&self, most: usize) -> Vec<usize> {
-        // The first pass only brings in memory; the second shows how quick the model is.
-        self.kernel().map_or_else(|| buckets(most).collect(), |_| vec![most; 2])
+        self.kernel().map_or_else(|| buckets(most).collect(), |_| vec![most])
     }
 
     fn kernel(&self) -> Option<&'static str> {

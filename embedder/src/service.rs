@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use muse_chassis::deadline;
 use muse_proto::v1::{
     self, EmbedRequest, EmbedResponse, EmbedStreamRequest, GetModelRequest, GetModelResponse,
     TokenizeRequest, TokenizeResponse, embedder_service_server::EmbedderService,
@@ -18,7 +17,7 @@ use crate::{
     dimensions::Dimensions,
     encode::Encoder,
     limits::Limits,
-    memory::Lease,
+    memory::{Deadline, Lease},
     model::{DIMENSION, VECTOR_BYTES},
     model_dir::Manifest,
     stream::{Answers, Streams},
@@ -63,7 +62,7 @@ impl EmbedderService for Embedder {
     async fn embed(&self, request: Request<EmbedRequest>) -> Result<Response<EmbedResponse>, Status> {
         let user = user(&request);
         let lease = request.extensions().get::<Lease>().cloned();
-        let deadline = deadline::end(request.metadata().as_ref());
+        let deadline = request.extensions().get().map(|&Deadline(end)| end);
         let request = request.into_inner();
         let dimensions = Dimensions::asked(request.dimensions)?;
         self.batcher.check(&user, self.encoder.about_tokens(&request), deadline)?;

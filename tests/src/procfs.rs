@@ -10,14 +10,21 @@ const TICKS: f64 = 100.0;
 pub fn children(parent: u32) -> Vec<u32> {
     let entries = fs::read_dir("/proc").expect("/proc is mounted");
     let processes = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    processes.filter(|&process| stat(process).is_some_and(|fields| fields[1] == parent.to_string())).collect()
+    processes
+        .filter(|&process| {
+            stat(&format!("/proc/{process}")).is_some_and(|fields| fields[1] == parent.to_string())
+        })
+        .collect()
 }
 
 /// The program's name, cut by the kernel to 15 bytes.
 #[must_use]
 pub fn name(process: u32) -> String {
-    let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
-    name.trim_end().to_owned()
+    name_of(&format!("/proc/{process}"))
+}
+
+fn name_of(folder: &str) -> String {
+    fs::read_to_string(format!("{folder}/comm")).unwrap_or_default().trim_end().to_owned()
 }
 
 /// MB (10⁶ bytes) of memory that the process takes: its own, and its part of what it shares with others.
@@ -40,15 +47,31 @@ pub fn pss_mb(process: u32) -> f64 {
 /// If it does not run.
 #[must_use]
 pub fn cpu_time(process: u32) -> Duration {
-    let fields = stat(process).expect("the process runs");
+    ticks(&format!("/proc/{process}")).expect("the process runs")
+}
+
+fn ticks(folder: &str) -> Option<Duration> {
+    let fields = stat(folder)?;
     let ticks = |field: usize| fields[field].parse::<f64>().expect("the kernel tells ticks");
     // utime and stime, fields 14 and 15 of the whole line.
-    Duration::from_secs_f64((ticks(11) + ticks(12)) / TICKS)
+    Some(Duration::from_secs_f64((ticks(11) + ticks(12)) / TICKS))
+}
+
+/// The part of that which threads have spent whose names begin so.
+#[must_use]
+pub fn cpu_time_of_threads(process: u32, prefix: &str) -> Duration {
+    let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else { return Duration::ZERO };
+    let threads = threads.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    threads
+        // A thread has the same files as a process.
+        .filter(|thread| name_of(&format!("/proc/{process}/task/{thread}")).starts_with(prefix))
+        .filter_map(|thread| ticks(&format!("/proc/{process}/task/{thread}")))
+        .sum()
 }
 
 /// The fields of `/proc/PID/stat` after the name, which may hold anything.
-fn stat(process: u32) -> Option<Vec<String>> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+fn stat(folder: &str) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("{folder}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
     Some(fields.split_whitespace().map(str::to_owned).collect())
 }

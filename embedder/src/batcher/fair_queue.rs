@@ -1,7 +1,8 @@
 //! The order in which sentences that wait are computed: surplus round robin, over users and within a user.
 //!
 //! Surplus round robin is a deficit round robin that may overdraw (Adiseshu, Parulkar and Varghese 1996): each turn is worth
-//! [`QUANTUM`] tokens, and a flow that took more skips turns until that is made up for. It runs over the users, so that nobody's
+//! [`QUANTUM`] tokens, and a flow that took more skips turns until that is made up for, also while nothing of it waits. It runs
+//! over the users, so that nobody's
 //! job, however large, delays another user by more than a batch or two. In a user's turn it runs over the classes of that
 //! user's requests, which are [sizes](Class): so a small request does not wait for a large one, nor for a job of many large
 //! ones.
@@ -89,7 +90,7 @@ pub(super) struct Key {
 #[derive(Debug, Default)]
 pub(super) struct FairQueue {
     users: HashMap<User, Backlog>,
-    /// The users with a backlog, the one whose turn it is first.
+    /// The users with a backlog or a debt, the one whose turn it is first.
     order: VecDeque<User>,
     tokens: usize,
     next_id: u64,
@@ -165,9 +166,12 @@ impl FairQueue {
         lines.into_iter().flatten().find(|line| line.class == class).map_or(0, |line| line.tokens)
     }
 
-    /// Tokens that would be taken before all of a new request of a user, of so many tokens, were.
-    pub(super) fn ahead_of(&self, user: &str, class: Class, tokens: usize) -> usize {
-        let same_class = self.tokens_of_class(user, class);
+    /// Tokens that would be taken before all of a new request of a user, of so many tokens, were. While the user's requests are
+    /// served last in, first out, those before it come after it if it has a deadline; one without might have to wait for them, and
+    /// for longer than the maximum queueing time.
+    pub(super) fn ahead_of(&self, user: &str, class: Class, tokens: usize, has_deadline: bool) -> usize {
+        let newest_first = has_deadline && self.users.get(user).is_some_and(Backlog::serves_newest_first);
+        let same_class = if newest_first { 0 } else { self.tokens_of_class(user, class) };
         // Other flows get as much service as this one, as long as they have a backlog.
         let others = |own: usize, backlogs: &mut dyn Iterator<Item = usize>| -> usize {
             backlogs.map(|backlog| backlog.min(own + tokens)).sum()
@@ -209,13 +213,20 @@ impl FairQueue {
     pub(super) fn gather(&mut self, most: usize) -> Vec<Part> {
         let mut parts: Vec<Part> = Vec::new();
         let mut room = most;
-        while let Some(user) = self.order.front() {
+        while self.tokens > 0 && room > 0 {
+            let Some(user) = self.order.front() else { break };
             let Some(backlog) = self.users.get_mut(user) else {
                 self.order.pop_front();
                 continue;
             };
             if !backlog.turn.goes_on() {
                 self.order.rotate_left(1);
+                continue;
+            }
+            if backlog.tokens == 0 {
+                // The debt is paid.
+                self.users.remove(user);
+                self.order.pop_front();
                 continue;
             }
             // A sentence that is longer than a batch is taken alone.
@@ -225,10 +236,6 @@ impl FairQueue {
             let taken = part.sentences.ids(part.range.clone()).len();
             self.tokens -= taken;
             room = room.saturating_sub(taken);
-            if backlog.lines.is_empty() {
-                self.users.remove(user);
-                self.order.pop_front();
-            }
             // Two turns of one request in a row are one part.
             match parts.last_mut() {
                 Some(last)
@@ -239,9 +246,10 @@ impl FairQueue {
                 }
                 _ => parts.push(part),
             }
-            if room == 0 {
-                break;
-            }
+        }
+        if self.tokens == 0 {
+            // Nobody is left to whom anything is owed.
+            self.clear();
         }
         parts
     }
@@ -255,21 +263,17 @@ impl FairQueue {
         let left = waiting.sentences.ids(waiting.next..waiting.sentences.len()).len();
         line.tokens -= left;
         line.begun = line.begun.filter(|begun| begun != id);
-        if line.requests.is_empty() {
-            backlog.lines.remove(place);
-        }
         if waiting.next == 0 && waiting.since.elapsed() > GIVES_UP_AFTER {
             backlog.gave_up = Some(Instant::now());
         }
         backlog.tokens -= left;
         self.tokens -= left;
-        if backlog.lines.is_empty() {
-            self.users.remove(user);
-            self.order.retain(|other| other != user);
+        if self.tokens == 0 {
+            self.clear();
         }
     }
 
-    /// Drops all that waits.
+    /// Drops all that waits, and all debts.
     pub(super) fn clear(&mut self) {
         *self = Self { next_id: self.next_id, ..Self::default() };
     }
@@ -290,23 +294,29 @@ impl Backlog {
         &mut self.lines[place]
     }
 
+    fn serves_newest_first(&self) -> bool {
+        self.gave_up.is_some_and(|when| when.elapsed() < LIFO_FOR)
+    }
+
     /// Takes sentences of the request whose turn it is: the first if it has at most `first` tokens, and further ones
     /// while the user and the class have credit and they fit into `room` tokens. Nothing, if the first does not fit.
     fn take(&mut self, first: usize, room: usize) -> Option<Part> {
-        let newest_first = self.gave_up.is_some_and(|when| when.elapsed() < LIFO_FOR);
-        while !self.lines.front_mut()?.turn.goes_on() {
-            self.lines.rotate_left(1);
-        }
-        let line = self.lines.front_mut()?;
+        let newest_first = self.serves_newest_first();
+        let line = loop {
+            let line = self.lines.front_mut()?;
+            match (line.turn.goes_on(), line.tokens) {
+                (false, _) => self.lines.rotate_left(1),
+                // The debt is paid.
+                (true, 0) => drop(self.lines.pop_front()),
+                (true, _) => break self.lines.front_mut()?,
+            }
+        };
         let credit = self.turn.credit.min(line.turn.credit);
         let part = line.take(first, room, credit, newest_first)?;
         let taken = part.sentences.ids(part.range.clone()).len();
         self.tokens -= taken;
         self.turn.credit -= taken as isize;
         line.turn.credit -= taken as isize;
-        if line.requests.is_empty() {
-            self.lines.pop_front();
-        }
         Some(part)
     }
 }

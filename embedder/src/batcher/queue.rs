@@ -121,9 +121,9 @@ impl Queue {
         deadline: Option<Instant>,
     ) -> Result<Ticket, Error> {
         let mut state = self.lock();
-        let admitted = self.admit(&state, user, sentences.tokens(), deadline);
-        admitted.map_err(|rejection| self.error(rejection))?;
         let class = Class::of_call(sentences.tokens());
+        let admitted = self.admit(&state, user, class, sentences.tokens(), deadline);
+        admitted.map_err(|rejection| self.error(rejection))?;
         Ok(self.insert(&mut state, user, class, sentences))
     }
 
@@ -150,13 +150,17 @@ impl Queue {
         }
     }
 
-    /// Whether a request of so many tokens would be admitted now.
+    /// Whether a request of about so many tokens may be admitted now. The estimate may be twice the truth, so half of it is
+    /// looked at, in the class of either; [`Queue::push`] decides.
     ///
     /// # Errors
     ///
     /// Those of [`Queue::push`].
-    pub fn check(&self, user: &str, tokens: usize, deadline: Option<Instant>) -> Result<(), Error> {
-        self.admit(&self.lock(), user, tokens, deadline).map_err(|rejection| self.error(rejection))
+    pub fn check(&self, user: &str, about: usize, deadline: Option<Instant>) -> Result<(), Error> {
+        let (state, least) = (self.lock(), about / 2);
+        let admit = |class| self.admit(&state, user, class, least, deadline);
+        let admitted = admit(Class::of_call(least)).or_else(|_| admit(Class::of_call(about)));
+        admitted.map_err(|rejection| self.error(rejection))
     }
 
     fn insert(
@@ -220,6 +224,7 @@ impl Queue {
         &self,
         state: &State,
         user: &str,
+        class: Class,
         tokens: usize,
         deadline: Option<Instant>,
     ) -> Result<(), Rejection> {
@@ -231,7 +236,7 @@ impl Queue {
             let (own, total) = (state.waiting.tokens_of(user), state.waiting.tokens());
             return Err(Rejection::Memory { own, total, drained: state.throughput.time_for(excess) });
         }
-        let ahead = state.waiting.ahead_of(user, Class::of_call(tokens), tokens);
+        let ahead = state.waiting.ahead_of(user, class, tokens, deadline.is_some());
         let Some(wait) = state.throughput.time_for(ahead).filter(|_| ahead > 0) else { return Ok(()) };
         let done = state.throughput.time_for(ahead + tokens).unwrap_or(wait);
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -437,6 +442,26 @@ mod tests {
     }
 
     #[test]
+    fn user_of_long_sentences_pays_for_them() {
+        let queue = queue(1 << 20);
+        let _bulk: Vec<Ticket> = (0..200).map(|_| push(&queue, "bulk", &[32; 32])).collect();
+        let (mut long, mut all) = (0, 0);
+        // One at a time: each leaves the user without a backlog.
+        let mut ticket = push(&queue, "long", &[8_192]);
+        for _ in 0..60 {
+            let lengths = taken(&queue, 640).concat();
+            all += lengths.iter().sum::<usize>();
+            if lengths.contains(&8_192) {
+                long += 8_192;
+                ticket = push(&queue, "long", &[8_192]);
+            }
+        }
+        drop(ticket);
+        assert!(long * 2 <= all + 8_192, "{long} of {all} tokens");
+        assert!(long > 0);
+    }
+
+    #[test]
     fn each_idle_thread_gets_its_share() {
         let queue = queue(10_000);
         let helpers: Vec<_> = (0..3)
@@ -481,9 +506,9 @@ mod tests {
         assert_eq!((queue.refused.room.get(), queue.refused.wait.get()), (1, 0));
         let other = push(&queue, "b", &[250]);
         assert_eq!(refused(&queue, "b", &[1]).reason(), Reason::Overloaded);
-        assert!(queue.check("b", 1, None).is_err() && queue.check("c", 1, None).is_ok());
+        assert!(queue.check("b", 2, None).is_err() && queue.check("c", 2, None).is_ok());
         drop(other);
-        assert!(queue.check("b", 1, None).is_ok());
+        assert!(queue.check("b", 2, None).is_ok());
     }
 
     #[test]
@@ -511,9 +536,9 @@ mod tests {
         let queue = queue(1 << 20);
         queue.drained(100, Duration::from_millis(100));
         // An idle queue tries, whatever the estimate.
-        assert!(queue.check("a", 500, in_seconds(0.1)).is_ok());
+        assert!(queue.check("a", 1_000, in_seconds(0.1)).is_ok());
         let _ticket = push(&queue, "a", &[50; 8]);
-        let error = queue.check("a", 300, in_seconds(0.5)).expect_err("that takes 0.7 s");
+        let error = queue.check("a", 600, in_seconds(0.5)).expect_err("that takes 0.7 s");
         assert_eq!(error.reason(), Reason::Overloaded);
         assert!(
             error.message().contains("cannot finish before its deadline: that takes about 0.7 s"),
@@ -522,7 +547,7 @@ mod tests {
         let wait = error.retry_after().expect("it names a time");
         assert!((Duration::from_millis(190)..Duration::from_millis(250)).contains(&wait), "{wait:?}");
         assert_eq!((queue.refused.deadline.get(), queue.refused.wait.get()), (1, 0));
-        assert!(queue.check("a", 300, in_seconds(0.9)).is_ok());
+        assert!(queue.check("a", 600, in_seconds(0.9)).is_ok());
     }
 
     #[test]

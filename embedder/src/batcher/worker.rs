@@ -113,12 +113,17 @@ impl Drop for Closing<'_> {
 impl Worker {
     /// Runs what must not be run for the first time by a request.
     fn warm_up(&self) -> Result<(), BatcherError> {
-        for tokens in self.model.sizes_to_warm(self.batch_tokens) {
+        let run = |tokens| {
             let batch = Batch::dummy(tokens);
             let began = Instant::now();
             self.model.embed_packed(&batch.ids, &batch.lengths)?;
-            self.queue.drained(tokens, began.elapsed());
+            Ok::<_, BatcherError>(began.elapsed())
+        };
+        for tokens in self.model.sizes_to_warm(self.batch_tokens) {
+            run(tokens)?;
         }
+        // The first passes bring in memory and make kernels; this one shows how quick the model is.
+        self.queue.drained(self.batch_tokens, run(self.batch_tokens)?);
         Ok(())
     }
 
@@ -149,7 +154,10 @@ impl Worker {
         match self.model.embed_packed(&batch.ids, &batch.lengths) {
             Ok(mut vectors) => {
                 let ended = Instant::now();
-                self.queue.drained(tokens, ended - began);
+                // A small pass has the costs of a pass for few tokens: it does not show what the model can do.
+                if 2 * tokens >= self.batch_tokens {
+                    self.queue.drained(tokens, ended - began);
+                }
                 self.count(&parts, tokens, ended - began);
                 // What is left at the end is the dummy sentence's, if there is one.
                 for Part { range, done, .. } in parts {

@@ -50,6 +50,9 @@ impl Programs {
             .args([folder, model, data.path()])
             .env("PORT", "0")
             .env_remove("HOST")
+            // The queue is measured, not the limit on open requests.
+            .env("MAX_CALLS_PER_USER", "8192")
+            .env("MAX_CALLS_PER_ADDRESS", "8192")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log).expect("the folder is ours"))
@@ -102,6 +105,14 @@ impl Programs {
     /// Time on processors of all services so far.
     pub(crate) fn cpu_time(&self) -> Duration {
         self.services.iter().map(|&process| procfs::cpu_time(process)).sum()
+    }
+
+    /// Time on processors of each service so far, by name, without that of forward passes.
+    pub(crate) fn cpu_time_besides_model(&self) -> Vec<(String, Duration)> {
+        let time = |process| {
+            procfs::cpu_time(process).saturating_sub(procfs::cpu_time_of_threads(process, "muse-model-"))
+        };
+        self.services.iter().map(|&process| (procfs::name(process), time(process))).collect()
     }
 
     /// Stops them as Ctrl-C does, and waits until they have ended. Returns whether they ended well, and tells what they

@@ -1,6 +1,9 @@
 //! Sentences a second through each door, over those of the forward pass alone.
 
-use std::{cell::Cell, time::Instant};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures::{StreamExt, channel::mpsc};
@@ -77,6 +80,10 @@ pub(crate) async fn measure(bench: &mut Bench<'_>, forward: &Forward, mut onnxru
         }
         stream.push(streamed);
         stream_ratio.push(streamed / bare.last());
+    }
+    // Of one sentence a call: gRPC and REST.
+    for door in &mut doors[3..] {
+        door.measure_cpu_time(bench).await;
     }
     tell(bench, &doors, (&bare, &stream), texts.mean_tokens());
     for door in &doors {
@@ -155,6 +162,21 @@ impl Door {
         self.generator.push(measured.generator_share());
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         self.services.push(used.as_secs_f64() / (took.as_secs_f64() * cores as f64));
+    }
+}
+
+impl Door {
+    /// Time on processors of each service for a call, without that of forward passes.
+    async fn measure_cpu_time(&mut self, bench: &mut Bench<'_>) {
+        let before = bench.programs.cpu_time_besides_model();
+        let window = Window { warm_up: Duration::ZERO, ..bench.options.window() };
+        let measured = closed_loop(&mut self.clients, &self.calls, window).await;
+        for ((service, after), (_, before)) in bench.programs.cpu_time_besides_model().into_iter().zip(before)
+        {
+            let micros = after.saturating_sub(before).as_secs_f64() * 1e6 / measured.calls as f64;
+            let name = format!("CPU time of a call besides forward passes, {}: {service}", self.name);
+            bench.report.row(name, "µs", Target::None, Figures::from_iter([micros]));
+        }
     }
 }
 
