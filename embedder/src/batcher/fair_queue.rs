@@ -7,7 +7,7 @@
 //! user's requests, which are [sizes](Class): so a small request does not wait for a large one, nor for a job of many large
 //! ones.
 //!
-//! Within a class, requests are served first in, first out. While the callers of a user give up before their requests are begun,
+//! Within a class, requests are served first in, first out. While callers without a deadline give up before their requests are begun,
 //! those of that user are served last in, first out (adaptive LIFO; Maurer, "Fail at Scale", 2015): in an overload the oldest
 //! requests are those whose callers are about to leave, and to begin with them would compute vectors for nobody.
 
@@ -122,6 +122,7 @@ struct Line {
 #[derive(Debug)]
 struct Waiting {
     since: Instant,
+    has_deadline: bool,
     sentences: Arc<Sentences>,
     /// The first sentence that was not taken yet.
     next: usize,
@@ -189,7 +190,14 @@ impl FairQueue {
     }
 
     /// Appends a request of a user.
-    pub(super) fn push(&mut self, user: &User, class: Class, sentences: Arc<Sentences>, done: Sender) -> Key {
+    pub(super) fn push(
+        &mut self,
+        user: &User,
+        class: Class,
+        has_deadline: bool,
+        sentences: Arc<Sentences>,
+        done: Sender,
+    ) -> Key {
         let id = self.next_id;
         self.next_id += 1;
         let (tokens, key) = (sentences.tokens(), Key { user: Arc::clone(user), class, id });
@@ -205,7 +213,7 @@ impl FairQueue {
         backlog.tokens += tokens;
         let line = backlog.line(class);
         line.tokens += tokens;
-        line.requests.insert(id, Waiting { since: Instant::now(), sentences, next: 0, done });
+        line.requests.insert(id, Waiting { since: Instant::now(), has_deadline, sentences, next: 0, done });
         key
     }
 
@@ -263,7 +271,8 @@ impl FairQueue {
         let left = waiting.sentences.ids(waiting.next..waiting.sentences.len()).len();
         line.tokens -= left;
         line.begun = line.begun.filter(|begun| begun != id);
-        if waiting.next == 0 && waiting.since.elapsed() > GIVES_UP_AFTER {
+        // One whose deadline has passed was expected to be done: its estimate was wrong, which says nothing of the others.
+        if waiting.next == 0 && !waiting.has_deadline && waiting.since.elapsed() > GIVES_UP_AFTER {
             backlog.gave_up = Some(Instant::now());
         }
         backlog.tokens -= left;

@@ -26,6 +26,8 @@ use crate::{metrics::Refused, sentences::Sentences};
 
 /// Items of a user's streams are queued for this time at most; further ones are not read yet. It is enough to fill the passes.
 const STREAM_AHEAD: Duration = Duration::from_millis(125);
+/// What an estimate is multiplied by before it is compared with a deadline: what is done too late is done for nothing.
+const MARGIN: f64 = 1.1;
 /// The shortest time that a rejection names for another try.
 const SHORTEST_RETRY: Duration = Duration::from_millis(50);
 /// While small requests arrive beside a backlog, a pass has this part of the tokens that it may have: they wait for the end of
@@ -124,7 +126,7 @@ impl Queue {
         let class = Class::of_call(sentences.tokens());
         let admitted = self.admit(&state, user, class, sentences.tokens(), deadline);
         admitted.map_err(|rejection| self.error(rejection))?;
-        Ok(self.insert(&mut state, user, class, sentences))
+        Ok(self.insert(&mut state, user, class, deadline.is_some(), sentences))
     }
 
     /// Puts an item of a stream into the queue as soon as few enough of the user's are there.
@@ -143,7 +145,7 @@ impl Queue {
                     return Err(self.error(Rejection::Stopped));
                 }
                 if self.has_room_for_item(&state, user, sentence.tokens()) {
-                    return Ok(self.insert(&mut state, user, Class::Stream, sentence));
+                    return Ok(self.insert(&mut state, user, Class::Stream, false, sentence));
                 }
             }
             room.await;
@@ -168,6 +170,7 @@ impl Queue {
         state: &mut State,
         user: &User,
         class: Class,
+        has_deadline: bool,
         sentences: Arc<Sentences>,
     ) -> Ticket {
         if state.waiting.is_interactive(user, class, sentences.tokens()) {
@@ -175,7 +178,7 @@ impl Queue {
         }
         let (sender, done) = mpsc::unbounded();
         let left = sentences.len();
-        let key = state.waiting.push(user, class, sentences, sender);
+        let key = state.waiting.push(user, class, has_deadline, sentences, sender);
         self.work.notify_one();
         Ticket { queue: Arc::clone(self), key, left, done }
     }
@@ -241,7 +244,7 @@ impl Queue {
         let done = state.throughput.time_for(ahead + tokens).unwrap_or(wait);
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         match left {
-            Some(left) if done > left => Err(Rejection::Deadline { done, left }),
+            Some(left) if done.mul_f64(MARGIN) > left => Err(Rejection::Deadline { done, left }),
             None if wait > self.max_wait => Err(Rejection::Wait { wait }),
             _ => Ok(()),
         }
@@ -547,6 +550,7 @@ mod tests {
         let wait = error.retry_after().expect("it names a time");
         assert!((Duration::from_millis(190)..Duration::from_millis(250)).contains(&wait), "{wait:?}");
         assert_eq!((queue.refused.deadline.get(), queue.refused.wait.get()), (1, 0));
+        assert!(queue.check("a", 600, in_seconds(0.75)).is_err(), "that is too close");
         assert!(queue.check("a", 600, in_seconds(0.9)).is_ok());
     }
 

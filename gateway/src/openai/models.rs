@@ -74,16 +74,26 @@ impl Model {
 
 /// The model as it was last asked for, so that `/v1/embeddings` makes one call for a request. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct ModelCache(Arc<Mutex<Option<(Instant, Arc<Model>)>>>);
+pub(crate) struct ModelCache(Arc<Mutex<Option<Cached>>>);
+
+#[derive(Debug)]
+struct Cached {
+    when: Instant,
+    model: Arc<Model>,
+}
 
 impl ModelCache {
     fn get(&self) -> Option<Arc<Model>> {
         let cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        cached.as_ref().filter(|(when, _)| when.elapsed() < FRESH_FOR).map(|(_, model)| Arc::clone(model))
+        cached
+            .as_ref()
+            .filter(|cached| cached.when.elapsed() < FRESH_FOR)
+            .map(|cached| Arc::clone(&cached.model))
     }
 
     fn set(&self, model: &Arc<Model>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), Arc::clone(model)));
+        let cached = Cached { when: Instant::now(), model: Arc::clone(model) };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(cached);
     }
 }
 
