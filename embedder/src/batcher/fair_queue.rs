@@ -76,6 +76,11 @@ impl Class {
     pub(super) fn of_call(tokens: usize) -> Self {
         Self::Size(tokens.max(1).ilog2() / 2)
     }
+
+    /// Whether it is that of calls with less than a turn's worth of tokens.
+    fn is_small(self) -> bool {
+        matches!(self, Self::Size(size) if size < QUANTUM.ilog2() / 2)
+    }
 }
 
 /// A request in the queue.
@@ -184,9 +189,12 @@ impl FairQueue {
         own + others(own, &mut other_users.map(|(_, backlog)| backlog.tokens))
     }
 
-    /// Whether a new request is a small one that has no others of its class before it, but those of other classes or users.
-    pub(super) fn is_interactive(&self, user: &str, class: Class, tokens: usize) -> bool {
-        tokens <= QUANTUM && self.tokens > BACKLOG && self.tokens_of_class(user, class) == 0
+    /// Whether a new request is a small one that has no others of its class before it, beside a backlog of large ones.
+    pub(super) fn is_interactive(&self, user: &str, class: Class) -> bool {
+        let is_new = class.is_small() && self.tokens > BACKLOG && self.tokens_of_class(user, class) == 0;
+        let lines = || self.users.values().flat_map(|backlog| &backlog.lines);
+        is_new
+            && lines().filter(|line| !line.class.is_small()).map(|line| line.tokens).sum::<usize>() > BACKLOG
     }
 
     /// Appends a request of a user.

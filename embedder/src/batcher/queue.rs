@@ -173,7 +173,7 @@ impl Queue {
         has_deadline: bool,
         sentences: Arc<Sentences>,
     ) -> Ticket {
-        if state.waiting.is_interactive(user, class, sentences.tokens()) {
+        if state.waiting.is_interactive(user, class) {
             state.interactive_until = Some(Instant::now() + INTERACTIVE_FOR);
         }
         let (sender, done) = mpsc::unbounded();
@@ -492,7 +492,9 @@ mod tests {
         assert_eq!(tokens(), 1_024);
         let _more = push(&queue, "b", &[32; 320]);
         assert_eq!(tokens(), 1_024, "two bulk jobs share large passes");
-        let _small = push(&queue, "c", &[10]);
+        let _many: Vec<Ticket> = (0..200).map(|_| push(&queue, "c", &[100])).collect();
+        queue.lock().interactive_until = None;
+        let _small = push(&queue, "d", &[10]);
         for _ in 0..3 {
             assert!(tokens() <= 256);
         }
