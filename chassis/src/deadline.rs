@@ -12,6 +12,10 @@ use tokio::time::timeout_at;
 /// The header.
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
+/// When the caller of a request stops to wait, as an extension of the request: `grpc-timeout` counts from its arrival.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline(pub Instant);
+
 /// How long the caller waits for the end of a call with these headers, if that was said.
 #[must_use]
 pub fn of(headers: &HeaderMap) -> Option<Duration> {

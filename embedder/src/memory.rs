@@ -20,7 +20,7 @@ use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderValue, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
-use muse_chassis::deadline;
+use muse_chassis::deadline::{self, Deadline};
 use muse_proto::{Error, Reason, aside, limits::MAX_REQUEST_BYTES, v1::embedder_service_server};
 use muse_verifier::Claims;
 use tokio::{
@@ -129,10 +129,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code that holds one of them can panic halfway through a change.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-/// When the caller of a request stops to wait, counted from its arrival.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Deadline(pub(crate) std::time::Instant);
 
 /// The embedder's methods, with memory set aside for what is large.
 #[derive(Debug, Clone)]

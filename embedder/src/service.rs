@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use muse_chassis::deadline::Deadline;
 use muse_proto::v1::{
     self, EmbedRequest, EmbedResponse, EmbedStreamRequest, GetModelRequest, GetModelResponse,
     TokenizeRequest, TokenizeResponse, embedder_service_server::EmbedderService,
@@ -17,7 +18,7 @@ use crate::{
     dimensions::Dimensions,
     encode::Encoder,
     limits::Limits,
-    memory::{Deadline, Lease},
+    memory::Lease,
     model::{DIMENSION, VECTOR_BYTES},
     model_dir::Manifest,
     stream::{Answers, Streams},

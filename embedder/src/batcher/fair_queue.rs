@@ -2,10 +2,9 @@
 //!
 //! Surplus round robin is a deficit round robin that may overdraw (Adiseshu, Parulkar and Varghese 1996): each turn is worth
 //! [`QUANTUM`] tokens, and a flow that took more skips turns until that is made up for, also while nothing of it waits. It runs
-//! over the users, so that nobody's
-//! job, however large, delays another user by more than a batch or two. In a user's turn it runs over the classes of that
-//! user's requests, which are [sizes](Class): so a small request does not wait for a large one, nor for a job of many large
-//! ones.
+//! over the users, so that nobody's job, however large, delays another user by more than a batch or two. In a user's turn it
+//! runs over the classes of that user's requests, which are [sizes](Class): so a small request does not wait for a large one,
+//! nor for a job of many large ones.
 //!
 //! Within a class, requests are served first in, first out. While callers without a deadline give up before their requests are begun,
 //! those of that user are served last in, first out (adaptive LIFO; Maurer, "Fail at Scale", 2015): in an overload the oldest

@@ -1,17 +1,10 @@
 //! Deadlines of HTTP requests: the header `Grpc-Timeout`, as grpc-gateway has it.
 
-use std::time::Instant;
-
 use axum::{extract::Request, middleware::Next, response::Response};
-use http::Extensions;
-use muse_chassis::deadline::{self, GRPC_TIMEOUT};
+use muse_chassis::deadline::{self, Deadline, GRPC_TIMEOUT};
 use muse_proto::{Error, Reason};
 
 use crate::routing::refusal;
-
-/// When the client of a request stops to wait for the response.
-#[derive(Debug, Clone, Copy)]
-struct Deadline(Instant);
 
 /// Ends a request at its deadline, with 504, and drops the calls that are made for it.
 pub(crate) async fn apply_deadline(mut request: Request, next: Next) -> Response {
@@ -34,14 +27,17 @@ pub(crate) async fn apply_deadline(mut request: Request, next: Next) -> Response
     }
 }
 
-/// Sets the deadline of a call that is made for a request with these extensions.
+/// The call that is made for a request, with the deadline of the request, if there is one.
 ///
 /// # Errors
 ///
 /// [`Reason::DeadlineExceeded`] if it has passed.
-pub(crate) fn forward_deadline<T>(of: &Extensions, call: &mut tonic::Request<T>) -> Result<(), Error> {
-    match of.get() {
-        Some(&Deadline(end)) => deadline::set(call.metadata_mut().as_mut(), end),
-        None => Ok(()),
+pub(crate) fn with_deadline<T>(
+    mut call: tonic::Request<T>,
+    deadline: Option<Deadline>,
+) -> Result<tonic::Request<T>, Error> {
+    if let Some(Deadline(end)) = deadline {
+        deadline::set(call.metadata_mut().as_mut(), end)?;
     }
+    Ok(call)
 }

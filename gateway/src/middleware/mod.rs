@@ -8,5 +8,5 @@ mod send_timeout;
 
 pub(crate) use call_limits::{CallLimits, limit_calls};
 pub(crate) use connection_limits::{ConnectionLimits, ConnectionPermit};
-pub(crate) use deadline::{apply_deadline, forward_deadline};
+pub(crate) use deadline::{apply_deadline, with_deadline};
 pub(crate) use send_timeout::{ConnectionResponses, StreamExecutor, run_connection, track_response};

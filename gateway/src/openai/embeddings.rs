@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     answer::ArrayBody,
-    middleware::forward_deadline,
+    middleware::with_deadline,
     numbers::Numbers,
     request::{BodyError, MAX_SENTENCES_BYTES, authorized, on_behalf_of, parsed, read_body, with_remedy},
     response_memory::{self, ReservedBody},
@@ -131,8 +131,7 @@ pub(crate) async fn create(State(upstream): State<Upstream>, request: Request) -
     let bytes = response_memory::of_vectors(asked.input.count());
     let reserved = response_memory::reserve(&upstream, &caller, bytes).await?;
     let message = asked.input.into_call(asked.dimensions.map_or(0, u32::from));
-    let mut call = on_behalf_of(&head.headers, message);
-    forward_deadline(&head.extensions, &mut call)?;
+    let call = with_deadline(on_behalf_of(&head.headers, message), head.extensions.get().copied())?;
     let answer = upstream.embedder_client().embed(call).await;
     let answer = answer.map_err(|status| with_remedy(in_terms_of_input(failure(&status), is_one)))?;
     drop(body.reservation);

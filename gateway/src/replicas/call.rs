@@ -34,7 +34,7 @@ use super::{
     answer::Answer,
     held::Held,
     kept::Kept,
-    replica::{InFlight, Rank, Replica},
+    replica::{InFlight, Replica, State},
     store::Store,
 };
 
@@ -100,8 +100,8 @@ impl Replicas {
 
     async fn send(self, call: Request<Body>) -> Result<Response<Body>, BoxError> {
         self.next_turn();
-        let replica = self.choose(Rank::Away, &[]).ok_or(NoEmbedder)?;
-        if self.choose(Rank::Unknown, std::slice::from_ref(&replica)).is_some() {
+        let replica = self.choose(State::Away, &[]).ok_or(NoEmbedder)?;
+        if self.choose(State::Unknown, std::slice::from_ref(&replica)).is_some() {
             return self.send_to_any(call, replica).await;
         }
         let pure = is_pure(&call);
@@ -136,9 +136,9 @@ impl Replicas {
                         }
                         _ => true,
                     };
-                    again.then_some(Rank::Unknown)
+                    again.then_some(State::Unknown)
                 }
-                Outcome::Rejected(_) => (!std::mem::replace(&mut rejected, true)).then_some(Rank::Serving),
+                Outcome::Rejected(_) => (!std::mem::replace(&mut rejected, true)).then_some(State::Serving),
             };
             let next = worst.filter(|_| kept.is_whole() && tried.len() < MOST_TRIES).and_then(|worst| {
                 let next = self.choose(worst, &tried)?;

@@ -33,7 +33,7 @@ use tracing::info;
 use budget::Budget;
 pub(crate) use call::ran_out_of_time;
 pub use discovery::Resolver;
-use replica::{Rank, Replica, State};
+use replica::{Replica, State};
 use store::Store;
 
 /// An embedder that is silent for this long is asked whether it is there,
@@ -164,7 +164,7 @@ impl Replicas {
     }
 
     /// The best for the next call that is at least as good as `worst`, and not among those that were tried.
-    fn choose(&self, worst: Rank, tried: &[Arc<Replica>]) -> Option<Arc<Replica>> {
+    fn choose(&self, worst: State, tried: &[Arc<Replica>]) -> Option<Arc<Replica>> {
         let list = self.list();
         let turn = self.0.turn.load(Ordering::Relaxed) % list.len().max(1);
         let (before, after) = list.split_at(turn);
@@ -172,9 +172,9 @@ impl Replicas {
             .iter()
             .chain(before)
             .filter(|replica| !tried.iter().any(|tried| Arc::ptr_eq(tried, replica)))
-            .map(|replica| (replica.rank(), replica))
-            .filter(|(rank, _)| *rank <= worst)
-            .min_by_key(|(rank, replica)| (*rank, replica.load()))
+            .map(|replica| (replica.state(), replica))
+            .filter(|(state, _)| *state <= worst)
+            .min_by_key(|(state, replica)| (*state, replica.load()))
             .map(|(_, replica)| Arc::clone(replica))
     }
 }

@@ -41,22 +41,14 @@ pub(super) struct Replica {
     pub(super) gone: CancellationToken,
 }
 
-/// What is known of a replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    /// Nothing was heard yet.
-    Unknown,
-    /// It says that it serves.
-    Serving,
-    /// It says that it does not, cannot be reached, or has failed.
-    Away,
-}
-
-/// How welcome a call would be, the best first.
+/// What is known of a replica, the best for the next call first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rank {
+pub(super) enum State {
+    /// It reports that it serves.
     Serving,
+    /// It has reported nothing yet.
     Unknown,
+    /// It reports that it does not serve, cannot be reached, or has failed.
     Away,
 }
 
@@ -115,14 +107,6 @@ impl Replica {
     pub(super) fn eject(&self) {
         self.set(State::Away);
         self.suspected.notify_one();
-    }
-
-    pub(super) fn rank(&self) -> Rank {
-        match self.state() {
-            State::Away => Rank::Away,
-            State::Unknown => Rank::Unknown,
-            State::Serving => Rank::Serving,
-        }
     }
 
     pub(super) fn load(&self) -> usize {

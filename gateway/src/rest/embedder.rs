@@ -6,9 +6,10 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use http::{Extensions, HeaderMap, uri::PathAndQuery};
+use http::uri::PathAndQuery;
+use muse_chassis::deadline::Deadline;
 use muse_proto::{
-    Codec, Error, Limited,
+    Codec, Limited,
     v1::{EmbedRequest, Embedding, TokenizeRequest},
     wire::{Value, fields},
 };
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::{
     answer::ArrayBody,
-    middleware::forward_deadline,
+    middleware::with_deadline,
     numbers::Numbers,
     request::{MAX_SENTENCES_BYTES, authorized, on_behalf_of, with_remedy},
     response_memory::{self, ReservedBody},
@@ -60,7 +61,7 @@ pub(super) async fn tokenize(
     client.ready().await.map_err(tonic::Status::from_error)?;
     let path = PathAndQuery::from_static("/muse.v1.EmbedderService/Tokenize");
     let codec = Codec::<TokenizeRequest, EncodedTokens>::default();
-    let call = asked.call(TokenizeRequest { sentences })?;
+    let call = with_deadline(asked.call.map(|()| TokenizeRequest { sentences }), asked.deadline)?;
     let answer = client.unary(call, path, codec).await;
     let answer = answer.map_err(|status| with_remedy(failure(&status)))?;
     drop(asked.arguments);
@@ -101,7 +102,8 @@ pub(super) async fn embed(State(upstream): State<Upstream>, request: Request) ->
     let bytes = response_memory::of_vectors(sentences.len());
     let reserved = response_memory::reserve(&upstream, &asked.caller, bytes).await?;
     let message = EmbedRequest { sentences, ..EmbedRequest::default() };
-    let answer = upstream.embedder_client().embed(asked.call(message)?).await;
+    let call = with_deadline(asked.call.map(|()| message), asked.deadline)?;
+    let answer = upstream.embedder_client().embed(call).await;
     let answer = answer.map_err(|status| with_remedy(failure(&status)))?;
     drop(asked.arguments);
     timing.add(answer.metadata());
@@ -141,11 +143,11 @@ pub(super) async fn embed(State(upstream): State<Upstream>, request: Request) ->
     Ok(timing.tell(response))
 }
 
-/// A request that may be made, and its arguments.
+/// A request that may be made: the call that it becomes, its deadline, and its arguments.
 struct Asked {
     caller: String,
-    headers: HeaderMap,
-    extensions: Extensions,
+    call: tonic::Request<()>,
+    deadline: Option<Deadline>,
     arguments: Arguments,
 }
 
@@ -153,17 +155,10 @@ impl Asked {
     async fn read(upstream: &Upstream, request: Request, wanted: &'static [Wanted]) -> Result<Self, Refusal> {
         let (request, claims) = authorized(upstream, request).await?;
         let caller = claims.sub;
-        let (headers, extensions) = (request.headers().clone(), request.extensions().clone());
+        let (call, deadline) = (on_behalf_of(request.headers(), ()), request.extensions().get().copied());
         let memory = &upstream.request_memory;
         let arguments = Arguments::read(request, wanted, MAX_SENTENCES_BYTES, memory, &caller).await;
-        Ok(Self { caller, headers, extensions, arguments: arguments.map_err(Refusal::with_remedy)? })
-    }
-
-    /// The call that the request becomes.
-    fn call<T>(&self, message: T) -> Result<tonic::Request<T>, Error> {
-        let mut call = on_behalf_of(&self.headers, message);
-        forward_deadline(&self.extensions, &mut call)?;
-        Ok(call)
+        Ok(Self { caller, call, deadline, arguments: arguments.map_err(Refusal::with_remedy)? })
     }
 
     fn sentences(&mut self) -> Result<Vec<String>, Refusal> {
