@@ -23,8 +23,9 @@ const ANSWER_WINDOW: u32 = 256 << 10;
 /// The same of all calls on a connection: as many as HTTP/2 allows. The calls of all users share the connection between
 /// two services; with less, a few whose callers do not read, or send more than is read, would keep all others waiting.
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
-/// Calls at a time on a connection between two services.
-const MAX_CALLS: u32 = 10_000;
+/// Calls at a time on a connection between two services: more than 100 users have open. One more would wait in the connection,
+/// first come, first served, instead of in the queue that is fair to users.
+const MAX_CALLS: u32 = 100_000;
 /// Bytes of the headers of a call or an answer between two services, as HTTP/2 counts them: more than the public port accepts, so
 /// that no caller's headers can break a connection that all share.
 const HEADERS: u32 = 64 << 10;

@@ -8,7 +8,8 @@
 //!
 //! Within a class, requests are served first in, first out. While callers without a deadline give up before their requests are begun,
 //! those of that user are served last in, first out (adaptive LIFO; Maurer, "Fail at Scale", 2015): in an overload the oldest
-//! requests are those whose callers are about to leave, and to begin with them would compute vectors for nobody.
+//! requests are those whose callers are about to leave, and to begin with them would compute vectors for nobody. A caller who has
+//! waited for [half of the maximum queueing time](FairQueue::new) is patient, and is served first.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -98,6 +99,7 @@ pub(super) struct FairQueue {
     order: VecDeque<User>,
     tokens: usize,
     next_id: u64,
+    oldest_first_after: Duration,
 }
 
 /// The requests of one user.
@@ -155,6 +157,11 @@ impl Turn {
 }
 
 impl FairQueue {
+    /// An empty queue, in which a request without a deadline waits for `max_wait` at most.
+    pub(super) fn new(max_wait: Duration) -> Self {
+        Self { oldest_first_after: max_wait / 2, ..Self::default() }
+    }
+
     /// Tokens that wait.
     pub(super) fn tokens(&self) -> usize {
         self.tokens
@@ -227,7 +234,7 @@ impl FairQueue {
     /// Takes sentences, turn by turn, until a batch of `most` tokens is full or nothing waits.
     pub(super) fn gather(&mut self, most: usize) -> Vec<Part> {
         let mut parts: Vec<Part> = Vec::new();
-        let mut room = most;
+        let (mut room, oldest_first_after) = (most, self.oldest_first_after);
         while self.tokens > 0 && room > 0 {
             let Some(user) = self.order.front() else { break };
             let Some(backlog) = self.users.get_mut(user) else {
@@ -245,7 +252,9 @@ impl FairQueue {
                 continue;
             }
             // A sentence that is longer than a batch is taken alone.
-            let Some(part) = backlog.take(if parts.is_empty() { usize::MAX } else { room }, room) else {
+            let Some(part) =
+                backlog.take(if parts.is_empty() { usize::MAX } else { room }, room, oldest_first_after)
+            else {
                 break;
             };
             let taken = part.sentences.ids(part.range.clone()).len();
@@ -291,7 +300,8 @@ impl FairQueue {
 
     /// Drops all that waits, and all debts.
     pub(super) fn clear(&mut self) {
-        *self = Self { next_id: self.next_id, ..Self::default() };
+        let Self { next_id, oldest_first_after, .. } = *self;
+        *self = Self { next_id, oldest_first_after, ..Self::default() };
     }
 }
 
@@ -316,8 +326,8 @@ impl Backlog {
 
     /// Takes sentences of the request whose turn it is: the first if it has at most `first` tokens, and further ones
     /// while the user and the class have credit and they fit into `room` tokens. Nothing, if the first does not fit.
-    fn take(&mut self, first: usize, room: usize) -> Option<Part> {
-        let newest_first = self.serves_newest_first();
+    fn take(&mut self, first: usize, room: usize, oldest_first_after: Duration) -> Option<Part> {
+        let newest_first_within = self.serves_newest_first().then_some(oldest_first_after);
         let line = loop {
             let line = self.lines.front_mut()?;
             match (line.turn.goes_on(), line.tokens) {
@@ -328,7 +338,7 @@ impl Backlog {
             }
         };
         let credit = self.turn.credit.min(line.turn.credit);
-        let part = line.take(first, room, credit, newest_first)?;
+        let part = line.take(first, room, credit, newest_first_within)?;
         let taken = part.sentences.ids(part.range.clone()).len();
         self.tokens -= taken;
         self.turn.credit -= taken as isize;
@@ -338,11 +348,22 @@ impl Backlog {
 }
 
 impl Line {
+    /// The request whose turn it is: the oldest, or the newest if all have waited for less than `newest_first_within`.
+    fn next(&self, newest_first_within: Option<Duration>) -> Option<u64> {
+        let (&oldest, waiting) = self.requests.first_key_value()?;
+        let newest_first = newest_first_within.is_some_and(|wait| waiting.since.elapsed() < wait);
+        if newest_first { self.requests.last_key_value().map(|(&newest, _)| newest) } else { Some(oldest) }
+    }
+
     /// Takes sentences of one request, as long as there is credit. It may be overdrawn by the last of them.
-    fn take(&mut self, first: usize, room: usize, credit: isize, newest_first: bool) -> Option<Part> {
-        let mut ids = self.requests.keys();
-        let next = if newest_first { ids.next_back() } else { ids.next() };
-        let id = self.begun.or(next.copied())?;
+    fn take(
+        &mut self,
+        first: usize,
+        room: usize,
+        credit: isize,
+        newest_first_within: Option<Duration>,
+    ) -> Option<Part> {
+        let id = self.begun.or_else(|| self.next(newest_first_within))?;
         let waiting = self.requests.get_mut(&id)?;
         let begin = waiting.next;
         let (mut taken, mut fits) = (0, first);

@@ -89,7 +89,8 @@ impl Queue {
     /// A queue of at most `capacity` tokens, for passes on so many threads, in which a request without a deadline waits for
     /// `max_wait` at most.
     pub fn new(capacity: usize, max_wait: Duration, threads: usize, refused: Refused) -> Self {
-        let state = State { throughput: Throughput::of_threads(threads), ..State::default() };
+        let (waiting, throughput) = (FairQueue::new(max_wait), Throughput::of_threads(threads));
+        let state = State { waiting, throughput, ..State::default() };
         let (work, room) = (Condvar::new(), Notify::new());
         Self { state: Mutex::new(state), work, room, capacity, max_wait, refused }
     }
@@ -179,7 +180,10 @@ impl Queue {
         let (sender, done) = mpsc::unbounded();
         let left = sentences.len();
         let key = state.waiting.push(user, class, has_deadline, sentences, sender);
-        self.work.notify_one();
+        // Each notice is a system call.
+        if state.idle > 0 {
+            self.work.notify_one();
+        }
         Ticket { queue: Arc::clone(self), key, left, done }
     }
 
@@ -348,7 +352,11 @@ mod tests {
     const MAX_WAIT: Duration = Duration::from_secs(1);
 
     fn queue(capacity: usize) -> Arc<Queue> {
-        Arc::new(Queue::new(capacity, MAX_WAIT, 1, Refused::new(&Metrics::of("muse-test"))))
+        queue_of(capacity, MAX_WAIT)
+    }
+
+    fn queue_of(capacity: usize, max_wait: Duration) -> Arc<Queue> {
+        Arc::new(Queue::new(capacity, max_wait, 1, Refused::new(&Metrics::of("muse-test"))))
     }
 
     fn request(lengths: &[usize]) -> Arc<Sentences> {
@@ -421,7 +429,7 @@ mod tests {
 
     #[test]
     fn newest_request_is_first_while_callers_give_up() {
-        let queue = queue(1 << 20);
+        let queue = queue_of(1 << 20, Duration::from_secs(60));
         let mut tickets: Vec<Ticket> = (20..30).map(|length| push(&queue, "a", &[length, 1])).collect();
         drop(tickets.remove(0));
         assert_eq!(taken(&queue, 21), [[21]], "a caller who leaves at once has not given up");
@@ -430,6 +438,18 @@ mod tests {
         drop(tickets.remove(1));
         assert_eq!(taken(&queue, 128).concat()[..5], [1, 29, 1, 28, 1]);
         assert!(!taken(&queue, 1_000).concat().contains(&22));
+    }
+
+    #[test]
+    fn patient_caller_is_served_although_others_give_up() {
+        // Patient is who has waited for half of that.
+        let queue = queue_of(1 << 20, Duration::from_millis(2_200));
+        let _patient = push(&queue, "a", &[20]);
+        let gives_up = push(&queue, "a", &[20]);
+        std::thread::sleep(Duration::from_millis(1_150));
+        drop(gives_up);
+        let _newer = [push(&queue, "a", &[21]), push(&queue, "a", &[22])];
+        assert_eq!(taken(&queue, 1_000), [[20], [22], [21]]);
     }
 
     #[test]
