@@ -43,7 +43,7 @@ impl AuthService {
         let grant = Grant::to(user, true);
         let refresh = self.sign(TokenKind::Refresh, grant.clone())?;
         // Where refresh tokens rotate, the theft of one is found out, and ends what was made of it.
-        let family = self.rotate_refresh.then_some(refresh.claims.jti);
+        let family = self.rotate_refresh.then(|| refresh.claims.jti.clone());
         let access = self.sign(TokenKind::Access, Grant { family, ..grant })?;
         Ok(LoginResponse {
             access_token: access.text,

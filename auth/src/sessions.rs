@@ -2,7 +2,7 @@
 //!
 //! The auth service asks its database, not a copy of what is revoked: so processes that share one agree at any moment.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use muse_proto::{Error, Reason};
 use muse_verifier::{Claims, TokenKind, Verifier};
@@ -28,7 +28,7 @@ pub(crate) struct Sessions {
 /// Who calls.
 #[derive(Debug)]
 pub(crate) struct Session {
-    pub(crate) claims: Claims,
+    pub(crate) claims: Arc<Claims>,
     pub(crate) user: UserRow,
     pub(crate) from: IpAddr,
 }

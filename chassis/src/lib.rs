@@ -17,6 +17,7 @@ pub mod log_throttle;
 mod log_writer;
 mod logging;
 mod loopback;
+pub mod memory_budget;
 pub mod metrics;
 pub mod notify;
 mod options;

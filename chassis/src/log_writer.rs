@@ -20,6 +20,8 @@ const BUFFER_BYTES: usize = 1 << 20;
 const LINE_BYTES: usize = 64 << 10;
 /// Ends a truncated line.
 const TRUNCATED: &[u8] = b" [truncated]\n";
+/// Between two writes: under load, lines are written together, which saves the system calls and wake-ups of most of them.
+const BETWEEN_WRITES: Duration = Duration::from_millis(20);
 /// How long to wait before another try at an output that another process has made non-blocking.
 const RETRY_AFTER: Duration = Duration::from_millis(10);
 
@@ -38,6 +40,8 @@ pub(crate) struct LogWriter {
 struct State {
     buffer: Vec<u8>,
     lines: u64,
+    /// The thread waits for a line.
+    idle: bool,
     /// The thread has taken a buffer and has not written all of it.
     writing: bool,
     /// A flush has run out of time, and nothing was written since.
@@ -97,15 +101,22 @@ impl LogWriter {
         state.buffer.extend_from_slice(line);
         state.buffer.extend_from_slice(end);
         state.lines += 1;
+        // Each notice is a system call.
+        let is_awaited = mem::take(&mut state.idle);
         drop(state);
-        self.filled.notify_one();
+        if is_awaited {
+            self.filled.notify_one();
+        }
     }
 
     fn write_buffers(&self, mut output: impl Write) {
         let mut buffer = Vec::new();
         let mut reported = 0;
         loop {
-            let empty = |state: &mut State| state.buffer.is_empty();
+            let empty = |state: &mut State| {
+                state.idle = state.buffer.is_empty();
+                state.idle
+            };
             let waited = self.filled.wait_while(self.state(), empty);
             let mut state = waited.unwrap_or_else(PoisonError::into_inner);
             mem::swap(&mut state.buffer, &mut buffer);
@@ -132,6 +143,7 @@ impl LogWriter {
                 warn!(lines = dropped - reported, "lines of the log were dropped");
                 reported = dropped;
             }
+            thread::sleep(BETWEEN_WRITES);
         }
     }
 }

@@ -1,10 +1,14 @@
 //! What tonic refuses by itself, in the terms of the table of errors.
 
-use std::task::{Context, Poll};
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
 
-use futures::{FutureExt, future::BoxFuture};
 use http::{Request, Response};
 use muse_proto::{Error, Reason};
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
@@ -56,32 +60,48 @@ pub struct InOurTermsService<S>(S);
 impl<S, Req, Res> Service<Request<Req>> for InOurTermsService<S>
 where
     S: Service<Request<Req>, Response = Response<Res>>,
-    S::Future: Send + 'static,
     Res: Default,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
+    type Future = InOurTermsFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.0.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<Req>) -> Self::Future {
-        let deadline = deadline::of(request.headers());
-        let answer = self.0.call(request);
-        let in_time = async move {
-            match deadline {
-                Some(wait) => tokio::time::timeout(wait, answer).await,
-                None => Ok(answer.await),
-            }
-        };
-        in_time
-            .map(|answered| match answered {
-                Ok(answer) => answer.map(rewritten),
-                Err(_) => Ok(Status::from(deadline::passed()).into_http()),
-            })
-            .boxed()
+        let deadline = deadline::of(request.headers()).map(sleep);
+        InOurTermsFuture { answer: self.0.call(request), deadline }
+    }
+}
+
+pin_project! {
+    /// The future of [`InOurTermsService`].
+    pub struct InOurTermsFuture<F> {
+        #[pin]
+        answer: F,
+        #[pin]
+        deadline: Option<Sleep>,
+    }
+}
+
+impl<F, Res, E> Future for InOurTermsFuture<F>
+where
+    F: Future<Output = Result<Response<Res>, E>>,
+    Res: Default,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        if let Poll::Ready(answer) = this.answer.poll(context) {
+            return Poll::Ready(answer.map(rewritten));
+        }
+        match this.deadline.as_pin_mut().map(|deadline| deadline.poll(context)) {
+            Some(Poll::Ready(())) => Poll::Ready(Ok(Status::from(deadline::passed()).into_http())),
+            _ => Poll::Pending,
+        }
     }
 }
 

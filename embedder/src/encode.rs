@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use crate::{
     limits::{Limits, at, too_many_tokens},
     sentences::Sentences,
-    tokenizer::{BEGIN, END, MARKS, Tokenizer, TooManyTokens},
+    tokenizer::{BEGIN, END, Tokenizer, TooManyTokens},
 };
 
 /// Text of up to so many bytes is tokenized where it came in. It takes some 20 µs, about as long as to hand it over.
@@ -20,10 +20,6 @@ const BRIEF_BYTES: usize = 1024;
 
 /// Text of more bytes takes milliseconds and more.
 const LARGE_BYTES: usize = 64 * 1024;
-
-/// Bytes of text that make a token, a little more than the average over the languages: it is 3.3 for Polish, 4.0 for
-/// English, 10 for Thai.
-const BYTES_OF_A_TOKEN: usize = 5;
 
 /// Bytes of a token in the response of Tokenize: its text, its id and four positions.
 const TOKEN_BYTES: usize = 40;
@@ -45,15 +41,6 @@ impl Encoder {
         let semaphore = |threads: usize| Arc::new(Semaphore::new(threads.clamp(1, Semaphore::MAX_PERMITS)));
         let (large_threads, threads) = (semaphore(threads / 2), semaphore(threads));
         Self { tokenizer: Arc::new(tokenizer), limits, threads, large_threads, seconds }
-    }
-
-    /// About how many tokens a request will turn out to have; no more than are allowed, since what is too large is to be
-    /// told so, however full the queue is.
-    pub(crate) fn about_tokens(&self, request: &EmbedRequest) -> usize {
-        let text: usize = request.sentences.iter().map(|sentence| sentence.len() / BYTES_OF_A_TOKEN).sum();
-        let ids: usize = request.token_ids.iter().map(|sentence| sentence.ids.len()).sum();
-        let marks = MARKS as usize * (request.sentences.len() + request.token_ids.len());
-        (text + ids + marks).min(self.limits.max_request_tokens as usize)
     }
 
     /// The ids of each sentence of a request, [`BEGIN`] and [`END`] included.

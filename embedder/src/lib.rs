@@ -45,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, codec::CompressionEncoding, service::interceptor::InterceptedService};
 use tracing::{Level, info};
 
-use batcher::{Batcher, BatcherError};
+use batcher::{Batcher, BatcherError, User};
 pub use config::Config;
 use device::{DeviceChoice, DeviceError};
 use encode::Encoder;
@@ -128,11 +128,12 @@ async fn serve(
             .max_decoding_message_size(largest)
             .max_encoding_message_size(usize::MAX)
     };
-    let service = Bounded::new(server(limits.max_request_bytes as usize), server(MAX_ITEM_BYTES));
+    let (unary, streaming) = (server(limits.max_request_bytes as usize), server(MAX_ITEM_BYTES));
+    let service = Bounded::new(unary, streaming, embedder.batcher(), limits);
     // Before a message is decoded: who may not call does not get to use memory either.
     let service = InterceptedService::new(service, move |mut call: Request<()>| {
         let claims = verifier.authorize(call.metadata().as_ref(), Some(TokenKind::Access))?;
-        call.extensions_mut().insert(claims);
+        call.extensions_mut().insert(User::from(claims.sub.as_str()));
         Ok::<_, Status>(call)
     });
     let incoming = tls::incoming(listeners.public, Acceptor::new(server_tls.as_ref()));

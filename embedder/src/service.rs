@@ -7,18 +7,18 @@ use muse_proto::v1::{
     self, EmbedRequest, EmbedResponse, EmbedStreamRequest, GetModelRequest, GetModelResponse,
     TokenizeRequest, TokenizeResponse, embedder_service_server::EmbedderService,
 };
-use muse_verifier::{Claims, Verifier};
+use muse_verifier::Verifier;
 use tch::Device;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    batcher::{Batcher, Batching, Embedded, User},
+    batcher::{Batcher, Batching, Embedded},
     device,
     dimensions::Dimensions,
     encode::Encoder,
     limits::Limits,
-    memory::Lease,
+    memory::{Lease, user},
     model::{DIMENSION, VECTOR_BYTES},
     model_dir::Manifest,
     stream::{Answers, Streams},
@@ -56,17 +56,21 @@ impl Embedder {
     pub fn limits(&self) -> Limits {
         self.encoder.limits
     }
+
+    /// What admits requests.
+    pub(crate) fn batcher(&self) -> Batcher {
+        self.batcher.clone()
+    }
 }
 
 #[tonic::async_trait]
 impl EmbedderService for Embedder {
     async fn embed(&self, request: Request<EmbedRequest>) -> Result<Response<EmbedResponse>, Status> {
-        let user = user(&request);
+        let user = user(request.extensions());
         let lease = request.extensions().get::<Lease>().cloned();
         let deadline = request.extensions().get().map(|&Deadline(end)| end);
         let request = request.into_inner();
         let dimensions = Dimensions::asked(request.dimensions)?;
-        self.batcher.check(&user, self.encoder.about_tokens(&request), deadline)?;
         let came = Instant::now();
         let sentences = self.encoder.request(request).await?;
         let tokenize = came.elapsed();
@@ -129,9 +133,4 @@ impl EmbedderService for Embedder {
             license: manifest.license.clone(),
         }))
     }
-}
-
-/// Whose call it is; the interceptor has seen to it that there is one.
-pub(crate) fn user<T>(request: &Request<T>) -> User {
-    request.extensions().get::<Claims>().map_or_else(User::default, |claims| User::from(claims.sub.as_str()))
 }

@@ -34,10 +34,10 @@ use tonic::{Request, Status, Streaming};
 use crate::{
     batcher::{Batcher, Batching, User},
     encode::Encoder,
+    memory::user,
     model::VECTOR_BYTES,
     outbox::{Outbox, Permits},
     sentences::Sentences,
-    service::user,
     slots::Slots,
 };
 
@@ -108,7 +108,7 @@ impl Streams {
     ///
     /// [`Reason::Overloaded`] if too many streams are open.
     pub(crate) fn answer(&self, request: Request<Streaming<EmbedStreamRequest>>) -> Result<Answers, Error> {
-        let user = user(&request);
+        let user = user(request.extensions());
         let slot = self.slots.open(&user)?;
         let refused = self.verifier.until_refused(request.metadata().as_ref(), Some(TokenKind::Access));
         let too_late = match deadline::of(request.metadata().as_ref()) {

@@ -10,10 +10,13 @@ use std::{
 };
 
 use axum::{
-    extract::{ConnectInfo, Request, State},
+    extract::Request,
     http::{HeaderMap, HeaderName, HeaderValue},
+    response::Response,
 };
 use ipnet::IpNet;
+
+use crate::middleware::{Around, Rejection};
 
 /// Who is believed when they say for whom they pass a request on.
 #[derive(Debug, Clone)]
@@ -78,12 +81,31 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OverTls;
 
+/// The other side of the connection that a request comes on, as an extension of the request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
+
 /// Puts the client's address in the place of whatever the request says about it, and marks what came over TLS.
-pub(crate) async fn name_client(
-    State(trusted): State<TrustedProxies>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    mut request: Request,
-) -> Request {
+#[derive(Debug, Clone)]
+pub(crate) struct ClientAddress(pub(crate) TrustedProxies);
+
+impl Around for ClientAddress {
+    type Context = ();
+
+    fn before(&self, request: &mut Request) -> Result<(), Rejection> {
+        // The connection has put it there.
+        if let Some(&Peer(peer)) = request.extensions().get() {
+            name_client(&self.0, peer, request);
+        }
+        Ok(())
+    }
+
+    fn after((): (), response: Response) -> Response {
+        response
+    }
+}
+
+fn name_client(trusted: &TrustedProxies, peer: SocketAddr, request: &mut Request) {
     let client = trusted.client(peer.ip(), request.headers());
     match is_https(request.headers()).filter(|_| trusted.contain(peer.ip().to_canonical())) {
         Some(true) => {
@@ -99,10 +121,9 @@ pub(crate) async fn name_client(
     if let Ok(value) = HeaderValue::try_from(client.to_string()) {
         request.headers_mut().insert(X_FORWARDED_FOR, value);
     }
-    request
 }
 
-/// The client's address, as [`name_client`] has put it.
+/// The client's address, as [`ClientAddress`] has put it.
 pub(crate) fn name(headers: &HeaderMap) -> String {
     let address = headers.get(X_FORWARDED_FOR).map(HeaderValue::as_bytes).unwrap_or_default();
     String::from_utf8_lossy(address).into_owned()

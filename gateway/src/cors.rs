@@ -1,18 +1,15 @@
 //! Which web pages of other origins may call the service: none, unless they are listed.
 
-use std::{str::FromStr, time::Duration};
+use std::{convert::Infallible, str::FromStr, time::Duration};
 
-use axum::{
-    extract::{Request, State},
-    middleware::Next,
-    response::Response,
-};
+use axum::{extract::Request, response::Response};
+use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderName, HeaderValue, Method, Uri, header};
 use muse_chassis::requests::REQUEST_ID;
-use tower::{Layer, ServiceExt};
+use tower::{Layer, Service, ServiceExt};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use crate::server_timing::SERVER_TIMING;
+use crate::{middleware::Detour, server_timing::SERVER_TIMING};
 
 /// How long a browser may remember what it was allowed.
 const MAX_AGE: Duration = Duration::from_secs(3600);
@@ -75,13 +72,25 @@ impl AllowedOrigins {
 
 /// Has the layer answer what browsers ask for pages of other origins. All other requests, an OPTIONS of another kind
 /// too, go on as they are.
-pub(crate) async fn allow(State(cors): State<CorsLayer>, request: Request, next: Next) -> Response {
-    if !request.headers().contains_key(header::ORIGIN) {
-        return next.run(request).await;
+#[derive(Debug, Clone)]
+pub(crate) struct Cors(pub(crate) Option<CorsLayer>);
+
+impl Detour for Cors {
+    fn applies(&self, request: &Request) -> bool {
+        self.0.is_some() && request.headers().contains_key(header::ORIGIN)
     }
-    match cors.layer(next).oneshot(request).await {
-        Ok(response) => response,
-        Err(never) => match never {},
+
+    fn serve<S>(&self, request: Request, inner: S) -> BoxFuture<'static, Response>
+    where
+        S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send,
+    {
+        let cors = self.0.clone().unwrap_or_default().layer(inner);
+        async move {
+            let Ok(response) = cors.oneshot(request).await;
+            response
+        }
+        .boxed()
     }
 }
 

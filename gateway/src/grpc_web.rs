@@ -15,18 +15,18 @@ use axum::{
     body::{Body, HttpBody},
     extract::Request,
     http::{HeaderMap, HeaderValue, header},
-    middleware::Next,
     response::Response,
 };
 use bytes::{Buf, Bytes};
+use futures::{FutureExt, future::BoxFuture};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty};
 use muse_proto::{Error, Reason};
 use tonic::Status;
 use tonic_web::GrpcWebLayer;
-use tower::{Layer, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceExt, service_fn};
 
-use crate::routing::content_type;
+use crate::{middleware::Detour, routing::content_type};
 
 /// The content types of gRPC-Web.
 const CONTENT_TYPES: [&str; 4] = [
@@ -36,28 +36,47 @@ const CONTENT_TYPES: [&str; 4] = [
     "application/grpc-web-text+proto",
 ];
 
-pub(crate) async fn translate(mut request: Request, next: Next) -> Response {
-    let Some(kind) = content_type(request.headers(), &CONTENT_TYPES) else {
-        return next.run(request).await;
-    };
-    // tonic-web takes it without parameters and in lower case alone.
-    request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+/// Translates the requests of gRPC-Web.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GrpcWeb;
+
+impl Detour for GrpcWeb {
+    fn applies(&self, request: &Request) -> bool {
+        content_type(request.headers(), &CONTENT_TYPES).is_some()
+    }
+
+    fn serve<S>(&self, request: Request, inner: S) -> BoxFuture<'static, Response>
+    where
+        S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send,
+    {
+        translate(request, inner).boxed()
+    }
+}
+
+async fn translate<S>(mut request: Request, inner: S) -> Response
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    if let Some(kind) = content_type(request.headers(), &CONTENT_TYPES) {
+        // tonic-web takes it without parameters and in lower case alone.
+        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    }
     let grpc = service_fn(move |call: http::Request<tonic::body::Body>| {
-        let next = next.clone();
+        let inner = inner.clone();
         let fault = Fault::default();
         // Decoded from Base64 a body is shorter than it says.
         let call = call.map(|body| Body::new(Messages::new(body, fault.clone())));
         async move {
-            let response = next.run(call).await;
+            let Ok(response) = inner.oneshot(call).await;
             let response =
                 if fault.get().is_some() { Status::from(fault.error()).into_http() } else { response };
             Ok::<_, Infallible>(in_trailers(response, fault))
         }
     });
-    match GrpcWebLayer::new().layer(grpc).oneshot(request).await {
-        Ok(response) => response.map(Body::new),
-        Err(never) => match never {},
-    }
+    let Ok(response) = GrpcWebLayer::new().layer(grpc).oneshot(request).await;
+    response.map(Body::new)
 }
 
 /// Moves a status from the headers to the trailers, which a page of another origin can read without leave. The trailers

@@ -11,7 +11,6 @@ mod config;
 mod cors;
 mod drain;
 mod grpc_web;
-mod memory_budget;
 mod message;
 mod middleware;
 mod numbers;
@@ -33,10 +32,7 @@ mod server_timing;
 mod stream;
 mod upstream;
 
-use axum::{
-    Router,
-    middleware::{from_fn, from_fn_with_state, map_request_with_state},
-};
+use axum::{Router, middleware::from_fn};
 use futures::{FutureExt, future::BoxFuture};
 use muse_chassis::{
     BadOption, Listeners, health,
@@ -48,15 +44,21 @@ use muse_chassis::{
 };
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+use tower::ServiceBuilder;
 use tracing::Level;
 
+use client_address::ClientAddress;
 pub use client_address::TrustedProxies;
 pub use config::{Config, LimitArgs};
 pub use cors::AllowedOrigins;
-use middleware::{CallLimits, apply_deadline, limit_calls};
+use cors::Cors;
+use grpc_web::GrpcWeb;
+use middleware::{AroundLayer, CallLimits, DetourLayer, apply_deadline};
 use readiness::SERVICES;
 pub use replicas::{Resolver, SystemResolver};
 pub use rest::Cookies;
+use routing::WellFormed;
+use security_headers::SecurityHeaders;
 use upstream::Upstream;
 
 /// Why the gateway could not start or go on.
@@ -138,24 +140,28 @@ async fn serve(
         limits.max_streams_per_user,
         limits.max_calls_per_address,
     );
-    let mut router = Router::new()
+    let router = Router::new()
         .merge(passthrough::routes(upstream))
         .merge(rest)
         .merge(own.reset_fallback())
         .fallback(routing::not_found)
-        .layer(from_fn_with_state(calls, limit_calls))
-        .layer(from_fn(routing::require_grpc))
-        .layer(from_fn(routing::require_host))
-        .layer(Observe { requests, route: routing::route_of })
-        .layer(from_fn(grpc_web::translate))
-        .layer(from_fn(security_headers::add));
-    if let Some(cors) = config.cors_origins.layer() {
-        router = router.layer(from_fn_with_state(cors, cors::allow));
-    }
+        // One layer of the router, which boxes each. Inside the router, because a request's route is known there.
+        .layer(
+            ServiceBuilder::new()
+                .layer(Observe { requests, route: routing::route_of })
+                .layer(AroundLayer(WellFormed))
+                .layer(AroundLayer(calls)),
+        );
     let connections = config.connection_limits();
-    let router = router.layer(map_request_with_state(config.trusted_proxies, client_address::name_client));
     let limits = server::Limits { connections, send_timeout: config.limits.send_timeout };
-    server::serve(listeners.public, Acceptor::new(user_tls.as_ref()), router, limits, shutdown).await;
+    // In the order in which a request passes them, before those of the router.
+    let app = ServiceBuilder::new()
+        .layer(AroundLayer(ClientAddress(config.trusted_proxies)))
+        .layer(DetourLayer(Cors(config.cors_origins.layer())))
+        .layer(AroundLayer(SecurityHeaders))
+        .layer(DetourLayer(GrpcWeb))
+        .service(router);
+    server::serve(listeners.public, Acceptor::new(user_tls.as_ref()), app, limits, shutdown).await;
     traces.finish().await;
     Ok(())
 }

@@ -14,15 +14,12 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
+use muse_chassis::memory_budget::{MemoryBudget, Reservation};
 use muse_proto::{Error, Reason};
 use tokio::time::{Instant, timeout_at};
 
-use crate::memory_budget::{MemoryBudget, Reservation};
-
 /// Bytes before each message.
 const PREFIX: usize = 5;
-/// A message that is no longer is read without a reservation: with the limit on open calls that is bound enough.
-const SMALL: usize = 64 << 10;
 /// Bytes of a stream that are forwarded together at most.
 const PIECE: usize = 16 << 10;
 
@@ -90,7 +87,7 @@ impl Message {
             let text = format!("the message is too large: found {length} bytes, the limit is: {most} bytes");
             return Err(Error::new(Reason::TooLarge, text));
         }
-        let reservation = if length > SMALL { Some(memory.reserve(caller, length).await?) } else { None };
+        let reservation = memory.reserve(caller, length).await?;
         let whole = PREFIX + length;
         let mut framed = first;
         if framed.len() < whole {
@@ -239,7 +236,8 @@ mod tests {
     }
 
     async fn read(body: Body) -> Result<Message, Error> {
-        Message::read(body, LIMITS, &MemoryBudget::new(4 << 20, 2 << 20, Duration::from_secs(1)), "ann").await
+        Message::read(body, LIMITS, &MemoryBudget::new(4 << 20, 64 << 10, Duration::from_secs(1)), "ann")
+            .await
     }
 
     #[tokio::test]
@@ -282,7 +280,7 @@ mod tests {
             let read = Message::read(
                 body,
                 limits,
-                &MemoryBudget::new(4 << 20, 2 << 20, Duration::from_secs(1)),
+                &MemoryBudget::new(4 << 20, 64 << 10, Duration::from_secs(1)),
                 "ann",
             )
             .await;

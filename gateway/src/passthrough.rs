@@ -79,7 +79,7 @@ async fn auth(State(upstream): State<Upstream>, call: Request) -> Response {
     };
     let revokes = method == "RevokeToken";
     or_status(match upstream.verifier.authorize(call.headers(), kind) {
-        Ok(claims) if revokes => revoke(&upstream, claims, call).await,
+        Ok(claims) if revokes => revoke(&upstream, &claims, call).await,
         Ok(claims) => to_auth(&upstream, &claims.sub, call).await,
         Err(refusal) => Err(refusal),
     })
@@ -110,7 +110,7 @@ async fn to_embedder(upstream: &Upstream, caller: &str, call: Request) -> Result
     let limits = MessageLimits { bytes: MAX_SENTENCES_BYTES, next_part, whole };
     let (call, end, message) = read(upstream, caller, call, limits).await?;
     let bytes = response_memory::of_call(method_of(&call), message.plain(), message.framed.len());
-    let reserved = deadline::within(end, response_memory::reserve(upstream, caller, bytes)).await?;
+    let reserved = deadline::within(end, upstream.response_memory.reserve(caller, bytes)).await?;
     let answer = forward(upstream.embedder.clone(), call, end).await;
     drop(message.reservation);
     Ok(answer.map(|body| Body::new(ReservedBody::new(body, reserved))))
@@ -123,13 +123,13 @@ async fn to_auth(upstream: &Upstream, caller: &str, call: Request) -> Result<Res
 }
 
 /// As [`to_auth`], and a token that was revoked is refused here from the moment that its caller has the answer.
-async fn revoke(upstream: &Upstream, claims: Claims, call: Request) -> Result<Response, Error> {
+async fn revoke(upstream: &Upstream, claims: &Claims, call: Request) -> Result<Response, Error> {
     let (mut head, body) = to_auth(upstream, &claims.sub, call).await?.into_parts();
     let answer = body.collect().await.map_err(|_| out_of_reach())?;
     let trailers = answer.trailers().cloned().unwrap_or_default();
     let status = trailers.get(Status::GRPC_STATUS).or_else(|| head.headers.get(Status::GRPC_STATUS));
     if status.is_some_and(|status| Code::from_bytes(status.as_bytes()) == Code::Ok) {
-        upstream.revoked(&claims);
+        upstream.revoked(claims);
     }
     head.headers.remove(header::CONTENT_LENGTH);
     Ok(Response::from_parts(head, Body::new(answer)))

@@ -1,6 +1,6 @@
 //! What the requests of all HTTP routes have in common: bodies with a bound, tokens, and the calls that they become.
 
-use std::{io::Read, time::Duration};
+use std::{io::Read, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -10,20 +10,15 @@ use axum::{
 use bytes::Bytes;
 use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
 use http_body_util::BodyExt;
+use muse_chassis::memory_budget::{MemoryBudget, Reservation};
 use muse_proto::{Error, Reason};
 use muse_verifier::{Claims, TokenKind};
 use tokio::time::{Instant, timeout_at};
 
-use crate::{
-    client_address::X_FORWARDED_FOR,
-    memory_budget::{MemoryBudget, Reservation},
-    upstream::Upstream,
-};
+use crate::{client_address::X_FORWARDED_FOR, upstream::Upstream};
 
 /// Bytes of a body that holds sentences.
 pub(crate) const MAX_SENTENCES_BYTES: usize = 16 << 20;
-/// A body that is no longer is read without a reservation: with the limit on open calls that is bound enough.
-const SMALL_BODY: usize = 64 << 10;
 /// A larger body is parsed on a thread where that may take its time.
 const BRIEF_BODY: usize = 32 << 10;
 /// How long a body that is of no use is read on.
@@ -34,7 +29,10 @@ pub(crate) const NEXT_PART_WITHIN: Duration = Duration::from_secs(30);
 pub(crate) const BODY_WITHIN: Duration = Duration::from_secs(300);
 
 /// The request and the claims of its access token, if that is valid; else the body is read to its end first.
-pub(crate) async fn authorized(upstream: &Upstream, request: Request) -> Result<(Request, Claims), Error> {
+pub(crate) async fn authorized(
+    upstream: &Upstream,
+    request: Request,
+) -> Result<(Request, Arc<Claims>), Error> {
     match upstream.verifier.authorize(request.headers(), Some(TokenKind::Access)) {
         Ok(claims) => Ok((request, claims)),
         Err(refusal) => {
@@ -141,8 +139,8 @@ async fn read_body_within(
             read_out(body).await;
             return Err(too_large(limit).into());
         }
-        if length > SMALL_BODY && reservation.is_none() {
-            reservation = Some(reserve(memory, caller, needed, &mut body).await?);
+        if memory.counts(length) && reservation.is_none() {
+            reservation = reserve(memory, caller, needed, &mut body).await?;
         }
         if length > whole.capacity() {
             // What is not written to yet takes no memory.
@@ -152,8 +150,8 @@ async fn read_body_within(
         whole.extend_from_slice(&data);
     }
     if let Some(encoding) = encoding {
-        if reservation.is_none() && limit > SMALL_BODY {
-            reservation = Some(reserve(memory, caller, limit, &mut body).await?);
+        if reservation.is_none() {
+            reservation = reserve(memory, caller, limit, &mut body).await?;
         }
         let decoding = tokio::task::spawn_blocking(move || encoding.decode(&whole, limit)).await;
         whole = decoding.map_err(|_| Error::new(Reason::Internal, "a body could not be decoded"))??;
@@ -169,7 +167,7 @@ async fn reserve(
     caller: &str,
     bytes: usize,
     body: &mut Body,
-) -> Result<Reservation, Error> {
+) -> Result<Option<Reservation>, Error> {
     match memory.reserve(caller, bytes).await {
         Ok(reservation) => Ok(reservation),
         Err(exhausted) => {
@@ -282,7 +280,7 @@ mod tests {
     async fn read(encoding: &str, body: impl Into<Body>, limit: usize) -> Result<Bytes, BodyError> {
         let (head, ()) =
             Request::builder().header(header::CONTENT_ENCODING, encoding).body(()).unwrap().into_parts();
-        let memory = MemoryBudget::new(64 << 20, 32 << 20, Duration::from_secs(1));
+        let memory = MemoryBudget::new(64 << 20, 64 << 10, Duration::from_secs(1));
         let wait = Duration::from_millis(100);
         read_body_within(wait, (&memory, "ann"), &head, body.into(), limit).await.map(|body| body.bytes)
     }

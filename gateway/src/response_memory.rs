@@ -8,9 +8,8 @@ use std::{
 use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use muse_proto::{Error, wire};
-
-use crate::{memory_budget::Reservation, upstream::Upstream};
+use muse_chassis::memory_budget::Reservation;
+use muse_proto::wire;
 
 /// Bytes of the vector of a sentence.
 pub(crate) const VECTOR_BYTES: usize = 2 << 10;
@@ -18,8 +17,6 @@ pub(crate) const VECTOR_BYTES: usize = 2 << 10;
 const TOKEN_BYTES_PER_TEXT_BYTE: usize = 8;
 /// The response of the largest request: 4,096 vectors, or 262,144 tokens.
 const LARGEST: usize = 10 << 20;
-/// A smaller response is sent without a reservation: with the limit on open calls that is bound enough.
-const SMALL: usize = 64 << 10;
 
 /// The fields of EmbedRequest that hold sentences.
 const SENTENCES: u32 = 1;
@@ -48,18 +45,6 @@ pub(crate) fn of_vectors(sentences: usize) -> usize {
 /// About how many bytes the tokens of a text of so many bytes take.
 pub(crate) fn of_tokens(text_bytes: usize) -> usize {
     text_bytes.saturating_mul(TOKEN_BYTES_PER_TEXT_BYTE).min(LARGEST)
-}
-
-/// Reserves memory for a response, if it is large. Waits while other responses of the caller hold all that the caller may have.
-pub(crate) async fn reserve(
-    upstream: &Upstream,
-    caller: &str,
-    bytes: usize,
-) -> Result<Option<Reservation>, Error> {
-    if bytes <= SMALL {
-        return Ok(None);
-    }
-    upstream.response_memory.reserve(caller, bytes).await.map(Some)
 }
 
 /// The body of a response for which memory is reserved until it has been sent.

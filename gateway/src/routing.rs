@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use axum::{
     extract::{MatchedPath, Request},
     http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header, request::Parts},
-    middleware::Next,
     response::{IntoResponse, Response},
     routing::MethodRouter,
 };
@@ -13,7 +12,13 @@ use muse_chassis::requests::{OTHER, is_call, route};
 use muse_proto::{Error, Reason};
 use tonic::Status;
 
-use crate::{openai, problem::Problem, request::read_out, rest};
+use crate::{
+    middleware::{Around, Rejection},
+    openai,
+    problem::Problem,
+    request::read_out,
+    rest,
+};
 
 /// A route that tells its methods, and refuses others by `refusal`.
 pub(crate) fn with_methods<S, R>(
@@ -59,28 +64,44 @@ pub(crate) async fn refusal(request: Request, error: Error) -> Response {
     if is_openai { openai::answer::Refusal::from(error).into_response() } else { rest::refusal(error) }
 }
 
+/// Rejects requests that are malformed whatever their route.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WellFormed;
+
+impl Around for WellFormed {
+    type Context = ();
+
+    fn before(&self, request: &mut Request) -> Result<(), Rejection> {
+        require_host(request)?;
+        require_grpc(request)
+    }
+
+    fn after((): (), response: Response) -> Response {
+        response
+    }
+}
+
 /// Rejects requests of HTTP/1.1 that do not name one host (RFC 9112, section 3.2).
-pub(crate) async fn require_host(request: Request, next: Next) -> Response {
+fn require_host(request: &Request) -> Result<(), Rejection> {
     let hosts = request.headers().get_all(header::HOST).iter().count();
     let least = usize::from(request.version() == Version::HTTP_11);
     if (least..=1).contains(&hosts) {
-        return next.run(request).await;
+        return Ok(());
     }
     let text = "The request must have one Host header";
-    refusal(request, Error::new(Reason::InvalidArgument, text)).await
+    Err(Rejection::Error(Error::new(Reason::InvalidArgument, text)))
 }
 
 /// Rejects calls of gRPC methods in other content types than gRPC's (its protocol over HTTP/2, "Requests"). gRPC-Web is translated
 /// before. JSON inside gRPC is not served.
-pub(crate) async fn require_grpc(request: Request, next: Next) -> Response {
+fn require_grpc(request: &Request) -> Result<(), Rejection> {
     let path = request.uri().path();
     let is_method = path.starts_with("/muse.v1.") || path.starts_with("/grpc.");
     if !is_method || request.method() != Method::POST || is_grpc(request.headers()) {
-        return next.run(request).await;
+        return Ok(());
     }
-    read_out(request.into_body()).await;
     let text = "gRPC methods are served as application/grpc or application/grpc-web";
-    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text).into_response()
+    Err(Rejection::Problem(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text)))
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {

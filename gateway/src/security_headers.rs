@@ -1,10 +1,13 @@
 //! Headers that tell browsers what an answer may do, and caches what they may keep.
 
-use axum::{extract::Request, middleware::Next, response::Response};
+use axum::{extract::Request, response::Response};
 use http::{HeaderName, HeaderValue, header};
 use muse_chassis::requests::is_call;
 
-use crate::client_address::OverTls;
+use crate::{
+    client_address::OverTls,
+    middleware::{Around, Rejection},
+};
 
 /// Nothing: what the service answers is data.
 const NO_PAGE: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
@@ -31,21 +34,39 @@ fn by_path(path: &str) -> (HeaderValue, bool) {
 }
 
 /// A layer that adds them, but for gRPC, which no browser shows.
-pub(crate) async fn add(request: Request, next: Next) -> Response {
-    let over_tls = request.extensions().get::<OverTls>().is_some();
-    let (policy, public) = by_path(request.uri().path());
-    let mut response = next.run(request).await;
-    let headers = response.headers_mut();
-    if is_call(headers) {
-        return response;
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SecurityHeaders;
+
+/// What the headers depend on.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    over_tls: bool,
+    policy: HeaderValue,
+    public: bool,
+}
+
+impl Around for SecurityHeaders {
+    type Context = Asked;
+
+    fn before(&self, request: &mut Request) -> Result<Asked, Rejection> {
+        let over_tls = request.extensions().get::<OverTls>().is_some();
+        let (policy, public) = by_path(request.uri().path());
+        Ok(Asked { over_tls, policy, public })
     }
-    headers.extend(FOR_ALL);
-    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
-    if !public {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+
+    fn after(Asked { over_tls, policy, public }: Asked, mut response: Response) -> Response {
+        let headers = response.headers_mut();
+        if is_call(headers) {
+            return response;
+        }
+        headers.extend(FOR_ALL);
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+        if !public {
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        if over_tls {
+            headers.insert(header::STRICT_TRANSPORT_SECURITY, ONLY_TLS);
+        }
+        response
     }
-    if over_tls {
-        headers.insert(header::STRICT_TRANSPORT_SECURITY, ONLY_TLS);
-    }
-    response
 }

@@ -1,14 +1,8 @@
 //! The connections: HTTP/1.1 and HTTP/2 on one port, bounded in what a client can hold on to without asking anything.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
-use axum::{
-    Extension, Router,
-    body::Body,
-    extract::{ConnectInfo, Request, State},
-    middleware::{Next, from_fn_with_state},
-    response::Response,
-};
+use axum::{body::Body, extract::Request, response::Response};
 use http::{HeaderValue, Version, header::CONNECTION};
 use hyper::body::Incoming;
 use hyper_util::{
@@ -27,12 +21,15 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
+use tower::{Layer, Service, ServiceExt};
 use tracing::debug;
 
 use crate::{
-    client_address::OverTls,
-    middleware::{ConnectionLimits, ConnectionPermit, ConnectionResponses, StreamExecutor, run_connection},
+    client_address::{OverTls, Peer},
+    middleware::{
+        Around, AroundLayer, ConnectionLimits, ConnectionPermit, ConnectionResponses, Rejection,
+        StreamExecutor, run_connection,
+    },
 };
 
 /// How long a client may take for the head of a request, the wait for the next one on its connection included.
@@ -69,14 +66,17 @@ pub(crate) struct Limits {
 }
 
 /// Serves until the shutdown closes the listener, and then until all connections have ended or the grace is over.
-pub(crate) async fn serve(
+pub(crate) async fn serve<S>(
     listener: TcpListener,
     acceptor: Acceptor,
-    router: Router,
+    app: S,
     limits: Limits,
     shutdown: Shutdown,
-) {
-    let router = router.layer(from_fn_with_state(shutdown.announced.clone(), let_go));
+) where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let app = AroundLayer(EndOfConnections(shutdown.announced.clone())).layer(app);
     let server = builder();
     let connections = GracefulShutdown::new();
     let next = async || {
@@ -90,7 +90,7 @@ pub(crate) async fn serve(
             continue;
         };
         limit_unacknowledged(&stream, limits.send_timeout);
-        let (acceptor, router) = (acceptor.clone(), router.clone());
+        let (acceptor, app) = (acceptor.clone(), app.clone());
         let (server, watcher, stopping) = (server.clone(), connections.watcher(), shutdown.closing.clone());
         let responses = ConnectionResponses::default();
         let mark = responses.clone();
@@ -99,15 +99,15 @@ pub(crate) async fn serve(
             let begun = stopping.run_until_cancelled(begin(&acceptor, stream, peer));
             let Some(Some(socket)) = begun.await else { return };
             let over_tls = socket.is_tls().then_some(OverTls);
-            let service = router.layer(Extension(ConnectInfo(peer))).map_request(
-                move |mut request: http::Request<Incoming>| {
-                    if let Some(mark) = over_tls {
-                        request.extensions_mut().insert(mark);
-                    }
-                    request.extensions_mut().insert(mark.clone());
-                    request.map(Body::new)
-                },
-            );
+            let service = app.map_request(move |mut request: http::Request<Incoming>| {
+                let extensions = request.extensions_mut();
+                extensions.insert(Peer(peer));
+                extensions.insert(mark.clone());
+                if let Some(over_tls) = over_tls {
+                    extensions.insert(over_tls);
+                }
+                request.map(Body::new)
+            });
             let io = TokioIo::new(Lingering::new(socket));
             let connection = server.serve_connection(io, TowerToHyperService::new(service));
             if let Err(failure) = watcher.watch(connection).await {
@@ -125,13 +125,23 @@ pub(crate) async fn serve(
 
 /// Once the service is not ready any more, a connection of HTTP/1.1 ends with its next answer, and the client opens another
 /// one, where its load balancer says. It would lose a request that it sends just when the connection is closed.
-async fn let_go(State(announced): State<CancellationToken>, request: Request, next: Next) -> Response {
-    let version = request.version();
-    let mut response = next.run(request).await;
-    if version <= Version::HTTP_11 && announced.is_cancelled() {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+#[derive(Debug, Clone)]
+struct EndOfConnections(CancellationToken);
+
+impl Around for EndOfConnections {
+    /// Of a connection of HTTP/1.1.
+    type Context = Option<CancellationToken>;
+
+    fn before(&self, request: &mut Request) -> Result<Self::Context, Rejection> {
+        Ok((request.version() <= Version::HTTP_11).then(|| self.0.clone()))
     }
-    response
+
+    fn after(announced: Self::Context, mut response: Response) -> Response {
+        if announced.is_some_and(|announced| announced.is_cancelled()) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
 }
 
 /// Has the kernel end a connection whose client acknowledges nothing, or has no room for more, for so long (RFC 5482).

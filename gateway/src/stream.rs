@@ -49,7 +49,7 @@ async fn open(upstream: Upstream, call: Request) -> Result<Response, Error> {
         return Ok(Status::new(Code::Ok, "").into_http());
     }
     let call = Request::from_parts(head, Body::new(messages));
-    Ok(passthrough::forward(upstream.embedder, call, end).await)
+    Ok(passthrough::forward(upstream.embedder.clone(), call, end).await)
 }
 
 fn invalid(text: &str) -> Error {

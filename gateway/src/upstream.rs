@@ -1,8 +1,8 @@
 //! The services behind the gateway.
 
-use std::{error::Error as _, time::Duration};
+use std::{error::Error as _, ops::Deref, sync::Arc, time::Duration};
 
-use muse_chassis::{tls::Connector, trace::Outgoing};
+use muse_chassis::{memory_budget::MemoryBudget, tls::Connector, trace::Outgoing};
 use muse_proto::{
     Error, Reason,
     v1::{auth_service_client::AuthServiceClient, embedder_service_client::EmbedderServiceClient},
@@ -12,17 +12,32 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Channel};
 use tracing::{debug, error};
 
-use crate::{Config, Resolver, memory_budget::MemoryBudget, openai::models::ModelCache, replicas::Replicas};
+use crate::{Config, Resolver, openai::models::ModelCache, replicas::Replicas};
 
-/// Bytes that the requests of all callers hold in the gateway, and those of one caller. Two of the largest fit.
-const REQUEST_MEMORY: (usize, usize) = (64 << 20, 32 << 20);
+/// Bytes that the requests of all callers hold in the gateway. Two of the largest fit into half of it, which one caller may have.
+const REQUEST_MEMORY: usize = 64 << 20;
 /// The same for the vectors and tokens of responses that are being sent.
-const RESPONSE_MEMORY: (usize, usize) = (96 << 20, 32 << 20);
+const RESPONSE_MEMORY: usize = 96 << 20;
+/// Bytes of a request or a response for which nothing is reserved.
+const SMALL: usize = 64 << 10;
 
 /// The auth service, to which a channel connects when it is first used and again after a break, the embedders, and the
 /// verifier that follows the auth service.
+/// Clones are handles on the same.
 #[derive(Debug, Clone)]
-pub(crate) struct Upstream {
+pub(crate) struct Upstream(Arc<Services>);
+
+impl Deref for Upstream {
+    type Target = Services;
+
+    fn deref(&self) -> &Services {
+        &self.0
+    }
+}
+
+/// See [`Upstream`].
+#[derive(Debug)]
+pub(crate) struct Services {
     pub(crate) auth: Outgoing<Channel>,
     pub(crate) embedder: Replicas,
     pub(crate) verifier: Verifier,
@@ -49,8 +64,8 @@ impl Upstream {
         let embedder =
             Replicas::follow(&config.embedder, (resolver, connector), config.call_timeout, shutdown.clone());
         let [request_memory, response_memory] = [REQUEST_MEMORY, RESPONSE_MEMORY]
-            .map(|(total, per_caller)| MemoryBudget::new(total, per_caller, config.call_timeout));
-        Self {
+            .map(|total| MemoryBudget::new(total, SMALL, config.call_timeout));
+        Self(Arc::new(Services {
             auth: Outgoing(auth),
             embedder,
             verifier,
@@ -59,7 +74,7 @@ impl Upstream {
             request_memory,
             response_memory,
             model: ModelCache::default(),
-        }
+        }))
     }
 
     pub(crate) fn auth_client(&self) -> AuthServiceClient<Outgoing<Channel>> {

@@ -87,7 +87,7 @@ impl Verifier {
     /// # Errors
     ///
     /// Those of [`bearer::token`] and [`Verifier::verify`].
-    pub fn authorize(&self, headers: &HeaderMap, kind: Option<TokenKind>) -> Result<Claims, Error> {
+    pub fn authorize(&self, headers: &HeaderMap, kind: Option<TokenKind>) -> Result<Arc<Claims>, Error> {
         self.authorize_value(bearer::authorization(headers).as_deref(), kind)
     }
 
@@ -96,7 +96,11 @@ impl Verifier {
     /// # Errors
     ///
     /// Those of [`bearer::token`] and [`Verifier::verify`].
-    pub fn authorize_value(&self, value: Option<&[u8]>, kind: Option<TokenKind>) -> Result<Claims, Error> {
+    pub fn authorize_value(
+        &self,
+        value: Option<&[u8]>,
+        kind: Option<TokenKind>,
+    ) -> Result<Arc<Claims>, Error> {
         self.verify(bearer::token(value)?, kind)
     }
 
@@ -108,7 +112,7 @@ impl Verifier {
     /// [`Reason::TokenInvalid`], [`Reason::TokenExpired`], [`Reason::TokenKind`], [`Reason::TokenRevoked`];
     /// [`Reason::Unavailable`] before the first sync, after too long without contact, and, without contact, for a
     /// token whose key is not known: it may be a new one.
-    pub fn verify(&self, token: &str, kind: Option<TokenKind>) -> Result<Claims, Error> {
+    pub fn verify(&self, token: &str, kind: Option<TokenKind>) -> Result<Arc<Claims>, Error> {
         let contact = &self.shared.contact;
         if !contact.synced() {
             return Err(unavailable("Tokens cannot be checked yet"));
@@ -147,7 +151,7 @@ impl Verifier {
             return Err(Error::new(Reason::TokenRevoked, "Token has been revoked"));
         }
         note_caller(if claims.admin { Caller::Admin } else { Caller::User }, &claims.sub);
-        Ok(Claims::clone(&claims))
+        Ok(claims)
     }
 
     /// Refuses a token that is valid only `ahead` seconds from now. The key is known, so auth

@@ -9,8 +9,8 @@ use std::{
 };
 
 use opentelemetry::{Context, trace::TraceContextExt};
-use tokio::task_local;
-use tracing::{Instrument, Span};
+use tokio::{task::futures::TaskLocalFuture, task_local};
+use tracing::{Instrument, Span, instrument::Instrumented};
 
 use super::id::RequestId;
 use crate::trace::Traces;
@@ -40,6 +40,9 @@ impl Caller {
     }
 }
 
+/// A future that knows of which request it is part.
+pub(super) type Scoped<F> = TaskLocalFuture<Arc<Current>, Instrumented<F>>;
+
 /// What is known of a request while it is answered.
 #[derive(Debug)]
 pub(crate) struct Current {
@@ -63,8 +66,8 @@ impl Current {
     }
 
     /// Runs `answer` as what answers this request.
-    pub(super) async fn scope<T>(self: &Arc<Self>, answer: impl Future<Output = T>) -> T {
-        CURRENT.scope(Arc::clone(self), answer.instrument(self.log.clone())).await
+    pub(super) fn scope<F: Future>(self: &Arc<Self>, answer: F) -> Scoped<F> {
+        CURRENT.scope(Arc::clone(self), answer.instrument(self.log.clone()))
     }
 
     pub(super) fn caller(&self) -> Caller {

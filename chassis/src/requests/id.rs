@@ -3,6 +3,7 @@
 use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::TraceId;
 
 /// The header in which it comes and goes.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -11,28 +12,48 @@ const LONGEST: usize = 128;
 
 /// The id of a request: the caller's, or that of its trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RequestId(HeaderValue);
+pub(crate) struct RequestId {
+    value: HeaderValue,
+    is_of_trace: bool,
+}
 
 impl RequestId {
     /// What the caller named the request, if it is fit for a line of the log.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let id = headers.get(REQUEST_ID)?;
         let fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:~+/=@".contains(byte);
-        ((1..=LONGEST).contains(&id.len()) && id.as_bytes().iter().all(fit)).then(|| Self(id.clone()))
+        ((1..=LONGEST).contains(&id.len()) && id.as_bytes().iter().all(fit))
+            .then(|| Self { value: unique(id.clone()), is_of_trace: false })
     }
 
-    pub(super) fn new(text: &str) -> Self {
-        Self(HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unknown")))
+    pub(super) fn of_trace(trace: TraceId) -> Self {
+        let value = HeaderValue::try_from(trace.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
+        Self { value: unique(value), is_of_trace: true }
     }
 
+    /// Adds it to the headers of a response.
     pub(crate) fn put(&self, headers: &mut HeaderMap) {
-        headers.insert(REQUEST_ID, self.0.clone());
+        headers.insert(REQUEST_ID, self.value.clone());
     }
+
+    /// Adds it to the headers of a call to another service, which knows that of the trace by the trace.
+    pub(crate) fn hand_on(&self, headers: &mut HeaderMap) {
+        if !self.is_of_trace {
+            self.put(headers);
+        }
+    }
+}
+
+/// A value that HTTP/2 need not remember, as it does not come again: in the table of header compression it would only take the
+/// place of others (RFC 7541, section 6.2.3).
+pub(crate) fn unique(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.to_str().unwrap_or_default())
+        f.write_str(self.value.to_str().unwrap_or_default())
     }
 }
 

@@ -23,10 +23,12 @@ use tracing::{Level, debug, error_span, field, info};
 
 use crate::{metrics::Metrics, trace::Traces};
 pub(crate) use current::Current;
+use current::Scoped;
 pub use current::{Caller, note_caller, note_step};
 pub use id::REQUEST_ID;
 use id::RequestId;
-pub use observe::{Observe, ObserveService, call_of, route};
+pub(crate) use id::unique;
+pub use observe::{Observe, ObserveFuture, ObserveService, call_of, route};
 pub use observed::Observed;
 use status::End;
 pub(crate) use status::name_of;
@@ -36,9 +38,12 @@ pub const OTHER: &str = "other";
 const SECONDS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
-/// The requests of a service.
+/// The requests of a service. Clones are handles on the same.
 #[derive(Debug, Clone)]
-pub struct Requests {
+pub struct Requests(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     answered: IntCounterVec,
     duration: HistogramVec,
     in_flight: IntGauge,
@@ -52,7 +57,7 @@ impl Requests {
     /// in) or DEBUG, with the target `access`.
     #[must_use]
     pub fn new(metrics: &Metrics, traces: Traces, told_at: Level) -> Self {
-        Self {
+        Self(Arc::new(Shared {
             answered: metrics.counters(
                 "muse_requests_total",
                 "Requests that were answered, by route (an HTTP route or a gRPC method), status (of HTTP, or the name \
@@ -68,20 +73,20 @@ impl Requests {
             in_flight: metrics.gauge("muse_requests_in_flight", "Requests that are being answered, streams included."),
             traces,
             told_at,
-        }
+        }))
     }
 
     /// A request has come, on this route.
     #[must_use]
     pub fn begin(&self, route: Cow<'static, str>, request: &Parts) -> Observation {
-        self.in_flight.inc();
+        self.0.in_flight.inc();
         let (method, headers) = (&request.method, &request.headers);
         let is_call = is_call(headers);
         let name = if is_call { route.clone() } else { format!("{method} {route}").into() };
-        let trace = self.traces.serve(name, headers);
+        let trace = self.0.traces.serve(name, headers);
         let span = trace.span();
         let trace_id = span.span_context().trace_id();
-        let id = RequestId::of(headers).unwrap_or_else(|| RequestId::new(&trace_id.to_string()));
+        let id = RequestId::of(headers).unwrap_or_else(|| RequestId::of_trace(trace_id));
         // Whatever is logged, it tells of which request.
         let log = error_span!("request", request_id = %id, trace_id = field::Empty, user = field::Empty);
         if span.is_recording() {
@@ -91,7 +96,7 @@ impl Requests {
         }
         Observation {
             requests: self.clone(),
-            current: Current::new(id, self.traces.clone(), trace, log),
+            current: Current::new(id, self.0.traces.clone(), trace, log),
             route,
             method: (!is_call).then(|| method.clone()),
             began: Instant::now(),
@@ -113,9 +118,9 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// Runs `answer` as what answers this request: it and what it calls know of which request they are part.
-    pub async fn scope<T>(&self, answer: impl Future<Output = T>) -> T {
-        self.current.scope(answer).await
+    /// The future, which together with what it calls knows of which request it is part.
+    fn scope<F: Future>(&self, answer: F) -> Scoped<F> {
+        self.current.scope(answer)
     }
 
     /// Follows the answer to its end.
@@ -140,9 +145,8 @@ impl Observation {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        let Self {
-            requests: Requests { answered, duration, in_flight, told_at, .. }, current, route, ..
-        } = self;
+        let Self { requests, current, route, .. } = self;
+        let Shared { answered, duration, in_flight, told_at, .. } = &*requests.0;
         let (took, status, caller) = (self.began.elapsed(), end.name(), current.caller());
         answered.with_label_values(&[&**route, &*status, caller.as_str()]).inc();
         duration.with_label_values(&[&**route]).observe(took.as_secs_f64());
@@ -317,9 +321,8 @@ mod tests {
         let parts: Vec<_> = text(&got, "traceparent").split('-').map(str::to_owned).collect();
         assert_eq!((&*parts[0], parts[1].len(), parts[2].len(), &*parts[3]), ("00", 32, 16, "00"));
         assert!(!got.contains_key("tracestate"));
-        assert_eq!(
-            (text(&got, "x-request-id"), text(&answered, "x-request-id")),
-            (parts[1].clone(), parts[1].clone())
-        );
+        // The service behind knows it by the trace.
+        assert!(!got.contains_key("x-request-id"));
+        assert_eq!(text(&answered, "x-request-id"), parts[1]);
     }
 }

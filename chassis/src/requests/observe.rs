@@ -4,15 +4,16 @@ use std::{
     borrow::Cow,
     collections::HashSet,
     convert::Infallible,
+    pin::Pin,
     sync::LazyLock,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use futures::{FutureExt, future::BoxFuture};
 use http::{Request, Response, request::Parts};
+use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::{OTHER, Observed, Requests};
+use super::{OTHER, Observation, Observed, Requests, Scoped};
 
 /// Those of the methods of other packages that are served here.
 const COMMON: [&str; 4] = [
@@ -63,12 +64,10 @@ pub struct ObserveService<S> {
 impl<S, Req, Res> Service<Request<Req>> for ObserveService<S>
 where
     S: Service<Request<Req>, Response = Response<Res>, Error = Infallible>,
-    S::Future: Send + 'static,
-    Res: 'static,
 {
     type Response = Response<Observed<Res>>;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+    type Future = ObserveFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
@@ -78,11 +77,31 @@ where
         let Observe { requests, route } = &self.observe;
         let (head, body) = request.into_parts();
         let observation = requests.begin(route(&head), &head);
-        let answer = self.inner.call(Request::from_parts(head, body));
-        let observed = async move {
-            let Ok(response) = observation.scope(answer).await;
-            Ok(observation.answered(response))
-        };
-        observed.boxed()
+        let answer = observation.scope(self.inner.call(Request::from_parts(head, body)));
+        ObserveFuture { answer, observation: Some(observation) }
+    }
+}
+
+pin_project! {
+    /// The future of [`ObserveService`].
+    pub struct ObserveFuture<F> {
+        #[pin]
+        answer: Scoped<F>,
+        // Until it is answered.
+        observation: Option<Observation>,
+    }
+}
+
+impl<F, Res> Future for ObserveFuture<F>
+where
+    F: Future<Output = Result<Response<Res>, Infallible>>,
+{
+    type Output = Result<Response<Observed<Res>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Ok(response) = ready!(this.answer.poll(context));
+        let observation = this.observation.take().expect("a future is not polled after its end");
+        Poll::Ready(Ok(observation.answered(response)))
     }
 }

@@ -5,6 +5,7 @@
 //! on, unless it cannot be; then the log says so, and what was there stays.
 
 mod accept;
+mod coalesced_writes;
 mod config;
 mod connect;
 mod explain;

@@ -17,6 +17,7 @@ use tokio_util::either::Either;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::{
+    coalesced_writes::CoalescedWrites,
     connect::Watched,
     pace::{BURST, charge, within},
 };
@@ -28,7 +29,7 @@ const NOTHING: ([u8; PREFACE.len()], Range<usize>) = ([0; PREFACE.len()], 0..0);
 /// A connection, with TLS or without.
 #[derive(Debug)]
 pub struct Socket {
-    stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
+    stream: CoalescedWrites<Either<TcpStream, Box<TlsStream<TcpStream>>>>,
     /// The first bytes that the client has sent, and how many of them were looked at and not read yet.
     ahead: ([u8; PREFACE.len()], Range<usize>),
     /// Hears of failures to read.
@@ -39,20 +40,19 @@ pub struct Socket {
 
 impl Socket {
     pub(super) fn plain(stream: TcpStream) -> Self {
-        Self { stream: Either::Left(stream), ahead: NOTHING, watched: None, _permit: None }
+        Self::new(Either::Left(stream), None)
     }
 
     pub(super) fn accepted(stream: server::TlsStream<TcpStream>) -> Self {
-        Self { stream: Either::Right(Box::new(stream.into())), ahead: NOTHING, watched: None, _permit: None }
+        Self::new(Either::Right(Box::new(stream.into())), None)
     }
 
     pub(super) fn watched(stream: client::TlsStream<TcpStream>, watched: Watched) -> Self {
-        Self {
-            stream: Either::Right(Box::new(stream.into())),
-            ahead: NOTHING,
-            watched: Some(watched),
-            _permit: None,
-        }
+        Self::new(Either::Right(Box::new(stream.into())), Some(watched))
+    }
+
+    fn new(stream: Either<TcpStream, Box<TlsStream<TcpStream>>>, watched: Option<Watched>) -> Self {
+        Self { stream: CoalescedWrites::new(stream), ahead: NOTHING, watched, _permit: None }
     }
 
     pub(super) fn counted(self, permit: OwnedSemaphorePermit) -> Self {
@@ -62,7 +62,7 @@ impl Socket {
     /// Whether the client speaks TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
-        matches!(self.stream, Either::Right(_))
+        matches!(self.stream.get_ref(), Either::Right(_))
     }
 
     /// Waits until the client has said enough for the version of HTTP to be known, and tells whether it has. What it said
@@ -154,7 +154,7 @@ impl Connected for Socket {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        match &self.stream {
+        match self.stream.get_ref() {
             Either::Left(stream) => stream.connect_info(),
             Either::Right(stream) => stream.get_ref().0.connect_info(),
         }

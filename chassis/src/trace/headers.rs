@@ -3,6 +3,8 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::propagation::{Extractor, Injector};
 
+use crate::requests::unique;
+
 pub(super) struct Incoming<'a>(pub(super) &'a HeaderMap);
 
 impl Extractor for Incoming<'_> {
@@ -21,7 +23,7 @@ impl Injector for Onward<'_> {
     fn set(&mut self, key: &str, value: String) {
         let Ok(name) = HeaderName::try_from(key) else { return };
         match HeaderValue::try_from(value) {
-            Ok(value) if !value.is_empty() => drop(self.0.insert(name, value)),
+            Ok(value) if !value.is_empty() => drop(self.0.insert(name, unique(value))),
             _ => drop(self.0.remove(name)),
         }
     }

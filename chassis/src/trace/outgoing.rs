@@ -5,7 +5,10 @@ use std::{
     task::{Context as Task, Poll},
 };
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Either},
+};
 use http::{Request, Response};
 use opentelemetry::{
     KeyValue,
@@ -29,24 +32,25 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
+    /// Only a call that is recorded takes a box.
+    type Future = Either<S::Future, BoxFuture<'static, Result<S::Response, S::Error>>>;
 
     fn poll_ready(&mut self, task: &mut Task<'_>) -> Poll<Result<(), S::Error>> {
         self.0.poll_ready(task)
     }
 
     fn call(&mut self, mut call: Request<Req>) -> Self::Future {
-        let Some(current) = Current::get() else { return self.0.call(call).boxed() };
-        current.id.put(call.headers_mut());
+        let Some(current) = Current::get() else { return Either::Left(self.0.call(call)) };
+        current.id.hand_on(call.headers_mut());
         if !current.is_recorded() {
             hand_on(&current.trace, call.headers_mut());
-            return self.0.call(call).boxed();
+            return Either::Left(self.0.call(call));
         }
         let name = requests::route(call.uri().path());
         let trace = current.traces.begin(Cow::Borrowed(name), SpanKind::Client, &current.trace);
         hand_on(&trace, call.headers_mut());
         let answer = self.0.call(call);
-        async move {
+        let recorded = async move {
             let answered = answer.await;
             let span = trace.span();
             span.set_attribute(KeyValue::new("rpc.system", "grpc"));
@@ -62,7 +66,7 @@ where
             }
             span.end();
             answered
-        }
-        .boxed()
+        };
+        Either::Right(recorded.boxed())
     }
 }

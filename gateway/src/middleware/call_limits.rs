@@ -9,17 +9,12 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    body::Body,
-    extract::{Request, State},
-    middleware::Next,
-    response::Response,
-};
+use axum::{body::Body, extract::Request, response::Response};
 use muse_proto::{Error, Reason};
 use muse_verifier::Verifier;
 
-use super::track_response;
-use crate::{client_address::X_FORWARDED_FOR, routing::refusal};
+use super::{Around, ConnectionResponses, Rejection, track_response};
+use crate::client_address::X_FORWARDED_FOR;
 
 /// Methods whose calls stay open.
 const STREAMS: [&str; 4] = [
@@ -76,7 +71,8 @@ impl CallLimits {
         let headers = request.headers();
         let is_stream = STREAMS.contains(&request.uri().path());
         let mut permit = CallPermit { limits: self.clone(), subjects: Vec::with_capacity(2), is_stream };
-        let user = self.verifier.authorize(headers, None).ok().map(|claims| Subject::User(claims.sub));
+        let user =
+            self.verifier.authorize(headers, None).ok().map(|claims| Subject::User(claims.sub.clone()));
         let address =
             headers.get(X_FORWARDED_FOR).map(|address| Subject::Address(address.as_bytes().to_vec()));
         let has_user = user.is_some();
@@ -88,7 +84,10 @@ impl CallLimits {
                 Subject::Address(_) if has_user => (self.calls_per_address, usize::MAX, "one address"),
                 Subject::Address(_) => (self.calls_per_address, self.streams_per_user, "one address"),
             };
-            let counts = open.entry(subject.clone()).or_default();
+            let counts = match open.get_mut(&subject) {
+                Some(counts) => counts,
+                None => open.entry(subject.clone()).or_default(),
+            };
             let exceeded = if counts.calls >= calls {
                 Some(format!("{calls} requests of {whose} are open, which is the limit"))
             } else if is_stream && counts.streams >= streams {
@@ -124,12 +123,15 @@ impl Drop for CallPermit {
 }
 
 /// Rejects a request of somebody who has too many open. Its response counts until it has been sent, or its connection ends.
-pub(crate) async fn limit_calls(State(limits): State<CallLimits>, request: Request, next: Next) -> Response {
-    match limits.admit(&request) {
-        Ok(permit) => {
-            let connection = request.extensions().get().cloned();
-            next.run(request).await.map(|body| Body::new(track_response(body, permit, connection)))
-        }
-        Err(error) => refusal(request, error).await,
+impl Around for CallLimits {
+    type Context = (CallPermit, Option<ConnectionResponses>);
+
+    fn before(&self, request: &mut Request) -> Result<Self::Context, Rejection> {
+        let permit = self.admit(request).map_err(Rejection::Error)?;
+        Ok((permit, request.extensions().get().cloned()))
+    }
+
+    fn after((permit, connection): Self::Context, response: Response) -> Response {
+        response.map(|body| Body::new(track_response(body, permit, connection)))
     }
 }

@@ -101,9 +101,9 @@ struct Usage {
 pub(crate) async fn create(State(upstream): State<Upstream>, request: Request) -> Result<Response, Refusal> {
     let mut timing = Timing::start();
     let (request, claims) = authorized(&upstream, request).await?;
-    let caller = claims.sub;
+    let caller = &claims.sub;
     let (head, body) = request.into_parts();
-    let body = read_body(&upstream.request_memory, &caller, &head, body, MAX_SENTENCES_BYTES).await;
+    let body = read_body(&upstream.request_memory, caller, &head, body, MAX_SENTENCES_BYTES).await;
     let body = body.map_err(|error| match error {
         BodyError::Error(error) => BodyError::Error(with_remedy(error)),
         other => other,
@@ -129,7 +129,7 @@ pub(crate) async fn create(State(upstream): State<Upstream>, request: Request) -
 
     let is_one = asked.input.is_one();
     let bytes = response_memory::of_vectors(asked.input.count());
-    let reserved = response_memory::reserve(&upstream, &caller, bytes).await?;
+    let reserved = upstream.response_memory.reserve(caller, bytes).await?;
     let message = asked.input.into_call(asked.dimensions.map_or(0, u32::from));
     let call = with_deadline(on_behalf_of(&head.headers, message), head.extensions.get().copied())?;
     let answer = upstream.embedder_client().embed(call).await;

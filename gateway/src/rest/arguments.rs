@@ -12,6 +12,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::{FutureExt, stream};
+use muse_chassis::memory_budget::{MemoryBudget, Reservation};
 use muse_proto::{
     Error, Reason,
     limits::{MAX_REQUEST_BYTES, MAX_SENTENCE_BYTES, MAX_SENTENCES},
@@ -23,10 +24,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::answer::Refusal;
-use crate::{
-    memory_budget::{MemoryBudget, Reservation},
-    request::{parsed, read_body},
-};
+use crate::request::{parsed, read_body};
 
 /// What some programs put before UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -483,7 +481,7 @@ mod tests {
         if let Some(kind) = content_type {
             request = request.header(header::CONTENT_TYPE, kind);
         }
-        let memory = MemoryBudget::new(64 << 20, 32 << 20, Duration::from_secs(1));
+        let memory = MemoryBudget::new(64 << 20, 64 << 10, Duration::from_secs(1));
         let limit = if target == "/large" { MAX_REQUEST_BYTES } else { 1_000 };
         Arguments::read(request.body(Body::from(body.to_owned())).unwrap(), WANTED, limit, &memory, "ann")
             .await

@@ -1,5 +1,7 @@
 //! `/tokenize` and `/embed`.
 
+use std::sync::Arc;
+
 use axum::{
     extract::{Request, State},
     http::{HeaderValue, header},
@@ -13,6 +15,7 @@ use muse_proto::{
     v1::{EmbedRequest, Embedding, TokenizeRequest},
     wire::{Value, fields},
 };
+use muse_verifier::Claims;
 use tonic::client::Grpc;
 
 use super::{
@@ -54,7 +57,7 @@ pub(super) async fn tokenize(
     let sentences = asked.sentences()?;
     let text_bytes = sentences.iter().map(String::len).sum();
     let reserved =
-        response_memory::reserve(&upstream, &asked.caller, response_memory::of_tokens(text_bytes)).await?;
+        upstream.response_memory.reserve(&asked.claims.sub, response_memory::of_tokens(text_bytes)).await?;
     let mut client = Grpc::new(upstream.embedder.clone())
         .max_decoding_message_size(usize::MAX)
         .max_encoding_message_size(usize::MAX);
@@ -100,7 +103,7 @@ pub(super) async fn embed(State(upstream): State<Upstream>, request: Request) ->
     let form = Form::named(&mut asked.arguments)?.unwrap_or(accepted);
     let sentences = asked.sentences()?;
     let bytes = response_memory::of_vectors(sentences.len());
-    let reserved = response_memory::reserve(&upstream, &asked.caller, bytes).await?;
+    let reserved = upstream.response_memory.reserve(&asked.claims.sub, bytes).await?;
     let message = EmbedRequest { sentences, ..EmbedRequest::default() };
     let call = with_deadline(asked.call.map(|()| message), asked.deadline)?;
     let answer = upstream.embedder_client().embed(call).await;
@@ -145,7 +148,7 @@ pub(super) async fn embed(State(upstream): State<Upstream>, request: Request) ->
 
 /// A request that may be made: the call that it becomes, its deadline, and its arguments.
 struct Asked {
-    caller: String,
+    claims: Arc<Claims>,
     call: tonic::Request<()>,
     deadline: Option<Deadline>,
     arguments: Arguments,
@@ -154,11 +157,10 @@ struct Asked {
 impl Asked {
     async fn read(upstream: &Upstream, request: Request, wanted: &'static [Wanted]) -> Result<Self, Refusal> {
         let (request, claims) = authorized(upstream, request).await?;
-        let caller = claims.sub;
         let (call, deadline) = (on_behalf_of(request.headers(), ()), request.extensions().get().copied());
         let memory = &upstream.request_memory;
-        let arguments = Arguments::read(request, wanted, MAX_SENTENCES_BYTES, memory, &caller).await;
-        Ok(Self { caller, call, deadline, arguments: arguments.map_err(Refusal::with_remedy)? })
+        let arguments = Arguments::read(request, wanted, MAX_SENTENCES_BYTES, memory, &claims.sub).await;
+        Ok(Self { claims, call, deadline, arguments: arguments.map_err(Refusal::with_remedy)? })
     }
 
     fn sentences(&mut self) -> Result<Vec<String>, Refusal> {

@@ -259,7 +259,7 @@ impl AuthService for Backend {
         let verifier = Verifier::with_keys(&[jwk()]);
         let claims = verifier.authorize(call.metadata().as_ref(), None)?;
         self.hear(call);
-        let refresh_token = claims.family.map(|_| "a new one".to_owned()).unwrap_or_default();
+        let refresh_token = claims.family.as_ref().map(|_| "a new one".to_owned()).unwrap_or_default();
         Ok(Response::new(RefreshTokenResponse { refresh_token, ..Default::default() }))
     }
 

@@ -104,7 +104,7 @@ impl Followed {
         (followed, watch)
     }
 
-    fn verify(&self, token: &str) -> Result<Claims, Error> {
+    fn verify(&self, token: &str) -> Result<Arc<Claims>, Error> {
         self.verifier.verify(token, None)
     }
 
