@@ -2,11 +2,11 @@
 # make test   fetch, convert, build, and run every test
 # make test-compose  build the images, run deploy/compose.yaml with them, and test that; needs a Docker engine
 # make check  formatting, lints, the proto, licences and advisories
-# make bench  the service beside the bare forward pass and its peers; writes docs/benchmarks.md; takes an hour
+# make bench  the service beside the bare forward pass and its peers; writes docs/internals/benchmarks.md; takes an hour
 # make bench-parts  the tokenizer, the batcher and the forward pass alone
 # make bench-polls  how long the async threads run between awaits, with programs built for that in target/polls
-# make test-isolation  what one user's requests do to another user and to memory, against the real programs; see docs/isolation.md
-# make drill  cancels 100,000 calls of each method (CALLS) beside another user's calls; see docs/isolation.md; takes an hour
+# make test-isolation  what one user's requests do to another user and to memory, against the real programs; see docs/internals/isolation.md
+# make drill  cancels 100,000 calls of each method (CALLS) beside another user's calls; see docs/internals/isolation.md; takes an hour
 # make client the wheel of the Python client, in target/wheel
 # make install, make uninstall  the built stack under PREFIX, with systemd units (DESTDIR: for packages)
 # make gpu-check  what to carry to a machine with torch and a GPU, in target/gpu-check, and its run on this CPU
@@ -133,7 +133,7 @@ coverage: model $(TEST_PACKAGES)
 # SOAK: seconds at full load in which memory is watched. BENCH_OPTIONS: what `target/release/muse-bench --help` lists, such as
 # `--only throughput --seconds 1`; a report of some sections alone is not written over the whole one.
 SOAK ?= 600
-BENCH_OPTIONS ?= --report docs/benchmarks.md
+BENCH_OPTIONS ?= --report docs/internals/benchmarks.md
 bench: bench-models $(BENCH_VENV)/.complete
 	@target/release/muse-bench var/model/f32 var/model/bf16 --peer-python "$(BENCH_VENV)/bin/python" --onnx "$(ONNX)" \
 	  --soak-seconds $(SOAK) $(BENCH_OPTIONS)
@@ -147,7 +147,7 @@ bench-polls: bench-models
 	@echo "== building programs that tell of their polls"
 	@RUSTFLAGS="--cfg tokio_unstable" CARGO_TARGET_DIR=target/polls cargo build --release --locked \
 	  --bin muse-auth --bin muse-embedder --bin muse-gateway
-	@target/release/muse-bench var/model/f32 var/model/bf16 --programs target/polls/release --only polls --report docs/polls.md
+	@target/release/muse-bench var/model/f32 var/model/bf16 --programs target/polls/release --only polls --report docs/internals/polls.md
 
 bench-models: onnx build
 	@for precision in f32 bf16; do \
@@ -209,6 +209,6 @@ $(CLIENT)/.complete: $(TEST_VENV)/.complete $(CLIENT_SOURCES)
 
 needs:
 	@for tool in cargo python3 c++; do command -v $$tool >/dev/null || \
-	  { echo "error: '$$tool' is needed and was not found: see 'Needed beforehand' in the README" >&2; exit 1; }; done
+	  { echo "error: '$$tool' is needed and was not found: see docs/getting-started/installation.md" >&2; exit 1; }; done
 	@python3 -m pip --version >/dev/null 2>&1 || \
-	  { echo "error: pip for python3 is needed and was not found: see 'Needed beforehand' in the README" >&2; exit 1; }
+	  { echo "error: pip for python3 is needed and was not found: see docs/getting-started/installation.md" >&2; exit 1; }

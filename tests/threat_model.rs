@@ -20,7 +20,7 @@ fn sources(folder: &Path) -> String {
 
 #[test]
 fn each_test_that_it_names_exists() {
-    let model = fs::read_to_string(root().join("docs/threat-model.md")).unwrap();
+    let model = fs::read_to_string(root().join("docs/internals/threat-model.md")).unwrap();
     let folders = ["auth", "chassis", "embedder", "gateway", "tests"];
     let sources: String = folders.iter().map(|folder| sources(&root().join(folder))).collect();
     let names: Vec<_> =

@@ -1,5 +1,5 @@
-"""Run as root on a machine that systemd has started and where the stack is installed: does what the README tells an operator to
-do, and what can go wrong. Says what it does; ends with an error at the first thing that is not as it should be."""
+"""Run as root in a container that systemd has booted and where the stack is installed: executes the commands of
+docs/operations/systemd.md, then failures and restarts. Prints each command; exits with an error at the first failed check."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def embed(token):
 
 
 def starts_and_serves(guide):
-    """`guide`: what docs/systemd.md tells an operator to do after `make install`."""
+    """`guide`: what docs/operations/systemd.md lists after `make install`."""
     run("systemd-analyze", "verify", "muse.target", *(f"{service}.service" for service in SERVICES))
     run("bash", "-euc", 'sudo() { "$@"; }\n' + guide)
     for service in SERVICES:

@@ -16,7 +16,7 @@ import pytest
 from cluster import CHECKOUT, PROGRAMS, options
 from conftest import make
 
-# What `systemd-analyze security` says at most, of 10; see docs/systemd.md.
+# What `systemd-analyze security` says at most, of 10; see docs/operations/systemd.md.
 EXPOSURE = 1.2
 MODEL = "usr/share/muse/model"
 
@@ -137,7 +137,7 @@ def test_a_machine_that_systemd_has_started_runs_the_units(installed):
     if os.geteuid() != 0 or not shutil.which("systemd-nspawn"):
         pytest.skip("needs root and systemd-nspawn (Debian: systemd-container)")
     here = pathlib.Path(__file__).parent
-    guide = re.search(r"sudo make install.*?\n(.*?)```", (CHECKOUT / "docs/systemd.md").read_text(), re.DOTALL)[1]
+    guide = re.search(r"sudo make install.*?\n(.*?)```", (CHECKOUT / "docs/operations/systemd.md").read_text(), re.DOTALL)[1]
     assert "systemctl enable" in guide
     ended = subprocess.run(
         ["unshare", "--mount", here / "machine.sh", installed, sys.executable, "/tests/in_the_machine.py", guide], timeout=300

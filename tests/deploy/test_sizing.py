@@ -1,11 +1,11 @@
-"""docs/sizing.md: the table is what the formula gives."""
+"""docs/operations/sizing.md: the table is what the formula gives."""
 
 import re
 
 import pytest
 from cluster import CHECKOUT
 
-TEXT = (CHECKOUT / "docs/sizing.md").read_text()
+TEXT = (CHECKOUT / "docs/operations/sizing.md").read_text()
 RATES = {"f32": 32_000, "bf16": 131_000}
 JSON_BYTES, GRPC_BYTES = 6_280, 2_056
 

@@ -1,4 +1,4 @@
-//! Isolation: no caller degrades the service for others. Against the real programs; see docs/isolation.md.
+//! Isolation: no caller degrades the service for others. Against the real programs; see docs/internals/isolation.md.
 
 mod cancellation;
 mod heads;

@@ -144,7 +144,7 @@ async fn guesser_of_one_name_has_few_tries_a_day() {
     for _ in 0..7 {
         days.push(simulation.guess(DAY, |_| ("maria".to_owned(), address(1))).await);
     }
-    // As the README says: 20 at once and 48 a day.
+    // As docs/api/limits.md says: 20 at once and 48 a day.
     assert!(days[0] <= 80 && days[1..].iter().all(|tries| *tries <= 48), "{days:?}");
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The programs run as processes of their own, as `make run` starts them; load and the bare forward pass come from this
 //! one, by turns in the same run, because figures of different runs tell of the machine more than of the service. What is
-//! compared is ratios. See `sections` for what is measured, and `docs/benchmarks.md` for what came out.
+//! compared is ratios. See `sections` for what is measured, and `docs/internals/benchmarks.md` for what came out.
 
 mod client;
 mod figures;

@@ -21,7 +21,7 @@ from . import Failure
 
 TIMEOUT_S = 30.0
 CLOCKS_APART_S = 5.0
-# What the services tolerate of each other (docs/limits.md, "Clock skew").
+# What the services tolerate of each other (docs/api/limits.md, "Clock skew").
 TOLERATED_SKEW_S = 60
 REVOKED_WITHIN_S = 5.0
 # Other weights of the same model are as near as this, and an unrelated model is not.
