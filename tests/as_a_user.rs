@@ -1,7 +1,7 @@
-//! What the README promises, done as it says: `make run`, then its own commands, a stop, and a start.
+//! Runs the README and the manual: `make run`, then their commands, a stop, and a start.
 //!
-//! The commands are taken from the README's `sh` blocks; a `text` block after one is what it prints, where `…` stands
-//! for anything.
+//! The commands are the `sh` blocks of the README and of the pages that `docs/SUMMARY.md` links; a
+//! `text` block after one is the expected output, in which `…` stands for anything.
 
 use std::{
     fs,
@@ -111,21 +111,31 @@ async fn healthcheck(private: SocketAddr) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// The commands of the README that talk to a running stack, and what they print.
-fn readme_commands() -> Vec<(String, Option<String>)> {
-    let readme = fs::read_to_string(root().join("README.md")).expect("there is a README");
-    let mut blocks = Vec::new();
-    let mut rest = readme.as_str();
-    while let Some((_, after)) = rest.split_once("```") {
-        let (block, after) = after.split_once("```").expect("each block is closed");
-        blocks.push(block.split_once('\n').expect("a language, then lines"));
-        rest = after;
-    }
+/// The README, then the pages that `docs/SUMMARY.md` links, in its order.
+fn documents() -> Vec<String> {
+    let read = |path: &str| fs::read_to_string(root().join(path)).expect(path);
+    let summary = read("docs/SUMMARY.md");
+    let links = summary.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+    let pages = links.map(|(page, _)| read(&format!("docs/{page}")));
+    std::iter::once(read("README.md")).chain(pages).collect()
+}
+
+/// The commands of the documents that talk to a running stack, and what they print.
+fn documented_commands() -> Vec<(String, Option<String>)> {
     let mut commands = Vec::new();
-    for (index, (language, text)) in blocks.iter().enumerate() {
-        if *language == "sh" && text.contains("localhost:5000") {
-            let next = blocks.get(index + 1).filter(|(language, _)| *language == "text");
-            commands.push(((*text).to_owned(), next.map(|(_, text)| (*text).trim().to_owned())));
+    for document in documents() {
+        let mut blocks = Vec::new();
+        let mut rest = document.as_str();
+        while let Some((_, after)) = rest.split_once("```") {
+            let (block, after) = after.split_once("```").expect("each block is closed");
+            blocks.push(block.split_once('\n').expect("a language, then lines"));
+            rest = after;
+        }
+        for (index, (language, text)) in blocks.iter().enumerate() {
+            if *language == "sh" && text.contains("localhost:5000") {
+                let next = blocks.get(index + 1).filter(|(language, _)| *language == "text");
+                commands.push(((*text).to_owned(), next.map(|(_, text)| (*text).trim().to_owned())));
+            }
         }
     }
     commands
@@ -152,9 +162,9 @@ async fn the_readme_s_commands_work_and_what_was_done_outlives_a_restart() {
     let stack = MakeRun::start(&database, port, private).await;
     assert_eq!(healthcheck(private).await, (Some(0), String::new()));
 
-    let commands = readme_commands();
+    let commands = documented_commands();
     let count = |tool: &str| commands.iter().filter(|(command, _)| command.contains(tool)).count();
-    assert!(count("curl ") >= 3 && count("grpcurl ") >= 3, "the README shows {} commands", commands.len());
+    assert!(count("curl ") >= 3 && count("grpcurl ") >= 3, "the documents show {} commands", commands.len());
     // One shell, since later commands use what earlier ones found.
     // Not pipefail: `head` may leave before the command in front of it is done.
     let mut script = "set -eu\n".to_owned();

@@ -42,12 +42,10 @@ async fn curl(arguments: &[&str]) -> Result<String, String> {
     }
 }
 
-/// The commands of the README's section on TLS: files, settings, a login.
-fn readme_commands() -> [String; 3] {
-    let readme = std::fs::read_to_string(root().join("README.md")).expect("there is a README");
-    let section =
-        readme.split("\n## ").find(|section| section.starts_with("TLS\n")).expect("it tells of TLS");
-    let blocks = section.split("```bash\n").skip(1).filter_map(|rest| rest.split("```").next());
+/// The commands of the manual's page on TLS: files, settings, a login.
+fn documented_commands() -> [String; 3] {
+    let page = std::fs::read_to_string(root().join("docs/operations/tls.md")).expect("the page is there");
+    let blocks = page.split("```bash\n").skip(1).filter_map(|rest| rest.split("```").next());
     let blocks: Vec<_> = blocks.map(str::to_owned).collect();
     blocks.try_into().expect("it has three blocks of commands")
 }
@@ -63,7 +61,7 @@ async fn shell(folder: &Path, script: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stack_with_tls_everywhere_serves_all_clients() {
     let folder = tempfile::tempdir().unwrap();
-    let [make_files, settings, log_in] = readme_commands();
+    let [make_files, settings, log_in] = documented_commands();
     shell(folder.path(), &make_files).await;
     let exports: String = settings.split_inclusive('\n').filter(|line| line.starts_with("export ")).collect();
     let running = Running::start(&mut stack(&format!("cd {}\n{exports}", folder.path().display())));
