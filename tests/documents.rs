@@ -35,17 +35,23 @@ fn tests_that_the_threat_model_names_exist() {
     }
 }
 
+/// The files of a folder, and those below it if `recursive`.
+fn files(folder: &Path, recursive: bool) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("it is a folder");
+    let paths = entries.map(|entry| entry.expect("it can be listed").path());
+    let below = |path: PathBuf| match path.is_dir() {
+        true if recursive => files(&path, true),
+        true => Vec::new(),
+        false => vec![path],
+    };
+    paths.flat_map(below).collect()
+}
+
 /// The Markdown files of the root and of the manual.
 fn documents() -> Vec<PathBuf> {
-    let mut folders = vec![root().join("docs")];
-    let mut files: Vec<PathBuf> = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path()).collect();
-    while let Some(folder) = folders.pop() {
-        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-            if path.is_dir() { folders.push(path) } else { files.push(path) }
-        }
-    }
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
-    files
+    let all = [files(root(), false), files(&root().join("docs"), true)].concat();
+    let is_markdown = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
+    all.into_iter().filter(is_markdown).collect()
 }
 
 #[test]

@@ -16,10 +16,10 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     audit::Event,
+    authentication::{Authentication, Session, client_address, revoked},
     clock,
     error::{database_failed, internal},
-    login::Door,
-    sessions::{Session, Sessions, client_address, revoked},
+    login::Authenticator,
     store::{Exchange, UserRow},
     tokens::{Grant, Signer, Token},
     user_service::require_admin,
@@ -29,8 +29,8 @@ use crate::{
 /// Answers logins and what holders of tokens ask for.
 #[derive(Clone)]
 pub(crate) struct AuthService {
-    pub(crate) door: Door,
-    pub(crate) sessions: Sessions,
+    pub(crate) door: Authenticator,
+    pub(crate) sessions: Authentication,
     pub(crate) users: Users,
     pub(crate) signer: Arc<Signer>,
     pub(crate) rotate_refresh: bool,

@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, io, path::PathBuf, sync::LazyLock, time::Duration};
 
-use muse_chassis::{BadOption, log_throttle::LogThrottle};
+use muse_chassis::{ConfigError, log_throttle::LogThrottle};
 use muse_proto::{Error, Reason};
 use sea_orm::{
     ConnAcquireErr, DbErr, RuntimeErr,
@@ -115,7 +115,7 @@ pub(crate) fn one_line(failure: &DbErr) -> String {
 pub enum AuthError {
     /// An option cannot be.
     #[error(transparent)]
-    Option(#[from] BadOption),
+    Option(#[from] ConfigError),
     /// The database cannot be opened.
     #[error("cannot open the database {database}: {reason}")]
     Open {

@@ -13,10 +13,10 @@ use tracing::warn;
 
 use crate::{
     audit::Event,
+    bootstrap::ADMIN,
     error::{database_failed, one_line},
-    first_start::ADMIN,
     names::{composed, may_exist},
-    passwords::{Hashers, LONGEST, Priority, Verdict},
+    passwords::{LONGEST, PasswordHashPool, Priority, Verdict},
     store::{Store, UserRow},
     throttle::Throttle,
 };
@@ -60,14 +60,14 @@ impl Logins {
 
 /// Checks names and passwords.
 #[derive(Debug, Clone)]
-pub(crate) struct Door {
+pub(crate) struct Authenticator {
     pub(crate) store: Store,
-    pub(crate) hashers: Hashers,
+    pub(crate) hash_pool: PasswordHashPool,
     pub(crate) throttle: Throttle,
     pub(crate) logins: Logins,
 }
 
-impl Door {
+impl Authenticator {
     /// The user, if the password is right and the user may log in.
     pub(crate) async fn log_in(
         &self,
@@ -121,7 +121,7 @@ impl Door {
             return Ok(Err("wrong password"));
         }
         let stored = user.as_ref().map(|user| user.password_hash.clone());
-        let verdict = self.hashers.check(password.clone(), stored, priority).await?;
+        let verdict = self.hash_pool.check(password.clone(), stored, priority).await?;
         let (Some(user), Verdict::Right { outdated }) = (user, verdict) else {
             return Ok(Err("wrong name or password"));
         };
@@ -133,7 +133,7 @@ impl Door {
             return Ok(Err("the default password, from another machine"));
         }
         if outdated {
-            let newer = self.hashers.hash(password).await?;
+            let newer = self.hash_pool.hash(password).await?;
             let upgraded = self.store.upgrade_hash(&user.username, &user.password_hash, &newer).await;
             if let Err(failure) = upgraded {
                 // The password is right all the same; the next login makes another attempt.

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     options.log.log_level.insert_str(0, "sea_orm_migration=warn,audit=info,");
     options.log.init();
     // Such as those in which passwords are hashed.
-    allocator::give_back_large_blocks();
+    allocator::return_large_blocks();
     let addresses = options.service.addresses();
     let config = match options.service.config(&options.database) {
         Ok(config) => config,

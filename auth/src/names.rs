@@ -6,7 +6,7 @@ use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory};
 use unicode_security::{MixedScript, skeleton};
 
-use crate::first_start::ADMIN;
+use crate::bootstrap::ADMIN;
 
 /// Bytes of a name.
 const LONGEST: usize = 64;

@@ -4,12 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
 use muse_chassis::{
-    Listeners, grpc,
+    Listeners,
+    admin::AdminPort,
+    grpc,
     health::{self, Health},
     metrics::Metrics,
     notify,
-    private::Pages,
-    requests::Requests,
+    request_telemetry::RequestTelemetry,
     tls::{self, Acceptor, Connector},
     trace::Traces,
 };
@@ -26,14 +27,13 @@ use tracing::{Level, info, warn};
 use crate::{
     AuthError, Config, Users,
     auth_service::AuthService,
-    clock,
+    authentication::Authentication,
+    bootstrap, clock,
     error::one_line,
-    first_start,
     keys::{self, Keys},
-    login::{Door, Logins},
-    passwords::Hashers,
+    login::{Authenticator, Logins},
+    passwords::PasswordHashPool,
     revocation_service::RevocationService,
-    sessions::Sessions,
     store::{Missing, Store},
     throttle::Throttle,
     tokens::Signer,
@@ -72,9 +72,9 @@ async fn open_and_serve(
     }
     let (health, health_service) = health::not_serving(SERVICES);
     let metrics = Metrics::of("muse-auth");
-    let _private = Pages::new(health.clone(), metrics.clone()).serve(listeners.private);
+    let _private = AdminPort::new(health.clone(), metrics.clone()).serve(listeners.private);
     let traces = Traces::new("muse-auth", &config.traces, &Connector::new(config.collector_tls.as_ref()))?;
-    let requests = Requests::new(&metrics, traces.clone(), Level::DEBUG);
+    let requests = RequestTelemetry::new(&metrics, traces.clone(), Level::DEBUG);
     let store = Store::open(&config.database, Missing::Create).await?;
     let health = (health, health_service);
     let served = serve(&config, &store, listeners.public, health, (&metrics, requests), shutdown).await;
@@ -88,25 +88,29 @@ async fn serve(
     store: &Store,
     listener: TcpListener,
     (health, health_service): (Health, health::Service),
-    (metrics, requests): (&Metrics, Requests),
+    (metrics, requests): (&Metrics, RequestTelemetry),
     shutdown: CancellationToken,
 ) -> Result<(), AuthError> {
     let shutdown = config.shutdown.after(shutdown);
     let throttle = Throttle::new(store.clone());
-    let hashers = Hashers::new(config.hash_threads, config.cost)?;
-    hashers.tell_waiting(metrics);
-    let users = Users::new(store.clone(), hashers.clone(), config.exposed);
-    first_start::ensure_a_user(config, &users).await?;
-    first_start::refuse_default_password(config, store, &hashers).await?;
+    let hash_pool = PasswordHashPool::new(config.hash_threads, config.cost)?;
+    hash_pool.register_metrics(metrics);
+    let users = Users::new(store.clone(), hash_pool.clone(), config.exposed);
+    bootstrap::ensure_a_user(config, &users).await?;
+    bootstrap::refuse_default_password(config, store, &hash_pool).await?;
 
     let all_keys = keys::open(store, config).await?;
     let keys = all_keys.subscribe();
     prune(store, &throttle, &keys).await?;
     let verifier = Verifier::with_keys(&keys.borrow().published(clock::now()));
 
-    let sessions = Sessions { store: store.clone(), keys: keys.clone(), verifier: verifier.clone() };
-    let door =
-        Door { store: store.clone(), hashers, throttle: throttle.clone(), logins: Logins::new(metrics) };
+    let sessions = Authentication { store: store.clone(), keys: keys.clone(), verifier: verifier.clone() };
+    let door = Authenticator {
+        store: store.clone(),
+        hash_pool,
+        throttle: throttle.clone(),
+        logins: Logins::new(metrics),
+    };
     let users = users.keeping_an_admin();
     let auth = AuthService {
         door: door.clone(),

@@ -15,9 +15,9 @@ use tonic::{Request, Response, Status};
 use crate::{
     AuthError,
     audit::Event,
+    authentication::{Authentication, Session},
     error::invalid,
-    login::Door,
-    sessions::{Session, Sessions},
+    login::Authenticator,
     users::{Role, User, Users},
 };
 
@@ -27,8 +27,8 @@ const LARGEST_PAGE: i32 = 1000;
 /// Manages the users.
 #[derive(Clone)]
 pub(crate) struct UserService {
-    pub(crate) door: Door,
-    pub(crate) sessions: Sessions,
+    pub(crate) door: Authenticator,
+    pub(crate) sessions: Authentication,
     pub(crate) users: Users,
 }
 

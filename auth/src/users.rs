@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::{
     AuthError, clock,
     names::{self, NameProblem},
-    passwords::{self, Hashers},
+    passwords::{self, PasswordHashPool},
     store::{Change, ChangeError, Store, UserRow},
 };
 
@@ -87,14 +87,14 @@ impl From<User> for v1::User {
 #[derive(Debug, Clone)]
 pub struct Users {
     store: Store,
-    hashers: Hashers,
+    hash_pool: PasswordHashPool,
     exposed: bool,
     keep_an_admin: bool,
 }
 
 impl Users {
-    pub(crate) fn new(store: Store, hashers: Hashers, exposed: bool) -> Self {
-        Self { store, hashers, exposed, keep_an_admin: false }
+    pub(crate) fn new(store: Store, hash_pool: PasswordHashPool, exposed: bool) -> Self {
+        Self { store, hash_pool, exposed, keep_an_admin: false }
     }
 
     /// The same, but refuses to leave nobody who may manage users.
@@ -120,7 +120,7 @@ impl Users {
         password: SecretString,
         role: Role,
     ) -> Result<User, AuthError> {
-        let hash = self.hashers.hash(password).await.map_err(AuthError::Hash)?;
+        let hash = self.hash_pool.hash(password).await.map_err(AuthError::Hash)?;
         self.add_hashed(name, &hash, role).await
     }
 
@@ -141,7 +141,7 @@ impl Users {
     /// If the password is not allowed, or there is no such user.
     pub async fn set_password(&self, name: &str, password: SecretString) -> Result<User, AuthError> {
         passwords::check_new(name, password.expose_secret(), self.exposed)?;
-        let hash = self.hashers.hash(password).await.map_err(AuthError::Hash)?;
+        let hash = self.hash_pool.hash(password).await.map_err(AuthError::Hash)?;
         self.change(name, Change::PasswordHash(hash)).await
     }
 

@@ -233,7 +233,7 @@ impl Drop for Running {
 }
 
 #[test]
-fn the_first_start_prints_a_password_once_and_users_can_be_managed_meanwhile() {
+fn first_start_prints_a_password_once_and_users_can_be_managed_meanwhile() {
     let folder = tempdir().unwrap();
     for start in 1..=2 {
         let mut command = program(folder.path(), &["serve", "--listen", "127.0.0.1:0", "--exposed"]);
@@ -279,7 +279,7 @@ fn keys_are_listed_rotated_and_removed() {
     let folder = tempdir().unwrap();
     let none = run(&folder, &["key", "rotate"], "");
     assert_eq!(status(&none), 1, "no service has run yet: {}", stderr(&none));
-    drop(first_start(&folder));
+    drop(start_first(&folder));
     let rotated = run(&folder, &["key", "rotate"], "");
     assert_eq!(status(&rotated), 0, "{}", stderr(&rotated));
     let listed = String::from_utf8(run(&folder, &["key", "list"], "").stdout).unwrap();
@@ -295,7 +295,7 @@ fn keys_are_listed_rotated_and_removed() {
 #[test]
 fn a_backup_is_made_while_the_service_runs() {
     let folder = tempdir().unwrap();
-    let service = first_start(&folder);
+    let service = start_first(&folder);
     run(&folder, &["user", "add", "ann"], "correct horse\n");
     let made = run(&folder, &["backup", "copy.db"], "");
     assert_eq!(status(&made), 0, "{}", stderr(&made));
@@ -313,7 +313,7 @@ fn a_backup_is_made_while_the_service_runs() {
 }
 
 #[test]
-fn users_of_the_old_service_are_imported_once() {
+fn users_of_the_replaced_service_are_imported_once() {
     let folder = tempdir().unwrap();
     let old = folder.path().join("app.db");
     old_database(&old);
@@ -357,7 +357,7 @@ fn old_database(path: &Path) {
 }
 
 /// A service that has made its first user and key.
-fn first_start(folder: &TempDir) -> Running {
+fn start_first(folder: &TempDir) -> Running {
     let mut command = program(folder.path(), &["--listen", "127.0.0.1:0"]);
     let mut service = Running(command.stderr(Stdio::piped()).spawn().unwrap());
     let mut lines = BufReader::new(service.0.stderr.take().unwrap()).lines().map(Result::unwrap);

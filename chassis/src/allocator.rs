@@ -1,7 +1,7 @@
 //! What glibc's allocator keeps of memory that is not in use, and what it gives back. Other C libraries' have none of these
 //! settings.
 
-/// The most that [`keep_memory`] can keep: the largest block that glibc can tell apart from small ones.
+/// The most that [`configure_allocator`] can keep: the largest block that glibc can tell apart from small ones.
 pub const MOST_KEPT: usize = 32 << 20;
 
 /// Has each heap keep up to so many bytes (at most [`MOST_KEPT`]) that are not in use, and gives blocks of more back as soon as
@@ -10,7 +10,7 @@ pub const MOST_KEPT: usize = 32 << 20;
 ///
 /// Only so many heaps are made as there are `threads` that use much memory, and two for all others, so that no other heap
 /// keeps memory, too.
-pub fn keep_memory(threads: usize, bytes: usize) {
+pub fn configure_allocator(threads: usize, bytes: usize) {
     #[cfg(target_env = "gnu")]
     {
         let heaps = i32::try_from(threads).unwrap_or(i32::MAX).saturating_add(2);
@@ -25,7 +25,7 @@ pub fn keep_memory(threads: usize, bytes: usize) {
 /// Gives blocks of a megabyte and more back to the kernel as soon as they are free. By itself the allocator does so once, and
 /// then takes them for something that will be needed again: after the first block of 16 MB each of its heaps keeps up to 32 MB
 /// at its end, where no trim reaches.
-pub fn give_back_large_blocks() {
+pub fn return_large_blocks() {
     #[cfg(target_env = "gnu")]
     {
         set(libc::M_MMAP_THRESHOLD, 1 << 20);
@@ -34,7 +34,7 @@ pub fn give_back_large_blocks() {
 }
 
 /// Gives memory that is not in use back to the kernel: what loading a model took, say.
-pub fn give_back_unused_memory() {
+pub fn trim() {
     #[cfg(target_env = "gnu")]
     {
         #[expect(unsafe_code, reason = "the C library's allocator has no safe interface")]
@@ -75,7 +75,7 @@ fn trim_now_and_then() {
             before = unused;
             continue;
         }
-        give_back_unused_memory();
+        trim();
         // What no trim returns: stacks, the ends of pages. It is not the resident memory: of that much may be in use
         // now, in the middle of a burst, and free at the next look.
         (before, rest) = (0, not_in_use());

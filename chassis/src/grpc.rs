@@ -8,10 +8,10 @@ use tower::layer::util::{Identity, Stack};
 
 use crate::{
     Shutdown,
+    error_mapping::ErrorMapping,
     health::Health,
-    lingering::Lingering,
-    refusals::InOurTerms,
-    requests::{Observe, Requests, call_of},
+    lingering_close::LingeringClose,
+    request_telemetry::{RequestTelemetry, TelemetryLayer, call_of},
     tls::{Connector, Socket},
     with_causes,
 };
@@ -36,11 +36,11 @@ const NO_RESET_LIMIT: usize = usize::MAX;
 const REMEMBERED_RESETS: usize = 10_000;
 
 /// What each call passes on its way to a service.
-pub type Layers = Stack<InOurTerms, Stack<Observe, Identity>>;
+pub type Layers = Stack<ErrorMapping, Stack<TelemetryLayer, Identity>>;
 
 /// A server with the stack's settings, which follows its calls.
 #[must_use]
-pub fn server(requests: Requests) -> Server<Layers> {
+pub fn server(requests: RequestTelemetry) -> Server<Layers> {
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
@@ -50,8 +50,8 @@ pub fn server(requests: Requests) -> Server<Layers> {
         .http2_max_header_list_size(HEADERS)
         .http2_max_pending_accept_reset_streams(Some(NO_RESET_LIMIT))
         .http2_max_local_error_reset_streams(Some(NO_RESET_LIMIT))
-        .layer(Observe { requests, route: call_of })
-        .layer(InOurTerms)
+        .layer(TelemetryLayer { requests, route: call_of })
+        .layer(ErrorMapping)
 }
 
 /// Where another service of the stack is, with the stack's settings.
@@ -97,7 +97,7 @@ pub async fn serve(
     health: Health,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
-    let incoming = incoming.map_ok(Lingering::new);
+    let incoming = incoming.map_ok(LingeringClose::new);
     let server = router.serve_with_incoming_shutdown(incoming, shutdown.closing.clone().cancelled_owned());
     let announced = shutdown.announced.clone();
     let told = async move {

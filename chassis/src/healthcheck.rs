@@ -103,7 +103,7 @@ mod tests {
     use tokio::{net::TcpListener, runtime::Runtime};
 
     use super::*;
-    use crate::{health, metrics::Metrics, private::Pages};
+    use crate::{admin::AdminPort, health, metrics::Metrics};
 
     fn asked(address: SocketAddr) -> Result<(), String> {
         let private = Arg::new(PRIVATE_LISTEN).long("private-listen").global(true);
@@ -120,7 +120,7 @@ mod tests {
         let (health, _service) = health::not_serving(&[""]);
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let pages = Pages::new(health.clone(), Metrics::of("muse-test"));
+        let pages = AdminPort::new(health.clone(), Metrics::of("muse-test"));
         // No runtime is entered where the program asks.
         let server = runtime.block_on(async { pages.serve(listener) });
 

@@ -3,15 +3,17 @@
 
 #![deny(unsafe_code)]
 
+pub mod admin;
 pub mod allocator;
 pub mod backoff;
+mod config;
 pub mod deadline;
 mod descriptors;
+pub mod error_mapping;
 pub mod grpc;
 pub mod health;
 mod healthcheck;
-mod leaks;
-pub mod lingering;
+pub mod lingering_close;
 mod listeners;
 pub mod log_throttle;
 mod log_writer;
@@ -20,12 +22,10 @@ mod loopback;
 pub mod memory_budget;
 pub mod metrics;
 pub mod notify;
-mod options;
+mod panic_hook;
 #[cfg(tokio_unstable)]
-mod polls;
-pub mod private;
-pub mod refusals;
-pub mod requests;
+mod poll_metrics;
+pub mod request_telemetry;
 pub mod resolver;
 pub mod shutdown;
 pub mod tls;
@@ -38,12 +38,12 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+pub use config::ConfigError;
 pub use descriptors::connection_limit;
 pub use healthcheck::parse_service_options;
 pub use listeners::{Addresses, Listeners};
 pub use logging::{LogArgs, LogFormat, flush_log, print_to_operator};
 pub use loopback::{is_loopback, is_loopback_host};
-pub use options::BadOption;
 pub use shutdown::{Shutdown, ShutdownArgs};
 
 /// The exit status after a bad option or environment variable (`EX_USAGE` of `sysexits.h`).
@@ -129,7 +129,7 @@ fn runtime() -> io::Result<Runtime> {
         builder.worker_threads((cores / CORES_PER_IO_THREAD).max(1));
     }
     #[cfg(tokio_unstable)]
-    polls::observe(&mut builder);
+    poll_metrics::observe(&mut builder);
     builder.enable_all().build()
 }
 

@@ -14,7 +14,7 @@ use crate::StartError;
 pub struct Addresses {
     /// For its users or for the other services.
     pub public: SocketAddr,
-    /// For those who watch it: see [`private`](crate::private).
+    /// For those who watch it: see [`private`](crate::admin).
     pub private: SocketAddr,
 }
 

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use prometheus::IntCounter;
 use tracing_subscriber::EnvFilter;
 
-use crate::{leaks, log_writer::LogWriter};
+use crate::{log_writer::LogWriter, panic_hook};
 
 /// How long the end of a program waits for the last lines to be written.
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
@@ -73,7 +73,7 @@ impl LogArgs {
                 builder.json().flatten_event(true).with_current_span(true).with_span_list(false).init();
             }
         }
-        leaks::prevent();
+        panic_hook::prevent();
     }
 }
 

@@ -35,7 +35,7 @@ impl Batch {
     }
 
     /// Rounds the number of tokens up to a [`bucket`] with one dummy sentence, which comes last.
-    pub fn pad(&mut self) {
+    pub fn round_up_shape(&mut self) {
         let tokens = self.ids.len();
         let padding = bucket(tokens) - tokens;
         if padding > 0 {
@@ -84,10 +84,10 @@ mod tests {
         batch.append(&sentences, 1..3);
         batch.append(&sentences, 0..1);
         assert_eq!((&batch.ids[..], &batch.lengths[..]), (&[1, 2, 1, 8, 9, 2, 1, 7, 2][..], &[2, 4, 3][..]));
-        batch.pad();
+        batch.round_up_shape();
         assert_eq!((batch.ids.len(), &batch.lengths[..]), (16, &[2, 4, 3, 7][..]));
         let padded = batch.clone();
-        batch.pad();
+        batch.round_up_shape();
         assert_eq!(batch, padded);
     }
 }

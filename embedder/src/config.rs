@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use muse_chassis::{
-    Addresses, BadOption, LogArgs, ShutdownArgs,
+    Addresses, ConfigError, LogArgs, ShutdownArgs,
     tls::{ClientTls, PeerArgs, ServerTls},
     trace::TraceArgs,
 };
@@ -101,7 +101,7 @@ impl Config {
     /// # Errors
     ///
     /// Names the option that cannot be.
-    pub fn tls(&self) -> Result<(Option<ServerTls>, Option<ClientTls>), BadOption> {
+    pub fn tls(&self) -> Result<(Option<ServerTls>, Option<ClientTls>), ConfigError> {
         let server = self.peers.server(self.listen)?;
         let client = self.peers.client([("--auth", self.auth.endpoint.uri())])?;
         self.traces.check(client.is_some())?;

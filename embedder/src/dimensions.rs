@@ -18,7 +18,7 @@ impl Dimensions {
     /// # Errors
     ///
     /// [`Reason::InvalidArgument`] if the model gives fewer.
-    pub fn asked(dimensions: u32) -> Result<Self, Error> {
+    pub fn requested(dimensions: u32) -> Result<Self, Error> {
         match dimensions as usize {
             0 => Ok(Self::ALL),
             some @ 1..=DIMENSION => Ok(Self(some)),
@@ -57,7 +57,7 @@ mod tests {
 
     fn cut(vector: Vec<f32>, dimensions: u32) -> Vec<f32> {
         let packed = Embedding::new(&vector, 0).packed;
-        let packed = Dimensions::asked(dimensions).expect("it has so many").cut(packed);
+        let packed = Dimensions::requested(dimensions).expect("it has so many").cut(packed);
         Embedding { packed, token_count: 0 }.to_vec()
     }
 
@@ -75,7 +75,7 @@ mod tests {
         for all in [0, 512] {
             assert_eq!(cut(whole.clone(), all), whole);
         }
-        let refused = Dimensions::asked(513).unwrap_err();
+        let refused = Dimensions::requested(513).unwrap_err();
         assert_eq!((refused.reason(), refused.field()), (Reason::InvalidArgument, Some("dimensions")));
     }
 }

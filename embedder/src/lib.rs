@@ -30,12 +30,13 @@ use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 use muse_chassis::{
-    BadOption, Listeners, grpc,
+    ConfigError, Listeners,
+    admin::AdminPort,
+    grpc,
     health::{self, Health},
     metrics::Metrics,
     notify,
-    private::Pages,
-    requests::Requests,
+    request_telemetry::RequestTelemetry,
     tls::{self, Acceptor, Connector},
     trace::Traces,
 };
@@ -64,7 +65,7 @@ const SERVICES: [&str; 2] = ["", "muse.v1.EmbedderService"];
 pub enum EmbedderError {
     /// An option cannot be.
     #[error(transparent)]
-    Option(#[from] BadOption),
+    Option(#[from] ConfigError),
     /// The device that was asked for cannot be used.
     #[error("--device {0}: {1}")]
     Device(DeviceChoice, #[source] DeviceError),
@@ -111,10 +112,10 @@ async fn serve(
     let metrics = Metrics::of("muse-embedder");
     let connector = Connector::new(client_tls.as_ref());
     let traces = Traces::new("muse-embedder", &config.traces, &connector)?;
-    let requests = Requests::new(&metrics, traces.clone(), Level::DEBUG);
-    let _private = Pages::new(health.clone(), metrics.clone()).serve(listeners.private);
+    let requests = RequestTelemetry::new(&metrics, traces.clone(), Level::DEBUG);
+    let _private = AdminPort::new(health.clone(), metrics.clone()).serve(listeners.private);
     let (verifier, _) = config.auth.follow(&connector, shutdown.closing.clone());
-    verifier.tell_lag(&metrics);
+    verifier.register_metrics(&metrics);
     let (stream_verifier, stopping) = (verifier.clone(), shutdown.closing.clone());
     let loaded = tokio::task::spawn_blocking(move || load(&config, &metrics, stream_verifier, stopping));
     let embedder = loaded.await.map_err(BatcherError::from)??;
@@ -167,7 +168,7 @@ fn load(
     let batching = config.batching(device);
     let work = Work::new(metrics);
     let batcher = Batcher::start(&directory, device, batching, &work)?;
-    batcher.tell_queue(metrics);
+    batcher.register_metrics(metrics);
     metrics.info(
         "muse_model_info",
         "The model and where it runs; always 1.",

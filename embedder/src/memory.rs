@@ -26,7 +26,7 @@ use muse_chassis::{
     deadline::{self, Deadline},
     memory_budget::{MemoryBudget, Reservation},
 };
-use muse_proto::{Error, Reason, aside, limits::MAX_REQUEST_BYTES, v1::embedder_service_server};
+use muse_proto::{Error, Reason, limits::MAX_REQUEST_BYTES, run_blocking, v1::embedder_service_server};
 use tokio::time::{Instant, timeout_at};
 use tonic::{Status, body::Body, codegen::Service, server::NamedService};
 
@@ -222,7 +222,7 @@ async fn read_whole(request: Request<Body>, lease: &Lease) -> Result<(Request<Bo
         && gzip
         && pieces.length == PREFIX + length
     {
-        pieces = aside(true, || inflate(pieces))?;
+        pieces = run_blocking(true, || inflate(pieces))?;
         parts.headers.remove("grpc-encoding");
     }
     let length = pieces.length;

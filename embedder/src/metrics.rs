@@ -18,7 +18,7 @@ pub struct Work {
     pub(crate) tokenize: Histogram,
     pub(crate) queue: Histogram,
     pub(crate) passes: Passes,
-    pub(crate) refused: Refused,
+    pub(crate) refused: RejectionCounters,
 }
 
 /// Those of forward passes.
@@ -34,7 +34,7 @@ pub(crate) struct Passes {
 
 /// Those of requests that were not admitted, by what was in the way.
 #[derive(Debug, Clone)]
-pub struct Refused {
+pub struct RejectionCounters {
     /// Too many tokens are waiting.
     pub(crate) room: IntCounter,
     /// The wait would be too long.
@@ -61,7 +61,7 @@ impl Work {
                 QUEUE_SECONDS,
             ),
             passes: Passes::new(metrics),
-            refused: Refused::new(metrics),
+            refused: RejectionCounters::new(metrics),
         }
     }
 }
@@ -88,7 +88,7 @@ impl Passes {
     }
 }
 
-impl Refused {
+impl RejectionCounters {
     /// Adds them to the service's metrics.
     pub fn new(metrics: &Metrics) -> Self {
         let refused = metrics.counters(

@@ -44,9 +44,9 @@ const KEPT_BESIDE_KERNEL: usize = 8 << 20;
 
 /// Has the heap keep what so many `passes` at a time use again and again. A kernel has its memory by itself; libtorch asks for
 /// that of each step of a pass.
-pub fn keep_memory(precision: Precision, device: Device, passes: usize) {
+pub fn configure_allocator(precision: Precision, device: Device, passes: usize) {
     let bytes = kernel(precision, device).map_or(allocator::MOST_KEPT, |_| KEPT_BESIDE_KERNEL);
-    allocator::keep_memory(passes, bytes);
+    allocator::configure_allocator(passes, bytes);
 }
 
 /// A loaded encoder. Threads may share it; each pass is run by the thread that asks for it and by as many of libtorch's
@@ -74,9 +74,9 @@ impl Model {
 
     /// Gives a batch a size that the model is quick with: libtorch makes kernels for each number of tokens, and sees few. Ours
     /// take any, and the batch is left as it is.
-    pub fn pad(&self, batch: &mut Batch) {
+    pub fn round_up_shape(&self, batch: &mut Batch) {
         if self.kernel().is_none() {
-            batch.pad();
+            batch.round_up_shape();
         }
     }
 

@@ -70,7 +70,7 @@ impl EmbedderService for Embedder {
         let lease = request.extensions().get::<Lease>().cloned();
         let deadline = request.extensions().get().map(|&Deadline(end)| end);
         let request = request.into_inner();
-        let dimensions = Dimensions::asked(request.dimensions)?;
+        let dimensions = Dimensions::requested(request.dimensions)?;
         let came = Instant::now();
         let sentences = self.encoder.request(request).await?;
         let tokenize = came.elapsed();

@@ -21,7 +21,7 @@ use futures::{
     future::{self, BoxFuture, Either},
     stream::{self, BoxStream},
 };
-use muse_chassis::{deadline, refusals};
+use muse_chassis::{deadline, error_mapping};
 use muse_proto::{
     Error, Reason,
     v1::{EmbedStreamRequest, EmbedStreamResponse, ItemError, embed_stream_response::Result as Outcome},
@@ -214,7 +214,7 @@ async fn items(encoder: Encoder, chunk: Vec<Result<EmbedStreamRequest, Status>>)
                 sentences.push(sentence);
             }
             Err(failure) => {
-                end = Some(Err(refusals::in_our_terms(failure)));
+                end = Some(Err(error_mapping::map_status(failure)));
                 break;
             }
         }

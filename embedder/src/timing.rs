@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use muse_chassis::requests::note_step;
+use muse_chassis::request_telemetry::record_step;
 use tonic::{Response, metadata::AsciiMetadataValue};
 
 /// A part of the time, which was spent already.
@@ -17,7 +17,7 @@ pub(crate) struct Step {
 pub(crate) fn timed<T>(response: T, steps: &[Step]) -> Response<T> {
     let mut response = Response::new(response);
     let told = |&Step { name, began, took }: &Step| {
-        note_step(name, began, took);
+        record_step(name, began, took);
         format!("{name};dur={:.3}", took.as_secs_f64() * 1e3)
     };
     let text: Vec<String> = steps.iter().map(told).collect();

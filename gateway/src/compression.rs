@@ -17,7 +17,7 @@ use futures::stream;
 use http_body_util::BodyExt;
 use tracing::error;
 
-use crate::{problem::Problem, quality::weighted};
+use crate::{accept::weighted, problem::Problem};
 
 /// A shorter body is hardly shorter compressed.
 const WORTHWHILE_BYTES: usize = 1024;

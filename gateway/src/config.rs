@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::{Args, Parser};
 use muse_chassis::{
-    Addresses, BadOption, LogArgs, ShutdownArgs, connection_limit, grpc,
+    Addresses, ConfigError, LogArgs, ShutdownArgs, connection_limit, grpc,
     tls::{ClientTls, PeerArgs, ServerTls, UserArgs},
     trace::TraceArgs,
 };
@@ -122,7 +122,7 @@ impl Config {
     /// # Errors
     ///
     /// Names the option that cannot be.
-    pub fn tls(&self) -> Result<(Option<ServerTls>, Option<ClientTls>), BadOption> {
+    pub fn tls(&self) -> Result<(Option<ServerTls>, Option<ClientTls>), ConfigError> {
         let server = self.users.server(self.listen, &self.peers)?;
         let embedders = self.embedder.iter().map(|endpoint| ("--embedder", endpoint.uri()));
         let client = self.peers.client(embedders.chain([("--auth", self.auth.endpoint.uri())]))?;

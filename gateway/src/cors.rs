@@ -5,7 +5,7 @@ use std::{convert::Infallible, str::FromStr, time::Duration};
 use axum::{extract::Request, response::Response};
 use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderName, HeaderValue, Method, Uri, header};
-use muse_chassis::requests::REQUEST_ID;
+use muse_chassis::request_telemetry::REQUEST_ID;
 use tower::{Layer, Service, ServiceExt};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 

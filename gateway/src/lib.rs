@@ -4,24 +4,23 @@
 
 #![forbid(unsafe_code)]
 
-mod answer;
+mod accept;
+mod balancer;
 mod client_address;
 mod compression;
 mod config;
 mod cors;
-mod drain;
+mod grpc_proxy;
 mod grpc_web;
+mod http_response;
+mod json_vectors;
 mod message;
 mod middleware;
-mod numbers;
 mod openai;
 mod openapi;
-mod passthrough;
 mod problem;
-mod quality;
 mod readiness;
 mod reflection;
-mod replicas;
 mod request;
 mod response_memory;
 mod rest;
@@ -30,15 +29,17 @@ mod security_headers;
 mod server;
 mod server_timing;
 mod stream;
+mod stream_shutdown;
 mod upstream;
 
 use axum::{Router, middleware::from_fn};
 use futures::{FutureExt, future::BoxFuture};
 use muse_chassis::{
-    BadOption, Listeners, health,
+    ConfigError, Listeners,
+    admin::AdminPort,
+    health,
     metrics::Metrics,
-    private::Pages,
-    requests::{Observe, Requests},
+    request_telemetry::{RequestTelemetry, TelemetryLayer},
     tls::{Acceptor, Connector},
     trace::Traces,
 };
@@ -47,6 +48,7 @@ use tonic::service::Routes;
 use tower::ServiceBuilder;
 use tracing::Level;
 
+pub use balancer::{Resolver, SystemResolver};
 use client_address::ClientAddress;
 pub use client_address::TrustedProxies;
 pub use config::{Config, LimitArgs};
@@ -55,7 +57,6 @@ use cors::Cors;
 use grpc_web::GrpcWeb;
 use middleware::{AroundLayer, CallLimits, DetourLayer, apply_deadline};
 use readiness::SERVICES;
-pub use replicas::{Resolver, SystemResolver};
 pub use rest::Cookies;
 use routing::WellFormed;
 use security_headers::SecurityHeaders;
@@ -66,7 +67,7 @@ use upstream::Upstream;
 pub enum GatewayError {
     /// An option cannot be.
     #[error(transparent)]
-    Option(#[from] BadOption),
+    Option(#[from] ConfigError),
     /// The descriptor set is unusable.
     #[error("cannot serve reflection: {0}")]
     Reflection(#[from] prost::DecodeError),
@@ -113,12 +114,12 @@ async fn serve(
     let (user_tls, peer_tls) = config.tls()?;
     let (health, health_service) = health::not_serving(&SERVICES);
     let metrics = Metrics::of("muse-gateway");
-    let _private = Pages::new(health.clone(), metrics.clone()).serve(listeners.private);
+    let _private = AdminPort::new(health.clone(), metrics.clone()).serve(listeners.private);
     let connector = Connector::new(peer_tls.as_ref());
     let traces = Traces::new("muse-gateway", &config.traces, &connector)?;
-    let requests = Requests::new(&metrics, traces.clone(), Level::INFO);
+    let requests = RequestTelemetry::new(&metrics, traces.clone(), Level::INFO);
     let upstream = Upstream::connect(&config, resolver, &connector, shutdown.closing.clone());
-    upstream.verifier.tell_lag(&metrics);
+    upstream.verifier.register_metrics(&metrics);
     upstream.embedder.count(&metrics);
     tokio::spawn(readiness::watch(upstream.clone(), health, shutdown.announced.clone()));
 
@@ -141,14 +142,14 @@ async fn serve(
         limits.max_calls_per_address,
     );
     let router = Router::new()
-        .merge(passthrough::routes(upstream))
+        .merge(grpc_proxy::routes(upstream))
         .merge(rest)
         .merge(own.reset_fallback())
         .fallback(routing::not_found)
         // One layer of the router, which boxes each. Inside the router, because a request's route is known there.
         .layer(
             ServiceBuilder::new()
-                .layer(Observe { requests, route: routing::route_of })
+                .layer(TelemetryLayer { requests, route: routing::route_of })
                 .layer(AroundLayer(WellFormed))
                 .layer(AroundLayer(calls)),
         );

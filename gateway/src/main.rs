@@ -12,6 +12,6 @@ fn main() -> ExitCode {
         return bad.usage();
     }
     // Such as those of large bodies.
-    allocator::give_back_large_blocks();
+    allocator::return_large_blocks();
     serve("muse-gateway", config.addresses(), |listeners, shutdown| run(config, listeners, shutdown))
 }

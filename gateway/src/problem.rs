@@ -10,7 +10,7 @@ use tonic::Status;
 use utoipa::ToSchema;
 
 use crate::{
-    answer::{json, retry_after, status, tell_wait, text},
+    http_response::{json, retry_after, set_retry_after, status, text},
     upstream::failure,
 };
 
@@ -82,7 +82,7 @@ impl IntoResponse for Problem {
         };
         let mut response = json(self.status, &body);
         response.headers_mut().insert(header::CONTENT_TYPE, MEDIA_TYPE);
-        tell_wait(&mut response, self.retry_after);
+        set_retry_after(&mut response, self.retry_after);
         response
     }
 }

@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::MethodRouter,
 };
-use muse_chassis::requests::{OTHER, is_call, route};
+use muse_chassis::request_telemetry::{OTHER, is_call, route};
 use muse_proto::{Error, Reason};
 use tonic::Status;
 
@@ -61,7 +61,7 @@ pub(crate) async fn refusal(request: Request, error: Error) -> Response {
     }
     let is_openai = request.uri().path().starts_with("/v1/");
     read_out(request.into_body()).await;
-    if is_openai { openai::answer::Refusal::from(error).into_response() } else { rest::refusal(error) }
+    if is_openai { openai::response::OpenAiError::from(error).into_response() } else { rest::refusal(error) }
 }
 
 /// Rejects requests that are malformed whatever their route.

@@ -2,7 +2,7 @@
 
 use axum::{extract::Request, response::Response};
 use http::{HeaderName, HeaderValue, header};
-use muse_chassis::requests::is_call;
+use muse_chassis::request_telemetry::is_call;
 
 use crate::{
     client_address::OverTls,
@@ -39,22 +39,22 @@ pub(crate) struct SecurityHeaders;
 
 /// What the headers depend on.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct Context {
     over_tls: bool,
     policy: HeaderValue,
     public: bool,
 }
 
 impl Around for SecurityHeaders {
-    type Context = Asked;
+    type Context = Context;
 
-    fn before(&self, request: &mut Request) -> Result<Asked, Rejection> {
+    fn before(&self, request: &mut Request) -> Result<Context, Rejection> {
         let over_tls = request.extensions().get::<OverTls>().is_some();
         let (policy, public) = by_path(request.uri().path());
-        Ok(Asked { over_tls, policy, public })
+        Ok(Context { over_tls, policy, public })
     }
 
-    fn after(Asked { over_tls, policy, public }: Asked, mut response: Response) -> Response {
+    fn after(Context { over_tls, policy, public }: Context, mut response: Response) -> Response {
         let headers = response.headers_mut();
         if is_call(headers) {
             return response;

@@ -12,7 +12,7 @@ use hyper_util::{
 };
 use muse_chassis::{
     Shutdown,
-    lingering::Lingering,
+    lingering_close::LingeringClose,
     tls::{Acceptor, Socket, accept},
 };
 use rustix::net::sockopt::set_tcp_user_timeout;
@@ -108,7 +108,7 @@ pub(crate) async fn serve<S>(
                 }
                 request.map(Body::new)
             });
-            let io = TokioIo::new(Lingering::new(socket));
+            let io = TokioIo::new(LingeringClose::new(socket));
             let connection = server.serve_connection(io, TowerToHyperService::new(service));
             if let Err(failure) = watcher.watch(connection).await {
                 debug!(%peer, failure, "a connection broke");
@@ -174,6 +174,6 @@ fn builder() -> Builder<StreamExecutor> {
 /// not run.
 async fn begin(acceptor: &Acceptor, stream: TcpStream, peer: SocketAddr) -> Option<Socket> {
     let mut socket = acceptor.begin(stream, peer).await?;
-    let said = timeout(VERSION_WITHIN, socket.says_its_version()).await;
-    (said == Ok(true)).then_some(socket)
+    let preface = timeout(VERSION_WITHIN, socket.read_preface()).await;
+    (preface == Ok(true)).then_some(socket)
 }

@@ -23,13 +23,13 @@ impl Timing {
     }
 
     /// Takes in the timings of the service behind.
-    pub(crate) fn add(&mut self, answered: &MetadataMap) {
+    pub(crate) fn add_upstream(&mut self, answered: &MetadataMap) {
         let said = answered.get(SERVER_TIMING.as_str()).and_then(|parts| parts.to_str().ok());
         self.parts = said.map(str::to_owned);
     }
 
     /// Says how long all took until now.
-    pub(crate) fn tell(self, mut response: Response) -> Response {
+    pub(crate) fn add_header(self, mut response: Response) -> Response {
         let total = self.started.elapsed().as_secs_f64() * 1e3;
         let parts = self.parts.map(|parts| parts + ", ").unwrap_or_default();
         if let Ok(value) = HeaderValue::try_from(format!("{parts}total;dur={total:.3}")) {

@@ -15,7 +15,9 @@ use muse_proto::{Error, Reason};
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
-use crate::{drain::Cut, message::WholeMessages, passthrough, request::BODY_WITHIN, upstream::Upstream};
+use crate::{
+    grpc_proxy, message::WholeMessages, request::BODY_WITHIN, stream_shutdown::Cut, upstream::Upstream,
+};
 
 /// The headers of a status.
 const STATUS: [http::HeaderName; 3] =
@@ -49,7 +51,7 @@ async fn open(upstream: Upstream, call: Request) -> Result<Response, Error> {
         return Ok(Status::new(Code::Ok, "").into_http());
     }
     let call = Request::from_parts(head, Body::new(messages));
-    Ok(passthrough::forward(upstream.embedder.clone(), call, end).await)
+    Ok(grpc_proxy::forward(upstream.embedder.clone(), call, end).await)
 }
 
 fn invalid(text: &str) -> Error {

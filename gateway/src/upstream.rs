@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Channel};
 use tracing::{debug, error};
 
-use crate::{Config, Resolver, openai::models::ModelCache, replicas::Replicas};
+use crate::{Config, Resolver, balancer::Balancer, openai::models::ModelCache};
 
 /// Bytes that the requests of all callers hold in the gateway. Two of the largest fit into half of it, which one caller may have.
 const REQUEST_MEMORY: usize = 64 << 20;
@@ -39,7 +39,7 @@ impl Deref for Upstream {
 #[derive(Debug)]
 pub(crate) struct Services {
     pub(crate) auth: Outgoing<Channel>,
-    pub(crate) embedder: Replicas,
+    pub(crate) embedder: Balancer,
     pub(crate) verifier: Verifier,
     pub(crate) shutdown: CancellationToken,
     /// For a call to an embedder, the time to read its message included.
@@ -62,7 +62,7 @@ impl Upstream {
         auth.endpoint = auth.endpoint.timeout(config.auth_timeout);
         let (verifier, auth) = auth.follow(connector, shutdown.clone());
         let embedder =
-            Replicas::follow(&config.embedder, (resolver, connector), config.call_timeout, shutdown.clone());
+            Balancer::follow(&config.embedder, (resolver, connector), config.call_timeout, shutdown.clone());
         let [request_memory, response_memory] = [REQUEST_MEMORY, RESPONSE_MEMORY]
             .map(|total| MemoryBudget::new(total, SMALL, config.call_timeout));
         Self(Arc::new(Services {
@@ -81,7 +81,7 @@ impl Upstream {
         AuthServiceClient::new(self.auth.clone())
     }
 
-    pub(crate) fn embedder_client(&self) -> EmbedderServiceClient<Replicas> {
+    pub(crate) fn embedder_client(&self) -> EmbedderServiceClient<Balancer> {
         // The embedder bounds its answers by the limits of a request.
         EmbedderServiceClient::new(self.embedder.clone())
             .max_decoding_message_size(usize::MAX)

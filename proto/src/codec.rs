@@ -57,7 +57,7 @@ impl<T: Message> codec::Encoder for Encoder<T> {
 
     fn encode(&mut self, message: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
         let length = message.encoded_len();
-        aside(length > BRIEF_TO_ENCODE, || {
+        run_blocking(length > BRIEF_TO_ENCODE, || {
             // By itself it grows step by step, and is copied each time.
             buffer.reserve(length);
             self.0.encode(message, buffer)
@@ -78,7 +78,7 @@ impl<U: Limited + Message + Default> codec::Decoder for Decoder<U> {
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        aside(buffer.remaining() > BRIEF_TO_DECODE, || {
+        run_blocking(buffer.remaining() > BRIEF_TO_DECODE, || {
             // tonic has the whole message in one piece.
             U::check_limits(buffer.chunk())?;
             self.0.decode(buffer)
@@ -96,12 +96,12 @@ thread_local! {
 
 /// How often this thread has done long work after its other tasks had gone elsewhere.
 #[must_use]
-pub fn went_aside() -> u64 {
+pub fn blocking_runs() -> u64 {
     ASIDES.get()
 }
 
 /// Does work that may be long after the thread's other tasks were handed to another one, where the runtime has several.
-pub fn aside<T>(long: bool, work: impl FnOnce() -> T) -> T {
+pub fn run_blocking<T>(long: bool, work: impl FnOnce() -> T) -> T {
     let elsewhere =
         || Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
     if !long || !elsewhere() {

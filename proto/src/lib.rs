@@ -8,7 +8,7 @@ pub mod limits;
 mod tokenized;
 pub mod wire;
 
-pub use codec::{Codec, Decoder, Encoder, aside, went_aside};
+pub use codec::{Codec, Decoder, Encoder, blocking_runs, run_blocking};
 pub use error::{Error, Reason};
 pub use limits::Limited;
 pub use tokenized::TokenizeResponseWriter;

@@ -1,5 +1,6 @@
 //! The gRPC services through the gateway.
 
+mod admin;
 mod browser;
 mod deadlines;
 mod fairness;
@@ -7,7 +8,6 @@ mod health;
 mod inputs;
 mod limits;
 mod outages;
-mod private;
 mod reflection;
 mod stream;
 mod tokens;

@@ -3,7 +3,7 @@
 
 mod collector;
 mod ids;
-mod leaks;
+mod panic_hook;
 mod spans;
 
 use std::net::SocketAddr;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use clap::Subcommand;
-use muse_auth::{AuthError, BackupError, Config, Imported, Maintenance};
+use muse_auth::{AdminOps, AuthError, BackupError, Config, Imported};
 use muse_chassis::with_causes;
 use tokio::runtime::Runtime;
 
@@ -81,9 +81,9 @@ pub(crate) fn run(command: Command, config: Config) -> ExitCode {
     let done = Runtime::new().map_err(CommandError::Write).and_then(|runtime| {
         runtime.block_on(async {
             let maintenance = if command.may_create_database() {
-                Maintenance::open(config).await?
+                AdminOps::open(config).await?
             } else {
-                Maintenance::open_existing(config).await?
+                AdminOps::open_existing(config).await?
             };
             let done = execute(command, &maintenance).await;
             maintenance.close().await;
@@ -104,7 +104,7 @@ fn report(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-async fn execute(command: Command, maintenance: &Maintenance) -> Result<(), CommandError> {
+async fn execute(command: Command, maintenance: &AdminOps) -> Result<(), CommandError> {
     match command {
         Command::User(command) => user::execute(command, &maintenance.users()?).await,
         Command::Key(command) => key(command, maintenance).await,
@@ -117,7 +117,7 @@ async fn execute(command: Command, maintenance: &Maintenance) -> Result<(), Comm
     }
 }
 
-async fn key(command: KeyCommand, maintenance: &Maintenance) -> Result<(), CommandError> {
+async fn key(command: KeyCommand, maintenance: &AdminOps) -> Result<(), CommandError> {
     match command {
         KeyCommand::List => {
             let mut out = io::stdout().lock();

@@ -3,7 +3,7 @@
 use std::{env, fmt, path::PathBuf, str::FromStr};
 
 use clap::Args;
-use muse_chassis::BadOption;
+use muse_chassis::ConfigError;
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -58,13 +58,13 @@ impl DatabaseArgs {
     /// # Errors
     ///
     /// If it names none. The text does not repeat the option, which may hold a password.
-    pub fn database(&self) -> Result<Database, BadOption> {
+    pub fn database(&self) -> Result<Database, ConfigError> {
         let from_environment = env::var(VARIABLE).is_ok_and(|value| value == self.database.expose_secret());
         read(self.database.expose_secret(), from_environment)
     }
 }
 
-fn read(text: &str, from_environment: bool) -> Result<Database, BadOption> {
+fn read(text: &str, from_environment: bool) -> Result<Database, ConfigError> {
     const OPTION: &str = "--database";
     if text.starts_with("postgres:") || text.starts_with("postgresql:") {
         let bad_url = |problem: &str| {

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, builder::BoolishValueParser};
 use muse_chassis::{
-    Addresses, BadOption, ShutdownArgs, is_loopback,
+    Addresses, ConfigError, ShutdownArgs, is_loopback,
     tls::{ClientTls, PeerArgs, ServerTls},
     trace::TraceArgs,
 };
@@ -85,8 +85,8 @@ fn lifetime() -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(1..=A_CENTURY)
 }
 
-fn bad(option: &'static str, problem: impl Into<String>) -> BadOption {
-    BadOption::new(option, problem)
+fn bad(option: &'static str, problem: impl Into<String>) -> ConfigError {
+    ConfigError::new(option, problem)
 }
 
 /// What the service needs to know. [`Config::new`] has the defaults.
@@ -165,7 +165,7 @@ impl ServiceArgs {
     /// # Errors
     ///
     /// Names the first option that cannot be.
-    pub fn config(self, database: &DatabaseArgs) -> Result<Config, BadOption> {
+    pub fn config(self, database: &DatabaseArgs) -> Result<Config, ConfigError> {
         let secret =
             secrets::read("JWT_SECRET_KEY", "--jwt-secret-key-file", self.jwt_secret_key_file.as_deref())?;
         let admin_password =
@@ -201,7 +201,7 @@ impl ServiceArgs {
 }
 
 /// Refuses a secret, or warns of it.
-fn check_secret(secret: &SecretString, exposed: bool) -> Result<Option<String>, BadOption> {
+fn check_secret(secret: &SecretString, exposed: bool) -> Result<Option<String>, ConfigError> {
     const OPTION: &str = "JWT_SECRET_KEY";
     let length = secret.expose_secret().len();
     if length == 0 {

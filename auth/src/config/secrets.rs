@@ -2,7 +2,7 @@
 
 use std::{env, ffi::OsString, fs::File, io::Read, path::Path};
 
-use muse_chassis::BadOption;
+use muse_chassis::ConfigError;
 use secrecy::SecretString;
 
 use super::bad;
@@ -15,7 +15,7 @@ pub(super) fn read(
     variable: &'static str,
     option: &'static str,
     file: Option<&Path>,
-) -> Result<Option<SecretString>, BadOption> {
+) -> Result<Option<SecretString>, ConfigError> {
     choose(variable, env::var_os(variable), option, file)
 }
 
@@ -24,7 +24,7 @@ fn choose(
     value: Option<OsString>,
     option: &'static str,
     file: Option<&Path>,
-) -> Result<Option<SecretString>, BadOption> {
+) -> Result<Option<SecretString>, ConfigError> {
     let Some(path) = file else {
         return value
             .map(|value| value.into_string().map_err(|_| bad(variable, "it is not UTF-8")))

@@ -5,7 +5,7 @@ use argon2::{
     password_hash::phc::{Output, ParamsString, PasswordHash, Salt},
 };
 
-use super::{Cost, memory::Memory};
+use super::{Cost, hash_arena::Memory};
 
 /// A lane is for a thread of its own, and here there is one thread for each hash.
 const LANES: u32 = 1;

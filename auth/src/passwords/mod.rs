@@ -2,13 +2,13 @@
 
 mod argon2id;
 mod cost;
-mod memory;
+mod hash_arena;
+mod hash_pool;
+mod password_hash;
 mod pbkdf2;
 mod policy;
-mod pool;
-mod stored;
 
 pub use cost::Cost;
+pub(crate) use hash_pool::{PasswordHashPool, Priority, Verdict, default_threads};
 pub(crate) use pbkdf2::is_pbkdf2;
 pub(crate) use policy::{LONGEST, check_new};
-pub(crate) use pool::{Hashers, Priority, Verdict, default_threads};

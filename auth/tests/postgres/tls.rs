@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use muse_auth::Maintenance;
+use muse_auth::AdminOps;
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 
 use crate::{
@@ -52,7 +52,7 @@ async fn a_server_is_reached_over_tls_and_must_be_the_one_that_is_meant() {
         ("localhost", "sslmode=verify-full&sslrootcert=/none.pem".to_owned(), "No such file"),
     ] {
         config.database = url(&format!("{host}:{port}/{name}?{parameters}"));
-        let refused = Maintenance::open(config.clone()).await.unwrap_err().to_string();
+        let refused = AdminOps::open(config.clone()).await.unwrap_err().to_string();
         assert!(refused.contains(reason), "{parameters}: {refused}");
         println!("{refused}");
     }

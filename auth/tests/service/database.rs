@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use muse_auth::{Config, Database, Maintenance, Role};
+use muse_auth::{AdminOps, Config, Database, Role};
 use muse_proto::Reason;
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use secrecy::SecretString;
@@ -60,7 +60,7 @@ async fn locked_database_is_named_and_logins_go_on() {
     assert_eq!(service.login("admin", "a guess").await.unwrap_err().reason(), Reason::BadCredentials);
     assert!(service.login("admin", PASSWORD).await.is_ok());
 
-    let operator = Maintenance::open_existing(config.clone()).await.unwrap();
+    let operator = AdminOps::open_existing(config.clone()).await.unwrap();
     let users = operator.users().unwrap();
     assert_eq!(users.list().await.unwrap().len(), 1, "reading waits for nobody");
     let refused = users.add("ann", SecretString::from(PASSWORD), Role::User).await.unwrap_err().to_string();
@@ -79,7 +79,7 @@ async fn database_file_alone_holds_the_data_after_a_clean_stop() {
     service.tokens().await;
     // Another process has the database open, so closing the last connection of this one moves
     // nothing.
-    let operator = Maintenance::open_existing(config.clone()).await.unwrap();
+    let operator = AdminOps::open_existing(config.clone()).await.unwrap();
     operator.users().unwrap().add("ann", SecretString::from(PASSWORD), Role::User).await.unwrap();
     service.stop().await;
 
@@ -87,7 +87,7 @@ async fn database_file_alone_holds_the_data_after_a_clean_stop() {
     let copy = folder.path().join("copy.db");
     fs::copy(path, &copy).unwrap();
     operator.close().await;
-    let copied = Maintenance::open_existing(Config::new(copy)).await.unwrap();
+    let copied = AdminOps::open_existing(Config::new(copy)).await.unwrap();
     assert!(copied.users().unwrap().exists("ann").await.unwrap());
     copied.close().await;
 }
@@ -96,7 +96,7 @@ async fn database_file_alone_holds_the_data_after_a_clean_stop() {
 async fn missing_database_is_not_created_by_accident() {
     let (folder, _) = folder();
     let path = folder.path().join("typo.db");
-    let refused = Maintenance::open_existing(Config::new(&path)).await.unwrap_err().to_string();
+    let refused = AdminOps::open_existing(Config::new(&path)).await.unwrap_err().to_string();
     assert!(refused.contains("typo.db") && refused.contains("no such file"), "{refused}");
     assert!(!path.exists());
 }
@@ -110,7 +110,7 @@ async fn existing_user_with_a_deceptive_name_still_logs_in() {
     let name = "ann\u{202e}";
     other.execute_unprepared(&format!("UPDATE users SET username = '{name}'")).await.unwrap();
     assert!(service.login(name, PASSWORD).await.is_ok());
-    let operator = Maintenance::open_existing(config.clone()).await.unwrap();
+    let operator = AdminOps::open_existing(config.clone()).await.unwrap();
     let listed = operator.users().unwrap().list().await.unwrap();
     assert_eq!(listed[0].printable_name(), "ann\\u{202e}");
     operator.close().await;
@@ -122,7 +122,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 async fn refused(path: &Path) -> String {
-    let error = Maintenance::open(Config::new(path)).await.unwrap_err().to_string();
+    let error = AdminOps::open(Config::new(path)).await.unwrap_err().to_string();
     assert!(error.starts_with(&format!("cannot open the database {}: ", path.display())), "{error}");
     assert!(!error.contains('\n'), "{error}");
     error
@@ -132,7 +132,7 @@ async fn refused(path: &Path) -> String {
 async fn it_is_for_its_owner_only() {
     let (folder, _) = folder();
     let path = folder.path().join("new/folder/muse.db");
-    let maintenance = Maintenance::open(Config::new(&path)).await.unwrap();
+    let maintenance = AdminOps::open(Config::new(&path)).await.unwrap();
     let users = maintenance.users().unwrap();
     users.add("ann", SecretString::from("correct horse"), Role::User).await.unwrap();
     assert_eq!(mode(path.parent().unwrap()), 0o700);
@@ -147,7 +147,7 @@ async fn odd_paths_are_paths() {
     let (folder, _) = folder();
     for name in ["a?b=c.db", "100%25.db", "with space.db", "ü.db", ":memory:.db", "#x.db"] {
         let path = folder.path().join(name);
-        Maintenance::open(Config::new(&path)).await.unwrap().close().await;
+        AdminOps::open(Config::new(&path)).await.unwrap().close().await;
         assert!(path.is_file(), "{name}");
     }
 }

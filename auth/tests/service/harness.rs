@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muse_auth::{AuthError, Config, Maintenance};
+use muse_auth::{AdminOps, AuthError, Config};
 use muse_chassis::{Addresses, Listeners};
 use muse_proto::{
     Error, Reason,
@@ -136,8 +136,8 @@ pub(crate) fn verifier() -> Verifier {
 }
 
 /// What the command line does.
-pub(crate) async fn maintenance(config: &Config) -> Maintenance {
-    Maintenance::open(config.clone()).await.unwrap()
+pub(crate) async fn maintenance(config: &Config) -> AdminOps {
+    AdminOps::open(config.clone()).await.unwrap()
 }
 
 pub(crate) fn error(reason: Reason, message: &str) -> Error {

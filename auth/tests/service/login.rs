@@ -85,7 +85,7 @@ async fn a_random_password_is_no_known_one() {
 }
 
 #[tokio::test]
-async fn the_given_password_is_for_the_first_start() {
+async fn given_password_is_for_the_first_start() {
     let (_folder, mut config) = folder();
     Service::start(&config).await.stop().await;
     config.admin_password = Some(SecretString::from("another one"));

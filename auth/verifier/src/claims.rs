@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_names_are_those_of_the_old_service() {
+    fn names_are_those_of_the_replaced_service() {
         let mut claims = Claims {
             fresh: true,
             iat: 1,

@@ -6,7 +6,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, er
 use muse_proto::{Error, Reason, v1::JsonWebKey};
 use tracing::warn;
 
-use crate::{claims::Claims, verified::Verified};
+use crate::{claims::Claims, signature_cache::SignatureCache};
 
 pub(crate) const BAD_SIGNATURE: &str = "Signature verification failed";
 
@@ -15,7 +15,7 @@ pub(crate) const BAD_SIGNATURE: &str = "Signature verification failed";
 pub(crate) struct Keys {
     pub(crate) published: Vec<JsonWebKey>,
     usable: HashMap<String, DecodingKey>,
-    verified: Verified,
+    verified: SignatureCache,
 }
 
 /// Why the claims of a token cannot be trusted.
@@ -31,7 +31,7 @@ impl Keys {
     /// some.
     pub(crate) fn read(published: &[JsonWebKey]) -> Self {
         let usable = published.iter().filter_map(|key| Some((key.kid.clone(), usable(key)?))).collect();
-        Self { published: published.to_vec(), usable, verified: Verified::new() }
+        Self { published: published.to_vec(), usable, verified: SignatureCache::new() }
     }
 
     /// How many of them are of use.

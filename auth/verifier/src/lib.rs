@@ -8,14 +8,14 @@
 mod args;
 pub mod bearer;
 mod claims;
-mod contact;
-mod expiring;
 mod keys;
 mod locks;
 mod provider;
-mod revoked;
+mod revocation_list;
+mod signature_cache;
 mod sync;
-mod verified;
+mod sync_state;
+mod ttl_map;
 mod verifier;
 
 pub use args::AuthArgs;

@@ -11,7 +11,7 @@ use http::HeaderMap;
 use muse_chassis::{
     log_throttle::LogThrottle,
     metrics::Metrics,
-    requests::{Caller, note_caller},
+    request_telemetry::{Caller, record_caller},
 };
 use muse_proto::{
     Error, Reason,
@@ -22,11 +22,11 @@ use tracing::warn;
 use crate::{
     bearer,
     claims::{Claims, TokenKind},
-    contact::Contact,
     install_crypto_provider,
     keys::{BAD_SIGNATURE, Keys, Untrusted},
     locks::{read, write},
-    revoked::Revoked,
+    revocation_list::RevocationList,
+    sync_state::SyncState,
 };
 
 /// Clock skew that is tolerated: a token is accepted this many seconds before its `nbf`. Its `exp`
@@ -47,8 +47,8 @@ pub struct Verifier {
 
 struct Shared {
     keys: RwLock<Arc<Keys>>,
-    revoked: Revoked,
-    contact: Contact,
+    revoked: RevocationList,
+    contact: SyncState,
     log_throttle: LogThrottle,
 }
 
@@ -58,24 +58,24 @@ impl Verifier {
     /// that it would accept may have been revoked meanwhile.
     #[must_use]
     pub fn new(max_staleness: Duration) -> Self {
-        Self::with_contact(Contact::new(max_staleness))
+        Self::with_contact(SyncState::new(max_staleness))
     }
 
     /// A verifier that follows nobody: the auth service's own.
     #[must_use]
     pub fn with_keys(keys: &[JsonWebKey]) -> Self {
-        let verifier = Self::with_contact(Contact::own());
+        let verifier = Self::with_contact(SyncState::own());
         verifier.replace_keys(keys);
         verifier
     }
 
-    fn with_contact(contact: Contact) -> Self {
+    fn with_contact(contact: SyncState) -> Self {
         install_crypto_provider();
         let keys = RwLock::new(Arc::new(Keys::read(&[])));
         Self {
             shared: Arc::new(Shared {
                 keys,
-                revoked: Revoked::new(),
+                revoked: RevocationList::new(),
                 contact,
                 log_throttle: LogThrottle::default(),
             }),
@@ -150,7 +150,7 @@ impl Verifier {
         if self.shared.revoked.contains(&claims) {
             return Err(Error::new(Reason::TokenRevoked, "Token has been revoked"));
         }
-        note_caller(if claims.admin { Caller::Admin } else { Caller::User }, &claims.sub);
+        record_caller(if claims.admin { Caller::Admin } else { Caller::User }, &claims.sub);
         Ok(claims)
     }
 
@@ -236,9 +236,9 @@ impl Verifier {
     }
 
     /// Tells in the service's metrics how old is what is known.
-    pub fn tell_lag(&self, metrics: &Metrics) {
+    pub fn register_metrics(&self, metrics: &Metrics) {
         let shared = Arc::clone(&self.shared);
-        metrics.asked(
+        metrics.pulled_gauge(
             "muse_revocation_lag_seconds",
             "How old is what is known of revocations: seconds since the auth service was heard, which speaks once a \
              second.",
@@ -257,7 +257,7 @@ impl Verifier {
         self.shared.contact.wait_until_synced().await;
     }
 
-    pub(crate) fn contact(&self) -> &Contact {
+    pub(crate) fn contact(&self) -> &SyncState {
         &self.shared.contact
     }
 

@@ -1,4 +1,4 @@
-//! The metrics of a service, for Prometheus, which reads them from its [private port](crate::private).
+//! The metrics of a service, for Prometheus, which reads them from its [private port](crate::admin).
 //!
 //! Each service has a registry of its own, so that several can run in one process. Names follow Prometheus'
 //! conventions: `muse_…`, the unit at the end, `_total` for what is counted. Counting and observing is atomic; a label's
@@ -32,7 +32,7 @@ impl Metrics {
         metrics.register(Process::new());
         metrics.register(DROPPED_LINES.clone());
         #[cfg(tokio_unstable)]
-        metrics.register(crate::polls::POLLS.clone());
+        metrics.register(crate::poll_metrics::POLLS.clone());
         let version = env!("CARGO_PKG_VERSION");
         metrics.info(
             "muse_build_info",
@@ -71,7 +71,7 @@ impl Metrics {
     }
 
     /// A number that is asked for at each scrape.
-    pub fn asked(&self, name: &str, help: &str, value: impl Fn() -> f64 + Send + Sync + 'static) {
+    pub fn pulled_gauge(&self, name: &str, help: &str, value: impl Fn() -> f64 + Send + Sync + 'static) {
         self.added(PullingGauge::new(name, help, Box::new(value)));
     }
 

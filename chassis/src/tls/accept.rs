@@ -58,15 +58,15 @@ fn is_of_the_client(failure: &io::Error) -> bool {
 pub struct Acceptor {
     tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     /// Strangers who fail are no news, but services of the stack are.
-    told: Option<LogThrottle>,
+    throttle: Option<LogThrottle>,
 }
 
 impl Acceptor {
     /// An acceptor that keeps up with the files, within an async runtime.
     #[must_use]
     pub fn new(tls: Option<&ServerTls>) -> Self {
-        let told = tls.is_some_and(ServerTls::is_mutual).then(LogThrottle::default);
-        Self { tls: tls.map(ServerTls::follow), told }
+        let throttle = tls.is_some_and(ServerTls::is_mutual).then(LogThrottle::default);
+        Self { tls: tls.map(ServerTls::follow), throttle }
     }
 
     /// The connection, when its handshake is over; nothing if it fails, which the log tells.
@@ -75,7 +75,7 @@ impl Acceptor {
         let acceptor = TlsAcceptor::from(Arc::clone(&latest.borrow()));
         match timeout(HANDSHAKE_WITHIN, handshake(acceptor, stream)).await {
             Ok(Ok(socket)) => return Some(socket),
-            Ok(Err(refused)) if self.told.as_ref().is_some_and(|told| told.allows(&refused)) => {
+            Ok(Err(refused)) if self.throttle.as_ref().is_some_and(|throttle| throttle.allows(&refused)) => {
                 warn!(%peer, "a connection was refused: {refused}");
             }
             Ok(Err(refused)) => debug!(%peer, "a connection was refused: {refused}"),

@@ -15,7 +15,7 @@ use super::{
     explain,
     pem::{Pem, PemFile},
 };
-use crate::BadOption;
+use crate::ConfigError;
 
 /// ALPN's names.
 const H2: &[u8] = b"h2";
@@ -39,7 +39,7 @@ pub struct Material {
 }
 
 impl Files {
-    pub(super) fn read(&self) -> Result<Material, BadOption> {
+    pub(super) fn read(&self) -> Result<Material, ConfigError> {
         let ca = self.ca.as_ref().map(PemFile::read).transpose()?;
         Ok(Material { ca, cert: self.cert.read()?, key: self.key.read()? })
     }
@@ -48,11 +48,11 @@ impl Files {
 /// A side of TLS that is made from files.
 pub trait Side: Sized + Send + Sync + 'static {
     /// From what the files held.
-    fn make(material: &Material) -> Result<Self, BadOption>;
+    fn make(material: &Material) -> Result<Self, ConfigError>;
 }
 
 impl Side for ServerConfig {
-    fn make(Material { ca, cert, key }: &Material) -> Result<Self, BadOption> {
+    fn make(Material { ca, cert, key }: &Material) -> Result<Self, ConfigError> {
         let chain = cert.certificates()?;
         let builder = Self::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
@@ -80,7 +80,7 @@ impl Side for ServerConfig {
 }
 
 impl Side for ClientConfig {
-    fn make(Material { ca, cert, key }: &Material) -> Result<Self, BadOption> {
+    fn make(Material { ca, cert, key }: &Material) -> Result<Self, ConfigError> {
         let chain = cert.certificates()?;
         let ca = ca.as_ref().unwrap_or(cert);
         let roots = ca.roots()?;
@@ -101,14 +101,14 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 /// What checks the certificates of clients.
-fn verifier(ca: &Pem, roots: RootCertStore) -> Result<Arc<dyn ClientCertVerifier>, BadOption> {
+fn verifier(ca: &Pem, roots: RootCertStore) -> Result<Arc<dyn ClientCertVerifier>, ConfigError> {
     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
         .build()
         .map_err(|refused| ca.bad(&refused.to_string()))
 }
 
 /// Refuses a certificate that the other side would refuse.
-fn check(cert: &Pem, checked: Result<(), Error>) -> Result<(), BadOption> {
+fn check(cert: &Pem, checked: Result<(), Error>) -> Result<(), ConfigError> {
     checked.map_err(|refused| cert.bad(&format!("the certificate {}", explain::refusal(&refused))))
 }
 
@@ -138,7 +138,7 @@ fn server_is_of_today(chain: &[CertificateDer<'_>]) -> Result<(), Error> {
     }
 }
 
-fn pair_refused(cert: &Pem, key: &Pem, refused: &Error) -> BadOption {
+fn pair_refused(cert: &Pem, key: &Pem, refused: &Error) -> ConfigError {
     match refused {
         Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
             key.bad("the key is not that of the certificate")

@@ -1,4 +1,4 @@
-//! A client's side: connections to the other services.
+//! Client side: connections to the other services.
 
 use std::{
     io,
@@ -23,27 +23,27 @@ use crate::{log_throttle::LogThrottle, resolver::SystemResolver};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Connects to the services that URLs name, with TLS where it is `https`. The certificate must be for the host of the URL.
+/// Connects to the hosts of URLs, with TLS for `https`. The certificate must be valid for the host of the URL.
 #[derive(Debug, Clone)]
 pub struct Connector {
     tcp: HttpConnector<SystemResolver>,
-    /// Where to connect to, if not to the host of the URL.
+    /// The address to connect to, if it is not that of the URL's host.
     place: Option<Uri>,
     tls: Option<watch::Receiver<Arc<ClientConfig>>>,
-    told: LogThrottle,
+    throttle: LogThrottle,
 }
 
 impl Connector {
-    /// A connector that keeps up with the files, within an async runtime; without files it knows no `https`.
+    /// A connector that reloads the files, within an async runtime; without files it supports no `https`.
     #[must_use]
     pub fn new(tls: Option<&ClientTls>) -> Self {
         let mut tcp = HttpConnector::new_with_resolver(SystemResolver::default());
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        Self { tcp, place: None, tls: tls.map(ClientTls::follow), told: LogThrottle::default() }
+        Self { tcp, place: None, tls: tls.map(ClientTls::follow), throttle: LogThrottle::default() }
     }
 
-    /// A connector to one of the addresses that the host of the URL has. The certificate must be for the host all the same.
+    /// A connector to one of the addresses of the URL's host. The certificate must be valid for the host all the same.
     #[must_use]
     pub fn at(&self, address: SocketAddr) -> Self {
         Self { place: format!("http://{address}").parse().ok(), ..self.clone() }
@@ -80,30 +80,30 @@ impl Connector {
         let name = ServerName::try_from(host.to_owned())?;
         let connector = TlsConnector::from(Arc::clone(&latest.borrow()));
         let to = url.authority().map(ToString::to_string).unwrap_or_default();
-        let watched = Watched { to: to.into(), told: self.told };
+        let failures = ConnectionLog { to: to.into(), throttle: self.throttle };
         match connector.connect(name, tcp).await {
-            Ok(stream) => Ok(Socket::watched(stream, watched)),
+            Ok(stream) => Ok(Socket::failures(stream, failures)),
             Err(failure) => {
-                watched.tell(&failure);
+                failures.log_failure(&failure);
                 Err(explain::failure(&failure).into())
             }
         }
     }
 }
 
-/// Tells the log why a connection with TLS cannot be. That the server refuses the certificate is heard in TLS 1.3 when the
-/// handshake is over on this side.
+/// Logs why a TLS connection fails. In TLS 1.3 the client receives the rejection of its certificate after the handshake has
+/// completed on its side.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct ConnectionLog {
     to: Arc<str>,
-    told: LogThrottle,
+    throttle: LogThrottle,
 }
 
-impl Watched {
-    pub(super) fn tell(&self, failure: &io::Error) {
+impl ConnectionLog {
+    pub(super) fn log_failure(&self, failure: &io::Error) {
         let to = &self.to;
         let text = format!("no connection with {to}: {}", explain::failure(failure));
-        if self.told.allows(&text) {
+        if self.throttle.allows(&text) {
             warn!("{text}");
         }
     }

@@ -1,16 +1,15 @@
-//! TLS: of the users' connections to the gateway, and of the services' to each other, where both sides show a certificate
-//! of the operator's CA.
+//! TLS: for users' connections to the gateway, and mutual TLS between the services, by the operator's CA.
 //!
-//! The files are read again when their contents change. What comes is used for the connections that are made from then
-//! on, unless it cannot be; then the log says so, and what was there stays.
+//! The files are reloaded when their contents change, and are used for new connections. If they are invalid, the log reports it, and
+//! the previous ones remain in use.
 
 mod accept;
 mod coalesced_writes;
 mod config;
 mod connect;
 mod explain;
+mod io_throttle;
 mod options;
-mod pace;
 mod pem;
 mod reload;
 mod socket;

@@ -7,7 +7,7 @@ use http::{Uri, uri::Scheme};
 
 use super::{ClientTls, ServerTls, config::Files, pem::PemFile, reload::Reloadable};
 use crate::{
-    BadOption,
+    ConfigError,
     loopback::{is_loopback, is_loopback_url},
 };
 
@@ -48,7 +48,7 @@ impl PeerArgs {
     ///
     /// Names the option whose file cannot be used, or `--listen` if passwords and tokens would go there in plain text from
     /// other machines.
-    pub fn server(&self, address: SocketAddr) -> Result<Option<ServerTls>, BadOption> {
+    pub fn server(&self, address: SocketAddr) -> Result<Option<ServerTls>, ConfigError> {
         let tls = self.files().map(Reloadable::open).transpose()?;
         self.allow_listening(address, tls.is_some(), "MUSE_TLS_CA, MUSE_TLS_CERT and MUSE_TLS_KEY")?;
         Ok(tls)
@@ -63,7 +63,7 @@ impl PeerArgs {
     pub fn client<'a>(
         &self,
         urls: impl IntoIterator<Item = (&'static str, &'a Uri)>,
-    ) -> Result<Option<ClientTls>, BadOption> {
+    ) -> Result<Option<ClientTls>, ConfigError> {
         let tls = self.files().map(Reloadable::open).transpose()?;
         for (option, url) in urls {
             self.allow_url(option, url, tls.is_some())?;
@@ -71,7 +71,7 @@ impl PeerArgs {
         Ok(tls)
     }
 
-    fn allow_url(&self, option: &'static str, url: &Uri, has_tls: bool) -> Result<(), BadOption> {
+    fn allow_url(&self, option: &'static str, url: &Uri, has_tls: bool) -> Result<(), ConfigError> {
         check_scheme(option, url, has_tls)?;
         if url.scheme() == Some(&Scheme::HTTPS) || self.plaintext || is_loopback_url(url) {
             return Ok(());
@@ -80,28 +80,28 @@ impl PeerArgs {
             "passwords and tokens would go to {url} in plain text: use https:// (with MUSE_TLS_CA, MUSE_TLS_CERT and \
              MUSE_TLS_KEY), or allow it with MUSE_PLAINTEXT=true"
         );
-        Err(BadOption::new(option, problem))
+        Err(ConfigError::new(option, problem))
     }
 
-    fn allow_listening(&self, address: SocketAddr, has_tls: bool, instead: &str) -> Result<(), BadOption> {
+    fn allow_listening(&self, address: SocketAddr, has_tls: bool, instead: &str) -> Result<(), ConfigError> {
         if has_tls || self.plaintext || is_loopback(address.ip()) {
             return Ok(());
         }
         let problem = format!(
             "passwords and tokens would come to {address} in plain text: set {instead}, or allow it with MUSE_PLAINTEXT=true"
         );
-        Err(BadOption::new("--listen", problem))
+        Err(ConfigError::new("--listen", problem))
     }
 }
 
 /// Refuses a URL, of the option of this name, that a [`Connector`](super::Connector) with or without TLS cannot connect to.
-pub(crate) fn check_scheme(option: &'static str, url: &Uri, has_tls: bool) -> Result<(), BadOption> {
+pub(crate) fn check_scheme(option: &'static str, url: &Uri, has_tls: bool) -> Result<(), ConfigError> {
     let problem = match url.scheme() {
         Some(scheme) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS && has_tls => return Ok(()),
         Some(scheme) if *scheme == Scheme::HTTPS => "needs MUSE_TLS_CA, MUSE_TLS_CERT and MUSE_TLS_KEY",
         _ => "begins neither with http:// nor with https://",
     };
-    Err(BadOption::new(option, format!("{url} {problem}")))
+    Err(ConfigError::new(option, format!("{url} {problem}")))
 }
 
 /// How users connect to the gateway.
@@ -123,7 +123,7 @@ impl UserArgs {
     ///
     /// Names the option whose file cannot be used, or `--listen` if passwords and tokens would go there in plain text from
     /// other machines.
-    pub fn server(&self, address: SocketAddr, peers: &PeerArgs) -> Result<Option<ServerTls>, BadOption> {
+    pub fn server(&self, address: SocketAddr, peers: &PeerArgs) -> Result<Option<ServerTls>, ConfigError> {
         let [cert, key] = [
             ("--tls-cert (GATEWAY_TLS_CERT)", &self.tls_cert),
             ("--tls-key (GATEWAY_TLS_KEY)", &self.tls_key),

@@ -10,7 +10,7 @@ use tokio_rustls::rustls::{
     },
 };
 
-use crate::BadOption;
+use crate::ConfigError;
 
 /// A PEM file, and the option that names it.
 #[derive(Debug, Clone)]
@@ -20,9 +20,9 @@ pub(super) struct PemFile {
 }
 
 impl PemFile {
-    pub(super) fn read(&self) -> Result<Pem, BadOption> {
+    pub(super) fn read(&self) -> Result<Pem, ConfigError> {
         let contents = std::fs::read(&self.path).map_err(|failure| {
-            BadOption::new(self.option, format!("cannot read {}: {failure}", self.path.display()))
+            ConfigError::new(self.option, format!("cannot read {}: {failure}", self.path.display()))
         })?;
         Ok(Pem { file: self.clone(), contents })
     }
@@ -42,12 +42,12 @@ impl PartialEq for Pem {
 
 impl Pem {
     /// What is wrong with this file.
-    pub(super) fn bad(&self, problem: &str) -> BadOption {
-        BadOption::new(self.file.option, format!("{}: {problem}", self.file.path.display()))
+    pub(super) fn bad(&self, problem: &str) -> ConfigError {
+        ConfigError::new(self.file.option, format!("{}: {problem}", self.file.path.display()))
     }
 
     /// All certificates, of which there is at least one.
-    pub(super) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, BadOption> {
+    pub(super) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
         let found: Vec<_> = CertificateDer::pem_slice_iter(&self.contents)
             .collect::<Result<_, _>>()
             .map_err(|failure| self.bad(&failure.to_string()))?;
@@ -58,7 +58,7 @@ impl Pem {
     }
 
     /// The certificates, as those whose signature is believed.
-    pub(super) fn roots(&self) -> Result<RootCertStore, BadOption> {
+    pub(super) fn roots(&self) -> Result<RootCertStore, ConfigError> {
         let mut roots = RootCertStore::empty();
         for certificate in self.certificates()? {
             roots.add(certificate).map_err(|refused| self.bad(&refused.to_string()))?;
@@ -67,7 +67,7 @@ impl Pem {
     }
 
     /// The first private key.
-    pub(super) fn private_key(&self) -> Result<PrivateKeyDer<'static>, BadOption> {
+    pub(super) fn private_key(&self) -> Result<PrivateKeyDer<'static>, ConfigError> {
         PrivateKeyDer::from_pem_slice(&self.contents).map_err(|failure| match failure {
             Error::NoItemsFound => self.bad("there is no private key in it that is not encrypted (PEM)"),
             other => self.bad(&other.to_string()),

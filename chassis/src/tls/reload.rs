@@ -7,7 +7,7 @@ use tokio_rustls::rustls::{ClientConfig, ServerConfig};
 use tracing::{info, warn};
 
 use super::config::{Files, Material, Side};
-use crate::BadOption;
+use crate::ConfigError;
 
 /// How often the files are read. Their contents count, not what the file system says of them: they may be symbolic links to
 /// a folder that is itself replaced, as in Kubernetes.
@@ -33,7 +33,7 @@ impl<T> fmt::Debug for Reloadable<T> {
 }
 
 impl<T: Side> Reloadable<T> {
-    pub(super) fn open(files: Files) -> Result<Self, BadOption> {
+    pub(super) fn open(files: Files) -> Result<Self, ConfigError> {
         let material = files.read()?;
         let made = Arc::new(T::make(&material)?);
         Ok(Self { files, material: Arc::new(material), made })
@@ -54,7 +54,7 @@ impl<T: Side> Reloadable<T> {
 
 async fn keep<T: Side>(latest: watch::Sender<Arc<T>>, files: Files, mut seen: Arc<Material>) {
     let mut changed = false;
-    let mut told = None;
+    let mut throttle = None;
     loop {
         tokio::select! {
             () = latest.closed() => return,
@@ -76,11 +76,11 @@ async fn keep<T: Side>(latest: watch::Sender<Arc<T>>, files: Files, mut seen: Ar
             Ok(made) => {
                 info!("the certificate was replaced");
                 latest.send_replace(Arc::new(made));
-                told = None;
+                throttle = None;
             }
-            Err(refused) if told.as_ref() != Some(&refused) => {
+            Err(refused) if throttle.as_ref() != Some(&refused) => {
                 warn!("{refused}; what was in use before stays in use");
-                told = Some(refused);
+                throttle = Some(refused);
             }
             Err(_) => (),
         }

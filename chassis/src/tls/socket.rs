@@ -18,11 +18,11 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::{
     coalesced_writes::CoalescedWrites,
-    connect::Watched,
-    pace::{BURST, charge, within},
+    connect::ConnectionLog,
+    io_throttle::{BURST, charge, within},
 };
 
-/// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
+/// The connection preface of HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const NOTHING: ([u8; PREFACE.len()], Range<usize>) = ([0; PREFACE.len()], 0..0);
 
@@ -30,10 +30,10 @@ const NOTHING: ([u8; PREFACE.len()], Range<usize>) = ([0; PREFACE.len()], 0..0);
 #[derive(Debug)]
 pub struct Socket {
     stream: CoalescedWrites<Either<TcpStream, Box<TlsStream<TcpStream>>>>,
-    /// The first bytes that the client has sent, and how many of them were looked at and not read yet.
+    /// The first bytes from the client, and the range of them that was inspected and not read yet.
     ahead: ([u8; PREFACE.len()], Range<usize>),
-    /// Hears of failures to read.
-    watched: Option<Watched>,
+    /// Logs read failures.
+    failures: Option<ConnectionLog>,
     /// Counts the connection, until this is dropped.
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -47,12 +47,12 @@ impl Socket {
         Self::new(Either::Right(Box::new(stream.into())), None)
     }
 
-    pub(super) fn watched(stream: client::TlsStream<TcpStream>, watched: Watched) -> Self {
-        Self::new(Either::Right(Box::new(stream.into())), Some(watched))
+    pub(super) fn failures(stream: client::TlsStream<TcpStream>, failures: ConnectionLog) -> Self {
+        Self::new(Either::Right(Box::new(stream.into())), Some(failures))
     }
 
-    fn new(stream: Either<TcpStream, Box<TlsStream<TcpStream>>>, watched: Option<Watched>) -> Self {
-        Self { stream: CoalescedWrites::new(stream), ahead: NOTHING, watched, _permit: None }
+    fn new(stream: Either<TcpStream, Box<TlsStream<TcpStream>>>, failures: Option<ConnectionLog>) -> Self {
+        Self { stream: CoalescedWrites::new(stream), ahead: NOTHING, failures, _permit: None }
     }
 
     pub(super) fn counted(self, permit: OwnedSemaphorePermit) -> Self {
@@ -65,9 +65,9 @@ impl Socket {
         matches!(self.stream.get_ref(), Either::Right(_))
     }
 
-    /// Waits until the client has said enough for the version of HTTP to be known, and tells whether it has. What it said
-    /// can still be read.
-    pub async fn says_its_version(&mut self) -> bool {
+    /// Waits until the client has sent enough to identify the version of HTTP; false if the client closes before. The bytes can still
+    /// be read.
+    pub async fn read_preface(&mut self) -> bool {
         let (said, known) = &mut self.ahead;
         while PREFACE.starts_with(&said[..known.end]) && known.end < PREFACE.len() {
             match self.stream.read(&mut said[known.end..]).await {
@@ -105,14 +105,14 @@ impl AsyncRead for Socket {
             read
         };
         charge(out.filled().len() - before, cx);
-        if let (Poll::Ready(Err(failure)), Some(watched)) = (&read, &this.watched) {
-            watched.tell(failure);
+        if let (Poll::Ready(Err(failure)), Some(failures)) = (&read, &this.failures) {
+            failures.log_failure(failure);
         }
         read
     }
 }
 
-/// What has come of an attempt to write, which is charged.
+/// Charges the bytes of a write.
 fn wrote(wrote: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
     if let Poll::Ready(Ok(bytes)) = wrote {
         charge(bytes, cx);
@@ -167,9 +167,9 @@ mod tests {
 
     use tokio::{io::AsyncWriteExt, net::TcpListener};
 
-    use super::{super::pace::BURST, *};
+    use super::{super::io_throttle::BURST, *};
 
-    /// What a poll of a task writes until it cannot.
+    /// The bytes that a poll of a task writes until it is out of budget.
     async fn written(to: &mut Socket, bytes: &[u8]) -> usize {
         poll_fn(|cx| {
             let mut sum = 0;
@@ -189,7 +189,7 @@ mod tests {
         let (mut from, mut to) = (Socket::plain(ours.unwrap()), Socket::plain(theirs.unwrap().0));
         let sent: Vec<u8> = (0..4 << 20).map(|byte: u32| (byte / 251) as u8).collect();
         tokio::task::yield_now().await;
-        // The kernel would take more.
+        // The kernel would accept more.
         let begun = written(&mut from, &sent).await;
         assert!((1..=BURST).contains(&begun), "{begun}");
 

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::propagation::{Extractor, Injector};
 
-use crate::requests::unique;
+use crate::request_telemetry::unique;
 
 pub(super) struct Incoming<'a>(pub(super) &'a HeaderMap);
 

@@ -27,7 +27,7 @@ use opentelemetry_sdk::{
 };
 use tracing::{info, warn};
 
-use crate::{BadOption, grpc, tls::Connector, with_causes};
+use crate::{ConfigError, grpc, tls::Connector, with_causes};
 use headers::{Incoming, Onward};
 pub use options::{Collector, TraceArgs};
 pub use outgoing::Outgoing;
@@ -51,7 +51,7 @@ impl Traces {
     /// # Errors
     ///
     /// If one of the environment variables `OTEL_EXPORTER_OTLP_…` cannot be.
-    pub fn new(service: &'static str, args: &TraceArgs, connector: &Connector) -> Result<Self, BadOption> {
+    pub fn new(service: &'static str, args: &TraceArgs, connector: &Connector) -> Result<Self, ConfigError> {
         let about = [("service.name", service), ("service.version", env!("CARGO_PKG_VERSION"))]
             .map(|(key, value)| KeyValue::new(key, value));
         let provider =
@@ -63,7 +63,7 @@ impl Traces {
             .with_tonic()
             .with_channel(grpc::channel(&collector.clone().timeout(EXPORT_WITHIN), connector))
             .build()
-            .map_err(|refused| BadOption::new("OTEL_EXPORTER_OTLP_…", with_causes(&refused)))?;
+            .map_err(|refused| ConfigError::new("OTEL_EXPORTER_OTLP_…", with_causes(&refused)))?;
         info!(collector = %collector.uri(), ratio = args.ratio, "traces are recorded");
         let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(args.ratio)));
         Ok(Self::of(provider.with_sampler(sampler).with_batch_exporter(exporter).build()))

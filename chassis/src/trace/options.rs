@@ -5,7 +5,7 @@ use std::str::FromStr;
 use clap::Args;
 use tonic::transport::Endpoint;
 
-use crate::{BadOption, grpc, tls::check_scheme};
+use crate::{ConfigError, grpc, tls::check_scheme};
 
 /// Where traces go, and which of them.
 #[derive(Debug, Clone, Args)]
@@ -34,7 +34,7 @@ impl TraceArgs {
     /// # Errors
     ///
     /// Names the option if its URL needs TLS and there is none.
-    pub fn check(&self, has_tls: bool) -> Result<(), BadOption> {
+    pub fn check(&self, has_tls: bool) -> Result<(), ConfigError> {
         self.collector
             .endpoint()
             .map_or(Ok(()), |collector| check_scheme("--otlp-endpoint", collector.uri(), has_tls))

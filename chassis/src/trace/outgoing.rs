@@ -18,7 +18,7 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use super::hand_on;
-use crate::requests::{self, Current};
+use crate::request_telemetry::{self, RequestContext};
 
 /// A client of another service. What it sends for a request that is being answered carries on its id and its trace, in which
 /// each call is a span, until its answer begins.
@@ -40,13 +40,13 @@ where
     }
 
     fn call(&mut self, mut call: Request<Req>) -> Self::Future {
-        let Some(current) = Current::get() else { return Either::Left(self.0.call(call)) };
+        let Some(current) = RequestContext::get() else { return Either::Left(self.0.call(call)) };
         current.id.hand_on(call.headers_mut());
         if !current.is_recorded() {
             hand_on(&current.trace, call.headers_mut());
             return Either::Left(self.0.call(call));
         }
-        let name = requests::route(call.uri().path());
+        let name = request_telemetry::route(call.uri().path());
         let trace = current.traces.begin(Cow::Borrowed(name), SpanKind::Client, &current.trace);
         hand_on(&trace, call.headers_mut());
         let answer = self.0.call(call);
@@ -57,7 +57,9 @@ where
             // A status at once is a refusal, or the end of an answer without messages.
             let status = answered.as_ref().map(|answer| Status::from_header_map(answer.headers()));
             let failure = match &status {
-                Ok(Some(status)) if status.code() != Code::Ok => Some(requests::name_of(status.code())),
+                Ok(Some(status)) if status.code() != Code::Ok => {
+                    Some(request_telemetry::name_of(status.code()))
+                }
                 Ok(_) => None,
                 Err(_) => Some("no answer"),
             };

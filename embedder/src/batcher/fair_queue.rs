@@ -37,7 +37,7 @@ pub type User = Arc<str>;
 
 /// What of a request was in one pass.
 #[derive(Debug)]
-pub struct Part {
+pub struct BatchSlice {
     /// The request's sentences,
     pub sentences: Arc<Sentences>,
     /// which of them are in this pass,
@@ -48,7 +48,7 @@ pub struct Part {
 
 /// What a request gets back from a pass.
 #[derive(Debug)]
-pub struct Done {
+pub struct BatchResult {
     /// Which of its sentences were in it.
     pub range: Range<usize>,
     /// Their vectors, as packed little-endian `f32`.
@@ -60,7 +60,7 @@ pub struct Done {
 }
 
 /// Where the results of a request go.
-pub(super) type Sender = mpsc::UnboundedSender<Result<Done, Error>>;
+pub(super) type Sender = mpsc::UnboundedSender<Result<BatchResult, Error>>;
 
 /// The class of a request, within which requests wait for each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -232,8 +232,8 @@ impl FairQueue {
     }
 
     /// Takes sentences, turn by turn, until a batch of `most` tokens is full or nothing waits.
-    pub(super) fn gather(&mut self, most: usize) -> Vec<Part> {
-        let mut parts: Vec<Part> = Vec::new();
+    pub(super) fn gather(&mut self, most: usize) -> Vec<BatchSlice> {
+        let mut parts: Vec<BatchSlice> = Vec::new();
         let (mut room, oldest_first_after) = (most, self.oldest_first_after);
         while self.tokens > 0 && room > 0 {
             let Some(user) = self.order.front() else { break };
@@ -326,7 +326,7 @@ impl Backlog {
 
     /// Takes sentences of the request whose turn it is: the first if it has at most `first` tokens, and further ones
     /// while the user and the class have credit and they fit into `room` tokens. Nothing, if the first does not fit.
-    fn take(&mut self, first: usize, room: usize, oldest_first_after: Duration) -> Option<Part> {
+    fn take(&mut self, first: usize, room: usize, oldest_first_after: Duration) -> Option<BatchSlice> {
         let newest_first_within = self.serves_newest_first().then_some(oldest_first_after);
         let line = loop {
             let line = self.lines.front_mut()?;
@@ -362,7 +362,7 @@ impl Line {
         room: usize,
         credit: isize,
         newest_first_within: Option<Duration>,
-    ) -> Option<Part> {
+    ) -> Option<BatchSlice> {
         let id = self.begun.or_else(|| self.next(newest_first_within))?;
         let waiting = self.requests.get_mut(&id)?;
         let begin = waiting.next;
@@ -381,7 +381,8 @@ impl Line {
         }
         self.tokens -= taken;
         let range = begin..waiting.next;
-        let part = Part { sentences: Arc::clone(&waiting.sentences), range, done: waiting.done.clone() };
+        let part =
+            BatchSlice { sentences: Arc::clone(&waiting.sentences), range, done: waiting.done.clone() };
         let is_whole = waiting.next == waiting.sentences.len();
         self.begun = (!is_whole).then_some(id);
         if is_whole {

@@ -31,7 +31,7 @@ use crate::{
     tokenizer::MARKS,
 };
 pub use queue::User;
-use queue::{Queue, Ticket};
+use queue::{PendingRequest, Queue};
 use worker::Workers;
 
 /// How the model is run.
@@ -116,14 +116,16 @@ impl Batcher {
     }
 
     /// Tells in the service's metrics how much waits.
-    pub(crate) fn tell_queue(&self, metrics: &Metrics) {
+    pub(crate) fn register_metrics(&self, metrics: &Metrics) {
         let (queue, capacity) = (Arc::downgrade(&self.queue), self.queue.capacity() as f64);
-        metrics.asked("muse_queue_tokens", "Tokens that wait for a forward pass.", move || {
+        metrics.pulled_gauge("muse_queue_tokens", "Tokens that wait for a forward pass.", move || {
             queue.upgrade().map_or(0, |queue| queue.tokens()) as f64
         });
-        metrics.asked("muse_queue_capacity_tokens", "Tokens that may wait for a forward pass.", move || {
-            capacity
-        });
+        metrics.pulled_gauge(
+            "muse_queue_capacity_tokens",
+            "Tokens that may wait for a forward pass.",
+            move || capacity,
+        );
     }
 
     /// Rejects a request of about so many tokens before it is tokenized, if it would not be admitted now.
@@ -151,8 +153,8 @@ impl Batcher {
         deadline: Option<Instant>,
     ) -> Result<Embedded, Error> {
         let sentences = Arc::new(sentences);
-        let ticket = self.queue.push(user, Arc::clone(&sentences), deadline)?;
-        embedded(ticket, &sentences, dimensions, &self.waited).await
+        let pending = self.queue.push(user, Arc::clone(&sentences), deadline)?;
+        embedded(pending, &sentences, dimensions, &self.waited).await
     }
 
     /// The vector of an item of a stream. The outer future ends when the item is in the queue.
@@ -167,15 +169,15 @@ impl Batcher {
         sentence: Sentences,
     ) -> Result<impl Future<Output = Result<Embedded, Error>> + Send + use<>, Error> {
         let sentence = Arc::new(sentence);
-        let ticket = self.queue.push_item(user, Arc::clone(&sentence)).await?;
+        let pending = self.queue.push_item(user, Arc::clone(&sentence)).await?;
         let waited = self.waited.clone();
-        Ok(async move { embedded(ticket, &sentence, Dimensions::ALL, &waited).await })
+        Ok(async move { embedded(pending, &sentence, Dimensions::ALL, &waited).await })
     }
 }
 
 /// Gathers what the passes give of a request. They may end in another order than they began.
 async fn embedded(
-    mut ticket: Ticket,
+    mut pending: PendingRequest,
     sentences: &Sentences,
     dimensions: Dimensions,
     waited: &Histogram,
@@ -186,7 +188,7 @@ async fn embedded(
         .map(|length| Embedding { packed: bytes::Bytes::new(), token_count: length as u32 - MARKS })
         .collect();
     let (mut began, mut ended) = (None, admitted);
-    while let Some(done) = ticket.next().await {
+    while let Some(done) = pending.next().await {
         let done = done?;
         began = Some(began.map_or(done.began, |first: Instant| first.min(done.began)));
         ended = ended.max(done.ended);

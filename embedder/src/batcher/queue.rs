@@ -17,12 +17,12 @@ use futures::{StreamExt, channel::mpsc};
 use muse_proto::{Error, Reason};
 use tokio::sync::Notify;
 
-pub use super::fair_queue::{Done, Part, User};
+pub use super::fair_queue::{BatchResult, BatchSlice, User};
 use super::{
     fair_queue::{Class, FairQueue, Key},
     throughput::Throughput,
 };
-use crate::{metrics::Refused, sentences::Sentences};
+use crate::{metrics::RejectionCounters, sentences::Sentences};
 
 /// Items of a user's streams are queued for this time at most; further ones are not read yet. It is enough to fill the passes.
 const STREAM_AHEAD: Duration = Duration::from_millis(125);
@@ -48,7 +48,7 @@ pub struct Queue {
     room: Notify,
     capacity: usize,
     max_wait: Duration,
-    refused: Refused,
+    refused: RejectionCounters,
 }
 
 #[derive(Debug, Default)]
@@ -64,12 +64,12 @@ struct State {
 
 /// A request in the queue. What has not been taken when it is dropped is never computed.
 #[derive(Debug)]
-pub struct Ticket {
+pub struct PendingRequest {
     queue: Arc<Queue>,
     key: Key,
     /// Its sentences that were not answered yet.
     left: usize,
-    done: mpsc::UnboundedReceiver<Result<Done, Error>>,
+    done: mpsc::UnboundedReceiver<Result<BatchResult, Error>>,
 }
 
 /// Why a request is not admitted. Times are estimates.
@@ -88,7 +88,7 @@ enum Rejection {
 impl Queue {
     /// A queue of at most `capacity` tokens, for passes on so many threads, in which a request without a deadline waits for
     /// `max_wait` at most.
-    pub fn new(capacity: usize, max_wait: Duration, threads: usize, refused: Refused) -> Self {
+    pub fn new(capacity: usize, max_wait: Duration, threads: usize, refused: RejectionCounters) -> Self {
         let (waiting, throughput) = (FairQueue::new(max_wait), Throughput::of_threads(threads));
         let state = State { waiting, throughput, ..State::default() };
         let (work, room) = (Condvar::new(), Notify::new());
@@ -122,7 +122,7 @@ impl Queue {
         user: &User,
         sentences: Arc<Sentences>,
         deadline: Option<Instant>,
-    ) -> Result<Ticket, Error> {
+    ) -> Result<PendingRequest, Error> {
         let mut state = self.lock();
         let class = Class::of_call(sentences.tokens());
         let admitted = self.admit(&state, user, class, sentences.tokens(), deadline);
@@ -135,7 +135,11 @@ impl Queue {
     /// # Errors
     ///
     /// [`Reason::Unavailable`] if the model has stopped.
-    pub async fn push_item(self: &Arc<Self>, user: &User, sentence: Arc<Sentences>) -> Result<Ticket, Error> {
+    pub async fn push_item(
+        self: &Arc<Self>,
+        user: &User,
+        sentence: Arc<Sentences>,
+    ) -> Result<PendingRequest, Error> {
         loop {
             let mut room = std::pin::pin!(self.room.notified());
             // From here on no notice is missed.
@@ -173,7 +177,7 @@ impl Queue {
         class: Class,
         has_deadline: bool,
         sentences: Arc<Sentences>,
-    ) -> Ticket {
+    ) -> PendingRequest {
         if state.waiting.is_interactive(user, class) {
             state.interactive_until = Some(Instant::now() + INTERACTIVE_FOR);
         }
@@ -184,12 +188,12 @@ impl Queue {
         if state.idle > 0 {
             self.work.notify_one();
         }
-        Ticket { queue: Arc::clone(self), key, left, done }
+        PendingRequest { queue: Arc::clone(self), key, left, done }
     }
 
     /// What the next pass takes, at most `most` tokens (a longer sentence is a pass of its own), as soon as anything
     /// waits; nothing once the queue is closed.
-    pub fn take(&self, most: usize) -> Option<Vec<Part>> {
+    pub fn take(&self, most: usize) -> Option<Vec<BatchSlice>> {
         let mut state = self.lock();
         state.idle += 1;
         while state.waiting.tokens() == 0 && !state.closed {
@@ -274,7 +278,7 @@ impl Queue {
 
     /// Counts a rejection, and returns its error.
     fn error(&self, rejection: Rejection) -> Error {
-        let Refused { room, wait: too_long, deadline, stopped: closed } = &self.refused;
+        let RejectionCounters { room, wait: too_long, deadline, stopped: closed } = &self.refused;
         let (counter, text, retry_after) = match rejection {
             Rejection::Stopped => (closed, None, None),
             Rejection::Memory { own, total, drained } => {
@@ -314,13 +318,13 @@ fn stopped() -> Error {
     Error::new(Reason::Unavailable, "the model has stopped").with_retry_after(Duration::from_secs(1))
 }
 
-impl Ticket {
+impl PendingRequest {
     /// What the next pass has given, until all sentences are done.
     ///
     /// # Errors
     ///
     /// [`Reason::Internal`] if a pass failed, [`Reason::Unavailable`] if the model has stopped.
-    pub async fn next(&mut self) -> Option<Result<Done, Error>> {
+    pub async fn next(&mut self) -> Option<Result<BatchResult, Error>> {
         if self.left == 0 {
             return None;
         }
@@ -332,7 +336,7 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for PendingRequest {
     fn drop(&mut self) {
         if self.left == 0 {
             return;
@@ -356,7 +360,7 @@ mod tests {
     }
 
     fn queue_of(capacity: usize, max_wait: Duration) -> Arc<Queue> {
-        Arc::new(Queue::new(capacity, max_wait, 1, Refused::new(&Metrics::of("muse-test"))))
+        Arc::new(Queue::new(capacity, max_wait, 1, RejectionCounters::new(&Metrics::of("muse-test"))))
     }
 
     fn request(lengths: &[usize]) -> Arc<Sentences> {
@@ -364,7 +368,7 @@ mod tests {
         Arc::new(ids.iter().map(Vec::as_slice).collect())
     }
 
-    fn push(queue: &Arc<Queue>, user: &str, lengths: &[usize]) -> Ticket {
+    fn push(queue: &Arc<Queue>, user: &str, lengths: &[usize]) -> PendingRequest {
         queue.push(&User::from(user), request(lengths), None).expect("there is room")
     }
 
@@ -379,14 +383,14 @@ mod tests {
     /// The lengths of the sentences of each part.
     fn taken(queue: &Queue, most: usize) -> Vec<Vec<usize>> {
         let parts = queue.take(most).expect("it is open");
-        let lengths = |part: Part| part.range.map(|index| part.sentences.length(index)).collect();
+        let lengths = |part: BatchSlice| part.range.map(|index| part.sentences.length(index)).collect();
         parts.into_iter().map(lengths).collect()
     }
 
     #[test]
     fn a_pass_is_filled_in_order_up_to_its_bound() {
         let queue = queue(10_000);
-        let _tickets = [push(&queue, "a", &[100, 200, 900, 50]), push(&queue, "a", &[300])];
+        let _pending = [push(&queue, "a", &[100, 200, 900, 50]), push(&queue, "a", &[300])];
         assert_eq!(taken(&queue, 1_000), [vec![100, 200], vec![300]]);
         // It did not fit before; it is more than fits with anything else.
         assert_eq!(taken(&queue, 800), [[900]]);
@@ -398,7 +402,7 @@ mod tests {
     fn small_request_waits_for_no_large_one_and_no_bulk_job() {
         let queue = queue(1 << 20);
         let _large = push(&queue, "a", &[32; 4_000]);
-        let _bulk: Vec<Ticket> = (0..256).map(|_| push(&queue, "a", &[32; 12])).collect();
+        let _bulk: Vec<PendingRequest> = (0..256).map(|_| push(&queue, "a", &[32; 12])).collect();
         let _small = push(&queue, "a", &[10]);
         let _other = push(&queue, "b", &[11]);
         let passes: Vec<Vec<usize>> = (0..3).map(|_| taken(&queue, 1_024).concat()).collect();
@@ -410,8 +414,8 @@ mod tests {
     #[test]
     fn classes_of_a_user_share_the_passes_and_requests_of_a_class_do_not() {
         let queue = queue(1 << 20);
-        let _large: Vec<Ticket> = (0..4).map(|_| push(&queue, "a", &[400; 20])).collect();
-        let _small: Vec<Ticket> = (0..1_000).map(|_| push(&queue, "a", &[8])).collect();
+        let _large: Vec<PendingRequest> = (0..4).map(|_| push(&queue, "a", &[400; 20])).collect();
+        let _small: Vec<PendingRequest> = (0..1_000).map(|_| push(&queue, "a", &[8])).collect();
         let passes: Vec<usize> = (0..8).flat_map(|_| taken(&queue, 1_024).concat()).collect();
         let tokens = |length| passes.iter().filter(|&&one| one == length).sum::<usize>();
         assert!(tokens(400).abs_diff(tokens(8)) <= 1_024, "{} and {}", tokens(400), tokens(8));
@@ -419,7 +423,7 @@ mod tests {
         assert_eq!(state.waiting.tokens_of_class("a", Class::of_call(8_000)), 4 * 8_000 - tokens(400));
         drop(state);
         // The first of them is done before the next is begun.
-        let parts: Vec<Part> = (0..16).flat_map(|_| queue.take(1_024).expect("it is open")).collect();
+        let parts: Vec<BatchSlice> = (0..16).flat_map(|_| queue.take(1_024).expect("it is open")).collect();
         let large: Vec<_> = parts.iter().filter(|part| part.sentences.length(0) == 400).collect();
         let mut order: Vec<*const Sentences> =
             large.iter().map(|part| Arc::as_ptr(&part.sentences)).collect();
@@ -430,12 +434,13 @@ mod tests {
     #[test]
     fn newest_request_is_first_while_callers_give_up() {
         let queue = queue_of(1 << 20, Duration::from_secs(60));
-        let mut tickets: Vec<Ticket> = (20..30).map(|length| push(&queue, "a", &[length, 1])).collect();
-        drop(tickets.remove(0));
+        let mut pending: Vec<PendingRequest> =
+            (20..30).map(|length| push(&queue, "a", &[length, 1])).collect();
+        drop(pending.remove(0));
         assert_eq!(taken(&queue, 21), [[21]], "a caller who leaves at once has not given up");
         std::thread::sleep(Duration::from_millis(1_050));
         // The second of 21 is what is left of a request that was begun.
-        drop(tickets.remove(1));
+        drop(pending.remove(1));
         assert_eq!(taken(&queue, 128).concat()[..5], [1, 29, 1, 28, 1]);
         assert!(!taken(&queue, 1_000).concat().contains(&22));
     }
@@ -456,7 +461,7 @@ mod tests {
     fn users_get_the_same_number_of_tokens_whatever_their_sentences_are_like() {
         let queue = queue(1 << 20);
         let _long = push(&queue, "long", &[400; 200]);
-        let _short: Vec<Ticket> = (0..8).map(|_| push(&queue, "short", &[8; 1_000])).collect();
+        let _short: Vec<PendingRequest> = (0..8).map(|_| push(&queue, "short", &[8; 1_000])).collect();
         let passes: Vec<usize> = (0..60).flat_map(|_| taken(&queue, 1_024).concat()).collect();
         let tokens = |length| passes.iter().filter(|&&one| one == length).sum::<usize>();
         let (long, short) = (tokens(400), tokens(8));
@@ -467,19 +472,19 @@ mod tests {
     #[test]
     fn user_of_long_sentences_pays_for_them() {
         let queue = queue(1 << 20);
-        let _bulk: Vec<Ticket> = (0..200).map(|_| push(&queue, "bulk", &[32; 32])).collect();
+        let _bulk: Vec<PendingRequest> = (0..200).map(|_| push(&queue, "bulk", &[32; 32])).collect();
         let (mut long, mut all) = (0, 0);
         // One at a time: each leaves the user without a backlog.
-        let mut ticket = push(&queue, "long", &[8_192]);
+        let mut pending = push(&queue, "long", &[8_192]);
         for _ in 0..60 {
             let lengths = taken(&queue, 640).concat();
             all += lengths.iter().sum::<usize>();
             if lengths.contains(&8_192) {
                 long += 8_192;
-                ticket = push(&queue, "long", &[8_192]);
+                pending = push(&queue, "long", &[8_192]);
             }
         }
-        drop(ticket);
+        drop(pending);
         assert!(long * 2 <= all + 8_192, "{long} of {all} tokens");
         assert!(long > 0);
     }
@@ -508,11 +513,11 @@ mod tests {
     fn passes_are_small_while_small_requests_arrive_beside_a_backlog() {
         let queue = queue(1 << 20);
         let tokens = || taken(&queue, 1_024).concat().iter().sum::<usize>();
-        let _bulk: Vec<Ticket> = (0..64).map(|_| push(&queue, "a", &[32; 32])).collect();
+        let _bulk: Vec<PendingRequest> = (0..64).map(|_| push(&queue, "a", &[32; 32])).collect();
         assert_eq!(tokens(), 1_024);
         let _more = push(&queue, "b", &[32; 320]);
         assert_eq!(tokens(), 1_024, "two bulk jobs share large passes");
-        let _many: Vec<Ticket> = (0..200).map(|_| push(&queue, "c", &[100])).collect();
+        let _many: Vec<PendingRequest> = (0..200).map(|_| push(&queue, "c", &[100])).collect();
         queue.lock().interactive_until = None;
         let _small = push(&queue, "d", &[10]);
         for _ in 0..3 {
@@ -541,7 +546,7 @@ mod tests {
         let queue = queue(1 << 20);
         // A thousand tokens a second.
         queue.drained(100, Duration::from_millis(100));
-        let _tickets: Vec<Ticket> = (0..21).map(|_| push(&queue, "a", &[50])).collect();
+        let _pending: Vec<PendingRequest> = (0..21).map(|_| push(&queue, "a", &[50])).collect();
         let error = refused(&queue, "a", &[50]);
         assert_eq!(error.reason(), Reason::Overloaded);
         assert!(
@@ -579,8 +584,8 @@ mod tests {
     #[test]
     fn request_without_sentences_is_done_at_once() {
         let queue = queue(1_000);
-        let mut ticket = push(&queue, "a", &[]);
-        assert!(ticket.next().now_or_never().is_some_and(|next| next.is_none()));
+        let mut pending = push(&queue, "a", &[]);
+        assert!(pending.next().now_or_never().is_some_and(|next| next.is_none()));
         let _ticket = push(&queue, "a", &[QUANTUM]);
         assert_eq!(taken(&queue, 1_000), [[QUANTUM]]);
     }
@@ -619,7 +624,7 @@ mod tests {
     #[tokio::test]
     async fn an_end_is_told_to_all_who_wait() {
         let queue = queue(1_000);
-        let mut ticket = push(&queue, "a", &[500]);
+        let mut pending = push(&queue, "a", &[500]);
         let user = User::from("a");
         queue.drained(100, Duration::from_millis(100));
         let _item = queue.push_item(&user, request(&[100])).await.expect("there is room");
@@ -627,7 +632,7 @@ mod tests {
         let mut waiting = std::pin::pin!(waiting);
         assert!(waiting.as_mut().now_or_never().is_none());
         queue.close();
-        let told = ticket.next().await.expect("it is not done");
+        let told = pending.next().await.expect("it is not done");
         assert_eq!(told.expect_err("it never will be").reason(), Reason::Unavailable);
         assert_eq!(waiting.await.expect_err("it is closed").reason(), Reason::Unavailable);
         assert_eq!(refused(&queue, "b", &[1]).reason(), Reason::Unavailable);

@@ -14,12 +14,12 @@ use tracing::{debug, error};
 
 use super::{
     BatcherError, Batching,
-    queue::{Done, Part, Queue},
+    queue::{BatchResult, BatchSlice, Queue},
 };
 use crate::{
     batch::Batch,
     metrics::Passes,
-    model::{Model, VECTOR_BYTES, keep_memory},
+    model::{Model, VECTOR_BYTES, configure_allocator},
     model_dir::ModelDir,
 };
 
@@ -42,7 +42,7 @@ impl Workers {
         queue: &Arc<Queue>,
         passes: &Passes,
     ) -> Result<Self, BatcherError> {
-        keep_memory(directory.manifest().precision, device, batching.passes);
+        configure_allocator(directory.manifest().precision, device, batching.passes);
         let model = Arc::new(Model::load(directory, device)?);
         let (warm, outcomes) = mpsc::channel();
         let mut workers = Self { queue: Arc::clone(queue), threads: Vec::new() };
@@ -71,7 +71,7 @@ impl Workers {
         for _ in 0..batching.passes {
             outcomes.recv().map_err(|_| BatcherError::Ended)??;
         }
-        allocator::give_back_unused_memory();
+        allocator::trim();
         Ok(workers)
     }
 }
@@ -134,7 +134,7 @@ impl Worker {
         }
     }
 
-    fn count(&self, parts: &[Part], tokens: usize, took: Duration) {
+    fn count(&self, parts: &[BatchSlice], tokens: usize, took: Duration) {
         let Passes { seconds, tokens: per_pass, fill, sentences_done, tokens_done } = &self.passes;
         seconds.observe(took.as_secs_f64());
         per_pass.observe(tokens as f64);
@@ -143,13 +143,13 @@ impl Worker {
         tokens_done.inc_by(tokens as u64);
     }
 
-    fn answer(&self, parts: Vec<Part>) {
+    fn answer(&self, parts: Vec<BatchSlice>) {
         let mut batch = Batch::default();
         for part in &parts {
             batch.append(&part.sentences, part.range.clone());
         }
         let tokens = batch.ids.len();
-        self.model.pad(&mut batch);
+        self.model.round_up_shape(&mut batch);
         let began = Instant::now();
         match self.model.embed_packed(&batch.ids, &batch.lengths) {
             Ok(mut vectors) => {
@@ -160,10 +160,10 @@ impl Worker {
                 }
                 self.count(&parts, tokens, ended - began);
                 // What is left at the end is the dummy sentence's, if there is one.
-                for Part { range, done, .. } in parts {
+                for BatchSlice { range, done, .. } in parts {
                     let vectors = vectors.split_to(range.len() * VECTOR_BYTES);
                     // Its caller may have gone.
-                    let _ = done.unbounded_send(Ok(Done { range, vectors, began, ended }));
+                    let _ = done.unbounded_send(Ok(BatchResult { range, vectors, began, ended }));
                 }
             }
             Err(failure) => {

@@ -153,14 +153,14 @@ pub(crate) fn track_response(
     body: Body,
     permit: CallPermit,
     connection: Option<ConnectionResponses>,
-) -> TrackedBody {
+) -> ProgressBody {
     let tracked = connection.and_then(|connection| connection.begin());
-    TrackedBody { body, last_byte: None, tracked, _permit: permit }
+    ProgressBody { body, last_byte: None, tracked, _permit: permit }
 }
 
 /// See [`track_response`].
 #[derive(Debug)]
-pub(crate) struct TrackedBody {
+pub(crate) struct ProgressBody {
     // First, so that what it holds is gone when the call no longer counts.
     body: Body,
     /// Of the part that was taken.
@@ -169,7 +169,7 @@ pub(crate) struct TrackedBody {
     _permit: CallPermit,
 }
 
-impl http_body::Body for TrackedBody {
+impl http_body::Body for ProgressBody {
     type Data = Bytes;
     type Error = axum::Error;
 

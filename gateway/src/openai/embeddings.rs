@@ -15,14 +15,14 @@ use utoipa::{
 };
 
 use super::{
-    answer::{Errors, Refusal},
     input::{EmbeddingRequest, EncodingFormat, in_terms_of_input},
     models,
+    response::{Errors, OpenAiError},
 };
 use crate::{
-    answer::ArrayBody,
+    http_response::ArrayBody,
+    json_vectors::Numbers,
     middleware::with_deadline,
-    numbers::Numbers,
     request::{BodyError, MAX_SENTENCES_BYTES, authorized, on_behalf_of, parsed, read_body, with_remedy},
     response_memory::{self, ReservedBody},
     server_timing::Timing,
@@ -98,7 +98,10 @@ struct Usage {
     responses((status = 200, description = "The vectors", body = EmbeddingList), Errors),
     security(("access_token" = [])),
 )]
-pub(crate) async fn create(State(upstream): State<Upstream>, request: Request) -> Result<Response, Refusal> {
+pub(crate) async fn create(
+    State(upstream): State<Upstream>,
+    request: Request,
+) -> Result<Response, OpenAiError> {
     let mut timing = Timing::start();
     let (request, claims) = authorized(&upstream, request).await?;
     let caller = &claims.sub;
@@ -135,12 +138,12 @@ pub(crate) async fn create(State(upstream): State<Upstream>, request: Request) -
     let answer = upstream.embedder_client().embed(call).await;
     let answer = answer.map_err(|status| with_remedy(in_terms_of_input(failure(&status), is_one)))?;
     drop(body.reservation);
-    timing.add(answer.metadata());
+    timing.add_upstream(answer.metadata());
 
     let encoding = asked.encoding_format.unwrap_or(EncodingFormat::Float);
     let response =
         list(model.id.clone(), answer.into_inner().embeddings, encoding).respond("application/json").await?;
-    Ok(timing.tell(response.map(|body| Body::new(ReservedBody::new(body, reserved)))))
+    Ok(timing.add_header(response.map(|body| Body::new(ReservedBody::new(body, reserved)))))
 }
 
 /// An [`EmbeddingList`].

@@ -1,10 +1,10 @@
 //! The routes of OpenAI's API that are about embeddings, as its clients call them: `/v1/embeddings` and `/v1/models`,
 //! with an access token as the API key.
 
-pub(crate) mod answer;
 pub(crate) mod embeddings;
 mod input;
 pub(crate) mod models;
+pub(crate) mod response;
 
 use axum::{
     Router,
@@ -14,27 +14,27 @@ use axum::{
 use muse_proto::{Error, Reason};
 
 use crate::{routing::with_methods, upstream::Upstream};
-use answer::Refusal;
+use response::OpenAiError;
 
 pub(crate) fn routes(upstream: Upstream) -> Router {
     Router::new()
         .route(
             "/v1/embeddings",
-            with_methods(post(embeddings::create), "OPTIONS, POST", Refusal::method_not_allowed),
+            with_methods(post(embeddings::create), "OPTIONS, POST", OpenAiError::method_not_allowed),
         )
         .route(
             "/v1/models",
-            with_methods(get(models::list), "GET, HEAD, OPTIONS", Refusal::method_not_allowed),
+            with_methods(get(models::list), "GET, HEAD, OPTIONS", OpenAiError::method_not_allowed),
         )
         .route(
             "/v1/models/{model}",
-            with_methods(get(models::retrieve), "GET, HEAD, OPTIONS", Refusal::method_not_allowed),
+            with_methods(get(models::retrieve), "GET, HEAD, OPTIONS", OpenAiError::method_not_allowed),
         )
         .route("/v1/{*path}", any(not_found))
         .with_state(upstream)
 }
 
-async fn not_found(method: Method, uri: Uri) -> Refusal {
+async fn not_found(method: Method, uri: Uri) -> OpenAiError {
     let text = format!("There is nothing at {method} {}", uri.path());
     Error::new(Reason::Unimplemented, text).into()
 }

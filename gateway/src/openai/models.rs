@@ -18,8 +18,8 @@ use muse_verifier::TokenKind;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::{Errors, Refusal};
-use crate::{answer::json, request::on_behalf_of, upstream::Upstream};
+use super::response::{Errors, OpenAiError};
+use crate::{http_response::json, request::on_behalf_of, upstream::Upstream};
 
 /// Names that programs written for OpenAI ask for, often without their user's doing. They stand for the one model;
 /// the answers say which it is.
@@ -98,7 +98,7 @@ impl ModelCache {
 }
 
 /// The model that is served, as it was up to ten seconds ago.
-pub(super) async fn cached(upstream: &Upstream, headers: &HeaderMap) -> Result<Arc<Model>, Refusal> {
+pub(super) async fn cached(upstream: &Upstream, headers: &HeaderMap) -> Result<Arc<Model>, OpenAiError> {
     if let Some(model) = upstream.model.get() {
         return Ok(model);
     }
@@ -108,7 +108,7 @@ pub(super) async fn cached(upstream: &Upstream, headers: &HeaderMap) -> Result<A
 }
 
 /// The model that is served.
-async fn served(upstream: &Upstream, headers: &HeaderMap) -> Result<Model, Refusal> {
+async fn served(upstream: &Upstream, headers: &HeaderMap) -> Result<Model, OpenAiError> {
     let call = on_behalf_of(headers, GetModelRequest {});
     let GetModelResponse { name, version, dimension, precision, device, .. } =
         upstream.embedder_client().get_model(call).await?.into_inner();
@@ -127,7 +127,10 @@ async fn served(upstream: &Upstream, headers: &HeaderMap) -> Result<Model, Refus
     responses((status = 200, description = "The model", body = ModelList), Errors),
     security(("access_token" = [])),
 )]
-pub(crate) async fn list(State(upstream): State<Upstream>, headers: HeaderMap) -> Result<Response, Refusal> {
+pub(crate) async fn list(
+    State(upstream): State<Upstream>,
+    headers: HeaderMap,
+) -> Result<Response, OpenAiError> {
     upstream.verifier.authorize(&headers, Some(TokenKind::Access))?;
     let data = vec![served(&upstream, &headers).await?];
     Ok(json(StatusCode::OK, &ModelList { object: "list", data }))
@@ -149,7 +152,7 @@ pub(crate) async fn retrieve(
     State(upstream): State<Upstream>,
     asked: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, OpenAiError> {
     upstream.verifier.authorize(&headers, Some(TokenKind::Access))?;
     let model = served(&upstream, &headers).await?;
     // What is not UTF-8 is no model's name.

@@ -15,7 +15,7 @@ use utoipa::{
     },
 };
 
-use crate::answer::json;
+use crate::http_response::json;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -39,7 +39,7 @@ use crate::answer::json;
         rest::jwks,
         document,
     ),
-    components(schemas(crate::openai::answer::ErrorBody, rest::Failed, rest::Refused)),
+    components(schemas(crate::openai::response::ErrorBody, rest::Failed, rest::Refused)),
     modifiers(&Tokens),
     tags(
         (name = "Sentences"),

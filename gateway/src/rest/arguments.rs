@@ -23,7 +23,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::answer::Refusal;
+use super::response::RestError;
 use crate::request::{parsed, read_body};
 
 /// What some programs put before UTF-8.
@@ -118,7 +118,7 @@ impl Argument {
         self.fault = Some(fault);
     }
 
-    fn take(self) -> Result<Vec<String>, Refusal> {
+    fn take(self) -> Result<Vec<String>, RestError> {
         let is_many = matches!(self.wanted, Wanted::Sentences(_));
         if is_many && self.count > MAX_SENTENCES {
             let text = format!("sentences: {} sentences; the limit is {MAX_SENTENCES} a request", self.count);
@@ -126,7 +126,7 @@ impl Argument {
         }
         match self.fault {
             Some(fault) => Err(fault.into()),
-            None if self.values.is_empty() => Err(Refusal::Blank(self.wanted.name())),
+            None if self.values.is_empty() => Err(RestError::Blank(self.wanted.name())),
             None => Ok(self.values),
         }
     }
@@ -141,7 +141,7 @@ impl Arguments {
         limit: usize,
         memory: &MemoryBudget,
         caller: &str,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, RestError> {
         let (head, body) = request.into_parts();
         let query = head.uri.query().unwrap_or_default();
         let all: Vec<_> = wanted.iter().map(|&wanted| Argument::new(wanted)).collect();
@@ -156,7 +156,7 @@ impl Arguments {
             BodyForm::Json => {
                 arguments.read_json(&body)?;
                 arguments.read_urlencoded(query.as_bytes());
-                Ok::<_, Refusal>(arguments)
+                Ok::<_, RestError>(arguments)
             }
             BodyForm::Urlencoded => {
                 arguments.read_urlencoded(query.as_bytes());
@@ -175,16 +175,16 @@ impl Arguments {
     }
 
     /// Takes the first value of an argument.
-    pub(super) fn first(&mut self, name: &'static str) -> Result<String, Refusal> {
+    pub(super) fn first(&mut self, name: &'static str) -> Result<String, RestError> {
         let mut values = self.all(name)?;
         Ok(values.swap_remove(0))
     }
 
     /// Takes all values of an argument; at least one.
-    pub(super) fn all(&mut self, name: &'static str) -> Result<Vec<String>, Refusal> {
+    pub(super) fn all(&mut self, name: &'static str) -> Result<Vec<String>, RestError> {
         match self.all.iter().position(|argument| argument.wanted.name() == name) {
             Some(place) => self.all.swap_remove(place).take(),
-            None => Err(Refusal::Blank(name)),
+            None => Err(RestError::Blank(name)),
         }
     }
 
@@ -206,7 +206,7 @@ impl Arguments {
         }
     }
 
-    fn read_json(&mut self, body: &[u8]) -> Result<(), Refusal> {
+    fn read_json(&mut self, body: &[u8]) -> Result<(), RestError> {
         let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
         let mut has_begun = false;
         let mut json = serde_json::Deserializer::from_slice(body);
@@ -218,7 +218,7 @@ impl Arguments {
                 Err(Error::new(Reason::InvalidArgument, "The JSON body must be an object".to_owned()).into())
             }
             // A body that begins in another way is plainly none, and the old service says no more of it.
-            Err(failure) => Err(Refusal::NotJson(has_begun.then(|| failure.to_string()))),
+            Err(failure) => Err(RestError::NotJson(has_begun.then(|| failure.to_string()))),
         }
     }
 
@@ -476,7 +476,7 @@ mod tests {
         target: &str,
         content_type: Option<&str>,
         body: &str,
-    ) -> Result<Arguments, Refusal> {
+    ) -> Result<Arguments, RestError> {
         let mut request = Request::builder().method(method).uri(target);
         if let Some(kind) = content_type {
             request = request.header(header::CONTENT_TYPE, kind);
@@ -505,16 +505,16 @@ mod tests {
     async fn a_bad_json_body_is_refused_even_if_the_query_is_complete() {
         for body in ["", "{bad", "{\"sentence\": \"\\ud800\"}"] {
             let refused = read("GET", "/embed?sentence=a", Some("application/json"), body).await;
-            assert!(matches!(refused, Err(Refusal::NotJson(_))), "{body}: {refused:?}");
+            assert!(matches!(refused, Err(RestError::NotJson(_))), "{body}: {refused:?}");
         }
         for body in ["5", "true", "[1]"] {
             let refused = read("GET", "/embed?sentence=a", Some("application/json"), body).await;
-            assert!(matches!(refused, Err(Refusal::Error(_))), "{body}: {refused:?}");
+            assert!(matches!(refused, Err(RestError::Error(_))), "{body}: {refused:?}");
         }
         for body in [r#"{"sentence": null}"#, r#"{"sentence": ["a", {}]}"#, r#"{"sentence": [["a"]]}"#] {
             let mut read = read("GET", "/embed?sentence=a", Some("application/json"), body).await.unwrap();
-            assert!(matches!(read.first("format"), Err(Refusal::Blank("format"))), "{body}");
-            assert!(matches!(read.all("sentence"), Err(Refusal::Error(_))), "{body}");
+            assert!(matches!(read.first("format"), Err(RestError::Blank("format"))), "{body}");
+            assert!(matches!(read.all("sentence"), Err(RestError::Error(_))), "{body}");
         }
     }
 
@@ -539,7 +539,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_beyond_the_limit_is_refused_with_the_number() {
         let long = format!("{{\"sentence\": \"{}\"}}", "x".repeat(1_000));
-        let Err(Refusal::Error(refusal)) = read("GET", "/x", Some("application/json"), &long).await else {
+        let Err(RestError::Error(refusal)) = read("GET", "/x", Some("application/json"), &long).await else {
             panic!("a long body was accepted")
         };
         assert_eq!(refusal.reason(), Reason::TooLarge);
@@ -571,12 +571,12 @@ mod tests {
             ("{\"x\": 1}\n{}", "trailing characters at line 2 column 1"),
             (r#"{"sentence": ["a", "\ud800"]}"#, "hex escape"),
         ] {
-            let Err(Refusal::NotJson(Some(detail))) = read("GET", "/x", json, body).await else {
+            let Err(RestError::NotJson(Some(detail))) = read("GET", "/x", json, body).await else {
                 panic!("{body} was accepted")
             };
             assert!(detail.contains(expected), "{detail}");
         }
-        assert!(matches!(read("GET", "/x", json, "{bad").await, Err(Refusal::NotJson(None))));
+        assert!(matches!(read("GET", "/x", json, "{bad").await, Err(RestError::NotJson(None))));
     }
 
     #[tokio::test]
@@ -591,7 +591,7 @@ mod tests {
             ("multipart/form-data; boundary=X", parts),
         ] {
             let refused = read("POST", "/large", Some(kind), &body).await.unwrap().all("sentence");
-            let Err(Refusal::Error(error)) = refused else { panic!("{kind} was accepted") };
+            let Err(RestError::Error(error)) = refused else { panic!("{kind} was accepted") };
             let text = "sentences: 4097 sentences; the limit is 4096 a request";
             assert_eq!((error.reason(), error.message()), (Reason::TooLarge, text));
         }
@@ -599,7 +599,7 @@ mod tests {
         let long = format!("sentence={}", "%ff".repeat(100_000));
         let kind = Some("application/x-www-form-urlencoded");
         let refused = read("POST", "/large", kind, &long).await.unwrap().all("sentence");
-        let Err(Refusal::Error(error)) = refused else { panic!("a long sentence was accepted") };
+        let Err(RestError::Error(error)) = refused else { panic!("a long sentence was accepted") };
         assert_eq!(error.message(), "sentences[0]: 300000 bytes; the limit is 262144 a sentence");
     }
 

@@ -12,15 +12,15 @@ use tonic::Code;
 
 use super::{
     MAX_BODY_BYTES, Rest,
-    answer::{Refusal, message},
     arguments::{Arguments, Wanted},
     cookies::{self, Jar},
+    response::{RestError, message},
 };
-use crate::{answer::json, client_address, request::on_behalf_of, upstream::Upstream};
+use crate::{client_address, http_response::json, request::on_behalf_of, upstream::Upstream};
 
 const CREDENTIALS: &[Wanted] = &[Wanted::First("username"), Wanted::First("password")];
 
-pub(super) async fn login(State(rest): State<Rest>, request: Request) -> Result<Response, Refusal> {
+pub(super) async fn login(State(rest): State<Rest>, request: Request) -> Result<Response, RestError> {
     let jar = Jar::of(rest.cookies, &request);
     let call = on_behalf_of(request.headers(), ());
     let memory = &rest.upstream.request_memory;
@@ -42,7 +42,7 @@ pub(super) async fn login(State(rest): State<Rest>, request: Request) -> Result<
     Ok(response)
 }
 
-pub(super) async fn refresh(State(rest): State<Rest>, request: Request) -> Result<Response, Refusal> {
+pub(super) async fn refresh(State(rest): State<Rest>, request: Request) -> Result<Response, RestError> {
     let jar = Jar::of(rest.cookies, &request);
     rest.upstream.verifier.authorize(request.headers(), Some(TokenKind::Refresh))?;
     let call = on_behalf_of(request.headers(), RefreshTokenRequest {});
@@ -62,7 +62,7 @@ pub(super) async fn refresh(State(rest): State<Rest>, request: Request) -> Resul
 }
 
 /// Ends both tokens in the cookies; the old service only had them forgotten.
-pub(super) async fn logout(State(rest): State<Rest>, request: Request) -> Result<Response, Refusal> {
+pub(super) async fn logout(State(rest): State<Rest>, request: Request) -> Result<Response, RestError> {
     let jar = Jar::of(rest.cookies, &request);
     let headers = request.headers();
     for kind in [TokenKind::Access, TokenKind::Refresh] {
@@ -71,7 +71,7 @@ pub(super) async fn logout(State(rest): State<Rest>, request: Request) -> Result
         let mut of_cookie = headers.clone();
         of_cookie.insert(header::AUTHORIZATION, credentials);
         match revoke(&rest.upstream, &of_cookie, kind).await {
-            Err(Refusal::Error(error)) if error.reason().code() != Code::Unauthenticated => {
+            Err(RestError::Error(error)) if error.reason().code() != Code::Unauthenticated => {
                 return Err(error.into());
             }
             // What does not hold needs no end.
@@ -84,7 +84,10 @@ pub(super) async fn logout(State(rest): State<Rest>, request: Request) -> Result
     Ok(response)
 }
 
-pub(super) async fn logout_access(State(rest): State<Rest>, headers: HeaderMap) -> Result<Response, Refusal> {
+pub(super) async fn logout_access(
+    State(rest): State<Rest>,
+    headers: HeaderMap,
+) -> Result<Response, RestError> {
     revoke(&rest.upstream, &headers, TokenKind::Access).await?;
     Ok(message(StatusCode::OK, "Access token has been revoked"))
 }
@@ -92,12 +95,12 @@ pub(super) async fn logout_access(State(rest): State<Rest>, headers: HeaderMap) 
 pub(super) async fn logout_refresh(
     State(rest): State<Rest>,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, RestError> {
     revoke(&rest.upstream, &headers, TokenKind::Refresh).await?;
     Ok(message(StatusCode::OK, "Refresh token has been revoked"))
 }
 
-async fn revoke(upstream: &Upstream, headers: &HeaderMap, kind: TokenKind) -> Result<(), Refusal> {
+async fn revoke(upstream: &Upstream, headers: &HeaderMap, kind: TokenKind) -> Result<(), RestError> {
     let claims = upstream.verifier.authorize(headers, Some(kind))?;
     upstream.auth_client().revoke_token(on_behalf_of(headers, RevokeTokenRequest {})).await?;
     upstream.revoked(&claims);

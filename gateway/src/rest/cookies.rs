@@ -14,7 +14,7 @@ use http::uri::{Authority, Uri};
 use muse_proto::{Error, Reason};
 use muse_verifier::TokenKind;
 
-use super::answer::Refusal;
+use super::response::RestError;
 use crate::{client_address::OverTls, request::read_out};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -116,7 +116,7 @@ pub(super) async fn token(State(kind): State<TokenKind>, mut request: Request, n
         Some(Err(_)) | None => {
             read_out(request.into_body()).await;
             let text = format!("Missing cookie \"{}\"", name(kind));
-            Refusal::from(Error::new(Reason::TokenMissing, text)).into_response()
+            RestError::from(Error::new(Reason::TokenMissing, text)).into_response()
         }
     }
 }

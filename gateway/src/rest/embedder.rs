@@ -19,15 +19,15 @@ use muse_verifier::Claims;
 use tonic::client::Grpc;
 
 use super::{
-    answer::Refusal,
     arguments::{Arguments, Wanted},
-    form::Form,
     npy,
+    response::RestError,
+    response_format::ResponseFormat,
 };
 use crate::{
-    answer::ArrayBody,
+    http_response::ArrayBody,
+    json_vectors::Numbers,
     middleware::with_deadline,
-    numbers::Numbers,
     request::{MAX_SENTENCES_BYTES, authorized, on_behalf_of, with_remedy},
     response_memory::{self, ReservedBody},
     server_timing::Timing,
@@ -51,9 +51,9 @@ const TOKEN: u32 = 1;
 pub(super) async fn tokenize(
     State(upstream): State<Upstream>,
     request: Request,
-) -> Result<Response, Refusal> {
+) -> Result<Response, RestError> {
     let mut timing = Timing::start();
-    let mut asked = Asked::read(&upstream, request, &[Wanted::Sentences(SENTENCE)]).await?;
+    let mut asked = EmbedderRequest::read(&upstream, request, &[Wanted::Sentences(SENTENCE)]).await?;
     let sentences = asked.sentences()?;
     let text_bytes = sentences.iter().map(String::len).sum();
     let reserved =
@@ -68,7 +68,7 @@ pub(super) async fn tokenize(
     let answer = client.unary(call, path, codec).await;
     let answer = answer.map_err(|status| with_remedy(failure(&status)))?;
     drop(asked.arguments);
-    timing.add(answer.metadata());
+    timing.add_upstream(answer.metadata());
     let array = ArrayBody {
         head: b"{\"tokens\":[".to_vec(),
         items: answer.into_inner().sentences.into_iter(),
@@ -77,7 +77,7 @@ pub(super) async fn tokenize(
         tail: b"]}".to_vec(),
     };
     let response = array.respond("application/json").await?;
-    Ok(timing.tell(response.map(|body| axum::body::Body::new(ReservedBody::new(body, reserved)))))
+    Ok(timing.add_header(response.map(|body| axum::body::Body::new(ReservedBody::new(body, reserved)))))
 }
 
 /// Appends the tokens of an encoded sentence as an array of strings.
@@ -95,12 +95,12 @@ fn write_tokens(json: &mut Vec<u8>, sentence: &[u8]) -> serde_json::Result<()> {
     Ok(())
 }
 
-pub(super) async fn embed(State(upstream): State<Upstream>, request: Request) -> Result<Response, Refusal> {
+pub(super) async fn embed(State(upstream): State<Upstream>, request: Request) -> Result<Response, RestError> {
     let mut timing = Timing::start();
-    let accepted = Form::accepted(request.headers());
+    let accepted = ResponseFormat::accepted(request.headers());
     let wanted = &[Wanted::Sentences(SENTENCE), Wanted::First("format")];
-    let mut asked = Asked::read(&upstream, request, wanted).await?;
-    let form = Form::named(&mut asked.arguments)?.unwrap_or(accepted);
+    let mut asked = EmbedderRequest::read(&upstream, request, wanted).await?;
+    let form = ResponseFormat::named(&mut asked.arguments)?.unwrap_or(accepted);
     let sentences = asked.sentences()?;
     let bytes = response_memory::of_vectors(sentences.len());
     let reserved = upstream.response_memory.reserve(&asked.claims.sub, bytes).await?;
@@ -109,10 +109,10 @@ pub(super) async fn embed(State(upstream): State<Upstream>, request: Request) ->
     let answer = upstream.embedder_client().embed(call).await;
     let answer = answer.map_err(|status| with_remedy(failure(&status)))?;
     drop(asked.arguments);
-    timing.add(answer.metadata());
+    timing.add_upstream(answer.metadata());
     let embeddings = answer.into_inner().embeddings;
     let response = match form {
-        Form::Json => {
+        ResponseFormat::Json => {
             let array = ArrayBody {
                 head: b"{\"embedding\":[".to_vec(),
                 items: embeddings.into_iter(),
@@ -122,7 +122,7 @@ pub(super) async fn embed(State(upstream): State<Upstream>, request: Request) ->
             };
             array.respond("application/json").await?
         }
-        Form::Npy => {
+        ResponseFormat::Npy => {
             let head = npy::header(&embeddings);
             let rows: usize = embeddings.iter().map(|row| row.packed.len()).sum();
             let length = head.len() + rows;
@@ -143,28 +143,32 @@ pub(super) async fn embed(State(upstream): State<Upstream>, request: Request) ->
     };
     let mut response = response.map(|body| axum::body::Body::new(ReservedBody::new(body, reserved)));
     response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
-    Ok(timing.tell(response))
+    Ok(timing.add_header(response))
 }
 
 /// A request that may be made: the call that it becomes, its deadline, and its arguments.
-struct Asked {
+struct EmbedderRequest {
     claims: Arc<Claims>,
     call: tonic::Request<()>,
     deadline: Option<Deadline>,
     arguments: Arguments,
 }
 
-impl Asked {
-    async fn read(upstream: &Upstream, request: Request, wanted: &'static [Wanted]) -> Result<Self, Refusal> {
+impl EmbedderRequest {
+    async fn read(
+        upstream: &Upstream,
+        request: Request,
+        wanted: &'static [Wanted],
+    ) -> Result<Self, RestError> {
         let (request, claims) = authorized(upstream, request).await?;
         let (call, deadline) = (on_behalf_of(request.headers(), ()), request.extensions().get().copied());
         let memory = &upstream.request_memory;
         let arguments = Arguments::read(request, wanted, MAX_SENTENCES_BYTES, memory, &claims.sub).await;
-        Ok(Self { claims, call, deadline, arguments: arguments.map_err(Refusal::with_remedy)? })
+        Ok(Self { claims, call, deadline, arguments: arguments.map_err(RestError::with_remedy)? })
     }
 
-    fn sentences(&mut self) -> Result<Vec<String>, Refusal> {
-        self.arguments.all(SENTENCE).map_err(Refusal::with_remedy)
+    fn sentences(&mut self) -> Result<Vec<String>, RestError> {
+        self.arguments.all(SENTENCE).map_err(RestError::with_remedy)
     }
 }
 

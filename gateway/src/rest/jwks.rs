@@ -9,7 +9,7 @@ use muse_proto::v1::JsonWebKey;
 use serde_json::{Value, json};
 
 use crate::{
-    answer::json,
+    http_response::json,
     problem::Problem,
     upstream::{Upstream, out_of_reach},
 };

@@ -1,13 +1,13 @@
 //! The REST routes of the service that this one replaces, by its rules: path, method, token, then arguments.
 
-mod answer;
 mod arguments;
 mod auth;
 mod cookies;
 mod embedder;
-mod form;
 mod jwks;
 mod npy;
+mod response;
+mod response_format;
 
 use axum::{
     Router,
@@ -24,8 +24,8 @@ use crate::{
     routing::{method_not_allowed, with_methods},
     upstream::Upstream,
 };
-use answer::{Refusal, message};
 pub use cookies::Cookies;
+use response::{RestError, message};
 
 /// Bytes of a body of the other routes.
 const MAX_BODY_BYTES: usize = 64 << 10;
@@ -88,7 +88,7 @@ fn on_both(route: MethodRouter<Rest>) -> MethodRouter<Rest> {
 
 /// An error of the table, as clients of the old service know it.
 pub(crate) fn refusal(error: Error) -> Response {
-    Refusal::from(error).into_response()
+    RestError::from(error).into_response()
 }
 
 fn wrong_method(_: &Method) -> Response {

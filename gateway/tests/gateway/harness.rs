@@ -22,7 +22,7 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use muse_chassis::{
     Addresses, Listeners, deadline, grpc,
     metrics::Metrics,
-    requests::Requests,
+    request_telemetry::RequestTelemetry,
     tls::Connector,
     trace::{TraceArgs, Traces},
 };
@@ -339,7 +339,7 @@ impl EmbedderService for Backend {
 fn server() -> Server<grpc::Layers> {
     let metrics = Metrics::of("muse-test");
     let traces = Traces::new("muse-test", &TraceArgs::default(), &Connector::new(None)).unwrap();
-    grpc::server(Requests::new(&metrics, traces, tracing::Level::DEBUG))
+    grpc::server(RequestTelemetry::new(&metrics, traces, tracing::Level::DEBUG))
 }
 
 /// A running gateway. It ends with this.

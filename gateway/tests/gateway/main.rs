@@ -2,9 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test helper that fails fails its test")]
 
+mod balancer;
 mod harness;
 mod isolation;
-mod replicas;
 mod requests;
 mod security_headers;
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muse_auth::{Config, Maintenance, Role};
+use muse_auth::{AdminOps, Config, Role};
 use muse_proto::{
     Error, Reason,
     v1::{LoginRequest, LoginResponse, RefreshTokenRequest, auth_service_client::AuthServiceClient},
@@ -75,7 +75,7 @@ impl Service {
 pub(crate) async fn measure() {
     let data = tempfile::tempdir().expect("there is a place for temporary files");
     let database = data.path().join("muse.db");
-    let maintenance = Maintenance::open(Config::new(&database)).await.expect("a new database");
+    let maintenance = AdminOps::open(Config::new(&database)).await.expect("a new database");
     let users = maintenance.users().expect("a thread that hashes");
     for number in 0..USERS {
         users.add(&user(number), PASSWORD.into(), Role::User).await.expect("a new user");

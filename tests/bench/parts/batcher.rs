@@ -15,9 +15,9 @@ use muse_embedder::{
     batch::Batch,
     batcher::{
         User,
-        queue::{Done, Queue, Ticket},
+        queue::{BatchResult, PendingRequest, Queue},
     },
-    metrics::Refused,
+    metrics::RejectionCounters,
     model::VECTOR_BYTES,
     sentences::Sentences,
 };
@@ -31,13 +31,13 @@ const PASS: usize = 640;
 struct Cycle {
     queue: Arc<Queue>,
     request: Arc<Sentences>,
-    waiting: VecDeque<(User, Ticket)>,
+    waiting: VecDeque<(User, PendingRequest)>,
     vectors: Bytes,
 }
 
 impl Cycle {
     fn new(users: usize, requests: usize, sentences: usize) -> Self {
-        let refused = Refused::new(&Metrics::of("bench"));
+        let refused = RejectionCounters::new(&Metrics::of("bench"));
         let queue = Arc::new(Queue::new(1 << 30, Duration::from_secs(3600), 1, refused));
         let request: Arc<Sentences> = Arc::new((0..sentences).map(|_| [7; LENGTH].as_slice()).collect());
         let push = |index: usize| {
@@ -56,14 +56,19 @@ impl Cycle {
         for part in &parts {
             batch.append(&part.sentences, part.range.clone());
         }
-        batch.pad();
+        batch.round_up_shape();
         black_box(&batch.ids);
         let now = Instant::now();
         self.queue.drained(PASS, Duration::from_millis(1));
         let mut vectors = self.vectors.clone();
         for part in parts {
             let vectors = vectors.split_to(part.range.len() * VECTOR_BYTES);
-            let _ = part.done.unbounded_send(Ok(Done { range: part.range, vectors, began: now, ended: now }));
+            let _ = part.done.unbounded_send(Ok(BatchResult {
+                range: part.range,
+                vectors,
+                began: now,
+                ended: now,
+            }));
         }
         self.read_answers();
     }

@@ -11,7 +11,7 @@ use muse_embedder::{
     Config,
     batch::Batch,
     batcher::Batching,
-    model::{Model, keep_memory},
+    model::{Model, configure_allocator},
     model_dir::ModelDir,
     tokenizer::Tokenizer,
 };
@@ -47,7 +47,7 @@ impl Forward {
     pub(crate) fn load(directory: &ModelDir) -> Self {
         let options = [Path::new("muse-embedder"), Path::new("--model-dir"), Path::new(".")];
         let batching = Config::parse_from(options).batching(Device::Cpu);
-        keep_memory(directory.manifest().precision, Device::Cpu, batching.passes);
+        configure_allocator(directory.manifest().precision, Device::Cpu, batching.passes);
         let model = Model::load(directory, Device::Cpu).expect("the model loads");
         Self { model, batching }
     }
@@ -85,7 +85,7 @@ impl Forward {
     /// How long the pass over one sentence takes, each of several times.
     pub(crate) fn alone(&self, ids: &[i64], times: usize) -> Vec<Duration> {
         let mut batch = Batch { ids: ids.to_vec(), lengths: vec![ids.len() as i64] };
-        self.model.pad(&mut batch);
+        self.model.round_up_shape(&mut batch);
         let once = || {
             let started = Instant::now();
             self.run(&batch);
@@ -122,7 +122,7 @@ impl Forward {
         }
         let full = |mut batch: Batch| {
             let (sentences, tokens) = (batch.lengths.len(), batch.ids.len());
-            self.model.pad(&mut batch);
+            self.model.round_up_shape(&mut batch);
             Full { batch, sentences, tokens }
         };
         batches.into_iter().map(full).collect()

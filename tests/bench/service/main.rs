@@ -64,7 +64,7 @@ async fn run(options: Options) -> ExitCode {
     for model in &options.models {
         libtorch = beside_the_forward(&options, model, &mut report).await;
     }
-    report.tell_stops();
+    report.report_stops();
     let machine = machine::description(&libtorch);
     println!("\n{machine}\n{}", report.table());
     if let Some(path) = &options.report {

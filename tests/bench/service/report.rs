@@ -75,7 +75,7 @@ impl Report {
     }
 
     /// Adds the measure of how the programs ended, once they all have.
-    pub(crate) fn tell_stops(&mut self) {
+    pub(crate) fn report_stops(&mut self) {
         let (all, bad) = self.stops;
         self.precision = "all".to_owned();
         let name = format!("stops at which a service did not end with status 0, of {all}");
