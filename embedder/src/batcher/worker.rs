@@ -26,6 +26,9 @@ use crate::{
 /// Of the model's threads: nine tenths of a core go to a thread of the usual priority that wants it.
 const NICENESS: i32 = 10;
 
+/// A thread that waits for work for longer is idle.
+const IDLE_AFTER: Duration = Duration::from_millis(5);
+
 /// The running threads. They end when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Workers {
@@ -129,8 +132,13 @@ impl Worker {
 
     fn run(&self) {
         let _closing = Closing(&self.queue);
+        let mut free_since = Instant::now();
         while let Some(parts) = self.queue.take(self.batch_tokens) {
-            self.answer(parts);
+            // Under load, the time between two passes belongs to what a pass takes.
+            let now = Instant::now();
+            let began = if now - free_since < IDLE_AFTER { free_since } else { now };
+            self.answer(parts, began);
+            free_since = Instant::now();
         }
     }
 
@@ -143,7 +151,8 @@ impl Worker {
         tokens_done.inc_by(tokens as u64);
     }
 
-    fn answer(&self, parts: Vec<BatchSlice>) {
+    /// Runs a pass. `free_since` is when the thread began to work for it.
+    fn answer(&self, parts: Vec<BatchSlice>, free_since: Instant) {
         let mut batch = Batch::default();
         for part in &parts {
             batch.append(&part.sentences, part.range.clone());
@@ -156,7 +165,7 @@ impl Worker {
                 let ended = Instant::now();
                 // A small pass has the costs of a pass for few tokens: it does not show what the model can do.
                 if 2 * tokens >= self.batch_tokens {
-                    self.queue.drained(tokens, ended - began);
+                    self.queue.drained(tokens, ended - free_since);
                 }
                 self.count(&parts, tokens, ended - began);
                 // What is left at the end is the dummy sentence's, if there is one.
