@@ -6,7 +6,7 @@
 # make bench-parts  the tokenizer, the batcher and the forward pass alone
 # make bench-polls  how long the async threads run between awaits, with programs built for that in target/polls
 # make test-isolation  what one user's requests do to another user and to memory, against the real programs; see docs/internals/isolation.md
-# make drill  cancels 100,000 calls of each method (CALLS) beside another user's calls; see docs/internals/isolation.md; takes an hour
+# make drill  cancels 100,000 calls of each method (CALLS) beside another user's calls; see docs/internals/isolation.md; takes half an hour
 # make client the wheel of the Python client, in target/wheel
 # make install, make uninstall  the built stack under PREFIX, with systemd units (DESTDIR: for packages)
 # make gpu-check  what to carry to a machine with torch and a GPU, in target/gpu-check, and its run on this CPU

@@ -91,11 +91,12 @@ impl MemoryBudget {
             let returned = state.grant(self);
             drop(state);
             drop(returned);
-            granted
+            Waiting { budget: self, granted }
         };
         let text = "requests and responses hold all the memory that one caller, or all together, may use; try again later";
         let exhausted = || Error::new(Reason::Overloaded, text).with_retry_after(Duration::from_secs(1));
-        let granted = timeout(self.0.wait, granted).await.ok().and_then(Result::ok);
+        let mut waiting = granted;
+        let granted = timeout(self.0.wait, &mut waiting.granted).await.ok().and_then(Result::ok);
         granted.map(Some).ok_or_else(exhausted)
     }
 
@@ -124,6 +125,22 @@ impl MemoryBudget {
     }
 }
 
+/// A call that waits. When it stops to wait, those behind it may be granted what they wait for.
+struct Waiting<'a> {
+    budget: &'a MemoryBudget,
+    granted: oneshot::Receiver<Reservation>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.granted.close();
+        // What was granted and not received.
+        drop(self.granted.try_recv());
+        let returned = self.budget.state().grant(self.budget);
+        drop(returned);
+    }
+}
+
 impl State {
     fn held_by(&self, caller: &str) -> usize {
         self.callers.get(caller).map_or(0, |caller| caller.held)
@@ -145,7 +162,7 @@ impl State {
     /// Grants what can be granted, to each caller in turn, and returns what nobody waits for any more.
     fn grant(&mut self, budget: &MemoryBudget) -> Vec<Reservation> {
         let mut returned = Vec::new();
-        let mut passed_over = 0;
+        let (mut passed_over, mut newcomer_waits) = (0, false);
         while passed_over < self.waiting.len() {
             let caller = Arc::clone(&self.waiting[passed_over]);
             let entry = self.callers.entry(Arc::clone(&caller)).or_default();
@@ -157,19 +174,22 @@ impl State {
                 self.forget_if_idle(&caller);
                 continue;
             };
-            if self.fits(budget.0.total, &caller, bytes) {
+            let is_newcomer = self.held_by(&caller) == 0;
+            // Or others could go on to take what becomes free.
+            let may_pass = is_newcomer || !newcomer_waits;
+            if may_pass && self.fits(budget.0.total, &caller, bytes) {
                 let reservation = self.hold(budget, &caller, bytes);
-                let call = self.callers.get_mut(&caller).and_then(|entry| entry.calls.pop_front());
-                let sent = call.map(|call| call.granted.send(reservation));
+                let entry = self.callers.entry(Arc::clone(&caller)).or_default();
+                let sent = entry.calls.pop_front().map(|call| call.granted.send(reservation));
                 returned.extend(sent.and_then(Result::err));
-                // The next call of this caller comes after those of others.
                 self.waiting.remove(passed_over);
-                self.waiting.push_back(caller);
-                passed_over = 0;
-            } else if self.held_by(&caller) == 0 {
-                // Or others could go on to take what becomes free.
-                break;
+                if !entry.calls.is_empty() {
+                    // The next call of this caller comes after those of others.
+                    self.waiting.push_back(caller);
+                }
+                (passed_over, newcomer_waits) = (0, false);
             } else {
+                newcomer_waits |= is_newcomer;
                 passed_over += 1;
             }
         }
@@ -288,6 +308,31 @@ mod tests {
         let large = large.now_or_never().unwrap().unwrap();
         assert!(small.as_mut().now_or_never().is_some());
         drop((large, bob));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn newcomer_passes_a_large_call_that_waits() {
+        let budget = budget(100);
+        let _ann = reserve_now(&budget, "ann", 40).unwrap();
+        let _bob = reserve_now(&budget, "bob", 25).unwrap();
+        let mut large = std::pin::pin!(budget.reserve("eve", 45));
+        assert!(large.as_mut().now_or_never().is_none());
+        assert!(reserve_now(&budget, "kim", 10).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn call_that_stops_to_wait_lets_others_pass() {
+        let budget = budget(100);
+        let _ann = reserve_now(&budget, "ann", 40).unwrap();
+        let _bob = reserve_now(&budget, "bob", 25).unwrap();
+        let mut small = std::pin::pin!(budget.reserve("bob", 1));
+        {
+            let mut large = Box::pin(budget.reserve("eve", 45));
+            assert!(large.as_mut().now_or_never().is_none());
+            assert!(small.as_mut().now_or_never().is_none());
+        }
+        assert!(small.now_or_never().is_some());
+        assert!(budget.state().waiting.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

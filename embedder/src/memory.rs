@@ -163,7 +163,7 @@ where
         let mut bounded = self.clone();
         async move {
             let read = read_whole(request, &lease).await.and_then(|(request, length)| {
-                if is_embed {
+                if is_embed && length <= bounded.limits.max_request_bytes as usize {
                     bounded.batcher.check(&lease.user, bounded.about_tokens(length), end)?;
                 }
                 Ok(request)
@@ -225,7 +225,7 @@ async fn read_whole(request: Request<Body>, lease: &Lease) -> Result<(Request<Bo
         pieces = run_blocking(true, || inflate(pieces))?;
         parts.headers.remove("grpc-encoding");
     }
-    let length = pieces.length;
+    let length = prefix.map_or(0, |(_, length)| length.max(pieces.length));
     Ok((Request::from_parts(parts, Body::new(pieces)), length))
 }
 

@@ -65,6 +65,11 @@ impl RequestContext {
         CURRENT.try_with(Arc::clone).ok()
     }
 
+    /// Runs a function in this context.
+    pub(super) fn sync_scope<T>(self: &Arc<Self>, function: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(Arc::clone(self), || self.log.in_scope(function))
+    }
+
     /// Runs a future in this context.
     pub(super) fn scope<F: Future>(self: &Arc<Self>, answer: F) -> Scoped<F> {
         CURRENT.scope(Arc::clone(self), answer.instrument(self.log.clone()))

@@ -77,7 +77,9 @@ where
         let TelemetryLayer { requests, route } = &self.observe;
         let (head, body) = request.into_parts();
         let observation = requests.begin(route(&head), &head);
-        let answer = observation.scope(self.inner.call(Request::from_parts(head, body)));
+        // The inner service may do work before it returns its future.
+        let inner = observation.current.sync_scope(|| self.inner.call(Request::from_parts(head, body)));
+        let answer = observation.scope(inner);
         TelemetryFuture { answer, observation: Some(observation) }
     }
 }

@@ -58,7 +58,7 @@ impl RequestTelemetry {
         Self(Arc::new(Shared {
             answered: metrics.counters(
                 "muse_requests_total",
-                "RequestTelemetry that were answered, by route (an HTTP route or a gRPC method), status (of HTTP, or the name \
+                "Requests that were answered, by route (an HTTP route or a gRPC method), status (of HTTP, or the name \
                  of gRPC's) and user (anonymous, user, admin).",
                 &["route", "status", "user"],
             ),
@@ -68,7 +68,7 @@ impl RequestTelemetry {
                 &["route"],
                 SECONDS,
             ),
-            in_flight: metrics.gauge("muse_requests_in_flight", "RequestTelemetry that are being answered, streams included."),
+            in_flight: metrics.gauge("muse_requests_in_flight", "Requests that are being answered, streams included."),
             traces,
             access_level,
         }))

@@ -72,12 +72,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CoalescedWrites<S> {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.put_off
-            && let Poll::Ready(drained) = this.poll_drain(context)
-        {
-            drained?;
+        let drained = if this.put_off { this.poll_drain(context) } else { Poll::Pending };
+        let before = out.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(context, out);
+        // What has arrived is read, although nothing can be written any more: it may be why.
+        let has_read = read.is_ready() && out.filled().len() > before;
+        match drained {
+            Poll::Ready(Err(failure)) if !has_read => Poll::Ready(Err(failure)),
+            _ => read,
         }
-        Pin::new(&mut this.stream).poll_read(context, out)
     }
 }
 

@@ -183,7 +183,8 @@ impl FairQueue {
     /// for longer than the maximum queueing time.
     pub(super) fn ahead_of(&self, user: &str, class: Class, tokens: usize, has_deadline: bool) -> usize {
         let newest_first = has_deadline && self.users.get(user).is_some_and(Backlog::serves_newest_first);
-        let same_class = if newest_first { 0 } else { self.tokens_of_class(user, class) };
+        let same_class =
+            if newest_first { self.patient_tokens(user, class) } else { self.tokens_of_class(user, class) };
         // Other flows get as much service as this one, as long as they have a backlog.
         let others = |own: usize, backlogs: &mut dyn Iterator<Item = usize>| -> usize {
             backlogs.map(|backlog| backlog.min(own + tokens)).sum()
@@ -193,6 +194,15 @@ impl FairQueue {
         let own = same_class + others(same_class, &mut other_classes.map(|line| line.tokens));
         let other_users = self.users.iter().filter(|(other, _)| &***other != user);
         own + others(own, &mut other_users.map(|(_, backlog)| backlog.tokens))
+    }
+
+    /// Tokens of the requests of a class that are served before newer ones, although the newest come first.
+    fn patient_tokens(&self, user: &str, class: Class) -> usize {
+        let lines = self.users.get(user).map(|backlog| &backlog.lines);
+        let line = lines.into_iter().flatten().find(|line| line.class == class);
+        let requests = line.into_iter().flat_map(|line| line.requests.values());
+        let patient = requests.take_while(|waiting| waiting.since.elapsed() >= self.oldest_first_after);
+        patient.map(|waiting| waiting.sentences.ids(waiting.next..waiting.sentences.len()).len()).sum()
     }
 
     /// Whether a new request is a small one that has no others of its class before it, beside a backlog of large ones.

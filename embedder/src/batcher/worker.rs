@@ -26,9 +26,6 @@ use crate::{
 /// Of the model's threads: nine tenths of a core go to a thread of the usual priority that wants it.
 const NICENESS: i32 = 10;
 
-/// A thread that waits for work for longer is idle.
-const IDLE_AFTER: Duration = Duration::from_millis(5);
-
 /// The running threads. They end when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Workers {
@@ -132,13 +129,11 @@ impl Worker {
 
     fn run(&self) {
         let _closing = Closing(&self.queue);
-        let mut free_since = Instant::now();
-        while let Some(parts) = self.queue.take(self.batch_tokens) {
+        loop {
+            let (free_since, has_work) = (Instant::now(), self.queue.tokens() > 0);
+            let Some(parts) = self.queue.take(self.batch_tokens) else { break };
             // Under load, the time between two passes belongs to what a pass takes.
-            let now = Instant::now();
-            let began = if now - free_since < IDLE_AFTER { free_since } else { now };
-            self.answer(parts, began);
-            free_since = Instant::now();
+            self.answer(parts, if has_work { free_since } else { Instant::now() });
         }
     }
 
