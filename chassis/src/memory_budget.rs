@@ -75,7 +75,7 @@ impl MemoryBudget {
             return Ok(None);
         }
         let bytes = bytes.min(self.0.total / 2);
-        let granted = {
+        let mut waiting = {
             let mut state = self.state();
             let (name, others_wait) = (Arc::from(caller), !state.waiting.is_empty());
             if !others_wait && state.fits(self.0.total, &name, bytes) {
@@ -95,7 +95,6 @@ impl MemoryBudget {
         };
         let text = "requests and responses hold all the memory that one caller, or all together, may use; try again later";
         let exhausted = || Error::new(Reason::Overloaded, text).with_retry_after(Duration::from_secs(1));
-        let mut waiting = granted;
         let granted = timeout(self.0.wait, &mut waiting.granted).await.ok().and_then(Result::ok);
         granted.map(Some).ok_or_else(exhausted)
     }

@@ -5,6 +5,8 @@ use std::fmt;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::TraceId;
 
+use crate::trace::unique;
+
 /// The header of the request id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longer ids of callers are ignored.
@@ -42,13 +44,6 @@ impl RequestId {
             self.put(headers);
         }
     }
-}
-
-/// A value that HTTP/2 does not add to its table for header compression, where it would evict others: it does not recur (RFC 7541,
-/// section 6.2.3).
-pub(crate) fn unique(mut value: HeaderValue) -> HeaderValue {
-    value.set_sensitive(true);
-    value
 }
 
 impl fmt::Display for RequestId {

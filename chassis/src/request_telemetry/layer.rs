@@ -77,9 +77,10 @@ where
         let TelemetryLayer { requests, route } = &self.observe;
         let (head, body) = request.into_parts();
         let observation = requests.begin(route(&head), &head);
+        let current = &observation.current;
         // The inner service may do work before it returns its future.
-        let inner = observation.current.sync_scope(|| self.inner.call(Request::from_parts(head, body)));
-        let answer = observation.scope(inner);
+        let answer = current.sync_scope(|| self.inner.call(Request::from_parts(head, body)));
+        let answer = current.scope(answer);
         TelemetryFuture { answer, observation: Some(observation) }
     }
 }

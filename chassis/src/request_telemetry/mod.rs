@@ -27,7 +27,6 @@ use context::Scoped;
 pub use context::{Caller, record_caller, record_step};
 pub use id::REQUEST_ID;
 use id::RequestId;
-pub(crate) use id::unique;
 pub use layer::{TelemetryFuture, TelemetryLayer, TelemetryService, call_of, route};
 use status::End;
 pub(crate) use status::name_of;
@@ -116,11 +115,6 @@ pub struct RequestSpan {
 }
 
 impl RequestSpan {
-    /// Runs a future in the context of this request.
-    fn scope<F: Future>(&self, answer: F) -> Scoped<F> {
-        self.current.scope(answer)
-    }
-
     /// Follows the response to its end.
     pub fn answered<B>(mut self, mut response: Response<B>) -> Response<TelemetryBody<B>> {
         self.current.id.put(response.headers_mut());
@@ -266,7 +260,7 @@ mod tests {
         let requests = requests(&metrics);
         let (head, ()) = Request::builder().uri("/embed").body(()).unwrap().into_parts();
         let observation = requests.begin("/embed".into(), &head);
-        observation.scope(async { record_caller(Caller::User, "a") }).await;
+        observation.current.scope(async { record_caller(Caller::User, "a") }).await;
         let answered = observation.answered(Response::new(()));
         drop(requests.begin("/embed".into(), &head));
         let counts = [

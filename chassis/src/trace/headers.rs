@@ -3,7 +3,12 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::propagation::{Extractor, Injector};
 
-use crate::request_telemetry::unique;
+/// A value that HTTP/2 does not add to its table for header compression, where it would evict others: it does not recur (RFC 7541,
+/// section 6.2.3).
+pub(crate) fn unique(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
+}
 
 pub(super) struct Incoming<'a>(pub(super) &'a HeaderMap);
 

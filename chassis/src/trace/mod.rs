@@ -28,6 +28,7 @@ use opentelemetry_sdk::{
 use tracing::{info, warn};
 
 use crate::{ConfigError, grpc, tls::Connector, with_causes};
+pub(crate) use headers::unique;
 use headers::{Incoming, Onward};
 pub use options::{Collector, TraceArgs};
 pub use outgoing::Outgoing;

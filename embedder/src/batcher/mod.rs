@@ -128,7 +128,7 @@ impl Batcher {
         );
     }
 
-    /// Rejects a request of about so many tokens before it is tokenized, if it would not be admitted now.
+    /// Rejects a request of about so many tokens before it is decoded, if it would not be admitted now.
     ///
     /// # Errors
     ///
