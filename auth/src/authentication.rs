@@ -41,6 +41,7 @@ impl Authentication {
         kind: Option<TokenKind>,
     ) -> Result<Session, Error> {
         let claims = self.verifier.authorize(request.metadata().as_ref(), kind)?;
+        claims.record(request.extensions());
         let ids = [claims.jti.as_str(), claims.family_id()];
         if self.store.is_revoked(&ids).await.map_err(database_failed)? {
             return Err(revoked());

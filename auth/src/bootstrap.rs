@@ -1,7 +1,7 @@
 //! The first user.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use muse_chassis::print_to_operator;
+use muse_telemetry::print_to_operator;
 use secrecy::{ExposeSecret, SecretString};
 use tracing::{info, warn};
 

@@ -2,8 +2,9 @@
 
 use std::{fmt::Display, io, path::PathBuf, sync::LazyLock, time::Duration};
 
-use muse_chassis::{ConfigError, log_throttle::LogThrottle};
 use muse_proto::{Error, Reason};
+use muse_server::ConfigError;
+use muse_telemetry::log_throttle::LogThrottle;
 use sea_orm::{
     ConnAcquireErr, DbErr, RuntimeErr,
     sqlx::{self, error::DatabaseError, sqlite::SqliteError},

@@ -2,11 +2,9 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use muse_chassis::{
-    is_loopback,
-    metrics::{IntCounterVec, Metrics},
-};
 use muse_proto::{Error, Reason};
+use muse_server::is_loopback;
+use muse_telemetry::metrics::{IntCounterVec, Metrics};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;

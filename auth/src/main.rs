@@ -8,7 +8,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use muse_auth::config::{DatabaseArgs, ServiceArgs};
-use muse_chassis::{LogArgs, allocator, parse_service_options};
+use muse_server::{allocator, parse_service_options};
+use muse_telemetry::LogArgs;
 
 /// The auth service of MUSE as Service: users, tokens, revocation.
 #[derive(Debug, Parser)]
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
         Err(bad) => return bad.usage(),
     };
     match options.command {
-        None | Some(Command::Serve) => muse_chassis::serve("muse-auth", addresses, |listeners, shutdown| {
+        None | Some(Command::Serve) => muse_server::serve("muse-auth", addresses, |listeners, shutdown| {
             muse_auth::run(config, listeners, shutdown)
         }),
         Some(Command::Other(command)) => cli::run(command, config),

@@ -3,20 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
-use muse_chassis::{
-    Listeners,
-    admin::AdminPort,
-    grpc,
-    health::{self, Health},
-    metrics::Metrics,
-    notify,
-    request_telemetry::RequestTelemetry,
-    tls::{self, Acceptor, Connector},
-    trace::Traces,
-};
 use muse_proto::v1::{
     auth_service_server::AuthServiceServer, revocation_service_server::RevocationServiceServer,
     user_service_server::UserServiceServer,
+};
+use muse_server::{
+    Listeners, ServiceContext, ServiceSettings, grpc, notify,
+    tls::{self, Acceptor},
 };
 use muse_verifier::Verifier;
 use tokio::{net::TcpListener, time::interval};
@@ -70,16 +63,19 @@ async fn open_and_serve(
     for warning in &config.warnings {
         warn!("{warning}");
     }
-    let (health, health_service) = health::not_serving(SERVICES);
-    let metrics = Metrics::of("muse-auth");
-    let _private = AdminPort::new(health.clone(), metrics.clone()).serve(listeners.private);
-    let traces = Traces::new("muse-auth", &config.traces, &Connector::new(config.collector_tls.as_ref()))?;
-    let requests = RequestTelemetry::new(&metrics, traces.clone(), Level::DEBUG);
+    let settings = ServiceSettings {
+        name: "muse-auth",
+        services: SERVICES,
+        access_level: Level::DEBUG,
+        shutdown: config.shutdown,
+        traces: &config.traces,
+        client_tls: config.collector_tls.as_ref(),
+    };
+    let (context, listener) = ServiceContext::start(settings, listeners, shutdown)?;
     let store = Store::open(&config.database, Missing::Create).await?;
-    let health = (health, health_service);
-    let served = serve(&config, &store, listeners.public, health, (&metrics, requests), shutdown).await;
+    let served = serve(&config, &store, listener, &context).await;
     store.close().await;
-    traces.finish().await;
+    context.finish().await;
     served
 }
 
@@ -87,14 +83,11 @@ async fn serve(
     config: &Config,
     store: &Store,
     listener: TcpListener,
-    (health, health_service): (Health, health::Service),
-    (metrics, requests): (&Metrics, RequestTelemetry),
-    shutdown: CancellationToken,
+    context: &ServiceContext,
 ) -> Result<(), AuthError> {
-    let shutdown = config.shutdown.after(shutdown);
     let throttle = Throttle::new(store.clone());
     let hash_pool = PasswordHashPool::new(config.hash_threads, config.cost)?;
-    hash_pool.register_metrics(metrics);
+    hash_pool.register_metrics(&context.metrics);
     let users = Users::new(store.clone(), hash_pool.clone(), config.exposed);
     bootstrap::ensure_a_user(config, &users).await?;
     bootstrap::refuse_default_password(config, store, &hash_pool).await?;
@@ -109,7 +102,7 @@ async fn serve(
         store: store.clone(),
         hash_pool,
         throttle: throttle.clone(),
-        logins: Logins::new(metrics),
+        logins: Logins::new(&context.metrics),
     };
     let users = users.keeping_an_admin();
     let auth = AuthService {
@@ -124,9 +117,9 @@ async fn serve(
         store: store.clone(),
         log: store.log().await?,
         keys: keys.clone(),
-        shutdown: shutdown.closing.clone(),
+        shutdown: context.shutdown.closing.clone(),
     };
-    let router = grpc::server(requests)
+    let router = grpc::server(context.requests.clone())
         .add_service(
             AuthServiceServer::new(auth)
                 .accept_compressed(CompressionEncoding::Gzip)
@@ -138,13 +131,13 @@ async fn serve(
                 .max_decoding_message_size(LARGEST_REQUEST),
         )
         .add_service(RevocationServiceServer::new(revocations).max_decoding_message_size(LARGEST_REQUEST));
-    let router = router.add_service(health_service);
-    health.report(true);
+    let router = router.add_service(context.health_service.clone());
+    context.health.report(true);
     notify::ready();
     let incoming = tls::incoming(listener, Acceptor::new(config.tls.as_ref()));
 
     tokio::select! {
-        served = grpc::serve(router, incoming, health, shutdown) => Ok(served?),
+        served = grpc::serve(router, incoming, context.health.clone(), context.shutdown.clone()) => Ok(served?),
         never = store.watch() => match never {},
         () = keys::follow(store, config, all_keys) => Ok(()),
         () = verify_with(keys.clone(), &verifier) => Ok(()),

@@ -27,8 +27,8 @@ use std::{
     time::Duration,
 };
 
-use muse_chassis::log_throttle::LogThrottle;
 use muse_proto::{Error, Reason};
+use muse_telemetry::log_throttle::LogThrottle;
 use sea_orm::DbErr;
 use sha2::{Digest, Sha256};
 use tracing::warn;

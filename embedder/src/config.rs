@@ -3,11 +3,11 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
-use muse_chassis::{
-    Addresses, ConfigError, LogArgs, ShutdownArgs,
+use muse_server::{
+    Addresses, ConfigError, ShutdownArgs, TraceArgs,
     tls::{ClientTls, PeerArgs, ServerTls},
-    trace::TraceArgs,
 };
+use muse_telemetry::LogArgs;
 use muse_verifier::AuthArgs;
 use tch::Device;
 

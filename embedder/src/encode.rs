@@ -2,11 +2,11 @@
 
 use std::{ops::ControlFlow, sync::Arc};
 
-use muse_chassis::metrics::Histogram;
 use muse_proto::{
     Error, Reason, TokenizeResponseWriter,
     v1::{EmbedRequest, TokenIds, TokenizeResponse},
 };
+use muse_telemetry::metrics::Histogram;
 use tokio::sync::Semaphore;
 
 use crate::{

@@ -29,18 +29,14 @@ mod transfer;
 use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
-use muse_chassis::{
-    ConfigError, Listeners,
-    admin::AdminPort,
-    grpc,
-    health::{self, Health},
-    metrics::Metrics,
-    notify,
-    request_telemetry::RequestTelemetry,
-    tls::{self, Acceptor, Connector},
-    trace::Traces,
-};
 use muse_proto::{limits::MAX_ITEM_BYTES, v1::embedder_service_server::EmbedderServiceServer};
+use muse_server::{
+    ConfigError, Listeners, ServiceContext, ServiceSettings, grpc,
+    health::Health,
+    notify,
+    tls::{self, Acceptor},
+};
+use muse_telemetry::metrics::Metrics;
 use muse_verifier::{TokenKind, Verifier};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, codec::CompressionEncoding, service::interceptor::InterceptedService};
@@ -107,20 +103,23 @@ async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), EmbedderError> {
     let (server_tls, client_tls) = config.tls()?;
-    let shutdown = config.shutdown.after(shutdown);
-    let (health, health_service) = health::not_serving(&SERVICES);
-    let metrics = Metrics::of("muse-embedder");
-    let connector = Connector::new(client_tls.as_ref());
-    let traces = Traces::new("muse-embedder", &config.traces, &connector)?;
-    let requests = RequestTelemetry::new(&metrics, traces.clone(), Level::DEBUG);
-    let _private = AdminPort::new(health.clone(), metrics.clone()).serve(listeners.private);
-    let (verifier, _) = config.auth.follow(&connector, shutdown.closing.clone());
+    let settings = ServiceSettings {
+        name: "muse-embedder",
+        services: &SERVICES,
+        access_level: Level::DEBUG,
+        shutdown: config.shutdown,
+        traces: &config.traces,
+        client_tls: client_tls.as_ref(),
+    };
+    let (context, listener) = ServiceContext::start(settings, listeners, shutdown)?;
+    let (metrics, shutdown) = (context.metrics.clone(), context.shutdown.clone());
+    let (verifier, _) = config.auth.follow(&context.connector, shutdown.closing.clone());
     verifier.register_metrics(&metrics);
     let (stream_verifier, stopping) = (verifier.clone(), shutdown.closing.clone());
     let loaded = tokio::task::spawn_blocking(move || load(&config, &metrics, stream_verifier, stopping));
     let embedder = loaded.await.map_err(BatcherError::from)??;
 
-    tokio::spawn(report_when_synced(verifier.clone(), health.clone(), shutdown.announced.clone()));
+    tokio::spawn(report_when_synced(verifier.clone(), context.health.clone(), shutdown.announced.clone()));
     let limits = embedder.limits();
     let embedder = Arc::new(embedder);
     let server = |largest| {
@@ -134,13 +133,16 @@ async fn serve(
     // Before a message is decoded: who may not call does not get to use memory either.
     let service = InterceptedService::new(service, move |mut call: Request<()>| {
         let claims = verifier.authorize(call.metadata().as_ref(), Some(TokenKind::Access))?;
+        claims.record(call.extensions());
         call.extensions_mut().insert(User::from(claims.sub.as_str()));
         Ok::<_, Status>(call)
     });
-    let incoming = tls::incoming(listeners.public, Acceptor::new(server_tls.as_ref()));
-    let router = grpc::server(requests).add_service(health_service).add_service(service);
-    let served = grpc::serve(router, incoming, health, shutdown).await;
-    traces.finish().await;
+    let incoming = tls::incoming(listener, Acceptor::new(server_tls.as_ref()));
+    let router = grpc::server(context.requests.clone())
+        .add_service(context.health_service.clone())
+        .add_service(service);
+    let served = grpc::serve(router, incoming, context.health.clone(), shutdown).await;
+    context.finish().await;
     Ok(served?)
 }
 

@@ -22,11 +22,11 @@ use futures::{FutureExt, future::BoxFuture};
 use http::{Extensions, HeaderValue, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
-use muse_chassis::{
+use muse_proto::{Error, Reason, limits::MAX_REQUEST_BYTES, run_blocking, v1::embedder_service_server};
+use muse_server::{
     deadline::{self, Deadline},
     memory_budget::{MemoryBudget, Reservation},
 };
-use muse_proto::{Error, Reason, limits::MAX_REQUEST_BYTES, run_blocking, v1::embedder_service_server};
 use tokio::time::{Instant, timeout_at};
 use tonic::{Status, body::Body, codegen::Service, server::NamedService};
 

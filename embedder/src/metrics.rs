@@ -1,6 +1,6 @@
 //! What the embedder tells of its work.
 
-use muse_chassis::metrics::{Histogram, IntCounter, Metrics};
+use muse_telemetry::metrics::{Histogram, IntCounter, Metrics};
 
 const TOKENIZE_SECONDS: &[f64] =
     &[1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];

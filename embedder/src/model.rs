@@ -1,7 +1,7 @@
 //! The encoder: token ids in, unit vectors out.
 
 use bytes::Bytes;
-use muse_chassis::allocator;
+use muse_server::allocator;
 use tch::{CModule, Device, Kind, Tensor};
 
 use crate::{

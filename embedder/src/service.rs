@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use muse_chassis::deadline::Deadline;
 use muse_proto::v1::{
     self, EmbedRequest, EmbedResponse, EmbedStreamRequest, GetModelRequest, GetModelResponse,
     TokenizeRequest, TokenizeResponse, embedder_service_server::EmbedderService,
 };
+use muse_server::deadline::Deadline;
+use muse_telemetry::request_telemetry::RequestContext;
 use muse_verifier::Verifier;
 use tch::Device;
 use tokio_util::sync::CancellationToken;
@@ -69,6 +70,7 @@ impl EmbedderService for Embedder {
         let user = user(request.extensions());
         let lease = request.extensions().get::<Lease>().cloned();
         let deadline = request.extensions().get().map(|&Deadline(end)| end);
+        let context = request.extensions().get::<RequestContext>().cloned();
         let request = request.into_inner();
         let dimensions = Dimensions::requested(request.dimensions)?;
         let came = Instant::now();
@@ -86,7 +88,7 @@ impl EmbedderService for Embedder {
             Step { name: "tokenize", began: came, took: tokenize },
             Step { name: "forward", began: admitted + queue, took: forward },
         ];
-        Ok(timed(EmbedResponse { embeddings }, &steps))
+        Ok(timed(EmbedResponse { embeddings }, &steps, context.as_ref()))
     }
 
     type EmbedStreamStream = Answers;
@@ -103,13 +105,15 @@ impl EmbedderService for Embedder {
         request: Request<TokenizeRequest>,
     ) -> Result<Response<TokenizeResponse>, Status> {
         let lease = request.extensions().get::<Lease>().cloned();
+        let context = request.extensions().get::<RequestContext>().cloned();
         let sentences = request.into_inner().sentences;
         if let Some(lease) = lease {
             lease.response(self.encoder.most_token_bytes(&sentences)).await?;
         }
         let came = Instant::now();
         let response = self.encoder.tokens(sentences).await?;
-        Ok(timed(response, &[Step { name: "tokenize", began: came, took: came.elapsed() }]))
+        let step = Step { name: "tokenize", began: came, took: came.elapsed() };
+        Ok(timed(response, &[step], context.as_ref()))
     }
 
     async fn get_model(&self, _: Request<GetModelRequest>) -> Result<Response<GetModelResponse>, Status> {

@@ -21,11 +21,11 @@ use futures::{
     future::{self, BoxFuture, Either},
     stream::{self, BoxStream},
 };
-use muse_chassis::{deadline, error_mapping};
 use muse_proto::{
     Error, Reason,
     v1::{EmbedStreamRequest, EmbedStreamResponse, ItemError, embed_stream_response::Result as Outcome},
 };
+use muse_server::{deadline, error_mapping};
 use muse_verifier::{TokenKind, Verifier};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use muse_chassis::request_telemetry::record_step;
+use muse_telemetry::request_telemetry::RequestContext;
 use tonic::{Response, metadata::AsciiMetadataValue};
 
 /// A part of the time, which was spent already.
@@ -13,14 +13,16 @@ pub(crate) struct Step {
     pub(crate) took: Duration,
 }
 
-/// `response`, and how long each step took, in milliseconds.
-pub(crate) fn timed<T>(response: T, steps: &[Step]) -> Response<T> {
+/// `response` with the duration of each step in milliseconds, which the trace of the request gets, too.
+pub(crate) fn timed<T>(response: T, steps: &[Step], request: Option<&RequestContext>) -> Response<T> {
     let mut response = Response::new(response);
-    let told = |&Step { name, began, took }: &Step| {
-        record_step(name, began, took);
+    let entry = |&Step { name, began, took }: &Step| {
+        if let Some(request) = request {
+            request.record_step(name, began, took);
+        }
         format!("{name};dur={:.3}", took.as_secs_f64() * 1e3)
     };
-    let text: Vec<String> = steps.iter().map(told).collect();
+    let text: Vec<String> = steps.iter().map(entry).collect();
     if let Ok(value) = AsciiMetadataValue::try_from(text.join(", ")) {
         response.metadata_mut().insert("server-timing", value);
     }

@@ -3,11 +3,11 @@
 use std::{net::SocketAddr, time::Duration};
 
 use clap::{Args, Parser};
-use muse_chassis::{
-    Addresses, ConfigError, LogArgs, ShutdownArgs, connection_limit, grpc,
+use muse_server::{
+    Addresses, ConfigError, ShutdownArgs, TraceArgs, connection_limit, grpc,
     tls::{ClientTls, PeerArgs, ServerTls, UserArgs},
-    trace::TraceArgs,
 };
+use muse_telemetry::LogArgs;
 use muse_verifier::AuthArgs;
 use tonic::transport::Endpoint;
 

@@ -4,62 +4,26 @@
 
 #![forbid(unsafe_code)]
 
-mod accept;
-mod balancer;
-mod client_address;
-mod compression;
+mod api;
+mod app;
+mod auth;
 mod config;
-mod cors;
-mod grpc_proxy;
-mod grpc_web;
-mod http_response;
-mod json_vectors;
-mod message;
+mod cookies;
 mod middleware;
-mod openai;
-mod openapi;
-mod problem;
 mod readiness;
-mod reflection;
-mod request;
-mod response_memory;
-mod rest;
-mod routing;
-mod security_headers;
 mod server;
-mod server_timing;
-mod stream;
-mod stream_shutdown;
 mod upstream;
 
-use axum::{Router, middleware::from_fn};
 use futures::{FutureExt, future::BoxFuture};
-use muse_chassis::{
-    ConfigError, Listeners,
-    admin::AdminPort,
-    health,
-    metrics::Metrics,
-    request_telemetry::{RequestTelemetry, TelemetryLayer},
-    tls::{Acceptor, Connector},
-    trace::Traces,
-};
+pub use muse_balancer::{Resolver, SystemResolver};
+use muse_server::{ConfigError, Listeners, ServiceContext, ServiceSettings, tls::Acceptor};
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
-use tower::ServiceBuilder;
 use tracing::Level;
 
-pub use balancer::{Resolver, SystemResolver};
-use client_address::ClientAddress;
-pub use client_address::TrustedProxies;
 pub use config::{Config, LimitArgs};
-pub use cors::AllowedOrigins;
-use cors::Cors;
-use grpc_web::GrpcWeb;
-use middleware::{AroundLayer, CallLimits, DetourLayer, apply_deadline};
+pub use cookies::Cookies;
+pub use middleware::{AllowedOrigins, TrustedProxies};
 use readiness::SERVICES;
-pub use rest::Cookies;
-use routing::WellFormed;
-use security_headers::SecurityHeaders;
 use upstream::Upstream;
 
 /// Why the gateway could not start or go on.
@@ -110,59 +74,26 @@ async fn serve(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), GatewayError> {
-    let shutdown = config.shutdown.after(shutdown);
     let (user_tls, peer_tls) = config.tls()?;
-    let (health, health_service) = health::not_serving(&SERVICES);
-    let metrics = Metrics::of("muse-gateway");
-    let _private = AdminPort::new(health.clone(), metrics.clone()).serve(listeners.private);
-    let connector = Connector::new(peer_tls.as_ref());
-    let traces = Traces::new("muse-gateway", &config.traces, &connector)?;
-    let requests = RequestTelemetry::new(&metrics, traces.clone(), Level::INFO);
-    let upstream = Upstream::connect(&config, resolver, &connector, shutdown.closing.clone());
-    upstream.verifier.register_metrics(&metrics);
-    upstream.embedder.count(&metrics);
-    tokio::spawn(readiness::watch(upstream.clone(), health, shutdown.announced.clone()));
+    let settings = ServiceSettings {
+        name: "muse-gateway",
+        services: &SERVICES,
+        access_level: Level::INFO,
+        shutdown: config.shutdown,
+        traces: &config.traces,
+        client_tls: peer_tls.as_ref(),
+    };
+    let (context, listener) = ServiceContext::start(settings, listeners, shutdown)?;
+    let shutdown = context.shutdown.clone();
+    let upstream = Upstream::connect(&config, resolver, &context.connector, shutdown.closing.clone());
+    upstream.verifier.register_metrics(&context.metrics);
+    upstream.embedder.register_metrics(&context.metrics);
+    tokio::spawn(readiness::watch(upstream.clone(), context.health.clone(), shutdown.announced.clone()));
 
-    let own = Routes::new(health_service)
-        .add_service(reflection::v1::server()?)
-        .add_service(reflection::v1alpha::server()?)
-        .into_axum_router();
-
-    let rest = Router::new()
-        .merge(rest::routes(upstream.clone(), config.cookies))
-        .merge(openai::routes(upstream.clone()))
-        .merge(openapi::routes())
-        .layer(from_fn(apply_deadline))
-        .layer(from_fn(compression::compress));
-    let limits = &config.limits;
-    let calls = CallLimits::new(
-        upstream.verifier.clone(),
-        limits.max_calls_per_user,
-        limits.max_streams_per_user,
-        limits.max_calls_per_address,
-    );
-    let router = Router::new()
-        .merge(grpc_proxy::routes(upstream))
-        .merge(rest)
-        .merge(own.reset_fallback())
-        .fallback(routing::not_found)
-        // One layer of the router, which boxes each. Inside the router, because a request's route is known there.
-        .layer(
-            ServiceBuilder::new()
-                .layer(TelemetryLayer { requests, route: routing::route_of })
-                .layer(AroundLayer(WellFormed))
-                .layer(AroundLayer(calls)),
-        );
+    let app = app::app(&config, upstream, &context)?;
     let connections = config.connection_limits();
     let limits = server::Limits { connections, send_timeout: config.limits.send_timeout };
-    // In the order in which a request passes them, before those of the router.
-    let app = ServiceBuilder::new()
-        .layer(AroundLayer(ClientAddress(config.trusted_proxies)))
-        .layer(DetourLayer(Cors(config.cors_origins.layer())))
-        .layer(AroundLayer(SecurityHeaders))
-        .layer(DetourLayer(GrpcWeb))
-        .service(router);
-    server::serve(listeners.public, Acceptor::new(user_tls.as_ref()), app, limits, shutdown).await;
-    traces.finish().await;
+    server::serve(listener, Acceptor::new(user_tls.as_ref()), app, limits, shutdown).await;
+    context.finish().await;
     Ok(())
 }

@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use muse_chassis::{allocator, serve};
 use muse_gateway::{Config, run};
+use muse_server::{allocator, serve};
 
 fn main() -> ExitCode {
-    let config: Config = muse_chassis::parse_service_options();
+    let config: Config = muse_server::parse_service_options();
     config.log.init();
     if let Err(bad) = config.tls() {
         return bad.usage();

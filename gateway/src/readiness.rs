@@ -1,6 +1,6 @@
 //! When the gateway is ready: it knows which tokens are revoked, and an embedder serves.
 
-use muse_chassis::health::Health;
+use muse_server::health::Health;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -18,7 +18,7 @@ pub(crate) async fn watch(upstream: Upstream, health: Health, shutdown: Cancella
         while embedders.wait_for(|serving| *serving).await.is_ok() {
             health.report(true);
             info!("ready");
-            muse_chassis::notify::ready();
+            muse_server::notify::ready();
             // It cannot fail: the sender lives as long as `upstream`.
             let _ = embedders.wait_for(|serving| !serving).await;
             health.report(false);

@@ -10,7 +10,7 @@ use hyper_util::{
     server::{conn::auto::Builder, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
-use muse_chassis::{
+use muse_server::{
     Shutdown,
     lingering_close::LingeringClose,
     tls::{Acceptor, Socket, accept},
@@ -24,12 +24,10 @@ use tokio_util::sync::CancellationToken;
 use tower::{Layer, Service, ServiceExt};
 use tracing::debug;
 
-use crate::{
+use crate::middleware::{
+    Around, AroundLayer, ConnectionLimits, ConnectionPermit, ConnectionResponses, Rejection, StreamExecutor,
     client_address::{OverTls, Peer},
-    middleware::{
-        Around, AroundLayer, ConnectionLimits, ConnectionPermit, ConnectionResponses, Rejection,
-        StreamExecutor, run_connection,
-    },
+    run_connection,
 };
 
 /// How long a client may take for the head of a request, the wait for the next one on its connection included.
@@ -43,7 +41,7 @@ const MAX_STREAMS: u32 = 256;
 /// How long a client may take to send so much that the version of HTTP is known.
 const VERSION_WITHIN: Duration = Duration::from_secs(20);
 /// Bytes of a request's head: the request line and headers, as HTTP/2 counts them. A larger one is answered with 431. The services
-/// behind allow more (`muse_chassis::grpc`).
+/// behind allow more (`muse_server::grpc`).
 const HEAD_BYTES: usize = 32 << 10;
 /// HTTP/2's limits on reset streams (CVE-2023-44487, CVE-2025-8671), which close the connection of the client that exceeds them:
 /// streams that the client has reset before they were looked at,

@@ -2,17 +2,19 @@
 
 use std::{error::Error as _, ops::Deref, sync::Arc, time::Duration};
 
-use muse_chassis::{memory_budget::MemoryBudget, tls::Connector, trace::Outgoing};
+use muse_balancer::Balancer;
 use muse_proto::{
     Error, Reason,
     v1::{auth_service_client::AuthServiceClient, embedder_service_client::EmbedderServiceClient},
 };
+use muse_server::{memory_budget::MemoryBudget, tls::Connector};
+use muse_telemetry::request_telemetry::TracedClient;
 use muse_verifier::{Claims, Verifier};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Channel};
 use tracing::{debug, error};
 
-use crate::{Config, Resolver, balancer::Balancer, openai::models::ModelCache};
+use crate::{Config, Resolver, api::openai::models::ModelCache};
 
 /// Bytes that the requests of all callers hold in the gateway. Two of the largest fit into half of it, which one caller may have.
 const REQUEST_MEMORY: usize = 64 << 20;
@@ -38,7 +40,7 @@ impl Deref for Upstream {
 /// See [`Upstream`].
 #[derive(Debug)]
 pub(crate) struct Services {
-    pub(crate) auth: Outgoing<Channel>,
+    pub(crate) auth: TracedClient<Channel>,
     pub(crate) embedder: Balancer,
     pub(crate) verifier: Verifier,
     pub(crate) shutdown: CancellationToken,
@@ -66,7 +68,7 @@ impl Upstream {
         let [request_memory, response_memory] = [REQUEST_MEMORY, RESPONSE_MEMORY]
             .map(|total| MemoryBudget::new(total, SMALL, config.call_timeout));
         Self(Arc::new(Services {
-            auth: Outgoing(auth),
+            auth: TracedClient(auth),
             embedder,
             verifier,
             shutdown,
@@ -77,7 +79,7 @@ impl Upstream {
         }))
     }
 
-    pub(crate) fn auth_client(&self) -> AuthServiceClient<Outgoing<Channel>> {
+    pub(crate) fn auth_client(&self) -> AuthServiceClient<TracedClient<Channel>> {
         AuthServiceClient::new(self.auth.clone())
     }
 

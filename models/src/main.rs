@@ -91,7 +91,7 @@ fn print(mut to: impl Write, line: fmt::Arguments<'_>) {
 }
 
 fn main() -> ExitCode {
-    let arguments: Arguments = muse_chassis::parse_options();
+    let arguments: Arguments = muse_server::parse_options();
     match run(arguments.command) {
         Ok(status) => status,
         Err(error) => {

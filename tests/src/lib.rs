@@ -17,11 +17,11 @@ use std::{
 };
 
 use clap::Parser;
-use muse_chassis::{Addresses, Listeners};
 use muse_proto::v1::{
     LoginRequest, LoginResponse, auth_service_client::AuthServiceClient,
     embedder_service_client::EmbedderServiceClient, user_service_client::UserServiceClient,
 };
+use muse_server::{Addresses, Listeners};
 use tempfile::TempDir;
 use tokio::{process::Command, task::JoinHandle};
 use tokio_util::sync::CancellationToken;

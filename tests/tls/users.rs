@@ -9,11 +9,11 @@ use std::{
 };
 
 use clap::Parser;
-use muse_chassis::{
+use muse_proto::v1::{EmbedRequest, embedder_service_client::EmbedderServiceClient};
+use muse_server::{
     grpc,
     tls::{Connector, PeerArgs},
 };
-use muse_proto::v1::{EmbedRequest, embedder_service_client::EmbedderServiceClient};
 use muse_tests::{
     Service, auth_config, bearing,
     certificates::{Authority, Files},

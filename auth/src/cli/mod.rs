@@ -13,7 +13,7 @@ use std::{
 
 use clap::Subcommand;
 use muse_auth::{AdminOps, AuthError, BackupError, Config, Imported};
-use muse_chassis::with_causes;
+use muse_telemetry::with_causes;
 use tokio::runtime::Runtime;
 
 use prompt::PromptError;

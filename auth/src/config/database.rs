@@ -3,7 +3,7 @@
 use std::{env, fmt, path::PathBuf, str::FromStr};
 
 use clap::Args;
-use muse_chassis::ConfigError;
+use muse_server::ConfigError;
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use secrecy::{ExposeSecret, SecretString};
 

@@ -6,10 +6,9 @@ mod secrets;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, builder::BoolishValueParser};
-use muse_chassis::{
-    Addresses, ConfigError, ShutdownArgs, is_loopback,
+use muse_server::{
+    Addresses, ConfigError, ShutdownArgs, TraceArgs, is_loopback,
     tls::{ClientTls, PeerArgs, ServerTls},
-    trace::TraceArgs,
 };
 use secrecy::{ExposeSecret, SecretString};
 

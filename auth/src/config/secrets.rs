@@ -2,7 +2,7 @@
 
 use std::{env, ffi::OsString, fs::File, io::Read, path::Path};
 
-use muse_chassis::ConfigError;
+use muse_server::ConfigError;
 use secrecy::SecretString;
 
 use super::bad;

@@ -15,8 +15,8 @@ use std::{
     time::Duration,
 };
 
-use muse_chassis::metrics::Metrics;
 use muse_proto::{Error, Reason};
+use muse_telemetry::metrics::Metrics;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::oneshot;
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muse_chassis::is_loopback_host;
+use muse_server::is_loopback_host;
 use sea_orm::{
     ActiveValue::Set,
     ConnectOptions, DatabaseConnection, DbErr, EntityTrait,

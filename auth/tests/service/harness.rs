@@ -6,7 +6,6 @@ use std::{
 };
 
 use muse_auth::{AdminOps, AuthError, Config};
-use muse_chassis::{Addresses, Listeners};
 use muse_proto::{
     Error, Reason,
     v1::{
@@ -15,6 +14,7 @@ use muse_proto::{
         user_service_client::UserServiceClient,
     },
 };
+use muse_server::{Addresses, Listeners};
 use muse_verifier::Verifier;
 use secrecy::SecretString;
 use tempfile::TempDir;
@@ -121,7 +121,7 @@ impl Service {
 }
 
 pub(crate) fn channel(address: SocketAddr) -> Channel {
-    muse_chassis::grpc::endpoint(&format!("http://{address}")).unwrap().connect_lazy()
+    muse_server::grpc::endpoint(&format!("http://{address}")).unwrap().connect_lazy()
 }
 
 pub(crate) fn with_token<T>(message: T, token: &str) -> Request<T> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use muse_chassis::{grpc, tls::Connector};
+use muse_server::{grpc, tls::Connector};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 

@@ -1,5 +1,7 @@
 //! What a token says.
 
+use http::Extensions;
+use muse_telemetry::request_telemetry::{Caller, RequestContext};
 use serde::{Deserialize, Serialize};
 
 /// What a token is for.
@@ -46,6 +48,12 @@ pub struct Claims {
 }
 
 impl Claims {
+    /// Records the user as the caller of the request with these extensions, for its metrics and log lines.
+    pub fn record(&self, extensions: &Extensions) {
+        let class = if self.admin { Caller::Admin } else { Caller::User };
+        RequestContext::record_caller(extensions, class, &self.sub);
+    }
+
     /// The id by which the token is revoked along with those that end with it: that of its family, or its own.
     #[must_use]
     pub fn family_id(&self) -> &str {

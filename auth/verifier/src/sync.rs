@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use muse_chassis::backoff::{Backoff, reason};
 use muse_proto::v1::{
     WatchRevocationsRequest, WatchRevocationsResponse, revocation_service_client::RevocationServiceClient,
 };
+use muse_server::backoff::{Backoff, reason};
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Channel};

@@ -8,15 +8,11 @@ use std::{
 };
 
 use http::HeaderMap;
-use muse_chassis::{
-    log_throttle::LogThrottle,
-    metrics::Metrics,
-    request_telemetry::{Caller, record_caller},
-};
 use muse_proto::{
     Error, Reason,
     v1::{JsonWebKey, Revocation, UserTokens, revocation::What},
 };
+use muse_telemetry::{log_throttle::LogThrottle, metrics::Metrics};
 use tracing::warn;
 
 use crate::{
@@ -150,7 +146,6 @@ impl Verifier {
         if self.shared.revoked.contains(&claims) {
             return Err(Error::new(Reason::TokenRevoked, "Token has been revoked"));
         }
-        record_caller(if claims.admin { Caller::Admin } else { Caller::User }, &claims.sub);
         Ok(claims)
     }
 

@@ -17,8 +17,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muse_chassis::metrics::{Histogram, Metrics};
 use muse_proto::{Error, v1::Embedding};
+use muse_telemetry::metrics::{Histogram, Metrics};
 use tch::Device;
 use tokio::task::JoinError;
 

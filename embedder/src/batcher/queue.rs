@@ -349,7 +349,7 @@ impl Drop for PendingRequest {
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
-    use muse_chassis::metrics::Metrics;
+    use muse_telemetry::metrics::Metrics;
 
     use super::{super::fair_queue::QUANTUM, *};
 

@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muse_chassis::allocator;
 use muse_proto::{Error, Reason};
+use muse_server::allocator;
 use tch::Device;
 use tracing::{debug, error};
 

@@ -16,7 +16,7 @@ use muse_proto::Error;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use crate::{problem::Problem, request::read_out, routing::refusal};
+use crate::api::{problem::Problem, request::read_out, routing::refusal};
 
 /// What a layer does before and after a request is served.
 pub(crate) trait Around: Clone {

@@ -14,7 +14,7 @@ use muse_proto::{Error, Reason};
 use muse_verifier::Verifier;
 
 use super::{Around, ConnectionResponses, Rejection, track_response};
-use crate::client_address::X_FORWARDED_FOR;
+use crate::middleware::client_address::X_FORWARDED_FOR;
 
 /// Methods whose calls stay open.
 const STREAMS: [&str; 4] = [

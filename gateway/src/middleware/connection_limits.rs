@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::client_address::{TrustedProxies, limited_network};
+use crate::middleware::client_address::{TrustedProxies, limited_network};
 
 /// Limits on open connections. Clones share them.
 #[derive(Debug, Clone)]

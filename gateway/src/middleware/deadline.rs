@@ -1,10 +1,10 @@
 //! Deadlines of HTTP requests: the header `Grpc-Timeout`, as grpc-gateway has it.
 
 use axum::{extract::Request, middleware::Next, response::Response};
-use muse_chassis::deadline::{self, Deadline, GRPC_TIMEOUT};
 use muse_proto::{Error, Reason};
+use muse_server::deadline::{self, Deadline, GRPC_TIMEOUT};
 
-use crate::routing::refusal;
+use crate::api::routing::refusal;
 
 /// Ends a request at its deadline, with 504, and drops the calls that are made for it.
 pub(crate) async fn apply_deadline(mut request: Request, next: Next) -> Response {

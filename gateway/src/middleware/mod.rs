@@ -1,16 +1,30 @@
-//! What holds for all requests of the public port, whatever their route: limits on connections and on open calls, deadlines,
-//! and the time in which a response has to be read.
+//! The layers of the public port: limits on connections and open calls, deadlines, the client's address, CORS, gRPC-Web,
+//! compression, security headers. [`app`](crate::app) lists them in their order.
 
 mod around;
 mod call_limits;
+pub(crate) mod client_address;
+mod compression;
 mod connection_limits;
+mod cors;
 mod deadline;
 mod detour;
+mod grpc_web;
+mod security_headers;
 mod send_timeout;
+mod well_formed;
 
 pub(crate) use around::{Around, AroundLayer, Rejection};
 pub(crate) use call_limits::CallLimits;
+pub(crate) use client_address::ClientAddress;
+pub use client_address::TrustedProxies;
+pub(crate) use compression::compress;
 pub(crate) use connection_limits::{ConnectionLimits, ConnectionPermit};
+pub use cors::AllowedOrigins;
+pub(crate) use cors::Cors;
 pub(crate) use deadline::{apply_deadline, with_deadline};
 pub(crate) use detour::{Detour, DetourLayer};
+pub(crate) use grpc_web::GrpcWeb;
+pub(crate) use security_headers::SecurityHeaders;
 pub(crate) use send_timeout::{ConnectionResponses, StreamExecutor, run_connection, track_response};
+pub(crate) use well_formed::WellFormed;

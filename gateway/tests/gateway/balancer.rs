@@ -79,7 +79,7 @@ impl Embedder {
     }
 
     async fn answer<T>(&self, call: &Request<T>) -> Result<Embedding, Status> {
-        self.heard.lock().unwrap().push(muse_chassis::deadline::of(call.metadata().as_ref()));
+        self.heard.lock().unwrap().push(muse_server::deadline::of(call.metadata().as_ref()));
         let mut says = self.says.subscribe();
         let says = says.wait_for(|says| !matches!(says, Says::NothingYet)).await.unwrap().clone();
         match says {

@@ -19,13 +19,6 @@ use futures::{Stream, stream};
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use muse_chassis::{
-    Addresses, Listeners, deadline, grpc,
-    metrics::Metrics,
-    request_telemetry::RequestTelemetry,
-    tls::Connector,
-    trace::{TraceArgs, Traces},
-};
 use muse_gateway::{Config, Resolver, SystemResolver};
 use muse_proto::{
     Error, Reason,
@@ -42,6 +35,8 @@ use muse_proto::{
         revocation_service_server::{RevocationService, RevocationServiceServer},
     },
 };
+use muse_server::{Addresses, Listeners, deadline, grpc};
+use muse_telemetry::{metrics::Metrics, request_telemetry::RequestTelemetry, trace::Traces};
 use muse_verifier::Verifier;
 use serde_json::{Value, json};
 use tokio::{
@@ -338,7 +333,7 @@ impl EmbedderService for Backend {
 /// A server with the settings of the real services.
 fn server() -> Server<grpc::Layers> {
     let metrics = Metrics::of("muse-test");
-    let traces = Traces::new("muse-test", &TraceArgs::default(), &Connector::new(None)).unwrap();
+    let traces = Traces::unrecorded("muse-test");
     grpc::server(RequestTelemetry::new(&metrics, traces, tracing::Level::DEBUG))
 }
 

@@ -42,7 +42,9 @@ fn exchange(address: SocketAddr, request: &[u8]) -> String {
 
 async fn http2(address: SocketAddr) -> SendRequest<Bytes> {
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    // With a small window h2 ends the connection of a client that leaves many small responses unread.
+    let handshake = h2::client::Builder::new().initial_connection_window_size(16 << 20).handshake(stream);
+    let (client, connection) = handshake.await.unwrap();
     tokio::spawn(connection);
     client.ready().await.unwrap()
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test helper that fails fails its test")]
 
 mod balancer;
+mod credentials;
 mod harness;
 mod isolation;
 mod requests;

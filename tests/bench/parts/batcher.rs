@@ -10,7 +10,6 @@ use std::{
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use futures::FutureExt;
-use muse_chassis::metrics::Metrics;
 use muse_embedder::{
     batch::Batch,
     batcher::{
@@ -21,6 +20,7 @@ use muse_embedder::{
     model::VECTOR_BYTES,
     sentences::Sentences,
 };
+use muse_telemetry::metrics::Metrics;
 
 /// Tokens of a sentence.
 const LENGTH: usize = 32;

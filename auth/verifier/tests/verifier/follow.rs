@@ -13,7 +13,6 @@ use futures::{
     StreamExt,
     channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded},
 };
-use muse_chassis::tls::Connector;
 use muse_proto::{
     Error, Reason,
     v1::{
@@ -23,6 +22,7 @@ use muse_proto::{
         revocation_service_server::{RevocationService, RevocationServiceServer},
     },
 };
+use muse_server::tls::Connector;
 use muse_verifier::{AuthArgs, Claims, Verifier};
 use serde_json::json;
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
@@ -134,7 +134,7 @@ async fn revocation_stream_has_its_own_connection() {
     let server = Server::builder().add_service(RevocationServiceServer::new(Scripted(to_test)));
     tokio::spawn(server.serve_with_incoming(incoming));
 
-    let endpoint = muse_chassis::grpc::endpoint(&format!("http://{address}")).unwrap();
+    let endpoint = muse_server::grpc::endpoint(&format!("http://{address}")).unwrap();
     let shutdown = CancellationToken::new();
     let args = AuthArgs { endpoint, max_staleness: PATIENCE };
     let (_verifier, channel) = args.follow(&Connector::new(None), shutdown.clone());

@@ -1,0 +1,143 @@
+//! The server parts that the services share: options, listeners, TLS, the admin port, health, shutdown.
+//!
+//! Options are validated before anything binds; SIGINT or SIGTERM becomes one cancellation token.
+
+#![deny(unsafe_code)]
+
+pub mod admin;
+pub mod allocator;
+pub mod backoff;
+mod config;
+mod context;
+pub mod deadline;
+mod descriptors;
+pub mod error_mapping;
+pub mod grpc;
+pub mod health;
+mod healthcheck;
+pub mod lingering_close;
+mod listeners;
+mod loopback;
+pub mod memory_budget;
+pub mod notify;
+pub mod resolver;
+pub mod shutdown;
+pub mod tls;
+mod trace_options;
+
+use std::{error::Error as StdError, io, net::SocketAddr, process::ExitCode, time::Duration};
+
+use clap::Parser;
+use muse_telemetry::{flush_log, with_causes};
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+pub use config::ConfigError;
+pub use context::{ServiceContext, ServiceSettings};
+pub use descriptors::connection_limit;
+pub use healthcheck::parse_service_options;
+pub use listeners::{Addresses, Listeners};
+pub use loopback::{is_loopback, is_loopback_host};
+pub use shutdown::{Shutdown, ShutdownArgs};
+pub use trace_options::{Collector, TraceArgs};
+
+/// The exit status after a bad option or environment variable (`EX_USAGE` of `sysexits.h`).
+pub const EXIT_USAGE: u8 = 64;
+/// Cores for which the async runtime has a thread each.
+const CORES_PER_IO_THREAD: usize = 4;
+
+/// How long the end of a service waits for blocking calls (files, names) that have begun.
+const BLOCKING_CALLS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Why a service could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be bound.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The signal handlers cannot be installed.
+    #[error("cannot watch for signals: {0}")]
+    Signals(io::Error),
+    /// The operating system gives no threads.
+    #[error("cannot start the async runtime: {0}")]
+    Runtime(io::Error),
+}
+
+/// Reads options from the command line and the environment; on a bad one says so and ends with status 64.
+#[must_use]
+pub fn parse_options<C: Parser>() -> C {
+    C::try_parse().unwrap_or_else(|refused| end(&refused))
+}
+
+/// Ends the program with what clap has to say.
+fn end(refused: &clap::Error) -> ! {
+    let _ = refused.print();
+    let status = if refused.use_stderr() { i32::from(EXIT_USAGE) } else { 0 };
+    std::process::exit(status)
+}
+
+/// The life of a service's program: binds its addresses, runs the service until a signal, and reports how it ended.
+///
+/// `run` gets the listeners and the token of [`shutdown::on_signal`].
+pub fn serve<F, E>(
+    name: &'static str,
+    addresses: Addresses,
+    run: impl FnOnce(Listeners, CancellationToken) -> F,
+) -> ExitCode
+where
+    F: Future<Output = Result<(), E>>,
+    E: StdError + 'static,
+{
+    descriptors::raise_limit();
+    allocator::return_unused_memory();
+    let outcome = runtime().map_err(StartError::Runtime).map(|runtime| {
+        let served = runtime.block_on(async {
+            let shutdown = shutdown::on_signal()?;
+            let listeners = Listeners::bind(addresses).await?;
+            let Addresses { public, private } = listeners.addresses();
+            info!(%private, address = %public, "{name} {} listens", env!("CARGO_PKG_VERSION"));
+            notify::private(private);
+            notify::listening(public);
+            Ok::<_, StartError>(run(listeners, shutdown).await)
+        });
+        // A look-up of a name whose DNS server does not answer can take minutes, and cannot be cancelled.
+        runtime.shutdown_timeout(BLOCKING_CALLS_WITHIN);
+        served
+    });
+    match outcome {
+        Ok(Ok(served)) => report(served),
+        Ok(Err(refused)) | Err(refused) => report(Err(refused)),
+    }
+}
+
+/// The async runtime. It only moves messages; what takes long has threads of its own, which on a small machine are better
+/// off if it has one thread alone. `TOKIO_WORKER_THREADS` sets another number.
+fn runtime() -> io::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        builder.worker_threads((cores / CORES_PER_IO_THREAD).max(1));
+    }
+    #[cfg(tokio_unstable)]
+    muse_telemetry::observe_polls(&mut builder);
+    builder.enable_all().build()
+}
+
+/// Ends a program: success, or the error with all its causes in one line of the log and status 1.
+pub fn report<E: StdError + 'static>(outcome: Result<(), E>) -> ExitCode {
+    let status = match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            error!("{}", with_causes(&failure));
+            ExitCode::FAILURE
+        }
+    };
+    flush_log();
+    status
+}

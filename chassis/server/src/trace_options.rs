@@ -1,0 +1,114 @@
+//! Options of traces. Their environment variables are those of OpenTelemetry's specification.
+
+use std::str::FromStr;
+
+use clap::Args;
+use muse_telemetry::trace::{EXPORT_TIMEOUT, Traces};
+use tonic::transport::Endpoint;
+use tracing::info;
+
+use crate::{
+    ConfigError, grpc,
+    tls::{Connector, check_scheme},
+};
+
+/// Where traces go, and which of them.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of traces")]
+pub struct TraceArgs {
+    /// URL of an OpenTelemetry collector that takes traces over gRPC (http://127.0.0.1:4317). With https:// it is one of the
+    /// services of MUSE_TLS_CA. Without a collector trace ids are handed on, but nothing is recorded.
+    #[arg(long = "otlp-endpoint", env = "OTEL_EXPORTER_OTLP_ENDPOINT", default_value = "", global = true)]
+    #[arg(hide_default_value = true)]
+    pub collector: Collector,
+    /// Which part, from 0 to 1, of the traces that begin here is recorded. Of one that a caller has begun, the caller says it.
+    #[arg(long = "trace-ratio", env = "OTEL_TRACES_SAMPLER_ARG", default_value = "1", global = true)]
+    #[arg(value_parser = ratio)]
+    pub ratio: f64,
+}
+
+impl Default for TraceArgs {
+    fn default() -> Self {
+        Self { collector: Collector(None), ratio: 1.0 }
+    }
+}
+
+impl TraceArgs {
+    /// Starts the traces of a service, within an async runtime.
+    ///
+    /// # Errors
+    ///
+    /// If one of the environment variables `OTEL_EXPORTER_OTLP_…` is invalid.
+    pub(crate) fn start(&self, service: &'static str, connector: &Connector) -> Result<Traces, ConfigError> {
+        let Some(collector) = self.collector.endpoint() else { return Ok(Traces::unrecorded(service)) };
+        let channel = grpc::channel(&collector.clone().timeout(EXPORT_TIMEOUT), connector);
+        let traces = Traces::recorded(service, self.ratio, channel)
+            .map_err(|invalid| ConfigError::new("OTEL_EXPORTER_OTLP_…", invalid.to_string()))?;
+        info!(collector = %collector.uri(), ratio = self.ratio, "traces are recorded");
+        Ok(traces)
+    }
+
+    /// Checks that the URL of the collector can be connected to.
+    ///
+    /// # Errors
+    ///
+    /// Names the option if its URL needs TLS and there is none.
+    pub fn check(&self, has_tls: bool) -> Result<(), ConfigError> {
+        self.collector
+            .endpoint()
+            .map_or(Ok(()), |collector| check_scheme("--otlp-endpoint", collector.uri(), has_tls))
+    }
+}
+
+/// A collector of OpenTelemetry, or none.
+#[derive(Debug, Clone)]
+pub struct Collector(Option<Endpoint>);
+
+impl Collector {
+    fn endpoint(&self) -> Option<&Endpoint> {
+        self.0.as_ref()
+    }
+}
+
+impl FromStr for Collector {
+    type Err = String;
+
+    /// Reads a URL; nothing is none.
+    fn from_str(text: &str) -> Result<Self, String> {
+        (!text.is_empty()).then(|| grpc::endpoint(text)).transpose().map(Self)
+    }
+}
+
+fn ratio(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
+        _ => Err("must lie between 0 and 1".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collector_has_a_url_that_can_be_reached() {
+        let check = |text: &str, has_tls| {
+            let collector = text.parse()?;
+            TraceArgs { collector, ratio: 1.0 }.check(has_tls).map_err(|refused| refused.to_string())
+        };
+        for (text, has_tls) in [("", false), ("http://10.0.0.1:4317", false), ("https://c:4317", true)] {
+            assert_eq!(check(text, has_tls), Ok(()), "{text}");
+        }
+        for text in ["collector", "ftp://collector", "http://", "https://collector:4317", "/x", " "] {
+            assert!(check(text, false).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_ratio_lies_between_nothing_and_all() {
+        assert_eq!((ratio("0"), ratio("0.25"), ratio("1")), (Ok(0.0), Ok(0.25), Ok(1.0)));
+        for text in ["-0.1", "1.1", "NaN", "inf", "", "x"] {
+            assert!(ratio(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Telemetry of the services: logs on standard error, metrics for Prometheus, traces for OpenTelemetry, and the request telemetry
+//! that ties the three to each request.
+
+#![forbid(unsafe_code)]
+
+mod causes;
+pub mod log_throttle;
+mod log_writer;
+mod logging;
+pub mod metrics;
+mod panic_hook;
+#[cfg(tokio_unstable)]
+mod poll_metrics;
+pub mod request_telemetry;
+pub mod trace;
+
+pub use causes::{followed_by_causes, with_causes};
+pub use logging::{LogArgs, LogFormat, flush_brief, flush_log, print_to_operator};
+#[cfg(tokio_unstable)]
+pub use poll_metrics::observe as observe_polls;

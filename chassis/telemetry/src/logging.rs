@@ -1,0 +1,102 @@
+//! Logs on standard error.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    process,
+    sync::{Arc, LazyLock, OnceLock},
+    time::Duration,
+};
+
+use clap::{Args, ValueEnum};
+use prometheus::IntCounter;
+use tracing_subscriber::EnvFilter;
+
+use crate::{log_writer::LogWriter, panic_hook};
+
+/// How long the end of a program waits for the last lines to be written.
+const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+/// How long a panic does, which may be in a task of a service that goes on.
+const BRIEF: Duration = Duration::from_millis(100);
+
+/// Lines that were not written, of the whole process.
+pub(crate) static DROPPED_LINES: LazyLock<IntCounter> = LazyLock::new(|| {
+    let help = "Lines of the log that were dropped since nobody read them in time, or at all.";
+    IntCounter::new("muse_log_lines_dropped_total", help).expect("its name and help are well-formed")
+});
+
+/// Set by [`LogArgs::init`].
+static WRITER: OnceLock<Arc<LogWriter>> = OnceLock::new();
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Options of the log.
+#[derive(Debug, Clone, Args)]
+pub struct LogArgs {
+    /// What is logged, as in `info` or `muse_gateway=debug,warn`. `access=warn` leaves out the requests.
+    #[arg(long, env = "LOG_LEVEL", default_value = "info", value_parser = parse_filter, global = true)]
+    pub log_level: String,
+    /// How it is logged.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "pretty", global = true)]
+    pub log_format: LogFormat,
+}
+
+fn parse_filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|refused| refused.to_string())
+}
+
+impl LogArgs {
+    /// Starts logging, and keeps what users send out of it, however the program ends. To be called once, first of all.
+    ///
+    /// A thread writes the lines, so that no reader of standard error can block the service or end it.
+    pub fn init(&self) {
+        let writer = LogWriter::start(io::stderr(), DROPPED_LINES.clone()).unwrap_or_else(|failure| {
+            let _ = writeln!(io::stderr(), "error: cannot start the thread of the log: {failure}");
+            process::exit(1)
+        });
+        let writer = Arc::clone(WRITER.get_or_init(|| writer));
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::new(&self.log_level))
+            .with_writer(writer)
+            // It would print to standard error itself, and panic where that fails.
+            .log_internal_errors(false)
+            .with_ansi(io::stderr().is_terminal());
+        match self.log_format {
+            LogFormat::Pretty => builder.init(),
+            LogFormat::Json => {
+                builder.json().flatten_event(true).with_current_span(true).with_span_list(false).init();
+            }
+        }
+        panic_hook::prevent();
+    }
+}
+
+/// Writes the lines of the log that wait, within a second; for the end of a program.
+pub fn flush_log() {
+    if let Some(writer) = WRITER.get() {
+        writer.flush(FLUSH_WITHIN);
+    }
+}
+
+/// As [`flush_log`], but brief, and without a wait where nobody reads.
+pub fn flush_brief() {
+    if let Some(writer) = WRITER.get() {
+        writer.flush_unless_stalled(BRIEF);
+    }
+}
+
+/// Writes a text for the operator to standard error that is no line of the log. Neither blocks nor panics once logging has
+/// started.
+pub fn print_to_operator(text: &str) {
+    let text = format!("{text}\n");
+    let _ = match WRITER.get() {
+        Some(writer) => (&**writer).write_all(text.as_bytes()),
+        None => io::stderr().write_all(text.as_bytes()),
+    };
+}

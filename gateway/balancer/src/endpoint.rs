@@ -1,0 +1,164 @@
+//! One embedder: its connection, its state and its load.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use hyper::rt::Executor;
+use muse_server::{grpc, tls::Connector};
+use muse_telemetry::request_telemetry::TracedClient;
+use tokio::{
+    net::TcpStream,
+    sync::Notify,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::transport::{Channel, Endpoint};
+
+/// Time for a connection that shows whether an endpoint is reachable.
+const CONNECT_WITHIN: Duration = Duration::from_millis(250);
+const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// An embedder at one address.
+pub(super) struct EmbedderEndpoint {
+    pub(super) address: SocketAddr,
+    /// Connects when it is first used, and again after a break.
+    pub(super) channel: TracedClient<Channel>,
+    target: Endpoint,
+    connector: Connector,
+    state: Mutex<State>,
+    /// The weight of all calls in flight.
+    load: AtomicUsize,
+    /// Notified when a call fails.
+    pub(super) recheck: Notify,
+    /// Cancelled when the address is no longer resolved.
+    pub(super) gone: CancellationToken,
+}
+
+/// The state of an endpoint, the best for the next call first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum State {
+    /// It reports that it serves.
+    Serving,
+    /// No report yet.
+    Unknown,
+    /// It reports that it does not serve, cannot be reached, or was ejected.
+    Unavailable,
+}
+
+impl EmbedderEndpoint {
+    pub(super) fn new(
+        address: SocketAddr,
+        (target, connector): (&Endpoint, &Connector),
+        gone: CancellationToken,
+    ) -> Self {
+        // Certificates are for the name in the URL; only the address is fixed.
+        let connector = connector.at(address);
+        Self {
+            address,
+            channel: TracedClient(grpc::channel(target, &connector)),
+            target: target.clone(),
+            connector,
+            state: Mutex::new(State::Unknown),
+            load: AtomicUsize::new(0),
+            recheck: Notify::new(),
+            gone,
+        }
+    }
+
+    /// A connection for one stream, which is closed when the guard is dropped.
+    ///
+    /// hyper does not reset the stream of a caller who has left while it waits to send more of it, and what a stream does to its
+    /// connection (its windows, HTTP/2's limits) is felt by all calls on it.
+    pub(super) fn dedicated_channel(&self) -> (TracedClient<Channel>, DropGuard) {
+        let closed = CancellationToken::new();
+        let target = self.target.clone().executor(ConnectionExecutor(closed.clone()));
+        (TracedClient(grpc::channel(&target, &self.connector)), closed.drop_guard())
+    }
+
+    /// Whether it accepts connections, for some time. A process that was killed may have closed its connections a moment before its
+    /// listener.
+    pub(super) async fn is_reachable(&self) -> bool {
+        let connects = async || {
+            let connected = timeout(CONNECT_WITHIN, TcpStream::connect(self.address)).await;
+            connected.is_ok_and(|connected| connected.is_ok())
+        };
+        connects().await && {
+            sleep(CONNECT_AGAIN_AFTER).await;
+            connects().await
+        }
+    }
+
+    pub(super) fn state(&self) -> State {
+        *self.lock_state()
+    }
+
+    pub(super) fn set(&self, state: State) {
+        *self.lock_state() = state;
+    }
+
+    /// Ejects the endpoint after a failed call: it gets no calls until its health check reports that it serves.
+    pub(super) fn eject(&self) {
+        self.set(State::Unavailable);
+        self.recheck.notify_one();
+    }
+
+    pub(super) fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    fn lock_state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs the tasks of a connection until it is closed.
+#[derive(Clone)]
+struct ConnectionExecutor(CancellationToken);
+
+impl Executor<BoxFuture<'static, ()>> for ConnectionExecutor {
+    fn execute(&self, task: BoxFuture<'static, ()>) {
+        let closed = self.0.clone();
+        tokio::spawn(async move { closed.run_until_cancelled(task).await });
+    }
+}
+
+impl fmt::Debug for EmbedderEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?} {}", self.address, self.state(), self.load())
+    }
+}
+
+/// A call to an endpoint, which counts until this is dropped.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    endpoint: Arc<EmbedderEndpoint>,
+    weight: AtomicUsize,
+}
+
+impl InFlight {
+    pub(super) fn new(endpoint: &Arc<EmbedderEndpoint>, weight: usize) -> Self {
+        let begun = Self { endpoint: Arc::clone(endpoint), weight: AtomicUsize::new(0) };
+        begun.add(weight);
+        begun
+    }
+
+    /// Adds to the load of the call.
+    pub(super) fn add(&self, weight: usize) {
+        self.weight.fetch_add(weight, Ordering::Relaxed);
+        self.endpoint.load.fetch_add(weight, Ordering::Relaxed);
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.endpoint.load.fetch_sub(*self.weight.get_mut(), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,205 @@
+//! The gRPC services of muse.v1, forwarded: the gateway checks the token of a call, reads its message, and forwards both
+//! unchanged, so a method that is added to the proto needs no code here. Only headers that the services know are forwarded.
+//!
+//! A unary call ends at the caller's deadline, or at the timeout of the service behind. The response of a stream
+//! ([`stream`]) begins at once, and has no timeout.
+
+mod message;
+pub(crate) mod reflection;
+mod stream;
+mod stream_shutdown;
+
+use std::{
+    error::Error as StdError,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    response::Response,
+    routing::{MethodRouter, post},
+};
+use http::{HeaderMap, HeaderName, header};
+use http_body_util::{BodyExt, Full};
+use muse_balancer::ran_out_of_time;
+use muse_proto::Error;
+use muse_server::deadline;
+use muse_verifier::{Claims, TokenKind};
+use tonic::{Code, Status};
+use tower::{Service, ServiceExt};
+use tracing::debug;
+
+use super::{
+    request::{BODY_WITHIN, MAX_SENTENCES_BYTES, NEXT_PART_WITHIN},
+    response_memory::{self, ReservedBody},
+    routing::{method_not_allowed, with_methods},
+};
+use crate::{
+    Cookies,
+    auth::{Credential, Routes, User},
+    middleware::client_address::X_FORWARDED_FOR,
+    upstream::{Upstream, out_of_reach},
+};
+use message::{Message, MessageLimits};
+
+/// What the services behind get of a caller's headers; the id of the request and its trace are added on the way.
+const FORWARDED: [HeaderName; 7] = [
+    header::AUTHORIZATION,
+    header::CONTENT_TYPE,
+    header::TE,
+    deadline::GRPC_TIMEOUT,
+    HeaderName::from_static("grpc-encoding"),
+    HeaderName::from_static("grpc-accept-encoding"),
+    X_FORWARDED_FOR,
+];
+/// A message of the auth service is a name and a password.
+const AUTH_MESSAGE: MessageLimits =
+    MessageLimits { bytes: 64 << 10, next_part: Duration::from_secs(10), whole: Duration::from_secs(10) };
+
+pub(crate) fn routes(upstream: Upstream) -> Router {
+    // A method that is added to the proto requires an access token.
+    Routes::new(&upstream.verifier, Cookies::Off)
+        .public_route("/muse.v1.AuthService/Login", on_post(post(login)))
+        .route_with(
+            Credential::Token(TokenKind::Refresh),
+            "/muse.v1.AuthService/RefreshToken",
+            on_post(post(to_auth)),
+        )
+        .route_with(Credential::AnyToken, "/muse.v1.AuthService/RevokeToken", on_post(post(revoke)))
+        .route("/muse.v1.AuthService/{method}", on_post(post(to_auth)))
+        .route("/muse.v1.UserService/{method}", on_post(post(to_auth)))
+        .route("/muse.v1.EmbedderService/EmbedStream", on_post(post(embed_stream)))
+        .route("/muse.v1.EmbedderService/{method}", on_post(post(to_embedder)))
+        .with_state(upstream)
+}
+
+fn on_post(route: MethodRouter<Upstream>) -> MethodRouter<Upstream> {
+    with_methods(route, "OPTIONS, POST", method_not_allowed)
+}
+
+fn method_of(call: &Request) -> &str {
+    call.uri().path().rsplit('/').next().unwrap_or_default()
+}
+
+async fn login(State(upstream): State<Upstream>, call: Request) -> Response {
+    let address = address_of(call.headers());
+    or_status(forward_to_auth(&upstream, &address, call).await)
+}
+
+async fn to_auth(State(upstream): State<Upstream>, user: User, call: Request) -> Response {
+    or_status(forward_to_auth(&upstream, user.name(), call).await)
+}
+
+async fn embed_stream(State(upstream): State<Upstream>, _: User, call: Request) -> Response {
+    stream::forward(upstream, forwardable(call))
+}
+
+async fn to_embedder(State(upstream): State<Upstream>, user: User, call: Request) -> Response {
+    or_status(forward_to_embedder(&upstream, user.name(), call).await)
+}
+
+/// As [`to_auth`]. When the caller has the response, the revoked token is rejected here.
+async fn revoke(State(upstream): State<Upstream>, user: User, call: Request) -> Response {
+    or_status(forward_revocation(&upstream, &user.0, call).await)
+}
+
+/// Forwards a unary call to the embedders. What its answer will take is reserved before it is made.
+async fn forward_to_embedder(upstream: &Upstream, caller: &str, call: Request) -> Result<Response, Error> {
+    let whole = upstream.call_timeout.min(BODY_WITHIN);
+    let next_part = whole.min(NEXT_PART_WITHIN);
+    let limits = MessageLimits { bytes: MAX_SENTENCES_BYTES, next_part, whole };
+    let (call, end, message) = read(upstream, caller, call, limits).await?;
+    let bytes = response_memory::of_call(method_of(&call), message.plain(), message.framed.len());
+    let reserved = deadline::within(end, upstream.response_memory.reserve(caller, bytes)).await?;
+    let answer = forward(upstream.embedder.clone(), call, end).await;
+    drop(message.reservation);
+    Ok(answer.map(|body| Body::new(ReservedBody::new(body, reserved))))
+}
+
+/// Forwards a unary call to the auth service.
+async fn forward_to_auth(upstream: &Upstream, caller: &str, call: Request) -> Result<Response, Error> {
+    let (call, end, _message) = read(upstream, caller, call, AUTH_MESSAGE).await?;
+    Ok(forward(upstream.auth.clone(), call, end).await)
+}
+
+async fn forward_revocation(upstream: &Upstream, claims: &Claims, call: Request) -> Result<Response, Error> {
+    let (mut head, body) = forward_to_auth(upstream, &claims.sub, call).await?.into_parts();
+    let answer = body.collect().await.map_err(|_| out_of_reach())?;
+    let trailers = answer.trailers().cloned().unwrap_or_default();
+    let status = trailers.get(Status::GRPC_STATUS).or_else(|| head.headers.get(Status::GRPC_STATUS));
+    if status.is_some_and(|status| Code::from_bytes(status.as_bytes()) == Code::Ok) {
+        upstream.revoked(claims);
+    }
+    head.headers.remove(header::CONTENT_LENGTH);
+    Ok(Response::from_parts(head, Body::new(answer)))
+}
+
+/// Reads the message of a unary call within the caller's deadline, and returns the call as it is forwarded.
+async fn read(
+    upstream: &Upstream,
+    caller: &str,
+    call: Request,
+    limits: MessageLimits,
+) -> Result<(Request, Option<Instant>, Message), Error> {
+    let (head, body) = forwardable(call).into_parts();
+    let end = deadline::end(&head.headers);
+    let message =
+        deadline::within(end, Message::read(body, limits, &upstream.request_memory, caller)).await?;
+    let call = Request::from_parts(head, Body::new(Full::new(message.framed.clone())));
+    Ok((call, end, message))
+}
+
+/// The call with nothing but the headers that are forwarded.
+fn forwardable(call: Request) -> Request {
+    let (mut head, body) = call.into_parts();
+    let mut headers = HeaderMap::with_capacity(FORWARDED.len());
+    for name in FORWARDED {
+        for value in head.headers.get_all(&name) {
+            headers.append(&name, value.clone());
+        }
+    }
+    head.headers = headers;
+    // As gRPC-Web over HTTP/1.1 came.
+    head.version = http::Version::HTTP_2;
+    Request::from_parts(head, body)
+}
+
+/// Makes a call to a service, which gets what is left until `end`, the caller's deadline.
+pub(crate) async fn forward<S>(to: S, mut call: Request, end: Option<Instant>) -> Response
+where
+    S: Service<http::Request<tonic::body::Body>, Response = http::Response<tonic::body::Body>>,
+    S::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    if let Some(Err(refusal)) = end.map(|end| deadline::set(call.headers_mut(), end)) {
+        return status(refusal);
+    }
+    let answered = to.oneshot(call.map(tonic::body::Body::new)).await;
+    match answered.map_err(Into::into) {
+        Ok(answer) => answer.map(Body::new),
+        Err(failure) if ran_out_of_time(&*failure) && end.is_some_and(|end| end <= Instant::now()) => {
+            status(deadline::passed())
+        }
+        Err(failure) => {
+            debug!(failure = muse_telemetry::with_causes(&*failure), "a call cannot be forwarded");
+            status(out_of_reach())
+        }
+    }
+}
+
+/// The address from which a call comes, as the key of its limits.
+fn address_of(headers: &HeaderMap) -> String {
+    headers
+        .get(X_FORWARDED_FOR)
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        .unwrap_or_default()
+}
+
+fn or_status(answer: Result<Response, Error>) -> Response {
+    answer.unwrap_or_else(status)
+}
+
+fn status(refusal: Error) -> Response {
+    Status::from(refusal).into_http()
+}

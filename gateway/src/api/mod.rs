@@ -1,0 +1,16 @@
+//! The APIs of the public port, one folder each, and what they have in common.
+
+mod accept;
+pub(crate) mod grpc;
+mod http_response;
+mod json_vectors;
+pub(crate) mod openai;
+pub(crate) mod openapi;
+pub(crate) mod problem;
+pub(crate) mod request;
+mod response_memory;
+pub(crate) mod rest;
+pub(crate) mod routing;
+pub(crate) mod server_timing;
+
+pub(crate) use accept::weighted;

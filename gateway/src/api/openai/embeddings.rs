@@ -1,0 +1,212 @@
+//! `POST /v1/embeddings`.
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    response::Response,
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use muse_proto::{Error, Reason, v1};
+use serde::Serialize;
+use serde_json::json;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{Array, Object, OneOf, RefOr, Schema, Type},
+};
+
+use super::{
+    input::{EmbeddingRequest, EncodingFormat, in_terms_of_input},
+    models,
+    response::{Errors, OpenAiError},
+};
+use crate::{
+    api::{
+        http_response::ArrayBody,
+        json_vectors::Numbers,
+        request::{BodyError, MAX_SENTENCES_BYTES, on_behalf_of, parsed, read_body, with_remedy},
+        response_memory::{self, ReservedBody},
+        server_timing::Timing,
+    },
+    auth::User,
+    middleware::with_deadline,
+    upstream::{Upstream, failure},
+};
+
+/// One vector for each sentence, in their order.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only the OpenAPI document is made from this; the body is produced in pieces")]
+pub(crate) struct EmbeddingList {
+    #[schema(example = "list")]
+    object: &'static str,
+    data: Vec<Embedding>,
+    /// The model that made the vectors.
+    model: String,
+    usage: Usage,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Embedding {
+    #[schema(example = "embedding")]
+    object: &'static str,
+    /// The place of the sentence in the input.
+    index: usize,
+    #[schema(inline)]
+    embedding: Vector,
+}
+
+/// A vector of norm 1, in the form that was asked for.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Vector {
+    Float(Numbers),
+    Base64(String),
+}
+
+impl ToSchema for Vector {}
+
+impl PartialSchema for Vector {
+    fn schema() -> RefOr<Schema> {
+        let numbers = Array::builder()
+            .items(f32::schema())
+            .description(Some("512 numbers, or as many as `dimensions` says."));
+        let base64 = Object::builder()
+            .schema_type(Type::String)
+            .description(Some("The same as base64 of little-endian float32."));
+        OneOf::builder()
+            .item(numbers)
+            .item(base64)
+            .description(Some("A vector of norm 1, in the form that was asked for."))
+            .into()
+    }
+}
+
+/// Tokens of all sentences together.
+#[derive(Serialize, ToSchema)]
+struct Usage {
+    prompt_tokens: u64,
+    total_tokens: u64,
+}
+
+/// Embed sentences
+///
+/// One vector for each sentence of the input, in its order, as OpenAI's API gives them. At most 4,096 sentences,
+/// 262,144 bytes and 8,192 tokens a sentence, 262,144 tokens and 16 MiB in all; nothing is ever cut off. An empty
+/// sentence has a vector, too.
+#[utoipa::path(
+    post,
+    path = "/v1/embeddings",
+    tag = "OpenAI",
+    operation_id = "createEmbedding",
+    request_body = EmbeddingRequest,
+    responses((status = 200, description = "The vectors", body = EmbeddingList), Errors),
+    security(("access_token" = [])),
+)]
+pub(crate) async fn create(
+    State(upstream): State<Upstream>,
+    user: User,
+    request: Request,
+) -> Result<Response, OpenAiError> {
+    let mut timing = Timing::start();
+    let caller = user.name();
+    let (head, body) = request.into_parts();
+    let body = read_body(&upstream.request_memory, caller, &head, body, MAX_SENTENCES_BYTES).await;
+    let body = body.map_err(|error| match error {
+        BodyError::Error(error) => BodyError::Error(with_remedy(error)),
+        other => other,
+    })?;
+    let asked = parsed(body.bytes, |body| EmbeddingRequest::read(&body)).await?.map_err(with_remedy)?;
+    let model = models::cached(&upstream, &head).await?;
+    model.check(&asked.model)?;
+    if asked.input.is_ids() && asked.model != model.id {
+        let text =
+            format!("input: token ids are those of {0}; name {0} as the model, or send text", model.id);
+        return Err(Error::new(Reason::InvalidArgument, text).with_field("input").into());
+    }
+
+    if let Some(dimensions) = asked.dimensions.filter(|dimensions| dimensions.get() > model.dimension) {
+        let text = format!(
+            "dimensions: {dimensions}; the vectors of {} have {most} components: leave `dimensions` out, or ask for at \
+             most {most}",
+            model.id,
+            most = model.dimension,
+        );
+        return Err(Error::new(Reason::InvalidArgument, text).with_field("dimensions").into());
+    }
+
+    let is_one = asked.input.is_one();
+    let bytes = response_memory::of_vectors(asked.input.count());
+    let reserved = upstream.response_memory.reserve(caller, bytes).await?;
+    let message = asked.input.into_call(asked.dimensions.map_or(0, u32::from));
+    let call = with_deadline(
+        on_behalf_of(&head.headers, &head.extensions, message),
+        head.extensions.get().copied(),
+    )?;
+    let answer = upstream.embedder_client().embed(call).await;
+    let answer = answer.map_err(|status| with_remedy(in_terms_of_input(failure(&status), is_one)))?;
+    drop(body.reservation);
+    timing.add_upstream(answer.metadata());
+
+    let encoding = asked.encoding_format.unwrap_or(EncodingFormat::Float);
+    let response =
+        list(model.id.clone(), answer.into_inner().embeddings, encoding).respond("application/json").await?;
+    Ok(timing.add_header(response.map(|body| Body::new(ReservedBody::new(body, reserved)))))
+}
+
+/// An [`EmbeddingList`].
+fn list(
+    model: String,
+    embeddings: Vec<v1::Embedding>,
+    encoding: EncodingFormat,
+) -> ArrayBody<
+    v1::Embedding,
+    impl FnMut(&mut Vec<u8>, v1::Embedding) -> serde_json::Result<()> + Send + 'static,
+> {
+    let tokens = embeddings.iter().map(|embedding| u64::from(embedding.token_count)).sum();
+    let usage = Usage { prompt_tokens: tokens, total_tokens: tokens };
+    let tail = format!("],{}", &json!({ "model": model, "usage": usage }).to_string()[1..]);
+    let mut index = 0;
+    let write = move |json: &mut Vec<u8>, found: v1::Embedding| {
+        let vector = match encoding {
+            EncodingFormat::Float => Vector::Float(Numbers(found)),
+            EncodingFormat::Base64 => Vector::Base64(BASE64_STANDARD.encode(found.packed)),
+        };
+        let item = Embedding { object: "embedding", index, embedding: vector };
+        index += 1;
+        serde_json::to_writer(json, &item)
+    };
+    ArrayBody {
+        head: br#"{"object":"list","data":["#.to_vec(),
+        items: embeddings.into_iter(),
+        separator: b",",
+        write,
+        tail: tail.into_bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use serde_json::Value;
+
+    use super::*;
+
+    async fn shown(count: usize, encoding: EncodingFormat) -> Value {
+        let vectors = vec![v1::Embedding::new(&[1.0, -2.0], 3); count];
+        let response = list("m".to_owned(), vectors, encoding).respond("application/json").await.unwrap();
+        serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn base64_is_of_little_endian_floats() {
+        assert_eq!(shown(1, EncodingFormat::Base64).await["data"][0]["embedding"], "AACAPwAAAMA=");
+    }
+
+    #[tokio::test]
+    async fn long_list_is_as_openai_has_it() {
+        let list = shown(100, EncodingFormat::Float).await;
+        assert_eq!(list["data"][99], json!({ "object": "embedding", "index": 99, "embedding": [1.0, -2.0] }));
+        assert_eq!(list["data"].as_array().map(Vec::len), Some(100));
+        let usage = json!({ "prompt_tokens": 300, "total_tokens": 300 });
+        assert_eq!((&list["object"], &list["model"], &list["usage"]), (&json!("list"), &json!("m"), &usage));
+    }
+}

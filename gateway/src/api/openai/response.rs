@@ -1,0 +1,182 @@
+//! Errors in OpenAI's shape, which its clients turn into exceptions by the status.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use muse_proto::{Error, Reason};
+use serde::Serialize;
+use tonic::{Code, Status};
+use utoipa::{IntoResponses, ToSchema, openapi::RefOr};
+
+use crate::{
+    api::{
+        http_response::{self, json, retry_after, set_retry_after, text},
+        openapi,
+        request::{BodyError, Headers},
+    },
+    upstream::failure,
+};
+
+/// An error as OpenAI's API tells it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(title = "OpenAI error")]
+pub(crate) struct ErrorBody {
+    error: ErrorDetail,
+}
+
+/// What went wrong.
+#[derive(Debug, Serialize, ToSchema)]
+struct ErrorDetail {
+    /// For people.
+    #[schema(example = "input[3]: 8193 tokens; the limit is 8192 a sentence")]
+    message: String,
+    /// Whose fault it is.
+    r#type: ErrorType,
+    /// The field of the request that is at fault, with its index.
+    #[schema(required = true, example = "input[3]")]
+    param: Option<String>,
+    /// For programs.
+    #[schema(required = true, example = json!(null))]
+    code: Option<&'static str>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+enum ErrorType {
+    #[serde(rename = "invalid_request_error")]
+    InvalidRequest,
+    #[serde(rename = "rate_limit_error")]
+    RateLimit,
+    #[serde(rename = "server_error")]
+    Server,
+}
+
+/// The errors of these routes, for the OpenAPI document.
+pub(super) struct Errors;
+
+impl IntoResponses for Errors {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        openapi::errors::<ErrorBody>(&[
+            (400, "The request is malformed, or a field is missing or wrong"),
+            (401, "The API key is no access token that holds"),
+            (404, "There is no such model"),
+            (408, "The body did not arrive in time"),
+            (413, "The request is larger than a limit allows"),
+            (415, "The body has a Content-Encoding other than gzip, deflate and zstd"),
+            (429, "More work is waiting than the service accepts"),
+            (500, "A fault of the service"),
+            (503, "The service is not ready"),
+            (504, "The deadline has passed"),
+        ])
+    }
+}
+
+/// A request that is answered with an error.
+#[derive(Debug)]
+pub(crate) struct OpenAiError {
+    status: StatusCode,
+    detail: ErrorDetail,
+    /// Seconds.
+    retry_after: Option<u64>,
+    /// Other headers of the response.
+    headers: Headers,
+}
+
+impl From<BodyError> for OpenAiError {
+    fn from(error: BodyError) -> Self {
+        match error.response() {
+            Ok((status, text, headers)) => {
+                let r#type = ErrorType::InvalidRequest;
+                let detail = ErrorDetail { message: text.to_owned(), r#type, param: None, code: None };
+                Self { status, detail, retry_after: None, headers }
+            }
+            Err(error) => error.clone().into(),
+        }
+    }
+}
+
+impl OpenAiError {
+    /// The route has other methods.
+    pub(super) fn method_not_allowed(method: &axum::http::Method) -> Self {
+        let message = format!("{method} is not allowed here");
+        let r#type = ErrorType::InvalidRequest;
+        let detail = ErrorDetail { message, r#type, param: None, code: Some("method_not_allowed") };
+        Self { status: StatusCode::METHOD_NOT_ALLOWED, detail, retry_after: None, headers: Vec::new() }
+    }
+}
+
+impl From<Error> for OpenAiError {
+    fn from(error: Error) -> Self {
+        // OpenAI has one status for all that can be wrong with a key.
+        let status = match error.reason().code() {
+            Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+            _ => http_response::status(&error),
+        };
+        let r#type = match status {
+            StatusCode::TOO_MANY_REQUESTS => ErrorType::RateLimit,
+            status if status.is_server_error() => ErrorType::Server,
+            _ => ErrorType::InvalidRequest,
+        };
+        let code = match error.reason() {
+            Reason::NoSuchModel => Some("model_not_found"),
+            Reason::Overloaded => Some("rate_limit_exceeded"),
+            _ if status == StatusCode::UNAUTHORIZED => Some("invalid_api_key"),
+            _ => None,
+        };
+        let message = text(&error).to_owned();
+        let detail = ErrorDetail { message, r#type, param: error.field().map(str::to_owned), code };
+        Self { status, detail, retry_after: retry_after(&error), headers: Vec::new() }
+    }
+}
+
+impl From<Status> for OpenAiError {
+    fn from(status: Status) -> Self {
+        failure(&status).into()
+    }
+}
+
+impl IntoResponse for OpenAiError {
+    fn into_response(self) -> Response {
+        let mut response = json(self.status, &ErrorBody { error: self.detail });
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        set_retry_after(&mut response, self.retry_after);
+        response.headers_mut().extend(self.headers);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(error: Error) -> (u16, ErrorType, Option<&'static str>) {
+        let refusal = OpenAiError::from(error);
+        (refusal.status.as_u16(), refusal.detail.r#type, refusal.detail.code)
+    }
+
+    #[test]
+    fn each_reason_has_a_status_that_the_clients_know() {
+        for &reason in Reason::ALL {
+            let (status, r#type, _) = shown(Error::new(reason, "x"));
+            let expected = if reason.code() == Code::Unauthenticated { 401 } else { reason.http_status() };
+            assert_eq!(status, expected, "{reason:?}");
+            assert_eq!(r#type == ErrorType::Server, status >= 500, "{reason:?}");
+        }
+        let expired = shown(Error::new(Reason::TokenExpired, "Token has expired"));
+        assert_eq!(expired, (401, ErrorType::InvalidRequest, Some("invalid_api_key")));
+        let full = shown(Error::new(Reason::Overloaded, "full"));
+        assert_eq!(full, (429, ErrorType::RateLimit, Some("rate_limit_exceeded")));
+    }
+
+    #[test]
+    fn waits_are_told_and_faults_are_not() {
+        let answer = OpenAiError::from(Error::new(Reason::Overloaded, "full")).into_response();
+        assert_eq!(answer.headers()[header::RETRY_AFTER], "1");
+        let fault = OpenAiError::from(Error::new(Reason::Internal, "a secret"));
+        assert!(!fault.detail.message.contains("secret"));
+    }
+}

@@ -1,0 +1,139 @@
+//! The OpenAPI document, made from the code: at `/openapi.json`, and for people in Swagger UI at `/docs`.
+
+mod ui;
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use axum::{Router, http::StatusCode, response::Response, routing::get};
+use muse_verifier::Verifier;
+use utoipa::{
+    Modify, OpenApi, ToSchema,
+    openapi::{
+        self, HeaderBuilder, Ref, RefOr, ResponseBuilder,
+        content::ContentBuilder,
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
+};
+
+use super::{http_response::json, openai, rest};
+use crate::{Cookies, auth::Routes};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "MUSE as Service",
+        description = "Turns text in 16 languages into vectors that can be compared across languages, and into tokens.",
+    ),
+    paths(
+        rest::auth::login,
+        rest::auth::refresh,
+        rest::auth::logout_access,
+        rest::auth::logout_refresh,
+        rest::auth::logout,
+        rest::embedder::tokenize,
+        rest::embedder::tokenize_many,
+        rest::embedder::embed,
+        rest::embedder::embed_many,
+        openai::embeddings::create,
+        openai::models::list,
+        openai::models::retrieve,
+        rest::jwks::jwks,
+        document,
+    ),
+    components(schemas(openai::response::ErrorBody, rest::schemas::Failed, rest::schemas::Refused)),
+    modifiers(&Tokens),
+    tags(
+        (name = "Sentences"),
+        (name = "Tokens", description = "Logins, and what ends them"),
+        (name = "OpenAI", description = "OpenAI's API for embeddings, with an access token as the API key"),
+        (name = "Service", description = "What is public"),
+    ),
+)]
+struct Document;
+
+static DOCUMENT: LazyLock<openapi::OpenApi> = LazyLock::new(Document::openapi);
+
+pub(crate) fn routes(verifier: &Verifier) -> Router {
+    let document = Routes::new(verifier, Cookies::Off).public_route("/openapi.json", get(document));
+    document.with_state(()).merge(ui::routes(verifier))
+}
+
+/// This document
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    tag = "Service",
+    operation_id = "openapi",
+    responses((status = 200, description = "OpenAPI 3.1", body = Object, content_type = "application/json")),
+)]
+async fn document() -> Response {
+    json(StatusCode::OK, &*DOCUMENT)
+}
+
+/// How requests carry tokens.
+struct Tokens;
+
+impl Modify for Tokens {
+    fn modify(&self, document: &mut openapi::OpenApi) {
+        let bearer = |text| {
+            let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT");
+            SecurityScheme::Http(scheme.description(Some(text)).build())
+        };
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("access_token", bearer("An access token; it holds for 24 hours"));
+        components.add_security_scheme("refresh_token", bearer("A refresh token; it holds for 30 days"));
+        for (name, text) in [
+            (
+                "access_token_cookie",
+                "An access token, as `/login` sets it; counts where there is no `Authorization`",
+            ),
+            (
+                "refresh_token_cookie",
+                "A refresh token, as `/login` sets it; counts where there is no `Authorization`",
+            ),
+        ] {
+            let cookie = ApiKey::Cookie(ApiKeyValue::with_description(name, text));
+            components.add_security_scheme(name, SecurityScheme::ApiKey(cookie));
+        }
+    }
+}
+
+/// Responses with a body of one form, by status.
+pub(crate) fn errors<T: ToSchema>(statuses: &[(u16, &str)]) -> BTreeMap<String, RefOr<openapi::Response>> {
+    let response = |status: u16, description: &str| {
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(T::name()))).build();
+        let response = ResponseBuilder::new().description(description).content("application/json", content);
+        match status {
+            429 | 503 => {
+                let header = HeaderBuilder::new().description(Some("Seconds to wait before another try"));
+                response.header("Retry-After", header.build())
+            }
+            _ => response,
+        }
+    };
+    statuses
+        .iter()
+        .map(|&(status, text)| (status.to_string(), response(status, text).build().into()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The document is checked in, so that a change of the API is seen in review.
+    #[test]
+    fn the_document_is_the_one_that_is_checked_in() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
+        let made = DOCUMENT.to_pretty_json().unwrap() + "\n";
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, &made).unwrap();
+        }
+        let kept = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            made == kept,
+            "gateway/openapi.json is not what the code makes; renew it with\n\
+             UPDATE=1 cargo test --release -p muse-gateway openapi"
+        );
+    }
+}

@@ -1,0 +1,118 @@
+//! Errors as problem details (RFC 9457), on the routes that the old service did not have.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use muse_proto::{Error, Reason};
+use serde::Serialize;
+use tonic::Status;
+use utoipa::ToSchema;
+
+use crate::{
+    api::http_response::{json, retry_after, set_retry_after, status, text},
+    upstream::failure,
+};
+
+const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// A request that is answered with an error.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    detail: String,
+    reason: Option<Reason>,
+    field: Option<String>,
+    /// Seconds.
+    retry_after: Option<u64>,
+}
+
+/// Why a request failed (RFC 9457). There is no `type`: the status says it all.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct Body<'a> {
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    /// As in `google.rpc.ErrorInfo`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+}
+
+impl Problem {
+    /// A problem that only HTTP knows.
+    pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into(), reason: None, field: None, retry_after: None }
+    }
+
+    /// A fault of the service itself, whose details are in the log.
+    pub(crate) fn fault() -> Self {
+        Error::new(Reason::Internal, "").into()
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        Self {
+            status: status(&error),
+            detail: text(&error).to_owned(),
+            reason: Some(error.reason()),
+            field: error.field().map(str::to_owned),
+            retry_after: retry_after(&error),
+        }
+    }
+}
+
+impl From<Status> for Problem {
+    fn from(status: Status) -> Self {
+        failure(&status).into()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = Body {
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            reason: self.reason.map(Reason::as_str),
+            field: self.field.as_deref(),
+        };
+        let mut response = json(self.status, &body);
+        response.headers_mut().insert(header::CONTENT_TYPE, MEDIA_TYPE);
+        set_retry_after(&mut response, self.retry_after);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    async fn shown(problem: Problem) -> (u16, Value) {
+        let response = problem.into_response();
+        assert_eq!(response.headers()[header::CONTENT_TYPE], MEDIA_TYPE);
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn each_says_what_is_known() {
+        let error = Error::new(Reason::TooLarge, "too long").with_field("sentences[3]");
+        let body = json!({
+            "title": "Payload Too Large", "status": 413, "detail": "too long",
+            "reason": "TOO_LARGE", "field": "sentences[3]",
+        });
+        assert_eq!(shown(error.into()).await, (413, body));
+        let (status, body) = shown(Problem::fault()).await;
+        assert_eq!((status, &body["detail"]), (500, &json!("Internal Server Error")));
+        let body = json!({ "title": "Not Found", "status": 404, "detail": "x" });
+        assert_eq!(shown(Problem::new(StatusCode::NOT_FOUND, "x")).await, (404, body));
+    }
+}

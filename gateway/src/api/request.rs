@@ -1,0 +1,342 @@
+//! What the requests of all HTTP routes have in common: bodies with a bound, tokens, and the calls that they become.
+
+use std::{io::Read, time::Duration};
+
+use axum::{
+    body::Body,
+    http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header, request::Parts},
+};
+use bytes::Bytes;
+use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
+use http_body_util::BodyExt;
+use muse_proto::{Error, Reason};
+use muse_server::memory_budget::{MemoryBudget, Reservation};
+use muse_telemetry::request_telemetry::RequestContext;
+use tokio::time::{Instant, timeout_at};
+
+use crate::middleware::client_address::X_FORWARDED_FOR;
+
+/// Bytes of a body that holds sentences.
+pub(crate) const MAX_SENTENCES_BYTES: usize = 16 << 20;
+/// A larger body is parsed on a thread where that may take its time.
+const BRIEF_BODY: usize = 32 << 10;
+/// How long a body that is of no use is read on.
+const LINGER: Duration = Duration::from_secs(2);
+/// How long a client may take for the next part of a body.
+pub(crate) const NEXT_PART_WITHIN: Duration = Duration::from_secs(30);
+/// How long a client may take for a whole body.
+pub(crate) const BODY_WITHIN: Duration = Duration::from_secs(300);
+
+/// A call that is made for the request with these headers and extensions: with its token, if there is one, its context, and the
+/// address of the client.
+pub(crate) fn on_behalf_of<T>(headers: &HeaderMap, extensions: &Extensions, message: T) -> tonic::Request<T> {
+    let mut call = tonic::Request::new(message);
+    RequestContext::copy(extensions, call.extensions_mut());
+    let metadata: &mut HeaderMap = call.metadata_mut().as_mut();
+    for name in [header::AUTHORIZATION, X_FORWARDED_FOR] {
+        for value in headers.get_all(&name) {
+            metadata.append(&name, value.clone());
+        }
+    }
+    call
+}
+
+/// Headers of a response.
+pub(crate) type Headers = Vec<(HeaderName, HeaderValue)>;
+
+/// Why a body cannot be used.
+#[derive(Debug)]
+pub(crate) enum BodyError {
+    /// From the table of errors.
+    Error(Error),
+    /// The body stopped arriving; whether the connection ends therefore.
+    Timeout { closes: bool },
+    /// It has a content encoding that is not decoded here.
+    Encoding,
+}
+
+impl From<Error> for BodyError {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl BodyError {
+    /// The status and the text of an error that is not in the table, and what its response needs beside them.
+    pub(crate) fn response(&self) -> Result<(StatusCode, &'static str, Headers), &Error> {
+        match self {
+            Self::Error(error) => Err(error),
+            Self::Timeout { closes } => {
+                let close = closes.then_some((header::CONNECTION, HeaderValue::from_static("close")));
+                let text = "The body did not arrive in time";
+                Ok((StatusCode::REQUEST_TIMEOUT, text, close.into_iter().collect()))
+            }
+            Self::Encoding => {
+                let accepted = (header::ACCEPT_ENCODING, HeaderValue::from_static(ACCEPTED_ENCODINGS));
+                let text = "The Content-Encoding of the body is not supported; gzip, deflate and zstd are";
+                Ok((StatusCode::UNSUPPORTED_MEDIA_TYPE, text, vec![accepted]))
+            }
+        }
+    }
+}
+
+/// A body, and the memory that is reserved for it.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    pub(crate) bytes: Bytes,
+    pub(crate) reservation: Option<Reservation>,
+}
+
+/// Reads a body that is no longer than `limit` bytes, also when it is decoded. `caller` is who reserves memory for it.
+pub(crate) async fn read_body(
+    memory: &MemoryBudget,
+    caller: &str,
+    head: &Parts,
+    body: Body,
+    limit: usize,
+) -> Result<RequestBody, BodyError> {
+    read_body_within(NEXT_PART_WITHIN, (memory, caller), head, body, limit).await
+}
+
+async fn read_body_within(
+    next_part_within: Duration,
+    (memory, caller): (&MemoryBudget, &str),
+    head: &Parts,
+    mut body: Body,
+    limit: usize,
+) -> Result<RequestBody, BodyError> {
+    let Ok(encoding) = ContentEncoding::of(&head.headers) else {
+        read_out(body).await;
+        return Err(BodyError::Encoding);
+    };
+    let timed_out = || BodyError::Timeout { closes: head.version <= Version::HTTP_11 };
+    let broke_off = || Error::new(Reason::InvalidArgument, "The body broke off");
+    let declared = http_body::Body::size_hint(&body).exact().map(|length| length as usize);
+    // The memory of an encoded body is that of the decoded one, which is known when it is decoded.
+    let needed = declared.filter(|_| encoding.is_none()).unwrap_or(limit).min(limit);
+    let mut reservation = None;
+    let mut whole = Vec::new();
+    let end = Instant::now() + BODY_WITHIN;
+    loop {
+        let frame = timeout_at(end.min(Instant::now() + next_part_within), body.frame()).await;
+        let Some(frame) = frame.map_err(|_| timed_out())? else { break };
+        let Ok(data) = frame.map_err(|_| broke_off())?.into_data() else { continue };
+        let length = whole.len() + data.len();
+        if length > limit || declared.is_some_and(|length| length > limit) {
+            read_out(body).await;
+            return Err(too_large(limit).into());
+        }
+        if memory.counts(length) && reservation.is_none() {
+            reservation = reserve(memory, caller, needed, &mut body).await?;
+        }
+        if length > whole.capacity() {
+            // What is not written to yet takes no memory.
+            let capacity = declared.unwrap_or(2 * length).clamp(length, limit);
+            whole.reserve_exact(capacity - whole.len());
+        }
+        whole.extend_from_slice(&data);
+    }
+    if let Some(encoding) = encoding {
+        if reservation.is_none() {
+            reservation = reserve(memory, caller, limit, &mut body).await?;
+        }
+        let decoding = tokio::task::spawn_blocking(move || encoding.decode(&whole, limit)).await;
+        whole = decoding.map_err(|_| Error::new(Reason::Internal, "a body could not be decoded"))??;
+    }
+    if let Some(reservation) = &mut reservation {
+        reservation.shrink_to(whole.len());
+    }
+    Ok(RequestBody { bytes: whole.into(), reservation })
+}
+
+async fn reserve(
+    memory: &MemoryBudget,
+    caller: &str,
+    bytes: usize,
+    body: &mut Body,
+) -> Result<Option<Reservation>, Error> {
+    match memory.reserve(caller, bytes).await {
+        Ok(reservation) => Ok(reservation),
+        Err(exhausted) => {
+            read_out(std::mem::take(body)).await;
+            Err(exhausted)
+        }
+    }
+}
+
+fn too_large(limit: usize) -> Error {
+    Error::new(Reason::TooLarge, format!("The body is too large; the limit is {limit} bytes"))
+}
+
+/// The error of a request with sentences, with what helps if it exceeds a limit.
+pub(crate) fn with_remedy(error: Error) -> Error {
+    if error.reason() != Reason::TooLarge {
+        return error;
+    }
+    let remedy = if error.message().ends_with("a sentence") {
+        "split the text"
+    } else {
+        "send fewer texts per request (LangChain: chunk_size)"
+    };
+    let field = error.field().map(str::to_owned);
+    let told = Error::new(Reason::TooLarge, format!("{}; {remedy}", error.message()));
+    match field {
+        Some(field) => told.with_field(field),
+        None => told,
+    }
+}
+
+/// What `Accept-Encoding` lists where a request has another encoding (RFC 9110, section 12.5.3).
+const ACCEPTED_ENCODINGS: &str = "gzip, deflate, zstd";
+/// Memory that a zstd frame may demand for its window: what RFC 8878, section 3.1.1.1.2, asks decoders to support.
+const ZSTD_WINDOW_LOG: u32 = 23;
+
+/// The content encodings of requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ContentEncoding {
+    Gzip,
+    Deflate,
+    Zstd,
+}
+
+impl ContentEncoding {
+    /// The encoding of a body, if it has one.
+    fn of(headers: &HeaderMap) -> Result<Option<Self>, ()> {
+        let mut values = headers.get_all(header::CONTENT_ENCODING).into_iter();
+        let value = values.next().map(HeaderValue::as_bytes).unwrap_or_default().trim_ascii();
+        match value.to_ascii_lowercase().as_slice() {
+            _ if values.next().is_some() => Err(()),
+            b"" | b"identity" => Ok(None),
+            b"gzip" | b"x-gzip" => Ok(Some(Self::Gzip)),
+            b"deflate" => Ok(Some(Self::Deflate)),
+            b"zstd" => Ok(Some(Self::Zstd)),
+            _ => Err(()),
+        }
+    }
+
+    /// Decodes a body of which no more than `limit` bytes come.
+    fn decode(self, body: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
+        let mut decoded = Vec::new();
+        let most = limit as u64 + 1;
+        let read = match self {
+            Self::Gzip => MultiGzDecoder::new(body).take(most).read_to_end(&mut decoded),
+            Self::Deflate => ZlibDecoder::new(body).take(most).read_to_end(&mut decoded),
+            Self::Zstd => zstd::stream::read::Decoder::with_buffer(body).and_then(|mut decoder| {
+                decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+                decoder.take(most).read_to_end(&mut decoded)
+            }),
+        };
+        match read {
+            Ok(length) if length > limit => Err(too_large(limit)),
+            Ok(_) => Ok(decoded),
+            Err(failure) => {
+                let text = format!("The body is not encoded as its Content-Encoding says: {failure}");
+                Err(Error::new(Reason::InvalidArgument, text))
+            }
+        }
+    }
+}
+
+/// What `parse` makes of a body.
+pub(crate) async fn parsed<T: Send + 'static>(
+    body: Bytes,
+    parse: impl FnOnce(Bytes) -> T + Send + 'static,
+) -> Result<T, Error> {
+    if body.len() <= BRIEF_BODY {
+        return Ok(parse(body));
+    }
+    let parsing = tokio::task::spawn_blocking(|| parse(body)).await;
+    parsing.map_err(|_| Error::new(Reason::Internal, "a body could not be parsed"))
+}
+
+/// Reads and forgets the rest of a body, for a while. A client that is still sending when the connection is closed may
+/// never see the answer (RFC 9112, section 9.6), and so not learn why it was refused.
+pub(crate) async fn read_out(mut body: Body) {
+    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = tokio::time::timeout(LINGER, rest).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression, write::GzEncoder};
+
+    use http::Request;
+
+    use super::*;
+
+    async fn read(encoding: &str, body: impl Into<Body>, limit: usize) -> Result<Bytes, BodyError> {
+        let (head, ()) =
+            Request::builder().header(header::CONTENT_ENCODING, encoding).body(()).unwrap().into_parts();
+        let memory = MemoryBudget::new(64 << 20, 64 << 10, Duration::from_secs(1));
+        let wait = Duration::from_millis(100);
+        read_body_within(wait, (&memory, "ann"), &head, body.into(), limit).await.map(|body| body.bytes)
+    }
+
+    fn gzip(body: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(body).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zlib(body: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(body).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[tokio::test]
+    async fn encoded_bodies_are_decoded_within_the_limit() {
+        let body = b"a sentence, ".repeat(1000);
+        let zstd = |body: &[u8]| zstd::bulk::compress(body, 1).unwrap();
+        for (name, encoded) in [
+            ("gzip", gzip(&body)),
+            ("X-GZIP", gzip(&body)),
+            ("deflate", zlib(&body)),
+            ("zstd", zstd(&body)),
+            ("identity", body.clone()),
+        ] {
+            assert_eq!(read(name, encoded.clone(), body.len()).await.unwrap(), body, "{name}");
+            let refused = read(name, encoded, body.len() - 1).await.unwrap_err();
+            assert!(matches!(&refused, BodyError::Error(e) if e.reason() == Reason::TooLarge), "{refused:?}");
+        }
+        // A bomb: 64 MiB in some 64 KB.
+        for (name, bomb) in [("gzip", gzip(&vec![0; 64 << 20])), ("zstd", zstd(&vec![0; 64 << 20]))] {
+            let refused = read(name, bomb, 16 << 20).await.unwrap_err();
+            assert!(matches!(&refused, BodyError::Error(e) if e.reason() == Reason::TooLarge), "{refused:?}");
+        }
+        for (name, broken) in [("gzip", &gzip(&body)[..100]), ("zstd", &zstd(&body)[..10]), ("deflate", b"x")]
+        {
+            let refused = read(name, broken.to_vec(), 1 << 20).await.unwrap_err();
+            let expected = Reason::InvalidArgument;
+            assert!(matches!(&refused, BodyError::Error(e) if e.reason() == expected), "{refused:?}");
+        }
+        for other in ["br", "gzip, gzip", "compress"] {
+            assert!(matches!(read(other, "a", 10).await, Err(BodyError::Encoding)), "{other}");
+        }
+    }
+
+    #[tokio::test]
+    async fn body_that_stops_arriving_times_out() {
+        let body = Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
+        let refused = read("identity", body, 1 << 20).await.unwrap_err();
+        let (status, _, headers) = refused.response().unwrap();
+        let close = vec![(header::CONNECTION, HeaderValue::from_static("close"))];
+        assert_eq!((status.as_u16(), headers), (408, close));
+    }
+
+    #[test]
+    fn exceeded_limits_name_a_remedy() {
+        for (text, remedy) in [
+            ("sentences: 5000 sentences; the limit is 4096 a request", "; send fewer texts per request"),
+            ("sentences[3]: 9000 tokens; the limit is 8192 a sentence", "; split the text"),
+        ] {
+            let told = with_remedy(Error::new(Reason::TooLarge, text).with_field("f"));
+            assert!(told.message().starts_with(&format!("{text}{remedy}")), "{told}");
+            assert_eq!(told.field(), Some("f"));
+        }
+        let other = Error::new(Reason::InvalidArgument, "x");
+        assert_eq!(with_remedy(other.clone()), other);
+    }
+}

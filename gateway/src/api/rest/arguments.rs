@@ -1,0 +1,620 @@
+//! The arguments of a REST request, gathered as the old service gathered them: from a JSON body, then from the query,
+//! then (on POST) from a form or multipart body.
+//!
+//! Only the arguments that a route has are stored. All else is skipped where it stands, so that a body of millions of fields
+//! takes no more memory than its bytes.
+
+use std::fmt;
+
+use axum::{
+    extract::Request,
+    http::{HeaderMap, Method, header},
+};
+use bytes::Bytes;
+use futures::{FutureExt, stream};
+use muse_proto::{
+    Error, Reason,
+    limits::{MAX_REQUEST_BYTES, MAX_SENTENCE_BYTES, MAX_SENTENCES},
+};
+use muse_server::memory_budget::{MemoryBudget, Reservation};
+use serde::{
+    Deserializer,
+    de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use super::response::RestError;
+use crate::api::request::{parsed, read_body};
+
+/// What some programs put before UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Bytes of a multipart body that its parser takes in at a time.
+const MULTIPART_PIECE: usize = 64 << 10;
+
+/// An argument of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// The first of its values.
+    First(&'static str),
+    /// All of its values, which are sentences.
+    Sentences(&'static str),
+}
+
+/// The values of the arguments of a route, in the order in which they count.
+#[derive(Debug)]
+pub(super) struct Arguments {
+    all: Vec<Argument>,
+    /// The memory that is reserved for the body that they come from.
+    pub(super) reservation: Option<Reservation>,
+}
+
+#[derive(Debug)]
+struct Argument {
+    wanted: Wanted,
+    values: Vec<String>,
+    /// How many values there are, stored or not.
+    count: usize,
+    /// Bytes of the values that are stored.
+    bytes: usize,
+    /// Why the values cannot be used, which matters only to who asks for them.
+    fault: Option<Error>,
+}
+
+impl Wanted {
+    fn name(self) -> &'static str {
+        match self {
+            Self::First(name) | Self::Sentences(name) => name,
+        }
+    }
+}
+
+impl Argument {
+    fn new(wanted: Wanted) -> Self {
+        Self { wanted, values: Vec::new(), count: 0, bytes: 0, fault: None }
+    }
+
+    /// Adds a value; none where it is of a kind that none of them can have.
+    fn push(&mut self, value: Option<String>) {
+        let index = self.count;
+        self.count += 1;
+        let most = match self.wanted {
+            Wanted::First(_) => 1,
+            Wanted::Sentences(_) => MAX_SENTENCES,
+        };
+        if index >= most || self.fault.is_some() {
+            return;
+        }
+        match value {
+            Some(value) => self.store(index, value),
+            None => {
+                let name = self.wanted.name();
+                let text = format!("{name}: a string or a list of strings is expected");
+                self.fail(Error::new(Reason::InvalidArgument, text));
+            }
+        }
+    }
+
+    /// Stores a value, with the limits that the embedder has for sentences.
+    fn store(&mut self, index: usize, value: String) {
+        self.bytes += value.len();
+        if matches!(self.wanted, Wanted::Sentences(_)) {
+            if value.len() > MAX_SENTENCE_BYTES {
+                let field = format!("sentences[{index}]");
+                let text =
+                    format!("{field}: {} bytes; the limit is {MAX_SENTENCE_BYTES} a sentence", value.len());
+                return self.fail(Error::new(Reason::TooLarge, text).with_field(field));
+            }
+            if self.bytes > MAX_REQUEST_BYTES {
+                let text =
+                    format!("sentences: {} bytes; the limit is {MAX_REQUEST_BYTES} a request", self.bytes);
+                return self.fail(Error::new(Reason::TooLarge, text).with_field("sentences"));
+            }
+        }
+        self.values.push(value);
+    }
+
+    fn fail(&mut self, fault: Error) {
+        self.values = Vec::new();
+        self.fault = Some(fault);
+    }
+
+    fn take(self) -> Result<Vec<String>, RestError> {
+        let is_many = matches!(self.wanted, Wanted::Sentences(_));
+        if is_many && self.count > MAX_SENTENCES {
+            let text = format!("sentences: {} sentences; the limit is {MAX_SENTENCES} a request", self.count);
+            return Err(Error::new(Reason::TooLarge, text).with_field("sentences").into());
+        }
+        match self.fault {
+            Some(fault) => Err(fault.into()),
+            None if self.values.is_empty() => Err(RestError::Blank(self.wanted.name())),
+            None => Ok(self.values),
+        }
+    }
+}
+
+impl Arguments {
+    /// Reads the arguments `wanted` of a request whose body is no longer than `limit` bytes. `caller` is who reserves memory for
+    /// the body.
+    pub(super) async fn read(
+        request: Request,
+        wanted: &'static [Wanted],
+        limit: usize,
+        memory: &MemoryBudget,
+        caller: &str,
+    ) -> Result<Self, RestError> {
+        let (head, body) = request.into_parts();
+        let query = head.uri.query().unwrap_or_default();
+        let all: Vec<_> = wanted.iter().map(|&wanted| Argument::new(wanted)).collect();
+        let mut arguments = Self { all, reservation: None };
+        let Some(form) = BodyForm::of(&head.method, &head.headers) else {
+            arguments.read_urlencoded(query.as_bytes());
+            return Ok(arguments);
+        };
+        let body = read_body(memory, caller, &head, body, limit).await?;
+        let query = query.to_owned();
+        let mut arguments = parsed(body.bytes, move |body| match form {
+            BodyForm::Json => {
+                arguments.read_json(&body)?;
+                arguments.read_urlencoded(query.as_bytes());
+                Ok::<_, RestError>(arguments)
+            }
+            BodyForm::Urlencoded => {
+                arguments.read_urlencoded(query.as_bytes());
+                arguments.read_urlencoded(&body);
+                Ok(arguments)
+            }
+            BodyForm::Multipart { boundary } => {
+                arguments.read_urlencoded(query.as_bytes());
+                arguments.read_multipart(body, boundary);
+                Ok(arguments)
+            }
+        })
+        .await??;
+        arguments.reservation = body.reservation;
+        Ok(arguments)
+    }
+
+    /// Takes the first value of an argument.
+    pub(super) fn first(&mut self, name: &'static str) -> Result<String, RestError> {
+        let mut values = self.all(name)?;
+        Ok(values.swap_remove(0))
+    }
+
+    /// Takes all values of an argument; at least one.
+    pub(super) fn all(&mut self, name: &'static str) -> Result<Vec<String>, RestError> {
+        match self.all.iter().position(|argument| argument.wanted.name() == name) {
+            Some(place) => self.all.swap_remove(place).take(),
+            None => Err(RestError::Blank(name)),
+        }
+    }
+
+    fn find(&mut self, name: &str) -> Option<&mut Argument> {
+        self.all.iter_mut().find(|argument| argument.wanted.name() == name)
+    }
+
+    fn read_urlencoded(&mut self, text: &[u8]) {
+        for pair in text.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()) {
+            let name = pair.split(|&byte| byte == b'=').next().unwrap_or_default();
+            // Each character of a name takes three at most, and none of the names is long.
+            if name.len() > 64 {
+                continue;
+            }
+            let Some((name, _)) = form_urlencoded::parse(name).next() else { continue };
+            let Some(argument) = self.find(&name) else { continue };
+            let value = form_urlencoded::parse(pair).next().map(|(_, value)| value.into_owned());
+            argument.push(Some(value.unwrap_or_default()));
+        }
+    }
+
+    fn read_json(&mut self, body: &[u8]) -> Result<(), RestError> {
+        let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+        let mut has_begun = false;
+        let mut json = serde_json::Deserializer::from_slice(body);
+        let read = json.deserialize_any(Fields { arguments: self, has_begun: &mut has_begun });
+        let read = read.and_then(|is_object| json.end().map(|()| is_object));
+        match read {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                Err(Error::new(Reason::InvalidArgument, "The JSON body must be an object".to_owned()).into())
+            }
+            // A body that begins in another way is plainly none, and the old service says no more of it.
+            Err(failure) => Err(RestError::NotJson(has_begun.then(|| failure.to_string()))),
+        }
+    }
+
+    /// A malformed body gives what can be read of it, as in the old service.
+    fn read_multipart(&mut self, body: Bytes, boundary: String) {
+        let mut reading = std::pin::pin!(self.read_parts(body, boundary));
+        // All of the body is there, so there is nothing to wait for but the next piece.
+        while reading.as_mut().now_or_never().is_none() {}
+    }
+
+    async fn read_parts(&mut self, body: Bytes, boundary: String) {
+        // The parser buffers whatever is ready, so now and then nothing is.
+        let pieces = stream::unfold((body, false), async |(mut body, pauses)| {
+            if pauses {
+                pending_once().await;
+            }
+            let piece = body.split_to(body.len().min(MULTIPART_PIECE));
+            (!piece.is_empty()).then_some((Ok::<_, std::io::Error>(piece), (body, true)))
+        });
+        let mut parts = multer::Multipart::new(pieces, boundary);
+        while let Ok(Some(mut field)) = parts.next_field().await {
+            if field.file_name().is_some() {
+                continue;
+            }
+            let Some(argument) = field.name().and_then(|name| self.find(name)) else { continue };
+            let mut value = Vec::new();
+            loop {
+                match field.chunk().await {
+                    Ok(Some(chunk)) => value.extend_from_slice(&chunk),
+                    Ok(None) => break,
+                    Err(_) => return,
+                }
+            }
+            let value = String::from_utf8(value)
+                .unwrap_or_else(|bad| String::from_utf8_lossy(bad.as_bytes()).into_owned());
+            argument.push(Some(value));
+        }
+    }
+}
+
+/// Is ready when it is polled for the second time.
+async fn pending_once() {
+    let mut polled = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut polled, true) {
+            return std::task::Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}
+
+/// Reads the fields of a JSON body that are wanted; whether it is an object, or what Python takes for false: nothing is in that,
+/// though the old service failed on 0 and false.
+struct Fields<'a> {
+    arguments: &'a mut Arguments,
+    /// Set when there is a first field.
+    has_begun: &'a mut bool,
+}
+
+impl<'de> Visitor<'de> for Fields<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<bool, A::Error> {
+        while let Some(argument) = fields.next_key_seed(Name(&mut *self.arguments))? {
+            *self.has_begun = true;
+            let Some(argument) = argument.map(|place| &mut self.arguments.all[place]) else {
+                fields.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            // The last one of several fields of a name counts.
+            *argument = Argument::new(argument.wanted);
+            let value = fields.next_value::<&RawValue>()?.get();
+            if value.starts_with('[') {
+                let mut items = serde_json::Deserializer::from_str(value);
+                items.deserialize_seq(Items(argument)).map_err(without_place)?;
+            } else {
+                argument.push(scalar(value).map_err(without_place)?);
+            }
+        }
+        Ok(true)
+    }
+
+    fn visit_unit<E>(self) -> Result<bool, E> {
+        Ok(true)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<bool, A::Error> {
+        let mut is_empty = true;
+        while items.next_element::<IgnoredAny>()?.is_some() {
+            is_empty = false;
+        }
+        Ok(is_empty)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<bool, E> {
+        Ok(text.is_empty())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<bool, E> {
+        Ok(false)
+    }
+}
+
+/// The name of a field: the place of the argument that has it, if any has.
+struct Name<'a>(&'a mut Arguments);
+
+impl<'de> DeserializeSeed<'de> for Name<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<usize>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Name<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Option<usize>, E> {
+        Ok(self.0.all.iter().position(|argument| argument.wanted.name() == name))
+    }
+}
+
+/// The items of a list, which are values.
+struct Items<'a>(&'a mut Argument);
+
+impl<'de> Visitor<'de> for Items<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while self.0.count < MAX_SENTENCES
+            && let Some(item) = items.next_element::<&RawValue>()?
+        {
+            self.0.push(scalar(item.get()).map_err(without_place)?);
+        }
+        while items.next_element::<IgnoredAny>()?.is_some() {
+            self.0.count += 1;
+        }
+        Ok(())
+    }
+}
+
+/// The forms in which a body holds arguments.
+#[derive(Debug, PartialEq, Eq)]
+enum BodyForm {
+    Json,
+    Urlencoded,
+    Multipart { boundary: String },
+}
+
+impl BodyForm {
+    fn of(method: &Method, headers: &HeaderMap) -> Option<Self> {
+        if is_json(headers) {
+            return Some(Self::Json);
+        }
+        if method != Method::POST {
+            return None;
+        }
+        let content_type = text_of(headers, header::CONTENT_TYPE);
+        if essence(content_type).eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+            return Some(Self::Urlencoded);
+        }
+        multer::parse_boundary(content_type).ok().map(|boundary| Self::Multipart { boundary })
+    }
+}
+
+/// Whether the (first) content type is `application/json` or `application/*+json`, with any parameters.
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = essence(text_of(headers, header::CONTENT_TYPE)).to_ascii_lowercase();
+    kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+}
+
+fn essence(content_type: &str) -> &str {
+    content_type.split([';', ',']).next().unwrap_or_default().trim()
+}
+
+fn text_of(headers: &HeaderMap, name: header::HeaderName) -> &str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// An error in a part of a body without its place in that part: the parser of the whole adds the place in the body.
+fn without_place<E: de::Error>(failure: serde_json::Error) -> E {
+    let text = failure.to_string();
+    E::custom(text.split(" at line ").next().unwrap_or(&text))
+}
+
+/// The text of a JSON string, number or boolean, the latter two as Python prints them; nothing for the rest.
+fn scalar(json: &str) -> Result<Option<String>, serde_json::Error> {
+    Ok(match json.as_bytes().first() {
+        Some(b'"') => Some(serde_json::from_str(json)?),
+        Some(b't') => Some("True".to_owned()),
+        Some(b'f') => Some("False".to_owned()),
+        Some(b'-' | b'0'..=b'9') => Some(python_number(json)),
+        _ => None,
+    })
+}
+
+/// Python's `str` of a JSON number. Its integers have any number of digits.
+fn python_number(json: &str) -> String {
+    match json {
+        "-0" => "0".to_owned(),
+        _ if json.contains(['.', 'e', 'E']) => json.parse().map_or_else(|_| json.to_owned(), python_float),
+        _ => json.to_owned(),
+    }
+}
+
+/// Python's `repr` of a float: the shortest digits that read back, positional for exponents from -4 to 15.
+fn python_float(number: f64) -> String {
+    let scientific = format!("{number:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    match exponent.parse::<i32>() {
+        Ok(-4..=15) => format!("{number:?}"),
+        Ok(exponent) => format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs()),
+        Err(_) => scientific,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use std::time::Duration;
+
+    use super::*;
+
+    const WANTED: &[Wanted] = &[Wanted::Sentences("sentence"), Wanted::First("format")];
+
+    async fn read(
+        method: &str,
+        target: &str,
+        content_type: Option<&str>,
+        body: &str,
+    ) -> Result<Arguments, RestError> {
+        let mut request = Request::builder().method(method).uri(target);
+        if let Some(kind) = content_type {
+            request = request.header(header::CONTENT_TYPE, kind);
+        }
+        let memory = MemoryBudget::new(64 << 20, 64 << 10, Duration::from_secs(1));
+        let limit = if target == "/large" { MAX_REQUEST_BYTES } else { 1_000 };
+        Arguments::read(request.body(Body::from(body.to_owned())).unwrap(), WANTED, limit, &memory, "ann")
+            .await
+    }
+
+    async fn sentences(method: &str, target: &str, content_type: Option<&str>, body: &str) -> Vec<String> {
+        read(method, target, content_type, body).await.unwrap().all("sentence").unwrap_or_default()
+    }
+
+    #[tokio::test]
+    async fn json_comes_before_the_query() {
+        let json = Some("application/vnd.x+json; charset=utf-8");
+        let found = sentences("GET", "/embed?sentence=c", json, r#"{"sentence": ["a", "b"], "x": 1}"#).await;
+        assert_eq!(found, ["a", "b", "c"]);
+        assert_eq!(sentences("GET", "/embed?sentence=c", None, r#"{"sentence": "a"}"#).await, ["c"]);
+        assert!(sentences("GET", "/embed", json, r#"{"sentence": []}"#).await.is_empty());
+        assert!(sentences("GET", "/embed", json, "null").await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_bad_json_body_is_refused_even_if_the_query_is_complete() {
+        for body in ["", "{bad", "{\"sentence\": \"\\ud800\"}"] {
+            let refused = read("GET", "/embed?sentence=a", Some("application/json"), body).await;
+            assert!(matches!(refused, Err(RestError::NotJson(_))), "{body}: {refused:?}");
+        }
+        for body in ["5", "true", "[1]"] {
+            let refused = read("GET", "/embed?sentence=a", Some("application/json"), body).await;
+            assert!(matches!(refused, Err(RestError::Error(_))), "{body}: {refused:?}");
+        }
+        for body in [r#"{"sentence": null}"#, r#"{"sentence": ["a", {}]}"#, r#"{"sentence": [["a"]]}"#] {
+            let mut read = read("GET", "/embed?sentence=a", Some("application/json"), body).await.unwrap();
+            assert!(matches!(read.first("format"), Err(RestError::Blank("format"))), "{body}");
+            assert!(matches!(read.all("sentence"), Err(RestError::Error(_))), "{body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn forms_count_on_post_alone() {
+        let form = Some("application/x-www-form-urlencoded");
+        assert_eq!(sentences("POST", "/x?sentence=a", form, "sentence=b+c%2").await, ["a", "b c%2"]);
+        assert!(sentences("GET", "/x", form, "sentence=b").await.is_empty());
+        let parts = "--XX\r\nContent-Disposition: form-data; name=\"sentence\"\r\n\r\nhi\r\n--XX--\r\n";
+        assert_eq!(sentences("POST", "/x", Some("multipart/form-data; boundary=XX"), parts).await, ["hi"]);
+        assert!(sentences("POST", "/x", Some("multipart/form-data; boundary=XX"), "--XX").await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn percent_encoding_is_read_leniently() {
+        let found =
+            sentences("GET", "/x?sentence=100%25%zz%&sentence=%ff&sentence&sentence=a;sentence=b", None, "")
+                .await;
+        assert_eq!(found, ["100%%zz%", "\u{fffd}", "", "a;sentence=b"]);
+    }
+
+    #[tokio::test]
+    async fn a_body_beyond_the_limit_is_refused_with_the_number() {
+        let long = format!("{{\"sentence\": \"{}\"}}", "x".repeat(1_000));
+        let Err(RestError::Error(refusal)) = read("GET", "/x", Some("application/json"), &long).await else {
+            panic!("a long body was accepted")
+        };
+        assert_eq!(refusal.reason(), Reason::TooLarge);
+        assert!(refusal.message().contains("1000 bytes"), "{refusal}");
+    }
+
+    #[test]
+    fn numbers_are_written_as_python_writes_them() {
+        let cases = [(2.5, "2.5"), (1.0, "1.0"), (1e15, "1000000000000000.0"), (1e16, "1e+16")];
+        for (number, text) in
+            cases.into_iter().chain([(1e-4, "0.0001"), (1.5e-5, "1.5e-05"), (-1e100, "-1e+100")])
+        {
+            assert_eq!(python_float(number), text);
+        }
+    }
+
+    #[tokio::test]
+    async fn integers_keep_their_digits() {
+        let numbers = r#"{"sentence": [123456789012345678901234567890, -0, -0.0, 1e2, 2.50, true]}"#;
+        let found = sentences("GET", "/x", Some("application/json"), numbers).await;
+        assert_eq!(found, ["123456789012345678901234567890", "0", "-0.0", "100.0", "2.5", "True"]);
+    }
+
+    #[tokio::test]
+    async fn malformed_json_is_located() {
+        let json = Some("application/json");
+        for (body, expected) in [
+            ("{\"sentence\": \"a\",}", "trailing comma at line 1 column 18"),
+            ("{\"x\": 1}\n{}", "trailing characters at line 2 column 1"),
+            (r#"{"sentence": ["a", "\ud800"]}"#, "hex escape"),
+        ] {
+            let Err(RestError::NotJson(Some(detail))) = read("GET", "/x", json, body).await else {
+                panic!("{body} was accepted")
+            };
+            assert!(detail.contains(expected), "{detail}");
+        }
+        assert!(matches!(read("GET", "/x", json, "{bad").await, Err(RestError::NotJson(None))));
+    }
+
+    #[tokio::test]
+    async fn excess_sentences_are_counted_while_parsing() {
+        let json = format!(r#"{{"sentence": [{}"a"]}}"#, r#""a", "#.repeat(4_096));
+        let form = "sentence=a&".repeat(4_097);
+        let part = "--X\r\nContent-Disposition: form-data; name=\"sentence\"\r\n\r\na\r\n";
+        let parts = part.repeat(4_097) + "--X--\r\n";
+        for (kind, body) in [
+            ("application/json", json),
+            ("application/x-www-form-urlencoded", form),
+            ("multipart/form-data; boundary=X", parts),
+        ] {
+            let refused = read("POST", "/large", Some(kind), &body).await.unwrap().all("sentence");
+            let Err(RestError::Error(error)) = refused else { panic!("{kind} was accepted") };
+            let text = "sentences: 4097 sentences; the limit is 4096 a request";
+            assert_eq!((error.reason(), error.message()), (Reason::TooLarge, text));
+        }
+        // Invalid UTF-8 takes three times its bytes as text.
+        let long = format!("sentence={}", "%ff".repeat(100_000));
+        let kind = Some("application/x-www-form-urlencoded");
+        let refused = read("POST", "/large", kind, &long).await.unwrap().all("sentence");
+        let Err(RestError::Error(error)) = refused else { panic!("a long sentence was accepted") };
+        assert_eq!(error.message(), "sentences[0]: 300000 bytes; the limit is 262144 a sentence");
+    }
+
+    #[tokio::test]
+    async fn unknown_fields_are_skipped() {
+        let json =
+            r#"{"x": [{"": 0}, {"sentence": "b"}], "sentence": "c", "sentence": "a", "y": {"z": [[]]}}"#;
+        assert_eq!(sentences("GET", "/x", Some("application/json"), json).await, ["a"]);
+        let form = Some("application/x-www-form-urlencoded");
+        assert_eq!(
+            sentences("POST", "/x", form, "a&a&&=&b=sentence&%73entence=c&sentence=d=e").await,
+            ["c", "d=e"]
+        );
+        let parts = "--X\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\nb\r\n\
+                     --X\r\nContent-Disposition: form-data; name=\"sentence\"\r\n\r\na\r\n--X--\r\n";
+        assert_eq!(sentences("POST", "/x", Some("multipart/form-data; boundary=X"), parts).await, ["a"]);
+    }
+}

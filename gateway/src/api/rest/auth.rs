@@ -1,0 +1,194 @@
+//! `/login`, `/logout`, `/logout/access`, `/logout/refresh` and `/token/refresh`.
+
+use axum::{
+    extract::{Request, State},
+    http::{Extensions, HeaderMap, StatusCode, header, request::Parts},
+    response::Response,
+};
+use muse_proto::v1::{LoginRequest, RefreshTokenRequest, RevokeTokenRequest};
+use muse_verifier::{Claims, TokenKind};
+use serde_json::json;
+use tonic::Code;
+
+use super::{
+    MAX_BODY_BYTES, Rest,
+    arguments::{Arguments, Wanted},
+    response::{RestError, message},
+    schemas::{Failed, LoggedIn, Login, Refreshed, Refused, Said, TokenErrors},
+};
+use crate::{
+    api::{http_response::json, request::on_behalf_of},
+    auth::User,
+    cookies::{self, Jar},
+    middleware::client_address,
+    upstream::Upstream,
+};
+
+const CREDENTIALS: &[Wanted] = &[Wanted::First("username"), Wanted::First("password")];
+
+/// Log in
+///
+/// Exchanges a name and a password for tokens, in the body and in cookies. Who fails too often has to wait.
+#[utoipa::path(
+    post,
+    path = "/login",
+    tag = "Tokens",
+    operation_id = "login",
+    request_body(content((Login = "application/json"), (Login = "application/x-www-form-urlencoded"))),
+    responses(
+        (status = 200, description = "The tokens", body = LoggedIn),
+        (status = 400, description = "An argument is missing or malformed", body = Failed),
+        (status = 401, description = "The name or the password is wrong", body = Refused,
+            headers(("WWW-Authenticate" = String))),
+        (status = 408, description = "The body did not arrive in time", body = Failed),
+        (status = 413, description = "The body is larger than 64 KiB", body = Failed),
+        (status = 415, description = "The body has a Content-Encoding other than gzip, deflate and zstd",
+            body = Failed),
+        (status = 429, description = "Too many failed logins, of this name or from this address", body = Failed,
+            headers(("Retry-After" = u64, description = "Seconds to wait before another try"))),
+        (status = 500, description = "A fault of the service", body = Failed),
+        (status = 503, description = "The auth service is away", body = Failed,
+            headers(("Retry-After" = u64, description = "Seconds to wait before another try"))),
+        (status = 504, description = "The deadline has passed", body = Failed),
+    ),
+)]
+pub(crate) async fn login(State(rest): State<Rest>, request: Request) -> Result<Response, RestError> {
+    let jar = Jar::of(rest.cookies, &request);
+    let call = on_behalf_of(request.headers(), request.extensions(), ());
+    let memory = &rest.upstream.request_memory;
+    let caller = client_address::name(request.headers());
+    let mut arguments = Arguments::read(request, CREDENTIALS, MAX_BODY_BYTES, memory, &caller).await?;
+    let username = arguments.first("username")?;
+    let password = arguments.first("password")?;
+    let body_text = format!("Logged in as {username}");
+    let call = call.map(|()| LoginRequest { username, password });
+    let tokens = rest.upstream.auth_client().login(call).await?.into_inner();
+    let body = json!({
+        "message": body_text,
+        "access_token": tokens.access_token,
+        "refresh_token": tokens.refresh_token,
+    });
+    let mut response = json(StatusCode::OK, &body);
+    jar.put(&mut response, TokenKind::Access, &tokens.access_token);
+    jar.put(&mut response, TokenKind::Refresh, &tokens.refresh_token);
+    Ok(response)
+}
+
+/// A new access token
+#[utoipa::path(
+    post,
+    path = "/token/refresh",
+    tag = "Tokens",
+    operation_id = "refreshToken",
+    responses((status = 200, description = "The token", body = Refreshed), TokenErrors),
+    security(("refresh_token" = []), ("refresh_token_cookie" = [])),
+)]
+pub(crate) async fn refresh(State(rest): State<Rest>, request: Request) -> Result<Response, RestError> {
+    let jar = Jar::of(rest.cookies, &request);
+    let call = on_behalf_of(request.headers(), request.extensions(), RefreshTokenRequest {});
+    let tokens = rest.upstream.auth_client().refresh_token(call).await?.into_inner();
+    let mut body =
+        json!({ "message": "Access token has been refreshed", "access_token": tokens.access_token });
+    // Only where refresh tokens rotate.
+    if !tokens.refresh_token.is_empty() {
+        body["refresh_token"] = tokens.refresh_token.as_str().into();
+    }
+    let mut response = json(StatusCode::OK, &body);
+    jar.put(&mut response, TokenKind::Access, &tokens.access_token);
+    if !tokens.refresh_token.is_empty() {
+        jar.put(&mut response, TokenKind::Refresh, &tokens.refresh_token);
+    }
+    Ok(response)
+}
+
+/// Log out, with cookies
+///
+/// Revokes the tokens in the cookies, as far as they hold, and has the client forget them.
+#[utoipa::path(
+    post,
+    path = "/logout",
+    tag = "Tokens",
+    operation_id = "logout",
+    responses(
+        (status = 200, description = "No cookie holds any more", body = Said),
+        (status = 500, description = "A fault of the service", body = Failed),
+        (status = 503, description = "The auth service is away", body = Failed),
+        (status = 504, description = "The deadline has passed", body = Failed),
+    ),
+    security(("access_token_cookie" = [], "refresh_token_cookie" = []), ()),
+)]
+pub(crate) async fn logout(State(rest): State<Rest>, request: Request) -> Result<Response, RestError> {
+    let jar = Jar::of(rest.cookies, &request);
+    let (head, _) = request.into_parts();
+    for kind in [TokenKind::Access, TokenKind::Refresh] {
+        let Some(token) = cookies::value(&head.headers, cookies::name(kind)) else { continue };
+        let Ok(credentials) = cookies::bearer(token) else { continue };
+        let mut of_cookie = head.headers.clone();
+        of_cookie.insert(header::AUTHORIZATION, credentials);
+        let revoked = async {
+            let claims = rest.upstream.verifier.authorize(&of_cookie, Some(kind))?;
+            claims.record(&head.extensions);
+            revoke(&rest.upstream, &of_cookie, &head.extensions, &claims).await
+        };
+        match revoked.await {
+            Err(RestError::Error(error)) if error.reason().code() != Code::Unauthenticated => {
+                return Err(error.into());
+            }
+            // An invalid token need not be revoked.
+            _ => (),
+        }
+    }
+    let mut response = message(StatusCode::OK, "Logged out");
+    jar.clear(&mut response, TokenKind::Access);
+    jar.clear(&mut response, TokenKind::Refresh);
+    Ok(response)
+}
+
+/// Revoke the access token
+#[utoipa::path(
+    post,
+    path = "/logout/access",
+    tag = "Tokens",
+    operation_id = "logoutAccess",
+    responses((status = 200, description = "It is revoked", body = Said), TokenErrors),
+    security(("access_token" = []), ("access_token_cookie" = [])),
+)]
+pub(crate) async fn logout_access(
+    State(rest): State<Rest>,
+    user: User,
+    head: Parts,
+) -> Result<Response, RestError> {
+    revoke(&rest.upstream, &head.headers, &head.extensions, &user.0).await?;
+    Ok(message(StatusCode::OK, "Access token has been revoked"))
+}
+
+/// Revoke the refresh token
+#[utoipa::path(
+    post,
+    path = "/logout/refresh",
+    tag = "Tokens",
+    operation_id = "logoutRefresh",
+    responses((status = 200, description = "It is revoked", body = Said), TokenErrors),
+    security(("refresh_token" = []), ("refresh_token_cookie" = [])),
+)]
+pub(crate) async fn logout_refresh(
+    State(rest): State<Rest>,
+    user: User,
+    head: Parts,
+) -> Result<Response, RestError> {
+    revoke(&rest.upstream, &head.headers, &head.extensions, &user.0).await?;
+    Ok(message(StatusCode::OK, "Refresh token has been revoked"))
+}
+
+/// Revokes the token in these headers, whose claims were verified.
+async fn revoke(
+    upstream: &Upstream,
+    headers: &HeaderMap,
+    extensions: &Extensions,
+    claims: &Claims,
+) -> Result<(), RestError> {
+    let call = on_behalf_of(headers, extensions, RevokeTokenRequest {});
+    upstream.auth_client().revoke_token(call).await?;
+    upstream.revoked(claims);
+    Ok(())
+}

@@ -1,0 +1,295 @@
+//! `/tokenize` and `/embed`.
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderValue, header},
+    response::Response,
+};
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use muse_proto::{
+    Codec, Limited,
+    v1::{EmbedRequest, Embedding, TokenizeRequest},
+    wire::{Value, fields},
+};
+use muse_server::deadline::Deadline;
+use tonic::client::Grpc;
+
+use super::{
+    arguments::{Arguments, Wanted},
+    npy,
+    response::RestError,
+    response_format::ResponseFormat,
+    schemas::{
+        ArgumentErrors, Embeddings, FormInQuery, Npy, Sentences, SentencesInQuery, SentencesToEmbed,
+        TokenErrors, Tokens,
+    },
+};
+use crate::{
+    api::{
+        http_response::ArrayBody,
+        json_vectors::Numbers,
+        request::{MAX_SENTENCES_BYTES, on_behalf_of, with_remedy},
+        response_memory::{self, ReservedBody},
+        server_timing::Timing,
+    },
+    auth::User,
+    middleware::with_deadline,
+    upstream::{Upstream, failure},
+};
+
+const SENTENCE: &str = "sentence";
+
+/// A `TokenizeResponse`, of which the sentences are left as they are encoded: a `String` takes several times the bytes of a token.
+#[derive(Clone, PartialEq, prost::Message)]
+struct EncodedTokens {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    sentences: Vec<Bytes>,
+}
+
+impl Limited for EncodedTokens {}
+
+/// The field of `SentenceTokens` that holds a token.
+const TOKEN: u32 = 1;
+
+/// Tokens of sentences
+///
+/// A request line has no room for many sentences: POST has.
+#[utoipa::path(
+    get,
+    path = "/tokenize",
+    tag = "Sentences",
+    operation_id = "tokenize",
+    params(SentencesInQuery),
+    responses((status = 200, description = "The tokens", body = Tokens), ArgumentErrors, TokenErrors),
+    security(("access_token" = []), ("access_token_cookie" = [])),
+)]
+pub(crate) async fn tokenize(
+    State(upstream): State<Upstream>,
+    user: User,
+    request: Request,
+) -> Result<Response, RestError> {
+    respond_with_tokens(&upstream, user, request).await
+}
+
+/// Tokens of many sentences
+///
+/// At most 4,096 sentences, 262,144 bytes a sentence, 16 MiB in all; nothing is ever cut off.
+#[utoipa::path(
+    post,
+    path = "/tokenize",
+    tag = "Sentences",
+    operation_id = "tokenizeMany",
+    request_body(content((Sentences = "application/json"))),
+    responses((status = 200, description = "The tokens", body = Tokens), ArgumentErrors, TokenErrors),
+    security(("access_token" = []), ("access_token_cookie" = [])),
+)]
+pub(crate) async fn tokenize_many(
+    State(upstream): State<Upstream>,
+    user: User,
+    request: Request,
+) -> Result<Response, RestError> {
+    respond_with_tokens(&upstream, user, request).await
+}
+
+async fn respond_with_tokens(
+    upstream: &Upstream,
+    user: User,
+    request: Request,
+) -> Result<Response, RestError> {
+    let mut timing = Timing::start();
+    let mut asked = EmbedderRequest::read(upstream, &user, request, &[Wanted::Sentences(SENTENCE)]).await?;
+    let sentences = asked.sentences()?;
+    let text_bytes = sentences.iter().map(String::len).sum();
+    let reserved =
+        upstream.response_memory.reserve(user.name(), response_memory::of_tokens(text_bytes)).await?;
+    let mut client = Grpc::new(upstream.embedder.clone())
+        .max_decoding_message_size(usize::MAX)
+        .max_encoding_message_size(usize::MAX);
+    client.ready().await.map_err(tonic::Status::from_error)?;
+    let path = PathAndQuery::from_static("/muse.v1.EmbedderService/Tokenize");
+    let codec = Codec::<TokenizeRequest, EncodedTokens>::default();
+    let call = with_deadline(asked.call.map(|()| TokenizeRequest { sentences }), asked.deadline)?;
+    let answer = client.unary(call, path, codec).await;
+    let answer = answer.map_err(|status| with_remedy(failure(&status)))?;
+    drop(asked.arguments);
+    timing.add_upstream(answer.metadata());
+    let array = ArrayBody {
+        head: b"{\"tokens\":[".to_vec(),
+        items: answer.into_inner().sentences.into_iter(),
+        separator: b",",
+        write: |json: &mut Vec<u8>, sentence: Bytes| write_tokens(json, &sentence),
+        tail: b"]}".to_vec(),
+    };
+    let response = array.respond("application/json").await?;
+    Ok(timing.add_header(response.map(|body| axum::body::Body::new(ReservedBody::new(body, reserved)))))
+}
+
+/// Appends the tokens of an encoded sentence as an array of strings.
+fn write_tokens(json: &mut Vec<u8>, sentence: &[u8]) -> serde_json::Result<()> {
+    json.push(b'[');
+    let mut is_first = true;
+    for field in fields(sentence) {
+        let Ok((TOKEN, Value::LengthDelimited(token))) = field else { continue };
+        if !std::mem::replace(&mut is_first, false) {
+            json.push(b',');
+        }
+        serde_json::to_writer(&mut *json, &String::from_utf8_lossy(token))?;
+    }
+    json.push(b']');
+    Ok(())
+}
+
+/// Vectors of sentences
+///
+/// A request line has no room for many sentences: POST has.
+#[utoipa::path(
+    get,
+    path = "/embed",
+    tag = "Sentences",
+    operation_id = "embed",
+    params(SentencesInQuery, FormInQuery),
+    responses(
+        (status = 200, description = "The vectors",
+            content((Embeddings = "application/json"), (Npy = "application/octet-stream"))),
+        ArgumentErrors,
+        TokenErrors,
+    ),
+    security(("access_token" = []), ("access_token_cookie" = [])),
+)]
+pub(crate) async fn embed(
+    State(upstream): State<Upstream>,
+    user: User,
+    request: Request,
+) -> Result<Response, RestError> {
+    respond_with_vectors(&upstream, user, request).await
+}
+
+/// Vectors of many sentences
+///
+/// At most 4,096 sentences, 262,144 bytes and 8,192 tokens a sentence, 262,144 tokens and 16 MiB in all; nothing is ever
+/// cut off.
+#[utoipa::path(
+    post,
+    path = "/embed",
+    tag = "Sentences",
+    operation_id = "embedMany",
+    request_body(content((SentencesToEmbed = "application/json"))),
+    responses(
+        (status = 200, description = "The vectors",
+            content((Embeddings = "application/json"), (Npy = "application/octet-stream"))),
+        ArgumentErrors,
+        TokenErrors,
+    ),
+    security(("access_token" = []), ("access_token_cookie" = [])),
+)]
+pub(crate) async fn embed_many(
+    State(upstream): State<Upstream>,
+    user: User,
+    request: Request,
+) -> Result<Response, RestError> {
+    respond_with_vectors(&upstream, user, request).await
+}
+
+async fn respond_with_vectors(
+    upstream: &Upstream,
+    user: User,
+    request: Request,
+) -> Result<Response, RestError> {
+    let mut timing = Timing::start();
+    let accepted = ResponseFormat::accepted(request.headers());
+    let wanted = &[Wanted::Sentences(SENTENCE), Wanted::First("format")];
+    let mut asked = EmbedderRequest::read(upstream, &user, request, wanted).await?;
+    let form = ResponseFormat::named(&mut asked.arguments)?.unwrap_or(accepted);
+    let sentences = asked.sentences()?;
+    let bytes = response_memory::of_vectors(sentences.len());
+    let reserved = upstream.response_memory.reserve(user.name(), bytes).await?;
+    let message = EmbedRequest { sentences, ..EmbedRequest::default() };
+    let call = with_deadline(asked.call.map(|()| message), asked.deadline)?;
+    let answer = upstream.embedder_client().embed(call).await;
+    let answer = answer.map_err(|status| with_remedy(failure(&status)))?;
+    drop(asked.arguments);
+    timing.add_upstream(answer.metadata());
+    let embeddings = answer.into_inner().embeddings;
+    let response = match form {
+        ResponseFormat::Json => {
+            let array = ArrayBody {
+                head: b"{\"embedding\":[".to_vec(),
+                items: embeddings.into_iter(),
+                separator: b",",
+                write: |json: &mut Vec<u8>, vector| serde_json::to_writer(json, &Numbers(vector)),
+                tail: b"]}".to_vec(),
+            };
+            array.respond("application/json").await?
+        }
+        ResponseFormat::Npy => {
+            let head = npy::header(&embeddings);
+            let rows: usize = embeddings.iter().map(|row| row.packed.len()).sum();
+            let length = head.len() + rows;
+            let array = ArrayBody {
+                head,
+                items: embeddings.into_iter(),
+                separator: b"",
+                write: |file: &mut Vec<u8>, row: Embedding| {
+                    file.extend_from_slice(&row.packed);
+                    Ok(())
+                },
+                tail: Vec::new(),
+            };
+            let mut response = array.respond("application/octet-stream").await?;
+            response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+            response
+        }
+    };
+    let mut response = response.map(|body| axum::body::Body::new(ReservedBody::new(body, reserved)));
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
+    Ok(timing.add_header(response))
+}
+
+/// A request to the embedder: the call that it becomes, its deadline, and its arguments.
+struct EmbedderRequest {
+    call: tonic::Request<()>,
+    deadline: Option<Deadline>,
+    arguments: Arguments,
+}
+
+impl EmbedderRequest {
+    async fn read(
+        upstream: &Upstream,
+        user: &User,
+        request: Request,
+        wanted: &'static [Wanted],
+    ) -> Result<Self, RestError> {
+        let extensions = request.extensions();
+        let (call, deadline) = (on_behalf_of(request.headers(), extensions, ()), extensions.get().copied());
+        let memory = &upstream.request_memory;
+        let arguments = Arguments::read(request, wanted, MAX_SENTENCES_BYTES, memory, user.name()).await;
+        Ok(Self { call, deadline, arguments: arguments.map_err(RestError::with_remedy)? })
+    }
+
+    fn sentences(&mut self) -> Result<Vec<String>, RestError> {
+        self.arguments.all(SENTENCE).map_err(RestError::with_remedy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muse_proto::v1::{TokenizeResponse, TokenizedSentence};
+    use prost::Message;
+
+    use super::*;
+
+    #[test]
+    fn encoded_tokens_are_written_as_json() {
+        let tokens = ["\u{2581}a\"b", "\\", ""].map(str::to_owned).to_vec();
+        let sentence = |tokens| TokenizedSentence { tokens, ids: vec![7, 8], ..TokenizedSentence::default() };
+        let sentences = vec![sentence(tokens.clone()), sentence(Vec::new())];
+        let encoded = TokenizeResponse { sentences, ..TokenizeResponse::default() }.encode_to_vec();
+        let read = EncodedTokens::decode(&*encoded).unwrap();
+        let mut json = Vec::new();
+        for sentence in &read.sentences {
+            write_tokens(&mut json, sentence).unwrap();
+        }
+        assert_eq!(String::from_utf8(json).unwrap(), serde_json::to_string(&tokens).unwrap() + "[]");
+    }
+}

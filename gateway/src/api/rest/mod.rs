@@ -1,0 +1,81 @@
+//! The REST routes of the service that this one replaces, by its rules: path, method, token, then arguments.
+
+mod arguments;
+pub(crate) mod auth;
+pub(crate) mod embedder;
+pub(crate) mod jwks;
+mod npy;
+mod response;
+mod response_format;
+pub(crate) mod schemas;
+
+use axum::{
+    Router,
+    extract::FromRef,
+    http::{Method, StatusCode},
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, get, post},
+};
+use muse_proto::Error;
+use muse_verifier::TokenKind;
+
+use super::routing::{method_not_allowed, with_methods};
+use crate::{
+    Cookies,
+    auth::{Credential, Routes},
+    upstream::Upstream,
+};
+use response::{RestError, message};
+
+/// Bytes of a body of the other routes.
+const MAX_BODY_BYTES: usize = 64 << 10;
+
+/// What the routes work with.
+#[derive(Debug, Clone)]
+pub(crate) struct Rest {
+    upstream: Upstream,
+    cookies: Cookies,
+}
+
+impl FromRef<Rest> for Upstream {
+    fn from_ref(rest: &Rest) -> Self {
+        rest.upstream.clone()
+    }
+}
+
+pub(crate) fn routes(upstream: Upstream, cookies: Cookies) -> Router {
+    let refresh = Credential::Token(TokenKind::Refresh);
+    let mut routes = Routes::new(&upstream.verifier, cookies)
+        .route("/embed", on_both(get(embedder::embed).post(embedder::embed_many)))
+        .route("/tokenize", on_both(get(embedder::tokenize).post(embedder::tokenize_many)))
+        .route("/logout/access", on_post(post(auth::logout_access)))
+        .route_with(refresh, "/logout/refresh", on_post(post(auth::logout_refresh)))
+        .route_with(refresh, "/token/refresh", on_post(post(auth::refresh)))
+        .public_route("/login", on_post(post(auth::login)))
+        .public_route(
+            "/.well-known/jwks.json",
+            with_methods(get(jwks::jwks), "GET, HEAD, OPTIONS", method_not_allowed),
+        );
+    if cookies != Cookies::Off {
+        // Revokes the valid tokens among the cookies, of which there may be none.
+        routes = routes.public_route("/logout", on_post(post(auth::logout)));
+    }
+    routes.with_state(Rest { upstream, cookies })
+}
+
+fn on_post(route: MethodRouter<Rest>) -> MethodRouter<Rest> {
+    with_methods(route, "OPTIONS, POST", wrong_method)
+}
+
+fn on_both(route: MethodRouter<Rest>) -> MethodRouter<Rest> {
+    with_methods(route, "GET, HEAD, OPTIONS, POST", wrong_method)
+}
+
+/// An error of the table, as clients of the old service know it.
+pub(crate) fn refusal(error: Error) -> Response {
+    RestError::from(error).into_response()
+}
+
+fn wrong_method(_: &Method) -> Response {
+    message(StatusCode::METHOD_NOT_ALLOWED, "The method is not allowed for the requested URL.")
+}

@@ -1,0 +1,156 @@
+//! Refusals in the shapes that clients of the old service know.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use muse_proto::{Error, Reason};
+use serde_json::json;
+use tonic::Status;
+
+use crate::{
+    api::{
+        http_response::{json, retry_after, set_retry_after, status, text},
+        request::{BodyError, with_remedy},
+    },
+    upstream::failure,
+};
+
+/// `{"message": text}`.
+pub(super) fn message(status: StatusCode, text: &str) -> Response {
+    json(status, &json!({ "message": text }))
+}
+
+/// A request that is answered with an error.
+#[derive(Debug)]
+pub(crate) enum RestError {
+    /// An argument that is needed is not there.
+    Blank(&'static str),
+    /// A JSON content type with a body that is no JSON; what is wrong with it, once an object has begun.
+    NotJson(Option<String>),
+    /// From the table of errors.
+    Error(Error),
+    /// The body does not arrive, or cannot be decoded.
+    Body(BodyError),
+}
+
+impl From<BodyError> for RestError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Error(error) => Self::Error(error),
+            other => Self::Body(other),
+        }
+    }
+}
+
+impl RestError {
+    /// Adds what helps to the error of a request with sentences that exceeds a limit.
+    pub(super) fn with_remedy(self) -> Self {
+        match self {
+            Self::Error(error) => Self::Error(with_remedy(error)),
+            other => other,
+        }
+    }
+}
+
+impl From<Error> for RestError {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<Status> for RestError {
+    fn from(status: Status) -> Self {
+        Self::Error(failure(&status))
+    }
+}
+
+impl IntoResponse for RestError {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Blank(field) => {
+                let body = json!({ "message": { field: "This field cannot be blank" } });
+                json(StatusCode::BAD_REQUEST, &body)
+            }
+            Self::NotJson(detail) => {
+                let text = "The browser (or proxy) sent a request that this server could not understand.";
+                let mut body = json!({ "message": text });
+                if let Some(detail) = detail {
+                    body["detail"] = detail.into();
+                }
+                json(StatusCode::BAD_REQUEST, &body)
+            }
+            Self::Body(error) => match error.response() {
+                Ok((status, text, headers)) => {
+                    let mut response = message(status, text);
+                    response.headers_mut().extend(headers);
+                    response
+                }
+                Err(error) => from_table(error),
+            },
+            Self::Error(error) => from_table(&error),
+        }
+    }
+}
+
+fn from_table(error: &Error) -> Response {
+    let status = status(error);
+    let mut response = match error.reason() {
+        Reason::BadCredentials
+        | Reason::TokenMissing
+        | Reason::TokenMalformed
+        | Reason::TokenInvalid
+        | Reason::TokenExpired
+        | Reason::TokenRevoked
+        | Reason::TokenKind => json(status, &json!({ "msg": error.message() })),
+        Reason::Internal
+        | Reason::InvalidArgument
+        | Reason::TooLarge
+        | Reason::PermissionDenied
+        | Reason::NoSuchUser
+        | Reason::NoSuchModel
+        | Reason::UserExists
+        | Reason::LastAdmin
+        | Reason::TooManyAttempts
+        | Reason::Overloaded
+        | Reason::Unavailable
+        | Reason::DeadlineExceeded
+        | Reason::Unimplemented => message(status, text(error)),
+    };
+    if error.reason() == Reason::BadCredentials {
+        let challenge = HeaderValue::from_static("Basic realm=\"Login Required\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    set_retry_after(&mut response, retry_after(error));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn header(error: Error) -> Option<u64> {
+        let response = RestError::from(error).into_response();
+        response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().parse().unwrap())
+    }
+
+    #[test]
+    fn waits_are_whole_seconds() {
+        let after = |wait| header(Error::new(Reason::TooManyAttempts, "x").with_retry_after(wait));
+        for (milliseconds, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_500, 60)] {
+            assert_eq!(after(Duration::from_millis(milliseconds)), Some(seconds));
+        }
+        assert_eq!(header(Error::new(Reason::Unavailable, "x")), Some(1));
+        assert_eq!(header(Error::new(Reason::TokenExpired, "x")), None);
+    }
+
+    #[test]
+    fn a_broken_connection_is_no_internal_error() {
+        let broken = Status::from_error(Box::new(std::io::Error::other("connection reset")));
+        assert_eq!(RestError::from(broken).into_response().status(), StatusCode::SERVICE_UNAVAILABLE);
+        let faulty = Status::unknown("a panic");
+        assert_eq!(RestError::from(faulty).into_response().status(), StatusCode::INTERNAL_SERVER_ERROR);
+    }
+}

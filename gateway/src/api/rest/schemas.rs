@@ -1,0 +1,202 @@
+//! The schemas of the REST routes, for the OpenAPI document. Bodies are read and written in pieces, not from these types.
+
+#![expect(dead_code, reason = "only the OpenAPI document is made from these types")]
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use utoipa::{
+    IntoParams, IntoResponses, ToSchema,
+    openapi::{
+        self, RefOr,
+        schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type},
+    },
+};
+
+use crate::api::openapi::errors;
+
+/// Why a token or a password is refused.
+#[derive(ToSchema)]
+pub(crate) struct Refused {
+    #[schema(example = "Token has expired")]
+    msg: String,
+}
+
+/// What a request did, or why it failed.
+#[derive(ToSchema)]
+pub(crate) struct Said {
+    #[schema(example = "Access token has been revoked")]
+    message: String,
+}
+
+/// Why a request failed.
+#[derive(ToSchema)]
+pub(crate) struct Failed {
+    #[schema(inline)]
+    message: Failure,
+    /// What is wrong with a JSON body, and where.
+    #[schema(nullable = false)]
+    detail: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum Failure {
+    Text(String),
+    /// By the name of an argument.
+    Arguments(BTreeMap<String, String>),
+}
+
+#[derive(ToSchema)]
+pub(crate) struct Login {
+    #[schema(example = "admin")]
+    username: String,
+    #[schema(example = "admin", format = Password)]
+    password: String,
+}
+
+#[derive(ToSchema)]
+pub(crate) struct LoggedIn {
+    #[schema(example = "Logged in as admin")]
+    message: String,
+    /// For every other route.
+    access_token: String,
+    /// For `/token/refresh`.
+    refresh_token: String,
+}
+
+#[derive(ToSchema)]
+pub(crate) struct Refreshed {
+    #[schema(example = "Access token has been refreshed")]
+    message: String,
+    access_token: String,
+    /// In place of the one that was sent; only where refresh tokens rotate.
+    #[schema(nullable = false)]
+    refresh_token: Option<String>,
+}
+
+#[derive(ToSchema)]
+pub(crate) struct Sentences {
+    #[schema(schema_with = one_or_several)]
+    sentence: String,
+}
+
+#[derive(ToSchema)]
+pub(crate) struct SentencesToEmbed {
+    #[schema(schema_with = one_or_several)]
+    sentence: String,
+    /// The form of the answer; it counts more than `Accept`.
+    #[schema(nullable = false, inline)]
+    format: Option<Form>,
+}
+
+fn one_or_several() -> RefOr<Schema> {
+    let scalar = || {
+        let kinds = [Type::String, Type::Number, Type::Boolean];
+        ObjectBuilder::new().schema_type(SchemaType::from_iter(kinds))
+    };
+    let several = ArrayBuilder::new().items(scalar()).min_items(Some(1)).max_items(Some(4_096));
+    AnyOfBuilder::new()
+        .description(Some(
+            "One or several. Numbers and booleans count as their text; an empty sentence is one, too.",
+        ))
+        .item(scalar())
+        .item(several)
+        .examples(["This is sentence example.".into(), serde_json::json!(["Hello", "Merhaba"])])
+        .into()
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct SentencesInQuery {
+    /// Once or more.
+    #[param(style = Form, explode, min_items = 1, example = json!(["This is sentence example."]))]
+    sentence: Vec<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct FormInQuery {
+    /// The form of the answer; it counts more than `Accept`.
+    #[param(inline, nullable = false)]
+    format: Option<Form>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Form {
+    Json,
+    Npy,
+}
+
+#[derive(ToSchema)]
+pub(crate) struct Tokens {
+    /// The SentencePiece tokens of each sentence.
+    #[schema(example = json!([["▁This", "▁is", "▁sentence", "▁example", "."]]))]
+    tokens: Vec<Vec<String>>,
+}
+
+#[derive(ToSchema)]
+pub(crate) struct Embeddings {
+    /// 512 numbers for each sentence, of norm 1.
+    embedding: Vec<Vec<f32>>,
+}
+
+/// A file of NumPy: an array of float32, a row of 512 for each sentence.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+pub(crate) struct Npy(Vec<u8>);
+
+#[derive(ToSchema)]
+pub(crate) struct Jwks {
+    keys: Vec<Jwk>,
+}
+
+/// A public Ed25519 key (RFC 8037).
+#[derive(ToSchema)]
+pub(crate) struct Jwk {
+    #[schema(example = "OKP")]
+    kty: String,
+    #[schema(example = "Ed25519")]
+    crv: String,
+    /// The key's id, as in the header of the tokens that it signs.
+    kid: String,
+    /// The key, base64url without padding.
+    x: String,
+    #[schema(example = "EdDSA")]
+    alg: String,
+    r#use: String,
+}
+
+/// What is wrong with a token.
+pub(crate) struct TokenErrors;
+
+impl IntoResponses for TokenErrors {
+    fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
+        let mut responses = errors::<Refused>(&[
+            (401, "There is no token, or it has expired or was revoked"),
+            (422, "The token is malformed, of the other kind, or not one of ours"),
+        ]);
+        responses.extend(errors::<Failed>(&[
+            (500, "A fault of the service"),
+            (503, "The service behind is away, or has been for too long to know which tokens hold"),
+            (504, "The deadline has passed"),
+        ]));
+        responses
+    }
+}
+
+/// What is wrong with arguments.
+pub(crate) struct ArgumentErrors;
+
+impl IntoResponses for ArgumentErrors {
+    fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
+        errors::<Failed>(&[
+            (400, "The request is malformed, or an argument is missing or wrong"),
+            (408, "The body did not arrive in time"),
+            (413, "The request is larger than a limit allows"),
+            (415, "The body has a Content-Encoding other than gzip, deflate and zstd"),
+            (429, "More work is waiting than the service accepts"),
+        ])
+    }
+}

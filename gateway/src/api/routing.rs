@@ -1,0 +1,76 @@
+//! Methods and paths that are not there, in the terms of who asks.
+
+use std::borrow::Cow;
+
+use axum::{
+    extract::{MatchedPath, Request},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+    routing::MethodRouter,
+};
+use muse_proto::{Error, Reason};
+use muse_telemetry::request_telemetry::{OTHER, is_call, route};
+use tonic::Status;
+
+use super::{openai, problem::Problem, request::read_out, rest};
+
+/// A route that tells its methods, and refuses others by `refusal`.
+pub(crate) fn with_methods<S, R>(
+    route: MethodRouter<S>,
+    allowed: &'static str,
+    refusal: fn(&Method) -> R,
+) -> MethodRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+    R: IntoResponse + 'static,
+{
+    route.fallback(async move |method: Method| -> Response {
+        let mut response = match method {
+            Method::OPTIONS => StatusCode::OK.into_response(),
+            _ => refusal(&method).into_response(),
+        };
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+        response
+    })
+}
+
+pub(crate) fn method_not_allowed(method: &Method) -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not allowed here"))
+}
+
+/// The route that a request has matched, as metrics, traces and the log name it.
+pub(crate) fn route_of(request: &Parts) -> Cow<'static, str> {
+    match request.extensions.get::<MatchedPath>() {
+        _ if is_call(&request.headers) => route(request.uri.path()).into(),
+        Some(route) => route.as_str().to_owned().into(),
+        None => OTHER.into(),
+    }
+}
+
+/// Rejects a request, in the terms of the API that its path belongs to. The body is read to its end, for a while, so that a client
+/// of HTTP/1.1 that is still sending gets the answer.
+pub(crate) async fn refusal(request: Request, error: Error) -> Response {
+    if is_call(request.headers()) {
+        return Status::from(error).into_http();
+    }
+    let is_openai = request.uri().path().starts_with("/v1/");
+    read_out(request.into_body()).await;
+    if is_openai { openai::response::OpenAiError::from(error).into_response() } else { rest::refusal(error) }
+}
+
+/// That of these content types which a request has, whatever its case and parameters.
+pub(crate) fn content_type(headers: &HeaderMap, known: &[&'static str]) -> Option<&'static str> {
+    let value = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let essence = value.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+    known.iter().copied().find(|name| essence.eq_ignore_ascii_case(name.as_bytes()))
+}
+
+/// The answer where there is no route: in the terms of the protocol that was spoken.
+pub(crate) async fn not_found(request: Request) -> Response {
+    if is_call(request.headers()) {
+        let method = request.uri().path();
+        return Status::from(Error::new(Reason::Unimplemented, format!("{method} is not a method here")))
+            .into_http();
+    }
+    Problem::new(StatusCode::NOT_FOUND, "There is nothing at this path").into_response()
+}

@@ -1,0 +1,88 @@
+//! The router of the public port, and all of its layers.
+
+use axum::{Router, extract::Request, middleware::from_fn, response::Response};
+use muse_server::ServiceContext;
+use muse_telemetry::request_telemetry::TelemetryLayer;
+use prost::DecodeError;
+use tonic::service::Routes;
+use tower::{Service, ServiceBuilder};
+
+use crate::{
+    Config,
+    api::{grpc, openai, openapi, rest, routing},
+    middleware::{
+        AroundLayer, CallLimits, ClientAddress, Cors, DetourLayer, GrpcWeb, SecurityHeaders, WellFormed,
+        apply_deadline, compress,
+    },
+    upstream::Upstream,
+};
+
+/// The service of the public port.
+///
+/// # Errors
+///
+/// If the descriptor set of the proto files cannot be decoded.
+pub(crate) fn app(
+    config: &Config,
+    upstream: Upstream,
+    context: &ServiceContext,
+) -> Result<
+    impl Service<Request, Response = Response, Error = std::convert::Infallible, Future: Send>
+    + Clone
+    + Send
+    + 'static,
+    DecodeError,
+> {
+    // Routes over HTTP. Each requires an access token unless it is registered otherwise: see `auth`.
+    let http = Router::new()
+        .merge(rest::routes(upstream.clone(), config.cookies))
+        .merge(openai::routes(upstream.clone()))
+        .merge(openapi::routes(&upstream.verifier))
+        // Ends a request at the deadline of its Grpc-Timeout header.
+        .layer(from_fn(apply_deadline))
+        // Compresses responses.
+        .layer(from_fn(compress));
+
+    // Services of the gateway itself, which anybody may call.
+    let own = Routes::new(context.health_service.clone())
+        .add_service(grpc::reflection::v1::server()?)
+        .add_service(grpc::reflection::v1alpha::server()?)
+        .into_axum_router()
+        .reset_fallback();
+
+    let limits = &config.limits;
+    let call_limits = CallLimits::new(
+        upstream.verifier.clone(),
+        limits.max_calls_per_user,
+        limits.max_streams_per_user,
+        limits.max_calls_per_address,
+    );
+    let requests = context.requests.clone();
+    let router = Router::new()
+        .merge(http)
+        .merge(grpc::routes(upstream))
+        .merge(own)
+        .fallback(routing::not_found)
+        // The route is known inside the router only. One layer of it, because axum boxes each.
+        .layer(
+            ServiceBuilder::new()
+                // Metrics, the span and the line of the access log.
+                .layer(TelemetryLayer { requests, route: routing::route_of })
+                // Rejects requests that are malformed on every route.
+                .layer(AroundLayer(WellFormed))
+                // Limits what a user or an address has open.
+                .layer(AroundLayer(call_limits)),
+        );
+
+    // From the outermost layer to the innermost.
+    let app = ServiceBuilder::new()
+        // X-Forwarded-For becomes the one address of the client.
+        .layer(AroundLayer(ClientAddress(config.trusted_proxies.clone())))
+        // Answers preflight requests, and allows the configured origins.
+        .layer(DetourLayer(Cors(config.cors_origins.layer())))
+        .layer(AroundLayer(SecurityHeaders))
+        // Translates gRPC-Web into gRPC.
+        .layer(DetourLayer(GrpcWeb))
+        .service(router);
+    Ok(app)
+}

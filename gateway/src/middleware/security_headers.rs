@@ -1,0 +1,69 @@
+//! Headers that tell browsers what an answer may do, and caches what they may keep.
+
+use axum::{extract::Request, response::Response};
+use http::{HeaderName, HeaderValue, header};
+use muse_telemetry::request_telemetry::is_call;
+
+use crate::middleware::{Around, Rejection, client_address::OverTls};
+
+/// Nothing: what the service answers is data.
+const NO_PAGE: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+/// What Swagger UI needs: its own files, styles that it sets itself, and pictures in its style sheet.
+const SWAGGER_UI: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+);
+const SWAGGER_UI_PATH: &str = "/docs";
+/// The rest is answered to somebody, or may be another answer the next time.
+const PUBLIC_PATHS: [&str; 3] = [SWAGGER_UI_PATH, "/openapi.json", "/.well-known/"];
+/// A year.
+const ONLY_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
+const FOR_ALL: [(HeaderName, HeaderValue); 3] = [
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+];
+
+/// What may be loaded by an answer from this path, and whether it is the same for all and for a while.
+fn by_path(path: &str) -> (HeaderValue, bool) {
+    let policy = if path.starts_with(SWAGGER_UI_PATH) { SWAGGER_UI } else { NO_PAGE };
+    (policy, PUBLIC_PATHS.into_iter().any(|public| path.starts_with(public)))
+}
+
+/// A layer that adds them, but for gRPC, which no browser shows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SecurityHeaders;
+
+/// What the headers depend on.
+#[derive(Debug)]
+pub(crate) struct Context {
+    over_tls: bool,
+    policy: HeaderValue,
+    public: bool,
+}
+
+impl Around for SecurityHeaders {
+    type Context = Context;
+
+    fn before(&self, request: &mut Request) -> Result<Context, Rejection> {
+        let over_tls = request.extensions().get::<OverTls>().is_some();
+        let (policy, public) = by_path(request.uri().path());
+        Ok(Context { over_tls, policy, public })
+    }
+
+    fn after(Context { over_tls, policy, public }: Context, mut response: Response) -> Response {
+        let headers = response.headers_mut();
+        if is_call(headers) {
+            return response;
+        }
+        headers.extend(FOR_ALL);
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+        if !public {
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        if over_tls {
+            headers.insert(header::STRICT_TRANSPORT_SECURITY, ONLY_TLS);
+        }
+        response
+    }
+}
