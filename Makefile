@@ -1,7 +1,7 @@
 # make run    fetch, convert, build, and run the stack in the foreground on port 5000
 # make test   fetch, convert, build, and run every test
 # make test-compose  build the images, run deploy/compose.yaml with them, and test that; needs a Docker engine
-# make check  formatting, lints, the proto, licences and advisories
+# make check  formatting, lints, spelling, Markdown, the proto, licences and advisories
 # make bench  the service beside the bare forward pass and its peers; writes docs/internals/benchmarks.md; takes an hour
 # make bench-parts  the tokenizer, the batcher and the forward pass alone
 # make bench-polls  how long the async threads run between awaits, with programs built for that in target/polls
@@ -17,7 +17,7 @@ SHELL := /bin/bash
 # What is fetched and what is compiled need not wait for each other.
 MAKEFLAGS += --jobs=2
 .DEFAULT_GOAL := run
-.PHONY: run test test-compose check proto-check deploy-check python-check client libtorch onnx model build fmt coverage bench bench-parts bench-polls bench-models drill test-isolation gpu-check verify \
+.PHONY: run test test-compose check proto-check deploy-check python-check text-check client libtorch onnx model build fmt coverage bench bench-parts bench-polls bench-models drill test-isolation gpu-check verify \
   install uninstall clean needs
 
 PRECISION ?= $(or $(MUSE_PRECISION),f32)
@@ -32,6 +32,7 @@ DEPLOY_VENV := $(call venv,tests/deploy/requirements.txt)
 KUBECTL := $(CACHE)/kubectl-$(shell cksum < tests/deploy/kubectl.txt | cut -d' ' -f1)/kubectl
 BUF_VENV := $(call venv,proto/requirements.txt)
 LINT_VENV := $(call venv,deploy/images/requirements.txt)
+TEXT_VENV := $(call venv,docs/requirements.txt)
 RELEASED_CLIENT := $(call venv,tests/released_client/requirements.txt)
 CLIENT := target/client
 CLIENT_SOURCES := $(shell find client proto/muse -type f -not -path '*/muse_as_service/v1/*' -not -path '*/.*' -not -name '*.pyc')
@@ -77,7 +78,7 @@ PREFIX ?= /usr/local
 install uninstall:
 	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" deploy/systemd/install.sh $@ $(MODEL)
 
-check: libtorch proto-check deploy-check python-check
+check: libtorch proto-check deploy-check python-check text-check
 	@echo "== formatting"
 	@cargo fmt --all --check
 	@echo "== lints"
@@ -115,9 +116,16 @@ deploy-check: $(LINT_VENV)/.complete
 	  ADMIN_PASSWORD=given JWT_SECRET_KEY=given COMPOSE_PROFILES=$$profile,observe \
 	    $$compose -f deploy/compose.yaml --env-file deploy/.env.example config --quiet || exit 1; done
 
-fmt: $(TEST_VENV)/.complete
+# Spelling (typos.toml) and Markdown (rumdl.toml).
+text-check: $(TEXT_VENV)/.complete
+	@echo "== text"
+	@"$(TEXT_VENV)/bin/typos"
+	@"$(TEXT_VENV)/bin/rumdl" check --quiet --no-cache .
+
+fmt: $(TEST_VENV)/.complete $(TEXT_VENV)/.complete
 	@cargo fmt --all
 	@"$(TEST_VENV)/bin/ruff" format --quiet .
+	@"$(TEXT_VENV)/bin/rumdl" fmt --silent --no-cache .
 
 # rustup's llvm-tools, or else the LLVM of the same release as rustc's from the system's packages.
 coverage: model $(TEST_PACKAGES)
@@ -174,8 +182,9 @@ $(BENCH_VENV)/.complete: REQUIREMENTS := tests/bench/requirements.txt
 $(DEPLOY_VENV)/.complete: REQUIREMENTS := tests/deploy/requirements.txt
 $(BUF_VENV)/.complete: REQUIREMENTS := proto/requirements.txt
 $(LINT_VENV)/.complete: REQUIREMENTS := deploy/images/requirements.txt
+$(TEXT_VENV)/.complete: REQUIREMENTS := docs/requirements.txt
 $(TEST_VENV)/.complete $(SDK_VENV)/.complete $(BENCH_VENV)/.complete $(DEPLOY_VENV)/.complete $(BUF_VENV)/.complete \
-$(LINT_VENV)/.complete:
+$(LINT_VENV)/.complete $(TEXT_VENV)/.complete:
 	@echo "== installing the Python packages of $(REQUIREMENTS)"
 	@rm -rf "$(@D)" && python3 -m venv "$(@D)" && \
 	  "$(@D)/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r $(REQUIREMENTS) && touch $@
