@@ -116,11 +116,12 @@ deploy-check: $(LINT_VENV)/.complete
 	  ADMIN_PASSWORD=given JWT_SECRET_KEY=given COMPOSE_PROFILES=$$profile,observe \
 	    $$compose -f deploy/compose.yaml --env-file deploy/.env.example config --quiet || exit 1; done
 
-# Spelling (typos.toml) and Markdown (rumdl.toml).
+# Spelling (typos.toml), Markdown (rumdl.toml) and names (tests/vocabulary.py).
 text-check: $(TEXT_VENV)/.complete
 	@echo "== text"
 	@"$(TEXT_VENV)/bin/typos"
 	@"$(TEXT_VENV)/bin/rumdl" check --quiet --no-cache .
+	@python3 tests/vocabulary.py
 
 fmt: $(TEST_VENV)/.complete $(TEXT_VENV)/.complete
 	@cargo fmt --all
