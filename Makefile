@@ -17,7 +17,7 @@ SHELL := /bin/bash
 # What is fetched and what is compiled need not wait for each other.
 MAKEFLAGS += --jobs=2
 .DEFAULT_GOAL := run
-.PHONY: run test test-compose check proto-check deploy-check python-check text-check client libtorch onnx model build fmt coverage bench bench-parts bench-polls bench-models drill test-isolation gpu-check verify \
+.PHONY: run test test-compose check proto-check proto-baseline deploy-check python-check text-check client libtorch onnx model build fmt coverage bench bench-parts bench-polls bench-models drill test-isolation gpu-check verify \
   install uninstall clean needs
 
 PRECISION ?= $(or $(MUSE_PRECISION),f32)
@@ -96,13 +96,15 @@ python-check: $(CLIENT)/.complete
 	@"$(TEST_VENV)/bin/ruff" format --quiet --check . && "$(TEST_VENV)/bin/ruff" check --quiet .
 	@cd client && "$(TEST_VENV)/bin/mypy" --no-error-summary
 
-# A change that breaks clients of the last release is found by comparing with its tag.
+# `buf breaking` compares with proto/baseline.binpb, the API of the last release. After a release run `make proto-baseline` and
+# commit the file, so that what was added to the API by then cannot be removed any more either.
 proto-check: $(BUF_VENV)/.complete
 	@echo "== proto"
-	@cd proto && "$(BUF_VENV)/bin/buf" lint && "$(BUF_VENV)/bin/buf" format -d --exit-code
-	@tag=$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null) || \
-	  { echo "breaking changes: SKIPPED: no tag yet"; exit 0; }; \
-	"$(BUF_VENV)/bin/buf" breaking proto --against "$$(git rev-parse --git-common-dir)#tag=$$tag,subdir=proto"
+	@cd proto && "$(BUF_VENV)/bin/buf" lint && "$(BUF_VENV)/bin/buf" format -d --exit-code && \
+	  "$(BUF_VENV)/bin/buf" breaking --against baseline.binpb
+
+proto-baseline: $(BUF_VENV)/.complete
+	@cd proto && "$(BUF_VENV)/bin/buf" build --exclude-source-info -o baseline.binpb
 
 # The Dockerfiles' first stages must be one text, or each would be built three times.
 deploy-check: $(LINT_VENV)/.complete
