@@ -1,5 +1,6 @@
 # make run    fetch, convert, build, and run the stack in the foreground on port 5000
 # make test   fetch, convert, build, and run every test
+# make test-unit  build and run the tests that need neither the model nor other programs
 # make test-compose  build the images, run deploy/compose.yaml with them, and test that; needs a Docker engine
 # make check  formatting, lints, spelling, Markdown, the proto, licences and advisories
 # make bench  the service beside the bare forward pass and its peers; writes docs/internals/benchmarks.md; takes an hour
@@ -17,7 +18,7 @@ SHELL := /bin/bash
 # What is fetched and what is compiled need not wait for each other.
 MAKEFLAGS += --jobs=2
 .DEFAULT_GOAL := run
-.PHONY: run test test-compose check proto-check proto-baseline deploy-check python-check text-check client libtorch onnx model build fmt coverage bench bench-parts bench-polls bench-models drill test-isolation gpu-check verify \
+.PHONY: run test test-unit test-compose check proto-check proto-baseline deploy-check python-check text-check client libtorch onnx model build fmt coverage bench bench-parts bench-polls bench-models drill test-isolation gpu-check verify \
   install uninstall clean needs
 
 PRECISION ?= $(or $(MUSE_PRECISION),f32)
@@ -48,6 +49,10 @@ run: model build
 test: model build $(TEST_PACKAGES)
 	@echo "== running the tests"
 	@$(TEST_ENV) cargo test --release --workspace --no-fail-fast
+
+test-unit: libtorch
+	@echo "== running the unit tests"
+	@cargo test --release --locked --workspace --no-fail-fast --lib --test verifier --test gateway
 
 test-isolation: model build
 	@cargo test --release --workspace --test isolation

@@ -65,7 +65,8 @@ pub fn return_unused_memory() {
 fn trim_now_and_then() {
     /// What is worth it: to fault so much in again takes about a millisecond.
     const MUCH: usize = 4 << 20;
-    const BETWEEN_LOOKS: std::time::Duration = std::time::Duration::from_secs(5);
+    const BETWEEN_LOOKS: std::time::Duration =
+        std::time::Duration::from_millis(if cfg!(test) { 200 } else { 5_000 });
 
     let (mut before, mut rest) = (0, 0);
     loop {
@@ -131,7 +132,7 @@ mod tests {
         let began = Instant::now();
         while resident() + (100 << 20) > full {
             assert!(began.elapsed() < Duration::from_secs(60), "{} of {full} are still resident", resident());
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(Duration::from_millis(20));
         }
         drop(last);
     }
@@ -150,7 +151,7 @@ mod tests {
         let began = Instant::now();
         while resident() + (100 << 20) > full {
             assert!(began.elapsed() < Duration::from_secs(60), "{} of {full} are still resident", resident());
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(Duration::from_millis(20));
         }
         drop(second);
         while resident() > idle + (32 << 20) {
@@ -159,7 +160,7 @@ mod tests {
                 "{} are still resident; idle, {idle}",
                 resident()
             );
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(Duration::from_millis(20));
         }
         drop(last);
     }
