@@ -48,11 +48,11 @@ run: model build
 
 test: model build $(TEST_PACKAGES)
 	@echo "== running the tests"
-	@$(TEST_ENV) cargo test --release --workspace --no-fail-fast
+	@$(TEST_ENV) python3 tests/run.py cargo test --release --workspace --no-fail-fast
 
 test-unit: libtorch
 	@echo "== running the unit tests"
-	@cargo test --release --locked --workspace --no-fail-fast --lib --test verifier --test gateway
+	@python3 tests/run.py cargo test --release --locked --workspace --no-fail-fast --lib --test verifier --test gateway
 
 test-isolation: model build
 	@cargo test --release --workspace --test isolation

@@ -9,6 +9,7 @@ use std::{
 };
 
 use muse_proto::v1::{AddUserRequest, EmbedRequest, Role};
+use muse_test_support::{Requirement, skip};
 use muse_tests::{PATIENCE, Stack, bearing, http_client::HttpClient, root, until};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
@@ -73,7 +74,7 @@ async fn run(program: &str, arguments: &[&str], input: Option<&str>) -> Option<O
     let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends");
     match output {
         Err(failure) if failure.kind() == std::io::ErrorKind::NotFound => {
-            println!("SKIPPED: {program} is not installed");
+            skip(Requirement::Prometheus, format_args!("{program} is not installed"));
             None
         }
         output => Some(output.expect("it runs")),

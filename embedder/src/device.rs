@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn a_cuda_device_that_is_not_there_is_an_error_and_auto_is_the_cpu() {
         if driver::start().is_ok() {
-            println!("SKIPPED: there is an NVIDIA driver");
+            muse_test_support::skip(muse_test_support::Requirement::NoNvidiaDriver, "there is one");
             return;
         }
         assert_eq!(resolve(DeviceChoice::Cpu), Ok(Device::Cpu));

@@ -7,6 +7,7 @@ use std::{
 };
 
 use muse_embedder::device::{self, DeviceChoice, DeviceError};
+use muse_test_support::Requirement;
 use tch::Device;
 
 /// Of the driver's functions those that are called: two cards, unless CARDS says another number.
@@ -65,7 +66,7 @@ fn refusal(device: &str, environment: &[(&str, &Path)]) -> String {
 fn there_is_a_driver() -> bool {
     let found = !matches!(device::resolve(DeviceChoice::Cuda(0)), Err(DeviceError::Driver(_)));
     if found {
-        println!("SKIPPED: there is an NVIDIA driver");
+        muse_test_support::skip(Requirement::NoNvidiaDriver, "there is one");
     }
     found
 }

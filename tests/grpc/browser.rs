@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, process::Stdio};
 
+use muse_test_support::{Requirement, skip};
 use muse_tests::{PATIENCE, Stack};
 use serde_json::{Value, json};
 use tokio::{
@@ -21,7 +22,7 @@ fn browser() -> Option<PathBuf> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_embeds() {
     let Some(browser) = browser() else {
-        println!("SKIPPED: no browser (chromium)");
+        skip(Requirement::Chromium, "there is no browser");
         return;
     };
     let stack = Stack::start().await;

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use muse_test_support::{Requirement, skip};
 use muse_tests::{
     isolation::{
         attack::Target,
@@ -132,7 +133,7 @@ async fn worst_requests_kill_no_service_within_its_memory_limit() {
     let cgroups = match cgroups() {
         Ok(cgroups) => cgroups,
         Err(failure) => {
-            println!("SKIPPED: a memory cgroup cannot be made here: {failure}");
+            skip(Requirement::MemoryCgroup, format_args!("a memory cgroup cannot be made here: {failure}"));
             return;
         }
     };

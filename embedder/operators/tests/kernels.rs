@@ -3,6 +3,7 @@
 use std::{env, process::Command};
 
 use muse_operators::{Weights, encode, kernel, packed};
+use muse_test_support::{Requirement, skip};
 use tch::{Device, Kind, Tensor};
 
 const VOCABULARY: i64 = 170;
@@ -72,7 +73,8 @@ fn difference(one: &Tensor, other: &Tensor) -> f64 {
 
 fn agree(kind: Kind, bytes: bool, within: f64) {
     let Some(name) = kernel(kind) else {
-        eprintln!("SKIPPED: there is no kernel for {kind:?} on this processor");
+        let requirement = if kind == Kind::Float { Requirement::Avx2 } else { Requirement::Amx };
+        skip(requirement, format_args!("there is no kernel for {kind:?} on this processor"));
         return;
     };
     eprintln!("{kind:?} by {name}");
@@ -104,7 +106,7 @@ fn float32_agrees_with_libtorch() {
 #[test]
 fn float32_agrees_with_avx2_alone() {
     if kernel(Kind::Float) != Some("AVX-512") {
-        eprintln!("SKIPPED: there is no better kernel than AVX2's on this processor");
+        skip(Requirement::Avx512, "there is no better kernel than AVX2's on this processor");
         return;
     }
     let ran = Command::new(env::current_exe().expect("this is a program"))
@@ -134,7 +136,7 @@ fn too_few_weights_are_refused() {
 #[test]
 fn what_is_not_a_batch_is_refused() {
     if kernel(Kind::Float).is_none() {
-        eprintln!("SKIPPED: there is no kernel for Float on this processor");
+        skip(Requirement::Avx2, "there is no kernel for Float on this processor");
         return;
     }
     let weights = weights(Kind::Float, true);
