@@ -56,7 +56,7 @@ def test_a_stop_has_the_time_that_a_program_takes(installed):
         assert allowed >= options(program)["SHUTDOWN_DELAY"] + options(program)["SHUTDOWN_GRACE"] + 5
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd: systemd-analyze is not installed")
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_units_leave_little_exposed(installed, program):
     told = subprocess.run(
@@ -135,7 +135,7 @@ def test_the_programs_run_from_where_they_were_put(installed, tmp_path):
 
 def test_a_machine_that_systemd_has_started_runs_the_units(installed):
     if os.geteuid() != 0 or not shutil.which("systemd-nspawn"):
-        pytest.skip("needs root and systemd-nspawn (Debian: systemd-container)")
+        pytest.skip("systemd: needs root and systemd-nspawn (Debian: systemd-container)")
     here = pathlib.Path(__file__).parent
     guide = re.search(r"sudo make install.*?\n(.*?)```", (CHECKOUT / "docs/operations/systemd.md").read_text(), re.DOTALL)[1]
     assert "systemctl enable" in guide

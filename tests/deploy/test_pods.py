@@ -78,7 +78,7 @@ def test_the_guide_makes_each_secret_that_a_pod_needs(secrets):
     assert secrets["muse-postgres"]["url"].startswith("postgres://")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a network and a read-only root file system")
+@pytest.mark.skipif(os.geteuid() != 0, reason="root: needs root, to make a network and a read-only root file system")
 def test_the_programs_run_as_the_pods_say(installed, secrets, tmp_path):
     (tmp_path / "description").write_text(json.dumps(description(secrets)))
     script = pathlib.Path(__file__).with_name("in_pods.py")

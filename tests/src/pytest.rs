@@ -1,31 +1,50 @@
 //! Tests that are written in Python.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{
+    io::{self, Write},
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
 
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+};
 
 use crate::root;
 
 /// Longer than they take.
 const PATIENCE: Duration = Duration::from_secs(900);
 
-/// Runs tests by an interpreter, with these environment variables, in the checkout, and prints what they say.
+/// Runs tests by an interpreter, with these environment variables, in the checkout. Their output is that of the test program:
+/// a line for each test, and what failed. The plugin `muse_report` reports the results to `tests/run.py`.
 ///
 /// # Panics
 ///
 /// If one of them fails.
 pub async fn pytest(python: &Path, tests: &[&str], environment: &[(&str, &str)]) {
-    let running = Command::new(python)
-        .args(["-m", "pytest", "--color=no", "-p", "no:cacheprovider", "-rs"])
+    let mut running = Command::new(python)
+        .args(["-m", "pytest", "--verbose", "--color=no", "-p", "no:cacheprovider", "-p", "muse_report"])
         .args(tests)
         .current_dir(root())
         .envs(environment.iter().copied())
+        .env("PYTHONPATH", root().join("tests/python"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYTHONUNBUFFERED", "1")
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
         .kill_on_drop(true)
-        .output();
-    let ended =
-        tokio::time::timeout(PATIENCE, running).await.expect("they end in time").expect("pytest starts");
-    println!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
-    assert!(ended.status.success(), "pytest ended with {}", ended.status);
+        .spawn()
+        .expect("pytest starts");
+    // Whole lines: two suites may run at a time.
+    let mut lines = BufReader::new(running.stdout.take().expect("it is piped")).lines();
+    let ended = async {
+        while let Some(line) = lines.next_line().await.expect("pytest prints text") {
+            writeln!(io::stdout(), "{line}").expect("the output is open");
+        }
+        running.wait().await.expect("pytest ends")
+    };
+    let status = tokio::time::timeout(PATIENCE, ended).await.expect("they end in time");
+    assert!(status.success(), "pytest ended with {status}");
 }
