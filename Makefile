@@ -17,6 +17,8 @@
 SHELL := /bin/bash
 # What is fetched and what is compiled need not wait for each other.
 MAKEFLAGS += --jobs=2
+# cargo and rustdoc would look for make's job server, which they cannot reach, and warn.
+unexport MAKEFLAGS MFLAGS
 .DEFAULT_GOAL := run
 .PHONY: run test test-unit test-compose check proto-check proto-baseline deploy-check python-check text-check client libtorch onnx model build fmt coverage bench bench-parts bench-polls bench-models drill test-isolation gpu-check verify \
   install uninstall clean needs
