@@ -20,13 +20,14 @@ MAKEFLAGS += --jobs=2
 # cargo and rustdoc would look for make's job server, which they cannot reach, and warn.
 unexport MAKEFLAGS MFLAGS
 .DEFAULT_GOAL := run
-.PHONY: run test test-unit test-compose check proto-check proto-baseline deploy-check python-check text-check client libtorch onnx model build fmt coverage bench bench-parts bench-polls bench-models drill test-isolation gpu-check verify \
+.PHONY: run test test-unit test-compose check proto-check proto-baseline deploy-check python-check text-check client libtorch onnx model build build-bench fmt coverage bench bench-parts bench-polls bench-models drill test-isolation gpu-check verify \
   install uninstall clean needs
 
 PRECISION ?= $(or $(MUSE_PRECISION),f32)
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/muse
 ONNX ?= $(CACHE)/onnx/universal-sentence-encoder-multilingual-3-int8.onnx
 MODEL := var/model/$(PRECISION)
+PROGRAMS := muse-auth muse-embedder muse-gateway muse-models
 venv = $(CACHE)/venv-$(shell cksum < $(1) | cut -d' ' -f1)
 TEST_VENV := $(call venv,tests/requirements.txt)
 SDK_VENV := $(call venv,tests/sdks/requirements.txt)
@@ -48,7 +49,7 @@ COVERAGE_VERSION := 0.9.1
 run: model build
 	@exec python3 deploy/local.py target/release $(MODEL) var
 
-test: model build $(TEST_PACKAGES)
+test: model build-bench $(TEST_PACKAGES)
 	@echo "== running the tests"
 	@$(TEST_ENV) python3 tests/run.py cargo test --release --workspace --no-fail-fast
 
@@ -57,7 +58,7 @@ test-unit: libtorch
 	@python3 tests/run.py cargo test --release --locked --workspace --no-fail-fast --lib --test verifier --test gateway
 
 test-isolation: model build
-	@cargo test --release --workspace --test isolation
+	@python3 tests/run.py cargo test --release --workspace --test isolation
 
 test-compose: model $(CLIENT)/.complete
 	@docker info >/dev/null 2>&1 || { echo "test-compose: SKIPPED, no Docker engine is running"; exit 0; }; \
@@ -70,9 +71,16 @@ model: onnx build
 verify: model
 	@target/release/muse-models verify $(MODEL)
 
+# The services and the converter. With `--workspace` the dependencies have the features that all packages together need, as for
+# tests; without it they would be compiled again for those.
 build: libtorch
 	@echo "== building (release)"
-	@cargo build --release --locked --workspace
+	@cargo build --release --locked --workspace $(PROGRAMS:%=--bin %)
+
+# The programs of tests/bench, too.
+build-bench: build
+	@echo "== building the benchmarks (release)"
+	@cargo build --release --locked --workspace --bins
 
 libtorch: needs
 	@python3 models/fetch.py libtorch
@@ -167,16 +175,16 @@ bench-polls: bench-models
 	  --bin muse-auth --bin muse-embedder --bin muse-gateway
 	@target/release/muse-bench var/model/f32 var/model/bf16 --programs target/polls/release --only polls --report docs/internals/polls.md
 
-bench-models: onnx build
+bench-models: onnx build-bench
 	@for precision in f32 bf16; do \
 	  target/release/muse-models convert "$(ONNX)" var/model/$$precision --precision $$precision || exit 1; done
 
 # CALLS: of each method. DRILL_OPTIONS: what `target/release/muse-bench-isolation --help` lists, such as `--only Embed,/login`.
 CALLS ?= 100000
-drill: model build
+drill: model build-bench
 	@target/release/muse-bench-isolation --calls $(CALLS) $(DRILL_OPTIONS)
 
-gpu-check: onnx build
+gpu-check: onnx build-bench
 	@echo "== assembling target/gpu-check"
 	@python3 tests/bench/gpu_check/assemble.py target/release/muse-gpu-check "$(ONNX)" target/gpu-check
 	@TORCH_LIB=.libtorch/site/torch/lib target/gpu-check/run --device cpu --quick --report target/gpu-check.md
