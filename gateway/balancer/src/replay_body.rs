@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_sent_is_sent_again_before_the_rest_and_weighs_on_its_replica() {
+    async fn replayed_body_counts_towards_the_load_of_its_endpoint() {
         let (store, first, second) = (ReplayMemory::of(100), endpoint(), endpoint());
         let kept = ReplayBody::new(body(None), 11, store.reservation());
         let mut sent = kept.send(Arc::new(InFlight::new(&first, 1)), true);

@@ -194,7 +194,7 @@ async fn calls_go_to_who_has_the_least_to_do() {
 }
 
 #[tokio::test]
-async fn unavailable_is_tried_elsewhere_in_time_and_nothing_more_is_sent_there() {
+async fn unavailable_endpoint_is_retried_elsewhere_and_then_avoided() {
     let fleet = Fleet::start().await;
     let [first, second] = &fleet.embedders;
     first.refuse(Reason::Unavailable, Duration::from_secs(1));

@@ -33,7 +33,7 @@ fn login(username: &str) -> LoginRequest {
 }
 
 #[tokio::test]
-async fn auth_hears_the_client_s_address_and_nothing_that_the_client_says() {
+async fn auth_receives_the_peer_address_not_the_one_a_client_claims() {
     let backend = Backend::start().await;
     for (options, expected) in
         [(&[][..], "127.0.0.1"), (&["--trusted-proxies", "127.0.0.0/8"], "198.51.100.7")]

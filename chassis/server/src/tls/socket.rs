@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_long_transfer_lets_others_have_their_turn_and_loses_nothing() {
+    async fn large_transfer_yields_between_bursts_and_arrives_whole() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (ours, theirs) =
             tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
