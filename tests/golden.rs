@@ -39,8 +39,8 @@ async fn tokens_are_sentencepiece_s() {
 
 #[test]
 fn thousands_of_mutations_have_sentencepiece_s_ids() {
-    let directory = muse_embedder::model_dir::ModelDir::open(muse_tests::model_dir()).unwrap();
-    let tokenizer = muse_embedder::tokenizer::Tokenizer::from_bytes(directory.tokenizer_bytes()).unwrap();
+    let directory = muse_model::model_dir::ModelDir::open(muse_tests::model_dir()).unwrap();
+    let tokenizer = muse_model::tokenizer::Tokenizer::from_bytes(directory.tokenizer_bytes()).unwrap();
     let lines = std::fs::read_to_string(root().join("models/golden/mutated.jsonl")).unwrap();
     let mut count = 0;
     for line in lines.lines() {

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use muse_embedder::device::{self, DeviceChoice, DeviceError};
+use muse_model::device::{self, DeviceChoice, DeviceError};
 use muse_tests::{root, running::built};
 
 /// The ONNX export that `make onnx` brings.

@@ -13,7 +13,7 @@ fn main() {
     println!("cargo::rerun-if-env-changed=LIBTORCH_INCLUDE");
     let path = |name| PathBuf::from(env::var_os(name).unwrap_or_default());
     let libtorch = path("LIBTORCH_INCLUDE").join("include");
-    // For this package's tests. What is not there is named by muse-embedder's build.
+    // For this package's tests. The build script of muse-model reports a missing libtorch.
     if let Ok(libraries) = path("LIBTORCH").join("lib").canonicalize() {
         println!("cargo::rustc-link-arg=-Wl,-rpath,{}", libraries.display());
     }

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
+use muse_model::device::{self, DeviceChoice};
 use muse_server::{
     Addresses, ConfigError, ShutdownArgs, TraceArgs,
     tls::{ClientTls, PeerArgs, ServerTls},
@@ -11,11 +12,7 @@ use muse_telemetry::LogArgs;
 use muse_verifier::AuthArgs;
 use tch::Device;
 
-use crate::{
-    EmbedderError,
-    batcher::Batching,
-    device::{self, DeviceChoice},
-};
+use crate::{EmbedderError, batcher::Batching};
 
 /// Serves sentence vectors and SentencePiece tokens of MUSE over gRPC (muse.v1.EmbedderService).
 #[derive(Debug, Clone, Parser)]

@@ -1,9 +1,8 @@
 //! Vectors of fewer components than the model gives: the first ones, scaled to norm 1 again.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use muse_model::inference::DIMENSION;
 use muse_proto::{Error, Reason};
-
-use crate::model::DIMENSION;
 
 /// How many components of a vector a caller wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

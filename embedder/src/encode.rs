@@ -2,6 +2,10 @@
 
 use std::{ops::ControlFlow, sync::Arc};
 
+use muse_model::{
+    sentences::Sentences,
+    tokenizer::{BEGIN, END, Tokenizer, TooManyTokens},
+};
 use muse_proto::{
     Error, Reason, TokenizeResponseWriter,
     v1::{EmbedRequest, TokenIds, TokenizeResponse},
@@ -9,11 +13,7 @@ use muse_proto::{
 use muse_telemetry::metrics::Histogram;
 use tokio::sync::Semaphore;
 
-use crate::{
-    limits::{Limits, at, too_many_tokens},
-    sentences::Sentences,
-    tokenizer::{BEGIN, END, Tokenizer, TooManyTokens},
-};
+use crate::limits::{Limits, at, too_many_tokens};
 
 /// Text of up to so many bytes is tokenized where it came in. It takes some 20 µs, about as long as to hand it over.
 const BRIEF_BYTES: usize = 1024;

@@ -1,34 +1,33 @@
 //! The embedder of MUSE as Service: text in, tokens or 512-dimensional unit vectors out, over gRPC.
 //!
 //! A sentence's way: the caller's token is checked, [`service`] checks the request against the [`limits`], the
-//! [`tokenizer`] turns it into ids, the [`batcher`] queues it and runs it, with whatever else is waiting, through the
-//! [`model`].
+//! [`tokenizer`](muse_model::tokenizer) turns it into ids, the [`batcher`] queues it and runs it, with whatever else is
+//! waiting, through the [model](muse_model::inference).
 
 #![deny(unsafe_code)]
 
-pub mod batch;
 pub mod batcher;
 pub mod config;
-pub mod device;
 pub mod dimensions;
 mod encode;
 pub mod limits;
 mod memory;
 pub mod metrics;
-pub mod model;
-pub mod model_dir;
 mod outbox;
-pub mod sentences;
 pub mod service;
 mod slots;
 mod stream;
 mod timing;
-pub mod tokenizer;
-mod transfer;
 
 use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
+use muse_model::{
+    device::{self, DeviceChoice, DeviceError},
+    inference,
+    model_dir::{ModelDir, ModelDirError},
+    tokenizer::{Tokenizer, TokenizerError},
+};
 use muse_proto::{limits::MAX_ITEM_BYTES, v1::embedder_service_server::EmbedderServiceServer};
 use muse_server::{
     ConfigError, Listeners, ServiceContext, ServiceSettings, grpc,
@@ -44,14 +43,11 @@ use tracing::{Level, info};
 
 use batcher::{Batcher, BatcherError, User};
 pub use config::Config;
-use device::{DeviceChoice, DeviceError};
 use encode::Encoder;
 use limits::Limits;
 use memory::Bounded;
 use metrics::Work;
-use model_dir::{ModelDir, ModelDirError};
 use service::Embedder;
-use tokenizer::{Tokenizer, TokenizerError};
 
 /// The names in `grpc.health.v1`.
 const SERVICES: [&str; 2] = ["", "muse.v1.EmbedderService"];
@@ -186,7 +182,7 @@ fn load(
         precision = %manifest.precision,
         device = device::name(device),
         threads = config.threads,
-        kernel = model::kernel(manifest.precision, device).unwrap_or("libtorch"),
+        kernel = inference::kernel(manifest.precision, device).unwrap_or("libtorch"),
         ready_after_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         "model loaded and warm"
     );

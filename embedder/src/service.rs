@@ -2,6 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use muse_model::{
+    device,
+    inference::{DIMENSION, VECTOR_BYTES},
+    model_dir::Manifest,
+};
 use muse_proto::v1::{
     self, EmbedRequest, EmbedResponse, EmbedStreamRequest, GetModelRequest, GetModelResponse,
     TokenizeRequest, TokenizeResponse, embedder_service_server::EmbedderService,
@@ -15,13 +20,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     batcher::{Batcher, Batching, Embedded},
-    device,
     dimensions::Dimensions,
     encode::Encoder,
     limits::Limits,
     memory::{Lease, user},
-    model::{DIMENSION, VECTOR_BYTES},
-    model_dir::Manifest,
     stream::{Answers, Streams},
     timing::{Step, timed},
 };

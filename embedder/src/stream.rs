@@ -21,6 +21,7 @@ use futures::{
     future::{self, BoxFuture, Either},
     stream::{self, BoxStream},
 };
+use muse_model::{inference::VECTOR_BYTES, sentences::Sentences};
 use muse_proto::{
     Error, Reason,
     v1::{EmbedStreamRequest, EmbedStreamResponse, ItemError, embed_stream_response::Result as Outcome},
@@ -35,9 +36,7 @@ use crate::{
     batcher::{Batcher, Batching, User},
     encode::Encoder,
     memory::user,
-    model::VECTOR_BYTES,
     outbox::{Outbox, Permits},
-    sentences::Sentences,
     slots::Slots,
 };
 

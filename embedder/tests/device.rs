@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output},
 };
 
-use muse_embedder::device::{self, DeviceChoice, DeviceError};
+use muse_model::device::{self, DeviceChoice, DeviceError};
 use muse_test_support::Requirement;
 use tch::Device;
 

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use muse_embedder::{
+use muse_model::{
     model_dir::{
         FORMAT, FileEntry, LICENSE_FILE, LISTED_FILES, MANIFEST_FILE, MODEL_FILE, Manifest, ModelDir,
         ModelDirError, Precision, Source, SourcePrecision, TOKENIZER_FILE, Versions,

@@ -2,7 +2,7 @@
 //!
 //! Every constant is made before the tracing starts: one that is made inside is traced as zeros.
 
-use muse_embedder::model_dir::Precision;
+use muse_model::model_dir::Precision;
 use muse_operators as operators;
 use tch::{Kind, TchError, Tensor};
 

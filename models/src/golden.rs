@@ -1,6 +1,6 @@
 //! The sentences of `golden/`, with the ids and vectors that they must have. See its README for how they were made.
 
-use muse_embedder::model::DIMENSION;
+use muse_model::inference::DIMENSION;
 use serde::Deserialize;
 
 const SENTENCES: &str = include_str!("../golden/sentences.jsonl");

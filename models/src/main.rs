@@ -4,11 +4,11 @@ use std::{
     fmt,
     io::{self, Write},
     path::PathBuf,
-    process::ExitCode,
+    process::{self, ExitCode},
 };
 
 use clap::{Parser, Subcommand, ValueEnum};
-use muse_embedder::{
+use muse_model::{
     device::{self, DeviceChoice, DeviceError},
     model_dir::Precision,
 };
@@ -18,6 +18,9 @@ use muse_models::{
     verify::verify,
 };
 use tch::Device;
+
+/// The exit status after an invalid option or environment variable (`EX_USAGE` of `sysexits.h`).
+const EXIT_USAGE: i32 = 64;
 
 /// Prepares the model that muse-embedder serves.
 #[derive(Debug, Parser)]
@@ -90,8 +93,14 @@ fn print(mut to: impl Write, line: fmt::Arguments<'_>) {
     let _ = writeln!(to, "{line}");
 }
 
+/// Prints the help or the error of an option, and ends the program as the services do.
+fn end(usage: &clap::Error) -> ! {
+    let _ = usage.print();
+    process::exit(if usage.use_stderr() { EXIT_USAGE } else { 0 })
+}
+
 fn main() -> ExitCode {
-    let arguments: Arguments = muse_server::parse_options();
+    let arguments = Arguments::try_parse().unwrap_or_else(|usage| end(&usage));
     match run(arguments.command) {
         Ok(status) => status,
         Err(error) => {

@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use muse_embedder::{
+use muse_model::{
     device::{self, Card},
     model_dir::Precision,
 };

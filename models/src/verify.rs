@@ -2,8 +2,8 @@
 
 use std::{fmt, path::Path};
 
-use muse_embedder::{
-    model::{DIMENSION, Model, ModelError},
+use muse_model::{
+    inference::{DIMENSION, Model, ModelError},
     model_dir::{Manifest, ModelDir, ModelDirError, Precision, SourcePrecision},
     tokenizer::{Tokenizer, TokenizerError},
 };

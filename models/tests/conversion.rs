@@ -4,7 +4,7 @@ mod common;
 
 use std::{fs, path::Path};
 
-use muse_embedder::model_dir::{MANIFEST_FILE, MODEL_FILE, ModelDir, Precision, SourcePrecision};
+use muse_model::model_dir::{MANIFEST_FILE, MODEL_FILE, ModelDir, Precision, SourcePrecision};
 use muse_models::{
     convert::{Outcome, convert},
     onnx::{TensorProto, data_type},

@@ -8,7 +8,7 @@ use std::{
     process::{Command, Output},
 };
 
-use muse_embedder::model_dir::{MANIFEST_FILE, MODEL_FILE, Precision, TOKENIZER_FILE};
+use muse_model::model_dir::{MANIFEST_FILE, MODEL_FILE, Precision, TOKENIZER_FILE};
 use muse_models::{
     convert::{ConvertError, convert},
     onnx::ModelProto,

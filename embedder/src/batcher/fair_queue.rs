@@ -19,9 +19,8 @@ use std::{
 };
 
 use futures::channel::mpsc;
+use muse_model::sentences::Sentences;
 use muse_proto::Error;
-
-use crate::sentences::Sentences;
 
 /// Tokens that a turn is worth.
 pub(super) const QUANTUM: usize = 256;

@@ -17,22 +17,22 @@ use std::{
     time::{Duration, Instant},
 };
 
+use muse_model::{
+    inference::{ModelError, VECTOR_BYTES},
+    model_dir::ModelDir,
+    sentences::Sentences,
+    tokenizer::MARKS,
+};
 use muse_proto::{Error, v1::Embedding};
 use muse_telemetry::metrics::{Histogram, Metrics};
 use tch::Device;
 use tokio::task::JoinError;
 
-use crate::{
-    dimensions::Dimensions,
-    metrics::Work,
-    model::{ModelError, VECTOR_BYTES},
-    model_dir::ModelDir,
-    sentences::Sentences,
-    tokenizer::MARKS,
-};
+use crate::{dimensions::Dimensions, metrics::Work};
 pub use queue::User;
 use queue::{PendingRequest, Queue};
 use worker::Workers;
+pub use worker::configure_allocator;
 
 /// How the model is run.
 #[derive(Debug, Clone, Copy)]

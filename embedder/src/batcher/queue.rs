@@ -14,6 +14,7 @@ use std::{
 };
 
 use futures::{StreamExt, channel::mpsc};
+use muse_model::sentences::Sentences;
 use muse_proto::{Error, Reason};
 use tokio::sync::Notify;
 
@@ -22,7 +23,7 @@ use super::{
     fair_queue::{Class, FairQueue, Key},
     throughput::Throughput,
 };
-use crate::{metrics::RejectionCounters, sentences::Sentences};
+use crate::metrics::RejectionCounters;
 
 /// Items of a user's streams are queued for this time at most; further ones are not read yet. It is enough to fill the passes.
 const STREAM_AHEAD: Duration = Duration::from_millis(125);

@@ -7,6 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use muse_model::{
+    batch::Batch,
+    inference::{Model, VECTOR_BYTES, kernel},
+    model_dir::{ModelDir, Precision},
+};
 use muse_proto::{Error, Reason};
 use muse_server::allocator;
 use tch::Device;
@@ -16,15 +21,19 @@ use super::{
     BatcherError, Batching,
     queue::{BatchResult, BatchSlice, Queue},
 };
-use crate::{
-    batch::Batch,
-    metrics::Passes,
-    model::{Model, VECTOR_BYTES, configure_allocator},
-    model_dir::ModelDir,
-};
+use crate::metrics::Passes;
 
 /// Of the model's threads: nine tenths of a core go to a thread of the usual priority that wants it.
 const NICENESS: i32 = 10;
+/// What the heap retains beside a kernel: the 4.2 MB of a response of 2,048 vectors, and some.
+const RETAINED_BESIDE_KERNEL: usize = 8 << 20;
+
+/// Configures the heap to retain the memory that so many `passes` at a time use again and again. A kernel has its memory by
+/// itself; libtorch allocates that of each step of a pass.
+pub fn configure_allocator(precision: Precision, device: Device, passes: usize) {
+    let bytes = kernel(precision, device).map_or(allocator::MOST_KEPT, |_| RETAINED_BESIDE_KERNEL);
+    allocator::configure_allocator(passes, bytes);
+}
 
 /// The running threads. They end when this is dropped.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use muse_embedder::{
-    model::{DIMENSION, Model},
+use muse_model::{
+    inference::{DIMENSION, Model},
     model_dir::{ModelDir, Precision},
 };
 use muse_models::{

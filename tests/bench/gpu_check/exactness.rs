@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use muse_embedder::{
-    model::{DIMENSION, Model},
+use muse_model::{
+    inference::{DIMENSION, Model},
     model_dir::Precision,
 };
 use muse_models::{

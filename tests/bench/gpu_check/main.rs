@@ -17,9 +17,9 @@ use std::{
 };
 
 use clap::Parser;
-use muse_embedder::{
+use muse_model::{
     device::{self, DeviceChoice},
-    model::Model,
+    inference::Model,
     model_dir::{ModelDir, Precision},
 };
 use tch::{Device, Kind};

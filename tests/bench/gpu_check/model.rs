@@ -8,7 +8,7 @@ use std::{
 };
 
 use flate2::read::GzDecoder;
-use muse_embedder::model_dir::Precision;
+use muse_model::model_dir::Precision;
 use muse_models::convert::convert;
 
 /// Converts the ONNX export into a directory for each precision, all of them in `folder`.

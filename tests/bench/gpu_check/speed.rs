@@ -5,9 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muse_embedder::{
+use muse_model::{
     device,
-    model::{Model, ModelError},
+    inference::{Model, ModelError},
     model_dir::Precision,
 };
 use muse_models::encoder;

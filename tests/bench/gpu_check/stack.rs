@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muse_embedder::{device, model_dir::Precision};
+use muse_model::{device, model_dir::Precision};
 use muse_proto::v1::EmbedRequest;
 use muse_tests::{Stack, auth_config, bearing, golden_sentences, start_auth, start_embedder, start_gateway};
 use tch::Device;

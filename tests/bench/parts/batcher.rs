@@ -11,15 +11,13 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use futures::FutureExt;
 use muse_embedder::{
-    batch::Batch,
     batcher::{
         User,
         queue::{BatchResult, PendingRequest, Queue},
     },
     metrics::RejectionCounters,
-    model::VECTOR_BYTES,
-    sentences::Sentences,
 };
+use muse_model::{batch::Batch, inference::VECTOR_BYTES, sentences::Sentences};
 use muse_telemetry::metrics::Metrics;
 
 /// Tokens of a sentence.

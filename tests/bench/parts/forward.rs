@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use muse_embedder::{model::Model, model_dir::ModelDir};
+use muse_model::{inference::Model, model_dir::ModelDir};
 use muse_tests::{golden_sentences, root};
 use tch::Device;
 

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use muse_embedder::{model_dir::ModelDir, tokenizer::Tokenizer};
+use muse_model::{model_dir::ModelDir, tokenizer::Tokenizer};
 use muse_tests::{golden_sentences, model_dir};
 
 fn tokenizer(criterion: &mut Criterion) {

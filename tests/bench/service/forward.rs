@@ -9,12 +9,9 @@ use std::{
 use clap::Parser;
 use muse_embedder::{
     Config,
-    batch::Batch,
-    batcher::Batching,
-    model::{Model, configure_allocator},
-    model_dir::ModelDir,
-    tokenizer::Tokenizer,
+    batcher::{Batching, configure_allocator},
 };
+use muse_model::{batch::Batch, inference::Model, model_dir::ModelDir, tokenizer::Tokenizer};
 use muse_models::encoder;
 use tch::Device;
 

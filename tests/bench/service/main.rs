@@ -24,7 +24,7 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
 use forward::Forward;
-use muse_embedder::model_dir::Manifest;
+use muse_model::model_dir::Manifest;
 use options::{Options, Section};
 use peer::Peer;
 use plot::Curve;

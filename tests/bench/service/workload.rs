@@ -1,7 +1,7 @@
 //! What is asked: sentences, and requests that are encoded before the measuring starts.
 
 use bytes::Bytes;
-use muse_embedder::tokenizer::Tokenizer;
+use muse_model::tokenizer::Tokenizer;
 use muse_proto::v1::{EmbedRequest, EmbedStreamRequest};
 use muse_tests::golden_sentences;
 use prost::Message;

@@ -13,7 +13,7 @@ pub(crate) mod soak;
 pub(crate) mod startup;
 pub(crate) mod throughput;
 
-use muse_embedder::model_dir::Precision;
+use muse_model::model_dir::Precision;
 
 use crate::{
     client::{Client, Form, GrpcClient, RestClient, Version},

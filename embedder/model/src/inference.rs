@@ -1,7 +1,6 @@
 //! The encoder: token ids in, unit vectors out.
 
 use bytes::Bytes;
-use muse_server::allocator;
 use tch::{CModule, Device, Kind, Tensor};
 
 use crate::{
@@ -37,16 +36,6 @@ pub fn kernel(precision: Precision, device: Device) -> Option<&'static str> {
         (Precision::Bf16, Device::Cpu) => muse_operators::kernel(Kind::BFloat16),
         _ => None,
     }
-}
-
-/// What the heap keeps beside a kernel: the 4.2 MB of an answer of 2,048 vectors, and some.
-const KEPT_BESIDE_KERNEL: usize = 8 << 20;
-
-/// Has the heap keep what so many `passes` at a time use again and again. A kernel has its memory by itself; libtorch asks for
-/// that of each step of a pass.
-pub fn configure_allocator(precision: Precision, device: Device, passes: usize) {
-    let bytes = kernel(precision, device).map_or(allocator::MOST_KEPT, |_| KEPT_BESIDE_KERNEL);
-    allocator::configure_allocator(passes, bytes);
 }
 
 /// A loaded encoder. Threads may share it; each pass is run by the thread that asks for it and by as many of libtorch's

@@ -1,0 +1,12 @@
+//! The model of MUSE as Service, without a server: the model directory, the tokenizer, the device and the forward pass. The
+//! embedder serves it, the converter writes and verifies it.
+
+#![deny(unsafe_code)]
+
+pub mod batch;
+pub mod device;
+pub mod inference;
+pub mod model_dir;
+pub mod sentences;
+pub mod tokenizer;
+mod transfer;
