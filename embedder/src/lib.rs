@@ -9,14 +9,14 @@
 pub mod batcher;
 pub mod config;
 pub mod dimensions;
-mod encode;
 pub mod limits;
 mod memory;
 pub mod metrics;
 mod outbox;
+mod request_tokenizer;
 pub mod service;
-mod slots;
 mod stream;
+mod stream_limit;
 mod timing;
 
 use std::sync::Arc;
@@ -41,13 +41,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, codec::CompressionEncoding, service::interceptor::InterceptedService};
 use tracing::{Level, info};
 
-use batcher::{Batcher, BatcherError, User};
+use batcher::{Batcher, BatcherError, UserName};
 pub use config::Config;
-use encode::Encoder;
 use limits::Limits;
-use memory::Bounded;
-use metrics::Work;
-use service::Embedder;
+use memory::ReserveMemory;
+use metrics::EmbedderMetrics;
+use request_tokenizer::RequestTokenizer;
+use service::EmbedderApi;
 
 /// The names in `grpc.health.v1`.
 const SERVICES: [&str; 2] = ["", "muse.v1.EmbedderService"];
@@ -125,12 +125,12 @@ async fn serve(
             .max_encoding_message_size(usize::MAX)
     };
     let (unary, streaming) = (server(limits.max_request_bytes as usize), server(MAX_ITEM_BYTES));
-    let service = Bounded::new(unary, streaming, embedder.batcher(), limits);
+    let service = ReserveMemory::new(unary, streaming, embedder.batcher(), limits);
     // Before a message is decoded: who may not call does not get to use memory either.
     let service = InterceptedService::new(service, move |mut call: Request<()>| {
         let claims = verifier.authorize(call.metadata().as_ref(), Some(TokenKind::Access))?;
         claims.record(call.extensions());
-        call.extensions_mut().insert(User::from(claims.sub.as_str()));
+        call.extensions_mut().insert(UserName::from(claims.sub.as_str()));
         Ok::<_, Status>(call)
     });
     let incoming = tls::incoming(listener, Acceptor::new(server_tls.as_ref()));
@@ -157,15 +157,15 @@ fn load(
     metrics: &Metrics,
     verifier: Verifier,
     shutdown: CancellationToken,
-) -> Result<Embedder, EmbedderError> {
+) -> Result<EmbedderApi, EmbedderError> {
     let started = std::time::Instant::now();
     let device = config.resolve_device()?;
     let directory = ModelDir::open(&config.model_dir)?;
     let tokenizer = Tokenizer::from_bytes(directory.tokenizer_bytes())?;
     let manifest = directory.manifest().clone();
     let batching = config.batching(device);
-    let work = Work::new(metrics);
-    let batcher = Batcher::start(&directory, device, batching, &work)?;
+    let embedder_metrics = EmbedderMetrics::new(metrics);
+    let batcher = Batcher::start(&directory, device, batching, &embedder_metrics)?;
     batcher.register_metrics(metrics);
     metrics.info(
         "muse_model_info",
@@ -187,7 +187,8 @@ fn load(
         "model loaded and warm"
     );
     let limits = Limits::for_requests_of(batching.largest_request());
-    let encoder = Encoder::new(tokenizer, limits, config.tokenizer_threads, work.tokenize);
+    let tokenizer =
+        RequestTokenizer::new(tokenizer, limits, config.tokenizer_threads, embedder_metrics.tokenize);
     let read_timeout = config.stream_read_timeout();
-    Ok(Embedder::new(encoder, (batcher, batching), (manifest, device), read_timeout, verifier, shutdown))
+    Ok(EmbedderApi::new(tokenizer, (batcher, batching), (manifest, device), read_timeout, verifier, shutdown))
 }

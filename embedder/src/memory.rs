@@ -1,10 +1,12 @@
-//! The memory of large requests and responses: bounded in bytes, over all calls and by user.
+//! Reserved memory of large requests and responses: limited in bytes, in total and per user.
 //!
-//! A message is read whole before its method is called, so that a compressed one is inflated apart from the async threads, and
-//! so that memory is reserved before a large one is read: HTTP/2's flow control stops its sender meanwhile. Small messages and
-//! responses need no reservation. Waiting ends with the caller's deadline, as all of a call does.
+//! A tower layer reads a message whole before it calls the method, so that a compressed message is
+//! inflated on a blocking thread, and memory is reserved before a large one is read: meanwhile the
+//! flow control of HTTP/2 stops its sender. Small messages and responses need no reservation. The
+//! caller's deadline ends the wait for memory, as any part of a call.
 //!
-//! A request that the queue would reject is rejected before its message is decoded: in an overload, most are.
+//! A request that the queue would reject is rejected before its message is decoded: in an overload,
+//! most are.
 
 use std::{
     collections::VecDeque,
@@ -31,29 +33,30 @@ use tokio::time::{Instant, timeout_at};
 use tonic::{Status, body::Body, codegen::Service, server::NamedService};
 
 use crate::{
-    batcher::{Batcher, User},
+    batcher::{Batcher, UserName},
     limits::Limits,
 };
 
-/// Bytes of large requests: twice each message, as the buffer that it comes in and as the sentences in it.
+/// Bytes of large requests. Each message counts twice: its buffer, and its sentences.
 const REQUEST_BYTES: usize = 192 << 20;
-/// Bytes of large responses: twice each, as vectors or tokens and encoded.
+/// Bytes of large responses. Each counts twice: its vectors or tokens, and their encoding.
 const RESPONSE_BYTES: usize = 128 << 20;
-/// Bytes of a message or response for which nothing is reserved.
-const SMALL: usize = 128 << 10;
+/// A message or response of up to so many bytes needs no reservation.
+const EXEMPT_BYTES: usize = 128 << 10;
 /// How long a call waits for memory.
-const MEMORY_WITHIN: Duration = Duration::from_secs(60);
-/// How long a message may take to come, from when there is memory for it.
+const MEMORY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a message may take to arrive, once its memory is reserved.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// Of one piece of a message. Frames may be of a byte each, and must not take more than their bytes.
-const PIECE: usize = 64 << 10;
-/// Of the flag and the length before a message.
+/// Bytes of a chunk of a message. Frames are copied into chunks, since frames of a byte each would
+/// take many times their bytes.
+const CHUNK: usize = 64 << 10;
+/// Bytes of the flag and the length in front of a message.
 const PREFIX: usize = 5;
-/// What a byte can inflate to.
+/// The largest compression ratio of deflate.
 const MAX_INFLATION: usize = 1032;
-/// Bytes of text that make a token, a little more than the average over the languages: it is 3.3 for Polish, 4.0 for
-/// English, 10 for Thai.
-const BYTES_OF_A_TOKEN: usize = 5;
+/// Bytes of text per token, slightly more than the average over the languages (3.3 in Polish, 4.0 in
+/// English, 10 in Thai).
+const BYTES_PER_TOKEN: usize = 5;
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 
 #[derive(Debug)]
@@ -65,21 +68,22 @@ struct Budgets {
 impl Budgets {
     fn new(request_bytes: usize, response_bytes: usize) -> Self {
         // Messages count twice.
-        let budget = |bytes| MemoryBudget::new(bytes, 2 * SMALL, MEMORY_WITHIN);
+        let budget = |bytes| MemoryBudget::new(bytes, 2 * EXEMPT_BYTES, MEMORY_TIMEOUT);
         Self { requests: budget(request_bytes), responses: budget(response_bytes) }
     }
 }
 
-/// The memory that is reserved for a call, until its response is sent.
+/// The memory that is reserved for a call until its response is sent.
 #[derive(Debug, Clone)]
-pub(crate) struct Lease {
+pub(crate) struct MemoryLease {
     budgets: Arc<Budgets>,
-    user: User,
+    user: UserName,
     reservations: Arc<Mutex<Vec<Reservation>>>,
 }
 
-impl Lease {
-    /// Reserves memory for a request of so many bytes on the wire, which have `decoded` bytes at most.
+impl MemoryLease {
+    /// Reserves memory for a request of `encoded` bytes on the wire and at most `decoded` bytes
+    /// inflated.
     async fn request(&self, encoded: usize, decoded: usize) -> Result<(), Error> {
         let bytes = if encoded == decoded { 2 * encoded } else { encoded + 2 * decoded };
         self.reserve(&self.budgets.requests, bytes).await
@@ -90,9 +94,9 @@ impl Lease {
         self.reserve(&self.budgets.responses, 2 * bytes).await
     }
 
-    /// Releases what is reserved: the request is decoded and gone.
+    /// Releases all reservations, when the request was processed.
     pub(crate) fn release(&self) {
-        // Dropped when the lock is free.
+        // Dropped after the lock is released.
         let released = std::mem::take(&mut *lock(&self.reservations));
         drop(released);
     }
@@ -109,37 +113,37 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The embedder's methods, with memory reserved for what is large.
+/// A layer on the methods of the embedder that reserves memory for large messages and responses.
 #[derive(Debug, Clone)]
-pub(crate) struct Bounded<S> {
-    /// Serves the methods of one message,
+pub(crate) struct ReserveMemory<S> {
+    /// Serves the unary methods.
     unary: S,
-    /// and the one of a stream.
+    /// Serves the streaming method.
     streaming: S,
     budgets: Arc<Budgets>,
     batcher: Batcher,
     limits: Limits,
 }
 
-impl<S> Bounded<S> {
-    /// Methods of one message and of a stream, before `batcher`, which admits requests within `limits`.
+impl<S> ReserveMemory<S> {
+    /// A layer on `unary` and `streaming` methods; `batcher` admits requests within `limits`.
     pub(crate) fn new(unary: S, streaming: S, batcher: Batcher, limits: Limits) -> Self {
         let budgets = Arc::new(Budgets::new(REQUEST_BYTES, RESPONSE_BYTES));
         Self { unary, streaming, budgets, batcher, limits }
     }
 
-    /// About how many tokens a request has of whose message this is the length; no more than are allowed, since a request that is
-    /// too large is rejected for that, however full the queue is.
-    fn about_tokens(&self, length: usize) -> usize {
-        (length / BYTES_OF_A_TOKEN).min(self.limits.max_request_tokens as usize)
+    /// Estimates the tokens of a request from the length of its message. At most the limit, since a
+    /// request that is too large is rejected for that, however full the queue is.
+    fn estimate_tokens(&self, length: usize) -> usize {
+        (length / BYTES_PER_TOKEN).min(self.limits.max_request_tokens as usize)
     }
 }
 
-impl<S> NamedService for Bounded<S> {
+impl<S> NamedService for ReserveMemory<S> {
     const NAME: &'static str = embedder_service_server::SERVICE_NAME;
 }
 
-impl<S> Service<Request<Body>> for Bounded<S>
+impl<S> Service<Request<Body>> for ReserveMemory<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
@@ -159,12 +163,12 @@ where
         let end = deadline::end(request.headers());
         let is_embed = request.uri().path().ends_with("/Embed");
         let user = user(request.extensions());
-        let lease = Lease { budgets: Arc::clone(&self.budgets), user, reservations: Arc::default() };
-        let mut bounded = self.clone();
+        let lease = MemoryLease { budgets: Arc::clone(&self.budgets), user, reservations: Arc::default() };
+        let mut layer = self.clone();
         async move {
-            let read = read_whole(request, &lease).await.and_then(|(request, length)| {
-                if is_embed && length <= bounded.limits.max_request_bytes as usize {
-                    bounded.batcher.check(&lease.user, bounded.about_tokens(length), end)?;
+            let read = read_message(request, &lease).await.and_then(|(request, length)| {
+                if is_embed && length <= layer.limits.max_request_bytes as usize {
+                    layer.batcher.check(&lease.user, layer.estimate_tokens(length), end)?;
                 }
                 Ok(request)
             });
@@ -176,64 +180,65 @@ where
             if let Some(end) = end {
                 request.extensions_mut().insert(Deadline(end));
             }
-            let response = bounded.unary.call(request).await?;
+            let response = layer.unary.call(request).await?;
             if lock(&lease.reservations).is_empty() {
                 return Ok(response);
             }
-            Ok(response.map(|body| Body::new(Leased { body, _lease: lease })))
+            Ok(response.map(|body| Body::new(LeasedBody { body, _lease: lease })))
         }
         .boxed()
     }
 }
 
-/// Whose call it is; the interceptor has seen to it that there is one.
-pub(crate) fn user(extensions: &Extensions) -> User {
+/// The user whose call it is. The interceptor has verified that there is one.
+pub(crate) fn user(extensions: &Extensions) -> UserName {
     extensions.get().cloned().unwrap_or_default()
 }
 
-/// The request with its message read, and inflated if it is compressed with gzip; and the length of the message.
-async fn read_whole(request: Request<Body>, lease: &Lease) -> Result<(Request<Body>, usize), Status> {
+/// Reads the message of a request, and inflates it if it is compressed with gzip. Returns the request
+/// and the length of the message.
+async fn read_message(request: Request<Body>, lease: &MemoryLease) -> Result<(Request<Body>, usize), Status> {
     let (mut parts, mut body) = request.into_parts();
     let gzip = parts.headers.get("grpc-encoding") == Some(&GZIP);
-    let mut pieces = Pieces::default();
+    let mut chunks = MessageChunks::default();
     let mut prefix = None;
-    let late = |_| Status::from(deadline::passed());
+    let timed_out = |_| Status::from(deadline::passed());
     let mut until = Instant::now() + READ_TIMEOUT;
-    while let Some(frame) = timeout_at(until, body.frame()).await.map_err(late)? {
+    while let Some(frame) = timeout_at(until, body.frame()).await.map_err(timed_out)? {
         let Ok(data) = frame?.into_data() else { continue };
-        pieces.append(&data);
+        chunks.append(&data);
         if prefix.is_none() {
-            prefix = pieces.prefix();
+            prefix = chunks.prefix();
             let Some((compressed, length)) = prefix else { continue };
             if length > MAX_REQUEST_BYTES {
-                // The server behind rejects it, and reads no further either.
+                // The inner service rejects it, and reads no further either.
                 break;
             }
             let inflated = length.saturating_mul(MAX_INFLATION).min(MAX_REQUEST_BYTES);
             lease.request(length, if gzip && compressed { inflated } else { length }).await?;
             until = Instant::now() + READ_TIMEOUT;
         }
-        if prefix.is_some_and(|(_, length)| pieces.length > PREFIX + length) {
-            let text = "the call is of one message, and more was sent";
+        if prefix.is_some_and(|(_, length)| chunks.length > PREFIX + length) {
+            let text = "a unary call has one message, and more was sent";
             return Err(Error::new(Reason::InvalidArgument, text).into());
         }
     }
     if let Some((true, length)) = prefix
         && gzip
-        && pieces.length == PREFIX + length
+        && chunks.length == PREFIX + length
     {
-        pieces = run_blocking(true, || inflate(pieces))?;
+        chunks = run_blocking(true, || inflate(chunks))?;
         parts.headers.remove("grpc-encoding");
     }
-    let length = prefix.map_or(0, |(_, length)| length.max(pieces.length));
-    Ok((Request::from_parts(parts, Body::new(pieces)), length))
+    let length = prefix.map_or(0, |(_, length)| length.max(chunks.length));
+    Ok((Request::from_parts(parts, Body::new(chunks)), length))
 }
 
 /// Inflates a compressed message, with its prefix, up to the limit of a request.
-fn inflate(mut compressed: Pieces) -> Result<Pieces, Error> {
+fn inflate(mut compressed: MessageChunks) -> Result<MessageChunks, Error> {
     compressed.skip_prefix();
     let mut decoder = GzDecoder::new(compressed).take(MAX_REQUEST_BYTES as u64 + 1);
-    let mut inflated = Pieces::default();
+    let mut inflated = MessageChunks::default();
     inflated.append(&[0; PREFIX]);
     let mut buffer = [0; 8192];
     loop {
@@ -255,26 +260,26 @@ fn inflate(mut compressed: Pieces) -> Result<Pieces, Error> {
     Ok(inflated)
 }
 
-/// A message in pieces, each of which is freed when it is read.
+/// A message in chunks, each of which is freed when it is read.
 #[derive(Debug, Default)]
-struct Pieces {
-    pieces: VecDeque<BytesMut>,
+struct MessageChunks {
+    chunks: VecDeque<BytesMut>,
     length: usize,
 }
 
-impl Pieces {
+impl MessageChunks {
     fn append(&mut self, mut data: &[u8]) {
         self.length += data.len();
         while !data.is_empty() {
-            let room = self.pieces.back().map_or(0, |last| PIECE - last.len());
+            let room = self.chunks.back().map_or(0, |last| CHUNK - last.len());
             if room == 0 {
-                // The first one is small, as most messages are.
-                let capacity = if self.pieces.is_empty() { data.len().min(PIECE) } else { PIECE };
-                self.pieces.push_back(BytesMut::with_capacity(capacity));
+                // The first chunk is small, as most messages are.
+                let capacity = if self.chunks.is_empty() { data.len().min(CHUNK) } else { CHUNK };
+                self.chunks.push_back(BytesMut::with_capacity(capacity));
                 continue;
             }
             let (now, later) = data.split_at(room.min(data.len()));
-            if let Some(last) = self.pieces.back_mut() {
+            if let Some(last) = self.chunks.back_mut() {
                 last.extend_from_slice(now);
             }
             data = later;
@@ -283,29 +288,29 @@ impl Pieces {
 
     /// Whether the message is compressed, and its length.
     fn prefix(&self) -> Option<(bool, usize)> {
-        let [flag, length @ ..] = self.pieces.front()?.first_chunk::<PREFIX>()?;
+        let [flag, length @ ..] = self.chunks.front()?.first_chunk::<PREFIX>()?;
         Some((*flag == 1, u32::from_be_bytes(*length) as usize))
     }
 
     fn skip_prefix(&mut self) {
-        if let Some(first) = self.pieces.front_mut() {
+        if let Some(first) = self.chunks.front_mut() {
             first.advance(PREFIX.min(first.len()));
             self.length -= PREFIX;
         }
     }
 
     fn set_length(&mut self, length: u32) {
-        if let Some(place) = self.pieces.front_mut().and_then(|first| first.get_mut(1..PREFIX)) {
-            place.copy_from_slice(&length.to_be_bytes());
+        if let Some(field) = self.chunks.front_mut().and_then(|first| first.get_mut(1..PREFIX)) {
+            field.copy_from_slice(&length.to_be_bytes());
         }
     }
 }
 
-impl Read for Pieces {
+impl Read for MessageChunks {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while let Some(first) = self.pieces.front_mut() {
+        while let Some(first) = self.chunks.front_mut() {
             if first.is_empty() {
-                self.pieces.pop_front();
+                self.chunks.pop_front();
                 continue;
             }
             let count = first.len().min(buffer.len());
@@ -317,7 +322,7 @@ impl Read for Pieces {
     }
 }
 
-impl HttpBody for Pieces {
+impl HttpBody for MessageChunks {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -325,21 +330,21 @@ impl HttpBody for Pieces {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.pieces.pop_front().map(|piece| Ok(Frame::data(piece.freeze()))))
+        Poll::Ready(self.chunks.pop_front().map(|chunk| Ok(Frame::data(chunk.freeze()))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.pieces.is_empty()
+        self.chunks.is_empty()
     }
 }
 
-/// A response for which memory is reserved.
-struct Leased {
+/// The body of a response for which memory is reserved.
+struct LeasedBody {
     body: Body,
-    _lease: Lease,
+    _lease: MemoryLease,
 }
 
-impl HttpBody for Leased {
+impl HttpBody for LeasedBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -368,8 +373,8 @@ mod tests {
 
     use super::*;
 
-    fn lease(budgets: &Arc<Budgets>, user: &str) -> Lease {
-        Lease { budgets: Arc::clone(budgets), user: User::from(user), reservations: Arc::default() }
+    fn lease(budgets: &Arc<Budgets>, user: &str) -> MemoryLease {
+        MemoryLease { budgets: Arc::clone(budgets), user: UserName::from(user), reservations: Arc::default() }
     }
 
     fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
@@ -385,7 +390,7 @@ mod tests {
     async fn read(body: Body, encoding: &str) -> Result<Vec<u8>, Error> {
         let request = Request::builder().header("grpc-encoding", encoding).body(body).unwrap();
         let budgets = Arc::new(Budgets::new(REQUEST_BYTES, RESPONSE_BYTES));
-        let read = read_whole(request, &lease(&budgets, "a")).await;
+        let read = read_message(request, &lease(&budgets, "a")).await;
         let (whole, _) = read.map_err(|status| Error::from(&status))?;
         assert_eq!(whole.headers().contains_key("grpc-encoding"), encoding != "gzip");
         Ok(whole.into_body().collect().await.unwrap().to_bytes().to_vec())
@@ -398,7 +403,7 @@ mod tests {
         first.request(2 << 20, 2 << 20).await.unwrap();
         assert!(second.request(1 << 20, 1 << 20).now_or_never().is_none());
         // Nothing is reserved for small ones.
-        second.request(SMALL, SMALL).now_or_never().unwrap().unwrap();
+        second.request(EXEMPT_BYTES, EXEMPT_BYTES).now_or_never().unwrap().unwrap();
         lease(&budgets, "b").request(1 << 20, 1 << 20).now_or_never().unwrap().unwrap();
         first.release();
         second.request(1 << 20, 1 << 20).now_or_never().unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! What the embedder tells of its work.
+//! The metrics of the embedder.
 
 use muse_telemetry::metrics::{Histogram, IntCounter, Metrics};
 
@@ -12,31 +12,31 @@ const BATCH_TOKENS: &[f64] =
     &[8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 384.0, 512.0, 640.0, 1024.0, 2048.0, 4096.0, 8192.0];
 const BATCH_FILL: &[f64] = &[0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0];
 
-/// The metrics of the way from text to vectors. All of them are counted by the request or by the pass.
+/// The metrics from text to vectors, counted per request or per pass.
 #[derive(Debug, Clone)]
-pub struct Work {
+pub struct EmbedderMetrics {
     pub(crate) tokenize: Histogram,
     pub(crate) queue: Histogram,
-    pub(crate) passes: Passes,
-    pub(crate) refused: RejectionCounters,
+    pub(crate) passes: PassMetrics,
+    pub(crate) rejections: RejectionCounters,
 }
 
-/// Those of forward passes.
+/// The metrics of forward passes.
 #[derive(Debug, Clone)]
-pub(crate) struct Passes {
+pub(crate) struct PassMetrics {
     pub(crate) seconds: Histogram,
     pub(crate) tokens: Histogram,
-    /// The part of the tokens that a pass may have.
+    /// Tokens, as a fraction of the maximum.
     pub(crate) fill: Histogram,
     pub(crate) sentences_done: IntCounter,
     pub(crate) tokens_done: IntCounter,
 }
 
-/// Those of requests that were not admitted, by what was in the way.
+/// The counters of requests that were not admitted, by cause.
 #[derive(Debug, Clone)]
 pub struct RejectionCounters {
-    /// Too many tokens are waiting.
-    pub(crate) room: IntCounter,
+    /// Too many tokens are waiting: the label is `room`.
+    pub(crate) memory: IntCounter,
     /// The wait would be too long.
     pub(crate) wait: IntCounter,
     /// The deadline would pass before the end.
@@ -45,14 +45,14 @@ pub struct RejectionCounters {
     pub(crate) stopped: IntCounter,
 }
 
-impl Work {
+impl EmbedderMetrics {
     /// Adds them to the service's metrics.
     #[must_use]
     pub fn new(metrics: &Metrics) -> Self {
         Self {
             tokenize: metrics.histogram(
                 "muse_tokenize_duration_seconds",
-                "Time to tokenize the sentences of a request, or those of a stream that came together.",
+                "Time to tokenize the sentences of a request, or the items of a stream that arrived together.",
                 TOKENIZE_SECONDS,
             ),
             queue: metrics.histogram(
@@ -60,13 +60,13 @@ impl Work {
                 "Time from the admission of a request to its first forward pass.",
                 QUEUE_SECONDS,
             ),
-            passes: Passes::new(metrics),
-            refused: RejectionCounters::new(metrics),
+            passes: PassMetrics::new(metrics),
+            rejections: RejectionCounters::new(metrics),
         }
     }
 }
 
-impl Passes {
+impl PassMetrics {
     fn new(metrics: &Metrics) -> Self {
         Self {
             seconds: metrics.histogram(
@@ -77,13 +77,11 @@ impl Passes {
             tokens: metrics.histogram("muse_batch_tokens", "Tokens of a forward pass.", BATCH_TOKENS),
             fill: metrics.histogram(
                 "muse_batch_fill_ratio",
-                "Tokens of a forward pass as a part of those that it may have.",
+                "Tokens of a forward pass, as a fraction of the maximum.",
                 BATCH_FILL,
             ),
-            sentences_done: metrics
-                .counter("muse_sentences_total", "Sentences that were turned into vectors."),
-            tokens_done: metrics
-                .counter("muse_tokens_total", "Tokens of the sentences that were turned into vectors."),
+            sentences_done: metrics.counter("muse_sentences_total", "Embedded sentences."),
+            tokens_done: metrics.counter("muse_tokens_total", "Tokens of the embedded sentences."),
         }
     }
 }
@@ -91,16 +89,16 @@ impl Passes {
 impl RejectionCounters {
     /// Adds them to the service's metrics.
     pub fn new(metrics: &Metrics) -> Self {
-        let refused = metrics.counters(
+        let rejections = metrics.counters(
             "muse_admissions_refused_total",
             "Requests that were not admitted to the queue, by reason: deadline (the request cannot finish before its \
              deadline), wait (it has none and would wait longer than the maximum queueing time), room (too many tokens \
              are waiting), stopped (the model has stopped).",
             &["reason"],
         );
-        let counter = |reason| refused.with_label_values(&[reason]);
+        let counter = |reason| rejections.with_label_values(&[reason]);
         Self {
-            room: counter("room"),
+            memory: counter("room"),
             wait: counter("wait"),
             deadline: counter("deadline"),
             stopped: counter("stopped"),

@@ -21,63 +21,63 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{
     batcher::{Batcher, Batching, Embedded},
     dimensions::Dimensions,
-    encode::Encoder,
     limits::Limits,
-    memory::{Lease, user},
-    stream::{Answers, Streams},
-    timing::{Step, timed},
+    memory::{MemoryLease, user},
+    request_tokenizer::RequestTokenizer,
+    stream::{StreamResponses, Streams},
+    timing::{TimedStep, with_server_timing},
 };
 
-/// The service's state: all of it is shared and immutable but for the batcher's queue.
+/// Implements the service. Its state is immutable, except for the queue of the batcher.
 #[derive(Debug)]
-pub struct Embedder {
-    encoder: Encoder,
+pub struct EmbedderApi {
+    tokenizer: RequestTokenizer,
     batcher: Batcher,
     manifest: Manifest,
     device: Device,
     streams: Streams,
 }
 
-impl Embedder {
+impl EmbedderApi {
     /// A service over a running model. Its streams end when `verifier` refuses their token, and at `shutdown`.
     pub(crate) fn new(
-        encoder: Encoder,
+        tokenizer: RequestTokenizer,
         (batcher, batching): (Batcher, Batching),
         (manifest, device): (Manifest, Device),
         stream_read_timeout: Duration,
         verifier: Verifier,
         shutdown: CancellationToken,
     ) -> Self {
-        let (for_streams, stream_batcher) = (encoder.clone(), batcher.clone());
+        let (for_streams, stream_batcher) = (tokenizer.clone(), batcher.clone());
         let streams =
             Streams::new(for_streams, stream_batcher, batching, stream_read_timeout, verifier, shutdown);
-        Self { encoder, batcher, manifest, device, streams }
+        Self { tokenizer, batcher, manifest, device, streams }
     }
 
-    /// What a request may hold.
+    /// The limits of a request.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        self.encoder.limits
+        self.tokenizer.limits
     }
 
-    /// What admits requests.
+    /// The batcher, which admits requests.
     pub(crate) fn batcher(&self) -> Batcher {
         self.batcher.clone()
     }
 }
 
 #[tonic::async_trait]
-impl EmbedderService for Embedder {
+impl EmbedderService for EmbedderApi {
     async fn embed(&self, request: Request<EmbedRequest>) -> Result<Response<EmbedResponse>, Status> {
         let user = user(request.extensions());
-        let lease = request.extensions().get::<Lease>().cloned();
+        let lease = request.extensions().get::<MemoryLease>().cloned();
         let deadline = request.extensions().get().map(|&Deadline(end)| end);
         let context = request.extensions().get::<RequestContext>().cloned();
         let request = request.into_inner();
         let dimensions = Dimensions::requested(request.dimensions)?;
-        let came = Instant::now();
-        let sentences = self.encoder.request(request).await?;
-        let tokenize = came.elapsed();
+        let arrived = Instant::now();
+        let sentences = self.tokenizer.encode(request).await?;
+        let tokenize = arrived.elapsed();
         if let Some(lease) = lease {
             lease.release();
             lease.response(sentences.len() * VECTOR_BYTES).await?;
@@ -86,36 +86,36 @@ impl EmbedderService for Embedder {
         let Embedded { embeddings, queue, forward } =
             self.batcher.embed(&user, sentences, dimensions, deadline).await?;
         let steps = [
-            Step { name: "queue", began: admitted, took: queue },
-            Step { name: "tokenize", began: came, took: tokenize },
-            Step { name: "forward", began: admitted + queue, took: forward },
+            TimedStep { name: "queue", began: admitted, took: queue },
+            TimedStep { name: "tokenize", began: arrived, took: tokenize },
+            TimedStep { name: "forward", began: admitted + queue, took: forward },
         ];
-        Ok(timed(EmbedResponse { embeddings }, &steps, context.as_ref()))
+        Ok(with_server_timing(EmbedResponse { embeddings }, &steps, context.as_ref()))
     }
 
-    type EmbedStreamStream = Answers;
+    type EmbedStreamStream = StreamResponses;
 
     async fn embed_stream(
         &self,
         request: Request<Streaming<EmbedStreamRequest>>,
-    ) -> Result<Response<Answers>, Status> {
-        Ok(Response::new(self.streams.answer(request)?))
+    ) -> Result<Response<StreamResponses>, Status> {
+        Ok(Response::new(self.streams.open(request)?))
     }
 
     async fn tokenize(
         &self,
         request: Request<TokenizeRequest>,
     ) -> Result<Response<TokenizeResponse>, Status> {
-        let lease = request.extensions().get::<Lease>().cloned();
+        let lease = request.extensions().get::<MemoryLease>().cloned();
         let context = request.extensions().get::<RequestContext>().cloned();
         let sentences = request.into_inner().sentences;
         if let Some(lease) = lease {
-            lease.response(self.encoder.most_token_bytes(&sentences)).await?;
+            lease.response(self.tokenizer.max_token_bytes(&sentences)).await?;
         }
-        let came = Instant::now();
-        let response = self.encoder.tokens(sentences).await?;
-        let step = Step { name: "tokenize", began: came, took: came.elapsed() };
-        Ok(timed(response, &[step], context.as_ref()))
+        let arrived = Instant::now();
+        let response = self.tokenizer.tokenize(sentences).await?;
+        let step = TimedStep { name: "tokenize", began: arrived, took: arrived.elapsed() };
+        Ok(with_server_timing(response, &[step], context.as_ref()))
     }
 
     async fn get_model(&self, _: Request<GetModelRequest>) -> Result<Response<GetModelResponse>, Status> {

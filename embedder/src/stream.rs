@@ -1,8 +1,9 @@
-//! `EmbedStream`: items come in, and answers go out as they are done.
+//! `EmbedStream`: receives items, and sends a response for each as soon as it is computed.
 //!
-//! The work of a stream is a task, which ends when the connection drops the answers ([`outbox`](crate::outbox)), when the
-//! token is no longer valid, or when nobody reads. A caller who does not read answers is not read from either: what is
-//! unanswered or unread is bounded in items, tokens and bytes, by stream, and in bytes over all streams.
+//! The work of a stream is a task, which ends when the connection drops the responses
+//! ([`outbox`](crate::outbox)), when the token is no longer valid, or when nobody reads. Backpressure:
+//! a stream stops reading items while too many are unanswered or their responses unread; these are
+//! limited in items, tokens and bytes per stream, and in bytes over all streams.
 
 use std::{
     convert::Infallible,
@@ -21,7 +22,7 @@ use futures::{
     future::{self, BoxFuture, Either},
     stream::{self, BoxStream},
 };
-use muse_model::{inference::VECTOR_BYTES, sentences::Sentences};
+use muse_model::{inference::VECTOR_BYTES, sentences::TokenizedSentences};
 use muse_proto::{
     Error, Reason,
     v1::{EmbedStreamRequest, EmbedStreamResponse, ItemError, embed_stream_response::Result as Outcome},
@@ -33,52 +34,55 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming};
 
 use crate::{
-    batcher::{Batcher, Batching, User},
-    encode::Encoder,
+    batcher::{Batcher, Batching, UserName},
     memory::user,
     outbox::{Outbox, Permits},
-    slots::Slots,
+    request_tokenizer::RequestTokenizer,
+    stream_limit::StreamLimit,
 };
 
-/// Items that are tokenized together, if so many are there.
+/// The most items that are tokenized together, if so many have arrived.
 const CHUNK: usize = 64;
 /// Bytes of items after which no further one is tokenized together with them.
 const CHUNK_BYTES: usize = 32 << 10;
-/// Items of a stream that may be unanswered or whose answers may be unread.
+/// Items of a stream that may be unanswered or have an unread response.
 const MAX_UNREAD: usize = 1024;
-/// Forward passes on each thread that the unanswered items of a stream may fill: one runs while the others gather.
+/// Forward passes per thread that the unanswered items of a stream may fill: one runs while the next
+/// ones accumulate.
 const UNANSWERED_PASSES: usize = 3;
-/// Bytes of unread items and answers for each token that may be unanswered: an item of usual length takes some 3 kB.
+/// Bytes of items and unread responses for each token that may be unanswered; an item of usual length
+/// takes some 3 kB.
 const UNREAD_BYTES_PER_TOKEN: usize = 96;
-/// The bounds of that: 1,024 short items, and the largest item with room for others.
+/// The upper bound of that: 1,024 short items.
 const MAX_UNREAD_BYTES: usize = 3 << 20;
+/// The lower bound: the largest item, and room for others.
 const MIN_UNREAD_BYTES: usize = 256 << 10;
-/// What an item occupies beside its id, its tokens and its vector: its place in the queue and what waits for it.
+/// Bytes of an item besides its id, tokens and vector: its entry in the queue and its futures.
 const ITEM_BYTES: usize = 1024;
 /// Bytes that all streams share.
 const SHARED_BYTES: usize = 96 << 20;
-/// Bytes that each stream has for itself, so that it goes on while others have taken all that is shared.
+/// Bytes reserved for each stream, so that it makes progress while others use up the shared ones.
 const OWN_BYTES: usize = 48 << 10;
 
-/// The answers of a stream.
-pub(crate) type Answers = BoxStream<'static, Result<EmbedStreamResponse, Status>>;
+/// The responses of a stream.
+pub(crate) type StreamResponses = BoxStream<'static, Result<EmbedStreamResponse, Status>>;
 
-/// An item as the model will be fed it, or the end of the stream.
-type Item = Result<(String, Result<Sentences, Error>), Status>;
-/// An answer with what it occupies until it is read.
-type Answer = BoxFuture<'static, Result<(EmbedStreamResponse, Permits), Status>>;
+/// An item with its tokens, or the end of the stream.
+type TokenizedItem = Result<(String, Result<TokenizedSentences, Error>), Status>;
+/// A response with the permits that it occupies until it is read.
+type PendingResponse = BoxFuture<'static, Result<(EmbedStreamResponse, Permits), Status>>;
 
 /// Serves streams.
 #[derive(Debug)]
 pub(crate) struct Streams {
-    encoder: Encoder,
+    tokenizer: RequestTokenizer,
     batcher: Batcher,
     /// Tokens of a stream that may be unanswered.
     tokens: usize,
     /// Bytes of all streams that may be unread.
     shared: Arc<Semaphore>,
-    slots: Slots,
-    /// How long answers may be unread.
+    limit: StreamLimit,
+    /// How long responses may be unread.
     read_timeout: Duration,
     verifier: Verifier,
     shutdown: CancellationToken,
@@ -86,38 +90,41 @@ pub(crate) struct Streams {
 
 impl Streams {
     pub(crate) fn new(
-        encoder: Encoder,
+        tokenizer: RequestTokenizer,
         batcher: Batcher,
         batching: Batching,
         read_timeout: Duration,
         verifier: Verifier,
         shutdown: CancellationToken,
     ) -> Self {
-        let longest = encoder.limits.max_sentence_tokens as usize;
+        let longest = tokenizer.limits.max_sentence_tokens as usize;
         let tokens = (UNANSWERED_PASSES * batching.passes * batching.batch_tokens)
             .max(longest)
             .min(Semaphore::MAX_PERMITS);
-        let (shared, slots) = (Arc::new(Semaphore::new(SHARED_BYTES)), Slots::default());
-        Self { encoder, batcher, tokens, shared, slots, read_timeout, verifier, shutdown }
+        let (shared, limit) = (Arc::new(Semaphore::new(SHARED_BYTES)), StreamLimit::default());
+        Self { tokenizer, batcher, tokens, shared, limit, read_timeout, verifier, shutdown }
     }
 
-    /// The answers to the items of a stream.
+    /// Opens a stream, and returns the responses to its items.
     ///
     /// # Errors
     ///
     /// [`Reason::Overloaded`] if too many streams are open.
-    pub(crate) fn answer(&self, request: Request<Streaming<EmbedStreamRequest>>) -> Result<Answers, Error> {
+    pub(crate) fn open(
+        &self,
+        request: Request<Streaming<EmbedStreamRequest>>,
+    ) -> Result<StreamResponses, Error> {
         let user = user(request.extensions());
-        let slot = self.slots.open(&user)?;
-        let refused = self.verifier.until_refused(request.metadata().as_ref(), Some(TokenKind::Access));
-        let too_late = match deadline::of(request.metadata().as_ref()) {
+        let permit = self.limit.acquire(&user)?;
+        let token_refused = self.verifier.until_refused(request.metadata().as_ref(), Some(TokenKind::Access));
+        let deadline = match deadline::of(request.metadata().as_ref()) {
             Some(deadline) => Either::Left(tokio::time::sleep(deadline)),
             None => Either::Right(future::pending()),
         };
         let stop = async move {
             tokio::select! {
-                refused = refused => Status::from(refused),
-                () = too_late => deadline::passed().into(),
+                refused = token_refused => Status::from(refused),
+                () = deadline => deadline::passed().into(),
             }
         };
 
@@ -127,36 +134,36 @@ impl Streams {
         let task = tokio::spawn(async move {
             let work = async {
                 work.await;
-                // What is unread stays subject to the token and the timeout.
+                // Unread responses remain subject to the token and the timeout.
                 future::pending::<Infallible>().await
             };
             let status = tokio::select! {
                 status = stop => status,
-                () = task_outbox.unread_for(read_timeout) => unread(read_timeout),
+                () = task_outbox.unread_for(read_timeout) => unread_status(read_timeout),
                 never = work => match never {},
             };
             task_outbox.abort(status);
         });
-        Ok(outbox.answers(task.abort_handle(), slot).boxed())
+        Ok(outbox.into_reader(task.abort_handle(), permit).boxed())
     }
 
-    /// Answers the items of a stream until the caller has sent the last one or the service shuts down.
+    /// Responds to the items of a stream until its end or the shutdown of the service.
     fn work(
         &self,
-        user: User,
+        user: UserName,
         requests: Streaming<EmbedStreamRequest>,
         outbox: Outbox<EmbedStreamResponse>,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let cut_short = Arc::new(AtomicBool::new(false));
-        let (cut, shutdown) = (Arc::clone(&cut_short), self.shutdown.clone());
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let (interrupt, shutdown) = (Arc::clone(&interrupted), self.shutdown.clone());
         let requests = requests.take_until(async move {
             shutdown.cancelled().await;
-            cut.store(true, Ordering::Relaxed);
+            interrupt.store(true, Ordering::Relaxed);
         });
-        let encoder = self.encoder.clone();
+        let tokenizer = self.tokenizer.clone();
         let bytes = (self.tokens * UNREAD_BYTES_PER_TOKEN).clamp(MIN_UNREAD_BYTES, MAX_UNREAD_BYTES);
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
-        let admission = Admission {
+        let window = StreamWindow {
             batcher: self.batcher.clone(),
             user,
             unanswered: semaphore(self.tokens),
@@ -165,26 +172,26 @@ impl Streams {
             shared: Arc::clone(&self.shared),
             own: semaphore(OWN_BYTES),
         };
-        let answers = chunks(requests)
-            .then(move |chunk| items(encoder.clone(), chunk))
+        let responses = chunks(requests)
+            .then(move |chunk| tokenize(tokenizer.clone(), chunk))
             .flat_map(stream::iter)
-            .then(move |item| admission.clone().admit(item))
+            .then(move |item| window.clone().admit(item))
             .buffer_unordered(MAX_UNREAD);
         async move {
-            let mut answers = pin!(answers);
-            while let Some(answer) = answers.next().await {
-                match answer {
-                    Ok((answer, permits)) => outbox.push(answer, permits),
+            let mut responses = pin!(responses);
+            while let Some(response) = responses.next().await {
+                match response {
+                    Ok((response, permits)) => outbox.push(response, permits),
                     Err(status) => return outbox.finish(Err(status)),
                 }
             }
-            let cut_short = cut_short.load(Ordering::Relaxed);
-            outbox.finish(if cut_short { Err(shutting_down()) } else { Ok(()) });
+            let interrupted = interrupted.load(Ordering::Relaxed);
+            outbox.finish(if interrupted { Err(shutting_down()) } else { Ok(()) });
         }
     }
 }
 
-/// The items that are there, a few at a time.
+/// The items that have arrived, in chunks.
 fn chunks(
     requests: impl Stream<Item = Result<EmbedStreamRequest, Status>> + Send + 'static,
 ) -> impl Stream<Item = Vec<Result<EmbedStreamRequest, Status>>> + Send + 'static {
@@ -204,7 +211,11 @@ fn chunks(
     })
 }
 
-async fn items(encoder: Encoder, chunk: Vec<Result<EmbedStreamRequest, Status>>) -> Vec<Item> {
+/// Tokenizes a chunk of items.
+async fn tokenize(
+    tokenizer: RequestTokenizer,
+    chunk: Vec<Result<EmbedStreamRequest, Status>>,
+) -> Vec<TokenizedItem> {
     let (mut ids, mut sentences, mut end) = (Vec::new(), Vec::new(), None);
     for request in chunk {
         match request {
@@ -218,56 +229,57 @@ async fn items(encoder: Encoder, chunk: Vec<Result<EmbedStreamRequest, Status>>)
             }
         }
     }
-    match encoder.items(sentences).await {
+    match tokenizer.encode_items(sentences).await {
         Ok(encoded) => ids.into_iter().zip(encoded).map(Ok).chain(end).collect(),
         Err(failure) => vec![Err(failure.into())],
     }
 }
 
+/// The window of a stream: how much of it may be unanswered or unread.
 #[derive(Clone)]
-struct Admission {
+struct StreamWindow {
     batcher: Batcher,
-    user: User,
-    /// Room for unanswered tokens of this stream.
+    user: UserName,
+    /// Unanswered tokens.
     unanswered: Arc<Semaphore>,
-    /// Room for items that are unanswered or unread,
+    /// Items that are unanswered or unread.
     items: Arc<Semaphore>,
-    /// and for their bytes.
+    /// The bytes of these items.
     bytes: Arc<Semaphore>,
-    /// Room that all streams share,
+    /// Bytes that all streams share.
     shared: Arc<Semaphore>,
-    /// and what this one has beside it.
+    /// Bytes that are reserved for this stream.
     own: Arc<Semaphore>,
 }
 
-impl Admission {
-    /// Waits until there is room for an item. Meanwhile no further ones are read.
-    async fn admit(self, item: Item) -> Answer {
+impl StreamWindow {
+    /// Waits until the window has room for an item. Meanwhile the stream reads no further ones.
+    async fn admit(self, item: TokenizedItem) -> PendingResponse {
         let (id, outcome) = match item {
             Ok(item) => item,
             Err(end) => return ready(Err(end)).boxed(),
         };
-        let tokens = outcome.as_ref().map_or(0, Sentences::tokens);
+        let tokens = outcome.as_ref().map_or(0, TokenizedSentences::tokens);
         let bytes = ITEM_BYTES + VECTOR_BYTES + id.len() + tokens * size_of::<u32>();
-        let permits = match self.unread(bytes).await {
+        let permits = match self.reserve(bytes).await {
             Ok(permits) => permits,
             Err(closed) => return ready(Err(closed.into())).boxed(),
         };
         let embedded = match outcome {
-            Ok(ids) => self.embedded(ids).await,
-            Err(refused) => Err(refused),
+            Ok(sentence) => self.embed(sentence).await,
+            Err(rejected) => Err(rejected),
         };
         match embedded {
-            Ok(vector) => async move { Ok((answer(id, vector.await), permits)) }.boxed(),
-            Err(refused) => ready(Ok((answer(id, Err(refused)), permits))).boxed(),
+            Ok(vector) => async move { Ok((response(id, vector.await), permits)) }.boxed(),
+            Err(rejected) => ready(Ok((response(id, Err(rejected)), permits))).boxed(),
         }
     }
 
-    /// Waits for room for an item of so many bytes until its answer is read.
-    async fn unread(&self, bytes: usize) -> Result<Permits, Error> {
+    /// Reserves room for an item of so many bytes until its response is read.
+    async fn reserve(&self, bytes: usize) -> Result<Permits, Error> {
         let count = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
         let item = Arc::clone(&self.items).acquire_owned().await;
-        // The largest item is far smaller than the least room of a stream.
+        // The largest item is far smaller than the lower bound.
         let own_bound = Arc::clone(&self.bytes).acquire_many_owned(count(bytes.min(MIN_UNREAD_BYTES))).await;
         let room = tokio::select! {
             biased;
@@ -280,9 +292,11 @@ impl Admission {
         }
     }
 
-    async fn embedded(
+    /// Queues an item. The outer future ends when the item is in the queue, the inner one when its
+    /// vector is computed.
+    async fn embed(
         self,
-        sentence: Sentences,
+        sentence: TokenizedSentences,
     ) -> Result<impl Future<Output = Result<Outcome, Error>> + Send + 'static, Error> {
         let permits = u32::try_from(sentence.tokens()).unwrap_or(u32::MAX);
         let unanswered = self.unanswered.acquire_many_owned(permits).await;
@@ -291,14 +305,14 @@ impl Admission {
             let embedded = embedded.await?;
             drop(unanswered);
             let mut embedding = embedded.embeddings.into_iter().next().unwrap_or_default();
-            // Of the vectors of a whole pass only this one is stored until it is read.
+            // Copied, so that the vectors of the whole pass are not stored until it is read.
             embedding.packed = Bytes::copy_from_slice(&embedding.packed);
             Ok(Outcome::Embedding(embedding))
         })
     }
 }
 
-fn answer(id: String, outcome: Result<Outcome, Error>) -> EmbedStreamResponse {
+fn response(id: String, outcome: Result<Outcome, Error>) -> EmbedStreamResponse {
     let result = outcome.unwrap_or_else(|error| {
         Outcome::Error(ItemError {
             code: error.reason().code().into(),
@@ -315,7 +329,7 @@ fn shutting_down() -> Status {
         .into()
 }
 
-fn unread(timeout: Duration) -> Status {
+fn unread_status(timeout: Duration) -> Status {
     let text = format!("no answer was read for {} seconds", timeout.as_secs());
     Error::new(Reason::DeadlineExceeded, text).into()
 }

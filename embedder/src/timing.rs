@@ -1,22 +1,27 @@
-//! Where the time of a call went: as response metadata in the form of HTTP's `Server-Timing`, and in the call's trace.
+//! The durations of the steps of a call: as response metadata in the form of HTTP's `Server-Timing`,
+//! and as spans of the trace.
 
 use std::time::{Duration, Instant};
 
 use muse_telemetry::request_telemetry::RequestContext;
 use tonic::{Response, metadata::AsciiMetadataValue};
 
-/// A part of the time, which was spent already.
+/// A finished step of a call.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Step {
+pub(crate) struct TimedStep {
     pub(crate) name: &'static str,
     pub(crate) began: Instant,
     pub(crate) took: Duration,
 }
 
-/// `response` with the duration of each step in milliseconds, which the trace of the request gets, too.
-pub(crate) fn timed<T>(response: T, steps: &[Step], request: Option<&RequestContext>) -> Response<T> {
+/// The response with the duration of each step, in milliseconds. Records the steps in the trace of the request, too.
+pub(crate) fn with_server_timing<T>(
+    response: T,
+    steps: &[TimedStep],
+    request: Option<&RequestContext>,
+) -> Response<T> {
     let mut response = Response::new(response);
-    let entry = |&Step { name, began, took }: &Step| {
+    let entry = |&TimedStep { name, began, took }: &TimedStep| {
         if let Some(request) = request {
             request.record_step(name, began, took);
         }

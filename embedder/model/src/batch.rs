@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use crate::{
-    sentences::Sentences,
+    sentences::TokenizedSentences,
     tokenizer::{BEGIN, END},
 };
 
@@ -29,7 +29,7 @@ impl Batch {
     }
 
     /// Appends some of the sentences of a request.
-    pub fn append(&mut self, sentences: &Sentences, range: Range<usize>) {
+    pub fn append(&mut self, sentences: &TokenizedSentences, range: Range<usize>) {
         self.lengths.extend(range.clone().map(|index| sentences.length(index) as i64));
         self.ids.extend(sentences.ids(range).iter().map(|&id| i64::from(id)));
     }
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_rounded_up_with_one_sentence() {
-        let sentences: Sentences = [&[1, 7, 2][..], &[1, 2], &[1, 8, 9, 2]].into_iter().collect();
+        let sentences: TokenizedSentences = [&[1, 7, 2][..], &[1, 2], &[1, 8, 9, 2]].into_iter().collect();
         let mut batch = Batch::default();
         batch.append(&sentences, 1..3);
         batch.append(&sentences, 0..1);

@@ -1,23 +1,23 @@
-//! Sentences as the model is fed them.
+//! TokenizedSentences as the model is fed them.
 
 use std::ops::Range;
 
-/// Sentences as token ids, one after the other without padding.
+/// TokenizedSentences as token ids, one after the other without padding.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sentences {
+pub struct TokenizedSentences {
     ids: Vec<u32>,
     /// Where each sentence ends in `ids`.
     ends: Vec<usize>,
 }
 
-impl Sentences {
+impl TokenizedSentences {
     /// Adds a sentence: the ids that `write` appends.
     pub fn push(&mut self, write: impl FnOnce(&mut Vec<u32>)) {
         write(&mut self.ids);
         self.ends.push(self.ids.len());
     }
 
-    /// As [`Sentences::push`], where that can fail; what was appended then is removed.
+    /// As [`TokenizedSentences::push`], where that can fail; what was appended then is removed.
     pub fn try_push<E>(&mut self, write: impl FnOnce(&mut Vec<u32>) -> Result<(), E>) -> Result<(), E> {
         let before = self.ids.len();
         let outcome = write(&mut self.ids);
@@ -69,7 +69,7 @@ impl Sentences {
     }
 }
 
-impl<'a> FromIterator<&'a [u32]> for Sentences {
+impl<'a> FromIterator<&'a [u32]> for TokenizedSentences {
     fn from_iter<I: IntoIterator<Item = &'a [u32]>>(sentences: I) -> Self {
         let mut all = Self::default();
         for sentence in sentences {
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn each_sentence_is_found_again() {
-        let sentences: Sentences = [&[1, 2][..], &[3], &[], &[4, 5, 6]].into_iter().collect();
+        let sentences: TokenizedSentences = [&[1, 2][..], &[3], &[], &[4, 5, 6]].into_iter().collect();
         assert_eq!((sentences.len(), sentences.tokens(), sentences.is_empty()), (4, 6, false));
         assert_eq!(sentences.lengths().collect::<Vec<_>>(), [2, 1, 0, 3]);
         assert_eq!((0..4).map(|index| sentences.length(index)).collect::<Vec<_>>(), [2, 1, 0, 3]);

@@ -1,12 +1,14 @@
-//! Requests to batches: a few threads run the model on whatever is waiting, up to a number of tokens at a time.
+//! Batches of sentences: a few threads run the model on queued requests, up to a number of tokens per
+//! forward pass.
 //!
-//! There is no waiting window: an idle model starts at once with what is there, and while it is busy the next batch
-//! gathers by itself. Whose sentences it is made of is decided in [`queue`], when a thread takes it and not before.
+//! There is no batching window: an idle model starts at once; while it is busy the next batch
+//! accumulates. The [`queue`] decides whose sentences a pass takes when a thread is free, not before.
 //!
-//! On a CPU each thread runs passes of its own on one core, rather than all of them one pass together: they need not
-//! wait for each other at the end of each kernel, which costs the more the more the cores are used for other things,
-//! too.
+//! On a CPU each thread runs passes of its own on one core, instead of one pass on all cores. Threads
+//! of one pass wait for each other at the end of each kernel, which costs the more the more other
+//! work the cores have.
 
+mod admission;
 mod fair_queue;
 pub mod queue;
 mod throughput;
@@ -20,7 +22,7 @@ use std::{
 use muse_model::{
     inference::{ModelError, VECTOR_BYTES},
     model_dir::ModelDir,
-    sentences::Sentences,
+    sentences::TokenizedSentences,
     tokenizer::MARKS,
 };
 use muse_proto::{Error, v1::Embedding};
@@ -28,8 +30,8 @@ use muse_telemetry::metrics::{Histogram, Metrics};
 use tch::Device;
 use tokio::task::JoinError;
 
-use crate::{dimensions::Dimensions, metrics::Work};
-pub use queue::User;
+use crate::{dimensions::Dimensions, metrics::EmbedderMetrics};
+pub use queue::UserName;
 use queue::{PendingRequest, Queue};
 use worker::Workers;
 pub use worker::configure_allocator;
@@ -39,13 +41,13 @@ pub use worker::configure_allocator;
 pub struct Batching {
     /// Cores of the forward passes, all of them together.
     pub threads: usize,
-    /// Passes that run side by side.
+    /// Passes that run at the same time.
     pub passes: usize,
-    /// Tokens that one forward pass takes at most (a longer sentence is a pass of its own).
+    /// The most tokens of a forward pass; a longer sentence is a pass of its own.
     pub batch_tokens: usize,
-    /// Tokens that may wait; a user may hold half of them at most.
+    /// Tokens that may wait; one user may have at most half of them.
     pub queue_tokens: usize,
-    /// How long a request without a deadline may wait.
+    /// The maximum queueing time of a request without a deadline.
     pub max_wait: Duration,
 }
 
@@ -57,16 +59,16 @@ impl Batching {
     }
 }
 
-/// Why the model could not be started.
+/// Why the model did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum BatcherError {
-    /// It cannot be loaded or run.
+    /// Loading or running it failed.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The thread that loads it ended early.
+    /// A thread ended while loading.
     #[error("the model's thread ended while loading")]
     Ended,
-    /// The operating system gives no thread.
+    /// The operating system cannot create a thread.
     #[error("cannot start the model's threads: {0}")]
     Thread(#[from] std::io::Error),
 }
@@ -77,28 +79,28 @@ impl From<JoinError> for BatcherError {
     }
 }
 
-/// Vectors, and where the time went.
+/// Vectors, and the times that they took.
 #[derive(Debug)]
 pub struct Embedded {
     /// One for each sentence.
     pub embeddings: Vec<Embedding>,
-    /// From the admission until the first of them was begun.
+    /// From admission to the start of the first pass.
     pub queue: Duration,
-    /// From then until the last was done.
+    /// From then to the end of the last pass.
     pub forward: Duration,
 }
 
-/// A handle to the queue and the threads behind it, which end when the last handle is gone.
+/// A handle to the queue and the model threads, which end when the last handle is dropped.
 #[derive(Debug, Clone)]
 pub struct Batcher {
     queue: Arc<Queue>,
-    waited: Histogram,
-    /// Closes the queue when the last handle goes.
+    queue_seconds: Histogram,
+    /// Closes the queue when the last handle is dropped.
     _workers: Arc<Workers>,
 }
 
 impl Batcher {
-    /// Loads the model and runs it once in each shape that it will see.
+    /// Loads the model and warms it: runs it once in each shape of a batch.
     ///
     /// # Errors
     ///
@@ -107,15 +109,15 @@ impl Batcher {
         directory: &ModelDir,
         device: Device,
         batching: Batching,
-        work: &Work,
+        metrics: &EmbedderMetrics,
     ) -> Result<Self, BatcherError> {
         let Batching { queue_tokens, max_wait, passes, .. } = batching;
-        let queue = Arc::new(Queue::new(queue_tokens, max_wait, passes, work.refused.clone()));
-        let workers = Workers::start(directory, device, batching, &queue, &work.passes)?;
-        Ok(Self { queue, waited: work.queue.clone(), _workers: Arc::new(workers) })
+        let queue = Arc::new(Queue::new(queue_tokens, max_wait, passes, metrics.rejections.clone()));
+        let workers = Workers::start(directory, device, batching, &queue, &metrics.passes)?;
+        Ok(Self { queue, queue_seconds: metrics.queue.clone(), _workers: Arc::new(workers) })
     }
 
-    /// Tells in the service's metrics how much waits.
+    /// Adds the length and capacity of the queue to the service's metrics.
     pub(crate) fn register_metrics(&self, metrics: &Metrics) {
         let (queue, capacity) = (Arc::downgrade(&self.queue), self.queue.capacity() as f64);
         metrics.pulled_gauge("muse_queue_tokens", "Tokens that wait for a forward pass.", move || {
@@ -128,7 +130,8 @@ impl Batcher {
         );
     }
 
-    /// Rejects a request of about so many tokens before it is decoded, if it would not be admitted now.
+    /// Rejects a request of about so many tokens before it is decoded, if it would not be admitted
+    /// now.
     ///
     /// # Errors
     ///
@@ -137,24 +140,26 @@ impl Batcher {
         self.queue.check(user, tokens, deadline)
     }
 
-    /// The vectors of `sentences`, in their order, cut to `dimensions`. `deadline` is the caller's.
+    /// The vectors of `sentences`, in their order, truncated to `dimensions`. `deadline` is the
+    /// caller's.
     ///
-    /// Dropping the future gives up the place in the queue; what has not been started is never computed.
+    /// Dropping the future removes the request from the queue; sentences that no pass has taken are
+    /// not computed.
     ///
     /// # Errors
     ///
-    /// [`Reason::Overloaded`](muse_proto::Reason) if the request is not admitted (see [`queue`]), or
-    /// [`Reason::Internal`](muse_proto::Reason) if the forward pass fails.
+    /// [`Reason::Overloaded`](muse_proto::Reason) if the request is not admitted (see
+    /// [`admission`]), or [`Reason::Internal`](muse_proto::Reason) if the forward pass fails.
     pub(crate) async fn embed(
         &self,
-        user: &User,
-        sentences: Sentences,
+        user: &UserName,
+        sentences: TokenizedSentences,
         dimensions: Dimensions,
         deadline: Option<Instant>,
     ) -> Result<Embedded, Error> {
         let sentences = Arc::new(sentences);
         let pending = self.queue.push(user, Arc::clone(&sentences), deadline)?;
-        embedded(pending, &sentences, dimensions, &self.waited).await
+        collect(pending, &sentences, dimensions, &self.queue_seconds).await
     }
 
     /// The vector of an item of a stream. The outer future ends when the item is in the queue.
@@ -165,22 +170,22 @@ impl Batcher {
     /// [`Batcher::embed`].
     pub(crate) async fn embed_item(
         &self,
-        user: &User,
-        sentence: Sentences,
+        user: &UserName,
+        sentence: TokenizedSentences,
     ) -> Result<impl Future<Output = Result<Embedded, Error>> + Send + use<>, Error> {
         let sentence = Arc::new(sentence);
         let pending = self.queue.push_item(user, Arc::clone(&sentence)).await?;
-        let waited = self.waited.clone();
-        Ok(async move { embedded(pending, &sentence, Dimensions::ALL, &waited).await })
+        let queue_seconds = self.queue_seconds.clone();
+        Ok(async move { collect(pending, &sentence, Dimensions::ALL, &queue_seconds).await })
     }
 }
 
-/// Gathers what the passes give of a request. They may end in another order than they began.
-async fn embedded(
+/// Collects the results of a request. Its passes may end in another order than they began.
+async fn collect(
     mut pending: PendingRequest,
-    sentences: &Sentences,
+    sentences: &TokenizedSentences,
     dimensions: Dimensions,
-    waited: &Histogram,
+    queue_seconds: &Histogram,
 ) -> Result<Embedded, Error> {
     let admitted = Instant::now();
     let mut embeddings: Vec<Embedding> = sentences
@@ -188,17 +193,17 @@ async fn embedded(
         .map(|length| Embedding { packed: bytes::Bytes::new(), token_count: length as u32 - MARKS })
         .collect();
     let (mut began, mut ended) = (None, admitted);
-    while let Some(done) = pending.next().await {
-        let done = done?;
-        began = Some(began.map_or(done.began, |first: Instant| first.min(done.began)));
-        ended = ended.max(done.ended);
-        let mut vectors = done.vectors;
-        for embedding in &mut embeddings[done.range] {
-            embedding.packed = dimensions.cut(vectors.split_to(VECTOR_BYTES));
+    while let Some(result) = pending.next().await {
+        let result = result?;
+        began = Some(began.map_or(result.began, |first: Instant| first.min(result.began)));
+        ended = ended.max(result.ended);
+        let mut vectors = result.vectors;
+        for embedding in &mut embeddings[result.range] {
+            embedding.packed = dimensions.truncate(vectors.split_to(VECTOR_BYTES));
         }
     }
     let began = began.unwrap_or(admitted);
     let queue = began.saturating_duration_since(admitted);
-    waited.observe(queue.as_secs_f64());
+    queue_seconds.observe(queue.as_secs_f64());
     Ok(Embedded { embeddings, queue, forward: ended.saturating_duration_since(began) })
 }

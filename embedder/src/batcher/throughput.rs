@@ -1,11 +1,12 @@
-//! How fast the passes drain the queue.
+//! The measured throughput of forward passes, from which waiting times are estimated.
 
 use std::time::Duration;
 
-/// What of earlier passes still counts after each new one: the last fifty or so make up most of the figure.
-const KEPT: f64 = 0.98;
+/// The weight of earlier passes after each new one (an exponential moving average): about the last
+/// fifty passes determine the result.
+const DECAY: f64 = 0.98;
 
-/// Tokens per second, as seen in the passes of late.
+/// Tokens per second of recent passes.
 #[derive(Debug, Default)]
 pub(crate) struct Throughput {
     threads: f64,
@@ -14,23 +15,23 @@ pub(crate) struct Throughput {
 }
 
 impl Throughput {
-    /// The rate of so many threads, which run passes side by side.
+    /// The throughput of so many threads, which run passes at the same time.
     pub(crate) fn of_threads(threads: usize) -> Self {
         Self { threads: threads as f64, tokens: 0.0, seconds: 0.0 }
     }
 
-    /// Counts a pass.
+    /// Adds a pass.
     pub(crate) fn add(&mut self, tokens: usize, took: Duration) {
-        self.tokens = self.tokens * KEPT + tokens as f64;
-        self.seconds = self.seconds * KEPT + took.as_secs_f64();
+        self.tokens = self.tokens * DECAY + tokens as f64;
+        self.seconds = self.seconds * DECAY + took.as_secs_f64();
     }
 
-    /// Tokens in a time, if there was any pass yet.
+    /// Tokens in a time; none before the first pass.
     pub(crate) fn tokens_in(&self, time: Duration) -> Option<usize> {
         Some((self.rate()? * time.as_secs_f64()) as usize)
     }
 
-    /// The time for so many tokens, if there was any pass yet.
+    /// The time for so many tokens; none before the first pass.
     pub(crate) fn time_for(&self, tokens: usize) -> Option<Duration> {
         Some(Duration::from_secs_f64(tokens as f64 / self.rate()?))
     }
@@ -46,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rate_follows_the_passes() {
+    fn throughput_follows_recent_passes() {
         let mut throughput = Throughput::of_threads(2);
         assert_eq!((throughput.tokens_in(Duration::from_secs(1)), throughput.time_for(5)), (None, None));
         throughput.add(0, Duration::ZERO);

@@ -1,4 +1,4 @@
-//! The threads that run the model.
+//! The threads that run forward passes.
 
 use std::{
     mem,
@@ -21,9 +21,10 @@ use super::{
     BatcherError, Batching,
     queue::{BatchResult, BatchSlice, Queue},
 };
-use crate::metrics::Passes;
+use crate::metrics::PassMetrics;
 
-/// Of the model's threads: nine tenths of a core go to a thread of the usual priority that wants it.
+/// Of the model threads: a thread of the usual priority that competes for the core gets nine tenths
+/// of it.
 const NICENESS: i32 = 10;
 /// What the heap retains beside a kernel: the 4.2 MB of a response of 2,048 vectors, and some.
 const RETAINED_BESIDE_KERNEL: usize = 8 << 20;
@@ -35,7 +36,7 @@ pub fn configure_allocator(precision: Precision, device: Device, passes: usize) 
     allocator::configure_allocator(passes, bytes);
 }
 
-/// The running threads. They end when this is dropped.
+/// The model threads. They end when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Workers {
     queue: Arc<Queue>,
@@ -43,30 +44,31 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    /// Loads the model once and starts the threads that share it; each is warm when this returns.
+    /// Loads the model once and starts the threads that share it. Each is warm when this returns.
     pub(crate) fn start(
         directory: &ModelDir,
         device: Device,
         batching: Batching,
         queue: &Arc<Queue>,
-        passes: &Passes,
+        metrics: &PassMetrics,
     ) -> Result<Self, BatcherError> {
         configure_allocator(directory.manifest().precision, device, batching.passes);
         let model = Arc::new(Model::load(directory, device)?);
         let (warm, outcomes) = mpsc::channel();
         let mut workers = Self { queue: Arc::clone(queue), threads: Vec::new() };
         for index in 0..batching.passes {
-            // What does not divide evenly goes to the first ones.
+            // The first ones get the remainder.
             let threads = (batching.threads + batching.passes - 1 - index) / batching.passes;
             let (model, queue, warm) = (Arc::clone(&model), Arc::clone(queue), warm.clone());
-            let worker = Worker { model, queue, batch_tokens: batching.batch_tokens, passes: passes.clone() };
+            let worker =
+                Worker { model, queue, batch_tokens: batching.batch_tokens, metrics: metrics.clone() };
             let thread = thread::Builder::new().name(format!("muse-model-{index}"));
             workers.threads.push(thread.spawn(move || {
-                // A GPU must not wait for a thread that waits for a core.
+                // A GPU must not wait for a thread without a core.
                 if device == Device::Cpu {
-                    yield_to_messages();
+                    lower_priority();
                 }
-                // The setting is the thread's own.
+                // libtorch has this setting per thread.
                 tch::set_num_threads(i32::try_from(threads.max(1)).unwrap_or(i32::MAX));
                 let warmed = worker.warm_up();
                 let run = warmed.is_ok();
@@ -94,12 +96,12 @@ impl Drop for Workers {
     }
 }
 
-/// Lets threads that move messages run first, of all processes on the machine: where refusals and probes wait for passes to end,
-/// an overload looks like an outage. A pass has all that they leave.
-fn yield_to_messages() {
+/// Lowers the priority of this thread below that of I/O threads, of all processes on the machine: if
+/// rejections and probes had to wait for passes, an overload would look like an outage.
+fn lower_priority() {
     let thread = rustix::thread::gettid();
     if let Err(failure) = rustix::process::setpriority_process(Some(thread), NICENESS) {
-        debug!(%failure, "the model's threads keep their priority");
+        debug!(%failure, "cannot lower the priority of the model threads");
     }
 }
 
@@ -107,20 +109,21 @@ struct Worker {
     model: Arc<Model>,
     queue: Arc<Queue>,
     batch_tokens: usize,
-    passes: Passes,
+    metrics: PassMetrics,
 }
 
-/// Closes the queue when a thread ends, be it by a panic: nobody must wait for what will not come.
-struct Closing<'a>(&'a Queue);
+/// Closes the queue when a thread ends, also by a panic, so that no caller waits for a result that
+/// never comes.
+struct CloseOnDrop<'a>(&'a Queue);
 
-impl Drop for Closing<'_> {
+impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
         self.0.close();
     }
 }
 
 impl Worker {
-    /// Runs what must not be run for the first time by a request.
+    /// Warms the model, so that no request waits for the first pass of a shape.
     fn warm_up(&self) -> Result<(), BatcherError> {
         let run = |tokens| {
             let batch = Batch::dummy(tokens);
@@ -131,35 +134,35 @@ impl Worker {
         for tokens in self.model.sizes_to_warm(self.batch_tokens) {
             run(tokens)?;
         }
-        // The first passes bring in memory and make kernels; this one shows how quick the model is.
-        self.queue.drained(self.batch_tokens, run(self.batch_tokens)?);
+        // The first passes allocate memory and create kernels; this one measures the throughput.
+        self.queue.record_pass(self.batch_tokens, run(self.batch_tokens)?);
         Ok(())
     }
 
     fn run(&self) {
-        let _closing = Closing(&self.queue);
+        let _close = CloseOnDrop(&self.queue);
         loop {
             let (free_since, has_work) = (Instant::now(), self.queue.tokens() > 0);
-            let Some(parts) = self.queue.take(self.batch_tokens) else { break };
-            // Under load, the time between two passes belongs to what a pass takes.
-            self.answer(parts, if has_work { free_since } else { Instant::now() });
+            let Some(slices) = self.queue.take(self.batch_tokens) else { break };
+            // Under load, a pass takes the time between two passes, too.
+            self.run_pass(slices, if has_work { free_since } else { Instant::now() });
         }
     }
 
-    fn count(&self, parts: &[BatchSlice], tokens: usize, took: Duration) {
-        let Passes { seconds, tokens: per_pass, fill, sentences_done, tokens_done } = &self.passes;
+    fn record_metrics(&self, slices: &[BatchSlice], tokens: usize, took: Duration) {
+        let PassMetrics { seconds, tokens: per_pass, fill, sentences_done, tokens_done } = &self.metrics;
         seconds.observe(took.as_secs_f64());
         per_pass.observe(tokens as f64);
         fill.observe(tokens as f64 / self.batch_tokens as f64);
-        sentences_done.inc_by(parts.iter().map(|part| part.range.len() as u64).sum());
+        sentences_done.inc_by(slices.iter().map(|slice| slice.range.len() as u64).sum());
         tokens_done.inc_by(tokens as u64);
     }
 
-    /// Runs a pass. `free_since` is when the thread began to work for it.
-    fn answer(&self, parts: Vec<BatchSlice>, free_since: Instant) {
+    /// Runs a pass, and sends the results. `free_since` is when the thread began to work for it.
+    fn run_pass(&self, slices: Vec<BatchSlice>, free_since: Instant) {
         let mut batch = Batch::default();
-        for part in &parts {
-            batch.append(&part.sentences, part.range.clone());
+        for slice in &slices {
+            batch.append(&slice.sentences, slice.range.clone());
         }
         let tokens = batch.ids.len();
         self.model.round_up_shape(&mut batch);
@@ -167,23 +170,24 @@ impl Worker {
         match self.model.embed_packed(&batch.ids, &batch.lengths) {
             Ok(mut vectors) => {
                 let ended = Instant::now();
-                // A small pass has the costs of a pass for few tokens: it does not show what the model can do.
+                // The throughput of a small pass is below that of the model, since each pass has fixed
+                // costs.
                 if 2 * tokens >= self.batch_tokens {
-                    self.queue.drained(tokens, ended - free_since);
+                    self.queue.record_pass(tokens, ended - free_since);
                 }
-                self.count(&parts, tokens, ended - began);
-                // What is left at the end is the dummy sentence's, if there is one.
-                for BatchSlice { range, done, .. } in parts {
+                self.record_metrics(&slices, tokens, ended - began);
+                // The vector of the dummy sentence, if there is one, is the last.
+                for BatchSlice { range, results, .. } in slices {
                     let vectors = vectors.split_to(range.len() * VECTOR_BYTES);
-                    // Its caller may have gone.
-                    let _ = done.unbounded_send(Ok(BatchResult { range, vectors, began, ended }));
+                    // The caller may have left.
+                    let _ = results.unbounded_send(Ok(BatchResult { range, vectors, began, ended }));
                 }
             }
             Err(failure) => {
                 error!(%failure, "a forward pass failed");
-                for part in parts {
-                    let _ = part
-                        .done
+                for slice in slices {
+                    let _ = slice
+                        .results
                         .unbounded_send(Err(Error::new(Reason::Internal, "the forward pass failed")));
                 }
             }

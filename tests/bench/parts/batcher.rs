@@ -12,12 +12,12 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use futures::FutureExt;
 use muse_embedder::{
     batcher::{
-        User,
+        UserName,
         queue::{BatchResult, PendingRequest, Queue},
     },
     metrics::RejectionCounters,
 };
-use muse_model::{batch::Batch, inference::VECTOR_BYTES, sentences::Sentences};
+use muse_model::{batch::Batch, inference::VECTOR_BYTES, sentences::TokenizedSentences};
 use muse_telemetry::metrics::Metrics;
 
 /// Tokens of a sentence.
@@ -28,20 +28,21 @@ const PASS: usize = 640;
 /// A queue with requests in it, which are answered in their order and come again.
 struct Cycle {
     queue: Arc<Queue>,
-    request: Arc<Sentences>,
-    waiting: VecDeque<(User, PendingRequest)>,
+    request: Arc<TokenizedSentences>,
+    waiting: VecDeque<(UserName, PendingRequest)>,
     vectors: Bytes,
 }
 
 impl Cycle {
     fn new(users: usize, requests: usize, sentences: usize) -> Self {
-        let refused = RejectionCounters::new(&Metrics::of("bench"));
-        let queue = Arc::new(Queue::new(1 << 30, Duration::from_secs(3600), 1, refused));
-        let request: Arc<Sentences> = Arc::new((0..sentences).map(|_| [7; LENGTH].as_slice()).collect());
+        let rejections = RejectionCounters::new(&Metrics::of("bench"));
+        let queue = Arc::new(Queue::new(1 << 30, Duration::from_secs(3600), 1, rejections));
+        let request: Arc<TokenizedSentences> =
+            Arc::new((0..sentences).map(|_| [7; LENGTH].as_slice()).collect());
         let push = |index: usize| {
-            let user = User::from(format!("user {}", index % users));
-            let ticket = queue.push(&user, Arc::clone(&request), None).expect("there is room");
-            (user, ticket)
+            let user = UserName::from(format!("user {}", index % users));
+            let pending = queue.push(&user, Arc::clone(&request), None).expect("there is room");
+            (user, pending)
         };
         let waiting = (0..requests).map(push).collect();
         let vectors = Bytes::from(vec![0; PASS / LENGTH * VECTOR_BYTES]);
@@ -49,20 +50,20 @@ impl Cycle {
     }
 
     fn pass(&mut self) {
-        let parts = self.queue.take(PASS).expect("it is open");
+        let slices = self.queue.take(PASS).expect("it is open");
         let mut batch = Batch::default();
-        for part in &parts {
-            batch.append(&part.sentences, part.range.clone());
+        for slice in &slices {
+            batch.append(&slice.sentences, slice.range.clone());
         }
         batch.round_up_shape();
         black_box(&batch.ids);
         let now = Instant::now();
-        self.queue.drained(PASS, Duration::from_millis(1));
+        self.queue.record_pass(PASS, Duration::from_millis(1));
         let mut vectors = self.vectors.clone();
-        for part in parts {
-            let vectors = vectors.split_to(part.range.len() * VECTOR_BYTES);
-            let _ = part.done.unbounded_send(Ok(BatchResult {
-                range: part.range,
+        for slice in slices {
+            let vectors = vectors.split_to(slice.range.len() * VECTOR_BYTES);
+            let _ = slice.results.unbounded_send(Ok(BatchResult {
+                range: slice.range,
                 vectors,
                 began: now,
                 ended: now,
@@ -74,9 +75,9 @@ impl Cycle {
     /// Who has an answer sends the next request.
     fn read_answers(&mut self) {
         for _ in 0..self.waiting.len().min(2 * PASS / LENGTH) {
-            let Some((user, mut ticket)) = self.waiting.pop_front() else { return };
+            let Some((user, mut pending)) = self.waiting.pop_front() else { return };
             let done = loop {
-                match ticket.next().now_or_never() {
+                match pending.next().now_or_never() {
                     Some(Some(answer)) => drop(black_box(answer.expect("the pass went well"))),
                     Some(None) => break true,
                     None => break false,
@@ -86,7 +87,7 @@ impl Cycle {
                 let again = self.queue.push(&user, Arc::clone(&self.request), None).expect("there is room");
                 self.waiting.push_back((user, again));
             } else {
-                self.waiting.push_back((user, ticket));
+                self.waiting.push_back((user, pending));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The number of streams that are open, in all and by user.
+//! Limits the number of open streams, in total and per user.
 
 use std::{
     collections::HashMap,
@@ -8,32 +8,32 @@ use std::{
 
 use muse_proto::{Error, Reason};
 
-use crate::batcher::User;
+use crate::batcher::UserName;
 
-/// Streams that a user may have open. The gateway's own bound is lower.
+/// Streams that a user may have open. The limit of the gateway is lower.
 pub(crate) const MAX_USER_STREAMS: usize = 64;
 /// Streams that may be open.
 pub(crate) const MAX_STREAMS: usize = 1_024;
-/// When a caller may try again. Somebody has to end a stream first, which the server does not know of.
+/// When a caller may try again. The server cannot predict when a stream ends.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Counts open streams.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Slots(Arc<Mutex<Open>>);
+pub(crate) struct StreamLimit(Arc<Mutex<OpenStreams>>);
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenStreams {
     total: usize,
-    by_user: HashMap<User, usize>,
+    by_user: HashMap<UserName, usize>,
 }
 
-impl Slots {
-    /// Counts one more stream of a user until the slot is dropped.
+impl StreamLimit {
+    /// Counts a stream of a user until the permit is dropped.
     ///
     /// # Errors
     ///
     /// [`Reason::Overloaded`] if there are too many.
-    pub(crate) fn open(&self, user: &User) -> Result<Slot, Error> {
+    pub(crate) fn acquire(&self, user: &UserName) -> Result<StreamPermit, Error> {
         let mut open = self.lock();
         let own = open.by_user.get(user).copied().unwrap_or_default();
         let text = if own >= MAX_USER_STREAMS {
@@ -43,27 +43,27 @@ impl Slots {
         } else {
             open.total += 1;
             open.by_user.insert(Arc::clone(user), own + 1);
-            return Ok(Slot { slots: self.clone(), user: Arc::clone(user) });
+            return Ok(StreamPermit { limit: self.clone(), user: Arc::clone(user) });
         };
         Err(Error::new(Reason::Overloaded, text).with_retry_after(RETRY_AFTER))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Open> {
+    fn lock(&self) -> MutexGuard<'_, OpenStreams> {
         // No code that holds it can panic halfway through a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The place of one stream.
+/// Permits one open stream.
 #[derive(Debug)]
-pub(crate) struct Slot {
-    slots: Slots,
-    user: User,
+pub(crate) struct StreamPermit {
+    limit: StreamLimit,
+    user: UserName,
 }
 
-impl Drop for Slot {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
-        let mut open = self.slots.lock();
+        let mut open = self.limit.lock();
         open.total -= 1;
         if let Some(own) = open.by_user.get_mut(&self.user) {
             *own -= 1;
@@ -79,27 +79,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_user_s_streams_leave_room_for_others() {
-        let slots = Slots::default();
+    fn streams_of_one_user_leave_room_for_others() {
+        let limit = StreamLimit::default();
         let mut greedy: Vec<_> =
-            (0..MAX_USER_STREAMS).map(|_| slots.open(&User::from("a")).unwrap()).collect();
-        let rejected = slots.open(&User::from("a")).unwrap_err();
+            (0..MAX_USER_STREAMS).map(|_| limit.acquire(&UserName::from("a")).unwrap()).collect();
+        let rejected = limit.acquire(&UserName::from("a")).unwrap_err();
         assert_eq!(rejected.reason(), Reason::Overloaded);
         assert!(rejected.retry_after().is_some() && rejected.message().contains("the limit is 64 a user"));
-        let _other = slots.open(&User::from("b")).unwrap();
+        let _other = limit.acquire(&UserName::from("b")).unwrap();
         greedy.pop();
-        let _next = slots.open(&User::from("a")).unwrap();
-        let open = slots.lock();
+        let _next = limit.acquire(&UserName::from("a")).unwrap();
+        let open = limit.lock();
         assert_eq!((open.total, open.by_user.len()), (MAX_USER_STREAMS + 1, 2));
     }
 
     #[test]
     fn all_streams_together_are_bounded() {
-        let slots = Slots::default();
-        let user = |index: usize| User::from((index / MAX_USER_STREAMS).to_string());
-        let open: Vec<_> = (0..MAX_STREAMS).map(|index| slots.open(&user(index)).unwrap()).collect();
-        assert_eq!(slots.open(&User::from("another")).unwrap_err().reason(), Reason::Overloaded);
+        let limit = StreamLimit::default();
+        let user = |index: usize| UserName::from((index / MAX_USER_STREAMS).to_string());
+        let open: Vec<_> = (0..MAX_STREAMS).map(|index| limit.acquire(&user(index)).unwrap()).collect();
+        assert_eq!(limit.acquire(&UserName::from("another")).unwrap_err().reason(), Reason::Overloaded);
         drop(open);
-        assert!(slots.open(&User::from("another")).is_ok() && slots.lock().by_user.is_empty());
+        assert!(limit.acquire(&UserName::from("another")).is_ok() && limit.lock().by_user.is_empty());
     }
 }
