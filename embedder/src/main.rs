@@ -2,18 +2,16 @@
 
 use std::process::ExitCode;
 
-use muse_embedder::{Config, run};
+use muse_embedder::{Args, Config, run};
 use muse_server::serve;
 
 fn main() -> ExitCode {
-    let config: Config = muse_server::parse_service_options();
-    config.log.init();
-    if let Err(bad) = config.tls() {
-        return bad.usage();
+    let args: Args = muse_server::parse_service_options();
+    args.log.init();
+    match Config::try_from(args) {
+        Ok(config) => {
+            serve("muse-embedder", config.addresses, |listeners, shutdown| run(config, listeners, shutdown))
+        }
+        Err(error) => error.report(),
     }
-    // A device that cannot be used ends the program before it binds.
-    if let Err(refused) = config.resolve_device() {
-        return muse_server::report(Err(refused));
-    }
-    serve("muse-embedder", config.addresses(), |listeners, shutdown| run(config, listeners, shutdown))
 }

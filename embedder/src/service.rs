@@ -1,6 +1,6 @@
 //! `muse.v1.EmbedderService`.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use muse_model::{
     device,
@@ -13,13 +13,11 @@ use muse_proto::v1::{
 };
 use muse_server::deadline::Deadline;
 use muse_telemetry::request_telemetry::RequestContext;
-use muse_verifier::Verifier;
 use tch::Device;
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    batcher::{Batcher, Batching, Embedded},
+    batcher::{Batcher, Embedded},
     dimensions::Dimensions,
     limits::Limits,
     memory::{MemoryLease, user},
@@ -33,36 +31,40 @@ use crate::{
 pub struct EmbedderApi {
     tokenizer: RequestTokenizer,
     batcher: Batcher,
-    manifest: Manifest,
-    device: Device,
     streams: Streams,
+    model: GetModelResponse,
 }
 
 impl EmbedderApi {
-    /// A service over a running model. Its streams end when `verifier` refuses their token, and at `shutdown`.
     pub(crate) fn new(
         tokenizer: RequestTokenizer,
-        (batcher, batching): (Batcher, Batching),
-        (manifest, device): (Manifest, Device),
-        stream_read_timeout: Duration,
-        verifier: Verifier,
-        shutdown: CancellationToken,
+        batcher: Batcher,
+        streams: Streams,
+        model: GetModelResponse,
     ) -> Self {
-        let (for_streams, stream_batcher) = (tokenizer.clone(), batcher.clone());
-        let streams =
-            Streams::new(for_streams, stream_batcher, batching, stream_read_timeout, verifier, shutdown);
-        Self { tokenizer, batcher, manifest, device, streams }
+        Self { tokenizer, batcher, streams, model }
     }
+}
 
-    /// The limits of a request.
-    #[must_use]
-    pub fn limits(&self) -> Limits {
-        self.tokenizer.limits
-    }
-
-    /// The batcher, which admits requests.
-    pub(crate) fn batcher(&self) -> Batcher {
-        self.batcher.clone()
+/// The response of GetModel.
+pub(crate) fn describe_model(manifest: &Manifest, device: Device, limits: Limits) -> GetModelResponse {
+    GetModelResponse {
+        name: manifest.name.clone(),
+        version: manifest.version.clone(),
+        dimension: DIMENSION as u32,
+        languages: manifest.languages.clone(),
+        precision: manifest.precision.to_string(),
+        device: device::name(device),
+        limits: Some(v1::Limits {
+            max_sentences: limits.max_sentences,
+            max_sentence_bytes: limits.max_sentence_bytes,
+            max_sentence_tokens: limits.max_sentence_tokens,
+            max_request_tokens: limits.max_request_tokens,
+            max_request_bytes: limits.max_request_bytes,
+        }),
+        source_sha256: manifest.source.sha256.clone(),
+        source_precision: manifest.source.precision.to_string(),
+        license: manifest.license.clone(),
     }
 }
 
@@ -119,24 +121,6 @@ impl EmbedderService for EmbedderApi {
     }
 
     async fn get_model(&self, _: Request<GetModelRequest>) -> Result<Response<GetModelResponse>, Status> {
-        let (manifest, limits) = (&self.manifest, self.limits());
-        Ok(Response::new(GetModelResponse {
-            name: manifest.name.clone(),
-            version: manifest.version.clone(),
-            dimension: DIMENSION as u32,
-            languages: manifest.languages.clone(),
-            precision: manifest.precision.to_string(),
-            device: device::name(self.device),
-            limits: Some(v1::Limits {
-                max_sentences: limits.max_sentences,
-                max_sentence_bytes: limits.max_sentence_bytes,
-                max_sentence_tokens: limits.max_sentence_tokens,
-                max_request_tokens: limits.max_request_tokens,
-                max_request_bytes: limits.max_request_bytes,
-            }),
-            source_sha256: manifest.source.sha256.clone(),
-            source_precision: manifest.source.precision.to_string(),
-            license: manifest.license.clone(),
-        }))
+        Ok(Response::new(self.model.clone()))
     }
 }

@@ -198,7 +198,8 @@ pub fn embedder_config(directory: &Path, auth: SocketAddr, options: &[&str]) -> 
     let directory = directory.to_str().expect("the path is UTF-8");
     let auth = format!("http://{auth}");
     let own = ["muse-embedder", "--model-dir", directory, "--auth", &auth];
-    muse_embedder::Config::parse_from(own.iter().chain(options))
+    let args = muse_embedder::Args::parse_from(own.iter().chain(options));
+    args.try_into().expect("the options are valid")
 }
 
 /// An embedder with that configuration.

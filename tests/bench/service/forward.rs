@@ -8,7 +8,7 @@ use std::{
 
 use clap::Parser;
 use muse_embedder::{
-    Config,
+    Args, Config,
     batcher::{Batching, configure_allocator},
 };
 use muse_model::{batch::Batch, inference::Model, model_dir::ModelDir, tokenizer::Tokenizer};
@@ -42,8 +42,8 @@ struct Full {
 impl Forward {
     /// Loads the model. The environment's settings count here as they do for the programs.
     pub(crate) fn load(directory: &ModelDir) -> Self {
-        let options = [Path::new("muse-embedder"), Path::new("--model-dir"), Path::new(".")];
-        let batching = Config::parse_from(options).batching(Device::Cpu);
+        let args = Args::parse_from(["muse-embedder", "--model-dir", ".", "--device", "cpu"]);
+        let Config { batching, .. } = args.try_into().expect("the options are valid");
         configure_allocator(directory.manifest().precision, Device::Cpu, batching.passes);
         let model = Model::load(directory, Device::Cpu).expect("the model loads");
         Self { model, batching }

@@ -1,0 +1,187 @@
+//! Starts the embedder: loads the model, and serves gRPC until the shutdown.
+
+use std::{sync::Arc, time::Instant};
+
+use futures::{FutureExt, future::BoxFuture};
+use muse_model::{
+    device, inference,
+    model_dir::{Manifest, ModelDir, ModelDirError},
+    tokenizer::{Tokenizer, TokenizerError},
+};
+use muse_proto::{limits::MAX_ITEM_BYTES, v1::embedder_service_server::EmbedderServiceServer};
+use muse_server::{
+    ConfigError, Listeners, ServiceContext, ServiceSettings, grpc,
+    health::Health,
+    notify,
+    tls::{self, Acceptor},
+};
+use muse_telemetry::metrics::Metrics;
+use muse_verifier::{TokenKind, Verifier};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status, codec::CompressionEncoding, service::interceptor::InterceptedService};
+use tracing::{Level, info};
+
+use crate::{
+    batcher::{Batcher, BatcherError, UserName},
+    config::Config,
+    limits::Limits,
+    memory::ReserveMemory,
+    metrics::EmbedderMetrics,
+    request_tokenizer::RequestTokenizer,
+    service::{EmbedderApi, describe_model},
+    stream::Streams,
+};
+
+/// The names in `grpc.health.v1`.
+const SERVICES: [&str; 2] = ["", "muse.v1.EmbedderService"];
+
+/// Why the embedder could not start, or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbedderError {
+    /// An environment variable of the trace exporter is invalid.
+    #[error(transparent)]
+    Traces(#[from] ConfigError),
+    /// The model directory is incomplete or damaged.
+    #[error(transparent)]
+    ModelDir(#[from] ModelDirError),
+    /// The SentencePiece model cannot be used.
+    #[error("the model directory's tokenizer: {0}")]
+    Tokenizer(#[from] TokenizerError),
+    /// The model cannot be loaded or run.
+    #[error(transparent)]
+    Batcher(#[from] BatcherError),
+    /// The server failed.
+    #[error("the gRPC server failed: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// Loads and warms the model, then serves on the public listener until `shutdown` is cancelled and
+/// the calls in flight have ended.
+///
+/// It is ready, in `grpc.health.v1`, on the private port and to its supervisor, when the revocation
+/// list is complete. A long queue does not change that.
+///
+/// # Errors
+///
+/// If the model directory is not valid, the model does not run, or the server fails.
+pub fn run(
+    config: Config,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> BoxFuture<'static, Result<(), EmbedderError>> {
+    // Boxed, or it would be compiled again in each program and test that awaits it.
+    serve(config, listeners, shutdown).boxed()
+}
+
+async fn serve(
+    config: Config,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> Result<(), EmbedderError> {
+    let settings = ServiceSettings {
+        name: "muse-embedder",
+        services: &SERVICES,
+        access_level: Level::DEBUG,
+        shutdown: config.shutdown,
+        traces: &config.traces,
+        client_tls: config.client_tls.as_ref(),
+    };
+    let (context, listener) = ServiceContext::start(settings, listeners, shutdown)?;
+    let (metrics, shutdown) = (context.metrics.clone(), context.shutdown.clone());
+    let acceptor = Acceptor::new(config.server_tls.as_ref());
+    let (verifier, _) = config.auth.follow(&context.connector, shutdown.closing.clone());
+    verifier.register_metrics(&metrics);
+    let (stream_verifier, closing) = (verifier.clone(), shutdown.closing.clone());
+    let loaded = tokio::task::spawn_blocking(move || load(&config, &metrics, stream_verifier, closing));
+    let Loaded { api, batcher, limits } = loaded.await.map_err(BatcherError::from)??;
+
+    tokio::spawn(report_when_synced(verifier.clone(), context.health.clone(), shutdown.announced.clone()));
+    let server = |max_message_bytes| {
+        EmbedderServiceServer::from_arc(Arc::clone(&api))
+            .accept_compressed(CompressionEncoding::Gzip)
+            .max_decoding_message_size(max_message_bytes)
+            .max_encoding_message_size(usize::MAX)
+    };
+    let (unary, streaming) = (server(limits.max_request_bytes as usize), server(MAX_ITEM_BYTES));
+    let service = ReserveMemory::new(unary, streaming, batcher, limits);
+    // The outermost layer: a caller without a token must not use memory either.
+    let service = InterceptedService::new(service, move |mut call: Request<()>| {
+        let claims = verifier.authorize(call.metadata().as_ref(), Some(TokenKind::Access))?;
+        claims.record(call.extensions());
+        call.extensions_mut().insert(UserName::from(claims.sub.as_str()));
+        Ok::<_, Status>(call)
+    });
+    let incoming = tls::incoming(listener, acceptor);
+    let router = grpc::server(context.requests.clone())
+        .add_service(context.health_service.clone())
+        .add_service(service);
+    let served = grpc::serve(router, incoming, context.health.clone(), shutdown).await;
+    context.finish().await;
+    Ok(served?)
+}
+
+async fn report_when_synced(verifier: Verifier, health: Health, shutdown: CancellationToken) {
+    let synced = async {
+        verifier.wait_until_synced().await;
+        health.report(true);
+        info!("ready");
+        notify::ready();
+    };
+    shutdown.run_until_cancelled(synced).await;
+}
+
+/// A warm model, and the service over it.
+struct Loaded {
+    api: Arc<EmbedderApi>,
+    batcher: Batcher,
+    limits: Limits,
+}
+
+/// Loads the model. Streams end when `verifier` refuses their token, and at `shutdown`.
+fn load(
+    config: &Config,
+    metrics: &Metrics,
+    verifier: Verifier,
+    shutdown: CancellationToken,
+) -> Result<Loaded, EmbedderError> {
+    let started = Instant::now();
+    let Config { device, batching, .. } = *config;
+    let directory = ModelDir::open(&config.model_dir)?;
+    let tokenizer = Tokenizer::from_bytes(directory.tokenizer_bytes())?;
+    let manifest = directory.manifest();
+    let embedder_metrics = EmbedderMetrics::new(metrics);
+    let batcher = Batcher::start(&directory, device, batching, &embedder_metrics)?;
+    batcher.register_metrics(metrics);
+    register_model_info(metrics, manifest, &device::name(device));
+    info!(
+        model = %config.model_dir.display(),
+        precision = %manifest.precision,
+        device = device::name(device),
+        threads = config.batching.threads,
+        kernel = inference::kernel(manifest.precision, device).unwrap_or("libtorch"),
+        ready_after_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "model loaded and warm"
+    );
+    let limits = Limits::for_requests_of(batching.largest_request());
+    let tokenizer =
+        RequestTokenizer::new(tokenizer, limits, config.tokenizer_threads, embedder_metrics.tokenize);
+    let read_timeout = config.stream_read_timeout;
+    let streams =
+        Streams::new(tokenizer.clone(), batcher.clone(), batching, read_timeout, verifier, shutdown);
+    let model = describe_model(manifest, device, limits);
+    let api = Arc::new(EmbedderApi::new(tokenizer, batcher.clone(), streams, model));
+    Ok(Loaded { api, batcher, limits })
+}
+
+fn register_model_info(metrics: &Metrics, manifest: &Manifest, device: &str) {
+    metrics.info(
+        "muse_model_info",
+        "The model and its device; always 1.",
+        &[
+            ("name", &manifest.name),
+            ("version", &manifest.version),
+            ("precision", &manifest.precision),
+            ("device", &device),
+        ],
+    );
+}
