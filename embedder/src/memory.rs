@@ -34,7 +34,7 @@ use tonic::{Status, body::Body, codegen::Service, server::NamedService};
 
 use crate::{
     batcher::{Batcher, UserName},
-    limits::Limits,
+    limits::TokenLimits,
 };
 
 /// Bytes of large requests. Each message counts twice: its buffer, and its sentences.
@@ -122,12 +122,12 @@ pub(crate) struct ReserveMemory<S> {
     streaming: S,
     budgets: Arc<Budgets>,
     batcher: Batcher,
-    limits: Limits,
+    limits: TokenLimits,
 }
 
 impl<S> ReserveMemory<S> {
     /// A layer on `unary` and `streaming` methods; `batcher` admits requests within `limits`.
-    pub(crate) fn new(unary: S, streaming: S, batcher: Batcher, limits: Limits) -> Self {
+    pub(crate) fn new(unary: S, streaming: S, batcher: Batcher, limits: TokenLimits) -> Self {
         let budgets = Arc::new(Budgets::new(REQUEST_BYTES, RESPONSE_BYTES));
         Self { unary, streaming, budgets, batcher, limits }
     }
@@ -135,7 +135,7 @@ impl<S> ReserveMemory<S> {
     /// Estimates the tokens of a request from the length of its message. At most the limit, since a
     /// request that is too large is rejected for that, however full the queue is.
     fn estimate_tokens(&self, length: usize) -> usize {
-        (length / BYTES_PER_TOKEN).min(self.limits.max_request_tokens as usize)
+        (length / BYTES_PER_TOKEN).min(self.limits.request.max())
     }
 }
 
@@ -167,7 +167,7 @@ where
         let mut layer = self.clone();
         async move {
             let read = read_message(request, &lease).await.and_then(|(request, length)| {
-                if is_embed && length <= layer.limits.max_request_bytes as usize {
+                if is_embed && length <= MAX_REQUEST_BYTES {
                     layer.batcher.check(&lease.user, layer.estimate_tokens(length), end)?;
                 }
                 Ok(request)

@@ -8,12 +8,13 @@ use muse_model::{
 };
 use muse_proto::{
     Error, Reason, TokenizeResponseWriter,
+    limits::Limit,
     v1::{EmbedRequest, TokenIds, TokenizeResponse},
 };
 use muse_telemetry::metrics::Histogram;
 use tokio::sync::Semaphore;
 
-use crate::limits::{Limits, at, too_many_tokens};
+use crate::limits::TokenLimits;
 
 /// Text of up to so many bytes is tokenized on the async thread. It takes some 20 µs, about as long as
 /// handing it to a blocking thread.
@@ -29,7 +30,7 @@ const TOKEN_BYTES: usize = 40;
 #[derive(Debug, Clone)]
 pub(crate) struct RequestTokenizer {
     tokenizer: Arc<Tokenizer>,
-    pub(crate) limits: Limits,
+    pub(crate) limits: TokenLimits,
     /// Limits the requests that are tokenized at a time.
     threads: Arc<Semaphore>,
     /// Limits the large requests separately, so that the others do not wait for them.
@@ -38,7 +39,7 @@ pub(crate) struct RequestTokenizer {
 }
 
 impl RequestTokenizer {
-    pub(crate) fn new(tokenizer: Tokenizer, limits: Limits, threads: usize, seconds: Histogram) -> Self {
+    pub(crate) fn new(tokenizer: Tokenizer, limits: TokenLimits, threads: usize, seconds: Histogram) -> Self {
         let semaphore = |threads: usize| Arc::new(Semaphore::new(threads.clamp(1, Semaphore::MAX_PERMITS)));
         let (large_threads, threads) = (semaphore(threads / 2), semaphore(threads));
         Self { tokenizer: Arc::new(tokenizer), limits, threads, large_threads, seconds }
@@ -49,7 +50,7 @@ impl RequestTokenizer {
         let EmbedRequest { sentences, token_ids, .. } = request;
         if !(sentences.is_empty() || token_ids.is_empty()) {
             let text = "either sentences or token_ids can be given, not both";
-            return Err(at(Reason::InvalidArgument, "token_ids", text));
+            return Err(invalid("token_ids", text));
         }
         let (field, ids) = if token_ids.is_empty() {
             let limits = self.limits;
@@ -64,7 +65,7 @@ impl RequestTokenizer {
         } else {
             ("token_ids", self.check_token_ids(&token_ids)?)
         };
-        self.limits.check_lengths(field, ids.lengths())?;
+        self.limits.check(field, ids.lengths())?;
         Ok(ids)
     }
 
@@ -76,10 +77,10 @@ impl RequestTokenizer {
         let limits = self.limits;
         let field = || "sentence".to_owned();
         let encode = move |tokenizer: &Tokenizer, sentence: &String| {
-            limits.check_sentence(field, sentence)?;
-            let (mut ids, most) = (TokenizedSentences::default(), limits.max_sentence_tokens);
-            ids.try_push(|ids| tokenizer.encode_up_to(most as usize, sentence, ids))
-                .map_err(|TooManyTokens| too_many_tokens("sentence", most, "sentence"))?;
+            Limit::SENTENCE_BYTES.check(field, sentence.len())?;
+            let mut ids = TokenizedSentences::default();
+            ids.try_push(|ids| tokenizer.encode_up_to(limits.sentence.max(), sentence, ids))
+                .map_err(|TooManyTokens| limits.sentence.exceeded("sentence"))?;
             Ok(ids)
         };
         self.run(sentences, move |tokenizer, sentences| {
@@ -91,15 +92,15 @@ impl RequestTokenizer {
     /// A rough upper bound on the bytes of the response to a Tokenize of these sentences.
     pub(crate) fn max_token_bytes(&self, sentences: &[String]) -> usize {
         let text: usize = sentences.iter().map(String::len).sum();
-        TOKEN_BYTES * text.min(self.limits.max_request_tokens as usize)
+        TOKEN_BYTES * text.min(self.limits.request.max())
     }
 
     /// The tokens of the sentences of a request, written into the encoded response.
     pub(crate) async fn tokenize(&self, sentences: Vec<String>) -> Result<TokenizeResponse, Error> {
-        let most = self.limits.max_request_tokens;
+        let limit = self.limits.request;
         let write = move |tokenizer: &Tokenizer, sentences: &[String]| {
             let mut response = TokenizeResponseWriter::default();
-            let mut left = most;
+            let mut left = limit.max();
             for sentence in sentences {
                 let tokenized = tokenizer.tokenize_with(sentence, |token| {
                     if left == 0 {
@@ -111,7 +112,7 @@ impl RequestTokenizer {
                     ControlFlow::Continue(())
                 });
                 if tokenized.is_break() {
-                    return Err(too_many_tokens("sentences", most, "request"));
+                    return Err(limit.exceeded("sentences"));
                 }
                 response.end_sentence();
             }
@@ -126,9 +127,9 @@ impl RequestTokenizer {
         sentences: Vec<String>,
         work: impl FnOnce(&Tokenizer, &[String]) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        self.limits.check_count("sentences", sentences.len())?;
+        check_count("sentences", sentences.len())?;
         for (index, sentence) in sentences.iter().enumerate() {
-            self.limits.check_sentence(|| format!("sentences[{index}]"), sentence)?;
+            Limit::SENTENCE_BYTES.check(|| format!("sentences[{index}]"), sentence.len())?;
         }
         self.run(sentences, work).await
     }
@@ -160,7 +161,7 @@ impl RequestTokenizer {
 
     /// The ids of a request that has token ids instead of sentences.
     fn check_token_ids(&self, token_ids: &[TokenIds]) -> Result<TokenizedSentences, Error> {
-        self.limits.check_count("token_ids", token_ids.len())?;
+        check_count("token_ids", token_ids.len())?;
         let mut sentences = TokenizedSentences::default();
         for (index, TokenIds { ids }) in token_ids.iter().enumerate() {
             self.check_ids(index, ids)?;
@@ -182,25 +183,24 @@ impl RequestTokenizer {
             Some(piece) => format!("{id} ({piece}) does not occur in a sentence"),
             None => format!("{id} is not in the vocabulary of {} tokens", self.tokenizer.vocabulary_size()),
         };
-        Err(at(Reason::InvalidArgument, &format!("token_ids[{index}].ids[{position}]"), &text))
+        Err(invalid(&format!("token_ids[{index}].ids[{position}]"), &text))
     }
 }
 
 /// Appends the ids of a sentence to those of its request, within the limits.
 fn encode_within(
-    limits: &Limits,
+    limits: &TokenLimits,
     tokenizer: &Tokenizer,
     (index, sentence): (usize, &String),
     ids: &mut TokenizedSentences,
 ) -> Result<(), Error> {
-    let (of_sentence, of_request) = (limits.max_sentence_tokens, limits.max_request_tokens);
-    let left = (of_request as usize).saturating_sub(ids.tokens());
-    let most = left.min(of_sentence as usize);
+    let left = limits.request.max().saturating_sub(ids.tokens());
+    let most = left.min(limits.sentence.max());
     ids.try_push(|ids| tokenizer.encode_up_to(most, sentence, ids)).map_err(|TooManyTokens| {
-        if most == of_sentence as usize {
-            too_many_tokens(&format!("sentences[{index}]"), of_sentence, "sentence")
+        if most == limits.sentence.max() {
+            limits.sentence.exceeded(&format!("sentences[{index}]"))
         } else {
-            too_many_tokens("sentences", of_request, "request")
+            limits.request.exceeded("sentences")
         }
     })
 }
@@ -208,4 +208,34 @@ fn encode_within(
 /// A span as `u32`: a sentence is far shorter than 4 GiB.
 fn span((start, end): (usize, usize)) -> (u32, u32) {
     (start as u32, end as u32)
+}
+
+/// Checks the number of sentences of a request.
+fn check_count(field: &str, count: usize) -> Result<(), Error> {
+    if count == 0 {
+        return Err(invalid(field, "at least one sentence is needed"));
+    }
+    Limit::SENTENCES.check(|| field.to_owned(), count)
+}
+
+/// The error of an invalid field.
+fn invalid(field: &str, text: &str) -> Error {
+    Error::new(Reason::InvalidArgument, format!("{field}: {text}")).with_field(field)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_without_sentences_is_invalid() {
+        let error = check_count("sentences", 0).unwrap_err();
+        assert_eq!(error.reason(), Reason::InvalidArgument);
+        assert_eq!(error.to_string(), "sentences: at least one sentence is needed");
+        assert!(check_count("sentences", 4_096).is_ok());
+        assert_eq!(
+            check_count("sentences", 10_000).unwrap_err().to_string(),
+            "sentences: 10000 sentences; the limit is 4096 a request"
+        );
+    }
 }

@@ -8,7 +8,10 @@ use muse_model::{
     model_dir::{Manifest, ModelDir, ModelDirError},
     tokenizer::{Tokenizer, TokenizerError},
 };
-use muse_proto::{limits::MAX_ITEM_BYTES, v1::embedder_service_server::EmbedderServiceServer};
+use muse_proto::{
+    limits::{MAX_ITEM_BYTES, MAX_REQUEST_BYTES},
+    v1::embedder_service_server::EmbedderServiceServer,
+};
 use muse_server::{
     ConfigError, Listeners, ServiceContext, ServiceSettings, grpc,
     health::Health,
@@ -24,7 +27,7 @@ use tracing::{Level, info};
 use crate::{
     batcher::{Batcher, BatcherError, UserName},
     config::Config,
-    limits::Limits,
+    limits::TokenLimits,
     memory::ReserveMemory,
     metrics::EmbedderMetrics,
     request_tokenizer::RequestTokenizer,
@@ -102,7 +105,7 @@ async fn serve(
             .max_decoding_message_size(max_message_bytes)
             .max_encoding_message_size(usize::MAX)
     };
-    let (unary, streaming) = (server(limits.max_request_bytes as usize), server(MAX_ITEM_BYTES));
+    let (unary, streaming) = (server(MAX_REQUEST_BYTES), server(MAX_ITEM_BYTES));
     let service = ReserveMemory::new(unary, streaming, batcher, limits);
     // The outermost layer: a caller without a token must not use memory either.
     let service = InterceptedService::new(service, move |mut call: Request<()>| {
@@ -134,7 +137,7 @@ async fn report_when_synced(verifier: Verifier, health: Health, shutdown: Cancel
 struct Loaded {
     api: Arc<EmbedderApi>,
     batcher: Batcher,
-    limits: Limits,
+    limits: TokenLimits,
 }
 
 /// Loads the model. Streams end when `verifier` refuses their token, and at `shutdown`.
@@ -162,7 +165,7 @@ fn load(
         ready_after_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         "model loaded and warm"
     );
-    let limits = Limits::for_requests_of(batching.largest_request());
+    let limits = TokenLimits::for_requests_of(batching.largest_request());
     let tokenizer =
         RequestTokenizer::new(tokenizer, limits, config.tokenizer_threads, embedder_metrics.tokenize);
     let read_timeout = config.stream_read_timeout;

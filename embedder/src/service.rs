@@ -8,8 +8,8 @@ use muse_model::{
     model_dir::Manifest,
 };
 use muse_proto::v1::{
-    self, EmbedRequest, EmbedResponse, EmbedStreamRequest, GetModelRequest, GetModelResponse,
-    TokenizeRequest, TokenizeResponse, embedder_service_server::EmbedderService,
+    EmbedRequest, EmbedResponse, EmbedStreamRequest, GetModelRequest, GetModelResponse, TokenizeRequest,
+    TokenizeResponse, embedder_service_server::EmbedderService,
 };
 use muse_server::deadline::Deadline;
 use muse_telemetry::request_telemetry::RequestContext;
@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{
     batcher::{Batcher, Embedded},
     dimensions::Dimensions,
-    limits::Limits,
+    limits::TokenLimits,
     memory::{MemoryLease, user},
     request_tokenizer::RequestTokenizer,
     stream::{StreamResponses, Streams},
@@ -47,7 +47,7 @@ impl EmbedderApi {
 }
 
 /// The response of GetModel.
-pub(crate) fn describe_model(manifest: &Manifest, device: Device, limits: Limits) -> GetModelResponse {
+pub(crate) fn describe_model(manifest: &Manifest, device: Device, limits: TokenLimits) -> GetModelResponse {
     GetModelResponse {
         name: manifest.name.clone(),
         version: manifest.version.clone(),
@@ -55,13 +55,7 @@ pub(crate) fn describe_model(manifest: &Manifest, device: Device, limits: Limits
         languages: manifest.languages.clone(),
         precision: manifest.precision.to_string(),
         device: device::name(device),
-        limits: Some(v1::Limits {
-            max_sentences: limits.max_sentences,
-            max_sentence_bytes: limits.max_sentence_bytes,
-            max_sentence_tokens: limits.max_sentence_tokens,
-            max_request_tokens: limits.max_request_tokens,
-            max_request_bytes: limits.max_request_bytes,
-        }),
+        limits: Some(limits.to_proto()),
         source_sha256: manifest.source.sha256.clone(),
         source_precision: manifest.source.precision.to_string(),
         license: manifest.license.clone(),

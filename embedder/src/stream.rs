@@ -97,7 +97,7 @@ impl Streams {
         verifier: Verifier,
         shutdown: CancellationToken,
     ) -> Self {
-        let longest = tokenizer.limits.max_sentence_tokens as usize;
+        let longest = tokenizer.limits.sentence.max();
         let tokens = (UNANSWERED_PASSES * batching.passes * batching.batch_tokens)
             .max(longest)
             .min(Semaphore::MAX_PERMITS);

@@ -1,4 +1,5 @@
-//! The limits of requests, and their check on the encoded message before memory is allocated for its fields.
+//! The limits of requests, each defined here alone, and their check on the encoded message before
+//! memory is allocated for its fields.
 
 use crate::{
     Error, Reason,
@@ -20,8 +21,62 @@ pub const MAX_REQUEST_BYTES: usize = 16 << 20;
 pub const MAX_ITEM_BYTES: usize = 320 << 10;
 /// Bytes of the id of an item of a stream. The server stores it until the answer is read.
 pub const MAX_ITEM_ID_BYTES: usize = 1_024;
-/// Tokens that each sentence has beside its own: `<s>` and `</s>`.
-const MARKS: usize = 2;
+/// Tokens that the model adds to each sentence: `<s>` and `</s>`.
+pub const MARKS: usize = 2;
+
+/// A limit, with the text of its error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    max: usize,
+    unit: &'static str,
+    scope: &'static str,
+}
+
+impl Limit {
+    /// Of [`MAX_SENTENCES`].
+    pub const SENTENCES: Self = Self { max: MAX_SENTENCES, unit: "sentences", scope: "a request" };
+    /// Of [`MAX_SENTENCE_BYTES`].
+    pub const SENTENCE_BYTES: Self = Self { max: MAX_SENTENCE_BYTES, unit: "bytes", scope: "a sentence" };
+    /// Of [`MAX_SENTENCE_TOKENS`].
+    pub const SENTENCE_TOKENS: Self = Self { max: MAX_SENTENCE_TOKENS, unit: "tokens", scope: "a sentence" };
+    /// Of [`MAX_REQUEST_TOKENS`].
+    pub const REQUEST_TOKENS: Self = Self { max: MAX_REQUEST_TOKENS, unit: "tokens", scope: "a request" };
+    /// Of [`MAX_ITEM_ID_BYTES`].
+    pub const ITEM_ID_BYTES: Self = Self { max: MAX_ITEM_ID_BYTES, unit: "bytes", scope: "an item" };
+
+    /// The largest number that is allowed.
+    #[must_use]
+    pub const fn max(self) -> usize {
+        self.max
+    }
+
+    /// The limit, or a lower one where a server allows less.
+    #[must_use]
+    pub fn at_most(self, max: usize) -> Self {
+        Self { max: self.max.min(max), ..self }
+    }
+
+    /// Checks a number that belongs to `field`.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::TooLarge`], with the field and the limit.
+    pub fn check(self, field: impl FnOnce() -> String, count: usize) -> Result<(), Error> {
+        if count <= self.max { Ok(()) } else { Err(self.error(&field(), &count.to_string())) }
+    }
+
+    /// The error of a number that was counted no further than the limit.
+    #[must_use]
+    pub fn exceeded(self, field: &str) -> Error {
+        self.error(field, &format!("more than {}", self.max))
+    }
+
+    fn error(self, field: &str, count: &str) -> Error {
+        let Self { max, unit, scope } = self;
+        let text = format!("{field}: {count} {unit}; the limit is {max} {scope}");
+        Error::new(Reason::TooLarge, text).with_field(field)
+    }
+}
 
 /// A message whose decoder checks limits first.
 pub trait Limited {
@@ -47,8 +102,7 @@ impl Limited for EmbedRequest {
                 Ok((2, Value::LengthDelimited(ids))) => {
                     let Ok(count) = count_varints(ids, 1) else { return Ok(()) };
                     tokens += count + MARKS;
-                    token_ids
-                        .element(|| too_many(count + MARKS, "tokens", MAX_SENTENCE_TOKENS, "a sentence"));
+                    token_ids.element(Limit::SENTENCE_TOKENS, count + MARKS);
                 }
                 Ok(_) => (),
                 Err(Malformed) => return Ok(()),
@@ -56,10 +110,7 @@ impl Limited for EmbedRequest {
         }
         sentences.check()?;
         token_ids.check()?;
-        match too_many(tokens, "tokens", MAX_REQUEST_TOKENS, "a request") {
-            Some(text) => Err(too_large("token_ids", &text)),
-            None => Ok(()),
-        }
+        Limit::REQUEST_TOKENS.check(|| "token_ids".to_owned(), tokens)
     }
 }
 
@@ -82,9 +133,7 @@ impl Limited for EmbedStreamRequest {
         for field in fields(encoded) {
             match field {
                 Ok((1, Value::LengthDelimited(id))) => {
-                    if let Some(text) = too_many(id.len(), "bytes", MAX_ITEM_ID_BYTES, "an item") {
-                        return Err(too_large("id", &text));
-                    }
+                    Limit::ITEM_ID_BYTES.check(|| "id".to_owned(), id.len())?;
                 }
                 Ok(_) => (),
                 Err(Malformed) => return Ok(()),
@@ -94,7 +143,7 @@ impl Limited for EmbedStreamRequest {
     }
 }
 
-/// Counts the elements of a repeated field, and notes the first that is too large.
+/// Counts the elements of a repeated field, and records the error of the first that is too large.
 struct Count {
     field: &'static str,
     count: usize,
@@ -106,35 +155,24 @@ impl Count {
         Self { field, count: 0, at_fault: None }
     }
 
-    fn element(&mut self, fault: impl FnOnce() -> Option<String>) {
-        // Only the first few can be named: of more than that the count is at fault.
-        if self.at_fault.is_none()
-            && self.count < MAX_SENTENCES
-            && let Some(text) = fault()
-        {
-            self.at_fault = Some(too_large(&format!("{}[{}]", self.field, self.count), &text));
+    /// Counts an element, of which `count` is limited.
+    fn element(&mut self, limit: Limit, count: usize) {
+        // If there are too many elements, that is the error, whatever the later ones are like.
+        if self.at_fault.is_none() && self.count < MAX_SENTENCES {
+            let field = || format!("{}[{}]", self.field, self.count);
+            self.at_fault = limit.check(field, count).err();
         }
         self.count += 1;
     }
 
     fn sentence(&mut self, sentence: &[u8]) {
-        self.element(|| too_many(sentence.len(), "bytes", MAX_SENTENCE_BYTES, "a sentence"));
+        self.element(Limit::SENTENCE_BYTES, sentence.len());
     }
 
     fn check(self) -> Result<(), Error> {
-        match too_many(self.count, "sentences", MAX_SENTENCES, "a request") {
-            Some(text) => Err(too_large(self.field, &text)),
-            None => self.at_fault.map_or(Ok(()), Err),
-        }
+        Limit::SENTENCES.check(|| self.field.to_owned(), self.count)?;
+        self.at_fault.map_or(Ok(()), Err)
     }
-}
-
-fn too_many(count: usize, unit: &str, limit: usize, of: &str) -> Option<String> {
-    (count > limit).then(|| format!("{count} {unit}; the limit is {limit} {of}"))
-}
-
-fn too_large(field: &str, text: &str) -> Error {
-    Error::new(Reason::TooLarge, format!("{field}: {text}")).with_field(field)
 }
 
 #[cfg(test)]
