@@ -1,5 +1,5 @@
-//! Lets the programs and tests of this package find libtorch with no variable exported: where `make install` put it, or else
-//! where `make libtorch` did.
+//! Lets the programs and tests of this package find libtorch with no variable exported: where `make
+//! install` put it, or else where `make libtorch` did.
 
 use std::{env, fs, path::Path};
 

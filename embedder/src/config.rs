@@ -1,5 +1,5 @@
-//! The configuration of the embedder: [`Args`] are the options as given, [`Config`] is what they mean
-//! on this machine. Options are resolved once, before the service binds its addresses.
+//! The configuration of the embedder: [`Args`] are the options as given, [`Config`] is what they
+//! mean on this machine. Options are resolved once, before the service binds its addresses.
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -28,7 +28,8 @@ pub struct Args {
     #[arg(long, env = "EMBEDDER_LISTEN", default_value = "127.0.0.1:5002")]
     pub listen: SocketAddr,
 
-    /// Address of the private port, for probes and Prometheus: /livez, /readyz and /metrics over plain HTTP.
+    /// Address of the private port, for probes and Prometheus: /livez, /readyz and /metrics over
+    /// plain HTTP.
     #[arg(long, env = "EMBEDDER_PRIVATE_LISTEN", default_value = "127.0.0.1:5012", global = true)]
     pub private_listen: SocketAddr,
 
@@ -40,8 +41,8 @@ pub struct Args {
     #[arg(long, env = "MUSE_MODEL_DIR")]
     pub model_dir: PathBuf,
 
-    /// Device that runs the model: `auto`, `cpu`, `cuda` or `cuda:N`. `auto` is the first CUDA device, or the CPU if none
-    /// can be used. `CUDA_VISIBLE_DEVICES` applies.
+    /// Device that runs the model: `auto`, `cpu`, `cuda` or `cuda:N`. `auto` is the first CUDA
+    /// device, or the CPU if none can be used. `CUDA_VISIBLE_DEVICES` applies.
     #[arg(long, env = "MUSE_DEVICE", default_value_t)]
     pub device: DeviceChoice,
 
@@ -49,7 +50,8 @@ pub struct Args {
     #[arg(long, env = "MUSE_THREADS", default_value_t = available_cores(), value_parser = positive)]
     pub threads: usize,
 
-    /// Forward passes that run at the same time and share the cores [default: one for each core; 2 on CUDA].
+    /// Forward passes that run at the same time and share the cores [default: one for each core; 2
+    /// on CUDA].
     #[arg(long, env = "MUSE_PASSES", value_parser = positive)]
     pub passes: Option<usize>,
 
@@ -57,21 +59,23 @@ pub struct Args {
     #[arg(long, env = "MUSE_TOKENIZER_THREADS", default_value_t = available_cores(), value_parser = positive)]
     pub tokenizer_threads: usize,
 
-    /// Maximum tokens of a forward pass; a longer sentence is a pass of its own [default: 640; 8192 on CUDA].
+    /// Maximum tokens of a forward pass; a longer sentence is a pass of its own [default: 640; 8192
+    /// on CUDA].
     #[arg(long, env = "MUSE_BATCH_TOKENS", value_parser = positive)]
     pub batch_tokens: Option<usize>,
 
-    /// Maximum tokens in the queue, at most half of them of one user; further requests are rejected. A token takes 4 bytes:
-    /// 16 MiB by default.
+    /// Maximum tokens in the queue, at most half of them of one user; further requests are
+    /// rejected. A token takes 4 bytes: 16 MiB by default.
     #[arg(long, env = "MUSE_QUEUE_TOKENS", default_value_t = 4 << 20, value_parser = positive)]
     pub queue_tokens: usize,
 
-    /// Maximum queueing time, in seconds: a request without a deadline that would wait longer is rejected.
+    /// Maximum queueing time, in seconds: a request without a deadline that would wait longer is
+    /// rejected.
     #[arg(long, env = "MUSE_MAX_QUEUE_SECONDS", default_value_t = 60, value_parser = positive)]
     pub max_queue_seconds: usize,
 
-    /// Seconds for which responses of a stream may be unread until the stream ends. Each response that is read resets the
-    /// time.
+    /// Seconds for which responses of a stream may be unread until the stream ends. Each response
+    /// that is read resets the time.
     #[arg(long, env = "MUSE_STREAM_READ_TIMEOUT", default_value_t = 300, value_parser = positive)]
     pub stream_read_timeout: usize,
 
@@ -131,8 +135,8 @@ pub enum ArgsError {
 }
 
 impl ArgsError {
-    /// Reports the error, and returns the exit status: 64 for an invalid option, 1 for a device that
-    /// cannot be used.
+    /// Reports the error, and returns the exit status: 64 for an invalid option, 1 for a device
+    /// that cannot be used.
     #[must_use]
     pub fn report(self) -> ExitCode {
         match self {

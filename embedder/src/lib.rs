@@ -1,9 +1,9 @@
 //! The embedder of MUSE as Service: text to tokens or to 512-dimensional unit vectors, over gRPC.
 //!
-//! The path of a sentence: the [`server`] verifies the caller's token, [`service`] checks the request
-//! against the [`limits`] and turns it into ids with the [tokenizer](muse_model::tokenizer), the
-//! [`batcher`] queues it and runs it, together with other queued sentences, through the
-//! [model](muse_model::inference).
+//! The path of a sentence: the [`server`] verifies the caller's token, [`service`] checks the
+//! request against the [`limits`] and turns it into ids with the
+//! [tokenizer](muse_model::tokenizer), the [`batcher`] queues it and runs it, together with other
+//! queued sentences, through the [model](muse_model::inference).
 
 #![deny(unsafe_code)]
 

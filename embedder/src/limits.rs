@@ -1,5 +1,5 @@
-//! The limits on tokens, which `--queue-tokens` may lower: a larger request would never be admitted.
-//! [`muse_proto::limits`] defines all limits.
+//! The limits on tokens, which `--queue-tokens` may lower: a larger request would never be
+//! admitted. [`muse_proto::limits`] defines all limits.
 
 use muse_model::tokenizer;
 use muse_proto::{

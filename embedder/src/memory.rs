@@ -54,8 +54,8 @@ const CHUNK: usize = 64 << 10;
 const PREFIX: usize = 5;
 /// The largest compression ratio of deflate.
 const MAX_INFLATION: usize = 1032;
-/// Bytes of text per token, slightly more than the average over the languages (3.3 in Polish, 4.0 in
-/// English, 10 in Thai).
+/// Bytes of text per token, slightly more than the average over the languages (3.3 in Polish, 4.0
+/// in English, 10 in Thai).
 const BYTES_PER_TOKEN: usize = 5;
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 
@@ -195,8 +195,8 @@ pub(crate) fn user(extensions: &Extensions) -> UserName {
     extensions.get().cloned().unwrap_or_default()
 }
 
-/// Reads the message of a request, and inflates it if it is compressed with gzip. Returns the request
-/// and the length of the message.
+/// Reads the message of a request, and inflates it if it is compressed with gzip. Returns the
+/// request and the length of the message.
 async fn read_message(request: Request<Body>, lease: &MemoryLease) -> Result<(Request<Body>, usize), Status> {
     let (mut parts, mut body) = request.into_parts();
     let gzip = parts.headers.get("grpc-encoding") == Some(&GZIP);

@@ -3,8 +3,8 @@
 //!
 //! A connection does not poll the body of a response while the flow-control window of its caller is
 //! closed: code in `poll_next` does not run for a caller who has left without a reset, or who does
-//! not read. Therefore the work of a stream is a task of its own, which can empty this queue and end
-//! the stream however long the body is not polled.
+//! not read. Therefore the work of a stream is a task of its own, which can empty this queue and
+//! end the stream however long the body is not polled.
 
 use std::{
     collections::VecDeque,

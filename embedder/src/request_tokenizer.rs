@@ -16,8 +16,8 @@ use tokio::sync::Semaphore;
 
 use crate::limits::TokenLimits;
 
-/// Text of up to so many bytes is tokenized on the async thread. It takes some 20 µs, about as long as
-/// handing it to a blocking thread.
+/// Text of up to so many bytes is tokenized on the async thread. It takes some 20 µs, about as long
+/// as handing it to a blocking thread.
 const BRIEF_BYTES: usize = 1024;
 
 /// Text of more bytes takes milliseconds or longer.

@@ -1,9 +1,9 @@
 //! `EmbedStream`: receives items, and sends a response for each as soon as it is computed.
 //!
 //! The work of a stream is a task, which ends when the connection drops the responses
-//! ([`outbox`](crate::outbox)), when the token is no longer valid, or when nobody reads. Backpressure:
-//! a stream stops reading items while too many are unanswered or their responses unread; these are
-//! limited in items, tokens and bytes per stream, and in bytes over all streams.
+//! ([`outbox`](crate::outbox)), when the token is no longer valid, or when nobody reads.
+//! Backpressure: a stream stops reading items while too many are unanswered or their responses
+//! unread; these are limited in items, tokens and bytes per stream, and in bytes over all streams.
 
 use std::{
     convert::Infallible,
@@ -47,11 +47,11 @@ const CHUNK: usize = 64;
 const CHUNK_BYTES: usize = 32 << 10;
 /// Items of a stream that may be unanswered or have an unread response.
 const MAX_UNREAD: usize = 1024;
-/// Forward passes per thread that the unanswered items of a stream may fill: one runs while the next
-/// ones accumulate.
+/// Forward passes per thread that the unanswered items of a stream may fill: one runs while the
+/// next ones accumulate.
 const UNANSWERED_PASSES: usize = 3;
-/// Bytes of items and unread responses for each token that may be unanswered; an item of usual length
-/// takes some 3 kB.
+/// Bytes of items and unread responses for each token that may be unanswered; an item of usual
+/// length takes some 3 kB.
 const UNREAD_BYTES_PER_TOKEN: usize = 96;
 /// The upper bound of that: 1,024 short items.
 const MAX_UNREAD_BYTES: usize = 3 << 20;

@@ -1,5 +1,5 @@
-//! The durations of the steps of a call: as response metadata in the form of HTTP's `Server-Timing`,
-//! and as spans of the trace.
+//! The durations of the steps of a call: as response metadata in the form of HTTP's
+//! `Server-Timing`, and as spans of the trace.
 
 use std::time::{Duration, Instant};
 

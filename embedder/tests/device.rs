@@ -1,4 +1,5 @@
-//! `--device`, as the program `muse-embedder` takes it, with no NVIDIA driver and with the stand-in of one.
+//! The option `--device` of the program `muse-embedder`, without an NVIDIA driver and with a fake
+//! one.
 
 use std::{
     env, fs,
@@ -10,7 +11,7 @@ use muse_model::device::{self, DeviceChoice, DeviceError};
 use muse_test_support::Requirement;
 use tch::Device;
 
-/// Of the driver's functions those that are called: two cards, unless CARDS says another number.
+/// A fake driver with the functions that are called. It has two cards, or the number in CARDS.
 const DRIVER: &str = r#"
 #include <cstdlib>
 #include <cstring>
@@ -33,7 +34,7 @@ int cuDriverGetVersion(int *version) { *version = 13010; return 0; }
 }
 "#;
 
-/// Builds a library of this source where only `LD_LIBRARY_PATH` finds it.
+/// Builds a library from a source, in a folder that is only in `LD_LIBRARY_PATH`.
 fn build(folder: &Path, name: &str, source: &str) {
     let file = folder.join("source.cc");
     fs::write(&file, source).expect("the folder is the test's own");
@@ -53,17 +54,17 @@ fn embedder(device: &str, environment: &[(&str, &Path)]) -> Output {
         .expect("the program was built")
 }
 
-/// What the program says as it ends at once with status 1, in one line.
-fn refusal(device: &str, environment: &[(&str, &Path)]) -> String {
+/// The error, in one line, with which the program exits with status 1.
+fn error_line(device: &str, environment: &[(&str, &Path)]) -> String {
     let output = embedder(device, environment);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(output.stdout.is_empty());
-    assert_eq!(said.lines().count(), 1, "{said}");
-    said
+    assert_eq!(error.lines().count(), 1, "{error}");
+    error
 }
 
-fn there_is_a_driver() -> bool {
+fn has_driver() -> bool {
     let found = !matches!(device::resolve(DeviceChoice::Cuda(0)), Err(DeviceError::Driver(_)));
     if found {
         muse_test_support::skip(Requirement::NoNvidiaDriver, "there is one");
@@ -72,20 +73,20 @@ fn there_is_a_driver() -> bool {
 }
 
 #[test]
-fn without_a_driver_a_cuda_device_ends_the_program_before_it_listens() {
-    if there_is_a_driver() {
+fn cuda_without_a_driver_ends_the_program_before_it_listens() {
+    if has_driver() {
         return;
     }
     for (device, name) in [("cuda", "cuda:0"), ("cuda:1", "cuda:1")] {
-        let said = refusal(device, &[]);
+        let error = error_line(device, &[]);
         let reason = format!("--device {name}: there is no working NVIDIA driver: libcuda.so.1: cannot open");
-        assert!(said.contains(&reason), "{said}");
+        assert!(error.contains(&reason), "{error}");
     }
 }
 
 #[test]
-fn what_is_missing_besides_the_driver_is_told() {
-    if there_is_a_driver() {
+fn missing_parts_besides_the_driver_are_named() {
+    if has_driver() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -93,64 +94,64 @@ fn what_is_missing_besides_the_driver_is_told() {
     let found = ("LD_LIBRARY_PATH", folder.path());
     let none = ("CARDS", Path::new("0"));
 
-    let said = refusal("cuda:2", &[found]);
-    assert!(said.contains("there is no cuda:2: 2 CUDA device(s) can be seen, counted from 0"), "{said}");
-    let said = refusal("cuda", &[found, none, ("CUDA_VISIBLE_DEVICES", Path::new("7"))]);
-    assert!(said.contains("there is no CUDA device to be seen (CUDA_VISIBLE_DEVICES is 7)"), "{said}");
-    let said = refusal("cuda:1", &[found]);
+    let error = error_line("cuda:2", &[found]);
+    assert!(error.contains("there is no cuda:2: 2 CUDA device(s) can be seen, counted from 0"), "{error}");
+    let error = error_line("cuda", &[found, none, ("CUDA_VISIBLE_DEVICES", Path::new("7"))]);
+    assert!(error.contains("there is no CUDA device to be seen (CUDA_VISIBLE_DEVICES is 7)"), "{error}");
+    let error = error_line("cuda:1", &[found]);
     let reason = "--device cuda:1: libtorch's CUDA library cannot be loaded: libtorch_cuda.so: cannot open";
-    assert!(said.contains(reason), "{said}");
+    assert!(error.contains(reason), "{error}");
 
-    // Where nothing was asked for, the same is no error: the program goes on, to the model that is not there.
-    let said = String::from_utf8(embedder("auto", &[found]).stderr).unwrap();
-    assert!(said.contains("running on the CPU: libtorch's CUDA library cannot be loaded"), "{said}");
-    assert!(said.contains("there-is-none"), "{said}");
+    // Without a requested device this is no error: the program continues to the missing model.
+    let error = String::from_utf8(embedder("auto", &[found]).stderr).unwrap();
+    assert!(error.contains("running on the CPU: libtorch's CUDA library cannot be loaded"), "{error}");
+    assert!(error.contains("there-is-none"), "{error}");
 
-    // A library that lacks something, and one that loads but brings no device.
+    // A library that lacks a symbol, and one that loads but registers no device.
     build(
         folder.path(),
         "libtorch_cuda.so",
         "extern int of_another_release(); int needs() { return of_another_release(); }",
     );
-    let said = refusal("cuda", &[found]);
+    let error = error_line("cuda", &[found]);
     assert!(
-        said.contains("libtorch's CUDA library cannot be loaded:") && said.contains("undefined symbol"),
-        "{said}"
+        error.contains("libtorch's CUDA library cannot be loaded:") && error.contains("undefined symbol"),
+        "{error}"
     );
     build(folder.path(), "libtorch_cuda.so", "");
-    let said = refusal("cuda", &[found]);
-    assert!(said.contains("cuda:0 cannot be used: libtorch does not see it"), "{said}");
+    let error = error_line("cuda", &[found]);
+    assert!(error.contains("cuda:0 cannot be used: libtorch does not see it"), "{error}");
 }
 
 #[test]
-fn the_driver_tells_what_a_card_is() {
-    const AGAIN: &str = "MUSE_TEST_HAS_A_DRIVER";
-    if env::var_os(AGAIN).is_some() {
+fn driver_describes_a_card() {
+    const CHILD: &str = "MUSE_TEST_HAS_A_DRIVER";
+    if env::var_os(CHILD).is_some() {
         let card = device::card(Device::Cuda(1)).unwrap();
         assert_eq!((card.name.as_str(), card.capability), ("A Card", (9, 1)));
         assert!(card.driver.contains("CUDA 13.1"), "{card:?}");
         assert_eq!(device::card(Device::Cuda(2)), None);
         return;
     }
-    if there_is_a_driver() {
+    if has_driver() {
         return;
     }
-    // The loader reads LD_LIBRARY_PATH as a process starts, so this test is run in another.
+    // The loader reads LD_LIBRARY_PATH at the start of a process, so this test runs in another one.
     let folder = tempfile::tempdir().unwrap();
     build(folder.path(), "libcuda.so.1", DRIVER);
-    let again = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "the_driver_tells_what_a_card_is"])
-        .env(AGAIN, "1")
+    let child = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "driver_describes_a_card"])
+        .env(CHILD, "1")
         .env("LD_LIBRARY_PATH", folder.path())
         .output()
         .unwrap();
-    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stdout));
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
 }
 
 #[test]
-fn a_device_of_another_name_is_a_bad_option() {
+fn unknown_device_name_is_an_invalid_option() {
     let output = embedder("gpu", &[]);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(64), "{said}");
-    assert!(said.contains("--device") && said.contains("must be auto, cpu, cuda or cuda:N"), "{said}");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(64), "{error}");
+    assert!(error.contains("--device") && error.contains("must be auto, cpu, cuda or cuda:N"), "{error}");
 }

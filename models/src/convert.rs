@@ -1,4 +1,4 @@
-//! Makes a model directory out of an ONNX file.
+//! Converts an ONNX file into a model directory.
 
 use std::{
     collections::BTreeMap,
@@ -8,9 +8,10 @@ use std::{
 };
 
 use muse_model::{
+    inference::DIMENSION,
     model_dir::{
         FORMAT, FileEntry, LICENSE_FILE, LISTED_FILES, MANIFEST_FILE, MODEL_FILE, Manifest, ModelDir,
-        ModelDirError, Precision, Source, SourcePrecision, TOKENIZER_FILE, Versions,
+        Precision, Source, SourcePrecision, TOKENIZER_FILE, Versions,
     },
     tokenizer::{Tokenizer, TokenizerError},
 };
@@ -18,9 +19,9 @@ use sha2::{Digest, Sha256};
 use tch::{CModule, TchError, Tensor};
 
 use crate::{
-    encoder::{Encoder, EncoderError},
     onnx::{self, GraphProto, OnnxError},
-    weights::{DIMENSION, Weights},
+    sentence_encoder::{EncoderError, SentenceEncoder},
+    weights::OnnxWeights,
 };
 
 const LICENSE_TEXT: &str = include_str!("../LICENSE-WEIGHTS");
@@ -30,7 +31,7 @@ const LANGUAGES: [&str; 16] = [
     "ar", "de", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "ru", "th", "tr", "zh-Hans", "zh-Hant",
 ];
 
-/// Why a conversion did not happen.
+/// Why a conversion failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConvertError {
     /// The ONNX file cannot be read.
@@ -38,7 +39,7 @@ pub enum ConvertError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
     /// The ONNX file is not this model.
@@ -46,7 +47,7 @@ pub enum ConvertError {
     Onnx {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         error: OnnxError,
     },
     /// The SentencePiece model in the ONNX file cannot be used.
@@ -54,72 +55,78 @@ pub enum ConvertError {
     Tokenizer {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         error: TokenizerError,
     },
     /// The output cannot be written.
     #[error("cannot write {}: {error}", .path.display())]
     Write {
-        /// Where.
+        /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
-    /// Something is at the output's place that is not a model directory, and is left alone.
-    #[error("{} is there already and is not a model directory: give another place", .0.display())]
-    InTheWay(PathBuf),
+    /// The output exists and is not a model directory; it is not changed.
+    #[error("{} exists and is not a model directory: choose another path", .0.display())]
+    OutputExists(PathBuf),
     /// libtorch failed.
     #[error("libtorch: {0}")]
     Torch(#[from] TchError),
-    /// The module does not compute what the forward pass computes.
+    /// The results of the module differ from those of the forward pass.
     #[error("the traced module differs from the forward pass by {0}: nothing was written")]
     Traced(f64),
 }
 
-/// What [`convert`] did.
+/// The outcome of [`convert`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ConversionOutcome {
     /// The directory was written.
     Converted,
-    /// The directory already held a conversion of the same file, in the same precision, by the same version.
+    /// The directory already is a conversion of the same file, in the same precision, by the same
+    /// version.
     UpToDate,
 }
 
 /// Converts the ONNX file at `onnx_path` into a model directory at `out`.
 ///
-/// The directory is made under another name beside `out` and renamed, so that `out` is never half made.
-pub fn convert(onnx_path: &Path, out: &Path, precision: Precision) -> Result<Outcome, ConvertError> {
+/// It writes a directory with another name beside `out`, and renames it, so that `out` is never
+/// incomplete.
+pub fn convert(
+    onnx_path: &Path,
+    out: &Path,
+    precision: Precision,
+) -> Result<ConversionOutcome, ConvertError> {
     let bytes =
         fs::read(onnx_path).map_err(|error| ConvertError::Read { path: onnx_path.to_owned(), error })?;
     let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     let opened = ModelDir::open(out);
     if opened.as_ref().is_ok_and(|dir| is_conversion_of(dir.manifest(), &sha256, precision)) {
-        return Ok(Outcome::UpToDate);
+        return Ok(ConversionOutcome::UpToDate);
     }
-    refuse_what_is_in_the_way(out, opened.err().as_ref())?;
+    check_output(out, opened.is_ok())?;
 
-    let bad_onnx = |error| ConvertError::Onnx { path: onnx_path.to_owned(), error };
-    let graph = onnx::parse(&bytes).map_err(bad_onnx)?;
-    let tokenizer = onnx::tokenizer_model(&graph).map_err(bad_onnx)?;
-    // Refuses one that the embedder could not use.
+    let onnx_error = |error| ConvertError::Onnx { path: onnx_path.to_owned(), error };
+    let graph = onnx::parse(&bytes).map_err(onnx_error)?;
+    let tokenizer = onnx::tokenizer_model(&graph).map_err(onnx_error)?;
+    // Rejects one that the embedder cannot use.
     let vocabulary = Tokenizer::from_bytes(tokenizer)
         .map_err(|error| ConvertError::Tokenizer { path: onnx_path.to_owned(), error })?
         .vocabulary_size();
-    let encoder = Encoder::new(&Weights::of(&graph), precision).map_err(|error| match error {
-        EncoderError::Weights(error) => bad_onnx(error),
+    let encoder = SentenceEncoder::new(&OnnxWeights::of(&graph), precision).map_err(|error| match error {
+        EncoderError::Weights(error) => onnx_error(error),
         EncoderError::Torch(error) => ConvertError::Torch(error),
     })?;
-    let module = tch::no_grad(|| traced(&encoder))?;
+    let module = tch::no_grad(|| trace(&encoder))?;
 
-    let fresh = Fresh::beside(out)?;
-    let cannot_write = |error| ConvertError::Write { path: fresh.path.clone(), error };
-    module.save(fresh.path.join(MODEL_FILE))?;
-    fs::write(fresh.path.join(TOKENIZER_FILE), tokenizer).map_err(cannot_write)?;
-    fs::write(fresh.path.join(LICENSE_FILE), format!("{ATTRIBUTION}\n\n{LICENSE_TEXT}"))
+    let staging = StagingDir::beside(out)?;
+    let cannot_write = |error| ConvertError::Write { path: staging.path.clone(), error };
+    module.save(staging.path.join(MODEL_FILE))?;
+    fs::write(staging.path.join(TOKENIZER_FILE), tokenizer).map_err(cannot_write)?;
+    fs::write(staging.path.join(LICENSE_FILE), format!("{ATTRIBUTION}\n\n{LICENSE_TEXT}"))
         .map_err(cannot_write)?;
     let mut files = BTreeMap::new();
     for name in LISTED_FILES {
-        files.insert(name.to_owned(), FileEntry::of(&fresh.path.join(name)).map_err(cannot_write)?);
+        files.insert(name.to_owned(), FileEntry::of(&staging.path.join(name)).map_err(cannot_write)?);
     }
     let file = onnx_path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let manifest = Manifest {
@@ -138,9 +145,9 @@ pub fn convert(onnx_path: &Path, out: &Path, precision: Precision) -> Result<Out
         checksum: String::new(),
     };
     let manifest = manifest.to_bytes().map_err(|error| cannot_write(error.into()))?;
-    fs::write(fresh.path.join(MANIFEST_FILE), manifest).map_err(cannot_write)?;
-    fresh.put_at(out)?;
-    Ok(Outcome::Converted)
+    fs::write(staging.path.join(MANIFEST_FILE), manifest).map_err(cannot_write)?;
+    staging.move_to(out)?;
+    Ok(ConversionOutcome::Converted)
 }
 
 fn is_conversion_of(manifest: &Manifest, sha256: &str, precision: Precision) -> bool {
@@ -151,11 +158,11 @@ fn versions() -> Versions {
     Versions { muse: env!("CARGO_PKG_VERSION").to_owned(), libtorch: LIBTORCH_VERSION.to_owned() }
 }
 
-// A directory that holds a manifest is an older, other or damaged conversion and may be replaced; so may an empty one.
-fn refuse_what_is_in_the_way(out: &Path, why_not_opened: Option<&ModelDirError>) -> Result<(), ConvertError> {
-    let opens = why_not_opened.is_none();
-    let replaceable = opens || !out.exists() || out.join(MANIFEST_FILE).is_file() || is_empty(out);
-    if replaceable { Ok(()) } else { Err(ConvertError::InTheWay(out.to_owned())) }
+// A directory with a manifest is another or a damaged conversion and may be replaced; so may an
+// empty directory.
+fn check_output(out: &Path, is_model_dir: bool) -> Result<(), ConvertError> {
+    let replaceable = is_model_dir || !out.exists() || out.join(MANIFEST_FILE).is_file() || is_empty(out);
+    if replaceable { Ok(()) } else { Err(ConvertError::OutputExists(out.to_owned())) }
 }
 
 fn is_empty(directory: &Path) -> bool {
@@ -167,7 +174,8 @@ fn source_precision(graph: &GraphProto) -> SourcePrecision {
     if quantised { SourcePrecision::Int8 } else { SourcePrecision::Float32 }
 }
 
-fn traced(encoder: &Encoder) -> Result<CModule, ConvertError> {
+/// Traces the encoder, and compares the module with it.
+fn trace(encoder: &SentenceEncoder) -> Result<CModule, ConvertError> {
     let example = [batch(&[5, 2, 9])?, batch(&[1, 3, 7, 2, 12])?];
     let mut failed = None;
     let [ids, lengths] = &example[0];
@@ -188,7 +196,7 @@ fn traced(encoder: &Encoder) -> Result<CModule, ConvertError> {
     }
     let module = module?;
     tch::jit::f_set_graph_executor_optimize(false)?;
-    // Shapes other than the example's show whether something of the example was baked in.
+    // The second shape shows whether the trace depends on the shape of the example.
     for [ids, lengths] in &example {
         let difference = module.forward_ts(&[ids, lengths])?.f_sub(&encoder.forward(ids, lengths)?)?;
         let largest = difference.f_abs()?.f_max()?.f_double_value(&[])?;
@@ -201,18 +209,18 @@ fn traced(encoder: &Encoder) -> Result<CModule, ConvertError> {
 
 fn batch(lengths: &[i64]) -> Result<[Tensor; 2], TchError> {
     let total: i64 = lengths.iter().sum();
-    // Any ids will do; these lie in different shards of the table.
+    // The ids are arbitrary, in different shards of the table.
     let ids: Vec<i64> = (0..total).map(|position| 1 + position * 101).collect();
     Ok([Tensor::f_from_slice(&ids)?, Tensor::f_from_slice(lengths)?])
 }
 
-/// A directory in the making, deleted again unless it is put in its place.
-struct Fresh {
+/// A directory that is not complete yet. It is deleted unless it is moved to its path.
+struct StagingDir {
     path: PathBuf,
 }
 
-impl Fresh {
-    fn beside(out: &Path) -> Result<Fresh, ConvertError> {
+impl StagingDir {
+    fn beside(out: &Path) -> Result<StagingDir, ConvertError> {
         let path = sibling(out, &format!("new-{}", std::process::id()))?;
         let cannot_write = |error| ConvertError::Write { path: out.to_owned(), error };
         if let Some(parent) = path.parent() {
@@ -220,10 +228,10 @@ impl Fresh {
             remove_leftovers(parent, out);
         }
         fs::create_dir(&path).map_err(cannot_write)?;
-        Ok(Fresh { path })
+        Ok(StagingDir { path })
     }
 
-    fn put_at(self, out: &Path) -> Result<(), ConvertError> {
+    fn move_to(self, out: &Path) -> Result<(), ConvertError> {
         let cannot_write = |error| ConvertError::Write { path: out.to_owned(), error };
         let old = sibling(out, &format!("old-{}", std::process::id()))?;
         match fs::rename(out, &old) {
@@ -232,28 +240,28 @@ impl Fresh {
             Err(error) => return Err(cannot_write(error)),
         }
         fs::rename(&self.path, out).map_err(cannot_write)?;
-        // What is left of the replaced directory does no harm, and the next conversion tries again.
+        // The rest of a replaced directory is harmless; the next conversion removes it.
         let _ = fs::remove_dir_all(&old);
         Ok(())
     }
 }
 
-impl Drop for Fresh {
+impl Drop for StagingDir {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.path);
     }
 }
 
-// `.NAME.SUFFIX` in the same folder, so that a rename can move it into place.
+// `.NAME.SUFFIX` in the same folder, so that a rename can move it.
 fn sibling(out: &Path, suffix: &str) -> Result<PathBuf, ConvertError> {
-    let name = out.file_name().ok_or_else(|| ConvertError::InTheWay(out.to_owned()))?;
+    let name = out.file_name().ok_or_else(|| ConvertError::OutputExists(out.to_owned()))?;
     let mut hidden = OsString::from(".");
     hidden.push(name);
     hidden.push(format!(".{suffix}"));
     Ok(out.with_file_name(hidden))
 }
 
-// Conversions that were killed leave their directory behind; its name ends in the number of their process.
+// A killed conversion leaves its directory behind, whose name ends with the id of its process.
 fn remove_leftovers(parent: &Path, out: &Path) {
     let prefix = format!(".{}.", out.file_name().unwrap_or_default().to_string_lossy());
     let entries = fs::read_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { parent });

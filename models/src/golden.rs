@@ -1,4 +1,5 @@
-//! The sentences of `golden/`, with the ids and vectors that they must have. See its README for how they were made.
+//! The golden data: the sentences of `golden/` with their expected ids and vectors. Its README
+//! describes how they were computed.
 
 use muse_model::inference::DIMENSION;
 use serde::Deserialize;
@@ -6,23 +7,24 @@ use serde::Deserialize;
 const SENTENCES: &str = include_str!("../golden/sentences.jsonl");
 const EMBEDDINGS: &[u8] = include_bytes!("../golden/embeddings.npy");
 
-/// One sentence.
+/// A golden sentence.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Sentence {
-    /// A language, or `hard:` and what is hard about it.
+    /// A language, or `hard:` and the difficulty.
     pub kind: String,
     /// The sentence.
     pub text: String,
-    /// What the model is fed.
+    /// The input of the model.
     pub ids: Vec<u32>,
-    /// What is printed of it: without `<s>` and `</s>`, each as the vocabulary has it.
+    /// The pieces, as in the vocabulary, without `<s>` and `</s>`.
     pub tokens: Vec<String>,
-    /// The vector, filled in from the other file.
+    /// The vector, from the other file.
     #[serde(skip)]
     pub vector: Vec<f32>,
 }
 
-/// The golden files do not fit each other. They are part of the program, so this is a mistake in its making.
+/// The golden files are not consistent. They are part of the program, so this is an error of its
+/// build.
 #[derive(Debug, thiserror::Error)]
 #[error("the golden data of this program is broken: {0}")]
 pub struct GoldenError(String);
@@ -38,7 +40,7 @@ pub fn sentences() -> Result<Vec<Sentence>, GoldenError> {
     Ok(sentences)
 }
 
-/// Reads a `.npy` file, and only one that numpy writes for a float32 matrix of this shape.
+/// Reads a `.npy` file, which must be a float32 matrix of this shape, as numpy writes it.
 fn float32_matrix(bytes: &[u8], rows: usize, columns: usize) -> Result<Vec<f32>, GoldenError> {
     let broken = |what: &str| GoldenError(format!("embeddings.npy {what}"));
     // Magic, version 1.0, and the length of the header that follows.
@@ -54,7 +56,7 @@ fn float32_matrix(bytes: &[u8], rows: usize, columns: usize) -> Result<Vec<f32>,
     }
     let (values, rest) = data.as_chunks::<4>();
     if values.len() != rows * columns || !rest.is_empty() {
-        return Err(broken("does not have as many values as its header says"));
+        return Err(broken("does not have the number of values in its header"));
     }
     Ok(values.iter().map(|value| f32::from_le_bytes(*value)).collect())
 }
@@ -64,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn vectors_are_read_and_have_length_one() {
+    fn golden_vectors_have_norm_one() {
         let sentences = sentences().unwrap();
         for sentence in &sentences {
             let norm: f32 = sentence.vector.iter().map(|value| value * value).sum();
@@ -73,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn another_file_or_shape_is_refused() {
+    fn npy_file_of_another_shape_is_rejected() {
         let rows = EMBEDDINGS.len() / 4 / DIMENSION;
         assert!(float32_matrix(EMBEDDINGS, rows, DIMENSION).is_ok());
         assert!(float32_matrix(EMBEDDINGS, rows + 1, DIMENSION).is_err());

@@ -1,12 +1,12 @@
-//! Makes the model directory that the embedder serves from, and checks one.
+//! Converts the model into the model directory of the embedder, and verifies a directory.
 
 #![forbid(unsafe_code)]
 
 pub mod convert;
-pub mod encoder;
 pub mod golden;
 pub mod onnx;
 pub mod precision;
 pub mod published;
+pub mod sentence_encoder;
 pub mod verify;
 pub mod weights;

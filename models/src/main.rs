@@ -13,8 +13,8 @@ use muse_model::{
     model_dir::Precision,
 };
 use muse_models::{
-    convert::{Outcome, convert},
-    precision::{self, Picked},
+    convert::{ConversionOutcome, convert},
+    precision::{self, PrecisionChoice},
     verify::verify,
 };
 use tch::Device;
@@ -25,27 +25,29 @@ const EXIT_USAGE: i32 = 64;
 /// Prepares the model that muse-embedder serves.
 #[derive(Debug, Parser)]
 #[command(name = "muse-models", version, about)]
-struct Arguments {
+struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: ModelsCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum ModelsCommand {
     /// Convert an ONNX export of the model into a model directory.
     Convert {
         /// The ONNX file; its weights may be int8 or float32.
         onnx: PathBuf,
-        /// The directory to make.
+        /// The directory to write.
         out_dir: PathBuf,
-        /// What the converted model computes in. `auto` is bf16 where the device computes in it, else f32.
+        /// The precision of the converted model. `auto` is bf16 if the device supports it, else
+        /// f32.
         #[arg(long, value_enum, env = "MUSE_PRECISION", default_value = "f32")]
         precision: PrecisionArgument,
-        /// The device that the precision `auto` is picked for: `auto`, `cpu`, `cuda` or `cuda:N`, as for muse-embedder.
+        /// The device for which `auto` chooses the precision: `auto`, `cpu`, `cuda` or `cuda:N`, as
+        /// for muse-embedder.
         #[arg(long, env = "MUSE_DEVICE", default_value_t)]
         device: DeviceChoice,
     },
-    /// Check a model directory: its checksums, its tokens and its vectors.
+    /// Verify a model directory: its checksums, tokens and vectors.
     Verify {
         /// The directory.
         dir: PathBuf,
@@ -61,34 +63,35 @@ enum PrecisionArgument {
 }
 
 impl PrecisionArgument {
-    /// The precision to convert to. What `auto` picked is printed, and so is that another one were faster.
+    /// The precision of the conversion. Prints the choice of `auto`, and whether another precision
+    /// is faster.
     fn resolve(self, choice: DeviceChoice) -> Result<Precision, DeviceError> {
-        let asked = match self {
+        let requested = match self {
             PrecisionArgument::F32 => return Ok(Precision::F32),
             PrecisionArgument::Bf16 => Precision::Bf16,
             PrecisionArgument::F16 => Precision::F16,
             PrecisionArgument::Auto => {
-                let Picked { precision, because } = precision::pick(device::resolve(choice)?);
-                print(io::stdout(), format_args!("precision auto: {precision}, since {because}"));
+                let PrecisionChoice { precision, reason } = precision::choose(device::resolve(choice)?);
+                print(io::stdout(), format_args!("precision auto: {precision}, since {reason}"));
                 return Ok(precision);
             }
         };
         if let Ok(Device::Cpu) = device::resolve(choice) {
-            let Picked { precision, because } = precision::pick(Device::Cpu);
-            if asked != precision {
+            let PrecisionChoice { precision, reason } = precision::choose(Device::Cpu);
+            if requested != precision {
                 print(
                     io::stderr(),
                     format_args!(
-                        "muse-models: note: {asked} is slower than {precision} here, since {because}"
+                        "muse-models: note: {requested} is slower than {precision} here, since {reason}"
                     ),
                 );
             }
         }
-        Ok(asked)
+        Ok(requested)
     }
 }
 
-/// Writes a line. If nobody reads it, what was done is done all the same.
+/// Writes a line. Errors, such as of a closed pipe, do not affect the result.
 fn print(mut to: impl Write, line: fmt::Arguments<'_>) {
     let _ = writeln!(to, "{line}");
 }
@@ -100,8 +103,8 @@ fn end(usage: &clap::Error) -> ! {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::try_parse().unwrap_or_else(|usage| end(&usage));
-    match run(arguments.command) {
+    let cli = Cli::try_parse().unwrap_or_else(|usage| end(&usage));
+    match run(cli.command) {
         Ok(status) => status,
         Err(error) => {
             print(io::stderr(), format_args!("muse-models: {error}"));
@@ -110,21 +113,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
+fn run(command: ModelsCommand) -> Result<ExitCode, Box<dyn std::error::Error>> {
     match command {
-        Command::Convert { onnx, out_dir, precision, device } => {
+        ModelsCommand::Convert { onnx, out_dir, precision, device } => {
             let precision =
                 precision.resolve(device).map_err(|error| format!("--device {device}: {error}"))?;
             match convert(&onnx, &out_dir, precision)? {
-                Outcome::Converted => print(
+                ConversionOutcome::Converted => print(
                     io::stdout(),
                     format_args!("converted {} into {}", onnx.display(), out_dir.display()),
                 ),
-                Outcome::UpToDate => print(io::stdout(), format_args!("{} is up to date", out_dir.display())),
+                ConversionOutcome::UpToDate => {
+                    print(io::stdout(), format_args!("{} is up to date", out_dir.display()));
+                }
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Verify { dir } => {
+        ModelsCommand::Verify { dir } => {
             let report = verify(&dir)?;
             print(io::stdout(), format_args!("{report}"));
             let failures = report.failures();

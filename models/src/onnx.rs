@@ -1,11 +1,12 @@
-//! Reads an ONNX file: the few messages and fields of its protobuf schema that hold weights and the tokenizer.
+//! Reads an ONNX file: the messages and fields of its protobuf schema that contain the weights and
+//! the tokenizer.
 
 use prost::Message;
 
 /// `onnx.ModelProto`.
 #[derive(Clone, PartialEq, Message)]
 pub struct ModelProto {
-    /// Version of the ONNX format; every ONNX file has one.
+    /// The version of the ONNX format, which each ONNX file has.
     #[prost(int64, optional, tag = "1")]
     pub ir_version: Option<i64>,
     /// The network.
@@ -19,7 +20,7 @@ pub struct GraphProto {
     /// Its operations.
     #[prost(message, repeated, tag = "1")]
     pub node: Vec<NodeProto>,
-    /// Its constants, which is where the weights are.
+    /// Its constants, among them the weights.
     #[prost(message, repeated, tag = "5")]
     pub initializer: Vec<TensorProto>,
 }
@@ -30,7 +31,7 @@ pub struct NodeProto {
     /// The kind of operation.
     #[prost(string, tag = "4")]
     pub op_type: String,
-    /// Its settings.
+    /// Its attributes.
     #[prost(message, repeated, tag = "5")]
     pub attribute: Vec<AttributeProto>,
 }
@@ -38,10 +39,10 @@ pub struct NodeProto {
 /// `onnx.AttributeProto`.
 #[derive(Clone, PartialEq, Message)]
 pub struct AttributeProto {
-    /// Name of the setting.
+    /// Its name.
     #[prost(string, tag = "1")]
     pub name: String,
-    /// Its value, where that is bytes.
+    /// Its value, if that is bytes.
     #[prost(bytes = "vec", tag = "4")]
     pub s: Vec<u8>,
 }
@@ -49,7 +50,7 @@ pub struct AttributeProto {
 /// `onnx.TensorProto`.
 #[derive(Clone, PartialEq, Message)]
 pub struct TensorProto {
-    /// Sizes.
+    /// The shape.
     #[prost(int64, repeated, tag = "1")]
     pub dims: Vec<i64>,
     /// One of [`data_type`].
@@ -67,12 +68,12 @@ pub struct TensorProto {
     /// Values in little-endian order.
     #[prost(bytes = "vec", tag = "9")]
     pub raw_data: Vec<u8>,
-    /// 1 if the values are in another file, which is not read here.
+    /// 1 if the values are in another file, which is not supported.
     #[prost(int32, tag = "14")]
     pub data_location: i32,
 }
 
-/// `onnx.TensorProto.DataType`, as far as it is used.
+/// The used values of `onnx.TensorProto.DataType`.
 pub mod data_type {
     /// float32.
     pub const FLOAT: i32 = 1;
@@ -88,25 +89,25 @@ pub enum OnnxError {
     /// The bytes are not an ONNX model.
     #[error("this is not an ONNX file")]
     NotOnnx,
-    /// A tensor that the encoder needs is not in the file.
+    /// The file lacks a tensor of the encoder.
     #[error("the ONNX file has no tensor {0}")]
     MissingTensor(String),
-    /// A tensor has another shape than the encoder's.
+    /// A tensor has an unexpected shape.
     #[error("tensor {name} of the ONNX file has the shape {found:?} instead of {expected:?}")]
     Shape {
         /// Name of the tensor.
         name: String,
         /// The shape in the file.
         found: Vec<i64>,
-        /// The shape that is needed.
+        /// The expected shape.
         expected: Vec<i64>,
     },
-    /// A tensor's values cannot be read.
+    /// The values of a tensor cannot be read.
     #[error("tensor {name} of the ONNX file {reason}")]
     Values {
         /// Name of the tensor.
         name: String,
-        /// What is wrong.
+        /// The problem.
         reason: String,
     },
     /// The file has no SentencePiece model.
@@ -114,17 +115,17 @@ pub enum OnnxError {
     NoTokenizer,
 }
 
-/// Reads the messages out of a file's bytes.
+/// Parses a file.
 pub fn parse(bytes: &[u8]) -> Result<GraphProto, OnnxError> {
     let model = ModelProto::decode(bytes).map_err(|_| OnnxError::NotOnnx)?;
     match (model.ir_version, model.graph) {
-        // Protobuf reads many an unrelated file as an empty message.
+        // Many unrelated files are an empty message to protobuf.
         (Some(_), Some(graph)) if !graph.initializer.is_empty() => Ok(graph),
         _ => Err(OnnxError::NotOnnx),
     }
 }
 
-/// The SentencePiece model, which the exporter keeps in a setting of the tokenizer's node.
+/// The SentencePiece model, an attribute of the node of the tokenizer.
 pub fn tokenizer_model(graph: &GraphProto) -> Result<&[u8], OnnxError> {
     graph
         .node
@@ -174,9 +175,9 @@ impl TensorProto {
         self.complete(values)
     }
 
-    /// Refuses any other shape.
+    /// Checks the shape.
     pub fn expect_shape(&self, expected: &[i64]) -> Result<(), OnnxError> {
-        // Biases come as (256) and as (1, 256): leading ones carry nothing.
+        // Biases have the shape (256) or (1, 256): leading dimensions of 1 are ignored.
         let start = self.dims.iter().take_while(|size| **size == 1).count();
         if self.dims == expected || self.dims[start..] == *expected {
             return Ok(());

@@ -1,7 +1,8 @@
-//! A vector of the original model that others have printed.
+//! A published vector of the original model.
 //!
-//! OpenVINO Model Server's demo of universal-sentence-encoder-multilingual shows what TensorFlow Serving answers with the
-//! float32 SavedModel: the sentence and the first 20 of its 512 components.
+//! The demo of universal-sentence-encoder-multilingual in OpenVINO Model Server shows the response
+//! of TensorFlow Serving with the float32 SavedModel: a sentence, and the first 20 of the 512
+//! components.
 
 /// The sentence.
 pub const SENTENCE: &str = "I enjoy taking long walks along the beach with my dog.";

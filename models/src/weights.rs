@@ -1,6 +1,8 @@
-//! The encoder's weights, found in an ONNX graph by the names that they had in TensorFlow.
+//! The weights of the encoder in an ONNX graph, by their names in TensorFlow.
 
 use std::collections::HashMap;
+
+use muse_model::inference::DIMENSION;
 
 use crate::onnx::{GraphProto, OnnxError, TensorProto, data_type};
 
@@ -8,15 +10,14 @@ use crate::onnx::{GraphProto, OnnxError, TensorProto, data_type};
 pub const SHARDS: usize = 17;
 /// Rows of one shard.
 pub const SHARD_ROWS: usize = 7530;
-/// Components of a row, and of a sentence's vector.
-pub const DIMENSION: usize = 512;
 
 const ENCODER: &str = "StatefulPartitionedCall/EncoderDNN";
 
 /// The embedding table, in token order.
 #[derive(Debug)]
-pub enum Table {
-    /// A byte for each component; `(byte - zero_point) * scale` with those of the token's shard.
+pub enum EmbeddingTable {
+    /// One byte per component, dequantised as `(byte - zero_point) * scale` with the values of the
+    /// token's shard.
     Bytes {
         /// The rows.
         rows: Vec<u8>,
@@ -25,20 +26,22 @@ pub enum Table {
         /// Zero point of each shard.
         zero_points: Vec<f32>,
     },
-    /// The components themselves.
+    /// float32 components.
     Floats(Vec<f32>),
 }
 
-/// Finds tensors by name, whether the file holds them as float32 or quantised.
+/// The tensors of an ONNX graph by name, as float32 or quantised.
 #[derive(Debug)]
-pub struct Weights<'graph> {
+pub struct OnnxWeights<'graph> {
     tensors: HashMap<&'graph str, &'graph TensorProto>,
 }
 
-impl<'graph> Weights<'graph> {
+impl<'graph> OnnxWeights<'graph> {
     /// The tensors of a graph.
-    pub fn of(graph: &'graph GraphProto) -> Weights<'graph> {
-        Weights { tensors: graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect() }
+    pub fn of(graph: &'graph GraphProto) -> OnnxWeights<'graph> {
+        OnnxWeights {
+            tensors: graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect(),
+        }
     }
 
     /// A tensor of the encoder as float32, in row-major order.
@@ -47,7 +50,7 @@ impl<'graph> Weights<'graph> {
     }
 
     /// The embedding table.
-    pub fn table(&self) -> Result<Table, OnnxError> {
+    pub fn table(&self) -> Result<EmbeddingTable, OnnxError> {
         let shape = [SHARD_ROWS as i64, DIMENSION as i64];
         let names: Vec<String> =
             (1..=SHARDS).map(|shard| format!("Func/StatefulPartitionedCall/input/_{shard}:0")).collect();
@@ -57,7 +60,7 @@ impl<'graph> Weights<'graph> {
         };
         if !names.iter().all(is_bytes) {
             let shards = names.iter().map(|name| self.floats(name, &shape)).collect::<Result<Vec<_>, _>>()?;
-            return Ok(Table::Floats(interleave(&shards)));
+            return Ok(EmbeddingTable::Floats(interleave(&shards)));
         }
         let (mut shards, mut scales, mut zero_points) = (Vec::new(), Vec::new(), Vec::new());
         for name in &names {
@@ -68,7 +71,7 @@ impl<'graph> Weights<'graph> {
             scales.push(scale);
             zero_points.push(zero_point);
         }
-        Ok(Table::Bytes { rows: interleave(&shards), scales, zero_points })
+        Ok(EmbeddingTable::Bytes { rows: interleave(&shards), scales, zero_points })
     }
 
     fn floats(&self, name: &str, shape: &[i64]) -> Result<Vec<f32>, OnnxError> {
@@ -91,7 +94,7 @@ impl<'graph> Weights<'graph> {
         let zero_point = self.tensor(&format!("{name}_zero_point"))?;
         scale.expect_shape(&[])?;
         zero_point.expect_shape(&[])?;
-        // Both have one value, as their shape says.
+        // Their shape is that of one value.
         Ok((scale.floats()?[0], f32::from(zero_point.small_integers()?[0])))
     }
 
@@ -104,7 +107,7 @@ fn quantised(name: &str) -> String {
     format!("{name}_quantized")
 }
 
-// From one shard after the other into the order of the tokens.
+// Converts the order of the shards to that of the tokens.
 fn interleave<T: Copy>(shards: &[Vec<T>]) -> Vec<T> {
     let mut rows = Vec::with_capacity(SHARDS * SHARD_ROWS * DIMENSION);
     for row in 0..SHARD_ROWS {

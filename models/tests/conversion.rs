@@ -1,4 +1,4 @@
-//! Conversions of the real model: what they compute, and what converting does to the disk.
+//! Conversions of the real model: their vectors, and their files.
 
 mod common;
 
@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 
 use muse_model::model_dir::{MANIFEST_FILE, MODEL_FILE, ModelDir, Precision, SourcePrecision};
 use muse_models::{
-    convert::{Outcome, convert},
+    convert::{ConversionOutcome, convert},
     onnx::{TensorProto, data_type},
     verify::verify,
 };
@@ -14,7 +14,7 @@ use muse_models::{
 use common::{converted, difference, embed, golden_ids, load, onnx_model, onnx_path, write_onnx};
 
 #[test]
-fn every_precision_gives_the_golden_tokens_and_vectors() {
+fn every_precision_matches_the_golden_data() {
     for (precision, least) in [(Precision::F32, 0.999_999), (Precision::Bf16, 0.999), (Precision::F16, 0.999)]
     {
         let folder = tempfile::tempdir().unwrap();
@@ -25,13 +25,14 @@ fn every_precision_gives_the_golden_tokens_and_vectors() {
         assert_eq!(report.failures(), Vec::<String>::new());
         assert_eq!(report.token_mismatches, 0);
         assert!(report.worst_cosine >= least, "{precision}: {}", report.worst_cosine);
-        // The int8 weights' own distance from the original: less would be a wrong test, more a wrong model.
+        // The distance of the int8 weights from the original: less means a wrong test, more a wrong
+        // model.
         assert!((report.published_cosine - 0.9945).abs() < 1e-3, "{}", report.published_cosine);
     }
 }
 
 #[test]
-fn a_sentence_has_the_same_vector_alone_and_in_any_batch() {
+fn sentence_has_the_same_vector_alone_and_in_any_batch() {
     let folder = tempfile::tempdir().unwrap();
     let model = converted(folder.path(), Precision::F32);
     let long = golden_ids().into_iter().max_by_key(Vec::len).unwrap();
@@ -51,7 +52,7 @@ fn a_sentence_has_the_same_vector_alone_and_in_any_batch() {
 }
 
 #[test]
-fn what_is_not_a_batch_is_refused() {
+fn invalid_batch_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let model = converted(folder.path(), Precision::F32);
     assert_eq!(model.embed(&[], &[]).unwrap(), Vec::<f32>::new());
@@ -72,7 +73,7 @@ fn what_is_not_a_batch_is_refused() {
 }
 
 #[test]
-fn a_float32_export_converts_with_the_same_command() {
+fn float32_export_is_converted() {
     let folder = tempfile::tempdir().unwrap();
     let onnx = folder.path().join("float32.onnx");
     write_float32_export(&onnx);
@@ -87,7 +88,7 @@ fn a_float32_export_converts_with_the_same_command() {
     let from_bytes = embed(&converted(folder.path(), Precision::F32), &sentences);
     assert!(difference(&from_floats, &from_bytes) <= 1e-5);
 
-    // Its numbers are int8's, so it is not the original, and that is all that is wrong with it.
+    // Its weights are dequantised int8 and not the original ones, which is the only failure.
     let report = verify(&out).unwrap();
     let failures = report.failures();
     assert_eq!(failures.len(), 1, "{failures:?}");
@@ -96,28 +97,28 @@ fn a_float32_export_converts_with_the_same_command() {
 }
 
 #[test]
-fn converting_twice_does_nothing_and_leaves_nothing_beside_it() {
+fn second_conversion_changes_nothing_and_leaves_no_files() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("model");
     let model_file = out.join(MODEL_FILE);
-    assert_eq!(convert(&onnx_path(), &out, Precision::F32).unwrap(), Outcome::Converted);
+    assert_eq!(convert(&onnx_path(), &out, Precision::F32).unwrap(), ConversionOutcome::Converted);
     let written = fs::metadata(&model_file).unwrap().modified().unwrap();
-    assert_eq!(convert(&onnx_path(), &out, Precision::F32).unwrap(), Outcome::UpToDate);
+    assert_eq!(convert(&onnx_path(), &out, Precision::F32).unwrap(), ConversionOutcome::UpToDate);
     assert_eq!(fs::metadata(&model_file).unwrap().modified().unwrap(), written);
 
-    // Another precision replaces it, and so does a repair.
-    assert_eq!(convert(&onnx_path(), &out, Precision::Bf16).unwrap(), Outcome::Converted);
+    // Another precision replaces it, and so does the conversion over a damaged directory.
+    assert_eq!(convert(&onnx_path(), &out, Precision::Bf16).unwrap(), ConversionOutcome::Converted);
     assert_eq!(ModelDir::open(&out).unwrap().manifest().precision, Precision::Bf16);
     fs::write(&model_file, "damaged").unwrap();
-    assert_eq!(convert(&onnx_path(), &out, Precision::Bf16).unwrap(), Outcome::Converted);
+    assert_eq!(convert(&onnx_path(), &out, Precision::Bf16).unwrap(), ConversionOutcome::Converted);
     fs::write(out.join(MANIFEST_FILE), "damaged").unwrap();
-    assert_eq!(convert(&onnx_path(), &out, Precision::Bf16).unwrap(), Outcome::Converted);
+    assert_eq!(convert(&onnx_path(), &out, Precision::Bf16).unwrap(), ConversionOutcome::Converted);
     ModelDir::open(&out).unwrap();
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
 #[test]
-fn the_module_names_no_device_so_that_it_runs_where_it_is_loaded() {
+fn module_contains_no_device() {
     let folder = tempfile::tempdir().unwrap();
     for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
         let out = folder.path().join(precision.as_str());
@@ -132,9 +133,9 @@ fn the_module_names_no_device_so_that_it_runs_where_it_is_loaded() {
 }
 
 #[test]
-fn what_a_killed_conversion_left_is_cleared_away() {
+fn leftovers_of_a_killed_conversion_are_removed() {
     let folder = tempfile::tempdir().unwrap();
-    // No process has this number: the largest that Linux gives is 2^22.
+    // No process has this id: the largest on Linux is 2^22.
     let left = folder.path().join(".model.new-99999999");
     fs::create_dir(&left).unwrap();
     fs::write(left.join(MODEL_FILE), "half of it").unwrap();
@@ -142,7 +143,8 @@ fn what_a_killed_conversion_left_is_cleared_away() {
     assert!(!left.exists());
 }
 
-/// The int8 export with its weights dequantised, as an export that never was quantised would have them.
+/// Writes the int8 export with dequantised weights, in the format of an export that is not
+/// quantised.
 fn write_float32_export(path: &Path) {
     let mut model = onnx_model();
     let graph = model.graph.as_mut().expect("it has a graph");

@@ -1,4 +1,4 @@
-//! What cannot be converted or is damaged is refused in one line that names it.
+//! Invalid or damaged input is rejected with an error of one line that names it.
 
 mod common;
 
@@ -17,44 +17,44 @@ use muse_models::{
 
 use common::{onnx_model, onnx_path, write_onnx};
 
-fn refusal_of(change: impl FnOnce(&mut ModelProto)) -> String {
+fn error_of(change: impl FnOnce(&mut ModelProto)) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     let onnx = folder.path().join("changed.onnx");
     let mut model = onnx_model();
     change(&mut model);
     write_onnx(&model, &onnx);
-    let error = convert(&onnx, &folder.path().join("model"), Precision::F32).expect_err("it is refused");
+    let error = convert(&onnx, &folder.path().join("model"), Precision::F32).expect_err("it is rejected");
     assert_eq!(
         fs::read_dir(folder.path()).expect("it is readable").count(),
         1,
-        "nothing is left of the conversion"
+        "the conversion leaves no files"
     );
     error.to_string()
 }
 
 #[test]
-fn a_missing_or_misshapen_tensor_is_named() {
+fn missing_or_misshapen_tensor_is_named() {
     let weights = "StatefulPartitionedCall/EncoderDNN/CNN_layers/ngram_order_3/Ngram-3-Conv/weights:0";
     for name in [weights, "Func/StatefulPartitionedCall/input/_9:0"] {
         let quantised = format!("{name}_quantized");
-        let error = refusal_of(|model| {
+        let error = error_of(|model| {
             model.graph.as_mut().unwrap().initializer.retain(|tensor| tensor.name != quantised);
         });
         assert!(error.contains(&format!("no tensor {name}")), "{error}");
     }
     let scale = format!("{weights}_scale");
-    let error = refusal_of(|model| {
+    let error = error_of(|model| {
         model.graph.as_mut().unwrap().initializer.retain(|tensor| tensor.name != scale);
     });
     assert!(error.contains(&scale), "{error}");
 
     let bias = "StatefulPartitionedCall/EncoderDNN/CNN_layers/dense/bias:0";
-    let error = refusal_of(|model| {
+    let error = error_of(|model| {
         let tensors = &mut model.graph.as_mut().unwrap().initializer;
         tensors.iter_mut().find(|tensor| tensor.name == bias).unwrap().dims = vec![256, 2];
     });
     assert!(error.contains(bias) && error.contains("[256, 2]") && error.contains("[512]"), "{error}");
-    let error = refusal_of(|model| {
+    let error = error_of(|model| {
         let tensors = &mut model.graph.as_mut().unwrap().initializer;
         tensors.iter_mut().find(|tensor| tensor.name == bias).unwrap().raw_data.truncate(100);
     });
@@ -62,13 +62,13 @@ fn a_missing_or_misshapen_tensor_is_named() {
 }
 
 #[test]
-fn an_export_without_the_tokenizer_is_refused() {
-    let error = refusal_of(|model| model.graph.as_mut().unwrap().node.clear());
+fn export_without_the_tokenizer_is_rejected() {
+    let error = error_of(|model| model.graph.as_mut().unwrap().node.clear());
     assert!(error.contains("SentencepieceTokenizer"), "{error}");
 }
 
 #[test]
-fn what_is_not_an_onnx_file_is_refused() {
+fn file_that_is_not_onnx_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("model");
     let whole = fs::read(onnx_path()).unwrap();
@@ -83,20 +83,20 @@ fn what_is_not_an_onnx_file_is_refused() {
 }
 
 #[test]
-fn a_place_that_cannot_be_written_is_refused_and_other_things_are_left_alone() {
+fn unwritable_output_is_rejected_and_other_files_stay() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, "mine").unwrap();
-    let refuse = |out: &Path| convert(&onnx_path(), out, Precision::F32).unwrap_err();
-    assert!(matches!(refuse(&file), ConvertError::InTheWay(_)));
-    assert!(matches!(refuse(&file.join("model")), ConvertError::Write { .. }));
-    assert!(matches!(refuse(Path::new("/proc/model")), ConvertError::Write { .. }));
-    assert!(matches!(refuse(folder.path()), ConvertError::InTheWay(_)));
+    let error = |out: &Path| convert(&onnx_path(), out, Precision::F32).unwrap_err();
+    assert!(matches!(error(&file), ConvertError::OutputExists(_)));
+    assert!(matches!(error(&file.join("model")), ConvertError::Write { .. }));
+    assert!(matches!(error(Path::new("/proc/model")), ConvertError::Write { .. }));
+    assert!(matches!(error(folder.path()), ConvertError::OutputExists(_)));
     assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
 }
 
 #[test]
-fn a_flipped_byte_is_found_and_its_file_named() {
+fn flipped_byte_is_rejected_with_the_file_name() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("model");
     convert(&onnx_path(), &out, Precision::F32).unwrap();
@@ -113,7 +113,7 @@ fn a_flipped_byte_is_found_and_its_file_named() {
 }
 
 #[test]
-fn the_command_line_says_what_is_wrong_in_one_line() {
+fn command_line_prints_an_error_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let run = |arguments: &[&str]| {
         Command::new(env!("CARGO_BIN_EXE_muse-models"))

@@ -1,7 +1,7 @@
-//! What one forward pass takes: sentences of several requests, one after the other.
+//! Ragged batches: the input of one forward pass, sentences of several requests without padding.
 //!
-//! They are never padded to each other; only the total is rounded up, with one dummy sentence, where the model's kernels
-//! are to see few different shapes.
+//! For libtorch's kernels, which are created for each shape, one dummy sentence rounds up the total
+//! number of tokens, so that there are few shapes.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use crate::{
     tokenizer::{BEGIN, END},
 };
 
-/// Token ids and the lengths of the sentences that they are, as the model takes them.
+/// A ragged batch: token ids, and the lengths of the sentences.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Batch {
     /// All ids, one sentence after the other.
@@ -20,7 +20,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// A batch of one sentence of `tokens` tokens, to warm the kernels with.
+    /// A batch of one sentence of `tokens` tokens, to warm the kernels.
     #[must_use]
     pub fn dummy(tokens: usize) -> Self {
         let mut ids = vec![i64::from(BEGIN); tokens.saturating_sub(1)];
@@ -34,7 +34,7 @@ impl Batch {
         self.ids.extend(sentences.ids(range).iter().map(|&id| i64::from(id)));
     }
 
-    /// Rounds the number of tokens up to a [`bucket`] with one dummy sentence, which comes last.
+    /// Rounds the number of tokens up to a [`bucket`], with one dummy sentence at the end.
     pub fn round_up_shape(&mut self) {
         let tokens = self.ids.len();
         let padding = bucket(tokens) - tokens;
@@ -45,8 +45,8 @@ impl Batch {
     }
 }
 
-/// The number of tokens that a batch of `tokens` is rounded up to: small steps for small batches, where padding would
-/// be felt, and at most 64.
+/// The number of tokens that a batch of `tokens` is rounded up to, in steps of at most 64; the
+/// steps are smaller for small batches, where padding costs more.
 #[must_use]
 pub fn bucket(tokens: usize) -> usize {
     let step = if tokens <= 64 {
@@ -59,7 +59,7 @@ pub fn bucket(tokens: usize) -> usize {
     tokens.next_multiple_of(step)
 }
 
-/// Every bucket up to that of `most` tokens.
+/// All buckets up to that of `most` tokens.
 pub fn buckets(most: usize) -> impl Iterator<Item = usize> {
     std::iter::successors(Some(bucket(1)), |&tokens| Some(bucket(tokens + 1)))
         .take_while(move |&tokens| tokens <= bucket(most))
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_rounded_up_with_one_sentence() {
+    fn batch_is_rounded_up_with_one_sentence() {
         let sentences: TokenizedSentences = [&[1, 7, 2][..], &[1, 2], &[1, 8, 9, 2]].into_iter().collect();
         let mut batch = Batch::default();
         batch.append(&sentences, 1..3);

@@ -1,8 +1,9 @@
-//! Which device the model runs on.
+//! The device that runs the model.
 //!
-//! The programs are linked with libtorch's CPU half alone, so that they start on any machine. Its CUDA half,
-//! `libtorch_cuda.so`, registers itself with the other when it is loaded, and libtorch asks once who has: so it is loaded
-//! here, before the first tensor, and only where a driver was found and CUDA is wanted. Neither library is unloaded again.
+//! The programs are linked with the CPU part of libtorch only, so that they start on any machine.
+//! The CUDA part, `libtorch_cuda.so`, registers itself with the CPU part when it is loaded, and
+//! libtorch checks the registration once: so it is loaded here, before the first tensor, and only
+//! if a driver is found and CUDA is requested. Neither library is unloaded.
 
 mod driver;
 mod library;
@@ -14,7 +15,7 @@ use tracing::info;
 
 pub use driver::Card;
 
-/// What `--device` says.
+/// The value of `--device`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceChoice {
     /// The first CUDA device if there is one that libtorch can use, else the CPU.
@@ -22,7 +23,7 @@ pub enum DeviceChoice {
     Auto,
     /// The CPU.
     Cpu,
-    /// The CUDA device of this number, counted among those that `CUDA_VISIBLE_DEVICES` leaves visible.
+    /// The CUDA device of this number, among those that `CUDA_VISIBLE_DEVICES` makes visible.
     Cuda(usize),
 }
 
@@ -58,48 +59,48 @@ impl fmt::Display for DeviceChoice {
 /// Why a CUDA device cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
-    /// No driver library, or one that does not start.
+    /// There is no driver library, or it does not start.
     #[error("there is no working NVIDIA driver: {0}")]
     Driver(String),
-    /// libtorch's CUDA half is not there, or lacks something itself.
+    /// The CUDA part of libtorch is missing, or lacks a library or a symbol.
     #[error("libtorch's CUDA library cannot be loaded: {0}")]
     Library(String),
-    /// There is a driver, and no device.
+    /// There is a driver, but no device.
     #[error("there is no CUDA device to be seen (CUDA_VISIBLE_DEVICES is {})", .0.as_deref().unwrap_or("not set"))]
     NoneVisible(Option<String>),
     /// There are fewer devices.
-    #[error("there is no cuda:{asked}: {count} CUDA device(s) can be seen, counted from 0")]
+    #[error("there is no cuda:{requested}: {count} CUDA device(s) can be seen, counted from 0")]
     OutOfRange {
-        /// The number asked for.
-        asked: usize,
-        /// How many there are.
+        /// The requested number.
+        requested: usize,
+        /// The number of devices.
         count: usize,
     },
-    /// The device does not compute.
+    /// The device does not work.
     #[error("cuda:{index} cannot be used: {error}")]
     Unusable {
         /// Its number.
         index: usize,
-        /// What libtorch said.
+        /// The message of libtorch.
         error: String,
     },
 }
 
-/// The device that a choice means on this machine. To be called before the first tensor is made.
+/// Resolves a choice on this machine. Call it before the first tensor is created.
 ///
-/// What `auto` found does not change while the process lives, and is logged once.
+/// The result of `auto` is cached for the process, and logged once.
 ///
 /// # Errors
 ///
-/// If a CUDA device was asked for and cannot be used; there is no falling back to another. `auto` and `cpu` never fail.
+/// If a requested CUDA device cannot be used: there is no fallback. `auto` and `cpu` never fail.
 pub fn resolve(choice: DeviceChoice) -> Result<Device, DeviceError> {
     static AUTO: OnceLock<Device> = OnceLock::new();
     match choice {
         DeviceChoice::Cpu => Ok(Device::Cpu),
         DeviceChoice::Cuda(index) => cuda(index),
         DeviceChoice::Auto => Ok(*AUTO.get_or_init(|| {
-            cuda(0).unwrap_or_else(|lack| {
-                info!("running on the CPU: {lack}");
+            cuda(0).unwrap_or_else(|reason| {
+                info!("running on the CPU: {reason}");
                 Device::Cpu
             })
         })),
@@ -107,21 +108,22 @@ pub fn resolve(choice: DeviceChoice) -> Result<Device, DeviceError> {
 }
 
 fn cuda(index: usize) -> Result<Device, DeviceError> {
-    // The driver is asked first: its library is small, while libtorch's takes seconds and hundreds of megabytes.
+    // The driver first: its library is small, while libtorch's takes seconds and hundreds of
+    // megabytes.
     let count = driver::start()?.count();
     if count == 0 {
         return Err(DeviceError::NoneVisible(std::env::var("CUDA_VISIBLE_DEVICES").ok()));
     }
     if index >= count {
-        return Err(DeviceError::OutOfRange { asked: index, count });
+        return Err(DeviceError::OutOfRange { requested: index, count });
     }
     library::load()?;
     let unusable = |error: String| Err(DeviceError::Unusable { index, error });
-    if usize::try_from(Cuda::device_count()).is_ok_and(|seen| index >= seen) {
+    if usize::try_from(Cuda::device_count()).is_ok_and(|visible| index >= visible) {
         return unusable("libtorch does not see it".to_owned());
     }
     let device = Device::Cuda(index);
-    // A card may be too old for this libtorch, or taken by another process.
+    // A card may be too old for this libtorch, or in exclusive use by another process.
     let sum = || Tensor::f_ones([2], (Kind::Float, device))?.f_sum(Kind::Float)?.f_double_value(&[]);
     match sum() {
         Ok(2.0) => Ok(device),
@@ -130,7 +132,7 @@ fn cuda(index: usize) -> Result<Device, DeviceError> {
     }
 }
 
-/// The name of a device as it is shown to users: `cpu`, `cuda:0`.
+/// The name of a device: `cpu`, `cuda:0`.
 #[must_use]
 pub fn name(device: Device) -> String {
     match device {
@@ -140,22 +142,23 @@ pub fn name(device: Device) -> String {
     }
 }
 
-/// What the driver says about a CUDA device that [`resolve`] gave.
+/// The properties of a CUDA device that [`resolve`] returned, from the driver.
 #[must_use]
 pub fn card(device: Device) -> Option<Card> {
     let Device::Cuda(index) = device else { return None };
     driver::card(index)
 }
 
-/// Passes that a device wants to be in flight at a time, each from a thread of its own.
+/// The best number of concurrent passes on a device, each on a thread of its own.
 ///
-/// A CPU wants one for each of its `threads`: passes on one core each do not wait for one another, where the threads of
-/// one pass wait for the slowest at the end of each kernel. A CUDA device wants two: libtorch only queues kernels there,
-/// so that while the one pass computes, the other is copied to the card and queued behind it, and its vectors are copied
-/// back and split while the next computes.
+/// On a CPU it is one for each of the `threads`: passes on one core each do not wait for one
+/// another, while the threads of one pass wait for the slowest at the end of each kernel. On a CUDA
+/// device it is two: libtorch only queues kernels there, so that while one pass computes, the input
+/// of the other is copied to the card and its kernels are queued, and its vectors are copied back
+/// and split while the next one computes.
 ///
-/// The two share the device's default stream, since tch cannot make streams: kernels of two passes do not run side by
-/// side. They need not to keep a card busy, as a batch of thousands of tokens fills it.
+/// Both use the default stream of the device, since tch cannot create streams, so that their
+/// kernels do not overlap. They need not: a batch of thousands of tokens keeps a card busy.
 #[must_use]
 pub fn passes_in_flight(device: Device, threads: usize) -> usize {
     if device.is_cuda() { 2 } else { threads }
@@ -166,34 +169,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn choices_are_read_and_written() {
-        let read = |text: &str| text.parse::<DeviceChoice>();
-        assert_eq!(read("auto"), Ok(DeviceChoice::Auto));
-        assert_eq!(read("cpu"), Ok(DeviceChoice::Cpu));
-        assert_eq!(read("cuda"), Ok(DeviceChoice::Cuda(0)));
-        assert_eq!(read("cuda:3"), Ok(DeviceChoice::Cuda(3)));
+    fn device_choices_parse_and_print() {
+        let parse = |text: &str| text.parse::<DeviceChoice>();
+        assert_eq!(parse("auto"), Ok(DeviceChoice::Auto));
+        assert_eq!(parse("cpu"), Ok(DeviceChoice::Cpu));
+        assert_eq!(parse("cuda"), Ok(DeviceChoice::Cuda(0)));
+        assert_eq!(parse("cuda:3"), Ok(DeviceChoice::Cuda(3)));
         for text in ["auto", "cpu", "cuda:0", "cuda:127"] {
-            assert_eq!(read(text).unwrap().to_string(), text);
+            assert_eq!(parse(text).unwrap().to_string(), text);
         }
         for text in ["", "gpu", "CUDA", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "cuda:128", "cuda0", "cpu:0"]
         {
-            assert!(read(text).is_err(), "{text}");
+            assert!(parse(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn a_cuda_device_that_is_not_there_is_an_error_and_auto_is_the_cpu() {
+    fn missing_cuda_device_is_an_error_and_auto_is_the_cpu() {
         if driver::start().is_ok() {
             muse_test_support::skip(muse_test_support::Requirement::NoNvidiaDriver, "there is one");
             return;
         }
         assert_eq!(resolve(DeviceChoice::Cpu), Ok(Device::Cpu));
         assert_eq!(resolve(DeviceChoice::Auto), Ok(Device::Cpu));
-        let refused = resolve(DeviceChoice::Cuda(0)).unwrap_err();
-        assert!(matches!(refused, DeviceError::Driver(_)), "{refused:?}");
-        assert_eq!(refused.to_string().lines().count(), 1, "{refused}");
+        let error = resolve(DeviceChoice::Cuda(0)).unwrap_err();
+        assert!(matches!(error, DeviceError::Driver(_)), "{error:?}");
+        assert_eq!(error.to_string().lines().count(), 1, "{error}");
         assert_eq!(card(Device::Cpu), None);
-        // Nothing of CUDA was loaded on the way.
+        // No library of CUDA was loaded.
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         assert!(!maps.contains("libtorch_cuda"));
     }

@@ -1,4 +1,4 @@
-//! The encoder: token ids in, unit vectors out.
+//! Inference: the forward pass, from token ids to unit vectors.
 
 use bytes::Bytes;
 use tch::{CModule, Device, Kind, Tensor};
@@ -14,13 +14,13 @@ pub const DIMENSION: usize = 512;
 /// Bytes of a vector: its components are `f32`.
 pub const VECTOR_BYTES: usize = DIMENSION * size_of::<f32>();
 
-/// Why the model could not be loaded or run.
+/// Why loading or running the model failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// libtorch refused the file.
+    /// libtorch cannot load the file.
     #[error("cannot load the model: {0}")]
     Load(String),
-    /// The ids and lengths do not describe sentences of this model.
+    /// The ids and lengths are not a valid batch.
     #[error("not a batch: {0}")]
     Batch(String),
     /// libtorch failed in the forward pass.
@@ -28,7 +28,8 @@ pub enum ModelError {
     Forward(String),
 }
 
-/// What computes the encoder in this precision, where it is not libtorch's own operators.
+/// The name of the kernel that computes the encoder in this precision, if it is not libtorch's
+/// operators.
 #[must_use]
 pub fn kernel(precision: Precision, device: Device) -> Option<&'static str> {
     match (precision, device) {
@@ -38,8 +39,8 @@ pub fn kernel(precision: Precision, device: Device) -> Option<&'static str> {
     }
 }
 
-/// A loaded encoder. Threads may share it; each pass is run by the thread that asks for it and by as many of libtorch's
-/// own as that thread has set.
+/// A loaded model. Threads may share it: each pass runs on the thread that calls it, and on as many
+/// of libtorch's threads as that thread has configured.
 #[derive(Debug)]
 pub struct Model {
     module: CModule,
@@ -56,23 +57,23 @@ impl Model {
         Ok(Model { module, device, manifest: dir.manifest().clone() })
     }
 
-    /// What the model says about itself.
+    /// The manifest of its directory.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// Gives a batch a size that the model is quick with: libtorch makes kernels for each number of tokens, and sees few. Ours
-    /// take any, and the batch is left as it is.
+    /// Rounds the number of tokens of a batch up, for libtorch's operators, which create kernels
+    /// for each number. The project's kernels accept any number and need no rounding.
     pub fn round_up_shape(&self, batch: &mut Batch) {
         if self.kernel().is_none() {
             batch.round_up_shape();
         }
     }
 
-    /// The numbers of tokens, `most` at most, with which a pass is to be run before the first request, so that none waits for
-    /// kernels to be made.
+    /// The numbers of tokens, up to `most`, of the passes that warm the model, so that no request
+    /// waits for the creation of kernels.
     #[must_use]
-    pub fn sizes_to_warm(&self, most: usize) -> Vec<usize> {
+    pub fn warm_up_sizes(&self, most: usize) -> Vec<usize> {
         self.kernel().map_or_else(|| buckets(most).collect(), |_| vec![most])
     }
 
@@ -80,19 +81,20 @@ impl Model {
         kernel(self.manifest.precision, self.device)
     }
 
-    /// Embeds the sentences whose ids are `ids`, one after the other, cut by `lengths`. Returns their vectors, one after the
-    /// other.
+    /// Embeds sentences: `ids` are their ids, concatenated, `lengths` the tokens of each. Returns
+    /// their vectors, concatenated.
     ///
     /// # Errors
     ///
-    /// If the ids and lengths are no batch of this model, or the forward pass fails.
+    /// If the ids and lengths are not a valid batch, or the forward pass fails.
     pub fn embed(&self, ids: &[i64], lengths: &[i64]) -> Result<Vec<f32>, ModelError> {
         let packed = self.embed_packed(ids, lengths)?;
         let (numbers, _) = packed.as_chunks();
         Ok(numbers.iter().map(|number| f32::from_le_bytes(*number)).collect())
     }
 
-    /// As [`Model::embed`], with the vectors as they go over the wire: [`VECTOR_BYTES`] each, packed little-endian `f32`.
+    /// As [`Model::embed`], with the vectors in wire format: packed little-endian `f32`,
+    /// [`VECTOR_BYTES`] each.
     ///
     /// # Errors
     ///
@@ -111,8 +113,8 @@ impl Model {
         Ok(packed.into())
     }
 
-    // An id outside the table, or lengths that do not add up, would be read outside the tensor or fail inside libtorch with
-    // a message that says nothing.
+    // With an id outside the table, or lengths that do not add up, libtorch would read outside the
+    // tensor or fail with a useless message.
     fn check(&self, ids: &[i64], lengths: &[i64]) -> Result<(), ModelError> {
         if let Some(length) = lengths.iter().find(|length| **length < 1) {
             return Err(ModelError::Batch(format!("a sentence of {length} ids")));
@@ -129,13 +131,13 @@ impl Model {
     }
 
     fn forward(&self, ids: &[i64], lengths: &[i64]) -> Result<Vec<u8>, tch::TchError> {
-        // The setting is the thread's own. Without the optimising executor the first batch takes 3 ms instead of half a
-        // second, and the later ones are no slower.
+        // libtorch has this setting per thread. Without the optimising executor the first batch
+        // takes 3 ms instead of half a second, and later ones are no slower.
         tch::jit::f_set_graph_executor_optimize(false)?;
         let ids = transfer::to_device(Tensor::f_from_slice(ids)?, self.device)?;
         let lengths = transfer::to_device(Tensor::f_from_slice(lengths)?, self.device)?;
         let output = transfer::to_host(self.module.forward_ts(&[ids, lengths])?)?;
-        // The machines that libtorch is made for are little-endian, as the wire is.
+        // libtorch runs on little-endian machines only, and the wire format is little-endian.
         let bytes = output.f_view_dtype(Kind::Uint8)?;
         let mut packed = vec![0; bytes.numel()];
         bytes.f_copy_data_u8(&mut packed, bytes.numel())?;
@@ -143,7 +145,7 @@ impl Model {
     }
 }
 
-// libtorch appends its stack to what went wrong.
+// libtorch appends a stack trace to its messages.
 pub(crate) fn first_line(error: &tch::TchError) -> String {
     error.to_string().lines().find(|line| !line.trim().is_empty()).unwrap_or("no message").trim().to_owned()
 }

@@ -1,5 +1,5 @@
-//! The model of MUSE as Service, without a server: the model directory, the tokenizer, the device and the forward pass. The
-//! embedder serves it, the converter writes and verifies it.
+//! The model of MUSE as Service, without a server: the model directory, the tokenizer, the device
+//! and the forward pass. The embedder serves it, the converter writes and verifies it.
 
 #![deny(unsafe_code)]
 

@@ -1,8 +1,9 @@
-//! The model on disk: a directory that `muse-models convert` writes and the embedder opens.
+//! The model directory, which `muse-models convert` writes and the embedder opens.
 //!
-//! It holds `model.pt` (TorchScript), `tokenizer.model` (the SentencePiece model), `LICENSE` and `manifest.json`, which
-//! lists the size and sha256 of the others and carries a checksum of itself. Opening checks all of them, so that a damaged
-//! copy is refused by name at start-up instead of giving wrong vectors.
+//! It contains `model.pt` (TorchScript), `tokenizer.model` (the SentencePiece model), `LICENSE` and
+//! `manifest.json`, which lists the size and sha256 of the others and has a checksum of its own.
+//! Opening verifies all of them, so that a damaged copy is rejected at start-up, with the name of
+//! the file, instead of returning wrong vectors.
 
 use std::{
     collections::BTreeMap,
@@ -17,21 +18,21 @@ use sha2::{Digest, Sha256};
 
 /// The TorchScript module.
 pub const MODEL_FILE: &str = "model.pt";
-/// The SentencePiece model's own bytes.
+/// The SentencePiece model.
 pub const TOKENIZER_FILE: &str = "tokenizer.model";
 /// The licence of the weights.
 pub const LICENSE_FILE: &str = "LICENSE";
-/// Lists the other files and says what they are.
+/// The manifest: lists and describes the other files.
 pub const MANIFEST_FILE: &str = "manifest.json";
-/// The files that the manifest lists, all of them and no others.
+/// The files that the manifest lists, exactly.
 pub const LISTED_FILES: [&str; 3] = [LICENSE_FILE, MODEL_FILE, TOKENIZER_FILE];
 
-/// The layout that this version writes and reads. It counts up when a change of the files or of what `model.pt` takes and
-/// gives makes an older directory unusable.
+/// The format that this version writes and reads. A change of the files, or of the inputs and
+/// outputs of `model.pt`, that makes older directories unusable increments it.
 pub const FORMAT: u32 = 3;
 
-/// What the GEMMs read; they are added up in float32. By libtorch's own operators the layers after the sum over a sentence are
-/// float32 always.
+/// The type of the inputs of the matrix products; they accumulate in float32. With libtorch's
+/// operators the layers after the sum over a sentence are always float32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -44,7 +45,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// The name in the manifest and everywhere else.
+    /// The name, in the manifest and elsewhere.
     pub fn as_str(self) -> &'static str {
         match self {
             Precision::F32 => "f32",
@@ -60,18 +61,18 @@ impl fmt::Display for Precision {
     }
 }
 
-/// What the weights were stored as where they came from.
+/// The type of the weights in the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourcePrecision {
-    /// Bytes with a scale and a zero point for each tensor.
+    /// Quantised, with a scale and a zero point per tensor.
     Int8,
-    /// The original's own float32.
+    /// The original float32.
     Float32,
 }
 
 impl SourcePrecision {
-    /// The name in the manifest and everywhere else.
+    /// The name, in the manifest and elsewhere.
     pub fn as_str(self) -> &'static str {
         match self {
             SourcePrecision::Int8 => "int8",
@@ -90,15 +91,15 @@ impl fmt::Display for SourcePrecision {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// Its name, without folders.
+    /// Its name, without directories.
     pub file: String,
-    /// Its sha256 in hexadecimal.
+    /// Its sha256, in hexadecimal.
     pub sha256: String,
-    /// What its weights are stored as.
+    /// The type of its weights.
     pub precision: SourcePrecision,
 }
 
-/// What made the directory.
+/// The versions that wrote the directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Versions {
@@ -119,7 +120,7 @@ pub struct FileEntry {
 }
 
 impl FileEntry {
-    /// Reads the file once and says what it is.
+    /// Reads a file, and returns its size and digest.
     pub fn of(path: &Path) -> io::Result<FileEntry> {
         let mut file = File::open(path)?;
         let mut hasher = Sha256::new();
@@ -148,28 +149,28 @@ pub struct Manifest {
     pub version: String,
     /// Components of a vector.
     pub dimension: u32,
-    /// Ids run from 0 to one less than this.
+    /// The number of token ids, which start at 0.
     pub vocabulary: u32,
-    /// Languages that the model was trained for, as BCP 47 tags.
+    /// Languages that the model was trained on, as BCP 47 tags.
     pub languages: Vec<String>,
-    /// What `model.pt` computes in.
+    /// The precision of `model.pt`.
     pub precision: Precision,
-    /// What it was converted from.
+    /// The source of the conversion.
     pub source: Source,
-    /// What converted it.
+    /// The versions that converted it.
     pub versions: Versions,
     /// SPDX identifier of the licence of the weights.
     pub license: String,
-    /// Whose work the weights are.
+    /// The authors of the weights.
     pub attribution: String,
     /// The other files, by name.
     pub files: BTreeMap<String, FileEntry>,
-    /// sha256 of this file as it reads with an empty `checksum`.
+    /// sha256 of this file with an empty `checksum`.
     pub checksum: String,
 }
 
 impl Manifest {
-    /// The bytes of `manifest.json`, with its checksum filled in.
+    /// The bytes of `manifest.json`, with its checksum.
     pub fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
         let blank = Manifest { checksum: String::new(), ..self.clone() };
         let checksum = hex(&Sha256::digest(pretty(&blank)?));
@@ -182,7 +183,7 @@ impl Manifest {
             format: u32,
         }
         let unreadable = |error: serde_json::Error| ModelDirError::Manifest(error.to_string());
-        // Looked at first, because a later format may have fields that this version does not know.
+        // Checked first: a later format may have fields that this version does not know.
         let found = serde_json::from_slice::<OnlyFormat>(bytes).map_err(unreadable)?.format;
         if found != FORMAT {
             return Err(ModelDirError::Format { found });
@@ -199,13 +200,13 @@ impl Manifest {
     }
 }
 
-/// Why a model directory was refused.
+/// Why a model directory cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelDirError {
-    /// The directory is not there, or is not one.
+    /// The directory does not exist, or is a file.
     #[error("there is no model directory at {}", .0.display())]
     NoDirectory(PathBuf),
-    /// One of its files is not there.
+    /// A file does not exist.
     #[error("the model directory lacks {file}")]
     Missing {
         /// The file's name.
@@ -216,29 +217,29 @@ pub enum ModelDirError {
     Io {
         /// The file's name.
         file: String,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The manifest is not one.
+    /// The manifest is not valid.
     #[error("{MANIFEST_FILE} of the model directory is not valid: {0}")]
     Manifest(String),
-    /// The directory was written by another version.
+    /// The directory has the format of another version.
     #[error("the model directory has format {found}, not {FORMAT} as this version: convert the model again")]
     Format {
-        /// The format it has.
+        /// Its format.
         found: u32,
     },
-    /// A file was cut short or grew.
+    /// A file has another size than in the manifest.
     #[error("{file} of the model directory is damaged: {found} bytes instead of {expected}")]
     Size {
         /// The file's name.
         file: String,
         /// The size in the manifest.
         expected: u64,
-        /// The size it has.
+        /// Its size.
         found: u64,
     },
-    /// A file holds other bytes than were written.
+    /// A file has other contents than were written.
     #[error("{file} of the model directory is damaged: its sha256 does not match")]
     Checksum {
         /// The file's name.
@@ -246,7 +247,7 @@ pub enum ModelDirError {
     },
 }
 
-/// A model directory whose files have been checked.
+/// A model directory with verified files.
 #[derive(Debug, Clone)]
 pub struct ModelDir {
     path: PathBuf,
@@ -255,7 +256,7 @@ pub struct ModelDir {
 }
 
 impl ModelDir {
-    /// Opens a directory and checks the presence, size and sha256 of every file in it.
+    /// Opens a directory, and verifies the presence, size and sha256 of each file.
     pub fn open(path: impl Into<PathBuf>) -> Result<ModelDir, ModelDirError> {
         let path = path.into();
         if !path.is_dir() {
@@ -269,24 +270,24 @@ impl ModelDir {
         Ok(ModelDir { path, manifest, tokenizer })
     }
 
-    /// What the directory says about itself.
+    /// The manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// Where `model.pt` is.
+    /// The path of `model.pt`.
     pub fn model_path(&self) -> PathBuf {
         self.path.join(MODEL_FILE)
     }
 
-    /// The SentencePiece model's bytes.
+    /// The bytes of the SentencePiece model.
     pub fn tokenizer_bytes(&self) -> &[u8] {
         &self.tokenizer
     }
 }
 
 fn check(path: &Path, file: &str, expected: &FileEntry) -> Result<(), ModelDirError> {
-    // The size first: it tells a copy that was cut short without reading all of it.
+    // The size first: it detects a truncated copy without reading it.
     let found = fs::metadata(path).map_err(|error| cannot_read(file, error))?.len();
     if found != expected.bytes {
         return Err(ModelDirError::Size { file: file.to_owned(), expected: expected.bytes, found });
@@ -349,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_bit_anywhere_is_refused_and_names_the_file() {
+    fn flipped_bit_is_rejected_with_the_file_name() {
         let dir = tempfile::tempdir().unwrap();
         write_dir(dir.path());
         ModelDir::open(dir.path()).unwrap();
@@ -361,7 +362,7 @@ mod tests {
                 bad[position] ^= 1;
                 fs::write(&path, bad).unwrap();
                 let error = ModelDir::open(dir.path()).unwrap_err().to_string();
-                // A flip inside the manifest's own list shows as a manifest or as a format that does not hold.
+                // A flip inside the manifest may also make its format or its list invalid.
                 assert!(
                     error.contains(name) || error.contains("has format"),
                     "{name} at {position}: {error}"
@@ -373,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_cut_short_is_named() {
+    fn missing_or_truncated_file_is_named() {
         let dir = tempfile::tempdir().unwrap();
         write_dir(dir.path());
         fs::write(dir.path().join(MODEL_FILE), "short").unwrap();
@@ -389,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn another_format_says_to_convert_again() {
+    fn directory_of_another_format_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
         let manifest = Manifest { format: FORMAT + 1, ..write_dir(dir.path()) };
         fs::write(dir.path().join(MANIFEST_FILE), manifest.to_bytes().unwrap()).unwrap();

@@ -1,8 +1,8 @@
-//! TokenizedSentences as the model is fed them.
+//! Tokenized sentences, the input of the model.
 
 use std::ops::Range;
 
-/// TokenizedSentences as token ids, one after the other without padding.
+/// Token ids of sentences, concatenated without padding.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TokenizedSentences {
     ids: Vec<u32>,
@@ -17,7 +17,7 @@ impl TokenizedSentences {
         self.ends.push(self.ids.len());
     }
 
-    /// As [`TokenizedSentences::push`], where that can fail; what was appended then is removed.
+    /// As [`TokenizedSentences::push`], for a `write` that can fail: then the ids are removed.
     pub fn try_push<E>(&mut self, write: impl FnOnce(&mut Vec<u32>) -> Result<(), E>) -> Result<(), E> {
         let before = self.ids.len();
         let outcome = write(&mut self.ids);
@@ -28,7 +28,7 @@ impl TokenizedSentences {
         outcome
     }
 
-    /// How many sentences there are.
+    /// The number of sentences.
     #[must_use]
     pub fn len(&self) -> usize {
         self.ends.len()
@@ -40,25 +40,25 @@ impl TokenizedSentences {
         self.ends.is_empty()
     }
 
-    /// Tokens of all sentences together.
+    /// The tokens of all sentences.
     #[must_use]
     pub fn tokens(&self) -> usize {
         self.ids.len()
     }
 
-    /// Tokens of each sentence.
+    /// The tokens of each sentence.
     pub fn lengths(&self) -> impl Iterator<Item = usize> + '_ {
         let starts = [0].into_iter().chain(self.ends.iter().copied());
         self.ends.iter().zip(starts).map(|(end, start)| end - start)
     }
 
-    /// Tokens of one sentence.
+    /// The tokens of one sentence.
     #[must_use]
     pub fn length(&self, index: usize) -> usize {
         self.ends[index] - self.start(index)
     }
 
-    /// The ids of some sentences, one after the other.
+    /// The ids of some sentences, concatenated.
     #[must_use]
     pub fn ids(&self, range: Range<usize>) -> &[u32] {
         &self.ids[self.start(range.start)..self.start(range.end)]
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_sentence_is_found_again() {
+    fn sentences_are_found_by_index() {
         let sentences: TokenizedSentences = [&[1, 2][..], &[3], &[], &[4, 5, 6]].into_iter().collect();
         assert_eq!((sentences.len(), sentences.tokens(), sentences.is_empty()), (4, 6, false));
         assert_eq!(sentences.lengths().collect::<Vec<_>>(), [2, 1, 0, 3]);

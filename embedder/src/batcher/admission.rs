@@ -113,8 +113,8 @@ impl AdmissionControl {
         tokens: usize,
     ) -> bool {
         let own = queued.tokens_of_class(user, Class::Stream);
-        // The first is always admitted, or a user whose calls use up the memory would stop their own
-        // streams.
+        // The first is always admitted, or a user whose calls use up the memory would stop their
+        // own streams.
         let most = throughput.tokens_in(STREAM_AHEAD).unwrap_or(usize::MAX);
         own == 0 || (own + tokens <= most && self.excess(queued, user, tokens) == 0)
     }

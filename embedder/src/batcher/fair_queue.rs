@@ -2,17 +2,17 @@
 //! user over classes.
 //!
 //! Surplus round robin is a deficit round robin that may overdraw (Adiseshu, Parulkar and Varghese
-//! 1996): each turn is worth [`QUANTUM`] tokens, and a flow that took more skips turns until that is
-//! made up for, also while its backlog is empty. It runs over the users, so that a job of one user,
-//! however large, delays another user by at most a batch or two. In a user's turn it runs over the
-//! [classes](Class) of that user's requests, which are sizes: so a small request waits neither for a
-//! large one nor for a job of many large ones.
+//! 1996): each turn is worth [`QUANTUM`] tokens, and a flow that took more skips turns until that
+//! is made up for, also while its backlog is empty. It runs over the users, so that a job of one
+//! user, however large, delays another user by at most a batch or two. In a user's turn it runs
+//! over the [classes](Class) of that user's requests, which are sizes: so a small request waits
+//! neither for a large one nor for a job of many large ones.
 //!
-//! Within a class, the order is first in, first out. While callers without a deadline give up before
-//! their requests start, the requests of that user are served last in, first out (adaptive LIFO;
-//! Maurer, "Fail at Scale", 2015): in an overload the callers of the oldest requests are about to
-//! leave, and the vectors of these requests would be useless. A caller who has waited for [half of
-//! the maximum queueing time](FairQueue::new) is patient, and is served first.
+//! Within a class, the order is first in, first out. While callers without a deadline give up
+//! before their requests start, the requests of that user are served last in, first out (adaptive
+//! LIFO; Maurer, "Fail at Scale", 2015): in an overload the callers of the oldest requests are
+//! about to leave, and the vectors of these requests would be useless. A caller who has waited for
+//! [half of the maximum queueing time](FairQueue::new) is patient, and is served first.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -201,8 +201,9 @@ impl FairQueue {
     }
 
     /// Tokens that passes take before the last ones of a new request of `tokens` tokens. While the
-    /// user's requests are served last in, first out, older ones come after it if it has a deadline;
-    /// one without might have to wait for them, and for longer than the maximum queueing time.
+    /// user's requests are served last in, first out, older ones come after it if it has a
+    /// deadline; one without might have to wait for them, and for longer than the maximum queueing
+    /// time.
     pub(super) fn ahead_of(&self, user: &str, class: Class, tokens: usize, has_deadline: bool) -> usize {
         let newest_first = has_deadline && self.users.get(user).is_some_and(Backlog::serves_newest_first);
         let same_class =
@@ -218,8 +219,8 @@ impl FairQueue {
         own + others(own, &mut other_users.map(|(_, backlog)| backlog.tokens))
     }
 
-    /// Tokens of the requests of patient callers of a class, which are served before newer ones even
-    /// if the newest come first.
+    /// Tokens of the requests of patient callers of a class, which are served before newer ones
+    /// even if the newest come first.
     fn patient_tokens(&self, user: &str, class: Class) -> usize {
         let classes = self.users.get(user).map(|backlog| &backlog.classes);
         let queue = classes.into_iter().flatten().find(|queue| queue.class == class);
@@ -323,8 +324,8 @@ impl FairQueue {
         let left = request.tokens_left();
         queue.tokens -= left;
         queue.started = queue.started.filter(|started| started != id);
-        // A request whose deadline has passed was expected to finish: its estimate was wrong, which does
-        // not concern the others.
+        // A request whose deadline has passed was expected to finish: its estimate was wrong, which
+        // does not concern the others.
         if request.next == 0 && !request.has_deadline && request.since.elapsed() > GIVES_UP_AFTER {
             backlog.gave_up = Some(Instant::now());
         }

@@ -1,12 +1,13 @@
-//! Batches of sentences: a few threads run the model on queued requests, up to a number of tokens per
-//! forward pass.
+//! Batches of sentences: a few threads run the model on queued requests, up to a number of tokens
+//! per forward pass.
 //!
 //! There is no batching window: an idle model starts at once; while it is busy the next batch
-//! accumulates. The [`queue`] decides whose sentences a pass takes when a thread is free, not before.
+//! accumulates. The [`queue`] decides whose sentences a pass takes when a thread is free, not
+//! before.
 //!
-//! On a CPU each thread runs passes of its own on one core, instead of one pass on all cores. Threads
-//! of one pass wait for each other at the end of each kernel, which costs the more the more other
-//! work the cores have.
+//! On a CPU each thread runs passes of its own on one core, instead of one pass on all cores.
+//! Threads of one pass wait for each other at the end of each kernel, which costs the more the more
+//! other work the cores have.
 
 mod admission;
 mod fair_queue;
@@ -166,8 +167,8 @@ impl Batcher {
     ///
     /// # Errors
     ///
-    /// [`Reason::Unavailable`](muse_proto::Reason) if the model has stopped; the inner future's are those of
-    /// [`Batcher::embed`].
+    /// [`Reason::Unavailable`](muse_proto::Reason) if the model has stopped; the inner future's are
+    /// those of [`Batcher::embed`].
     pub(crate) async fn embed_item(
         &self,
         user: &UserName,

@@ -29,8 +29,8 @@ const NICENESS: i32 = 10;
 /// What the heap retains beside a kernel: the 4.2 MB of a response of 2,048 vectors, and some.
 const RETAINED_BESIDE_KERNEL: usize = 8 << 20;
 
-/// Configures the heap to retain the memory that so many `passes` at a time use again and again. A kernel has its memory by
-/// itself; libtorch allocates that of each step of a pass.
+/// Configures the heap to retain the memory that so many `passes` at a time use again and again. A
+/// kernel has its memory by itself; libtorch allocates that of each step of a pass.
 pub fn configure_allocator(precision: Precision, device: Device, passes: usize) {
     let bytes = kernel(precision, device).map_or(allocator::MOST_KEPT, |_| RETAINED_BESIDE_KERNEL);
     allocator::configure_allocator(passes, bytes);
@@ -96,8 +96,8 @@ impl Drop for Workers {
     }
 }
 
-/// Lowers the priority of this thread below that of I/O threads, of all processes on the machine: if
-/// rejections and probes had to wait for passes, an overload would look like an outage.
+/// Lowers the priority of this thread below that of I/O threads, of all processes on the machine:
+/// if rejections and probes had to wait for passes, an overload would look like an outage.
 fn lower_priority() {
     let thread = rustix::thread::gettid();
     if let Err(failure) = rustix::process::setpriority_process(Some(thread), NICENESS) {
@@ -131,7 +131,7 @@ impl Worker {
             self.model.embed_packed(&batch.ids, &batch.lengths)?;
             Ok::<_, BatcherError>(began.elapsed())
         };
-        for tokens in self.model.sizes_to_warm(self.batch_tokens) {
+        for tokens in self.model.warm_up_sizes(self.batch_tokens) {
             run(tokens)?;
         }
         // The first passes allocate memory and create kernels; this one measures the throughput.
@@ -170,8 +170,8 @@ impl Worker {
         match self.model.embed_packed(&batch.ids, &batch.lengths) {
             Ok(mut vectors) => {
                 let ended = Instant::now();
-                // The throughput of a small pass is below that of the model, since each pass has fixed
-                // costs.
+                // The throughput of a small pass is below that of the model, since each pass has
+                // fixed costs.
                 if 2 * tokens >= self.batch_tokens {
                     self.queue.record_pass(tokens, ended - free_since);
                 }

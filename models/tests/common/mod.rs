@@ -1,6 +1,6 @@
-//! What the tests of conversions share.
+//! Helpers of the tests of conversions.
 
-#![allow(dead_code, clippy::allow_attributes, reason = "each test program uses a part of it")]
+#![allow(dead_code, clippy::allow_attributes, reason = "each test program uses some of them")]
 
 use std::{
     env, fs,
@@ -12,13 +12,13 @@ use muse_model::{
     model_dir::{ModelDir, Precision},
 };
 use muse_models::{
-    convert::{Outcome, convert},
+    convert::{ConversionOutcome, convert},
     onnx::ModelProto,
 };
 use prost::Message;
 use tch::Device;
 
-/// The ONNX export that `fetch.py` brings.
+/// The ONNX export that `fetch.py` downloads.
 pub(crate) fn onnx_path() -> PathBuf {
     let cache = env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = cache.or_else(|| env::home_dir().map(|home| home.join(".cache"))).unwrap_or_default();
@@ -28,7 +28,7 @@ pub(crate) fn onnx_path() -> PathBuf {
     path
 }
 
-/// The export, read whole.
+/// The export, parsed.
 pub(crate) fn onnx_model() -> ModelProto {
     ModelProto::decode(fs::read(onnx_path()).expect("the export is readable").as_slice()).expect("it is ONNX")
 }
@@ -41,7 +41,7 @@ pub(crate) fn write_onnx(model: &ModelProto, path: &Path) {
 /// Converts the export and loads the result.
 pub(crate) fn converted(folder: &Path, precision: Precision) -> Model {
     let out = folder.join(precision.as_str());
-    assert_eq!(convert(&onnx_path(), &out, precision).expect("it converts"), Outcome::Converted);
+    assert_eq!(convert(&onnx_path(), &out, precision).expect("it converts"), ConversionOutcome::Converted);
     load(&out)
 }
 
@@ -50,7 +50,7 @@ pub(crate) fn load(path: &Path) -> Model {
     Model::load(&ModelDir::open(path).expect("it opens"), Device::Cpu).expect("it loads")
 }
 
-/// The vectors of sentences, run as one batch.
+/// The vectors of sentences, computed in one batch.
 pub(crate) fn embed(model: &Model, sentences: &[Vec<i64>]) -> Vec<Vec<f32>> {
     let lengths: Vec<i64> = sentences.iter().map(|ids| ids.len() as i64).collect();
     let flat = model.embed(&sentences.concat(), &lengths).expect("it embeds");
@@ -68,6 +68,6 @@ pub(crate) fn difference(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
 
 /// The ids of the golden sentences.
 pub(crate) fn golden_ids() -> Vec<Vec<i64>> {
-    let sentences = muse_models::golden::sentences().expect("the golden data is sound");
+    let sentences = muse_models::golden::sentences().expect("the golden data is consistent");
     sentences.iter().map(|sentence| sentence.ids.iter().map(|id| i64::from(*id)).collect()).collect()
 }

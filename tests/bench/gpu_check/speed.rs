@@ -10,7 +10,7 @@ use muse_model::{
     inference::{Model, ModelError},
     model_dir::Precision,
 };
-use muse_models::encoder;
+use muse_models::sentence_encoder;
 use muse_tests::golden_sentences;
 use tch::Device;
 
@@ -30,7 +30,7 @@ impl Line {
         let mut cells = vec![precision.to_string(), sentences.to_string(), tokens.to_string()];
         match passes {
             Ok(passes) => {
-                let flops = encoder::flops(*tokens, *sentences) * passes;
+                let flops = sentence_encoder::flops(*tokens, *sentences) * passes;
                 cells.extend([sentences, tokens].map(|count| format!("{:.0}", *count as f64 * passes)));
                 cells.push(tera(flops));
                 cells.extend(products.map(|product| product.share(flops)));

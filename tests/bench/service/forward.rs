@@ -12,7 +12,7 @@ use muse_embedder::{
     batcher::{Batching, configure_allocator},
 };
 use muse_model::{batch::Batch, inference::Model, model_dir::ModelDir, tokenizer::Tokenizer};
-use muse_models::encoder;
+use muse_models::sentence_encoder;
 use tch::Device;
 
 use crate::workload::Texts;
@@ -66,7 +66,10 @@ impl Forward {
                 tokens += full.tokens;
             }
             let seconds = started.elapsed().as_secs_f64();
-            Rate { sentences: sentences as f64 / seconds, flops: encoder::flops(tokens, sentences) / seconds }
+            Rate {
+                sentences: sentences as f64 / seconds,
+                flops: sentence_encoder::flops(tokens, sentences) / seconds,
+            }
         };
         thread::scope(|scope| {
             let passes: Vec<_> =

@@ -1,4 +1,5 @@
-//! The NVIDIA driver's own library, `libcuda.so.1`: whether there is one, and what it says about a card.
+//! The library of the NVIDIA driver, `libcuda.so.1`: whether there is one, and the properties of a
+//! card.
 
 use std::{
     ffi::{CStr, c_char, c_int, c_uint},
@@ -14,24 +15,25 @@ const LIBRARY: &str = "libcuda.so.1";
 /// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR` and `..._MINOR`.
 const CAPABILITY: [c_int; 2] = [75, 76];
 
-/// What the driver says about a card.
+/// The properties of a card.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Card {
     /// Its name.
     pub name: String,
     /// Its compute capability, major and minor.
     pub capability: (i32, i32),
-    /// The driver's version, and the newest CUDA that it serves.
+    /// The version of the driver, and the newest CUDA that it supports.
     pub driver: String,
 }
 
-/// Loads the driver's library and starts it, the first time that it is called. It costs next to nothing where there is none.
+/// Loads and initialises the driver library, at the first call. It costs little where there is
+/// none.
 pub(super) fn start() -> Result<&'static Driver, DeviceError> {
     static STARTED: OnceLock<Result<Driver, DeviceError>> = OnceLock::new();
     STARTED.get_or_init(|| Driver::start().map_err(DeviceError::Driver)).as_ref().map_err(Clone::clone)
 }
 
-/// What is known about the card of this number.
+/// The properties of the card with this number.
 pub(super) fn card(index: usize) -> Option<Card> {
     start().ok()?.card(c_int::try_from(index).ok()?)
 }
@@ -48,8 +50,8 @@ pub(super) struct Driver {
 #[expect(unsafe_code, reason = "the driver has a C interface")]
 impl Driver {
     fn start() -> Result<Driver, String> {
-        // SAFETY: the initialisers of the driver's library are made to run in any process, and the signatures are those
-        // of cuda.h. The symbols stay valid, as the library is never unloaded.
+        // SAFETY: the initialisers of the driver library run in any process, and the signatures are
+        // those of cuda.h. The symbols remain valid, as the library is never unloaded.
         unsafe {
             let library = Library::new(LIBRARY).map_err(|error| reason(&error))?;
             let failed = |error: libloading::Error| reason(&error);
@@ -65,14 +67,15 @@ impl Driver {
             std::mem::forget(library);
             match init(0) {
                 0 => Ok(driver),
-                // CUDA_ERROR_NO_DEVICE, also where CUDA_VISIBLE_DEVICES hides them all: the count says so.
+                // CUDA_ERROR_NO_DEVICE, also if CUDA_VISIBLE_DEVICES hides them all: the count is
+                // 0.
                 100 => Ok(driver),
                 status => Err(format!("{LIBRARY} does not start (status {status} of cuInit)")),
             }
         }
     }
 
-    /// How many cards there are to be seen.
+    /// The number of visible cards.
     pub(super) fn count(&self) -> usize {
         let mut count = 0;
         // SAFETY: the pointer is to an int that outlives the call.
@@ -83,35 +86,35 @@ impl Driver {
     fn card(&self, index: c_int) -> Option<Card> {
         let (mut device, mut version, mut capability) = (0, 0, [0; 2]);
         let mut name: [c_char; 256] = [0; 256];
-        // SAFETY: each pointer is to a value of the function's own type that outlives the call, and the name's is to as
-        // many bytes as the call is told.
-        let answered = unsafe {
+        // SAFETY: each pointer is to a value of the type in the signature that outlives the call,
+        // and the pointer of the name is to as many bytes as its length argument.
+        let succeeded = unsafe {
             (self.device_get)(&raw mut device, index) == 0
                 && (self.device_get_name)(name.as_mut_ptr(), name.len() as c_int, device) == 0
                 && (self.device_get_attribute)(&raw mut capability[0], CAPABILITY[0], device) == 0
                 && (self.device_get_attribute)(&raw mut capability[1], CAPABILITY[1], device) == 0
                 && (self.driver_get_version)(&raw mut version) == 0
         };
-        if !answered {
+        if !succeeded {
             return None;
         }
-        // SAFETY: the array began as zeros and the driver ends the name with one within its length.
+        // SAFETY: the driver terminates the name with a NUL within the length of the array.
         let name = unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned();
         let [major, minor] = capability;
-        let serves = format!("CUDA {}.{}", version / 1000, version % 1000 / 10);
-        let driver = kernel_module().map_or(serves.clone(), |module| format!("{module} ({serves})"));
+        let supports = format!("CUDA {}.{}", version / 1000, version % 1000 / 10);
+        let driver = kernel_module().map_or(supports.clone(), |module| format!("{module} ({supports})"));
         Some(Card { name, capability: (major, minor), driver })
     }
 }
 
-/// The version of the driver's kernel module, where it is shown.
+/// The version of the driver's kernel module, if the kernel shows it.
 fn kernel_module() -> Option<String> {
     let text = fs::read_to_string("/proc/driver/nvidia/version").ok()?;
     let number = |word: &&str| word.contains('.') && word.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     text.lines().next()?.split_whitespace().find(number).map(str::to_owned)
 }
 
-/// What the loader said, without libloading's own words around it.
+/// The message of the loader, without that of libloading.
 pub(super) fn reason(error: &libloading::Error) -> String {
     use std::error::Error;
     error.source().map_or_else(|| error.to_string(), ToString::to_string).replace('\n', " ")

@@ -1,17 +1,17 @@
-//! A read-only trie in a double array, in the layout of darts-clone (which yada writes too).
+//! A read-only trie in a double array, in the layout of darts-clone (which yada also writes).
 //!
-//! Each unit is 32 bits: bits 0-7 the label of the edge into the node (with bit 31 clear), bit 8 whether a value hangs
-//! below, bit 9 whether the offset is scaled by 256, bits 10-30 the offset of the children; a value unit holds the value in
-//! bits 0-30.
+//! Each unit has 32 bits: bits 0-7 are the label of the edge into the node (with bit 31 clear), bit
+//! 8 is set if the node has a value, bit 9 if the offset is scaled by 256, bits 10-30 are the
+//! offset of the children. A value unit has the value in bits 0-30.
 
-/// The trie's units.
+/// A trie.
 #[derive(Debug)]
 pub(super) struct DoubleArray {
     units: Vec<u32>,
 }
 
 impl DoubleArray {
-    /// Reads little-endian units; trailing bytes that do not make a unit are ignored.
+    /// Reads little-endian units. Trailing bytes of an incomplete unit are ignored.
     pub(super) fn from_bytes(bytes: &[u8]) -> Self {
         let units = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         Self { units }
@@ -69,6 +69,6 @@ mod tests {
         trie.prefixes(b"abcx", |length, value| found.push((length, value)));
         assert_eq!(found, [(1, 7), (2, 8)]);
         assert!(trie.has_prefix(b"abc") && !trie.has_prefix(b"ac") && !trie.has_prefix(b"abcde"));
-        DoubleArray::from_bytes(b"").prefixes(b"a", |_, _| panic!("an empty trie holds nothing"));
+        DoubleArray::from_bytes(b"").prefixes(b"a", |_, _| panic!("an empty trie has no keys"));
     }
 }

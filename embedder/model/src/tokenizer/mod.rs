@@ -1,8 +1,9 @@
-//! SentencePiece's unigram tokenization, exact to the bit of its scores.
+//! SentencePiece's unigram tokenizer, with bit-exact scores.
 //!
-//! The target is the C++ SentencePiece 0.1.99 to 0.2.1 (Kudo and Richardson 2018, arXiv 1808.06226; the unigram model
-//! is arXiv 1804.10959): the same ids on every input. Ready-made ports miss that in the normalizer's longest match,
-//! in the width of the floats that scores are added in, and in how literal special tokens are treated.
+//! It returns the same ids as the C++ SentencePiece 0.1.99 to 0.2.1 (Kudo and Richardson 2018,
+//! arXiv 1808.06226; the unigram model is arXiv 1804.10959) for every input. Existing ports differ
+//! in the longest match of the normalizer, in the precision of the sums of scores, and in the
+//! treatment of literal special tokens.
 
 use std::ops::ControlFlow;
 
@@ -18,14 +19,14 @@ use normalizer::{Normalizer, SourceSpans};
 use offsets::CharCounter;
 use unigram::Unigram;
 
-/// Id of the token put before each sentence.
+/// Id of `<s>`, the token in front of each sentence.
 pub const BEGIN: u32 = 1;
-/// Id of the token put after each sentence.
+/// Id of `</s>`, the token after each sentence.
 pub const END: u32 = 2;
-/// How many tokens that makes: those that the model is fed in addition to those of a sentence.
+/// The number of these marks: tokens of the input of the model that are not of the sentence.
 pub const MARKS: u32 = 2;
 
-/// Text to tokens. Loaded once, shared by all threads.
+/// The tokenizer. It is loaded once, and shared by all threads.
 #[derive(Debug)]
 pub struct Tokenizer {
     normalizer: Normalizer,
@@ -33,13 +34,13 @@ pub struct Tokenizer {
     pieces: Vec<Piece>,
 }
 
-/// A text has more tokens than were allowed.
+/// A text has more tokens than the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyTokens;
 
-/// A token and the part of the text that it stands for.
+/// A token, and its span of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Token {
+pub struct TokenSpan {
     /// The id in the vocabulary.
     pub id: u32,
     /// Start and end in the text, in bytes.
@@ -61,7 +62,7 @@ impl Tokenizer {
         Ok(Self { normalizer, unigram, pieces: model.pieces })
     }
 
-    /// The ids that the model is fed: [`BEGIN`], the tokens, [`END`].
+    /// The ids that are the input of the model: [`BEGIN`], the tokens, [`END`].
     #[must_use]
     pub fn encode(&self, text: &str) -> Vec<u32> {
         let mut ids = Vec::new();
@@ -69,12 +70,12 @@ impl Tokenizer {
         ids
     }
 
-    /// As [`Tokenizer::encode`], appended to `ids`, if that makes at most `most` ids. The text is tokenized no further than
-    /// that.
+    /// As [`Tokenizer::encode`], appended to `ids`, at most `most` of them. The text is tokenized
+    /// no further than that.
     ///
     /// # Errors
     ///
-    /// [`TooManyTokens`]; then `ids` has some of them.
+    /// [`TooManyTokens`] if there are more; then `ids` has some of them.
     pub fn encode_up_to(&self, most: usize, text: &str, ids: &mut Vec<u32>) -> Result<(), TooManyTokens> {
         let mut left = most.checked_sub(MARKS as usize).ok_or(TooManyTokens)?;
         let mut normalized = Vec::with_capacity(text.len() + text.len() / 4 + 3);
@@ -92,9 +93,9 @@ impl Tokenizer {
         if ended.is_break() { Err(TooManyTokens) } else { Ok(()) }
     }
 
-    /// The tokens with the places that they have in the text, without [`BEGIN`] and [`END`].
+    /// The tokens with their spans of the text, without [`BEGIN`] and [`END`].
     #[must_use]
-    pub fn tokenize(&self, text: &str) -> Vec<Token> {
+    pub fn tokenize(&self, text: &str) -> Vec<TokenSpan> {
         let mut tokens = Vec::new();
         let _ = self.tokenize_with(text, |token| {
             tokens.push(token);
@@ -103,11 +104,11 @@ impl Tokenizer {
         tokens
     }
 
-    /// Passes each of these tokens to `each` until it breaks; the text is tokenized no further than that.
+    /// Passes each of these tokens to `each` until that breaks. The text is tokenized no further.
     pub fn tokenize_with(
         &self,
         text: &str,
-        mut each: impl FnMut(Token) -> ControlFlow<()>,
+        mut each: impl FnMut(TokenSpan) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let mut normalized = Vec::with_capacity(text.len() + text.len() / 4 + 3);
         let mut spans = SourceSpans::default();
@@ -115,23 +116,24 @@ impl Tokenizer {
         let mut chars = CharCounter::new(text);
         self.unigram.segment(&normalized, |id, start, end| {
             let bytes = spans.covering(start, end);
-            each(Token { id, bytes, chars: chars.range(bytes) })
+            each(TokenSpan { id, bytes, chars: chars.range(bytes) })
         })
     }
 
-    /// The vocabulary's entry of an id.
+    /// The piece of an id, as in the vocabulary.
     #[must_use]
     pub fn piece(&self, id: u32) -> Option<&str> {
         self.pieces.get(id as usize).map(|piece| piece.text.as_str())
     }
 
-    /// Whether [`Tokenizer::tokenize`] can return an id: it is in the vocabulary, and not a mark like [`BEGIN`].
+    /// Whether [`Tokenizer::tokenize`] can return an id: it is in the vocabulary, and not a mark
+    /// such as [`BEGIN`].
     #[must_use]
     pub fn is_token(&self, id: u32) -> bool {
         id == UNKNOWN || self.pieces.get(id as usize).is_some_and(|piece| piece.kind != PieceKind::Other)
     }
 
-    /// The number of entries of the vocabulary.
+    /// The number of pieces in the vocabulary.
     #[must_use]
     pub fn vocabulary_size(&self) -> usize {
         self.pieces.len()

@@ -1,23 +1,23 @@
-//! The part of SentencePiece's `ModelProto` that tokenizing needs.
+//! The fields of SentencePiece's `ModelProto` that the tokenizer uses.
 
 use prost::Message;
 
 /// Id of the unknown token.
 pub(super) const UNKNOWN: u32 = 0;
 
-/// Why a tokenizer could not be loaded.
+/// Why a tokenizer cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
     /// Not a serialized SentencePiece model.
     #[error("not a SentencePiece model: {0}")]
     Malformed(String),
-    /// A SentencePiece model of a kind that is not implemented here.
+    /// A SentencePiece model with settings that this tokenizer does not implement.
     #[error("a SentencePiece model of another kind than MUSE's: {0}")]
     Unsupported(String),
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct ModelProto {
+struct SentencePieceProto {
     #[prost(message, repeated, tag = "1")]
     pieces: Vec<PieceProto>,
     #[prost(message, optional, tag = "2")]
@@ -58,12 +58,12 @@ struct NormalizerSpec {
     escape_whitespaces: Option<bool>,
 }
 
-/// What a piece is for.
+/// The kind of a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PieceKind {
     Normal,
     UserDefined,
-    /// Unknown, control and unused pieces: never found in text.
+    /// Unknown, control and unused pieces, which do not occur in text.
     Other,
 }
 
@@ -79,13 +79,15 @@ pub(super) struct Piece {
 #[derive(Debug)]
 pub(super) struct SentencePieceModel {
     pub(super) pieces: Vec<Piece>,
-    /// A double array of `u32 length, units`, then the NUL-terminated replacements that its values point to.
+    /// A double array as `u32 length, units`, then the NUL-terminated replacements that its values
+    /// point to.
     pub(super) charsmap: Vec<u8>,
 }
 
 impl SentencePieceModel {
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, TokenizerError> {
-        let proto = ModelProto::decode(bytes).map_err(|e| TokenizerError::Malformed(e.to_string()))?;
+        let proto =
+            SentencePieceProto::decode(bytes).map_err(|e| TokenizerError::Malformed(e.to_string()))?;
         let trainer = proto.trainer.unwrap_or_default();
         let normalizer = proto.normalizer.unwrap_or_default();
         let settings = [

@@ -1,32 +1,33 @@
-//! Text to the form that pieces are looked up in: the model's own character map, one `▁` in front, runs of spaces
-//! collapsed and written as `▁`, none at the end.
+//! The normalizer: applies the character map of the model, puts one `▁` in front, writes runs of
+//! spaces as one `▁`, and removes those at the end.
 
 use super::{
     double_array::DoubleArray,
     model::{PieceKind, SentencePieceModel, TokenizerError},
 };
 
-/// U+2581, which stands for a space in pieces.
+/// U+2581, which replaces a space in pieces.
 const META_SPACE: &[u8] = "▁".as_bytes();
 
-/// The model's normalization rules.
+/// The normalization rules of the model.
 #[derive(Debug)]
 pub(super) struct Normalizer {
     /// Sequences that are replaced; a value is a position in `replacements`.
     rules: DoubleArray,
     /// NUL-terminated.
     replacements: Vec<u8>,
-    /// Pieces that pass through untouched.
+    /// Pieces that are not changed.
     user_defined: Vec<Vec<u8>>,
-    /// `literal[a]` has bit b set if the ASCII character a before the ASCII character b stays as it is.
+    /// `literal[a]` has bit b set if no rule changes the ASCII character a in front of the ASCII
+    /// character b.
     literal: Box<[u128; 128]>,
 }
 
-/// Hears for each byte of the normalized text which bytes of the source made it.
+/// Records the source bytes of each byte of the normalized text.
 pub(super) trait Alignment {
     /// The next `count` normalized bytes come from `start..end` of the source.
     fn push(&mut self, count: usize, start: usize, end: usize);
-    /// The normalized text was cut to `length` bytes.
+    /// The normalized text was truncated to `length` bytes.
     fn truncate(&mut self, length: usize);
 }
 
@@ -45,12 +46,13 @@ pub(super) struct SourceSpans {
     length: usize,
 }
 
-/// Normalized bytes that have the same source, or each the byte after that of the one before.
+/// Normalized bytes with the same source, or each with the source byte after that of the previous
+/// one.
 #[derive(Debug, Clone, Copy)]
 struct Run {
-    /// Where it starts in the normalized text,
+    /// Its start in the normalized text.
     at: u32,
-    /// and its source: of all bytes, or of the first one if it is literal.
+    /// Its source: of all bytes, or of the first one if it is literal.
     start: u32,
     end: u32,
     literal: bool,
@@ -96,7 +98,7 @@ impl SourceSpans {
     }
 }
 
-/// What the rules make of the text at one position.
+/// The result of the rules at one position of the text.
 struct Step<'a> {
     output: &'a [u8],
     consumed: usize,
@@ -205,7 +207,7 @@ impl Normalizer {
     }
 }
 
-/// Where a trie walk can be spared: a is no key by itself, and no key starts with a, b.
+/// The pairs that need no search in the trie: a is not a key, and no key starts with a, b.
 fn literal_pairs(rules: &DoubleArray) -> Box<[u128; 128]> {
     let mut pairs = Box::new([0u128; 128]);
     for a in 0..128u8 {
@@ -220,7 +222,7 @@ fn literal_pairs(rules: &DoubleArray) -> Box<[u128; 128]> {
     pairs
 }
 
-/// Without the U+0020 that it starts with; other white space stays.
+/// Removes leading U+0020, but no other white space.
 fn without_leading_spaces(bytes: &[u8]) -> &[u8] {
     &bytes[bytes.iter().take_while(|&&byte| byte == b' ').count()..]
 }

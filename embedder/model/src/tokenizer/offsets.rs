@@ -1,6 +1,6 @@
-//! Byte positions to character positions.
+//! Converts byte positions to character positions.
 
-/// Counts the characters of a text up to positions that never go back far.
+/// Counts the characters of a text up to a position, from the previous position.
 pub(super) struct CharCounter<'a> {
     text: &'a [u8],
     byte: usize,
@@ -18,8 +18,8 @@ impl<'a> CharCounter<'a> {
     }
 
     fn at(&mut self, byte: usize) -> usize {
-        // A character that became several tokens is the source of each of them: the next start may lie before the
-        // last end.
+        // Several tokens of one character have that character as their source: a start may be in
+        // front of the previous end.
         if byte < self.byte {
             self.chars -= starts(&self.text[byte..self.byte]);
         } else {
@@ -30,7 +30,7 @@ impl<'a> CharCounter<'a> {
     }
 }
 
-/// How many characters start in `bytes`.
+/// The number of characters that start in `bytes`.
 fn starts(bytes: &[u8]) -> usize {
     bytes.iter().filter(|&&byte| byte & 0xc0 != 0x80).count()
 }

@@ -1,4 +1,5 @@
-//! The best segmentation under a unigram language model (Viterbi), with SentencePiece's own rounding and tie-breaking.
+//! The best segmentation under a unigram language model (Viterbi algorithm), with the rounding and
+//! tie-breaking of SentencePiece.
 
 use std::{cell::RefCell, ops::ControlFlow};
 
@@ -10,21 +11,21 @@ use super::{
     model::{PieceKind, SentencePieceModel, TokenizerError},
 };
 
-/// How much worse than the worst piece an unknown character scores.
+/// The score of an unknown character is that of the worst piece minus this.
 const UNKNOWN_PENALTY: f32 = 10.0;
 
-/// Pieces, findable by prefix, and their scores.
+/// The unigram language model: a trie of the pieces, and their scores.
 #[derive(Debug)]
 pub(super) struct Unigram {
     pieces: DoubleArray,
-    /// By id. In f64 since that is what SentencePiece adds in; f32 values but for user-defined pieces.
+    /// By id. SentencePiece adds in f64; the values are f32, except for user-defined pieces.
     scores: Vec<f64>,
     unknown_score: f32,
 }
 
 /// The best path that ends at a byte.
 #[derive(Debug, Clone, Copy)]
-struct Best {
+struct BestPath {
     score: f32,
     start: u32,
     id: u32,
@@ -33,12 +34,12 @@ struct Best {
 const UNREACHED: u32 = u32::MAX;
 
 thread_local! {
-    /// Reused, since texts are short and many.
+    /// Reused, since there are many short texts.
     static BUFFERS: RefCell<Buffers> = const { RefCell::new(Buffers { lattice: Vec::new(), path: Vec::new() }) };
 }
 
 struct Buffers {
-    lattice: Vec<Best>,
+    lattice: Vec<BestPath>,
     path: Vec<(u32, usize, usize)>,
 }
 
@@ -49,8 +50,9 @@ impl Unigram {
         let mut lowest = f32::MAX;
         for (id, piece) in (0u32..).zip(&model.pieces) {
             scores.push(match piece.kind {
-                // SentencePiece: length times the largest score, less 0.1. For a model of negative scores it takes
-                // the smallest positive f32 for the largest score, so what is left is -0.1.
+                // SentencePiece: length times the largest score, minus 0.1. For a model of negative
+                // scores its largest score is the smallest positive f32, so that the result is
+                // -0.1.
                 PieceKind::UserDefined => -0.1,
                 _ => f64::from(piece.score),
             });
@@ -67,11 +69,13 @@ impl Unigram {
         Ok(Self { pieces: DoubleArray::from_bytes(&bytes), scores, unknown_score: lowest - UNKNOWN_PENALTY })
     }
 
-    /// Calls `token(id, start, end)` for each token of the best segmentation, in order, until it breaks; positions are
-    /// bytes of `normalized`, which must be UTF-8. Neighbouring unknown characters are one token.
+    /// Calls `token(id, start, end)` for each token of the best segmentation, in order, until that
+    /// breaks. Positions are bytes of `normalized`, which must be UTF-8. Adjacent unknown
+    /// characters are one token.
     ///
-    /// The lattice is cut wherever no piece crosses a position, which every path goes through: at each space, say. So the
-    /// memory is that of the longest part between two cuts, and who breaks early spares the rest of the text.
+    /// The lattice is cut at each position that every path includes since no piece crosses it, such
+    /// as at spaces. So its memory is that of the longest section between two cuts, and a break
+    /// saves the work for the later sections.
     pub(super) fn segment(
         &self,
         normalized: &[u8],
@@ -79,8 +83,8 @@ impl Unigram {
     ) -> ControlFlow<()> {
         BUFFERS.with_borrow_mut(|Buffers { lattice, path }| {
             let outcome = self.segment_with(normalized, lattice, path, token);
-            path.shrink_to(KEPT);
-            lattice.shrink_to(KEPT);
+            path.shrink_to(RETAINED);
+            lattice.shrink_to(RETAINED);
             outcome
         })
     }
@@ -88,15 +92,15 @@ impl Unigram {
     fn segment_with(
         &self,
         text: &[u8],
-        lattice: &mut Vec<Best>,
+        lattice: &mut Vec<BestPath>,
         path: &mut Vec<(u32, usize, usize)>,
         token: impl FnMut(u32, usize, usize) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let mut tokens = Tokens { unknown: None, token };
-        // The position that the lattice begins at.
+        let mut tokens = UnknownMerger { unknown: None, token };
+        // The start of the lattice in the text.
         let mut base = 0;
         lattice.clear();
-        lattice.push(Best { score: 0.0, start: UNREACHED, id: UNKNOWN });
+        lattice.push(BestPath { score: 0.0, start: UNREACHED, id: UNKNOWN });
         let mut start = 0;
         while start < text.len() {
             let node = start - base;
@@ -104,11 +108,12 @@ impl Unigram {
             let char_length = utf8_length(text[start]).min(text.len() - start);
             let mut covers_char = false;
             self.pieces.prefixes(&text[start..], |length, id| {
-                // f64 for the sum and the comparison, f32 for what is kept: this decides near ties.
+                // The sum and the comparison in f64, the stored score in f32: this decides near
+                // ties.
                 let candidate = self.scores[id as usize] + f64::from(before);
                 let best = reach(lattice, node + length);
                 if best.start == UNREACHED || candidate > f64::from(best.score) {
-                    *best = Best { score: candidate as f32, start: node as u32, id };
+                    *best = BestPath { score: candidate as f32, start: node as u32, id };
                 }
                 covers_char |= length == char_length;
             });
@@ -116,7 +121,7 @@ impl Unigram {
                 let candidate = self.unknown_score + before;
                 let best = reach(lattice, node + char_length);
                 if best.start == UNREACHED || candidate > best.score {
-                    *best = Best { score: candidate, start: node as u32, id: UNKNOWN };
+                    *best = BestPath { score: candidate, start: node as u32, id: UNKNOWN };
                 }
             }
             start += char_length;
@@ -127,7 +132,7 @@ impl Unigram {
                 }
                 let score = lattice.last().map_or(0.0, |last| last.score);
                 lattice.clear();
-                lattice.push(Best { score, start: UNREACHED, id: UNKNOWN });
+                lattice.push(BestPath { score, start: UNREACHED, id: UNKNOWN });
                 base = start;
             }
         }
@@ -135,18 +140,19 @@ impl Unigram {
     }
 }
 
-/// Entries of the buffers that are kept between texts: one very long text must not hold its memory for good.
-const KEPT: usize = 16 * 1024;
+/// Entries of the buffers that are retained between texts: the memory of a very long text is
+/// released.
+const RETAINED: usize = 16 * 1024;
 
 #[inline]
-fn reach(lattice: &mut Vec<Best>, node: usize) -> &mut Best {
+fn reach(lattice: &mut Vec<BestPath>, node: usize) -> &mut BestPath {
     if node >= lattice.len() {
-        lattice.resize(node + 1, Best { score: 0.0, start: UNREACHED, id: UNKNOWN });
+        lattice.resize(node + 1, BestPath { score: 0.0, start: UNREACHED, id: UNKNOWN });
     }
     &mut lattice[node]
 }
 
-fn walk_back(lattice: &[Best], base: usize, path: &mut Vec<(u32, usize, usize)>) {
+fn walk_back(lattice: &[BestPath], base: usize, path: &mut Vec<(u32, usize, usize)>) {
     path.clear();
     let mut end = lattice.len() - 1;
     while end > 0 {
@@ -156,13 +162,13 @@ fn walk_back(lattice: &[Best], base: usize, path: &mut Vec<(u32, usize, usize)>)
     }
 }
 
-/// Joins neighbouring unknown characters.
-struct Tokens<F> {
+/// Merges adjacent unknown characters into one token.
+struct UnknownMerger<F> {
     unknown: Option<(usize, usize)>,
     token: F,
 }
 
-impl<F: FnMut(u32, usize, usize) -> ControlFlow<()>> Tokens<F> {
+impl<F: FnMut(u32, usize, usize) -> ControlFlow<()>> UnknownMerger<F> {
     #[inline]
     fn push(&mut self, id: u32, start: usize, end: usize) -> ControlFlow<()> {
         if id == UNKNOWN {

@@ -1,14 +1,16 @@
-//! The encoder: its weights as the operator `muse::encode` takes them, which is all that is traced into TorchScript.
+//! The encoder of sentences: the operator `muse::encode` with its weights, which is traced into
+//! TorchScript.
 //!
-//! Every constant is made before the tracing starts: one that is made inside is traced as zeros.
+//! Each constant is created before the tracing starts: one that is created inside is traced as
+//! zeros.
 
-use muse_model::model_dir::Precision;
+use muse_model::{inference::DIMENSION, model_dir::Precision};
 use muse_operators as operators;
 use tch::{Kind, TchError, Tensor};
 
 use crate::{
     onnx::OnnxError,
-    weights::{DIMENSION, Table, Weights},
+    weights::{EmbeddingTable, OnnxWeights},
 };
 
 const HIDDEN: i64 = 256;
@@ -18,8 +20,8 @@ const BOTTLENECK: i64 = 320;
 /// The n-gram orders.
 const ORDERS: [i64; 3] = [2, 3, 5];
 
-/// Floating-point operations of the matrix products of a forward pass, two for each multiplication with its addition. All
-/// else is left out.
+/// Floating-point operations of the matrix products of a forward pass: two for each multiplication
+/// with its addition, and none for other operations.
 #[must_use]
 pub fn flops(tokens: usize, sentences: usize) -> f64 {
     let dimension = DIMENSION as i64;
@@ -31,10 +33,10 @@ pub fn flops(tokens: usize, sentences: usize) -> f64 {
     2.0 * (token as f64 * tokens as f64 + sentence as f64 * sentences as f64)
 }
 
-/// Why an encoder cannot be made.
+/// Why an encoder cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum EncoderError {
-    /// The weights are not all there, or not as they must be.
+    /// A weight is missing or not valid.
     #[error(transparent)]
     Weights(#[from] OnnxError),
     /// libtorch failed.
@@ -42,46 +44,50 @@ pub enum EncoderError {
     Torch(#[from] TchError),
 }
 
-/// All weights, as tensors in the precision that they are used in.
+/// The encoder: all weights, as tensors in the precision of the operator.
 #[derive(Debug)]
-pub struct Encoder(operators::Weights);
+pub struct SentenceEncoder(operators::Weights);
 
-impl Encoder {
-    /// Takes the weights out of an ONNX graph.
-    pub fn new(weights: &Weights<'_>, precision: Precision) -> Result<Encoder, EncoderError> {
+impl SentenceEncoder {
+    /// Creates it from the weights of an ONNX graph.
+    pub fn new(weights: &OnnxWeights<'_>, precision: Precision) -> Result<SentenceEncoder, EncoderError> {
         let kind = match precision {
             Precision::F32 => Kind::Float,
             Precision::Bf16 => Kind::BFloat16,
             Precision::F16 => Kind::Half,
         };
         let dimension = DIMENSION as i64;
-        let mut list = List::new(table(weights.table()?, kind)?, kind);
-        let part = |order: i64| format!("CNN_layers/ngram_order_{order}");
+        let mut builder = WeightsBuilder::new(table(weights.table()?, kind)?, kind);
+        let layer = |order: i64| format!("CNN_layers/ngram_order_{order}");
         let (mut projection, mut projection_bias) = (Vec::new(), Vec::new());
         for order in ORDERS {
-            let dense = format!("{}/input_size_projection/dense", part(order));
+            let dense = format!("{}/input_size_projection/dense", layer(order));
             projection.push(transposed(weights, &format!("{dense}/kernel"), dimension, HIDDEN)?);
             projection_bias.push(vector(weights, &format!("{dense}/bias"), HIDDEN)?);
         }
-        list.matrix(&Tensor::f_cat(&projection, 0)?, kind)?;
-        list.vector(&Tensor::f_cat(&projection_bias, 0)?, kind)?;
+        builder.matrix(&Tensor::f_cat(&projection, 0)?, kind)?;
+        builder.vector(&Tensor::f_cat(&projection_bias, 0)?, kind)?;
         for order in ORDERS {
-            let part = part(order);
+            let layer = layer(order);
             for name in ["LayerNorm/gamma", "LayerNorm/beta"] {
-                list.vector(&vector(weights, &format!("{part}/{name}"), HIDDEN)?, kind)?;
+                builder.vector(&vector(weights, &format!("{layer}/{name}"), HIDDEN)?, kind)?;
             }
             for name in ["Conv", "Conv_1"] {
-                let name = format!("{part}/Ngram-{order}-{name}");
-                list.matrix(&transposed(weights, &format!("{name}/weights"), order * HIDDEN, HIDDEN)?, kind)?;
-                list.vector(&vector(weights, &format!("{name}/bias"), HIDDEN)?, kind)?;
+                let name = format!("{layer}/Ngram-{order}-{name}");
+                builder.matrix(
+                    &transposed(weights, &format!("{name}/weights"), order * HIDDEN, HIDDEN)?,
+                    kind,
+                )?;
+                builder.vector(&vector(weights, &format!("{name}/bias"), HIDDEN)?, kind)?;
             }
         }
         for name in ["CNN_layers/LayerNorm/gamma", "CNN_layers/LayerNorm/beta"] {
-            list.vector(&vector(weights, name, FEATURES)?, Kind::Float)?;
+            builder.vector(&vector(weights, name, FEATURES)?, Kind::Float)?;
         }
-        list.matrix(&transposed(weights, "CNN_layers/dense/kernel", FEATURES, dimension)?, Kind::Float)?;
-        list.vector(&vector(weights, "CNN_layers/dense/bias", dimension)?, Kind::Float)?;
-        // Two that are added are one of both inputs side by side. None has a bias.
+        builder.matrix(&transposed(weights, "CNN_layers/dense/kernel", FEATURES, dimension)?, Kind::Float)?;
+        builder.vector(&vector(weights, "CNN_layers/dense/bias", dimension)?, Kind::Float)?;
+        // Two layers whose outputs are added are one layer of the concatenated inputs. None has a
+        // bias.
         let hidden = [
             (&[("0/dense", dimension)][..], BOTTLENECK),
             (&[("1/dense", BOTTLENECK), ("1/AdjustDepth/projection", dimension)], BOTTLENECK),
@@ -92,34 +98,38 @@ impl Encoder {
             let parts = parts.iter().map(|(name, inputs)| {
                 transposed(weights, &format!("DNN/ResidualHidden_{name}/kernel"), *inputs, outputs)
             });
-            list.matrix(&Tensor::f_cat(&parts.collect::<Result<Vec<_>, _>>()?, 1)?, Kind::Float)?;
+            builder.matrix(&Tensor::f_cat(&parts.collect::<Result<Vec<_>, _>>()?, 1)?, Kind::Float)?;
         }
-        Ok(Encoder(list.weights))
+        Ok(SentenceEncoder(builder.weights))
     }
 
-    /// `ids` int64 (T), `lengths` int64 (N) with sum T and none below 1; gives float32 (N, 512).
+    /// The forward pass. `ids` is int64 (T), `lengths` int64 (N) with sum T and no element below 1;
+    /// the result is float32 (N, 512).
     pub fn forward(&self, ids: &Tensor, lengths: &Tensor) -> Result<Tensor, TchError> {
         operators::encode(ids, lengths, &self.0)
     }
 }
 
-/// The operator's weights in the making.
-struct List {
+/// Collects the weights of the operator.
+struct WeightsBuilder {
     kind: Kind,
     weights: operators::Weights,
 }
 
-impl List {
-    fn new(table: Vec<Tensor>, kind: Kind) -> List {
-        List { kind, weights: operators::Weights { table, weights: Vec::new(), packed: Vec::new() } }
+impl WeightsBuilder {
+    fn new(table: Vec<Tensor>, kind: Kind) -> WeightsBuilder {
+        WeightsBuilder {
+            kind,
+            weights: operators::Weights { table, weights: Vec::new(), packed: Vec::new() },
+        }
     }
 
-    /// No kernel computes in float16.
+    /// Whether there are kernels: there is none for float16.
     fn has_kernels(&self) -> bool {
         self.kind != Kind::Half
     }
 
-    /// A weight (outputs, inputs), for libtorch's operators in `kind`.
+    /// Adds a weight (outputs, inputs), in `kind` for libtorch's operators.
     fn matrix(&mut self, weight: &Tensor, kind: Kind) -> Result<(), TchError> {
         if self.has_kernels() {
             self.weights.packed.push(operators::packed(&weight.f_to_kind(self.kind)?)?);
@@ -128,7 +138,7 @@ impl List {
         Ok(())
     }
 
-    /// A bias, or a part of a LayerNorm, for libtorch's operators in `kind`.
+    /// Adds a bias, or a parameter of a LayerNorm, in `kind` for libtorch's operators.
     fn vector(&mut self, values: &Tensor, kind: Kind) -> Result<(), TchError> {
         if self.has_kernels() {
             self.weights.packed.push(values.shallow_clone());
@@ -138,23 +148,30 @@ impl List {
     }
 }
 
-fn table(table: Table, kind: Kind) -> Result<Vec<Tensor>, TchError> {
+fn table(table: EmbeddingTable, kind: Kind) -> Result<Vec<Tensor>, TchError> {
     let shape = |values: usize| [(values / DIMENSION) as i64, DIMENSION as i64];
     Ok(match table {
-        Table::Bytes { rows, scales, zero_points } => vec![
+        EmbeddingTable::Bytes { rows, scales, zero_points } => vec![
             Tensor::f_from_slice(&rows)?.f_view(shape(rows.len()))?,
             Tensor::f_from_slice(&scales)?.f_unsqueeze(1)?,
             Tensor::f_from_slice(&zero_points)?.f_unsqueeze(1)?,
         ],
-        Table::Floats(rows) => vec![Tensor::f_from_slice(&rows)?.f_view(shape(rows.len()))?.f_to_kind(kind)?],
+        EmbeddingTable::Floats(rows) => {
+            vec![Tensor::f_from_slice(&rows)?.f_view(shape(rows.len()))?.f_to_kind(kind)?]
+        }
     })
 }
 
-fn transposed(weights: &Weights<'_>, name: &str, rows: i64, columns: i64) -> Result<Tensor, EncoderError> {
+fn transposed(
+    weights: &OnnxWeights<'_>,
+    name: &str,
+    rows: i64,
+    columns: i64,
+) -> Result<Tensor, EncoderError> {
     let values = weights.encoder(name, &[rows, columns])?;
     Ok(Tensor::f_from_slice(&values)?.f_view([rows, columns])?.f_transpose(0, 1)?)
 }
 
-fn vector(weights: &Weights<'_>, name: &str, size: i64) -> Result<Tensor, EncoderError> {
+fn vector(weights: &OnnxWeights<'_>, name: &str, size: i64) -> Result<Tensor, EncoderError> {
     Ok(Tensor::f_from_slice(&weights.encoder(name, &[size])?)?)
 }
