@@ -8,7 +8,7 @@ use muse_proto::v1::{
     user_service_server::UserServiceServer,
 };
 use muse_server::{
-    Listeners, ServiceContext, ServiceSettings, grpc, notify,
+    ConnectionLimits, Listeners, ServiceContext, ServiceSettings, connection_limit, grpc, notify,
     tls::{self, Acceptor},
 };
 use muse_verifier::Verifier;
@@ -134,7 +134,11 @@ async fn serve(
     let router = router.add_service(context.health_service.clone());
     context.health.report(true);
     notify::ready();
-    let incoming = tls::incoming(listener, Acceptor::new(config.tls.as_ref()));
+    let incoming = tls::incoming(
+        listener,
+        Acceptor::new(config.tls.as_ref()),
+        ConnectionLimits::total(connection_limit()),
+    );
 
     tokio::select! {
         served = grpc::serve(router, incoming, context.health.clone(), context.shutdown.clone()) => Ok(served?),

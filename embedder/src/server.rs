@@ -13,7 +13,7 @@ use muse_proto::{
     v1::embedder_service_server::EmbedderServiceServer,
 };
 use muse_server::{
-    ConfigError, Listeners, ServiceContext, ServiceSettings, grpc,
+    ConfigError, ConnectionLimits, Listeners, ServiceContext, ServiceSettings, connection_limit, grpc,
     health::Health,
     notify,
     tls::{self, Acceptor},
@@ -114,7 +114,7 @@ async fn serve(
         call.extensions_mut().insert(UserName::from(claims.sub.as_str()));
         Ok::<_, Status>(call)
     });
-    let incoming = tls::incoming(listener, acceptor);
+    let incoming = tls::incoming(listener, acceptor, ConnectionLimits::total(connection_limit()));
     let router = grpc::server(context.requests.clone())
         .add_service(context.health_service.clone())
         .add_service(service);

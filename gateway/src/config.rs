@@ -4,14 +4,14 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::{Args, Parser};
 use muse_server::{
-    Addresses, ConfigError, ShutdownArgs, TraceArgs, connection_limit, grpc,
+    Addresses, ConfigError, ConnectionLimits, ShutdownArgs, TraceArgs, connection_limit, grpc,
     tls::{ClientTls, PeerArgs, ServerTls, UserArgs},
 };
 use muse_telemetry::LogArgs;
 use muse_verifier::AuthArgs;
 use tonic::transport::Endpoint;
 
-use crate::{AllowedOrigins, Cookies, TrustedProxies, middleware::ConnectionLimits};
+use crate::{AllowedOrigins, Cookies, TrustedProxies};
 
 /// Serves users on one port: the REST routes, and muse.v1's gRPC services straight through.
 #[derive(Debug, Clone, Parser)]
@@ -138,7 +138,8 @@ impl Config {
     pub(crate) fn connection_limits(&self) -> ConnectionLimits {
         let total = self.limits.max_connections.unwrap_or(MAX_CONNECTIONS).min(connection_limit());
         let per_address = self.limits.max_connections_per_address.min((total / 2).max(1));
-        ConnectionLimits::new(total, per_address, self.trusted_proxies.clone())
+        let proxies = self.trusted_proxies.clone();
+        ConnectionLimits::new(total, per_address, move |address| proxies.contain(address))
     }
 }
 

@@ -11,9 +11,9 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use muse_server::{
-    Shutdown,
+    ConnectionLimits, Shutdown,
     lingering_close::LingeringClose,
-    tls::{Acceptor, Socket, accept},
+    tls::{Acceptor, Socket},
 };
 use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::{
@@ -25,7 +25,7 @@ use tower::{Layer, Service, ServiceExt};
 use tracing::debug;
 
 use crate::middleware::{
-    Around, AroundLayer, ConnectionLimits, ConnectionPermit, ConnectionResponses, Rejection, StreamExecutor,
+    Around, AroundLayer, ConnectionResponses, Rejection, StreamExecutor,
     client_address::{OverTls, Peer},
     run_connection,
 };
@@ -77,23 +77,15 @@ pub(crate) async fn serve<S>(
     let app = AroundLayer(EndOfConnections(shutdown.announced.clone())).layer(app);
     let server = builder();
     let connections = GracefulShutdown::new();
-    let next = async || {
-        let permit = limits.connections.wait().await?;
-        let (stream, peer) = accept(&listener).await;
-        Some((permit, stream, peer))
-    };
-    while let Some(Some((permit, stream, peer))) = shutdown.closing.run_until_cancelled(next()).await {
-        let Some(permit) = limits.connections.admit(peer.ip(), permit) else {
-            debug!(%peer, "a connection is closed: its address has too many");
-            continue;
-        };
+    let next = || limits.connections.accept(&listener);
+    while let Some((stream, peer, permit)) = shutdown.closing.run_until_cancelled(next()).await {
         limit_unacknowledged(&stream, limits.send_timeout);
         let (acceptor, app) = (acceptor.clone(), app.clone());
         let (server, watcher, stopping) = (server.clone(), connections.watcher(), shutdown.closing.clone());
         let responses = ConnectionResponses::default();
         let mark = responses.clone();
         let connection = async move {
-            let _permit: ConnectionPermit = permit;
+            let _permit = permit;
             let begun = stopping.run_until_cancelled(begin(&acceptor, stream, peer));
             let Some(Some(socket)) = begun.await else { return };
             let over_tls = socket.is_tls().then_some(OverTls);

@@ -11,7 +11,7 @@ use tonic::{
 };
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
-use crate::Limited;
+use crate::{Error, Limited, Reason};
 
 /// Bytes of a message that are decoded at once, in less than half a millisecond. An answer of 32 vectors has 66 kB.
 const BRIEF_TO_DECODE: usize = 80 << 10;
@@ -81,7 +81,11 @@ impl<U: Limited + Message + Default> codec::Decoder for Decoder<U> {
         run_blocking(buffer.remaining() > BRIEF_TO_DECODE, || {
             // tonic has the whole message in one piece.
             U::check_limits(buffer.chunk())?;
-            self.0.decode(buffer)
+            // tonic would return INTERNAL.
+            let message = U::decode(buffer);
+            message
+                .map(Some)
+                .map_err(|invalid| Error::new(Reason::InvalidArgument, invalid.to_string()).into())
         })
     }
 

@@ -6,34 +6,35 @@
 //!
 //! It serves from the start of the service, before anything is loaded, to its end, the grace of the shutdown included.
 
-use std::{convert::Infallible, future::ready, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
-use hyper::{
-    body::{Bytes, Incoming},
-    server::conn::http1,
-    service::service_fn,
+use axum::{
+    Router,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, get},
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::{StatusCode, header};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use muse_proto::run_blocking;
+use muse_telemetry::metrics::Metrics;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::{JoinHandle, JoinSet},
 };
-use tracing::{debug, warn};
+use tracing::debug;
 
-use muse_telemetry::metrics::Metrics;
-
-use crate::{descriptors::private_connection_limit, health::Health};
+use crate::{ConnectionLimits, descriptors::private_connection_limit, health::Health};
 
 /// Time for the head of a request, the wait for the next one on its connection included.
-const HEAD_WITHIN: Duration = Duration::from_secs(75);
-/// The wait when the system has no descriptor for a new connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// The admin port of a service.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct AdminPort {
     health: Health,
     metrics: Metrics,
@@ -43,9 +44,9 @@ impl AdminPort {
     /// An admin port that reports the state of `health` and these metrics.
     #[must_use]
     pub fn new(health: Health, metrics: Metrics) -> Self {
-        let told = health.clone();
+        let reported = health.clone();
         metrics.pulled_gauge("muse_ready", "Whether the service serves: 1, or else 0.", move || {
-            f64::from(u8::from(told.is_serving()))
+            f64::from(u8::from(reported.is_serving()))
         });
         Self { health, metrics }
     }
@@ -53,31 +54,40 @@ impl AdminPort {
     /// Serves on `listener` until the returned server is dropped.
     #[must_use]
     pub fn serve(self, listener: TcpListener) -> Server {
-        Server(tokio::spawn(accept(listener, Arc::new(self))))
+        Server(tokio::spawn(serve(listener, self.router())))
     }
 
-    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
-        if !matches!(path, "/livez" | "/readyz" | "/metrics") {
-            return text(StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics here\n");
-        }
-        if !matches!(*method, Method::GET | Method::HEAD) {
-            let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed here\n");
-            refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return refused;
-        }
-        match path {
-            "/livez" => text(StatusCode::OK, "alive\n"),
-            "/readyz" if self.health.is_serving() => text(StatusCode::OK, "ready\n"),
-            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: the service does not serve\n"),
-            _ => {
-                // It reads files of /proc and formats hundreds of numbers.
-                let metrics = run_blocking(true, || self.metrics.text());
-                let mut page = text(StatusCode::OK, metrics);
-                page.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(Metrics::FORMAT));
-                page
-            }
-        }
+    fn router(self) -> Router {
+        Router::new()
+            .route("/livez", only_get(get(|| async { text(StatusCode::OK, "alive\n") })))
+            .route("/readyz", only_get(get(Self::readiness)))
+            .route("/metrics", only_get(get(Self::metrics)))
+            .fallback(|| async {
+                text(StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics here\n")
+            })
+            .with_state(self)
     }
+
+    async fn readiness(State(admin): State<Self>) -> Response {
+        if admin.health.is_serving() {
+            return text(StatusCode::OK, "ready\n");
+        }
+        text(StatusCode::SERVICE_UNAVAILABLE, "not ready: the service does not serve\n")
+    }
+
+    async fn metrics(State(admin): State<Self>) -> Response {
+        // It reads files of /proc and formats hundreds of numbers.
+        let metrics = run_blocking(true, || admin.metrics.text());
+        let headers = [(header::CONTENT_TYPE, Metrics::FORMAT), (header::CACHE_CONTROL, "no-store")];
+        (headers, metrics).into_response()
+    }
+}
+
+fn only_get(route: MethodRouter<AdminPort>) -> MethodRouter<AdminPort> {
+    route.fallback(|| async {
+        let rejection = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed here\n");
+        ([(header::ALLOW, "GET, HEAD")], rejection)
+    })
 }
 
 /// The running server. Dropping it ends the server and its connections.
@@ -90,44 +100,35 @@ impl Drop for Server {
     }
 }
 
-async fn accept(listener: TcpListener, pages: Arc<AdminPort>) {
+async fn serve(listener: TcpListener, router: Router) {
     let mut connections = JoinSet::new();
-    // There are a few probes and a scraper or two.
-    let limit = private_connection_limit();
+    let limits = ConnectionLimits::total(private_connection_limit());
     loop {
         tokio::select! {
-            accepted = listener.accept(), if connections.len() < limit => match accepted {
-                Ok((stream, peer)) => {
-                    connections.spawn(converse(stream, peer, Arc::clone(&pages)));
-                }
-                Err(failure) => {
-                    warn!(%failure, "cannot accept a connection on the private port");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
+            (stream, peer, permit) = limits.accept(&listener) => {
+                let router = router.clone();
+                connections.spawn(async move {
+                    serve_connection(stream, peer, router).await;
+                    drop(permit);
+                });
+            }
             Some(_) = connections.join_next() => (),
         }
     }
 }
 
-async fn converse(stream: TcpStream, peer: SocketAddr, pages: Arc<AdminPort>) {
-    let service = service_fn(move |request: Request<Incoming>| {
-        ready(Ok::<_, Infallible>(pages.answer(request.method(), request.uri().path())))
-    });
+async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router) {
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let service = TowerToHyperService::new(router);
     if let Err(failure) = server.serve_connection(TokioIo::new(stream), service).await {
-        debug!(%peer, %failure, "a connection to the private port broke");
+        debug!(%peer, %failure, "a connection to the admin port broke");
     }
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+fn text(status: StatusCode, body: &'static str) -> Response {
+    let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
+    (status, headers, body).into_response()
 }
 
 #[cfg(test)]
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_page_says_what_is_so_now() {
+    async fn routes_report_the_current_state() {
         let (health, _service) = health::not_serving(&[""]);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_crowd_of_idle_connections_leaves_no_more_than_a_bound_open() {
+    async fn idle_connections_are_bounded() {
         let (health, _service) = health::not_serving(&[""]);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

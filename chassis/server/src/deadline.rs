@@ -1,13 +1,17 @@
-//! How long a caller waits: `grpc-timeout` of gRPC over HTTP/2.
+//! Deadlines of calls: `grpc-timeout` of gRPC over HTTP/2, and the layer that enforces it.
 
 use std::{
-    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use muse_proto::{Error, Reason};
-use tokio::time::timeout_at;
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep, timeout_at};
+use tonic::Status;
+use tower::{Layer, Service};
 
 /// The header.
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -84,8 +88,76 @@ pub fn passed() -> Error {
     Error::new(Reason::DeadlineExceeded, "the caller's deadline passed before the answer was there")
 }
 
+/// Ends calls at their deadline with DEADLINE_EXCEEDED; tonic alone would return CANCELLED a moment later.
+#[derive(Debug, Clone, Copy)]
+pub struct DeadlineLayer;
+
+impl<S> Layer<S> for DeadlineLayer {
+    type Service = DeadlineService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        DeadlineService(inner)
+    }
+}
+
+/// The service of [`DeadlineLayer`].
+#[derive(Debug, Clone)]
+pub struct DeadlineService<S>(S);
+
+impl<S, Req, Res> Service<Request<Req>> for DeadlineService<S>
+where
+    S: Service<Request<Req>, Response = Response<Res>>,
+    Res: Default,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = DeadlineFuture<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Req>) -> Self::Future {
+        let deadline = of(request.headers()).map(sleep);
+        DeadlineFuture { response: self.0.call(request), deadline }
+    }
+}
+
+pin_project! {
+    /// The future of [`DeadlineService`].
+    pub struct DeadlineFuture<F> {
+        #[pin]
+        response: F,
+        #[pin]
+        deadline: Option<Sleep>,
+    }
+}
+
+impl<F, Res, E> Future for DeadlineFuture<F>
+where
+    F: Future<Output = Result<Response<Res>, E>>,
+    Res: Default,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        if let Poll::Ready(response) = this.response.poll(context) {
+            return Poll::Ready(response);
+        }
+        match this.deadline.as_pin_mut().map(|deadline| deadline.poll(context)) {
+            Some(Poll::Ready(())) => Poll::Ready(Ok(Status::from(passed()).into_http())),
+            _ => Poll::Pending,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use tower::{ServiceExt, service_fn};
+
     use super::*;
 
     #[test]
@@ -123,5 +195,16 @@ mod tests {
         assert_eq!(written(Duration::from_secs(120)), Some(Duration::from_secs(120)));
         assert_eq!(written(Duration::MAX), Some(Duration::from_millis(99_999_999)));
         assert_eq!(written(Duration::from_micros(999)), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn call_ends_at_its_deadline() {
+        let never = service_fn(|_: Request<()>| std::future::pending::<Result<Response<()>, Infallible>>());
+        let request = Request::builder().header(GRPC_TIMEOUT, "5m").body(()).unwrap();
+        let began = tokio::time::Instant::now();
+        let response = DeadlineLayer.layer(never).oneshot(request).await.unwrap();
+        let status = Status::from_header_map(response.headers()).unwrap();
+        assert_eq!(Error::from(&status), passed());
+        assert_eq!(began.elapsed(), Duration::from_millis(5));
     }
 }

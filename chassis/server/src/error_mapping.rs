@@ -1,27 +1,26 @@
-//! Maps the statuses that tonic itself returns to the error table, and enforces deadlines.
+//! Maps the statuses that tonic itself returns to the error table.
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use http::{Request, Response};
 use muse_proto::{Error, Reason};
 use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep};
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
-use crate::deadline;
-
-/// The status of the error table for one of tonic's: for a message that cannot be decoded (invalid UTF-8 in a string, say) or is
-/// too large, INVALID_ARGUMENT in place of INTERNAL.
+/// The status of the error table for one that tonic returns: for a message that is too large or cannot be decompressed, and for an
+/// unknown method.
+///
+/// Messages that cannot be decoded get their reason in the [codec](muse_proto::Codec). What tonic finds before it calls the codec
+/// has no other mark than its text.
 #[must_use]
 pub fn map_status(status: Status) -> Status {
     let text = status.message();
     let reason = match status.code() {
         _ if !status.details().is_empty() => return status,
-        Code::Internal if text.starts_with("failed to decode Protobuf message") => Reason::InvalidArgument,
         Code::OutOfRange => Reason::TooLarge,
         // A compressed message that is malformed, or becomes too large.
         Code::ResourceExhausted if text.starts_with("Error decompressing: size limit") => Reason::TooLarge,
@@ -40,8 +39,7 @@ pub fn map_status(status: Status) -> Status {
     Error::new(reason, text).into()
 }
 
-/// Applies [`map_status`] to responses that consist of a status, and ends a call at its deadline with DEADLINE_EXCEEDED; tonic
-/// alone would return CANCELLED a moment later.
+/// Applies [`map_status`] to responses that consist of a status.
 #[derive(Debug, Clone, Copy)]
 pub struct ErrorMapping;
 
@@ -60,7 +58,6 @@ pub struct ErrorMappingService<S>(S);
 impl<S, Req, Res> Service<Request<Req>> for ErrorMappingService<S>
 where
     S: Service<Request<Req>, Response = Response<Res>>,
-    Res: Default,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -71,8 +68,7 @@ where
     }
 
     fn call(&mut self, request: Request<Req>) -> Self::Future {
-        let deadline = deadline::of(request.headers()).map(sleep);
-        ErrorMappingFuture { answer: self.0.call(request), deadline }
+        ErrorMappingFuture { response: self.0.call(request) }
     }
 }
 
@@ -80,32 +76,22 @@ pin_project! {
     /// The future of [`ErrorMappingService`].
     pub struct ErrorMappingFuture<F> {
         #[pin]
-        answer: F,
-        #[pin]
-        deadline: Option<Sleep>,
+        response: F,
     }
 }
 
 impl<F, Res, E> Future for ErrorMappingFuture<F>
 where
     F: Future<Output = Result<Response<Res>, E>>,
-    Res: Default,
 {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        if let Poll::Ready(answer) = this.answer.poll(context) {
-            return Poll::Ready(answer.map(rewritten));
-        }
-        match this.deadline.as_pin_mut().map(|deadline| deadline.poll(context)) {
-            Some(Poll::Ready(())) => Poll::Ready(Ok(Status::from(deadline::passed()).into_http())),
-            _ => Poll::Pending,
-        }
+        Poll::Ready(ready!(self.project().response.poll(context)).map(with_reason))
     }
 }
 
-fn rewritten<Res>(mut response: Response<Res>) -> Response<Res> {
+fn with_reason<Res>(mut response: Response<Res>) -> Response<Res> {
     let headers = response.headers_mut();
     if let Some(status) = Status::from_header_map(headers).filter(|status| status.code() != Code::Ok) {
         // It fails only for text that is not a valid header, which a status never contains.
@@ -116,50 +102,38 @@ fn rewritten<Res>(mut response: Response<Res>) -> Response<Res> {
 
 #[cfg(test)]
 mod tests {
-    use std::{convert::Infallible, time::Duration};
+    use std::convert::Infallible;
 
     use tower::{ServiceExt, service_fn};
 
     use super::*;
 
-    async fn answered(timeout: &str, after: Duration, with: Status) -> Status {
+    async fn mapped(status: Status) -> Status {
         let service = service_fn(move |_: Request<()>| {
-            let answer = with.clone().into_http::<()>();
-            async move {
-                tokio::time::sleep(after).await;
-                Ok::<_, Infallible>(answer)
-            }
+            let response = status.clone().into_http::<()>();
+            async { Ok::<_, Infallible>(response) }
         });
-        let request = Request::builder().header(deadline::GRPC_TIMEOUT, timeout).body(()).unwrap();
-        let answer = ErrorMapping.layer(service).oneshot(request).await.unwrap();
-        Status::from_header_map(answer.headers()).unwrap()
+        let response = ErrorMapping.layer(service).oneshot(Request::new(())).await.unwrap();
+        Status::from_header_map(response.headers()).unwrap()
     }
 
     #[tokio::test]
-    async fn each_of_tonic_s_refusals_has_its_reason() {
+    async fn status_of_tonic_gets_a_reason() {
         let size = "Error, decoded message length too large: found 9 bytes, the limit is: 5 bytes";
         let bomb = "Error decompressing: size limit, of 5 bytes, exceeded while decompressing message";
         let not_found = Status::not_found("no such health");
         let cases = [
-            (Status::internal("failed to decode Protobuf message: x"), Reason::InvalidArgument),
             (Status::out_of_range(size), Reason::TooLarge),
             (Status::resource_exhausted(bomb), Reason::TooLarge),
             (Status::internal("Error decompressing: corrupt"), Reason::InvalidArgument),
             (Status::unimplemented(""), Reason::Unimplemented),
         ];
         for (status, reason) in cases {
-            let told = answered("1S", Duration::ZERO, status).await;
-            assert_eq!((told.code(), Error::from(&told).reason()), (reason.code(), reason));
-            assert!(!told.details().is_empty() && !told.message().is_empty(), "{told}");
+            let status = mapped(status).await;
+            assert_eq!((status.code(), Error::from(&status).reason()), (reason.code(), reason));
+            assert!(!status.details().is_empty() && !status.message().is_empty(), "{status}");
         }
-        let told = answered("1S", Duration::ZERO, not_found.clone()).await;
-        assert_eq!((told.code(), told.message()), (not_found.code(), not_found.message()));
-    }
-
-    #[tokio::test]
-    async fn a_deadline_is_told_by_its_name() {
-        let late = answered("5m", Duration::from_secs(60), Status::internal("never")).await;
-        assert_eq!(Error::from(&late), deadline::passed());
-        assert_eq!(late.code(), Code::DeadlineExceeded);
+        let status = mapped(not_found.clone()).await;
+        assert_eq!((status.code(), status.message()), (not_found.code(), not_found.message()));
     }
 }

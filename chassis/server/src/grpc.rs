@@ -12,6 +12,7 @@ use tower::layer::util::{Identity, Stack};
 
 use crate::{
     Shutdown,
+    deadline::DeadlineLayer,
     error_mapping::ErrorMapping,
     health::Health,
     lingering_close::LingeringClose,
@@ -37,8 +38,8 @@ const NO_RESET_LIMIT: usize = usize::MAX;
 /// Calls that were given up and whose remaining frames are still recognised; those of others are answered with RST_STREAM.
 const REMEMBERED_RESETS: usize = 10_000;
 
-/// What each call passes on its way to a service.
-pub type Layers = Stack<ErrorMapping, Stack<TelemetryLayer, Identity>>;
+/// The layers of a service, the innermost first.
+pub type Layers = Stack<DeadlineLayer, Stack<ErrorMapping, Stack<TelemetryLayer, Identity>>>;
 
 /// A server with the stack's settings, which follows its calls.
 #[must_use]
@@ -54,6 +55,7 @@ pub fn server(requests: RequestTelemetry) -> Server<Layers> {
         .http2_max_local_error_reset_streams(Some(NO_RESET_LIMIT))
         .layer(TelemetryLayer { requests, route: call_of })
         .layer(ErrorMapping)
+        .layer(DeadlineLayer)
 }
 
 /// Where another service of the stack is, with the stack's settings.

@@ -8,6 +8,7 @@ pub mod admin;
 pub mod allocator;
 pub mod backoff;
 mod config;
+mod connection_limits;
 mod context;
 pub mod deadline;
 mod descriptors;
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 pub use config::ConfigError;
+pub use connection_limits::{ConnectionLimits, ConnectionPermit};
 pub use context::{ServiceContext, ServiceSettings};
 pub use descriptors::connection_limit;
 pub use healthcheck::parse_service_options;

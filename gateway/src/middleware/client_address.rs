@@ -4,7 +4,7 @@
 //! client can choose.
 
 use std::{
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     str::FromStr,
     sync::Arc,
 };
@@ -56,14 +56,6 @@ impl TrustedProxies {
     /// Whether the address is that of a trusted proxy.
     pub(crate) fn contain(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
-    }
-}
-
-/// What limits by address count as one: an IPv4 address, or the 64 bits of an IPv6 address that a provider assigns.
-pub(crate) fn limited_network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

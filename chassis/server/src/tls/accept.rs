@@ -6,7 +6,7 @@ use futures::{Stream, stream};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
@@ -15,13 +15,11 @@ use tracing::{debug, warn};
 use super::{ServerTls, Socket, explain};
 use muse_telemetry::log_throttle::LogThrottle;
 
-use crate::connection_limit;
+use crate::ConnectionLimits;
 
 /// How long a handshake may take.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
-/// How long to wait when the system has no room for a new connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Connections that are ready and wait to be taken up.
+/// Connections whose handshake is complete and that are not served yet.
 const READY: usize = 64;
 /// The first byte of a connection with TLS: a record of the handshake (RFC 8446, section 5.1).
 const HANDSHAKE_RECORD: u8 = 22;
@@ -30,30 +28,6 @@ const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\
     Connection: close\r\n\r\nThis port speaks TLS: use https:// instead";
 /// For how long, and how much, is read of what a client goes on to say that was refused.
 const LISTEN_ON: (Duration, u64) = (Duration::from_secs(1), 64 << 10);
-
-/// Waits for the next connection. A failure is logged if it is the system's own, and followed by a pause.
-pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let _ = stream.set_nodelay(true);
-                return (stream, peer);
-            }
-            Err(failure) if is_of_the_client(&failure) => (),
-            // No more files, say: some may be closed soon.
-            Err(failure) => {
-                warn!(%failure, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-fn is_of_the_client(failure: &io::Error) -> bool {
-    let kinds =
-        [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionRefused, io::ErrorKind::ConnectionReset];
-    kinds.contains(&failure.kind())
-}
 
 /// Begins connections, with TLS or, where there are no files for that, without.
 #[derive(Debug, Clone)]
@@ -118,31 +92,28 @@ async fn close(mut stream: TcpStream) {
     .await;
 }
 
-/// The connections to `listener`, each when its handshake is over, and at most [`connection_limit`] at a time. They end when the stream is dropped, and the listener is
-/// closed then.
-pub fn incoming(listener: TcpListener, acceptor: Acceptor) -> impl Stream<Item = io::Result<Socket>> {
-    let (ready, mut begun) = mpsc::channel(READY);
-    let connections = Arc::new(Semaphore::new(connection_limit()));
-    let next = async move || {
-        let permit = Arc::clone(&connections).acquire_owned().await.ok()?;
-        let (stream, peer) = accept(&listener).await;
-        Some((permit, stream, peer))
-    };
+/// The connections to `listener` within `limits`, each when its handshake is complete. When the stream is dropped, they end, and
+/// the listener is closed.
+pub fn incoming(
+    listener: TcpListener,
+    acceptor: Acceptor,
+    limits: ConnectionLimits,
+) -> impl Stream<Item = io::Result<Socket>> {
+    let (ready, mut accepted) = mpsc::channel(READY);
     tokio::spawn(async move {
         loop {
-            let accepted = tokio::select! {
+            let (stream, peer, permit) = tokio::select! {
                 () = ready.closed() => return,
-                accepted = next() => accepted,
+                connection = limits.accept(&listener) => connection,
             };
-            let Some((permit, stream, peer)) = accepted else { return };
             let (acceptor, ready) = (acceptor.clone(), ready.clone());
             tokio::spawn(async move {
                 if let Some(socket) = acceptor.begin(stream, peer).await {
-                    // If nobody is there any more, the connection ends.
+                    // It fails if the server has ended; then the connection ends, too.
                     let _ = ready.send(Ok(socket.counted(permit))).await;
                 }
             });
         }
     });
-    stream::poll_fn(move |cx| begun.poll_recv(cx))
+    stream::poll_fn(move |cx| accepted.poll_recv(cx))
 }

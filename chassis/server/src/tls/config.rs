@@ -1,7 +1,7 @@
-//! From PEM files to what a server or a client of TLS works with. What is wrong with them is found here, not in the first
+//! Makes the TLS configuration of a server or a client from PEM files. Errors in them are reported here, not in the first
 //! handshake.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use tokio_rustls::rustls::{
     CertificateError, ClientConfig, Error, InconsistentKeys, RootCertStore, ServerConfig,
@@ -21,38 +21,56 @@ use crate::ConfigError;
 const H2: &[u8] = b"h2";
 const HTTP_1_1: &[u8] = b"http/1.1";
 
-/// The files of one side.
-#[derive(Debug, Clone)]
-pub(super) struct Files {
-    /// Whose certificates the other side must show; `None` where everybody may connect.
-    pub(super) ca: Option<PemFile>,
-    pub(super) cert: PemFile,
-    pub(super) key: PemFile,
+/// The files of a server, or what they contained.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerFiles<T> {
+    /// The CA of the certificates that clients must show; `None` if everybody may connect.
+    pub(super) ca: Option<T>,
+    pub(super) cert: T,
+    pub(super) key: T,
 }
 
-/// What they held when they were read.
-#[derive(PartialEq)]
-pub struct Material {
-    ca: Option<Pem>,
-    cert: Pem,
-    key: Pem,
-}
-
-impl Files {
-    pub(super) fn read(&self) -> Result<Material, ConfigError> {
-        let ca = self.ca.as_ref().map(PemFile::read).transpose()?;
-        Ok(Material { ca, cert: self.cert.read()?, key: self.key.read()? })
-    }
+/// The files of a client, or what they contained.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClientFiles<T> {
+    /// The CA of the certificates that servers must show.
+    pub(super) ca: T,
+    pub(super) cert: T,
+    pub(super) key: T,
 }
 
 /// A side of TLS that is made from files.
 pub trait Side: Sized + Send + Sync + 'static {
-    /// From what the files held.
-    fn make(material: &Material) -> Result<Self, ConfigError>;
+    /// The files.
+    type Files: fmt::Debug + Clone + Send + Sync + 'static;
+    /// What they contained.
+    type Contents: PartialEq + Send + Sync + 'static;
+
+    /// Reads the files.
+    ///
+    /// # Errors
+    ///
+    /// Names the option of the file that cannot be read.
+    fn read(files: &Self::Files) -> Result<Self::Contents, ConfigError>;
+
+    /// Makes this side from what the files contained.
+    ///
+    /// # Errors
+    ///
+    /// Names the option of the file that cannot be used.
+    fn make(contents: &Self::Contents) -> Result<Self, ConfigError>;
 }
 
 impl Side for ServerConfig {
-    fn make(Material { ca, cert, key }: &Material) -> Result<Self, ConfigError> {
+    type Files = ServerFiles<PemFile>;
+    type Contents = ServerFiles<Pem>;
+
+    fn read(files: &Self::Files) -> Result<Self::Contents, ConfigError> {
+        let ca = files.ca.as_ref().map(PemFile::read).transpose()?;
+        Ok(ServerFiles { ca, cert: files.cert.read()?, key: files.key.read()? })
+    }
+
+    fn make(ServerFiles { ca, cert, key }: &Self::Contents) -> Result<Self, ConfigError> {
         let chain = cert.certificates()?;
         let builder = Self::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
@@ -80,9 +98,15 @@ impl Side for ServerConfig {
 }
 
 impl Side for ClientConfig {
-    fn make(Material { ca, cert, key }: &Material) -> Result<Self, ConfigError> {
+    type Files = ClientFiles<PemFile>;
+    type Contents = ClientFiles<Pem>;
+
+    fn read(files: &Self::Files) -> Result<Self::Contents, ConfigError> {
+        Ok(ClientFiles { ca: files.ca.read()?, cert: files.cert.read()?, key: files.key.read()? })
+    }
+
+    fn make(ClientFiles { ca, cert, key }: &Self::Contents) -> Result<Self, ConfigError> {
         let chain = cert.certificates()?;
-        let ca = ca.as_ref().unwrap_or(cert);
         let roots = ca.roots()?;
         check(cert, client_is_signed(&chain, &*verifier(ca, roots.clone())?))?;
         let mut config = Self::builder_with_provider(provider())

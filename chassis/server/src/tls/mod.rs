@@ -14,7 +14,7 @@ mod pem;
 mod reload;
 mod socket;
 
-pub use accept::{Acceptor, accept, incoming};
+pub use accept::{Acceptor, incoming};
 pub use connect::Connector;
 pub(crate) use options::check_scheme;
 pub use options::{PeerArgs, UserArgs};

@@ -5,7 +5,12 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, builder::BoolishValueParser};
 use http::{Uri, uri::Scheme};
 
-use super::{ClientTls, ServerTls, config::Files, pem::PemFile, reload::Reloadable};
+use super::{
+    ClientTls, ServerTls,
+    config::{ClientFiles, ServerFiles},
+    pem::PemFile,
+    reload::Reloadable,
+};
 use crate::{
     ConfigError,
     loopback::{is_loopback, is_loopback_url},
@@ -32,14 +37,15 @@ pub struct PeerArgs {
 }
 
 impl PeerArgs {
-    fn files(&self) -> Option<Files> {
+    /// The CA, the certificate and its key: all of them, or none.
+    fn files(&self) -> Option<[PemFile; 3]> {
         let [ca, cert, key] = [
             ("--peer-ca (MUSE_TLS_CA)", &self.peer_ca),
             ("--peer-cert (MUSE_TLS_CERT)", &self.peer_cert),
             ("--peer-key (MUSE_TLS_KEY)", &self.peer_key),
         ]
         .map(|(option, path)| path.clone().map(|path| PemFile { option, path }));
-        Some(Files { ca, cert: cert?, key: key? })
+        Some([ca?, cert?, key?])
     }
 
     /// How a service listens on `address` for the others.
@@ -49,7 +55,8 @@ impl PeerArgs {
     /// Names the option whose file cannot be used, or `--listen` if passwords and tokens would go there in plain text from
     /// other machines.
     pub fn server(&self, address: SocketAddr) -> Result<Option<ServerTls>, ConfigError> {
-        let tls = self.files().map(Reloadable::open).transpose()?;
+        let files = self.files().map(|[ca, cert, key]| ServerFiles { ca: Some(ca), cert, key });
+        let tls = files.map(Reloadable::open).transpose()?;
         self.allow_listening(address, tls.is_some(), "MUSE_TLS_CA, MUSE_TLS_CERT and MUSE_TLS_KEY")?;
         Ok(tls)
     }
@@ -64,7 +71,8 @@ impl PeerArgs {
         &self,
         urls: impl IntoIterator<Item = (&'static str, &'a Uri)>,
     ) -> Result<Option<ClientTls>, ConfigError> {
-        let tls = self.files().map(Reloadable::open).transpose()?;
+        let files = self.files().map(|[ca, cert, key]| ClientFiles { ca, cert, key });
+        let tls = files.map(Reloadable::open).transpose()?;
         for (option, url) in urls {
             self.allow_url(option, url, tls.is_some())?;
         }
@@ -129,7 +137,7 @@ impl UserArgs {
             ("--tls-key (GATEWAY_TLS_KEY)", &self.tls_key),
         ]
         .map(|(option, path)| path.clone().map(|path| PemFile { option, path }));
-        let files = cert.zip(key).map(|(cert, key)| Files { ca: None, cert, key });
+        let files = cert.zip(key).map(|(cert, key)| ServerFiles { ca: None, cert, key });
         let tls = files.map(Reloadable::open).transpose()?;
         peers.allow_listening(address, tls.is_some(), "GATEWAY_TLS_CERT and GATEWAY_TLS_KEY")?;
         Ok(tls)

@@ -1,4 +1,4 @@
-//! The files with certificates and keys, and what is in them.
+//! PEM files with certificates and keys.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use crate::ConfigError;
 
 /// A PEM file, and the option that names it.
 #[derive(Debug, Clone)]
-pub(super) struct PemFile {
+pub struct PemFile {
     pub(super) option: &'static str,
     pub(super) path: PathBuf,
 }
@@ -28,8 +28,8 @@ impl PemFile {
     }
 }
 
-/// What such a file held when it was read.
-pub(super) struct Pem {
+/// The contents of a PEM file.
+pub struct Pem {
     file: PemFile,
     contents: Vec<u8>,
 }

@@ -10,11 +10,12 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::OwnedSemaphorePermit,
 };
 use tokio_rustls::{TlsStream, client, server};
 use tokio_util::either::Either;
 use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use crate::ConnectionPermit;
 
 use super::{
     coalesced_writes::CoalescedWrites,
@@ -35,7 +36,7 @@ pub struct Socket {
     /// Logs read failures.
     failures: Option<ConnectionLog>,
     /// Counts the connection, until this is dropped.
-    _permit: Option<OwnedSemaphorePermit>,
+    _permit: Option<ConnectionPermit>,
 }
 
 impl Socket {
@@ -55,7 +56,7 @@ impl Socket {
         Self { stream: CoalescedWrites::new(stream), ahead: NOTHING, failures, _permit: None }
     }
 
-    pub(super) fn counted(self, permit: OwnedSemaphorePermit) -> Self {
+    pub(super) fn counted(self, permit: ConnectionPermit) -> Self {
         Self { _permit: Some(permit), ..self }
     }
 
