@@ -116,7 +116,7 @@ impl Streams {
     ) -> Result<StreamResponses, Error> {
         let user = user(request.extensions());
         let permit = self.limit.acquire(&user)?;
-        let token_refused = self.verifier.until_refused(request.metadata().as_ref(), Some(TokenKind::Access));
+        let token_refused = self.verifier.until_invalid(request.metadata().as_ref(), Some(TokenKind::Access));
         let deadline = match deadline::of(request.metadata().as_ref()) {
             Some(deadline) => Either::Left(tokio::time::sleep(deadline)),
             None => Either::Right(future::pending()),

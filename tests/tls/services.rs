@@ -101,7 +101,7 @@ async fn a_client_wants_the_server_s_name_and_ca() {
 
     let ours = place.ours.issue(&["gateway"]).write(place.folder.path(), "gateway");
     let by_name = format!("https://localhost:{port}");
-    gateway(&by_name, &ca, &ours).says("in touch with the auth service").await;
+    gateway(&by_name, &ca, &ours).says("synced with the auth service").await;
     let by_address = format!("https://127.0.0.1:{port}");
     gateway(&by_address, &ca, &ours).says("its certificate is not for 127.0.0.1 but for").await;
 
@@ -120,7 +120,7 @@ async fn a_client_wants_the_server_s_name_and_ca() {
 
     let plain = gateway(&format!("http://127.0.0.1:{port}"), &ca, &ours);
     auth.says("it does not speak TLS").await;
-    plain.says("out of touch with the auth service").await;
+    plain.says("no connection to the auth service").await;
 }
 
 #[tokio::test]

@@ -1,67 +1,68 @@
-//! What a token says.
+//! The claims of tokens.
 
 use http::Extensions;
 use muse_telemetry::request_telemetry::{Caller, RequestContext};
 use serde::{Deserialize, Serialize};
 
-/// What a token is for.
+/// The kind of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenKind {
-    /// For every call but the one that asks for a new access token.
+    /// Authorises all calls except the refresh.
     Access,
-    /// For asking for a new access token.
+    /// Authorises the refresh: a new access token.
     Refresh,
 }
 
-/// The claims of a token; their names are those of the service that this one replaces.
+/// The claims of a token, with the names of the service that this one replaces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
-    /// Whether the token came from a login, not from a refresh token.
+    /// Whether the token was issued for a login, not for a refresh.
     #[serde(default)]
     pub fresh: bool,
-    /// When it was issued, in seconds since 1970.
+    /// Unix time of the issue, in seconds.
     #[serde(default)]
     pub iat: i64,
-    /// Its id, by which it is revoked.
+    /// The id of the token, by which it is revoked.
     pub jti: String,
-    /// What it is for.
+    /// The kind of the token.
     #[serde(rename = "type")]
     pub kind: TokenKind,
-    /// The user's name.
+    /// The name of the user.
     pub sub: String,
-    /// It holds from this time on, in seconds since 1970.
+    /// Unix time from which on the token is valid, in seconds.
     #[serde(default)]
     pub nbf: i64,
-    /// It no longer holds from this time on, in seconds since 1970.
+    /// Unix time from which on the token is not valid any more, in seconds.
     pub exp: i64,
-    /// How often all tokens of the user had been revoked when it was issued.
+    /// Grows with each revocation of all tokens of the user; older tokens have a lower one.
     #[serde(rename = "gen", default)]
     pub generation: i64,
-    /// What it has in common with the tokens that came from the same login, where they end together.
+    /// The id of the family, the tokens of one login, if refresh tokens are rotated.
     #[serde(rename = "fam", default, skip_serializing_if = "Option::is_none")]
     pub family: Option<String>,
-    /// Whether the user was an admin when it was issued. It says who asks, and allows nothing: what takes an admin looks
-    /// at what the user is by then.
+    /// Whether the user was an admin at the time of the issue. It is for telemetry and grants no
+    /// rights: the auth service checks the current role.
     #[serde(rename = "adm", default, skip_serializing_if = "std::ops::Not::not")]
     pub admin: bool,
 }
 
 impl Claims {
-    /// Records the user as the caller of the request with these extensions, for its metrics and log lines.
+    /// Records the user as the caller of the request with these extensions, for its metrics and log
+    /// lines.
     pub fn record(&self, extensions: &Extensions) {
         let class = if self.admin { Caller::Admin } else { Caller::User };
         RequestContext::record_caller(extensions, class, &self.sub);
     }
 
-    /// The id by which the token is revoked along with those that end with it: that of its family, or its own.
+    /// The id that revokes the token with its family, or the token alone if it has none.
     #[must_use]
     pub fn family_id(&self) -> &str {
         self.family.as_deref().unwrap_or(&self.jti)
     }
 
-    /// The id by which the token is revoked where its holder asks for that: an access token ends alone, a refresh
-    /// token with those that end with it.
+    /// The id that a logout with this token revokes: the token alone if it is an access token, its
+    /// family if it is a refresh token.
     #[must_use]
     pub fn revocation_id(&self) -> &str {
         match self.kind {
@@ -76,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_of_the_replaced_service() {
+    fn claims_have_the_names_of_the_replaced_service() {
         let mut claims = Claims {
             fresh: true,
             iat: 1,

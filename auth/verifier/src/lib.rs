@@ -1,7 +1,7 @@
-//! Checks the tokens that muse-auth signs, where they are used, without asking it.
+//! Verifies the tokens of muse-auth in the services that use them, without a call for each request.
 //!
-//! A [`Verifier`] holds the public keys and what was revoked. [`Verifier::follow`] keeps both up to date from a
-//! running auth service; [`Verifier::authorize`] is what a request goes through.
+//! A [`Verifier`] has the public keys and the revocation list. [`Verifier::follow`] updates both
+//! from a running auth service, [`Verifier::authorize`] verifies the token of a request.
 
 #![forbid(unsafe_code)]
 
@@ -9,7 +9,6 @@ mod args;
 pub mod bearer;
 mod claims;
 mod keys;
-mod locks;
 mod provider;
 mod revocation_list;
 mod signature_cache;

@@ -1,7 +1,8 @@
-//! What jsonwebtoken needs of cryptography, with Ed25519 and nothing else.
+//! A crypto provider for jsonwebtoken with Ed25519 only.
 //!
-//! The providers that come with the crate bring RSA, ECDSA and HMAC along. None of our tokens uses them, and code
-//! that is not there cannot be talked into checking an HS256 signature with a public key as its secret.
+//! The providers of the crate include RSA, ECDSA and HMAC, which no token of this service uses.
+//! Without HMAC there is no algorithm confusion: an HS256 signature cannot be verified with a
+//! public key as the secret.
 
 use std::sync::Once;
 
@@ -19,15 +20,14 @@ static PROVIDER: CryptoProvider = CryptoProvider {
     key_utils: KeyUtils::new_unimplemented(),
 };
 
-/// Makes jsonwebtoken use Ed25519 as implemented here; needed once in a process, and harmless later.
+/// Installs the crypto provider of jsonwebtoken for the process; further calls do nothing.
 ///
-/// A [`Verifier`](crate::Verifier) does it for itself. Whoever signs tokens has to call this first; the encoding
-/// key is then the 32-byte seed, given to `EncodingKey::from_ed_der` as it is.
+/// [`Verifier`](crate::Verifier) calls it. A signer of tokens must call it first; its encoding key
+/// is `EncodingKey::from_ed_der` of the 32-byte seed.
 pub fn install_crypto_provider() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
-        // An Err says that another provider came first. Then nothing that it accepts beyond EdDSA is accepted here:
-        // the verifier allows that one algorithm.
+        // It fails if another provider was installed before. The verifier allows only EdDSA anyway.
         let _ = PROVIDER.install_default();
     });
 }
@@ -69,7 +69,7 @@ fn ed25519_verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn 
 impl Verifier<Vec<u8>> for Ed25519Verifier {
     fn verify(&self, message: &[u8], signature: &Vec<u8>) -> std::result::Result<(), SignatureError> {
         let signature = Signature::from_slice(signature).map_err(|_| SignatureError::new())?;
-        // Strict: a signature has one form, so that nobody can make a second one out of a first.
+        // Strict, so that signatures are not malleable.
         self.0.verify_strict(message, &signature).map_err(|_| SignatureError::new())
     }
 }

@@ -1,12 +1,12 @@
-//! What was revoked and would hold without that.
+//! The revoked tokens that have not expired.
 
 use crate::{claims::Claims, ttl_map::TtlMap};
 
-/// Single tokens, families of tokens, and all that a user had.
+/// Revocations of single tokens, of families, and of all tokens of a user.
 pub(crate) struct RevocationList {
     /// Ids of tokens and of families.
     ids: TtlMap<()>,
-    /// For a user's name, the lowest generation that still holds.
+    /// The lowest valid generation by user name.
     users: TtlMap<i64>,
 }
 
@@ -15,7 +15,7 @@ impl RevocationList {
         Self { ids: TtlMap::new(), users: TtlMap::new() }
     }
 
-    /// Whether a token was revoked by any of the three ways.
+    /// Whether a token was revoked in one of the three ways.
     pub(crate) fn contains(&self, claims: &Claims) -> bool {
         let by_id = |id: &str| self.ids.get(id).is_some();
         by_id(&claims.jti)

@@ -1,4 +1,4 @@
-//! Keeps a verifier up to date from a running auth service.
+//! The task that follows the revocation stream of the auth service.
 
 use std::time::Duration;
 
@@ -13,95 +13,98 @@ use tracing::{debug, info, warn};
 
 use crate::Verifier;
 
-/// The auth service sends something every second; after this long without, it is as good as gone.
-const SILENCE: Duration = Duration::from_secs(5);
-/// The first wait before trying again; each further one is twice as long.
-const FIRST_WAIT: Duration = Duration::from_millis(25);
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// The auth service sends a message every second; after this time without one the connection is
+/// lost.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The bounds of the back-off between two attempts to connect.
+const MIN_BACKOFF: Duration = Duration::from_millis(25);
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 impl Verifier {
-    /// Starts a task that keeps the keys and revocations those of the auth service behind `channel`, until
-    /// `shutdown`.
+    /// Starts a task that updates the keys and revocations from the auth service behind `channel`,
+    /// until `shutdown`.
     ///
-    /// While the auth service cannot be reached, what is known holds on for a while; the task tries again, at first
-    /// soon and then once a second, and goes on where it stopped, so that no revocation is missed.
+    /// While the auth service is unreachable, tokens are verified with the present state until it
+    /// is too old. The task reconnects with exponential back-off of up to a second and resumes at
+    /// its cursor, so that no revocation is missed.
     pub fn follow(&self, channel: Channel, shutdown: CancellationToken) -> JoinHandle<()> {
-        let follower = Follower {
+        let task = SyncTask {
             verifier: self.clone(),
             revocations: RevocationServiceClient::new(channel),
-            place: WatchRevocationsRequest::default(),
+            position: WatchRevocationsRequest::default(),
         };
         tokio::spawn(async move {
-            // Nothing is half done at any await, so the task may end at each.
-            shutdown.run_until_cancelled(follower.run()).await;
+            // Cancellation safe: no update is incomplete at an await.
+            shutdown.run_until_cancelled(task.run()).await;
         })
     }
 }
 
-struct Follower {
+struct SyncTask {
     verifier: Verifier,
     revocations: RevocationServiceClient<Channel>,
-    /// Where to go on after a break.
-    place: WatchRevocationsRequest,
+    /// Where the stream resumes after a reconnect.
+    position: WatchRevocationsRequest,
 }
 
-impl Follower {
+impl SyncTask {
     async fn run(mut self) {
-        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-        let mut loss_was_told = false;
+        let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
+        let mut loss_was_logged = false;
         loop {
-            let ended = self.stay_in_touch().await;
+            let ended = self.follow_stream().await;
             let failure = ended.err().unwrap_or_else(|| Status::unavailable("the stream ended"));
-            if self.verifier.contact().in_touch() {
-                self.verifier.contact().lost();
+            if self.verifier.sync_state().is_current() {
+                self.verifier.sync_state().mark_disconnected();
                 backoff.reset();
-                loss_was_told = false;
+                loss_was_logged = false;
             }
             let error = reason(&failure);
-            if loss_was_told {
-                debug!(error, "the auth service is still out of reach");
+            if loss_was_logged {
+                debug!(error, "the auth service is still unreachable");
             } else {
-                warn!(error, "out of touch with the auth service, trying to reach it");
-                loss_was_told = true;
+                warn!(error, "no connection to the auth service, retrying");
+                loss_was_logged = true;
             }
             backoff.wait().await;
         }
     }
 
-    /// Applies what comes until the stream ends or fails.
-    async fn stay_in_touch(&mut self) -> Result<(), Status> {
-        let mut stream = in_time(self.revocations.watch_revocations(self.place.clone())).await?.into_inner();
+    /// Applies the messages of a stream until it ends or fails.
+    async fn follow_stream(&mut self) -> Result<(), Status> {
+        let mut stream =
+            with_timeout(self.revocations.watch_revocations(self.position.clone())).await?.into_inner();
         let mut revocations = 0;
-        while let Some(news) = in_time(stream.message()).await? {
-            self.apply(&news)?;
-            revocations += news.revocations.len();
-            // In the middle of what happened while out of touch, the verifier knows less than it may need to.
-            if news.more {
+        while let Some(message) = with_timeout(stream.message()).await? {
+            self.apply(&message)?;
+            revocations += message.revocations.len();
+            // Revocations are missing until the last message of the backlog.
+            if message.more {
                 continue;
             }
-            if !self.verifier.contact().in_touch() {
-                info!(revocations, cursor = news.cursor, "in touch with the auth service");
+            if !self.verifier.sync_state().is_current() {
+                info!(revocations, cursor = message.cursor, "synced with the auth service");
             }
-            self.verifier.contact().complete();
+            self.verifier.sync_state().mark_synced();
         }
         Ok(())
     }
 
-    fn apply(&mut self, news: &WatchRevocationsResponse) -> Result<(), Status> {
-        if !news.keys.is_empty() {
-            self.verifier.replace_keys(&news.keys);
+    fn apply(&mut self, message: &WatchRevocationsResponse) -> Result<(), Status> {
+        if !message.keys.is_empty() {
+            self.verifier.replace_keys(&message.keys);
         }
         if !self.verifier.has_keys() {
-            return Err(Status::failed_precondition("the auth service publishes no key that can be used"));
+            return Err(Status::failed_precondition("the auth service publishes no usable key"));
         }
-        self.verifier.revoke_all(&news.revocations);
-        self.place = WatchRevocationsRequest { cursor: news.cursor, log: news.log.clone() };
+        self.verifier.revoke_all(&message.revocations);
+        self.position = WatchRevocationsRequest { cursor: message.cursor, log: message.log.clone() };
         Ok(())
     }
 }
 
-async fn in_time<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    timeout(SILENCE, answer)
+async fn with_timeout<T>(response: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    timeout(MESSAGE_TIMEOUT, response)
         .await
-        .unwrap_or_else(|_| Err(Status::deadline_exceeded("nothing was heard for too long")))
+        .unwrap_or_else(|_| Err(Status::deadline_exceeded("no message for too long")))
 }

@@ -1,4 +1,4 @@
-//! How long ago the auth service was heard, on which depends what can be said of a token.
+//! Synchronisation with the auth service, on which the validity of tokens depends.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -7,65 +7,66 @@ use std::{
 
 use tokio::sync::watch;
 
-/// A verifier's contact to the auth service.
+/// Whether and since when a verifier has all keys and revocations.
 pub(crate) struct SyncState {
-    /// How long it may last without; `None` for a verifier that needs none.
+    /// The longest time without synchronisation; `None` for the verifier of the auth service
+    /// itself.
     max_staleness: Option<Duration>,
-    /// Whether everything was known at least once.
+    /// Whether the verifier was synced at least once.
     synced: watch::Sender<bool>,
-    /// Whether everything is known now.
-    in_touch: AtomicBool,
+    /// Whether the verifier is connected and synced now.
+    is_current: AtomicBool,
     created: Instant,
-    /// Milliseconds from `created` until everything was last known.
-    complete_ms: AtomicU64,
+    /// Milliseconds from `created` until the last synchronisation.
+    synced_ms: AtomicU64,
 }
 
 impl SyncState {
-    /// A contact that is yet to be made.
+    /// A state before the first synchronisation.
     pub(crate) fn new(max_staleness: Duration) -> Self {
         Self {
             max_staleness: Some(max_staleness),
             synced: watch::Sender::new(false),
-            in_touch: AtomicBool::new(false),
+            is_current: AtomicBool::new(false),
             created: Instant::now(),
-            complete_ms: AtomicU64::new(0),
+            synced_ms: AtomicU64::new(0),
         }
     }
 
-    /// The contact of the auth service to itself.
-    pub(crate) fn own() -> Self {
+    /// The state of the verifier of the auth service itself, which is always synced.
+    pub(crate) fn always_synced() -> Self {
         Self {
             max_staleness: None,
             synced: watch::Sender::new(true),
-            in_touch: AtomicBool::new(true),
+            is_current: AtomicBool::new(true),
             ..Self::new(Duration::ZERO)
         }
     }
 
-    /// All keys and revocations are known as of this moment.
-    pub(crate) fn complete(&self) {
-        self.complete_ms.store(self.age_ms(), Ordering::Release);
-        self.in_touch.store(true, Ordering::Release);
+    /// Records that the verifier has all keys and revocations as of now.
+    pub(crate) fn mark_synced(&self) {
+        self.synced_ms.store(self.age_ms(), Ordering::Release);
+        self.is_current.store(true, Ordering::Release);
         self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
     }
 
-    /// From this moment on there may be keys and revocations that are not known.
-    pub(crate) fn lost(&self) {
-        self.in_touch.store(false, Ordering::Release);
+    /// Records that the connection is lost: from now on keys and revocations may be missing.
+    pub(crate) fn mark_disconnected(&self) {
+        self.is_current.store(false, Ordering::Release);
     }
 
-    pub(crate) fn in_touch(&self) -> bool {
-        self.in_touch.load(Ordering::Acquire)
+    pub(crate) fn is_current(&self) -> bool {
+        self.is_current.load(Ordering::Acquire)
     }
 
-    /// Whether so much may have happened without being heard that nothing can be said any more.
+    /// Whether the last synchronisation is too long ago to accept tokens.
     pub(crate) fn is_stale(&self) -> bool {
-        self.max_staleness.is_some_and(|limit| self.silence() > limit)
+        self.max_staleness.is_some_and(|limit| self.staleness() > limit)
     }
 
-    /// How long ago everything was last known; before that, since it is tried.
-    pub(crate) fn silence(&self) -> Duration {
-        Duration::from_millis(self.age_ms().saturating_sub(self.complete_ms.load(Ordering::Acquire)))
+    /// The time since the last synchronisation, or since the start if there was none.
+    pub(crate) fn staleness(&self) -> Duration {
+        Duration::from_millis(self.age_ms().saturating_sub(self.synced_ms.load(Ordering::Acquire)))
     }
 
     pub(crate) fn synced(&self) -> bool {
@@ -73,7 +74,7 @@ impl SyncState {
     }
 
     pub(crate) async fn wait_until_synced(&self) {
-        // It cannot fail: the sender lives as long as `self`.
+        // It cannot fail, because `self` owns the sender.
         let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
     }
 

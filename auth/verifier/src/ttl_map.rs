@@ -1,25 +1,24 @@
-//! A set of names that can hold a million of them without slowing down those who look one up.
+//! A sharded map whose entries expire, for millions of names.
 //!
-//! A name is kept as the first half of its SHA-256, since ids are longer and memory is what counts. The entries are
-//! spread over shards, each behind a lock of its own: while one of them grows or is pruned, a look-up waits for a
-//! 64th of the work at most, and most look-ups do not wait at all.
+//! A name is stored as the first half of its SHA-256, because ids are longer. Each shard has its
+//! own lock: while one of them grows or is pruned, a lookup waits for a 64th of the work at most,
+//! and most lookups do not wait.
+//!
+//! Not a cache crate such as `moka`: no entry may be evicted before it expires, and an entry there
+//! takes several times the memory.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    sync::RwLock,
-};
+use std::collections::{HashMap, hash_map::Entry};
 
+use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 
-use crate::locks::{read, write};
-
 const SHARDS: usize = 64;
-/// Below this many, a shard is not worth pruning.
-const FEW: usize = 256;
+/// A shard with fewer entries is not pruned.
+const MIN_PRUNE_AT: usize = 256;
 
 type Key = [u8; 16];
 
-/// Names, each with a value and the time from which on it may be forgotten.
+/// Values by name, each with an expiry.
 pub(crate) struct TtlMap<V> {
     shards: [RwLock<Shard<V>>; SHARDS],
 }
@@ -31,22 +30,22 @@ struct Shard<V> {
 
 impl<V: Copy + Ord> TtlMap<V> {
     pub(crate) fn new() -> Self {
-        let shard = || RwLock::new(Shard { entries: HashMap::new(), prune_at: FEW });
+        let shard = || RwLock::new(Shard { entries: HashMap::new(), prune_at: MIN_PRUNE_AT });
         Self { shards: std::array::from_fn(|_| shard()) }
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<V> {
         let key = key(name);
-        read(self.shard(&key)).entries.get(&key).map(|(value, _)| *value)
+        self.shard(&key).read().entries.get(&key).map(|(value, _)| *value)
     }
 
-    /// Adds a name. Of two values and two times of one name the larger stays.
+    /// Adds an entry. Of two values and two expiries of a name the larger one is stored.
     pub(crate) fn insert(&self, name: &str, value: V, expires_at: i64, now: i64) {
         if expires_at <= now {
             return;
         }
         let key = key(name);
-        write(self.shard(&key)).insert(key, value, seconds(expires_at), seconds(now));
+        self.shard(&key).write().insert(key, value, seconds(expires_at), seconds(now));
     }
 
     fn shard(&self, key: &Key) -> &RwLock<Shard<V>> {
@@ -55,20 +54,21 @@ impl<V: Copy + Ord> TtlMap<V> {
 }
 
 impl<V: Copy + Ord> Shard<V> {
-    /// Forgets what has expired whenever the shard has grown by a quarter since it last did. So an addition pays for
-    /// looking at five entries, and a fifth of the memory at most is spent on what is of no more use.
+    /// Prunes expired entries whenever the shard has grown by a quarter since the last pruning. So
+    /// an insertion costs the check of five entries on average, and at most a fifth of the memory
+    /// is used by expired ones.
     fn insert(&mut self, key: Key, value: V, expires_at: u32, now: u32) {
         if self.entries.len() >= self.prune_at {
             self.entries.retain(|_, (_, expires_at)| *expires_at > now);
-            self.prune_at = FEW.max(self.entries.len() + self.entries.len() / 4);
+            self.prune_at = MIN_PRUNE_AT.max(self.entries.len() + self.entries.len() / 4);
         }
         match self.entries.entry(key) {
-            Entry::Occupied(mut there) => {
-                let (old, until) = *there.get();
-                there.insert((old.max(value), until.max(expires_at)));
+            Entry::Occupied(mut entry) => {
+                let (old, until) = *entry.get();
+                entry.insert((old.max(value), until.max(expires_at)));
             }
-            Entry::Vacant(place) => {
-                place.insert((value, expires_at));
+            Entry::Vacant(entry) => {
+                entry.insert((value, expires_at));
             }
         }
     }
@@ -79,7 +79,8 @@ fn key(name: &str) -> Key {
     std::array::from_fn(|at| digest[at])
 }
 
-/// What does not fit is after the year 2106, and no token holds that long.
+/// Seconds that fit into 32 bits. Later times are after the year 2106, beyond the validity of
+/// tokens.
 fn seconds(time: i64) -> u32 {
     u32::try_from(time.max(0)).unwrap_or(u32::MAX)
 }
@@ -89,11 +90,11 @@ mod tests {
     use super::*;
 
     fn len<V>(names: &TtlMap<V>) -> usize {
-        names.shards.iter().map(|shard| read(shard).entries.len()).sum()
+        names.shards.iter().map(|shard| shard.read().entries.len()).sum()
     }
 
     #[test]
-    fn what_has_expired_is_forgotten_as_new_names_come() {
+    fn expired_entries_are_pruned_by_insertions() {
         let names = TtlMap::new();
         for number in 0..100_000 {
             names.insert(&format!("old {number}"), (), 100, 50);
@@ -107,19 +108,19 @@ mod tests {
     }
 
     #[test]
-    fn what_has_expired_is_not_added() {
+    fn expired_entry_is_not_inserted() {
         let names = TtlMap::new();
         names.insert("gone", (), 100, 100);
         assert_eq!(names.get("gone"), None);
     }
 
     #[test]
-    fn the_larger_value_and_the_later_time_stay() {
+    fn larger_value_and_later_expiry_are_stored() {
         let names = TtlMap::new();
         names.insert("a", 5, 100, 0);
         names.insert("a", 3, 200, 0);
         assert_eq!(names.get("a"), Some(5));
-        // At 150, the shard of "a" among them.
+        // Prunes all shards at the time 150.
         for number in 0..100_000 {
             names.insert(&format!("{number}"), 1, 300, 150);
         }
@@ -129,14 +130,14 @@ mod tests {
     }
 
     #[test]
-    fn a_time_beyond_the_last_one_is_the_last_one() {
+    fn expiry_beyond_32_bits_is_clamped() {
         let names = TtlMap::new();
         names.insert("a", (), i64::MAX, 1);
         assert_eq!(names.get("a"), Some(()));
     }
 
     #[test]
-    fn a_million_names_are_told_apart() {
+    fn million_names_are_distinct() {
         let names = TtlMap::new();
         for number in 0..1_000_000 {
             names.insert(&format!("{number:032x}"), (), 100, 0);

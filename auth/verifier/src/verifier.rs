@@ -1,9 +1,9 @@
-//! Decides whether a token holds.
+//! Verification of tokens.
 
 use std::{
     borrow::Cow,
     fmt,
-    sync::{Arc, RwLock},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -13,14 +13,14 @@ use muse_proto::{
     v1::{JsonWebKey, Revocation, UserTokens, revocation::What},
 };
 use muse_telemetry::{log_throttle::LogThrottle, metrics::Metrics};
+use parking_lot::RwLock;
 use tracing::warn;
 
 use crate::{
     bearer,
     claims::{Claims, TokenKind},
     install_crypto_provider,
-    keys::{BAD_SIGNATURE, Keys, Untrusted},
-    locks::{read, write},
+    keys::{BAD_SIGNATURE, KeySet, SignatureProblem},
     revocation_list::RevocationList,
     sync_state::SyncState,
 };
@@ -29,56 +29,56 @@ use crate::{
 /// is exact.
 pub const NBF_LEEWAY_SECONDS: i64 = 60;
 
-/// When to come back to a verifier that is out of touch: it tries to be back itself at least this often.
+/// Retry-After while the verifier is not synced. It tries to reconnect at least this often.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How often the token of a call that goes on is looked at.
-const BETWEEN_CHECKS: Duration = Duration::from_millis(500);
+/// Interval at which the token of a long call is verified again.
+const REVERIFY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Checks tokens. A clone is another handle on the same keys and revocations.
+/// Verifies tokens. Clones share the keys and the revocation list.
 #[derive(Clone)]
 pub struct Verifier {
-    shared: Arc<Shared>,
+    shared: Arc<VerifierState>,
 }
 
-struct Shared {
-    keys: RwLock<Arc<Keys>>,
+struct VerifierState {
+    keys: RwLock<Arc<KeySet>>,
     revoked: RevocationList,
-    contact: SyncState,
+    sync: SyncState,
     log_throttle: LogThrottle,
 }
 
 impl Verifier {
-    /// A verifier that knows nothing yet, and refuses everything with [`Reason::Unavailable`] until it is
-    /// [synced](Self::follow); and again when it has not heard the auth service for `max_staleness`, since the tokens
-    /// that it would accept may have been revoked meanwhile.
+    /// A verifier without keys, which rejects all tokens with [`Reason::Unavailable`] until it is
+    /// [synced](Self::follow), and again when the last synchronisation is more than `max_staleness`
+    /// ago, because tokens may have been revoked since.
     #[must_use]
     pub fn new(max_staleness: Duration) -> Self {
-        Self::with_contact(SyncState::new(max_staleness))
+        Self::with_sync_state(SyncState::new(max_staleness))
     }
 
-    /// A verifier that follows nobody: the auth service's own.
+    /// A verifier with fixed keys, which is always synced: the auth service's own.
     #[must_use]
     pub fn with_keys(keys: &[JsonWebKey]) -> Self {
-        let verifier = Self::with_contact(SyncState::own());
+        let verifier = Self::with_sync_state(SyncState::always_synced());
         verifier.replace_keys(keys);
         verifier
     }
 
-    fn with_contact(contact: SyncState) -> Self {
+    fn with_sync_state(sync: SyncState) -> Self {
         install_crypto_provider();
-        let keys = RwLock::new(Arc::new(Keys::read(&[])));
+        let keys = RwLock::new(Arc::new(KeySet::parse(&[])));
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(VerifierState {
                 keys,
                 revoked: RevocationList::new(),
-                contact,
+                sync,
                 log_throttle: LogThrottle::default(),
             }),
         }
     }
 
-    /// Checks the `Authorization` header of a request and the token in it.
+    /// Verifies the token in the `Authorization` header of a request.
     ///
     /// # Errors
     ///
@@ -100,30 +100,31 @@ impl Verifier {
         self.verify(bearer::token(value)?, kind)
     }
 
-    /// Checks a token: its form and signature, its time, its kind (any, if `kind` is `None`), and that it was not
-    /// revoked, in this order.
+    /// Verifies a token, in this order: form and signature, times, kind (any if `kind` is `None`),
+    /// and that it is not revoked.
     ///
     /// # Errors
     ///
-    /// [`Reason::TokenInvalid`], [`Reason::TokenExpired`], [`Reason::TokenKind`], [`Reason::TokenRevoked`];
-    /// [`Reason::Unavailable`] before the first sync, after too long without contact, and, without contact, for a
-    /// token whose key is not known: it may be a new one.
+    /// [`Reason::TokenInvalid`], [`Reason::TokenExpired`], [`Reason::TokenKind`],
+    /// [`Reason::TokenRevoked`]; [`Reason::Unavailable`] before the first synchronisation, if the
+    /// last one is too long ago, and, while disconnected, for a token of an unknown key, which may
+    /// be a new one.
     pub fn verify(&self, token: &str, kind: Option<TokenKind>) -> Result<Arc<Claims>, Error> {
-        let contact = &self.shared.contact;
-        if !contact.synced() {
-            return Err(unavailable("Tokens cannot be checked yet"));
+        let sync = &self.shared.sync;
+        if !sync.synced() {
+            return Err(unavailable("Tokens cannot be verified yet"));
         }
-        if contact.is_stale() {
+        if sync.is_stale() {
             return Err(unavailable(
-                "Tokens cannot be checked: the auth service has been out of reach for too long",
+                "Tokens cannot be verified: the auth service has been unreachable for too long",
             ));
         }
-        let keys = Arc::clone(&read(&self.shared.keys));
-        let claims = keys.claims(token).map_err(|untrusted| match untrusted {
-            Untrusted::Invalid(error) => error,
-            Untrusted::UnknownKey if contact.in_touch() => invalid(BAD_SIGNATURE),
-            Untrusted::UnknownKey => {
-                unavailable("The token cannot be checked: the auth service is out of reach")
+        let keys = Arc::clone(&self.shared.keys.read());
+        let claims = keys.claims(token).map_err(|problem| match problem {
+            SignatureProblem::Invalid(error) => error,
+            SignatureProblem::UnknownKey if sync.is_current() => invalid(BAD_SIGNATURE),
+            SignatureProblem::UnknownKey => {
+                unavailable("The token cannot be verified: the auth service is unreachable")
             }
         })?;
         let now = now();
@@ -149,14 +150,14 @@ impl Verifier {
         Ok(claims)
     }
 
-    /// Refuses a token that is valid only `ahead` seconds from now. The key is known, so auth
-    /// signed it: the clocks differ.
+    /// The error of a token that is not valid until `ahead` seconds from now. Its signature is
+    /// valid, so the clocks differ.
     fn not_yet_valid(&self, ahead: i64) -> Error {
         if self.shared.log_throttle.allows("clock skew") {
             warn!(
                 seconds = ahead,
                 tolerated = NBF_LEEWAY_SECONDS,
-                "refused a token that is not yet valid: this machine's clock is behind that of the auth service, \
+                "rejected a token that is not yet valid: this machine's clock is behind that of the auth service, \
                  synchronise both (NTP)"
             );
         }
@@ -166,9 +167,9 @@ impl Verifier {
         ))
     }
 
-    /// Waits until the token of a call that has these headers would be refused, which is found out within a second,
-    /// and returns why. For calls that go on for longer than a token holds.
-    pub fn until_refused(
+    /// Waits until the token in these headers is no longer valid, which is detected within a
+    /// second, and returns the error. For calls that last longer than the validity of a token.
+    pub fn until_invalid(
         &self,
         headers: &HeaderMap,
         kind: Option<TokenKind>,
@@ -177,25 +178,25 @@ impl Verifier {
         let authorization = bearer::authorization(headers).map(Cow::into_owned);
         async move {
             loop {
-                if let Err(refused) = verifier.authorize_value(authorization.as_deref(), kind) {
-                    return refused;
+                if let Err(error) = verifier.authorize_value(authorization.as_deref(), kind) {
+                    return error;
                 }
-                tokio::time::sleep(BETWEEN_CHECKS).await;
+                tokio::time::sleep(REVERIFY_INTERVAL).await;
             }
         }
     }
 
-    /// Refuses a token or a family of tokens from now on, whatever the auth service says.
+    /// Revokes a token or a family in this verifier.
     pub fn revoke(&self, id: &str, expires_at: i64) {
         self.shared.revoked.insert(id, expires_at, now());
     }
 
-    /// Refuses those tokens of a user whose generation is lower.
+    /// Revokes the tokens of a user with a lower generation, in this verifier.
     pub fn revoke_user(&self, username: &str, before_generation: i64, expires_at: i64) {
         self.shared.revoked.insert_user(username, before_generation, expires_at, now());
     }
 
-    /// Refuses what the auth service says.
+    /// Applies revocations of the auth service.
     pub fn revoke_all(&self, revocations: &[Revocation]) {
         for Revocation { what, expires_at } in revocations {
             match what {
@@ -203,61 +204,61 @@ impl Verifier {
                 Some(What::User(UserTokens { username, before_generation })) => {
                     self.revoke_user(username, *before_generation, *expires_at);
                 }
-                // Of a kind that a newer auth service may know.
+                // A kind of a newer auth service.
                 None => (),
             }
         }
     }
 
-    /// Replaces the public keys by those of a JWKS, and returns how many of them are of use. If none is, the keys
-    /// stay what they were.
+    /// Replaces the public keys by those of a JWKS, and returns the number of usable ones. If there
+    /// are none, the keys are not replaced.
     pub fn replace_keys(&self, published: &[JsonWebKey]) -> usize {
-        let current = Arc::clone(&read(&self.shared.keys));
+        let current = Arc::clone(&self.shared.keys.read());
         if current.published == published {
             return current.usable();
         }
-        let new = Keys::read(published);
+        let new = KeySet::parse(published);
         let usable = new.usable();
         if usable > 0 {
-            *write(&self.shared.keys) = Arc::new(new);
+            *self.shared.keys.write() = Arc::new(new);
         }
         usable
     }
 
-    /// The public keys as the auth service published them.
+    /// The public keys, as the auth service published them.
     #[must_use]
     pub fn published_keys(&self) -> Vec<JsonWebKey> {
-        read(&self.shared.keys).published.clone()
+        self.shared.keys.read().published.clone()
     }
 
-    /// Tells in the service's metrics how old is what is known.
+    /// Registers the metric of the staleness.
     pub fn register_metrics(&self, metrics: &Metrics) {
         let shared = Arc::clone(&self.shared);
         metrics.pulled_gauge(
             "muse_revocation_lag_seconds",
-            "How old is what is known of revocations: seconds since the auth service was heard, which speaks once a \
-             second.",
-            move || shared.contact.silence().as_secs_f64(),
+            "Seconds since the last message of the auth service, which sends one every second: the staleness of the \
+             revocation list.",
+            move || shared.sync.staleness().as_secs_f64(),
         );
     }
 
-    /// Whether keys and revocations were complete at least once.
+    /// Whether the verifier was synced at least once.
     #[must_use]
     pub fn synced(&self) -> bool {
-        self.shared.contact.synced()
+        self.shared.sync.synced()
     }
 
     /// Waits until [`Verifier::synced`].
     pub async fn wait_until_synced(&self) {
-        self.shared.contact.wait_until_synced().await;
+        self.shared.sync.wait_until_synced().await;
     }
 
-    pub(crate) fn contact(&self) -> &SyncState {
-        &self.shared.contact
+    pub(crate) fn sync_state(&self) -> &SyncState {
+        &self.shared.sync
     }
 
     pub(crate) fn has_keys(&self) -> bool {
-        read(&self.shared.keys).usable() > 0
+        self.shared.keys.read().usable() > 0
     }
 }
 
@@ -276,6 +277,6 @@ fn unavailable(message: &str) -> Error {
 }
 
 fn now() -> i64 {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX)
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! A verifier that follows a service which does what the test says, faults included.
+//! A verifier that follows a scripted service, faults included.
 
 use std::{
     sync::{
@@ -34,23 +34,23 @@ use tonic::{
 
 use crate::signing::{KID, claims, claims_with, header, jwk, key, now, signed, signed_with};
 
-/// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than any step of a test.
+const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
-type Answers = UnboundedSender<Result<WatchRevocationsResponse, Status>>;
+type Responses = UnboundedSender<Result<WatchRevocationsResponse, Status>>;
 
-/// Hands each call to the test.
+/// Passes each call to the test.
 struct Scripted(mpsc::UnboundedSender<Watch>);
 
-/// A call: what was asked, and where to put the answers. The stream ends when this is dropped.
+/// A call: its request, and the sender of its responses. The stream ends when this is dropped.
 struct Watch {
     request: WatchRevocationsRequest,
-    answers: Answers,
+    responses: Responses,
 }
 
 impl Watch {
     fn send(&self, message: WatchRevocationsResponse) {
-        self.answers.unbounded_send(Ok(message)).unwrap();
+        self.responses.unbounded_send(Ok(message)).unwrap();
     }
 }
 
@@ -62,14 +62,14 @@ impl RevocationService for Scripted {
         &self,
         request: Request<WatchRevocationsRequest>,
     ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
-        let (answers, stream) = unbounded();
+        let (responses, stream) = unbounded();
         // The test may be over.
-        let _ = self.0.send(Watch { request: request.into_inner(), answers });
+        let _ = self.0.send(Watch { request: request.into_inner(), responses });
         Ok(Response::new(stream))
     }
 }
 
-/// A verifier and the other end of what it follows.
+/// A verifier and the scripted service that it follows.
 struct Followed {
     verifier: Verifier,
     calls: mpsc::UnboundedReceiver<Watch>,
@@ -90,17 +90,17 @@ impl Followed {
         Self { verifier, calls, shutdown }
     }
 
-    /// The next call of the follower.
+    /// The next call of the verifier.
     async fn call(&mut self) -> Watch {
-        timeout(PATIENCE, self.calls.recv()).await.unwrap().unwrap()
+        timeout(STEP_TIMEOUT, self.calls.recv()).await.unwrap().unwrap()
     }
 
-    /// One that has been in touch.
+    /// A synced verifier.
     async fn synced(max_staleness: Duration) -> (Self, Watch) {
         let mut followed = Self::start(max_staleness).await;
         let watch = followed.call().await;
         watch.send(WatchRevocationsResponse { keys: vec![jwk(&key(), KID)], ..message(1) });
-        timeout(PATIENCE, followed.verifier.wait_until_synced()).await.unwrap();
+        timeout(STEP_TIMEOUT, followed.verifier.wait_until_synced()).await.unwrap();
         (followed, watch)
     }
 
@@ -109,11 +109,11 @@ impl Followed {
     }
 
     fn reason(&self, token: &str) -> Option<Reason> {
-        self.verify(token).err().map(|refused| refused.reason())
+        self.verify(token).err().map(|rejected| rejected.reason())
     }
 
     async fn until(&self, token: &str, reason: Option<Reason>) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + STEP_TIMEOUT;
         while self.reason(token) != reason {
             assert!(Instant::now() < deadline, "{:?} and not {reason:?}", self.verify(token));
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -136,14 +136,14 @@ async fn revocation_stream_has_its_own_connection() {
 
     let endpoint = muse_server::grpc::endpoint(&format!("http://{address}")).unwrap();
     let shutdown = CancellationToken::new();
-    let args = AuthArgs { endpoint, max_staleness: PATIENCE };
+    let args = AuthArgs { endpoint, max_staleness: STEP_TIMEOUT };
     let (_verifier, channel) = args.follow(&Connector::new(None), shutdown.clone());
-    let _watch = timeout(PATIENCE, calls.recv()).await.unwrap().unwrap();
+    let _watch = timeout(STEP_TIMEOUT, calls.recv()).await.unwrap().unwrap();
     assert_eq!(connections.load(Ordering::SeqCst), 1);
-    // A call of a user, which this server does not know.
+    // A call of a user, which this server does not implement.
     let mut users = AuthServiceClient::new(channel);
-    let refused = users.get_jwks(GetJwksRequest {}).await.unwrap_err();
-    assert_eq!(refused.code(), tonic::Code::Unimplemented);
+    let rejected = users.get_jwks(GetJwksRequest {}).await.unwrap_err();
+    assert_eq!(rejected.code(), tonic::Code::Unimplemented);
     assert_eq!(connections.load(Ordering::SeqCst), 2);
     shutdown.cancel();
 }
@@ -167,11 +167,11 @@ fn token(id: &str) -> String {
     signed(&header(), &claims_with("jti", json!(id)))
 }
 
-fn place(cursor: i64, log: &str) -> WatchRevocationsRequest {
+fn position(cursor: i64, log: &str) -> WatchRevocationsRequest {
     WatchRevocationsRequest { cursor, log: log.to_owned() }
 }
 
-/// Another key and a token that it has signed.
+/// Another key and a token that it signed.
 fn new_key() -> (JsonWebKey, String) {
     let key = SigningKey::from_bytes(&[9; 32]);
     let token = signed_with(&key, &json!({"alg": "EdDSA", "kid": "new"}), &claims());
@@ -181,16 +181,16 @@ fn new_key() -> (JsonWebKey, String) {
 const LONG: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-async fn all_pages_must_be_there_before_anything_is_said() {
+async fn verifier_is_not_synced_before_the_last_page() {
     let mut followed = Followed::start(LONG).await;
     let watch = followed.call().await;
-    assert_eq!(watch.request, place(0, ""));
+    assert_eq!(watch.request, position(0, ""));
     let first = WatchRevocationsResponse { keys: vec![jwk(&key(), KID)], more: true, ..revoking(1, "a") };
     watch.send(first);
-    // Broken off in the middle.
+    // The stream breaks between two pages.
     drop(watch);
     let watch = followed.call().await;
-    assert_eq!(watch.request, place(1, "a log"));
+    assert_eq!(watch.request, position(1, "a log"));
     assert_eq!(followed.reason(&token("x")), Some(Reason::Unavailable));
     assert!(!followed.verifier.synced());
     watch.send(revoking(2, "b"));
@@ -201,31 +201,31 @@ async fn all_pages_must_be_there_before_anything_is_said() {
 }
 
 #[tokio::test]
-async fn a_revocation_is_heard_and_a_break_misses_none() {
+async fn reconnected_verifier_misses_no_revocation() {
     let (mut followed, watch) = Followed::synced(LONG).await;
     watch.send(revoking(2, "a"));
     followed.until(&token("a"), Some(Reason::TokenRevoked)).await;
-    watch.answers.unbounded_send(Err(Status::internal("a fault"))).unwrap();
+    watch.responses.unbounded_send(Err(Status::internal("a fault"))).unwrap();
     let watch = followed.call().await;
-    assert_eq!(watch.request, place(2, "a log"));
-    assert!(followed.verify(&token("b")).is_ok(), "what is known holds on");
+    assert_eq!(watch.request, position(2, "a log"));
+    assert!(followed.verify(&token("b")).is_ok(), "tokens remain valid while disconnected");
     watch.send(revoking(3, "b"));
     followed.until(&token("b"), Some(Reason::TokenRevoked)).await;
 }
 
 #[tokio::test]
-async fn another_log_is_followed_from_then_on() {
+async fn verifier_resumes_in_the_new_log() {
     let (mut followed, watch) = Followed::synced(LONG).await;
     drop(watch);
     let watch = followed.call().await;
     watch.send(WatchRevocationsResponse { log: "another".to_owned(), ..revoking(7, "a") });
     followed.until(&token("a"), Some(Reason::TokenRevoked)).await;
     drop(watch);
-    assert_eq!(followed.call().await.request, place(7, "another"));
+    assert_eq!(followed.call().await.request, position(7, "another"));
 }
 
 #[tokio::test]
-async fn keys_are_replaced_as_they_change() {
+async fn changed_keys_are_replaced() {
     let (followed, watch) = Followed::synced(LONG).await;
     let (new, signed_with_new) = new_key();
     assert_eq!(followed.verifier.published_keys(), [jwk(&key(), KID)]);
@@ -240,30 +240,30 @@ async fn keys_are_replaced_as_they_change() {
 }
 
 #[tokio::test]
-async fn an_unknown_key_may_be_a_new_one_while_out_of_touch() {
+async fn unknown_key_while_disconnected_is_unavailable() {
     let (mut followed, watch) = Followed::synced(LONG).await;
     let (new, token) = new_key();
     assert_eq!(followed.reason(&token), Some(Reason::TokenInvalid));
     drop(watch);
     let watch = followed.call().await;
-    let refused = followed.verify(&token).unwrap_err();
-    assert_eq!((refused.reason(), refused.retry_after().is_some()), (Reason::Unavailable, true));
+    let rejected = followed.verify(&token).unwrap_err();
+    assert_eq!((rejected.reason(), rejected.retry_after().is_some()), (Reason::Unavailable, true));
     watch.send(WatchRevocationsResponse { keys: vec![new], ..message(1) });
     followed.until(&token, None).await;
 }
 
 #[tokio::test]
-async fn a_service_without_a_usable_key_is_not_believed() {
+async fn service_without_a_usable_key_does_not_sync() {
     let mut followed = Followed::start(LONG).await;
     let watch = followed.call().await;
     watch.send(message(1));
     let watch = followed.call().await;
-    assert_eq!(watch.request, place(0, ""), "what came without keys does not count");
+    assert_eq!(watch.request, position(0, ""), "a message without keys is ignored");
     assert!(!followed.verifier.synced());
 }
 
 #[tokio::test]
-async fn after_too_long_without_contact_nothing_is_said() {
+async fn stale_verifier_rejects_tokens_as_unavailable() {
     let (mut followed, watch) = Followed::synced(Duration::from_secs(1)).await;
     let token = token("x");
     let until = Instant::now() + Duration::from_secs(2);
@@ -276,11 +276,11 @@ async fn after_too_long_without_contact_nothing_is_said() {
     let watch = followed.call().await;
     assert!(followed.verify(&token).is_ok());
     followed.until(&token, Some(Reason::Unavailable)).await;
-    let refused = followed.verify(&token).unwrap_err();
-    assert!(refused.message().contains("for too long"), "{refused}");
-    assert_eq!(refused.retry_after(), Some(Duration::from_secs(1)));
+    let rejected = followed.verify(&token).unwrap_err();
+    assert!(rejected.message().contains("for too long"), "{rejected}");
+    assert_eq!(rejected.retry_after(), Some(Duration::from_secs(1)));
 
-    // A part of the news is not enough.
+    // The first page is not enough.
     watch.send(WatchRevocationsResponse { more: true, ..revoking(2, "a") });
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(followed.reason(&token), Some(Reason::Unavailable));
@@ -289,13 +289,13 @@ async fn after_too_long_without_contact_nothing_is_said() {
 }
 
 #[tokio::test]
-async fn silence_is_taken_for_a_loss() {
+async fn silent_stream_counts_as_disconnected() {
     let (mut followed, watch) = Followed::synced(LONG).await;
     let begun = Instant::now();
     let next = followed.call().await;
     let waited = begun.elapsed();
     assert!(waited > Duration::from_secs(4) && waited < Duration::from_secs(8), "{waited:?}");
-    assert_eq!(next.request, place(1, "a log"));
-    assert_eq!(followed.reason(&new_key().1), Some(Reason::Unavailable), "it is out of touch");
+    assert_eq!(next.request, position(1, "a log"));
+    assert_eq!(followed.reason(&new_key().1), Some(Reason::Unavailable), "it is disconnected");
     drop(watch);
 }

@@ -1,4 +1,4 @@
-//! What a verifier accepts and refuses.
+//! Tests of the verifier by its public interface.
 
 #![expect(clippy::unwrap_used, reason = "a test helper that fails fails its test")]
 

@@ -1,4 +1,4 @@
-//! What holds for any header and any token.
+//! Properties of headers and tokens.
 
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use muse_proto::Reason;
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::signing::{claims, header, signed, verifier};
 
-/// Bytes that look like a credential more often than bytes at random would.
+/// Bytes that look like a credential more often than random ones.
 fn nearly_a_header() -> impl Strategy<Value = Vec<u8>> {
     let part = prop_oneof![
         Just(b"Bearer".to_vec()),
@@ -31,7 +31,7 @@ fn in_any_case(word: &'static str) -> impl Strategy<Value = String> {
     })
 }
 
-/// A good token with one byte flipped, inserted or left out.
+/// A valid token, and the same with one byte changed, inserted or removed.
 fn mutated() -> impl Strategy<Value = (String, String)> {
     let good = signed(&header(), &claims());
     (0..=good.len(), any::<u8>(), 0..3).prop_map(move |(place, byte, what)| {
@@ -45,15 +45,15 @@ fn mutated() -> impl Strategy<Value = (String, String)> {
     })
 }
 
-/// It does not hold, whatever else is asked of it.
+/// Whether a token is invalid for each kind.
 fn is_invalid(verifier: &Verifier, token: &str) -> bool {
     [None, Some(TokenKind::Access), Some(TokenKind::Refresh)].into_iter().all(|kind| {
-        verifier.verify(token, kind).is_err_and(|refused| refused.reason() == Reason::TokenInvalid)
+        verifier.verify(token, kind).is_err_and(|rejected| rejected.reason() == Reason::TokenInvalid)
     })
 }
 
-/// Whether an entry of the list is a scheme and this token.
-fn is_ours(entry: &[u8], token: &str) -> bool {
+/// Whether an entry of the list is the scheme and this token.
+fn is_bearer_of(entry: &[u8], token: &str) -> bool {
     let words = entry.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
     let words: Vec<&[u8]> = words.collect();
     matches!(words[..], [scheme, word] if scheme.eq_ignore_ascii_case(b"bearer") && word == token.as_bytes())
@@ -61,21 +61,21 @@ fn is_ours(entry: &[u8], token: &str) -> bool {
 
 proptest! {
     #[test]
-    fn a_found_token_is_one_word_after_its_scheme(value in nearly_a_header()) {
+    fn parsed_token_is_one_word_after_its_scheme(value in nearly_a_header()) {
         match bearer::token(Some(&value)) {
             Ok(token) => {
                 prop_assert!(!token.is_empty());
                 prop_assert!(!token.contains([' ', '\t', '\n', '\r', '\x0c', ',']), "{token:?}");
-                prop_assert!(value.split(|&byte| byte == b',').any(|part| is_ours(part, token)), "{token:?}");
+                prop_assert!(value.split(|&byte| byte == b',').any(|part| is_bearer_of(part, token)), "{token:?}");
             }
-            Err(refused) => {
-                prop_assert!(matches!(refused.reason(), Reason::TokenMissing | Reason::TokenMalformed));
+            Err(rejected) => {
+                prop_assert!(matches!(rejected.reason(), Reason::TokenMissing | Reason::TokenMalformed));
             }
         }
     }
 
     #[test]
-    fn a_token_is_found_however_it_is_written(
+    fn token_is_parsed_in_every_valid_form(
         token in "[!-+\\--~]{1,80}",
         scheme in in_any_case("bearer"),
         spaces in ("[ \t]{0,3}", "[ \t]{1,3}", "[ \t]{0,3}"),
@@ -86,7 +86,7 @@ proptest! {
         let joined = list.join(",");
         prop_assert_eq!(bearer::token(Some(joined.as_bytes())), Ok(token.as_str()));
 
-        // As a list in one header or as several headers.
+        // A list in one header, or several headers.
         let mut headers = HeaderMap::new();
         for value in &list {
             headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
@@ -106,25 +106,25 @@ proptest! {
     }
 
     #[test]
-    fn a_text_is_no_token(text in any::<String>()) {
+    fn arbitrary_text_is_invalid(text in any::<String>()) {
         prop_assert!(is_invalid(&verifier(), &text));
     }
 
     #[test]
-    fn three_parts_are_no_token(text in "[A-Za-z0-9_=-]{0,200}\\.[A-Za-z0-9_=-]{0,200}\\.[A-Za-z0-9_=-]{0,100}") {
+    fn arbitrary_jwt_is_invalid(text in "[A-Za-z0-9_=-]{0,200}\\.[A-Za-z0-9_=-]{0,200}\\.[A-Za-z0-9_=-]{0,100}") {
         prop_assert!(is_invalid(&verifier(), &text));
     }
 
     #[test]
-    fn a_changed_token_is_no_token((good, changed) in mutated()) {
+    fn changed_token_is_invalid((good, changed) in mutated()) {
         let verifier = verifier();
-        // Known as a good one, so that a mistake in what is remembered would show.
+        // The valid token is cached, so that the test covers the cache.
         prop_assert!(verifier.verify(&good, None).is_ok());
         prop_assert!(changed == good || is_invalid(&verifier, &changed), "{changed}");
     }
 
     #[test]
-    fn a_header_of_any_bytes_does_no_harm(value in nearly_a_header()) {
+    fn arbitrary_header_is_rejected(value in nearly_a_header()) {
         prop_assert!(verifier().authorize_value(Some(&value), None).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Which tokens hold, and in which order the others are refused.
+//! The checks of a token and their order.
 
 use std::{
     io::{self, Write},
@@ -14,13 +14,13 @@ use sha2::{Digest, Sha256};
 
 use crate::signing::{KID, claims, claims_with, header, jwk, key, message, now, signed, verifier};
 
-fn refused(token: &str, kind: Option<TokenKind>) -> (Reason, String) {
+fn rejection(token: &str, kind: Option<TokenKind>) -> (Reason, String) {
     let error = verifier().verify(token, kind).unwrap_err();
     (error.reason(), error.message().to_owned())
 }
 
 #[test]
-fn a_token_holds() {
+fn valid_token_returns_its_claims() {
     let found = verifier().verify(&signed(&header(), &claims()), Some(TokenKind::Access)).unwrap();
     assert_eq!((found.sub.as_str(), found.jti.as_str(), found.kind), ("admin", "id", TokenKind::Access));
     assert!(found.fresh);
@@ -39,47 +39,47 @@ fn garbage_is_invalid() {
     ]);
     cases.push("é.é.é".to_owned());
     for token in cases {
-        assert_eq!(refused(&token, None).0, Reason::TokenInvalid, "{token:?}");
+        assert_eq!(rejection(&token, None).0, Reason::TokenInvalid, "{token:?}");
     }
 }
 
 #[test]
-fn no_character_of_a_token_can_be_changed() {
+fn token_with_a_changed_character_is_invalid() {
     let good = signed(&header(), &claims());
     for place in 0..good.len() {
         let mut bytes = good.clone().into_bytes();
         bytes[place] = if bytes[place] == b'A' { b'B' } else { b'A' };
         let changed = String::from_utf8(bytes).unwrap();
-        assert_eq!(refused(&changed, None).0, Reason::TokenInvalid, "{changed:?}");
+        assert_eq!(rejection(&changed, None).0, Reason::TokenInvalid, "{changed:?}");
     }
 }
 
 #[test]
-fn the_last_character_of_a_signature_counts_in_full() {
+fn unused_bits_of_a_signature_must_be_zero() {
     let good = signed(&header(), &claims());
     let (rest, last) = good.split_at(good.len() - 1);
     for other in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_".chars() {
         if !last.starts_with(other) {
             let expected = (Reason::TokenInvalid, "Signature verification failed".to_owned());
-            assert_eq!(refused(&format!("{rest}{other}"), None), expected);
+            assert_eq!(rejection(&format!("{rest}{other}"), None), expected);
         }
     }
 }
 
 #[test]
-fn another_algorithm_is_invalid() {
+fn other_algorithm_is_invalid() {
     for alg in ["none", "None", "HS256", "ES256", "RS256"] {
         let header = json!({"alg": alg, "typ": "JWT", "kid": KID});
-        assert_eq!(refused(&signed(&header, &claims()), None).0, Reason::TokenInvalid, "{alg}");
+        assert_eq!(rejection(&signed(&header, &claims()), None).0, Reason::TokenInvalid, "{alg}");
         assert_eq!(
-            refused(&format!("{}.", message(&header, &claims())), None).0,
+            rejection(&format!("{}.", message(&header, &claims())), None).0,
             Reason::TokenInvalid,
             "{alg}"
         );
     }
 }
 
-/// RFC 2104, for a key that is shorter than a block.
+/// HMAC (RFC 2104) with a key that is shorter than a block.
 fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
     let pad = |with: u8| (0..64).map(|at| key.get(at).unwrap_or(&0) ^ with).collect::<Vec<u8>>();
     let inner = Sha256::digest([&pad(0x36), message].concat());
@@ -87,7 +87,7 @@ fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn the_public_key_is_no_secret_to_sign_with() {
+fn hs256_with_the_public_key_is_invalid() {
     let header = json!({"alg": "HS256", "typ": "JWT", "kid": KID});
     let message = message(&header, &claims());
     let jwk = jwk(&key(), KID);
@@ -95,51 +95,51 @@ fn the_public_key_is_no_secret_to_sign_with() {
     for secret in [&bytes[..], jwk.x.as_bytes()] {
         let signature = URL_SAFE_NO_PAD.encode(hmac_sha256(secret, message.as_bytes()));
         let expected = (Reason::TokenInvalid, "The specified alg value is not allowed".to_owned());
-        assert_eq!(refused(&format!("{message}.{signature}"), None), expected);
+        assert_eq!(rejection(&format!("{message}.{signature}"), None), expected);
     }
 }
 
 #[test]
-fn a_foreign_or_missing_key_id_is_invalid() {
+fn unknown_or_missing_key_id_is_invalid() {
     for header in
         [json!({"alg": "EdDSA"}), json!({"alg": "EdDSA", "kid": "x"}), json!({"alg": "EdDSA", "kid": 1})]
     {
-        assert_eq!(refused(&signed(&header, &claims()), None).0, Reason::TokenInvalid, "{header}");
+        assert_eq!(rejection(&signed(&header, &claims()), None).0, Reason::TokenInvalid, "{header}");
     }
 }
 
 #[test]
-fn critical_extensions_are_not_understood() {
+fn critical_extension_is_invalid() {
     let header = json!({"alg": "EdDSA", "kid": KID, "crit": ["b64"], "b64": false});
-    assert_eq!(refused(&signed(&header, &claims()), None).0, Reason::TokenInvalid);
+    assert_eq!(rejection(&signed(&header, &claims()), None).0, Reason::TokenInvalid);
 }
 
 #[test]
-fn a_missing_or_odd_claim_is_invalid() {
+fn missing_or_malformed_claim_is_invalid() {
     for name in ["jti", "sub", "exp", "type"] {
         assert_eq!(
-            refused(&signed(&header(), &claims_with(name, Value::Null)), None).0,
+            rejection(&signed(&header(), &claims_with(name, Value::Null)), None).0,
             Reason::TokenInvalid,
             "{name}"
         );
         assert_eq!(
-            refused(&signed(&header(), &claims_with(name, json!([1]))), None).0,
+            rejection(&signed(&header(), &claims_with(name, json!([1]))), None).0,
             Reason::TokenInvalid,
             "{name}"
         );
     }
     assert_eq!(
-        refused(&signed(&header(), &claims_with("exp", json!("9999999999"))), None).0,
+        rejection(&signed(&header(), &claims_with("exp", json!("9999999999"))), None).0,
         Reason::TokenInvalid
     );
     assert_eq!(
-        refused(&signed(&header(), &claims_with("type", json!("root"))), None).0,
+        rejection(&signed(&header(), &claims_with("type", json!("root"))), None).0,
         Reason::TokenInvalid
     );
-    assert_eq!(refused(&signed(&header(), &json!("text")), None).0, Reason::TokenInvalid);
+    assert_eq!(rejection(&signed(&header(), &json!("text")), None).0, Reason::TokenInvalid);
     for (name, value) in [("jti", json!("")), ("sub", json!("")), ("gen", json!("1")), ("fam", json!(1))] {
         assert_eq!(
-            refused(&signed(&header(), &claims_with(name, value)), None).0,
+            rejection(&signed(&header(), &claims_with(name, value)), None).0,
             Reason::TokenInvalid,
             "{name}"
         );
@@ -147,13 +147,13 @@ fn a_missing_or_odd_claim_is_invalid() {
 }
 
 #[test]
-fn time_is_checked() {
+fn expired_or_early_token_is_rejected() {
     let expired = (Reason::TokenExpired, "Token has expired".to_owned());
     for exp in [0, -5, now() - 1, now()] {
-        assert_eq!(refused(&signed(&header(), &claims_with("exp", json!(exp))), None), expired, "{exp}");
+        assert_eq!(rejection(&signed(&header(), &claims_with("exp", json!(exp))), None), expired, "{exp}");
     }
     let early = claims_with("nbf", json!(now() + NBF_LEEWAY_SECONDS + 30));
-    assert_eq!(refused(&signed(&header(), &early), None).0, Reason::TokenInvalid);
+    assert_eq!(rejection(&signed(&header(), &early), None).0, Reason::TokenInvalid);
     let in_leeway = claims_with("nbf", json!(now() + NBF_LEEWAY_SECONDS - 2));
     assert!(verifier().verify(&signed(&header(), &in_leeway), None).is_ok());
 }
@@ -178,11 +178,11 @@ fn larger_clock_skew_is_named_and_logged_once() {
     tracing::subscriber::with_default(subscriber, || {
         for number in 0..100 {
             let early = claims_with("nbf", json!(now() + 90 + number));
-            let refused = verifier.verify(&signed(&header(), &early), None).unwrap_err();
-            assert_eq!(refused.reason(), Reason::TokenInvalid);
+            let rejected = verifier.verify(&signed(&header(), &early), None).unwrap_err();
+            assert_eq!(rejected.reason(), Reason::TokenInvalid);
             let seconds = [90 + number, 89 + number].map(|seconds| format!("valid in {seconds} s"));
-            let named = seconds.iter().any(|seconds| refused.message().contains(seconds));
-            assert!(named && refused.message().contains("clock"), "{}", refused.message());
+            let named = seconds.iter().any(|seconds| rejected.message().contains(seconds));
+            assert!(named && rejected.message().contains("clock"), "{}", rejected.message());
         }
     });
     let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
@@ -191,7 +191,7 @@ fn larger_clock_skew_is_named_and_logged_once() {
     assert!(logged.contains("behind that of the auth service"), "{logged}");
 }
 
-/// What was logged.
+/// Captures the log.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -206,18 +206,18 @@ impl Write for Log {
 }
 
 #[test]
-fn the_kind_is_checked() {
+fn token_of_another_kind_is_rejected() {
     let access = signed(&header(), &claims());
     let refresh = signed(&header(), &claims_with("type", json!("refresh")));
     let only_access = (Reason::TokenKind, "Only non-refresh tokens are allowed".to_owned());
     let only_refresh = (Reason::TokenKind, "Only refresh tokens are allowed".to_owned());
-    assert_eq!(refused(&refresh, Some(TokenKind::Access)), only_access);
-    assert_eq!(refused(&access, Some(TokenKind::Refresh)), only_refresh);
+    assert_eq!(rejection(&refresh, Some(TokenKind::Access)), only_access);
+    assert_eq!(rejection(&access, Some(TokenKind::Refresh)), only_refresh);
     assert!(verifier().verify(&refresh, None).is_ok());
 }
 
 #[test]
-fn refusals_come_in_order() {
+fn first_failed_check_determines_the_error() {
     let verifier = verifier();
     let exp = now() + 60;
     verifier.revoke("id", exp);
@@ -236,7 +236,7 @@ fn refusals_come_in_order() {
 }
 
 #[test]
-fn without_keys_nothing_can_be_said() {
+fn verifier_without_keys_is_unavailable() {
     let verifier = Verifier::new(Duration::from_secs(60));
     let error = verifier.verify(&signed(&header(), &claims()), None).unwrap_err();
     assert_eq!(error.reason(), Reason::Unavailable);
@@ -244,12 +244,12 @@ fn without_keys_nothing_can_be_said() {
 }
 
 #[test]
-fn keys_of_other_kinds_are_left_out() {
+fn keys_of_other_kinds_are_ignored() {
     let verifier = verifier();
     let rsa = JsonWebKey { kty: "RSA".to_owned(), ..jwk(&key(), "rsa") };
     let short = JsonWebKey { x: "AAAA".to_owned(), ..jwk(&key(), "short") };
     assert_eq!(verifier.replace_keys(&[rsa.clone(), short.clone()]), 0);
-    assert!(verifier.verify(&signed(&header(), &claims()), None).is_ok(), "the old keys stay");
+    assert!(verifier.verify(&signed(&header(), &claims()), None).is_ok(), "the keys are not replaced");
     assert_eq!(verifier.replace_keys(&[rsa, short, jwk(&key(), "new")]), 1);
     assert!(verifier.verify(&signed(&header(), &claims()), None).is_err());
 }
