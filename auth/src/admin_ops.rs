@@ -8,9 +8,9 @@ use crate::{
     AuthError, Config, Users, clock,
     keys::{self, KeyInfo, Keyring},
     legacy_import,
-    names::{self, NameProblem},
     passwords::PasswordHashPool,
     store::{BackupError, Missing, Store},
+    usernames::{self, NameProblem},
     users::Role,
 };
 
@@ -113,7 +113,7 @@ impl AdminOps {
             let role = if user.name == crate::bootstrap::ADMIN { Role::Admin } else { Role::User };
             match users.add_hashed(&user.name, &user.password_hash, role).await {
                 Ok(added) => {
-                    if let Err(problem) = names::normalize_new(&added.name) {
+                    if let Err(problem) = usernames::normalize_new(&added.name) {
                         done.discouraged.push((added.name.clone(), problem));
                     }
                     done.added.push(added.name);

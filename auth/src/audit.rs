@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use tracing::info;
 
-use crate::names::escaped;
+use crate::usernames::escaped;
 
 /// What a line of the audit log says.
 #[derive(Debug, Clone, Copy)]

@@ -11,7 +11,7 @@ use sea_orm::{
 };
 use tracing::error;
 
-use crate::names::NameProblem;
+use crate::usernames::NameProblem;
 
 /// A failed call, by no fault of the caller. The cause goes to the log alone.
 pub(crate) fn internal(cause: impl Display) -> Error {

@@ -5,8 +5,8 @@
 #![forbid(unsafe_code)]
 
 mod admin_ops;
+mod api;
 mod audit;
-mod auth_service;
 mod authentication;
 mod bootstrap;
 mod clock;
@@ -15,23 +15,19 @@ mod error;
 mod ids;
 mod keys;
 mod legacy_import;
-mod login;
-mod names;
 mod passwords;
-mod revocation_service;
 mod server;
 mod store;
-mod throttle;
 mod tokens;
-mod user_service;
+mod usernames;
 mod users;
 
 pub use admin_ops::{AdminOps, Imported};
 pub use config::{Config, Database};
 pub use error::AuthError;
 pub use keys::KeyInfo;
-pub use names::NameProblem;
 pub use passwords::Cost;
 pub use server::run;
 pub use store::BackupError;
+pub use usernames::NameProblem;
 pub use users::{Role, User, Users};

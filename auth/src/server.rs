@@ -19,18 +19,14 @@ use tracing::{Level, info, warn};
 
 use crate::{
     AuthError, Config, Users,
-    auth_service::AuthService,
-    authentication::Authentication,
+    api::{AuthService, RevocationService, UserService},
+    authentication::{LoginMetrics, LoginThrottle, PasswordAuthenticator, TokenAuthenticator},
     bootstrap, clock,
     error::one_line,
     keys::{self, Keys},
-    login::{Authenticator, Logins},
     passwords::PasswordHashPool,
-    revocation_service::RevocationService,
     store::{Missing, Store},
-    throttle::Throttle,
     tokens::Signer,
-    user_service::UserService,
 };
 
 /// The names in `grpc.health.v1`; the empty one stands for the whole server.
@@ -85,7 +81,7 @@ async fn serve(
     listener: TcpListener,
     context: &ServiceContext,
 ) -> Result<(), AuthError> {
-    let throttle = Throttle::new(store.clone());
+    let throttle = LoginThrottle::new(store.clone());
     let hash_pool = PasswordHashPool::new(config.hash_threads, config.cost)?;
     hash_pool.register_metrics(&context.metrics);
     let users = Users::new(store.clone(), hash_pool.clone(), config.exposed);
@@ -97,17 +93,17 @@ async fn serve(
     prune(store, &throttle, &keys).await?;
     let verifier = Verifier::with_keys(&keys.borrow().published(clock::now()));
 
-    let sessions = Authentication { store: store.clone(), keys: keys.clone(), verifier: verifier.clone() };
-    let door = Authenticator {
+    let tokens = TokenAuthenticator { store: store.clone(), keys: keys.clone(), verifier: verifier.clone() };
+    let passwords = PasswordAuthenticator {
         store: store.clone(),
         hash_pool,
         throttle: throttle.clone(),
-        logins: Logins::new(&context.metrics),
+        logins: LoginMetrics::new(&context.metrics),
     };
     let users = users.keeping_an_admin();
     let auth = AuthService {
-        door: door.clone(),
-        sessions: sessions.clone(),
+        passwords: passwords.clone(),
+        tokens: tokens.clone(),
         users: users.clone(),
         signer: Arc::new(Signer::new(keys.clone(), config)),
         rotate_refresh: config.rotate_refresh,
@@ -126,7 +122,7 @@ async fn serve(
                 .max_decoding_message_size(LARGEST_REQUEST),
         )
         .add_service(
-            UserServiceServer::new(UserService { door, sessions, users })
+            UserServiceServer::new(UserService { passwords, tokens, users })
                 .accept_compressed(CompressionEncoding::Gzip)
                 .max_decoding_message_size(LARGEST_REQUEST),
         )
@@ -158,7 +154,11 @@ async fn verify_with(mut keys: Keys, verifier: &Verifier) {
     }
 }
 
-async fn prune_now_and_then(store: &Store, throttle: &Throttle, keys: &Keys) -> std::convert::Infallible {
+async fn prune_now_and_then(
+    store: &Store,
+    throttle: &LoginThrottle,
+    keys: &Keys,
+) -> std::convert::Infallible {
     let mut ticks = interval(BETWEEN_PRUNINGS);
     // The first tick is at once, and was done at the start.
     ticks.tick().await;
@@ -181,7 +181,7 @@ async fn checkpoint_periodically(store: &Store) -> std::convert::Infallible {
 }
 
 /// Forgets what concerns only tokens that have expired, and failed logins of long ago.
-async fn prune(store: &Store, throttle: &Throttle, keys: &Keys) -> Result<(), AuthError> {
+async fn prune(store: &Store, throttle: &LoginThrottle, keys: &Keys) -> Result<(), AuthError> {
     let now = clock::now();
     let keyring = keys.borrow().clone();
     let retired = keyring.retired(now);

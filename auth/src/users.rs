@@ -7,9 +7,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     AuthError, clock,
-    names::{self, NameProblem},
     passwords::{self, PasswordHashPool},
     store::{Change, ChangeError, Store, UserRow},
+    usernames::{self, NameProblem},
 };
 
 /// Users that are read at a time.
@@ -58,7 +58,7 @@ impl User {
     /// new users do not have, are escaped.
     #[must_use]
     pub fn printable_name(&self) -> Cow<'_, str> {
-        names::escaped(&self.name)
+        usernames::escaped(&self.name)
     }
 }
 
@@ -223,13 +223,13 @@ impl Users {
     /// If the name is not allowed, taken, or looks like that of another user.
     pub async fn check_new_name(&self, name: &str) -> Result<String, AuthError> {
         let bad = |problem| AuthError::BadName { name: name.to_owned(), problem };
-        let normal = names::normalize_new(name).map_err(bad)?;
+        let normal = usernames::normalize_new(name).map_err(bad)?;
         if self.store.user(&normal).await?.is_some() {
             return Err(AuthError::UserExists(normal));
         }
         // Names in ASCII are told apart as they always were.
         let others = self.store.names(normal.is_ascii()).await?;
-        if let Some(other) = others.into_iter().find(|other| names::look_alike(other, &normal)) {
+        if let Some(other) = others.into_iter().find(|other| usernames::look_alike(other, &normal)) {
             return Err(bad(NameProblem::Confusable(other)));
         }
         Ok(normal)

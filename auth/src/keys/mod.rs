@@ -4,7 +4,7 @@
 //! published until the last token that it signed has expired.
 
 mod pair;
-mod task;
+mod watch;
 
 use muse_proto::v1::JsonWebKey;
 use secrecy::SecretString;
@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use crate::{AuthError, store::StoredKey};
 
 pub(crate) use pair::KeyPair;
-pub(crate) use task::{Keys, follow, open};
+pub(crate) use watch::{Keys, follow, open};
 
 /// Verifiers hear of a new key within milliseconds; one that is just out of touch has this long to come back.
 const LEAD_SECONDS: i64 = 5;

@@ -21,7 +21,7 @@ use sea_orm::sqlx::{
     sqlite::{SqliteConnectOptions, SqliteRow},
 };
 
-use crate::{AuthError, names::may_exist, passwords::is_pbkdf2};
+use crate::{AuthError, passwords::is_pbkdf2, usernames::may_exist};
 
 /// Without one of these it is not what the old service had.
 const COLUMNS: [&str; 5] =

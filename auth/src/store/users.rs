@@ -6,7 +6,7 @@ use sea_orm::{
 };
 
 use super::{Store, UserRow, entities::user, is_new, revocations};
-use crate::{Role, names};
+use crate::{Role, usernames};
 
 /// A change of a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Store {
 
     /// A user whose name is what somebody typed, or has the same text in another normal form.
     pub(crate) async fn user_of_any_form(&self, typed: &str) -> Result<Option<UserRow>, DbErr> {
-        for name in names::forms(typed) {
+        for name in usernames::forms(typed) {
             if let Some(user) = self.user(&name).await? {
                 return Ok(Some(user));
             }

@@ -19,7 +19,7 @@ const CLIENT_ADDRESS: &str = "x-forwarded-for";
 
 /// Checks the tokens of calls.
 #[derive(Clone)]
-pub(crate) struct Authentication {
+pub(crate) struct TokenAuthenticator {
     pub(crate) store: Store,
     pub(crate) keys: Keys,
     pub(crate) verifier: Verifier,
@@ -33,9 +33,9 @@ pub(crate) struct Session {
     pub(crate) from: IpAddr,
 }
 
-impl Authentication {
+impl TokenAuthenticator {
     /// The holder of the token that a call carries.
-    pub(crate) async fn of<T>(
+    pub(crate) async fn authenticate<T>(
         &self,
         request: &Request<T>,
         kind: Option<TokenKind>,
@@ -44,11 +44,11 @@ impl Authentication {
         claims.record(request.extensions());
         let ids = [claims.jti.as_str(), claims.family_id()];
         if self.store.is_revoked(&ids).await.map_err(database_failed)? {
-            return Err(revoked());
+            return Err(token_revoked());
         }
         let user = self.store.user(&claims.sub).await.map_err(database_failed)?;
         let holds = |user: &UserRow| !user.disabled && user.generation <= claims.generation;
-        let user = user.filter(holds).ok_or_else(revoked)?;
+        let user = user.filter(holds).ok_or_else(token_revoked)?;
         Ok(Session { from: client_address(request), claims, user })
     }
 }
@@ -61,6 +61,6 @@ pub(crate) fn client_address<T>(request: &Request<T>) -> IpAddr {
     named.or_else(caller).unwrap_or(IpAddr::from([0, 0, 0, 0]))
 }
 
-pub(crate) fn revoked() -> Error {
+pub(crate) fn token_revoked() -> Error {
     Error::new(Reason::TokenRevoked, "Token has been revoked")
 }

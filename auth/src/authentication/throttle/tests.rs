@@ -22,7 +22,7 @@ fn address(number: usize) -> IpAddr {
 
 /// A throttle whose clock the test sets.
 struct Simulation {
-    throttle: Throttle,
+    throttle: LoginThrottle,
     clock: Arc<AtomicI64>,
     folder: TempDir,
 }
@@ -32,14 +32,15 @@ impl Simulation {
         let (folder, store) = store().await;
         let clock = Arc::new(AtomicI64::new(START));
         let read = Arc::clone(&clock);
-        let throttle = Throttle::with_clock(store, move || read.load(Ordering::SeqCst));
+        let throttle = LoginThrottle::with_clock(store, move || read.load(Ordering::SeqCst));
         Self { throttle, clock, folder }
     }
 
     /// The same database after a restart.
     fn restarted(self) -> Self {
         let read = Arc::clone(&self.clock);
-        let throttle = Throttle::with_clock(self.throttle.store.clone(), move || read.load(Ordering::SeqCst));
+        let throttle =
+            LoginThrottle::with_clock(self.throttle.store.clone(), move || read.load(Ordering::SeqCst));
         Self { throttle, ..self }
     }
 
@@ -102,7 +103,7 @@ impl Simulation {
 
 #[test]
 fn wait_doubles_up_to_its_bound() {
-    let waits = |backoff: Backoff| (19..33).map(|failures| backoff.wait(failures)).collect::<Vec<_>>();
+    let waits = |backoff: BackoffPolicy| (19..33).map(|failures| backoff.wait(failures)).collect::<Vec<_>>();
     assert_eq!(waits(OF_NAME), [0, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60, 60, 60]);
     assert_eq!(waits(OF_ADDRESS), [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900, 900]);
     assert_eq!(waits(OF_UNKNOWN_PAIR), [0, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1800, 1800, 1800]);
@@ -174,7 +175,7 @@ async fn simultaneous_guesser_has_few_tries_a_day() {
             attempts.push(attempt);
             tries += 1;
         }
-        futures::future::join_all(attempts.into_iter().map(Attempt::failed)).await;
+        futures::future::join_all(attempts.into_iter().map(LoginAttempt::failed)).await;
         tries += simulation.guess(DAY, |number| (name(number), address(1))).await;
         assert!(tries <= if names == 1 { 100 } else { 150 }, "{tries} with {names} names");
     }
@@ -367,7 +368,7 @@ async fn simultaneous_guesses_are_few_and_all_count() {
     while let Ok(attempt) = simulation.throttle.begin("ann", address(1)).await {
         attempts.push(attempt);
     }
-    futures::future::join_all(attempts.into_iter().map(Attempt::failed)).await;
+    futures::future::join_all(attempts.into_iter().map(LoginAttempt::failed)).await;
     // 32 failures, of which 30 count, so the wait of the pair is the longest one.
     assert_eq!(simulation.fail("ann", address(1)).await, Some(30 * 60 + 1));
 }

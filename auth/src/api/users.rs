@@ -15,9 +15,8 @@ use tonic::{Request, Response, Status};
 use crate::{
     AuthError,
     audit::Event,
-    authentication::{Authentication, Session},
+    authentication::{PasswordAuthenticator, Session, TokenAuthenticator},
     error::invalid,
-    login::Authenticator,
     users::{Role, User, Users},
 };
 
@@ -27,15 +26,15 @@ const LARGEST_PAGE: i32 = 1000;
 /// Manages the users.
 #[derive(Clone)]
 pub(crate) struct UserService {
-    pub(crate) door: Authenticator,
-    pub(crate) sessions: Authentication,
+    pub(crate) passwords: PasswordAuthenticator,
+    pub(crate) tokens: TokenAuthenticator,
     pub(crate) users: Users,
 }
 
 impl UserService {
     /// Who calls, if it is an admin.
     async fn admin<T>(&self, request: &Request<T>, action: &str, user: &str) -> Result<Session, Error> {
-        let session = self.sessions.of(request, Some(TokenKind::Access)).await?;
+        let session = self.tokens.authenticate(request, Some(TokenKind::Access)).await?;
         require_admin(&session).inspect_err(|_| event(action, &session, user).refused("no admin"))?;
         Ok(session)
     }
@@ -51,7 +50,7 @@ impl UserService {
             }
             // As a login, so that who has found a token cannot guess the password faster than elsewhere.
             let current = SecretString::from(request.current_password);
-            self.door.log_in(name.clone(), current, session.from).await?;
+            self.passwords.log_in(name.clone(), current, session.from).await?;
         }
         let changed = self.users.set_password(&name, SecretString::from(request.password)).await;
         told(&event, changed).map(drop)
@@ -59,7 +58,7 @@ impl UserService {
 }
 
 /// Who manages users has to be an admin.
-pub(crate) fn require_admin(session: &Session) -> Result<(), Error> {
+pub(super) fn require_admin(session: &Session) -> Result<(), Error> {
     if Role::from_name(&session.user.role) == Role::Admin { Ok(()) } else { Err(permission_denied()) }
 }
 
@@ -163,7 +162,7 @@ impl user_service_server::UserService for UserService {
         &self,
         request: Request<SetPasswordRequest>,
     ) -> Result<Response<SetPasswordResponse>, Status> {
-        let session = self.sessions.of(&request, Some(TokenKind::Access)).await?;
+        let session = self.tokens.authenticate(&request, Some(TokenKind::Access)).await?;
         self.set_password(&session, request.into_inner()).await?;
         Ok(Response::new(SetPasswordResponse {}))
     }

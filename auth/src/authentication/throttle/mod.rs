@@ -1,7 +1,7 @@
 //! Login throttling: exponential back-off per subject, with slow decay.
 //!
-//! A failed login counts for its subjects. After [`Backoff::free`] failures a subject waits before
-//! the next attempt, twice as long after each further failure, up to [`Backoff::longest`]. One
+//! A failed login counts for its subjects. After [`BackoffPolicy::free`] failures a subject waits before
+//! the next attempt, twice as long after each further failure, up to [`BackoffPolicy::longest`]. One
 //! failure is forgiven for each [`FORGIVEN_AFTER`] without another one. That is longer than any
 //! wait, so attempts as soon as they are allowed never shorten the wait.
 //!
@@ -39,7 +39,7 @@ use crate::{
     store::{Failures, Store},
 };
 
-/// Logins of one subject that are checked at a time. Once a subject has to wait between attempts it
+/// LoginMetrics of one subject that are checked at a time. Once a subject has to wait between attempts it
 /// is one.
 const AT_ONCE: usize = 32;
 /// For each so many seconds without a failure one failure is forgiven. Longer than the longest
@@ -58,7 +58,7 @@ const MOST_IN_MEMORY: usize = 32_768;
 
 /// How long a subject waits after its failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Backoff {
+struct BackoffPolicy {
     /// Failures without a wait: people mistype.
     free: i64,
     /// Seconds after the first failure beyond those. Each further failure doubles them.
@@ -67,12 +67,12 @@ struct Backoff {
     longest: i64,
 }
 
-const OF_ADDRESS: Backoff = Backoff { free: 20, first: 1, longest: 15 * 60 };
-const OF_NAME: Backoff = Backoff { free: 20, first: 1, longest: 60 };
-const OF_KNOWN_PAIR: Backoff = OF_ADDRESS;
-const OF_UNKNOWN_PAIR: Backoff = Backoff { first: 2, longest: 30 * 60, ..OF_ADDRESS };
+const OF_ADDRESS: BackoffPolicy = BackoffPolicy { free: 20, first: 1, longest: 15 * 60 };
+const OF_NAME: BackoffPolicy = BackoffPolicy { free: 20, first: 1, longest: 60 };
+const OF_KNOWN_PAIR: BackoffPolicy = OF_ADDRESS;
+const OF_UNKNOWN_PAIR: BackoffPolicy = BackoffPolicy { first: 2, longest: 30 * 60, ..OF_ADDRESS };
 
-impl Backoff {
+impl BackoffPolicy {
     /// Seconds from the last of so many failures until the next attempt.
     fn wait(self, failures: i64) -> i64 {
         match failures - self.free {
@@ -115,7 +115,7 @@ impl fmt::Debug for Clock {
 
 /// Counts failed logins and delays further attempts. A clone shares the counts.
 #[derive(Debug, Clone)]
-pub(crate) struct Throttle {
+pub(crate) struct LoginThrottle {
     store: Store,
     memory: Arc<Mutex<Memory>>,
     clock: Clock,
@@ -125,7 +125,7 @@ pub(crate) struct Throttle {
 /// What this process knows without its database.
 #[derive(Debug, Default)]
 struct Memory {
-    /// Logins that are being checked, by subject: many at once are many guesses.
+    /// LoginMetrics that are being checked, by subject: many at once are many guesses.
     in_flight: HashMap<String, usize>,
     /// Failures by subject, in two generations. When the younger is full it becomes the older, and
     /// the older is forgotten.
@@ -168,25 +168,25 @@ impl Memory {
     }
 }
 
-/// A login that may be checked. [`Attempt::failed`] or [`Attempt::succeeded`] records the outcome.
+/// A login that may be checked. [`LoginAttempt::failed`] or [`LoginAttempt::succeeded`] records the outcome.
 #[derive(Debug)]
-pub(crate) struct Attempt {
-    throttle: Throttle,
-    /// Those among which the attempt is in flight, which are all once [`Throttle::begin`] has
+pub(crate) struct LoginAttempt {
+    throttle: LoginThrottle,
+    /// Those among which the attempt is in flight, which are all once [`LoginThrottle::begin`] has
     /// returned it.
-    subjects: Vec<Subject>,
+    subjects: Vec<ThrottleSubject>,
     pair: String,
     /// When the user logged in from this address; 0 if never.
     last_login: i64,
 }
 
 #[derive(Debug)]
-struct Subject {
+struct ThrottleSubject {
     key: String,
-    backoff: Backoff,
+    backoff: BackoffPolicy,
 }
 
-impl Throttle {
+impl LoginThrottle {
     pub(crate) fn new(store: Store) -> Self {
         Self::with_clock(store, clock::now)
     }
@@ -206,23 +206,23 @@ impl Throttle {
     ///
     /// [`Reason::TooManyAttempts`] or [`Reason::Overloaded`], with the time after which to try
     /// again.
-    pub(crate) async fn begin(&self, username: &str, address: IpAddr) -> Result<Attempt, Error> {
+    pub(crate) async fn begin(&self, username: &str, address: IpAddr) -> Result<LoginAttempt, Error> {
         let now = (self.clock.0)();
         let address = network(address).to_string();
         let pair = digest(&["pair", username, &address]);
         let last_login = self.store.last_login(&pair).await.map_err(database_failed)?;
         let subjects = if last_login > now.saturating_sub(KNOWN_FOR) {
-            vec![Subject { key: pair.clone(), backoff: OF_KNOWN_PAIR }]
+            vec![ThrottleSubject { key: pair.clone(), backoff: OF_KNOWN_PAIR }]
         } else {
             vec![
-                Subject { key: pair.clone(), backoff: OF_UNKNOWN_PAIR },
-                Subject { key: digest(&["address", &address]), backoff: OF_ADDRESS },
-                Subject { key: digest(&["name", username]), backoff: OF_NAME },
+                ThrottleSubject { key: pair.clone(), backoff: OF_UNKNOWN_PAIR },
+                ThrottleSubject { key: digest(&["address", &address]), backoff: OF_ADDRESS },
+                ThrottleSubject { key: digest(&["name", username]), backoff: OF_NAME },
             ]
         };
         let stored = self.store.login_failures(&keys(&subjects)).await.map_err(database_failed)?;
 
-        let mut attempt = Attempt { throttle: self.clone(), subjects: Vec::new(), pair, last_login };
+        let mut attempt = LoginAttempt { throttle: self.clone(), subjects: Vec::new(), pair, last_login };
         let mut memory = self.memory();
         for (subject, stored) in subjects.into_iter().zip(stored) {
             let failures = memory.merge(&subject.key, stored, now);
@@ -260,7 +260,7 @@ impl Throttle {
     }
 }
 
-impl Attempt {
+impl LoginAttempt {
     /// Whether the user has logged in from this address before.
     pub(crate) fn is_of_known_user(&self) -> bool {
         // Others have three.
@@ -311,7 +311,7 @@ impl Attempt {
     }
 }
 
-impl Drop for Attempt {
+impl Drop for LoginAttempt {
     fn drop(&mut self) {
         let mut memory = self.throttle.memory();
         for subject in &self.subjects {
@@ -325,13 +325,13 @@ impl Drop for Attempt {
     }
 }
 
-fn keys(subjects: &[Subject]) -> Vec<&str> {
+fn keys(subjects: &[ThrottleSubject]) -> Vec<&str> {
     subjects.iter().map(|subject| subject.key.as_str()).collect()
 }
 
 /// Refuses an attempt of a subject that has to wait: until the time is over, and then until the
 /// attempt that was allowed has been checked.
-fn check(failures: Failures, backoff: Backoff, in_flight: usize, now: i64) -> Result<(), Error> {
+fn check(failures: Failures, backoff: BackoffPolicy, in_flight: usize, now: i64) -> Result<(), Error> {
     let wait = backoff.wait(failures.remaining(now));
     let left = match wait {
         0 => 0,

@@ -16,21 +16,21 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     audit::Event,
-    authentication::{Authentication, Session, client_address, revoked},
+    authentication::{PasswordAuthenticator, Session, TokenAuthenticator, client_address, token_revoked},
     clock,
     error::{database_failed, internal},
-    login::Authenticator,
     store::{Exchange, UserRow},
     tokens::{Grant, Signer, Token},
-    user_service::require_admin,
     users::Users,
 };
+
+use super::users::require_admin;
 
 /// Answers logins and what holders of tokens ask for.
 #[derive(Clone)]
 pub(crate) struct AuthService {
-    pub(crate) door: Authenticator,
-    pub(crate) sessions: Authentication,
+    pub(crate) passwords: PasswordAuthenticator,
+    pub(crate) tokens: TokenAuthenticator,
     pub(crate) users: Users,
     pub(crate) signer: Arc<Signer>,
     pub(crate) rotate_refresh: bool,
@@ -77,7 +77,7 @@ impl AuthService {
     async fn exchange(&self, session: &Session) -> Result<(), Error> {
         let Session { claims, user, from } = session;
         let now = clock::now();
-        let store = &self.sessions.store;
+        let store = &self.tokens.store;
         let exchanged = store.exchange_refresh_token(
             &claims.jti,
             claims.family_id(),
@@ -87,7 +87,7 @@ impl AuthService {
         if exchanged.await.map_err(database_failed)? == Exchange::Reused {
             let event = Event { action: "refresh", by: Some(&user.username), user: None, from: Some(*from) };
             event.refused("a refresh token was used again: all that came from its login are revoked");
-            return Err(revoked());
+            return Err(token_revoked());
         }
         Ok(())
     }
@@ -99,9 +99,9 @@ impl AuthService {
         let family_end = self.signer.family_end(clock::now());
         let expires_at = if claims.family.is_some() { claims.exp.max(family_end) } else { claims.exp };
         let first =
-            self.sessions.store.revoke(claims.revocation_id(), expires_at).await.map_err(database_failed)?;
+            self.tokens.store.revoke(claims.revocation_id(), expires_at).await.map_err(database_failed)?;
         if !first {
-            return Err(revoked());
+            return Err(token_revoked());
         }
         let action = "log out";
         Event { action, by: Some(&claims.sub), user: None, from: Some(session.from) }.granted();
@@ -131,7 +131,7 @@ impl auth_service_server::AuthService for AuthService {
     async fn login(&self, request: Request<LoginRequest>) -> Result<Response<LoginResponse>, Status> {
         let from = client_address(&request);
         let LoginRequest { username, password } = request.into_inner();
-        let user = self.door.log_in(username, SecretString::from(password), from).await?;
+        let user = self.passwords.log_in(username, SecretString::from(password), from).await?;
         Ok(Response::new(self.pair(&user)?))
     }
 
@@ -139,7 +139,7 @@ impl auth_service_server::AuthService for AuthService {
         &self,
         request: Request<RefreshTokenRequest>,
     ) -> Result<Response<RefreshTokenResponse>, Status> {
-        let session = self.sessions.of(&request, Some(TokenKind::Refresh)).await?;
+        let session = self.tokens.authenticate(&request, Some(TokenKind::Refresh)).await?;
         Ok(Response::new(self.refresh(&session).await?))
     }
 
@@ -147,7 +147,7 @@ impl auth_service_server::AuthService for AuthService {
         &self,
         request: Request<RevokeTokenRequest>,
     ) -> Result<Response<RevokeTokenResponse>, Status> {
-        let session = self.sessions.of(&request, None).await?;
+        let session = self.tokens.authenticate(&request, None).await?;
         Ok(Response::new(self.revoke(&session).await?))
     }
 
@@ -155,12 +155,12 @@ impl auth_service_server::AuthService for AuthService {
         &self,
         request: Request<RevokeUserTokensRequest>,
     ) -> Result<Response<RevokeUserTokensResponse>, Status> {
-        let session = self.sessions.of(&request, Some(TokenKind::Access)).await?;
+        let session = self.tokens.authenticate(&request, Some(TokenKind::Access)).await?;
         Ok(Response::new(self.revoke_user(&session, &request.into_inner().username).await?))
     }
 
     async fn get_jwks(&self, _: Request<GetJwksRequest>) -> Result<Response<GetJwksResponse>, Status> {
-        let keys = self.sessions.keys.borrow().published(clock::now());
+        let keys = self.tokens.keys.borrow().published(clock::now());
         Ok(Response::new(GetJwksResponse { keys }))
     }
 }

@@ -9,14 +9,14 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
+use super::throttle::LoginThrottle;
 use crate::{
     audit::Event,
     bootstrap::ADMIN,
     error::{database_failed, one_line},
-    names::{composed, may_exist},
     passwords::{LONGEST, PasswordHashPool, Priority, Verdict},
     store::{Store, UserRow},
-    throttle::Throttle,
+    usernames::{composed, may_exist},
 };
 
 /// A refusal is answered no sooner than this after the request came: what was wrong cannot be read from the time.
@@ -24,9 +24,9 @@ const REFUSED_AFTER: Duration = Duration::from_millis(100);
 
 /// Counts what became of logins.
 #[derive(Debug, Clone)]
-pub(crate) struct Logins(IntCounterVec);
+pub(crate) struct LoginMetrics(IntCounterVec);
 
-impl Logins {
+impl LoginMetrics {
     const OUTCOMES: [&str; 5] = ["ok", "failed", "throttled", "overloaded", "error"];
 
     /// Adds the counter to the service's metrics.
@@ -58,14 +58,14 @@ impl Logins {
 
 /// Checks names and passwords.
 #[derive(Debug, Clone)]
-pub(crate) struct Authenticator {
+pub(crate) struct PasswordAuthenticator {
     pub(crate) store: Store,
     pub(crate) hash_pool: PasswordHashPool,
-    pub(crate) throttle: Throttle,
-    pub(crate) logins: Logins,
+    pub(crate) throttle: LoginThrottle,
+    pub(crate) logins: LoginMetrics,
 }
 
-impl Authenticator {
+impl PasswordAuthenticator {
     /// The user, if the password is right and the user may log in.
     pub(crate) async fn log_in(
         &self,
