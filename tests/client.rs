@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use muse_auth::RefreshRotation;
 use muse_tests::{
     Stack, auth_config, channel, model_dir, pytest::pytest, root, start_auth, start_embedder, start_gateway,
     wait_until_serving,
@@ -33,8 +34,7 @@ async fn strict_stack() -> Stack {
     let data = tempfile::tempdir().expect("there is a place for temporary files");
     let mut config = auth_config(data.path());
     config.access_token_lifetime = Duration::from_secs(2);
-    config.rotate_refresh = true;
-    config.refresh_grace = Duration::from_secs(1);
+    config.refresh_rotation = Some(RefreshRotation { grace: Duration::from_secs(1) });
     let auth = start_auth(config).await;
     let embedder = start_embedder(&model_dir(), auth.address, &["--queue-tokens", "4000"]).await;
     let gateway = start_gateway(auth.address, embedder.address, &[]).await;

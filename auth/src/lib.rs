@@ -23,7 +23,7 @@ mod usernames;
 mod users;
 
 pub use admin_ops::{AdminOps, Imported};
-pub use config::{Config, Database};
+pub use config::{Config, Database, RefreshRotation};
 pub use error::AuthError;
 pub use keys::KeyInfo;
 pub use passwords::Cost;

@@ -106,8 +106,7 @@ async fn serve(
         tokens: tokens.clone(),
         users: users.clone(),
         signer: Arc::new(Signer::new(keys.clone(), config)),
-        rotate_refresh: config.rotate_refresh,
-        refresh_grace: i64::try_from(config.refresh_grace.as_secs()).unwrap_or(i64::MAX),
+        refresh_rotation: config.refresh_rotation,
     };
     let revocations = RevocationService {
         store: store.clone(),

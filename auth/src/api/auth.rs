@@ -18,6 +18,7 @@ use crate::{
     audit::Event,
     authentication::{PasswordAuthenticator, Session, TokenAuthenticator, client_address, token_revoked},
     clock,
+    config::RefreshRotation,
     error::{database_failed, internal},
     store::{Exchange, UserRow},
     tokens::{Grant, Signer, Token},
@@ -33,9 +34,7 @@ pub(crate) struct AuthService {
     pub(crate) tokens: TokenAuthenticator,
     pub(crate) users: Users,
     pub(crate) signer: Arc<Signer>,
-    pub(crate) rotate_refresh: bool,
-    /// A client that has not heard the answer to a refresh may ask again within so many seconds.
-    pub(crate) refresh_grace: i64,
+    pub(crate) refresh_rotation: Option<RefreshRotation>,
 }
 
 impl AuthService {
@@ -43,7 +42,7 @@ impl AuthService {
         let grant = Grant::to(user, true);
         let refresh = self.sign(TokenKind::Refresh, grant.clone())?;
         // Where refresh tokens rotate, the theft of one is found out, and ends what was made of it.
-        let family = self.rotate_refresh.then(|| refresh.claims.jti.clone());
+        let family = self.refresh_rotation.map(|_| refresh.claims.jti.clone());
         let access = self.sign(TokenKind::Access, Grant { family, ..grant })?;
         Ok(LoginResponse {
             access_token: access.text,
@@ -56,14 +55,14 @@ impl AuthService {
     async fn refresh(&self, session: &Session) -> Result<RefreshTokenResponse, Error> {
         let user = &session.user;
         let grant = Grant::to(user, false);
-        if !self.rotate_refresh {
+        let Some(rotation) = self.refresh_rotation else {
             return Ok(RefreshTokenResponse {
                 access_token: self.sign(TokenKind::Access, grant)?.text,
                 access_token_expires_in: self.signer.access_lifetime.as_secs(),
                 ..Default::default()
             });
-        }
-        self.exchange(session).await?;
+        };
+        self.exchange(session, rotation).await?;
         let grant = Grant { family: Some(session.claims.family_id().to_owned()), ..grant };
         Ok(RefreshTokenResponse {
             access_token: self.sign(TokenKind::Access, grant.clone())?.text,
@@ -74,14 +73,15 @@ impl AuthService {
     }
 
     /// Ends the refresh token of a session.
-    async fn exchange(&self, session: &Session) -> Result<(), Error> {
+    async fn exchange(&self, session: &Session, rotation: RefreshRotation) -> Result<(), Error> {
         let Session { claims, user, from } = session;
         let now = clock::now();
+        let grace = i64::try_from(rotation.grace.as_secs()).unwrap_or(i64::MAX);
         let store = &self.tokens.store;
         let exchanged = store.exchange_refresh_token(
             &claims.jti,
             claims.family_id(),
-            (now, self.refresh_grace),
+            (now, grace),
             (claims.exp, self.signer.family_end(now)),
         );
         if exchanged.await.map_err(database_failed)? == Exchange::Reused {

@@ -1,22 +1,18 @@
-//! Where users, keys and revocations are kept.
+//! The option that names the database of users, keys and revocations.
 
 use std::{env, fmt, path::PathBuf, str::FromStr};
 
-use clap::Args;
 use muse_server::ConfigError;
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::bad;
-
 const VARIABLE: &str = "DATABASE_URL";
 
-/// Where users, keys and revocations are kept.
-#[derive(Debug, Clone, Args)]
-pub struct DatabaseArgs {
-    /// Where users, keys and revocations are kept: the path of a SQLite file, `sqlite://PATH`, or
-    /// `postgres://USER:PASSWORD@HOST/DATABASE`. A password is accepted from the environment only, since everyone on
-    /// this machine can see the arguments of a program.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct DatabaseArgs {
+    /// Database of users, keys and revocations: the path of a SQLite file, `sqlite://PATH`, or
+    /// `postgres://USER:PASSWORD@HOST/DATABASE`. A password is accepted in the environment variable
+    /// only, because all users of this machine can see the arguments of a program.
     #[arg(
         long,
         env = VARIABLE,
@@ -24,19 +20,19 @@ pub struct DatabaseArgs {
         hide_env_values = true,
         global = true
     )]
-    pub database: SecretString,
+    database: SecretString,
 }
 
-/// A database.
+/// The database of users, keys and revocations.
 #[derive(Debug, Clone)]
 pub enum Database {
     /// A SQLite file.
     Sqlite(PathBuf),
-    /// A Postgres server, as a URL, which may hold a password.
+    /// The URL of a Postgres database, which may contain a password.
     Postgres(SecretString),
 }
 
-/// Without user and password.
+/// Prints neither user nor password.
 impl fmt::Display for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -52,39 +48,37 @@ impl fmt::Display for Database {
     }
 }
 
-impl DatabaseArgs {
-    /// The database that the option names.
-    ///
-    /// # Errors
-    ///
-    /// If it names none. The text does not repeat the option, which may hold a password.
-    pub fn database(&self) -> Result<Database, ConfigError> {
-        let from_environment = env::var(VARIABLE).is_ok_and(|value| value == self.database.expose_secret());
-        read(self.database.expose_secret(), from_environment)
+/// The error does not repeat the option, which may contain a password.
+impl TryFrom<DatabaseArgs> for Database {
+    type Error = ConfigError;
+
+    fn try_from(args: DatabaseArgs) -> Result<Self, ConfigError> {
+        let text = args.database.expose_secret();
+        parse(text, env::var(VARIABLE).is_ok_and(|value| value == text))
     }
 }
 
-fn read(text: &str, from_environment: bool) -> Result<Database, ConfigError> {
+fn parse(text: &str, from_environment: bool) -> Result<Database, ConfigError> {
     const OPTION: &str = "--database";
     if text.starts_with("postgres:") || text.starts_with("postgresql:") {
         let bad_url = |problem: &str| {
-            bad(OPTION, format!("{problem}; it looks like postgres://USER:PASSWORD@HOST/DATABASE"))
+            ConfigError::new(OPTION, format!("{problem}; the form is postgres://USER:PASSWORD@HOST/DATABASE"))
         };
         let options =
             PgConnectOptions::from_str(text).map_err(|_| bad_url("not a URL of a Postgres database"))?;
         if options.get_database().is_none_or(str::is_empty) {
-            return Err(bad_url("it names no database"));
+            return Err(bad_url("it contains no name of a database"));
         }
-        // The part before the host is all that can hold one, apart from a parameter.
+        // Only the part before the host and a parameter can contain a password.
         let has_password = text.contains("password=")
             || text
                 .split_once("://")
                 .and_then(|(_, rest)| rest.split_once('@'))
                 .is_some_and(|(user, _)| user.contains(':'));
         if has_password && !from_environment {
-            return Err(bad(
+            return Err(ConfigError::new(
                 OPTION,
-                format!("a password on the command line can be seen by everyone: use {VARIABLE}"),
+                format!("all users of this machine can see a password on the command line: use {VARIABLE}"),
             ));
         }
         return Ok(Database::Postgres(SecretString::from(text)));
@@ -95,21 +89,21 @@ fn read(text: &str, from_environment: bool) -> Result<Database, ConfigError> {
             rest.strip_suffix("?mode=rwc").unwrap_or(rest)
         }
         None if text.contains("://") => {
-            return Err(bad(OPTION, "only paths, sqlite:// and postgres:// URLs are supported"));
+            return Err(ConfigError::new(OPTION, "only paths, sqlite:// and postgres:// URLs are supported"));
         }
         None => text,
     };
     if path.is_empty() {
-        return Err(bad(OPTION, "no path is given"));
+        return Err(ConfigError::new(OPTION, "the path is missing"));
     }
     if path == ":memory:" {
-        return Err(bad(OPTION, "a database in memory would forget everything; give a path"));
+        return Err(ConfigError::new(OPTION, "a database in memory is lost at the end; use a path"));
     }
     if path.contains('?') && text != path {
-        return Err(bad(OPTION, "parameters after '?' are not supported"));
+        return Err(ConfigError::new(OPTION, "parameters after '?' are not supported"));
     }
     if path.contains('\0') {
-        return Err(bad(OPTION, "a path cannot hold a NUL"));
+        return Err(ConfigError::new(OPTION, "a path cannot contain a NUL"));
     }
     Ok(Database::Sqlite(PathBuf::from(path)))
 }
@@ -119,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sqlite_database_is_a_path_or_a_url() {
+    fn sqlite_path_and_url_are_accepted() {
         for (text, expected) in [
             ("sqlite://muse.db", "muse.db"),
             ("sqlite:muse.db", "muse.db"),
@@ -128,24 +122,24 @@ mod tests {
             ("dir/muse.db", "dir/muse.db"),
             ("/a what?.db", "/a what?.db"),
         ] {
-            assert_eq!(read(text, false).unwrap().to_string(), expected, "{text}");
+            assert_eq!(parse(text, false).unwrap().to_string(), expected, "{text}");
         }
         for text in
             ["", "sqlite:", "sqlite://", "sqlite::memory:", ":memory:", "mysql://u:pw@h/d", "sqlite://a?b=c"]
         {
-            assert!(read(text, true).is_err(), "{text}");
+            assert!(parse(text, true).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn a_postgres_database_is_a_url_that_names_one() {
+    fn postgres_url_without_a_database_is_rejected() {
         let shown = "postgres://db.example.org:5433/muse";
         let url = "postgres://maria:hunter2@db.example.org:5433/muse?sslmode=require";
-        let database = read(url, true).unwrap();
+        let database = parse(url, true).unwrap();
         assert_eq!(database.to_string(), shown);
         assert!(!format!("{database:?}").contains("hunter2"));
         assert_eq!(
-            read("postgresql://maria@localhost/muse", false).unwrap().to_string(),
+            parse("postgresql://maria@localhost/muse", false).unwrap().to_string(),
             "postgres://localhost:5432/muse"
         );
         for text in [
@@ -154,17 +148,17 @@ mod tests {
             "postgres://u:hunter2@h",
             "postgres://u:hunter2@h/",
         ] {
-            let refused = read(text, true).unwrap_err().to_string();
-            assert!(refused.contains("--database") && !refused.contains("hunter2"), "{refused}");
+            let error = parse(text, true).unwrap_err().to_string();
+            assert!(error.contains("--database") && !error.contains("hunter2"), "{error}");
         }
     }
 
     #[test]
-    fn a_password_is_not_for_the_command_line() {
+    fn database_password_on_the_command_line_is_rejected() {
         for url in ["postgres://u:hunter2@h/d", "postgres://h/d?user=u&password=hunter2"] {
-            assert!(read(url, true).is_ok());
-            let refused = read(url, false).unwrap_err().to_string();
-            assert!(refused.contains("DATABASE_URL") && !refused.contains("hunter2"), "{refused}");
+            assert!(parse(url, true).is_ok());
+            let error = parse(url, false).unwrap_err().to_string();
+            assert!(error.contains("DATABASE_URL") && !error.contains("hunter2"), "{error}");
         }
     }
 }

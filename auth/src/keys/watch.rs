@@ -16,7 +16,7 @@ pub(crate) type Keys = watch::Receiver<Arc<Keyring>>;
 pub(crate) async fn open(store: &Store, config: &Config) -> Result<watch::Sender<Arc<Keyring>>, AuthError> {
     let secret = config.secret.as_ref();
     store.add_key(|rows| first(rows, secret, clock::now())).await?;
-    let keys = read(store, secret, config.longest_lifetime()).await?;
+    let keys = read(store, secret, config.max_token_lifetime()).await?;
     let kid = keys.signing(clock::now()).map(super::KeyPair::kid).unwrap_or_default();
     info!(kid, derived = secret.is_some(), "the signing key is there");
     Ok(watch::Sender::new(Arc::new(keys)))
@@ -26,7 +26,7 @@ pub(crate) async fn open(store: &Store, config: &Config) -> Result<watch::Sender
 pub(crate) async fn follow(store: &Store, config: &Config, keys: watch::Sender<Arc<Keyring>>) {
     let mut changes = store.changes().listen();
     while changes.changed().await.is_ok() {
-        match read(store, config.secret.as_ref(), config.longest_lifetime()).await {
+        match read(store, config.secret.as_ref(), config.max_token_lifetime()).await {
             Ok(new) if new.is_empty() => {
                 warn!("no usable key is left in the database, going on with the old ones");
             }

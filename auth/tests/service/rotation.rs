@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use muse_auth::Config;
+use muse_auth::{Config, RefreshRotation};
 use muse_proto::v1::{RefreshTokenRequest, RefreshTokenResponse};
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::{Service, eventually, folder, revoked, verifier, with_token};
 
 fn rotating(config: &mut Config, grace: u64) {
-    config.rotate_refresh = true;
-    config.refresh_grace = Duration::from_secs(grace);
+    config.refresh_rotation = Some(RefreshRotation { grace: Duration::from_secs(grace) });
 }
 
 async fn exchange(service: &Service, token: &str) -> Option<RefreshTokenResponse> {
