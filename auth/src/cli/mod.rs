@@ -1,6 +1,5 @@
 //! The commands of `muse-auth` besides the service.
 
-mod date;
 mod prompt;
 mod user;
 
@@ -11,6 +10,7 @@ use std::{
     process::ExitCode,
 };
 
+use chrono::{DateTime, SecondsFormat};
 use clap::Subcommand;
 use muse_auth::{AdminOps, AuthError, BackupError, Config, Imported};
 use muse_telemetry::with_causes;
@@ -122,19 +122,15 @@ async fn key(command: KeyCommand, maintenance: &AdminOps) -> Result<(), CommandE
         KeyCommand::List => {
             let mut out = io::stdout().lock();
             for key in maintenance.keys().await? {
-                let until = key.retires_at.map_or_else(|| "-".to_owned(), date::utc);
+                let until = key.retires_at.map_or_else(|| "-".to_owned(), utc);
                 let signs = if key.signs { "\tsigns" } else { "" };
-                writeln!(out, "{}\t{}\t{until}{signs}", key.kid, date::utc(key.active_from))?;
+                writeln!(out, "{}\t{}\t{until}{signs}", key.kid, utc(key.active_from))?;
             }
             out.flush()?;
         }
         KeyCommand::Rotate => {
             let key = maintenance.rotate_key().await?;
-            report(format_args!(
-                "added the key {}, which signs from {} on",
-                key.kid,
-                date::utc(key.active_from)
-            ));
+            report(format_args!("added the key {}, which signs from {} on", key.kid, utc(key.active_from)));
         }
         KeyCommand::Remove { kid } => {
             maintenance.remove_key(&kid).await?;
@@ -142,6 +138,12 @@ async fn key(command: KeyCommand, maintenance: &AdminOps) -> Result<(), CommandE
         }
     }
     Ok(())
+}
+
+/// A Unix time for people, such as `2026-07-03T14:05:09Z`.
+fn utc(seconds: i64) -> String {
+    DateTime::from_timestamp(seconds, 0)
+        .map_or_else(|| seconds.to_string(), |time| time.to_rfc3339_opts(SecondsFormat::Secs, true))
 }
 
 fn told(done: &Imported) -> Result<(), CommandError> {
@@ -168,5 +170,24 @@ fn told(done: &Imported) -> Result<(), CommandError> {
     match done.unusable.len() {
         0 => Ok(()),
         some => Err(CommandError::NotAll(some)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unix_time_is_printed_as_utc() {
+        for (seconds, expected) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_210_096, "2024-02-29T12:34:56Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+            (-1, "1969-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(utc(seconds), expected);
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use clap::{Subcommand, ValueEnum};
 use muse_auth::{AuthError, Role, Users};
 
-use super::{CommandError, date, prompt::new_password, report};
+use super::{CommandError, prompt::new_password, report, utc};
 
 /// What can be done to users. A password is asked for on a terminal, else one line of standard input is it.
 #[derive(Debug, Subcommand)]
@@ -115,7 +115,7 @@ pub(super) async fn execute(command: UserCommand, users: &Users) -> Result<(), C
                     out,
                     "{}\t{}\t{}{disabled}",
                     user.printable_name(),
-                    date::utc(user.created_at),
+                    utc(user.created_at),
                     user.role.as_str()
                 )?;
             }
