@@ -1,15 +1,17 @@
-//! What an operator does to the database besides managing users, also while the service runs.
+//! Operations of the operator on the database, also while the service runs.
 
 use std::path::Path;
 
 use tracing::info;
 
 use crate::{
-    AuthError, Config, Users, clock,
+    AuthError, Config, Users,
+    bootstrap::ADMIN,
+    clock,
     keys::{self, KeyInfo, Keyring},
     legacy_import,
     passwords::PasswordHashPool,
-    store::{BackupError, Missing, Store},
+    store::{BackupError, MissingFile, Store},
     usernames::{self, NameProblem},
     users::Role,
 };
@@ -21,19 +23,18 @@ pub struct AdminOps {
     config: Config,
 }
 
-/// What an import did.
+/// The outcome of an import.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Imported {
-    /// Who was added.
+pub struct ImportReport {
+    /// Added users.
     pub added: Vec<String>,
-    /// Who was there already, and stays as they are.
+    /// Users that existed already, and were not changed.
     pub present: Vec<String>,
-    /// Who was added with a name that a new user could not have, and why. The name is valid for
-    /// logging in.
+    /// Added users whose names new users could not have, and why. They can log in.
     pub discouraged: Vec<(String, NameProblem)>,
-    /// Who cannot be added, and why.
-    pub unusable: Vec<(String, String)>,
-    /// Revocations of tokens that mean nothing here, and were left out.
+    /// Users that cannot be imported, and why.
+    pub rejected: Vec<(String, String)>,
+    /// Revoked tokens, which are not imported: tokens of the old service are not valid here.
     pub revoked_tokens: u64,
 }
 
@@ -44,7 +45,7 @@ impl AdminOps {
     ///
     /// [`AuthError::Open`].
     pub async fn open(config: Config) -> Result<Self, AuthError> {
-        Ok(Self { store: Store::open(&config.database, Missing::Create).await?, config })
+        Ok(Self { store: Store::open(&config.database, MissingFile::Create).await?, config })
     }
 
     /// Opens a database that exists.
@@ -53,10 +54,10 @@ impl AdminOps {
     ///
     /// [`AuthError::Open`], also if the SQLite file is missing.
     pub async fn open_existing(config: Config) -> Result<Self, AuthError> {
-        Ok(Self { store: Store::open(&config.database, Missing::Refuse).await?, config })
+        Ok(Self { store: Store::open(&config.database, MissingFile::Reject).await?, config })
     }
 
-    /// The keys that tokens are signed and verified with, in the order in which they sign.
+    /// The signing keys, in the order in which they sign.
     ///
     /// # Errors
     ///
@@ -65,30 +66,31 @@ impl AdminOps {
         Ok(self.keyring().await?.describe(clock::now()))
     }
 
-    /// Adds a key that will sign in place of the current one, when all who verify tokens have had time to hear of it.
+    /// Adds a key that replaces the signing one as soon as all verifiers have had time to receive
+    /// it.
     ///
     /// # Errors
     ///
-    /// If the service has other keys than those that this configuration gives.
+    /// If the keys of the service do not belong to the secret of this configuration.
     pub async fn rotate_key(&self) -> Result<KeyInfo, AuthError> {
         let secret = self.config.secret.as_ref();
-        self.store.add_key(|rows| keys::next(rows, secret, clock::now())).await?;
+        self.store.add_key(|rows| keys::next_key(rows, secret, clock::now())).await?;
         let newest = self.keys().await?.pop();
         newest.ok_or_else(|| AuthError::Key("the new key was removed already".to_owned()))
     }
 
-    /// Removes a key, which ends all tokens that it signed.
+    /// Removes a key, so that the tokens that it signed are no longer valid.
     ///
     /// # Errors
     ///
-    /// If there is no such key, or it is the one that signs.
+    /// If there is no such key, or it is the signing one.
     pub async fn remove_key(&self, kid: &str) -> Result<(), AuthError> {
         let keys = self.keys().await?;
         let key = keys.iter().find(|key| key.kid == kid);
         match key {
             None => Err(AuthError::Key(format!("there is no key {kid:?}"))),
             Some(key) if key.signs => Err(AuthError::Key(format!(
-                "{kid} is the key that tokens are signed with: rotate first, and wait until the new key signs"
+                "{kid} is the signing key: rotate first, and wait until the new key signs"
             ))),
             Some(_) => Ok(self.store.remove_keys(&[kid]).await?),
         }
@@ -98,39 +100,47 @@ impl AdminOps {
         Keyring::read(&self.store.keys().await?, self.config.secret.as_ref())
     }
 
-    /// Takes over the users of a database of the service that this one replaces, with their passwords. Who is there
-    /// already stays as they are, so a second run changes nothing. The user `admin` becomes an admin.
+    /// Imports the users of a database of the service that this one replaces, with their passwords.
+    /// Existing users are not changed, so a second run changes nothing. The user `admin` becomes an
+    /// admin.
     ///
     /// # Errors
     ///
-    /// If the file is no such database, before anything is changed.
-    pub async fn import(&self, path: &Path) -> Result<Imported, AuthError> {
-        let old = legacy_import::read(path).await?;
+    /// If the file is not such a database. In this case nothing is changed.
+    pub async fn import(&self, path: &Path) -> Result<ImportReport, AuthError> {
+        let legacy = legacy_import::read(path).await?;
         let users = self.users()?;
-        let mut done =
-            Imported { unusable: old.unusable, revoked_tokens: old.revoked_tokens, ..Imported::default() };
-        for user in old.users {
-            let role = if user.name == crate::bootstrap::ADMIN { Role::Admin } else { Role::User };
+        let mut report = ImportReport {
+            rejected: legacy.rejected,
+            revoked_tokens: legacy.revoked_tokens,
+            ..ImportReport::default()
+        };
+        for user in legacy.users {
+            let role = if user.name == ADMIN { Role::Admin } else { Role::User };
             match users.add_hashed(&user.name, &user.password_hash, role).await {
                 Ok(added) => {
                     if let Err(problem) = usernames::normalize_new(&added.name) {
-                        done.discouraged.push((added.name.clone(), problem));
+                        report.discouraged.push((added.name.clone(), problem));
                     }
-                    done.added.push(added.name);
+                    report.added.push(added.name);
                 }
-                Err(AuthError::UserExists(name)) => done.present.push(name),
+                Err(AuthError::UserExists(name)) => report.present.push(name),
                 Err(other) => return Err(other),
             }
         }
-        info!(added = done.added.len(), present = done.present.len(), "imported users of the old service");
-        Ok(done)
+        info!(
+            added = report.added.len(),
+            present = report.present.len(),
+            "imported users of the old service"
+        );
+        Ok(report)
     }
 
-    /// Writes all that is in the database to a new file, for its owner only.
+    /// Copies the database to a new file with permissions for its owner only.
     ///
     /// # Errors
     ///
-    /// If the file is there, cannot be written, or the database is in Postgres.
+    /// If the file exists or cannot be written, or the database is in Postgres.
     pub async fn back_up(&self, path: &Path) -> Result<(), BackupError> {
         self.store.back_up(path).await
     }

@@ -1,42 +1,43 @@
-//! The audit log: who did what, from where, and whether it was granted. Never a secret.
+//! The audit log: actions, their actors and outcomes. It contains no secrets.
 //!
-//! Its events have the target `audit`, at which they can be collected; they are in the log whatever its level is.
+//! Its events have the target `audit`, by which they can be collected; they are logged at any level
+//! of the log.
 
 use std::net::IpAddr;
 
 use tracing::info;
 
-use crate::usernames::escaped;
+use crate::usernames::escape;
 
-/// What a line of the audit log says.
+/// A line of the audit log.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Event<'a> {
-    /// What was asked for, as in "log in".
+pub(crate) struct AuditEvent<'a> {
+    /// The requested action, such as "log in".
     pub(crate) action: &'a str,
-    /// Who asked. A name that no user has is not written: it may be a password in the wrong field.
+    /// The acting user; `None` if no user has the name, which may be a password in the wrong field.
     pub(crate) by: Option<&'a str>,
-    /// Whom it is about, if not the one who asked.
+    /// The user that the action changes, if another one.
     pub(crate) user: Option<&'a str>,
-    /// Where the request came from; `None` for the command line.
+    /// The address of the client; `None` for the command line.
     pub(crate) from: Option<IpAddr>,
 }
 
-impl Event<'_> {
-    /// It was done.
+impl AuditEvent<'_> {
+    /// Logs that the action was performed.
     pub(crate) fn granted(&self) {
-        self.write("granted");
+        self.log("granted");
     }
 
-    /// It was refused, and why.
-    pub(crate) fn refused(&self, why: &str) {
-        self.write(why);
+    /// Logs that the action was rejected.
+    pub(crate) fn rejected(&self, reason: &str) {
+        self.log(reason);
     }
 
-    fn write(&self, outcome: &str) {
+    fn log(&self, outcome: &str) {
         let from = self.from.map_or_else(|| "the command line".to_owned(), |address| address.to_string());
-        let by = escaped(self.by.unwrap_or("-"));
+        let by = escape(self.by.unwrap_or("-"));
         let by = by.as_ref();
-        match self.user.map(escaped).as_deref() {
+        match self.user.map(escape).as_deref() {
             Some(user) => info!(target: "audit", action = self.action, by, user, from, outcome),
             None => info!(target: "audit", action = self.action, by, from, outcome),
         }

@@ -8,27 +8,28 @@ use tracing::{info, warn};
 use crate::{
     AuthError,
     config::Config,
-    passwords::{PasswordHashPool, Priority, Verdict},
+    passwords::{PasswordCheck, PasswordHashPool, Priority},
     store::Store,
     users::{Role, Users},
 };
 
-/// The first user's name; on a service that only this machine reaches it is the password, too.
+/// The name of the first user, and the default password on a service that only this machine can
+/// reach.
 pub(crate) const ADMIN: &str = "admin";
 
-/// Makes the user `admin` if there is no user at all.
-pub(crate) async fn ensure_a_user(config: &Config, users: &Users) -> Result<(), AuthError> {
+/// Creates the user `admin` if there are no users.
+pub(crate) async fn create_first_user(config: &Config, users: &Users) -> Result<(), AuthError> {
     if users.any().await? {
         return Ok(());
     }
-    let made = if let Some(password) = &config.admin_password {
+    let created = if let Some(password) = &config.admin_password {
         users.add(ADMIN, password.clone(), Role::Admin).await.map(|_| {
-            info!(user = ADMIN, "made the first user, with the password that was given");
+            info!(user = ADMIN, "created the first user with the configured password");
         })
     } else if config.exposed {
         let password = random_password()?;
         users.add(ADMIN, password.clone(), Role::Admin).await.map(|_| {
-            // Not through the log, which is collected and kept.
+            // Not to the log, which may be collected and stored.
             print_to_operator(&format!(
                 "\nThe first user is {ADMIN:?}, the password {:?}. It is not shown again.\n\
                  Change it with: muse-auth user passwd {ADMIN}\n",
@@ -37,18 +38,18 @@ pub(crate) async fn ensure_a_user(config: &Config, users: &Users) -> Result<(), 
         })
     } else {
         users.add_unchecked(ADMIN, SecretString::from(ADMIN), Role::Admin).await.map(|_| {
-            warn!(user = ADMIN, "made the first user, with a password that everyone knows: change it");
+            warn!(user = ADMIN, "created the first user with the default password: change it");
         })
     };
-    match made {
-        // Another process on the same database was faster.
+    match created {
+        // Another process with the same database was faster.
         Err(AuthError::UserExists(_)) => Ok(()),
         other => other,
     }
 }
 
-/// Refuses to go on where users come from other machines and `admin` still has the password that everyone knows.
-pub(crate) async fn refuse_default_password(
+/// Returns an error if users connect from other machines and `admin` has the default password.
+pub(crate) async fn reject_default_password(
     config: &Config,
     store: &Store,
     hash_pool: &PasswordHashPool,
@@ -59,8 +60,8 @@ pub(crate) async fn refuse_default_password(
     let Some(admin) = store.user(ADMIN).await? else { return Ok(()) };
     let check = hash_pool.check(SecretString::from(ADMIN), Some(admin.password_hash), Priority::Known);
     match check.await.map_err(AuthError::Hash)? {
-        Verdict::Right { .. } => Err(AuthError::DefaultPassword),
-        Verdict::Wrong => Ok(()),
+        PasswordCheck::Match { .. } => Err(AuthError::DefaultPassword),
+        PasswordCheck::Mismatch => Ok(()),
     }
 }
 

@@ -1,6 +1,6 @@
-//! The auth service of MUSE as Service: it alone knows users and passwords, and it alone can sign a token.
+//! The auth service of MUSE as Service, which stores users and passwords and signs tokens.
 //!
-//! [`run`] is the service, [`AdminOps`] what an operator does beside it.
+//! [`run`] runs the service. [`AdminOps`] are the operations of its operator, also while it runs.
 
 #![forbid(unsafe_code)]
 
@@ -22,7 +22,7 @@ mod tokens;
 mod usernames;
 mod users;
 
-pub use admin_ops::{AdminOps, Imported};
+pub use admin_ops::{AdminOps, ImportReport};
 pub use config::{Config, Database, RefreshRotation};
 pub use error::AuthError;
 pub use keys::KeyInfo;

@@ -28,7 +28,7 @@ enum Command {
     /// Run the service; the default without a command.
     Serve,
     #[command(flatten)]
-    Operator(cli::Command),
+    Operator(cli::OperatorCommand),
 }
 
 fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! The life of the service.
+//! Starts the service, serves until the shutdown, and runs the periodic tasks.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,31 +23,31 @@ use crate::{
     authentication::{LoginMetrics, LoginThrottle, PasswordAuthenticator, TokenAuthenticator},
     bootstrap, clock,
     error::one_line,
-    keys::{self, Keys},
+    keys::{self, KeyringReceiver},
     passwords::PasswordHashPool,
-    store::{Missing, Store},
-    tokens::Signer,
+    store::{MissingFile, Store},
+    tokens::TokenSigner,
 };
 
-/// The names in `grpc.health.v1`; the empty one stands for the whole server.
+/// The services of `grpc.health.v1`; the empty name is the whole server.
 const SERVICES: &[&str] = &["", "muse.v1.AuthService", "muse.v1.RevocationService", "muse.v1.UserService"];
-const BETWEEN_PRUNINGS: Duration = Duration::from_secs(3600);
-/// How long a change may be in SQLite's write-ahead log alone.
-const BETWEEN_CHECKPOINTS: Duration = Duration::from_secs(60);
-/// Far more than a name, a password and a token need.
-const LARGEST_REQUEST: usize = 64 * 1024;
+const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
+/// The longest time for which a change is only in SQLite's write-ahead log.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
+/// Far more than a name, a password and a token have.
+const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
-/// Serves on the public listener until `shutdown`, and then until the calls that have begun are answered.
+/// Serves on the public listener until `shutdown`, then until the calls in flight have ended.
 ///
 /// # Errors
 ///
-/// If the database cannot be opened, which is found out before anything is served, or the server fails.
+/// If the database cannot be opened, which happens before anything is served, or the server fails.
 pub fn run(
     config: Config,
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> BoxFuture<'static, Result<(), AuthError>> {
-    // Or it would be compiled once more in each program and test that awaits it.
+    // Boxed, otherwise each program and test that awaits it compiles it again.
     open_and_serve(config, listeners, shutdown).boxed()
 }
 
@@ -68,7 +68,7 @@ async fn open_and_serve(
         client_tls: config.collector_tls.as_ref(),
     };
     let (context, listener) = ServiceContext::start(settings, listeners, shutdown)?;
-    let store = Store::open(&config.database, Missing::Create).await?;
+    let store = Store::open(&config.database, MissingFile::Create).await?;
     let served = serve(&config, &store, listener, &context).await;
     store.close().await;
     context.finish().await;
@@ -85,8 +85,8 @@ async fn serve(
     let hash_pool = PasswordHashPool::new(config.hash_threads, config.cost)?;
     hash_pool.register_metrics(&context.metrics);
     let users = Users::new(store.clone(), hash_pool.clone(), config.exposed);
-    bootstrap::ensure_a_user(config, &users).await?;
-    bootstrap::refuse_default_password(config, store, &hash_pool).await?;
+    bootstrap::create_first_user(config, &users).await?;
+    bootstrap::reject_default_password(config, store, &hash_pool).await?;
 
     let all_keys = keys::open(store, config).await?;
     let keys = all_keys.subscribe();
@@ -98,19 +98,19 @@ async fn serve(
         store: store.clone(),
         hash_pool,
         throttle: throttle.clone(),
-        logins: LoginMetrics::new(&context.metrics),
+        metrics: LoginMetrics::new(&context.metrics),
     };
-    let users = users.keeping_an_admin();
+    let users = users.protecting_last_admin();
     let auth = AuthService {
         passwords: passwords.clone(),
         tokens: tokens.clone(),
         users: users.clone(),
-        signer: Arc::new(Signer::new(keys.clone(), config)),
+        signer: Arc::new(TokenSigner::new(keys.clone(), config)),
         refresh_rotation: config.refresh_rotation,
     };
     let revocations = RevocationService {
         store: store.clone(),
-        log: store.log().await?,
+        log: store.revocation_log().await?,
         keys: keys.clone(),
         shutdown: context.shutdown.closing.clone(),
     };
@@ -118,14 +118,14 @@ async fn serve(
         .add_service(
             AuthServiceServer::new(auth)
                 .accept_compressed(CompressionEncoding::Gzip)
-                .max_decoding_message_size(LARGEST_REQUEST),
+                .max_decoding_message_size(MAX_REQUEST_BYTES),
         )
         .add_service(
             UserServiceServer::new(UserService { passwords, tokens, users })
                 .accept_compressed(CompressionEncoding::Gzip)
-                .max_decoding_message_size(LARGEST_REQUEST),
+                .max_decoding_message_size(MAX_REQUEST_BYTES),
         )
-        .add_service(RevocationServiceServer::new(revocations).max_decoding_message_size(LARGEST_REQUEST));
+        .add_service(RevocationServiceServer::new(revocations).max_decoding_message_size(MAX_REQUEST_BYTES));
     let router = router.add_service(context.health_service.clone());
     context.health.report(true);
     notify::ready();
@@ -139,38 +139,38 @@ async fn serve(
         served = grpc::serve(router, incoming, context.health.clone(), context.shutdown.clone()) => Ok(served?),
         never = store.watch() => match never {},
         () = keys::follow(store, config, all_keys) => Ok(()),
-        () = verify_with(keys.clone(), &verifier) => Ok(()),
-        never = prune_now_and_then(store, &throttle, &keys) => match never {},
+        () = update_verifier(keys.clone(), &verifier) => Ok(()),
+        never = prune_periodically(store, &throttle, &keys) => match never {},
         never = checkpoint_periodically(store) => match never {},
     }
 }
 
-/// Keeps the keys of the service's own verifier those that it publishes.
-async fn verify_with(mut keys: Keys, verifier: &Verifier) {
+/// Updates the keys of the service's own verifier whenever the published ones change.
+async fn update_verifier(mut keys: KeyringReceiver, verifier: &Verifier) {
     while keys.changed().await.is_ok() {
         let published = keys.borrow_and_update().published(clock::now());
         verifier.replace_keys(&published);
     }
 }
 
-async fn prune_now_and_then(
+async fn prune_periodically(
     store: &Store,
     throttle: &LoginThrottle,
-    keys: &Keys,
+    keys: &KeyringReceiver,
 ) -> std::convert::Infallible {
-    let mut ticks = interval(BETWEEN_PRUNINGS);
-    // The first tick is at once, and was done at the start.
+    let mut ticks = interval(PRUNE_INTERVAL);
+    // The first tick is immediate; the start has pruned already.
     ticks.tick().await;
     loop {
         ticks.tick().await;
         if let Err(failure) = prune(store, throttle, keys).await {
-            warn!(%failure, "cannot prune the database, trying again in an hour");
+            warn!(%failure, "cannot prune the database, retrying in an hour");
         }
     }
 }
 
 async fn checkpoint_periodically(store: &Store) -> std::convert::Infallible {
-    let mut ticks = interval(BETWEEN_CHECKPOINTS);
+    let mut ticks = interval(CHECKPOINT_INTERVAL);
     loop {
         ticks.tick().await;
         if let Err(failure) = store.checkpoint().await {
@@ -179,20 +179,20 @@ async fn checkpoint_periodically(store: &Store) -> std::convert::Infallible {
     }
 }
 
-/// Forgets what concerns only tokens that have expired, and failed logins of long ago.
-async fn prune(store: &Store, throttle: &LoginThrottle, keys: &Keys) -> Result<(), AuthError> {
+/// Deletes keys and revocations of expired tokens, and old failed logins.
+async fn prune(store: &Store, throttle: &LoginThrottle, keys: &KeyringReceiver) -> Result<(), AuthError> {
     let now = clock::now();
     let keyring = keys.borrow().clone();
     let retired = keyring.retired(now);
     if !retired.is_empty() {
         store.remove_keys(&retired).await?;
-        info!(?retired, "forgot keys whose tokens have all expired");
+        info!(?retired, "deleted keys whose tokens have all expired");
     }
-    let forgotten = store.prune_revocations(now).await?
+    let deleted = store.prune_revocations(now).await?
         + store.prune_refresh_tokens(now).await?
         + throttle.prune().await?;
-    if forgotten > 0 {
-        info!(forgotten, "forgot revocations of tokens that have expired, and old logins");
+    if deleted > 0 {
+        info!(deleted, "deleted revocations of expired tokens, and old logins");
     }
     Ok(())
 }

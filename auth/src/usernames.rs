@@ -1,4 +1,4 @@
-//! Names of users: which ones a new user may have, and in which form a name is compared and logged.
+//! Names of users: validation, normal forms, and escaping for logs.
 
 use std::{borrow::Cow, fmt::Write};
 
@@ -8,21 +8,21 @@ use unicode_security::{MixedScript, skeleton};
 
 use crate::bootstrap::ADMIN;
 
-/// Bytes of a name.
-const LONGEST: usize = 64;
-/// Combining marks on one character. Scripts that need them need no more.
-const MOST_MARKS: usize = 4;
-/// What differs from [`ADMIN`] by a letter that looks the same in many fonts, though Unicode does
-/// not call it confusable.
+/// The longest name, in bytes.
+const MAX_NAME_BYTES: usize = 64;
+/// Combining marks on one character. No script needs more.
+const MAX_MARKS: usize = 4;
+/// A name that differs from [`ADMIN`] by a letter that looks the same in many fonts, although UTS
+/// 39 does not list it as confusable.
 const ADMIN_WITH_L: &str = "admln";
 
-/// Why a new user cannot have a name.
+/// Why a name is not allowed for a new user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameProblem {
     /// Empty or too long.
-    #[error("it takes 1 to 64 bytes")]
+    #[error("it must have 1 to 64 bytes")]
     Length,
-    /// White space at an end, or other than a space.
+    /// White space other than single spaces between words.
     #[error("white space other than single spaces between words is not allowed")]
     WhiteSpace,
     /// A character that is invisible, has no meaning of its own, or changes the text around it.
@@ -34,7 +34,7 @@ pub enum NameProblem {
     /// Letters of several scripts.
     #[error("it mixes letters of several scripts, such as Latin and Cyrillic")]
     MixedScripts,
-    /// It cannot be told apart from another name.
+    /// It is confusable with another name.
     #[error("it looks like {0:?}")]
     Confusable(String),
 }
@@ -43,14 +43,15 @@ pub enum NameProblem {
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// If the name is not allowed.
 pub(crate) fn normalize_new(name: &str) -> Result<String, NameProblem> {
-    // Before the work, which grows with the length. NFC is at most three times as long.
-    if name.len() > 3 * LONGEST {
+    // First, because the cost of the checks grows with the length. A name is at most three times as
+    // long as its NFC.
+    if name.len() > 3 * MAX_NAME_BYTES {
         return Err(NameProblem::Length);
     }
     let name: String = name.nfc().collect();
-    if !(1..=LONGEST).contains(&name.len()) {
+    if !(1..=MAX_NAME_BYTES).contains(&name.len()) {
         return Err(NameProblem::Length);
     }
     let mut previous = None;
@@ -64,7 +65,7 @@ pub(crate) fn normalize_new(name: &str) -> Result<String, NameProblem> {
         }
         if is_mark(character) {
             marks += 1;
-            if marks > MOST_MARKS || !previous.is_some_and(|before| is_letter(before) || is_mark(before)) {
+            if marks > MAX_MARKS || !previous.is_some_and(|before| is_letter(before) || is_mark(before)) {
                 return Err(NameProblem::Mark(character));
             }
         } else {
@@ -79,29 +80,29 @@ pub(crate) fn normalize_new(name: &str) -> Result<String, NameProblem> {
         return Err(NameProblem::MixedScripts);
     }
     let lower = name.to_lowercase();
-    if name != ADMIN && [ADMIN, ADMIN_WITH_L].into_iter().any(|admin| look_alike(&lower, admin)) {
+    if name != ADMIN && [ADMIN, ADMIN_WITH_L].into_iter().any(|admin| are_confusable(&lower, admin)) {
         return Err(NameProblem::Confusable(ADMIN.to_owned()));
     }
     Ok(name)
 }
 
-/// Whether two names cannot be told apart (UTS 39, "confusable").
-pub(crate) fn look_alike(one: &str, other: &str) -> bool {
+/// Whether two names are confusable by UTS 39.
+pub(crate) fn are_confusable(one: &str, other: &str) -> bool {
     skeleton(one).eq(skeleton(other))
 }
 
-/// Whether a user may have this name who was added before new names were restricted, or was
-/// imported.
-pub(crate) fn may_exist(name: &str) -> bool {
-    (1..=LONGEST).contains(&name.len()) && name.trim() == name && !name.chars().any(char::is_control)
+/// Whether an existing user can have this name: one who was added before the rules for new names,
+/// or was imported.
+pub(crate) fn is_valid_existing(name: &str) -> bool {
+    (1..=MAX_NAME_BYTES).contains(&name.len()) && name.trim() == name && !name.chars().any(char::is_control)
 }
 
-/// The forms of a name under which a user is looked up: as typed, composed (NFC), decomposed (NFD).
-/// Keyboards and systems differ in what they send for the same text.
-pub(crate) fn forms(typed: &str) -> Vec<String> {
+/// The forms of a name by which a user is looked up: as typed, NFC, NFD. Systems differ in the form
+/// that they send for the same text.
+pub(crate) fn normal_forms(typed: &str) -> Vec<String> {
     let mut forms = vec![typed.to_owned()];
-    // ASCII has one form, and what is longer is no name.
-    if !typed.is_ascii() && typed.len() <= 3 * LONGEST {
+    // ASCII has one form, and a longer text is not a name.
+    if !typed.is_ascii() && typed.len() <= 3 * MAX_NAME_BYTES {
         for form in [typed.nfc().collect(), typed.nfd().collect::<String>()] {
             if !forms.contains(&form) {
                 forms.push(form);
@@ -111,21 +112,21 @@ pub(crate) fn forms(typed: &str) -> Vec<String> {
     forms
 }
 
-/// The composed form (NFC) of what somebody typed.
-pub(crate) fn composed(typed: &str) -> String {
+/// The NFC of a name.
+pub(crate) fn nfc(typed: &str) -> String {
     typed.nfc().collect()
 }
 
-/// A name as it is logged and printed: characters that would change the text around them, or cannot
-/// be seen, are escaped.
-pub(crate) fn escaped(name: &str) -> Cow<'_, str> {
+/// Escapes the characters of a name that are invisible or change the text around them, for logs and
+/// terminals.
+pub(crate) fn escape(name: &str) -> Cow<'_, str> {
     if !name.chars().any(is_deceptive) {
         return Cow::Borrowed(name);
     }
     let mut text = String::with_capacity(name.len());
     for character in name.chars() {
         if is_deceptive(character) {
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = write!(text, "{}", character.escape_unicode());
         } else {
             text.push(character);
@@ -134,7 +135,7 @@ pub(crate) fn escaped(name: &str) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// Invisible, unassigned, or with an effect on other characters.
+/// Whether a character is invisible, unassigned, or changes other characters.
 fn is_deceptive(character: char) -> bool {
     use GeneralCategory::{
         Control, Format, LineSeparator, ParagraphSeparator, PrivateUse, Surrogate, Unassigned,
@@ -145,8 +146,8 @@ fn is_deceptive(character: char) -> bool {
     ) || is_blank(character)
 }
 
-/// Letters, marks and symbols without ink: the default ignorable ones, and the empty Braille
-/// pattern.
+/// Letters, marks and symbols that are not visible: the default ignorable ones, and the empty
+/// Braille pattern.
 fn is_blank(character: char) -> bool {
     matches!(
         character,
@@ -174,12 +175,12 @@ fn is_letter(character: char) -> bool {
 mod tests {
     use super::*;
 
-    fn refused(name: &str) -> NameProblem {
+    fn rejection(name: &str) -> NameProblem {
         normalize_new(name).expect_err(name)
     }
 
     #[test]
-    fn names_of_one_script_are_accepted() {
+    fn name_of_one_script_is_accepted() {
         for name in [
             "a",
             "admin",
@@ -205,13 +206,13 @@ mod tests {
     #[test]
     fn new_name_is_normalized() {
         assert_eq!(normalize_new("A\u{30a}ngstro\u{308}m").as_deref(), Ok("Ångström"));
-        assert_eq!(forms("A\u{30a}"), ["A\u{30a}", "Å"]);
-        assert_eq!(forms("Å"), ["Å", "A\u{30a}"]);
-        assert_eq!(forms("ann"), ["ann"]);
+        assert_eq!(normal_forms("A\u{30a}"), ["A\u{30a}", "Å"]);
+        assert_eq!(normal_forms("Å"), ["Å", "A\u{30a}"]);
+        assert_eq!(normal_forms("ann"), ["ann"]);
     }
 
     #[test]
-    fn deceptive_characters_are_refused() {
+    fn deceptive_characters_are_rejected() {
         for character in [
             '\0',
             '\n',
@@ -236,7 +237,7 @@ mod tests {
             '\u{e0041}',
         ] {
             for name in [format!("a{character}b"), format!("{character}a"), format!("a{character}")] {
-                let problem = refused(&name);
+                let problem = rejection(&name);
                 assert!(
                     matches!(problem, NameProblem::Character(_) | NameProblem::WhiteSpace),
                     "{name:?} {problem}"
@@ -246,29 +247,29 @@ mod tests {
     }
 
     #[test]
-    fn white_space_is_a_space_between_words() {
+    fn name_with_other_white_space_is_rejected() {
         for name in [" ", " a", "a ", "a  b", "a\u{a0}b", "\u{a0}a", "a\u{2003}b", "a\u{3000}b"] {
-            assert_eq!(refused(name), NameProblem::WhiteSpace, "{name:?}");
+            assert_eq!(rejection(name), NameProblem::WhiteSpace, "{name:?}");
         }
     }
 
     #[test]
-    fn lone_combining_marks_are_refused() {
+    fn lone_combining_marks_are_rejected() {
         for name in ["\u{301}", "\u{301}a", "a \u{301}", "1\u{20e3}", "-\u{338}"] {
-            assert!(matches!(refused(name), NameProblem::Mark(_)), "{name:?}");
+            assert!(matches!(rejection(name), NameProblem::Mark(_)), "{name:?}");
         }
-        assert!(matches!(refused(&format!("x{}", "\u{335}".repeat(5))), NameProblem::Mark(_)));
+        assert!(matches!(rejection(&format!("x{}", "\u{335}".repeat(5))), NameProblem::Mark(_)));
     }
 
     #[test]
-    fn mixed_scripts_are_refused() {
+    fn mixed_scripts_are_rejected() {
         for name in ["аdam", "pаypal", "ann\u{3b1}", "мaria"] {
-            assert_eq!(refused(name), NameProblem::MixedScripts, "{name:?}");
+            assert_eq!(rejection(name), NameProblem::MixedScripts, "{name:?}");
         }
     }
 
     #[test]
-    fn look_alikes_of_admin_are_refused() {
+    fn names_confusable_with_admin_are_rejected() {
         for name in [
             "Admin",
             "ADMIN",
@@ -281,15 +282,15 @@ mod tests {
             "ａｄｍｉｎ",
             "𝐚𝐝𝐦𝐢𝐧",
         ] {
-            assert_eq!(refused(name), NameProblem::Confusable(ADMIN.to_owned()), "{name:?}");
+            assert_eq!(rejection(name), NameProblem::Confusable(ADMIN.to_owned()), "{name:?}");
         }
         assert!(normalize_new("\u{430}dmin").is_err());
     }
 
     #[test]
-    fn length_is_that_of_the_normal_form() {
+    fn name_length_is_that_of_its_normal_form() {
         for name in ["", &"x".repeat(65), &"é".repeat(33), &"x".repeat(10_000)] {
-            assert_eq!(refused(name), NameProblem::Length);
+            assert_eq!(rejection(name), NameProblem::Length);
         }
         // 96 bytes as typed, 64 in NFC.
         assert!(normalize_new(&"e\u{301}".repeat(32)).is_ok());
@@ -297,18 +298,18 @@ mod tests {
 
     #[test]
     fn logged_name_does_not_change_the_direction_of_text() {
-        assert_eq!(escaped("ann\u{202e}nimda"), "ann\\u{202e}nimda");
-        assert_eq!(escaped("a\u{2028}b\nc"), "a\\u{2028}b\\u{a}c");
-        assert_eq!(escaped("Ångström"), "Ångström");
+        assert_eq!(escape("ann\u{202e}nimda"), "ann\\u{202e}nimda");
+        assert_eq!(escape("a\u{2028}b\nc"), "a\\u{2028}b\\u{a}c");
+        assert_eq!(escape("Ångström"), "Ångström");
     }
 
     #[test]
-    fn existing_names_are_printable_and_short() {
+    fn existing_name_must_be_printable_and_short() {
         for name in ["a", "Admin", "ann\u{202e}", "\u{301}", &"x".repeat(64)] {
-            assert!(may_exist(name), "{name:?}");
+            assert!(is_valid_existing(name), "{name:?}");
         }
         for name in ["", " ", " a", "a ", "a\t", "a\nb", "a\0b", "\u{a0}a", "\u{7f}", &"x".repeat(65)] {
-            assert!(!may_exist(name), "{name:?}");
+            assert!(!is_valid_existing(name), "{name:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The users, as those who manage them see them.
+//! User management.
 
 use std::borrow::Cow;
 
@@ -8,19 +8,19 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::{
     AuthError, clock,
     passwords::{self, PasswordHashPool},
-    store::{Change, ChangeError, Store, UserRow},
+    store::{Store, UserChange, UserChangeError, UserRow},
     usernames::{self, NameProblem},
 };
 
 /// Users that are read at a time.
-const PAGE: u64 = 500;
+const PAGE_SIZE: u64 = 500;
 
 /// What a user may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// May embed and tokenize.
     User,
-    /// May manage the users, too.
+    /// May also manage users.
     Admin,
 }
 
@@ -34,7 +34,7 @@ impl Role {
         }
     }
 
-    /// The role of that name; what is not known may do the least.
+    /// The role of that name. An unknown name is the role with the least rights.
     pub(crate) fn from_name(name: &str) -> Self {
         if name == Self::Admin.as_str() { Self::Admin } else { Self::User }
     }
@@ -43,33 +43,28 @@ impl Role {
 /// A user, without the password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// The name, which tokens have as `sub`.
+    /// The name, which is the claim `sub` of tokens.
     pub name: String,
     /// What the user may do.
     pub role: Role,
-    /// Whether the user is kept from logging in.
+    /// Whether the user cannot log in.
     pub disabled: bool,
-    /// When the user was added, in seconds since 1970.
+    /// Unix time of the creation, in seconds.
     pub created_at: i64,
 }
 
 impl User {
-    /// The name as it is printed: characters that would change the text around them, which names of
-    /// new users do not have, are escaped.
+    /// The name for printing: characters that change the text around them are escaped. Names of new
+    /// users contain none.
     #[must_use]
     pub fn printable_name(&self) -> Cow<'_, str> {
-        usernames::escaped(&self.name)
+        usernames::escape(&self.name)
     }
 }
 
 impl From<UserRow> for User {
     fn from(row: UserRow) -> Self {
-        Self {
-            role: Role::from_name(&row.role),
-            name: row.username,
-            disabled: row.disabled,
-            created_at: row.created_at,
-        }
+        Self { role: row.role(), name: row.username, disabled: row.disabled, created_at: row.created_at }
     }
 }
 
@@ -83,37 +78,37 @@ impl From<User> for v1::User {
     }
 }
 
-/// Adds, changes and removes users, also while the service runs.
+/// Manages users, also while the service runs.
 #[derive(Debug, Clone)]
 pub struct Users {
     store: Store,
     hash_pool: PasswordHashPool,
     exposed: bool,
-    keep_an_admin: bool,
+    protect_last_admin: bool,
 }
 
 impl Users {
     pub(crate) fn new(store: Store, hash_pool: PasswordHashPool, exposed: bool) -> Self {
-        Self { store, hash_pool, exposed, keep_an_admin: false }
+        Self { store, hash_pool, exposed, protect_last_admin: false }
     }
 
-    /// The same, but refuses to leave nobody who may manage users.
-    pub(crate) fn keeping_an_admin(self) -> Self {
-        Self { keep_an_admin: true, ..self }
+    /// The same, but changes that would leave no enabled admin are rejected.
+    pub(crate) fn protecting_last_admin(self) -> Self {
+        Self { protect_last_admin: true, ..self }
     }
 
     /// Adds a user.
     ///
     /// # Errors
     ///
-    /// If the name or the password is not allowed, or the name is taken.
+    /// If the name or the password is not allowed, or a user has the name.
     pub async fn add(&self, name: &str, password: SecretString, role: Role) -> Result<User, AuthError> {
         let name = self.check_new_name(name).await?;
         passwords::check_new(&name, password.expose_secret(), self.exposed)?;
         self.add_unchecked(&name, password, role).await
     }
 
-    /// Adds a user with any password.
+    /// Adds a user without checks of name and password.
     pub(crate) async fn add_unchecked(
         &self,
         name: &str,
@@ -124,7 +119,7 @@ impl Users {
         self.add_hashed(name, &hash, role).await
     }
 
-    /// Adds a user whose password was hashed before.
+    /// Adds a user by the hash of the password.
     pub(crate) async fn add_hashed(&self, name: &str, hash: &str, role: Role) -> Result<User, AuthError> {
         let created_at = clock::now();
         if self.store.add_user(name, hash, role, created_at).await? {
@@ -134,7 +129,7 @@ impl Users {
         }
     }
 
-    /// Replaces a user's password, which ends the user's tokens.
+    /// Replaces a user's password and revokes the user's tokens.
     ///
     /// # Errors
     ///
@@ -142,54 +137,54 @@ impl Users {
     pub async fn set_password(&self, name: &str, password: SecretString) -> Result<User, AuthError> {
         passwords::check_new(name, password.expose_secret(), self.exposed)?;
         let hash = self.hash_pool.hash(password).await.map_err(AuthError::Hash)?;
-        self.change(name, Change::PasswordHash(hash)).await
+        self.change(name, UserChange::PasswordHash(hash)).await
     }
 
-    /// Removes a user, whose tokens end with that.
+    /// Removes a user and revokes the user's tokens.
     ///
     /// # Errors
     ///
     /// If there is no such user.
     pub async fn remove(&self, name: &str) -> Result<User, AuthError> {
-        self.change(name, Change::Remove).await
+        self.change(name, UserChange::Remove).await
     }
 
-    /// Keeps a user from logging in and ends the user's tokens, or lets the user log in again.
+    /// Disables a user and revokes the user's tokens, or enables the user again.
     ///
     /// # Errors
     ///
     /// If there is no such user.
     pub async fn set_disabled(&self, name: &str, disabled: bool) -> Result<User, AuthError> {
-        self.change(name, Change::Disabled(disabled)).await
+        self.change(name, UserChange::Disabled(disabled)).await
     }
 
-    /// Gives a user another role.
+    /// Changes the role of a user.
     ///
     /// # Errors
     ///
     /// If there is no such user.
     pub async fn set_role(&self, name: &str, role: Role) -> Result<User, AuthError> {
-        self.change(name, Change::Role(role)).await
+        self.change(name, UserChange::Role(role)).await
     }
 
-    /// Ends all tokens that a user has.
+    /// Revokes all tokens of a user.
     ///
     /// # Errors
     ///
     /// If there is no such user.
     pub async fn revoke_tokens(&self, name: &str) -> Result<User, AuthError> {
-        self.change(name, Change::Tokens).await
+        self.change(name, UserChange::RevokeTokens).await
     }
 
-    async fn change(&self, name: &str, change: Change) -> Result<User, AuthError> {
-        let row = self.store.user_of_any_form(name).await?;
+    async fn change(&self, name: &str, change: UserChange) -> Result<User, AuthError> {
+        let row = self.store.find_user(name).await?;
         let name = row.as_ref().map_or(name, |row| row.username.as_str());
-        let expire_at = clock::now().saturating_add(self.store.longest_lifetime().await?);
-        let changed = self.store.change_user(name, &change, expire_at, self.keep_an_admin).await;
+        let expire_at = clock::now().saturating_add(self.store.max_token_lifetime().await?);
+        let changed = self.store.change_user(name, &change, expire_at, self.protect_last_admin).await;
         changed.map(User::from).map_err(|failure| match failure {
-            ChangeError::NoSuchUser => AuthError::NoSuchUser(name.to_owned()),
-            ChangeError::LastAdmin => AuthError::LastAdmin(name.to_owned()),
-            ChangeError::Database(cause) => AuthError::Database(cause),
+            UserChangeError::NoSuchUser => AuthError::NoSuchUser(name.to_owned()),
+            UserChangeError::LastAdmin => AuthError::LastAdmin(name.to_owned()),
+            UserChangeError::Database(cause) => AuthError::Database(cause),
         })
     }
 
@@ -202,7 +197,7 @@ impl Users {
         let mut all: Vec<User> = Vec::new();
         loop {
             let after = all.last().map_or("", |user| user.name.as_str());
-            let page = self.page(after, PAGE).await?;
+            let page = self.page(after, PAGE_SIZE).await?;
             if page.is_empty() {
                 return Ok(all);
             }
@@ -215,21 +210,21 @@ impl Users {
         Ok(self.store.users_after(after, limit).await?.into_iter().map(User::from).collect())
     }
 
-    /// Checks that [`Users::add`] accepts a name, and returns its normal form, which the user will
-    /// have.
+    /// Checks that [`Users::add`] accepts a name, and returns its normal form, the name of the
+    /// user.
     ///
     /// # Errors
     ///
-    /// If the name is not allowed, taken, or looks like that of another user.
+    /// If the name is not allowed, or is that of another user or confusable with it.
     pub async fn check_new_name(&self, name: &str) -> Result<String, AuthError> {
         let bad = |problem| AuthError::BadName { name: name.to_owned(), problem };
         let normal = usernames::normalize_new(name).map_err(bad)?;
         if self.store.user(&normal).await?.is_some() {
             return Err(AuthError::UserExists(normal));
         }
-        // Names in ASCII are told apart as they always were.
+        // Two names in ASCII are never confusable: such names existed before this check.
         let others = self.store.names(normal.is_ascii()).await?;
-        if let Some(other) = others.into_iter().find(|other| usernames::look_alike(other, &normal)) {
+        if let Some(other) = others.into_iter().find(|other| usernames::are_confusable(other, &normal)) {
             return Err(bad(NameProblem::Confusable(other)));
         }
         Ok(normal)
@@ -241,7 +236,7 @@ impl Users {
     ///
     /// If the database fails.
     pub async fn exists(&self, name: &str) -> Result<bool, AuthError> {
-        Ok(self.store.user_of_any_form(name).await?.is_some())
+        Ok(self.store.find_user(name).await?.is_some())
     }
 
     pub(crate) async fn any(&self) -> Result<bool, AuthError> {

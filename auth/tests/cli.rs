@@ -1,4 +1,4 @@
-//! The program as an operator uses it.
+//! The commands and options of the program.
 
 #![expect(clippy::unwrap_used, reason = "a test helper that fails fails its test")]
 
@@ -11,7 +11,7 @@ use std::{
 
 use tempfile::{TempDir, tempdir};
 
-/// Of "admin", made by passlib.
+/// The hash of "admin" by passlib.
 const PBKDF2_OF_ADMIN: &str =
     "$pbkdf2-sha256$29000$hHAuJWQMgXDOuVdqTcl57w$s5kFi56lwZ315ldmwkcxBJ3MyQgb43KE/T5VVWhIWRY";
 
@@ -43,7 +43,7 @@ fn run(folder: &TempDir, arguments: &[&str], input: &str) -> Output {
     let mut command = program(folder.path(), arguments);
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // It may end without reading.
+    // The program may exit without reading.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
 }
@@ -84,26 +84,26 @@ fn users_are_added_changed_and_removed() {
 }
 
 #[test]
-fn bad_names_and_passwords_are_refused() {
+fn invalid_names_and_passwords_are_rejected() {
     let folder = tempdir().unwrap();
     for name in ["", " ann", "ann ", "a\nb", &"x".repeat(65)] {
-        let refused = run(&folder, &["user", "add", name], "correct horse\n");
+        let rejected = run(&folder, &["user", "add", name], "correct horse\n");
         assert!(
-            status(&refused) == 1 && stderr(&refused).contains("not a name"),
+            status(&rejected) == 1 && stderr(&rejected).contains("not a name"),
             "{name:?} {}",
-            stderr(&refused)
+            stderr(&rejected)
         );
     }
     for password in ["", "\n", "1234567\n", &"x".repeat(1025), &"x".repeat(100_000)] {
-        let refused = run(&folder, &["user", "add", "ann"], password);
-        assert_eq!(status(&refused), 1, "{}", stderr(&refused));
-        assert!(stderr(&refused).contains("8 to 1024 bytes"), "{}", stderr(&refused));
+        let rejected = run(&folder, &["user", "add", "ann"], password);
+        assert_eq!(status(&rejected), 1, "{}", stderr(&rejected));
+        assert!(stderr(&rejected).contains("8 to 1024 bytes"), "{}", stderr(&rejected));
     }
     assert!(names(&folder).is_empty());
 }
 
 #[test]
-fn a_list_has_a_name_a_time_and_a_role() {
+fn user_list_has_name_time_and_role() {
     let folder = tempdir().unwrap();
     run(&folder, &["user", "add", "ann"], "correct horse\n");
     let listed = String::from_utf8(run(&folder, &["user", "list"], "").stdout).unwrap();
@@ -114,7 +114,7 @@ fn a_list_has_a_name_a_time_and_a_role() {
 }
 
 #[test]
-fn bad_options_end_with_64_and_are_named() {
+fn invalid_option_is_named_and_exits_with_64() {
     let folder = tempdir().unwrap();
     for (arguments, named) in [
         (vec!["--listen", "nowhere"], "--listen"),
@@ -133,16 +133,16 @@ fn bad_options_end_with_64_and_are_named() {
         (vec!["user", "add"], "NAME"),
         (vec!["user"], "Usage"),
     ] {
-        let refused = run(&folder, &arguments, "");
-        assert_eq!(status(&refused), 64, "{arguments:?} {}", stderr(&refused));
-        assert!(stderr(&refused).contains(named), "{arguments:?} {}", stderr(&refused));
-        assert!(!stderr(&refused).contains("hunter2"), "{}", stderr(&refused));
+        let rejected = run(&folder, &arguments, "");
+        assert_eq!(status(&rejected), 64, "{arguments:?} {}", stderr(&rejected));
+        assert!(stderr(&rejected).contains(named), "{arguments:?} {}", stderr(&rejected));
+        assert!(!stderr(&rejected).contains("hunter2"), "{}", stderr(&rejected));
     }
     assert!(!folder.path().join("muse.db").exists());
 }
 
 #[test]
-fn options_come_from_the_environment_too() {
+fn invalid_variable_exits_with_64() {
     let folder = tempdir().unwrap();
     for (name, value) in [
         ("AUTH_LISTEN", "x"),
@@ -156,20 +156,20 @@ fn options_come_from_the_environment_too() {
         ("HASH_THREADS", "0"),
         ("DATABASE_URL", "mysql://h/d"),
     ] {
-        let refused = program(folder.path(), &["serve"]).env(name, value).output().unwrap();
-        assert_eq!(status(&refused), 64, "{name} {}", stderr(&refused));
-        assert!(!stderr(&refused).contains("hunter2"), "{}", stderr(&refused));
+        let rejected = program(folder.path(), &["serve"]).env(name, value).output().unwrap();
+        assert_eq!(status(&rejected), 64, "{name} {}", stderr(&rejected));
+        assert!(!stderr(&rejected).contains("hunter2"), "{}", stderr(&rejected));
     }
     for (name, value) in [("JWT_SECRET_KEY", "hunter2"), ("ADMIN_PASSWORD", "password1")] {
         let mut command = program(folder.path(), &["serve", "--listen", "0.0.0.0:0"]);
-        let refused = command.env(name, value).output().unwrap();
-        assert_eq!(status(&refused), 64, "{name} {}", stderr(&refused));
-        assert!(!stderr(&refused).contains(value), "{}", stderr(&refused));
+        let rejected = command.env(name, value).output().unwrap();
+        assert_eq!(status(&rejected), 64, "{name} {}", stderr(&rejected));
+        assert!(!stderr(&rejected).contains(value), "{}", stderr(&rejected));
     }
 }
 
 #[test]
-fn help_and_version_are_answers_not_errors() {
+fn help_and_version_exit_with_0() {
     let folder = tempdir().unwrap();
     let help = program(folder.path(), &["--help"]).env("JWT_SECRET_KEY", "hunter2").output().unwrap();
     assert_eq!(status(&help), 0);
@@ -179,14 +179,14 @@ fn help_and_version_are_answers_not_errors() {
 }
 
 #[test]
-fn a_database_that_cannot_be_opened_ends_the_program() {
+fn database_that_cannot_be_opened_exits_with_1() {
     let folder = tempdir().unwrap();
     for arguments in
         [vec!["--listen", "127.0.0.1:0", "--database", "."], vec!["user", "list", "--database", "."]]
     {
-        let refused = run(&folder, &arguments, "");
-        assert_eq!(status(&refused), 1);
-        assert!(stderr(&refused).contains("cannot open the database ."), "{}", stderr(&refused));
+        let rejected = run(&folder, &arguments, "");
+        assert_eq!(status(&rejected), 1);
+        assert!(stderr(&rejected).contains("cannot open the database ."), "{}", stderr(&rejected));
     }
 }
 
@@ -204,25 +204,25 @@ fn commands_do_not_create_a_mistyped_database() {
         &["key", "rotate"],
         &["backup", "copy.db"],
     ] {
-        let refused = run(&folder, &[arguments, &["--database", "typo.db"]].concat(), "correct horse\n");
-        assert_eq!(status(&refused), 1, "{arguments:?}");
-        assert!(stderr(&refused).contains("typo.db: there is no such file"), "{}", stderr(&refused));
+        let rejected = run(&folder, &[arguments, &["--database", "typo.db"]].concat(), "correct horse\n");
+        assert_eq!(status(&rejected), 1, "{arguments:?}");
+        assert!(stderr(&rejected).contains("typo.db: there is no such file"), "{}", stderr(&rejected));
         assert!(!folder.path().join("typo.db").exists(), "{arguments:?}");
     }
 }
 
 #[test]
-fn deceptive_names_are_refused_and_escaped() {
+fn deceptive_names_are_rejected_and_escaped() {
     let folder = tempdir().unwrap();
     for name in ["ann\u{202e}", "ann\u{200b}", "\u{301}", "\u{430}nn", "Admin"] {
-        let refused = run(&folder, &["user", "add", name], "correct horse\n");
-        assert!(status(&refused) == 1 && stderr(&refused).contains("not a name"), "{}", stderr(&refused));
-        assert!(!stderr(&refused).contains(['\u{202e}', '\u{200b}']), "{}", stderr(&refused));
+        let rejected = run(&folder, &["user", "add", name], "correct horse\n");
+        assert!(status(&rejected) == 1 && stderr(&rejected).contains("not a name"), "{}", stderr(&rejected));
+        assert!(!stderr(&rejected).contains(['\u{202e}', '\u{200b}']), "{}", stderr(&rejected));
     }
     assert!(names(&folder).is_empty());
 }
 
-/// A service that is ended with the test.
+/// A service that is killed when the test ends.
 struct Running(Child);
 
 impl Drop for Running {
@@ -233,24 +233,24 @@ impl Drop for Running {
 }
 
 #[test]
-fn first_start_prints_a_password_once_and_users_can_be_managed_meanwhile() {
+fn first_start_prints_the_password_once() {
     let folder = tempdir().unwrap();
     for start in 1..=2 {
         let mut command = program(folder.path(), &["serve", "--listen", "127.0.0.1:0", "--exposed"]);
         let mut service = Running(command.stderr(Stdio::piped()).spawn().unwrap());
-        let mut said = String::new();
+        let mut log = String::new();
         for line in BufReader::new(service.0.stderr.take().unwrap()).lines() {
             let line = line.unwrap();
-            said.push_str(&line);
-            if line.contains("the signing key is there") {
+            log.push_str(&line);
+            if line.contains("loaded the signing key") {
                 break;
             }
         }
-        assert_eq!(said.contains("The first user is \"admin\", the password "), start == 1, "{said}");
+        assert_eq!(log.contains("The first user is \"admin\", the password "), start == 1, "{log}");
         let name = format!("user{start}");
         assert_eq!(status(&run(&folder, &["user", "add", &name], "correct horse\n")), 0);
         assert!(names(&folder).contains(&name));
-        // As a power cut would.
+        // Killed, as by a power cut.
         drop(service);
     }
     assert_eq!(names(&folder), ["admin", "user1", "user2"]);
@@ -287,13 +287,13 @@ fn keys_are_listed_rotated_and_removed() {
     let [old, new] = kids[..] else { panic!("{listed}") };
     assert!(listed.lines().next().unwrap().ends_with("signs"), "the new one does not yet: {listed}");
     assert!(stderr(&rotated).contains(new), "{}", stderr(&rotated));
-    let refused = run(&folder, &["key", "remove", old], "");
-    assert!(status(&refused) == 1 && stderr(&refused).contains("rotate first"), "{}", stderr(&refused));
+    let rejected = run(&folder, &["key", "remove", old], "");
+    assert!(status(&rejected) == 1 && stderr(&rejected).contains("rotate first"), "{}", stderr(&rejected));
     assert_eq!(status(&run(&folder, &["key", "remove", new], "")), 0);
 }
 
 #[test]
-fn a_backup_is_made_while_the_service_runs() {
+fn running_service_is_backed_up() {
     let folder = tempdir().unwrap();
     let service = start_first(&folder);
     run(&folder, &["user", "add", "ann"], "correct horse\n");
@@ -324,20 +324,20 @@ fn users_of_the_replaced_service_are_imported_once() {
     let before = std::fs::read(&old).unwrap();
     let second = run(&folder, &["import", "app.db"], "");
     assert_eq!(status(&second), 0, "{}", stderr(&second));
-    assert!(stderr(&second).contains("left \"ann\" as it is"), "{}", stderr(&second));
-    assert_eq!(std::fs::read(&old).unwrap(), before, "the old file is left as it was");
+    assert!(stderr(&second).contains("skipped \"ann\""), "{}", stderr(&second));
+    assert_eq!(std::fs::read(&old).unwrap(), before, "the old file is not changed");
 
     for other in ["none.db", ".", "muse.db"] {
-        let refused = run(&folder, &["import", other], "");
+        let rejected = run(&folder, &["import", other], "");
         assert!(
-            status(&refused) == 1 && stderr(&refused).contains("cannot import"),
+            status(&rejected) == 1 && stderr(&rejected).contains("cannot import"),
             "{other}: {}",
-            stderr(&refused)
+            stderr(&rejected)
         );
     }
 }
 
-/// A database as Flask-SQLAlchemy made it for the old service, with hashes made by passlib.
+/// A database of Flask-SQLAlchemy as in the old service, with hashes of passlib.
 fn old_database(path: &Path) {
     use sea_orm::{ConnectionTrait, Database};
     let fill = async {
@@ -356,19 +356,19 @@ fn old_database(path: &Path) {
     tokio::runtime::Runtime::new().unwrap().block_on(fill);
 }
 
-/// A service that has made its first user and key.
+/// A service that has created its first user and key.
 fn start_first(folder: &TempDir) -> Running {
     let mut command = program(folder.path(), &["--listen", "127.0.0.1:0"]);
     let mut service = Running(command.stderr(Stdio::piped()).spawn().unwrap());
     let mut lines = BufReader::new(service.0.stderr.take().unwrap()).lines().map(Result::unwrap);
-    assert!(lines.any(|line| line.contains("the signing key is there")));
-    // Else it would wait for somebody to read its log.
+    assert!(lines.any(|line| line.contains("loaded the signing key")));
+    // Otherwise a full pipe would block its log.
     std::thread::spawn(move || lines.for_each(drop));
     service
 }
 
 #[test]
-fn secrets_are_neither_in_the_arguments_nor_in_the_log() {
+fn secrets_are_neither_in_arguments_nor_in_the_log() {
     let folder = tempdir().unwrap();
     std::fs::write(folder.path().join("secret"), "hunter2 is my secret\n").unwrap();
     let arguments = ["--listen", "127.0.0.1:0", "--jwt-secret-key-file", "secret", "--log-level", "trace"];
@@ -377,13 +377,13 @@ fn secrets_are_neither_in_the_arguments_nor_in_the_log() {
         command.env("ADMIN_PASSWORD", "hunter3 is the password").stderr(Stdio::piped()).spawn().unwrap(),
     );
     let lines = BufReader::new(service.0.stderr.take().unwrap()).lines().map(Result::unwrap);
-    let mut said = String::new();
+    let mut log = String::new();
     for line in lines {
-        said.push_str(&line);
-        if line.contains("the signing key is there") {
+        log.push_str(&line);
+        if line.contains("loaded the signing key") {
             break;
         }
     }
     let shown = std::fs::read_to_string(format!("/proc/{}/cmdline", service.0.id())).unwrap();
-    assert!(!said.contains("hunter") && !shown.contains("hunter"), "{shown} {said}");
+    assert!(!log.contains("hunter") && !shown.contains("hunter"), "{shown} {log}");
 }

@@ -15,33 +15,35 @@ use secrecy::SecretString;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    audit::Event,
+    audit::AuditEvent,
     authentication::{PasswordAuthenticator, Session, TokenAuthenticator, client_address, token_revoked},
     clock,
     config::RefreshRotation,
     error::{database_failed, internal},
-    store::{Exchange, UserRow},
-    tokens::{Grant, Signer, Token},
+    store::{RefreshExchange, UserRow},
+    tokens::{Grant, SignedToken, TokenSigner},
     users::Users,
 };
 
 use super::users::require_admin;
 
-/// Answers logins and what holders of tokens ask for.
+/// Issues, refreshes and revokes tokens.
 #[derive(Clone)]
 pub(crate) struct AuthService {
     pub(crate) passwords: PasswordAuthenticator,
     pub(crate) tokens: TokenAuthenticator,
     pub(crate) users: Users,
-    pub(crate) signer: Arc<Signer>,
+    pub(crate) signer: Arc<TokenSigner>,
     pub(crate) refresh_rotation: Option<RefreshRotation>,
 }
 
 impl AuthService {
-    fn pair(&self, user: &UserRow) -> Result<LoginResponse, Error> {
-        let grant = Grant::to(user, true);
+    /// The access token and the refresh token of a login.
+    fn token_pair(&self, user: &UserRow) -> Result<LoginResponse, Error> {
+        let grant = Grant::new(user, true);
         let refresh = self.sign(TokenKind::Refresh, grant.clone())?;
-        // Where refresh tokens rotate, the theft of one is found out, and ends what was made of it.
+        // With rotation, reuse of a refresh token revokes the family, so the access token belongs
+        // to it.
         let family = self.refresh_rotation.map(|_| refresh.claims.jti.clone());
         let access = self.sign(TokenKind::Access, Grant { family, ..grant })?;
         Ok(LoginResponse {
@@ -54,7 +56,7 @@ impl AuthService {
 
     async fn refresh(&self, session: &Session) -> Result<RefreshTokenResponse, Error> {
         let user = &session.user;
-        let grant = Grant::to(user, false);
+        let grant = Grant::new(user, false);
         let Some(rotation) = self.refresh_rotation else {
             return Ok(RefreshTokenResponse {
                 access_token: self.sign(TokenKind::Access, grant)?.text,
@@ -72,56 +74,61 @@ impl AuthService {
         })
     }
 
-    /// Ends the refresh token of a session.
+    /// Ends the refresh token of a session, so that a new one can be issued.
     async fn exchange(&self, session: &Session, rotation: RefreshRotation) -> Result<(), Error> {
         let Session { claims, user, from } = session;
         let now = clock::now();
         let grace = i64::try_from(rotation.grace.as_secs()).unwrap_or(i64::MAX);
-        let store = &self.tokens.store;
-        let exchanged = store.exchange_refresh_token(
+        let exchanged = self.tokens.store.exchange_refresh_token(
             &claims.jti,
             claims.family_id(),
             (now, grace),
             (claims.exp, self.signer.family_end(now)),
         );
-        if exchanged.await.map_err(database_failed)? == Exchange::Reused {
-            let event = Event { action: "refresh", by: Some(&user.username), user: None, from: Some(*from) };
-            event.refused("a refresh token was used again: all that came from its login are revoked");
+        if exchanged.await.map_err(database_failed)? == RefreshExchange::Reused {
+            let event =
+                AuditEvent { action: "refresh", by: Some(&user.username), user: None, from: Some(*from) };
+            event.rejected("an ended refresh token was used: all tokens of its login are revoked");
             return Err(token_revoked());
         }
         Ok(())
     }
 
-    /// What is answered is on disk, and on its way to all who verify.
+    /// Revokes the token of a session. When this returns, the revocation is on disk and is being
+    /// sent to the verifiers.
     async fn revoke(&self, session: &Session) -> Result<RevokeTokenResponse, Error> {
         let claims = &session.claims;
-        // The rest of a family was given out later than this token, and ends later.
+        // Later tokens of a family expire later than this one.
         let family_end = self.signer.family_end(clock::now());
         let expires_at = if claims.family.is_some() { claims.exp.max(family_end) } else { claims.exp };
-        let first =
+        let is_new =
             self.tokens.store.revoke(claims.revocation_id(), expires_at).await.map_err(database_failed)?;
-        if !first {
+        if !is_new {
             return Err(token_revoked());
         }
         let action = "log out";
-        Event { action, by: Some(&claims.sub), user: None, from: Some(session.from) }.granted();
+        AuditEvent { action, by: Some(&claims.sub), user: None, from: Some(session.from) }.granted();
         Ok(RevokeTokenResponse {})
     }
 
     async fn revoke_user(&self, session: &Session, named: &str) -> Result<RevokeUserTokensResponse, Error> {
         let own = &session.user.username;
         let name = if named.is_empty() { own } else { named };
-        let event =
-            Event { action: "revoke all tokens", by: Some(own), user: Some(name), from: Some(session.from) };
+        let event = AuditEvent {
+            action: "revoke all tokens",
+            by: Some(own),
+            user: Some(name),
+            from: Some(session.from),
+        };
         if name != own {
-            require_admin(session).inspect_err(|_| event.refused("no admin"))?;
+            require_admin(session).inspect_err(|_| event.rejected("not an admin"))?;
         }
         self.users.revoke_tokens(name).await?;
         event.granted();
         Ok(RevokeUserTokensResponse {})
     }
 
-    fn sign(&self, kind: TokenKind, grant: Grant<'_>) -> Result<Token, Error> {
+    fn sign(&self, kind: TokenKind, grant: Grant<'_>) -> Result<SignedToken, Error> {
         self.signer.sign(kind, grant).map_err(internal)
     }
 }
@@ -132,7 +139,7 @@ impl auth_service_server::AuthService for AuthService {
         let from = client_address(&request);
         let LoginRequest { username, password } = request.into_inner();
         let user = self.passwords.log_in(username, SecretString::from(password), from).await?;
-        Ok(Response::new(self.pair(&user)?))
+        Ok(Response::new(self.token_pair(&user)?))
     }
 
     async fn refresh_token(

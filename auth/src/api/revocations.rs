@@ -1,7 +1,8 @@
 //! `muse.v1.RevocationService`.
 //!
-//! What a watcher gets is read from the database, each time that something is new there. So all see the same order,
-//! a slow watcher gets more at once instead of missing something, and resuming is the same as going on.
+//! Each watcher reads revocations from the database by a cursor whenever the database has changed.
+//! So all watchers see the same order, a slow one gets larger messages and misses nothing, and a
+//! stream resumes from any cursor.
 
 use std::{pin::Pin, time::Duration};
 
@@ -19,48 +20,49 @@ use tonic::{Request, Response, Status};
 use crate::{
     clock,
     error::database_failed,
-    keys::Keys,
-    store::{Page, Store},
+    keys::KeyringReceiver,
+    store::{RevocationPage, Store},
 };
 
-/// Something is sent at least so often, so that a watcher knows that the silence is none.
+/// A message is sent at least this often, by which watchers detect a lost connection.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Streams revocations to those who verify tokens.
+/// Streams revocations and keys to verifiers.
 pub(crate) struct RevocationService {
     pub(crate) store: Store,
+    /// The name of the revocation log, in which cursors are positions.
     pub(crate) log: String,
-    pub(crate) keys: Keys,
-    /// Ends the streams, which would hold up the shutdown.
+    pub(crate) keys: KeyringReceiver,
+    /// Ends the streams, which would delay the shutdown.
     pub(crate) shutdown: CancellationToken,
 }
 
-/// A watcher between two messages.
+/// The state of a stream between two messages.
 struct Watcher {
     store: Store,
     log: String,
     changes: watch::Receiver<()>,
-    keys: Keys,
-    /// As they were sent.
+    keys: KeyringReceiver,
+    /// The keys of the last message that had some.
     sent_keys: Vec<JsonWebKey>,
     cursor: i64,
-    /// Another message is due at once: the first one, or after a full page.
-    due: bool,
+    /// Whether a message is sent without waiting: the first one, or one after a full page.
+    is_due: bool,
 }
 
 impl Watcher {
     async fn next(mut self) -> Result<Option<(WatchRevocationsResponse, Self)>, Status> {
         let heartbeat = Instant::now() + HEARTBEAT;
         loop {
-            // Marked as seen before reading, so that what comes in between is looked for once more.
+            // Before the read, so that a change during the read causes another one.
             self.changes.mark_unchanged();
-            let keys = self.new_keys();
+            let keys = self.changed_keys();
             let page =
                 self.store.revocations_after(self.cursor, clock::now()).await.map_err(database_failed)?;
-            let Page { revocations, cursor, full: more } = page;
-            if self.due || !revocations.is_empty() || !keys.is_empty() || heartbeat <= Instant::now() {
+            let RevocationPage { revocations, cursor, full: more } = page;
+            if self.is_due || !revocations.is_empty() || !keys.is_empty() || heartbeat <= Instant::now() {
                 self.cursor = cursor;
-                self.due = more;
+                self.is_due = more;
                 let log = self.log.clone();
                 return Ok(Some((WatchRevocationsResponse { revocations, cursor, log, more, keys }, self)));
             }
@@ -72,8 +74,8 @@ impl Watcher {
         }
     }
 
-    /// The public keys, if they are others than those that were sent.
-    fn new_keys(&mut self) -> Vec<JsonWebKey> {
+    /// The public keys, if they differ from those that were sent.
+    fn changed_keys(&mut self) -> Vec<JsonWebKey> {
         let published = self.keys.borrow_and_update().published(clock::now());
         if published == self.sent_keys {
             return Vec::new();
@@ -92,18 +94,18 @@ impl revocation_service_server::RevocationService for RevocationService {
         &self,
         request: Request<WatchRevocationsRequest>,
     ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
-        let asked = request.into_inner();
-        // A cursor from the future is one of a database that was restored since; then everything is new.
+        let WatchRevocationsRequest { cursor, log } = request.into_inner();
+        // A cursor beyond the last one is from before the database was restored: start over.
         let last = self.store.last_cursor().await.map_err(database_failed)?;
-        let known = asked.log == self.log && asked.cursor <= last;
+        let is_known = log == self.log && cursor <= last;
         let watcher = Watcher {
             store: self.store.clone(),
             log: self.log.clone(),
-            changes: self.store.changes().listen(),
+            changes: self.store.changes().subscribe(),
             keys: self.keys.clone(),
             sent_keys: Vec::new(),
-            cursor: if known { asked.cursor } else { 0 },
-            due: true,
+            cursor: if is_known { cursor } else { 0 },
+            is_due: true,
         };
         let messages =
             stream::try_unfold(watcher, Watcher::next).take_until(self.shutdown.clone().cancelled_owned());

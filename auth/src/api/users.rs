@@ -14,16 +14,16 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     AuthError,
-    audit::Event,
+    audit::AuditEvent,
     authentication::{PasswordAuthenticator, Session, TokenAuthenticator},
     error::invalid,
     users::{Role, User, Users},
 };
 
-const DEFAULT_PAGE: i32 = 100;
-const LARGEST_PAGE: i32 = 1000;
+const DEFAULT_PAGE_SIZE: i32 = 100;
+const MAX_PAGE_SIZE: i32 = 1000;
 
-/// Manages the users.
+/// Manages users.
 #[derive(Clone)]
 pub(crate) struct UserService {
     pub(crate) passwords: PasswordAuthenticator,
@@ -32,46 +32,52 @@ pub(crate) struct UserService {
 }
 
 impl UserService {
-    /// Who calls, if it is an admin.
-    async fn admin<T>(&self, request: &Request<T>, action: &str, user: &str) -> Result<Session, Error> {
+    /// Authenticates the caller, who must be an admin.
+    async fn authenticate_admin<T>(
+        &self,
+        request: &Request<T>,
+        action: &str,
+        user: &str,
+    ) -> Result<Session, Error> {
         let session = self.tokens.authenticate(request, Some(TokenKind::Access)).await?;
-        require_admin(&session).inspect_err(|_| event(action, &session, user).refused("no admin"))?;
+        require_admin(&session)
+            .inspect_err(|_| audit_event(action, &session, user).rejected("not an admin"))?;
         Ok(session)
     }
 
     async fn set_password(&self, session: &Session, request: SetPasswordRequest) -> Result<(), Error> {
         let own = &session.user.username;
         let name = if request.username.is_empty() { own.clone() } else { request.username };
-        let event = event("set password", session, &name);
+        let event = audit_event("set password", session, &name);
         if require_admin(session).is_err() {
             if name != *own {
-                event.refused("no admin");
+                event.rejected("not an admin");
                 return Err(permission_denied());
             }
-            // As a login, so that who has found a token cannot guess the password faster than elsewhere.
+            // Throttled like a login: a stolen token does not allow faster guessing.
             let current = SecretString::from(request.current_password);
             self.passwords.log_in(name.clone(), current, session.from).await?;
         }
         let changed = self.users.set_password(&name, SecretString::from(request.password)).await;
-        told(&event, changed).map(drop)
+        log_outcome(&event, changed).map(drop)
     }
 }
 
-/// Who manages users has to be an admin.
+/// Returns an error unless the caller is an admin, by the role in the database.
 pub(super) fn require_admin(session: &Session) -> Result<(), Error> {
-    if Role::from_name(&session.user.role) == Role::Admin { Ok(()) } else { Err(permission_denied()) }
+    if session.user.role() == Role::Admin { Ok(()) } else { Err(permission_denied()) }
 }
 
 fn permission_denied() -> Error {
-    Error::new(Reason::PermissionDenied, "This takes the role of an admin")
+    Error::new(Reason::PermissionDenied, "This requires the role admin")
 }
 
-fn event<'a>(action: &'a str, session: &'a Session, user: &'a str) -> Event<'a> {
-    Event { action, by: Some(&session.user.username), user: Some(user), from: Some(session.from) }
+fn audit_event<'a>(action: &'a str, session: &'a Session, user: &'a str) -> AuditEvent<'a> {
+    AuditEvent { action, by: Some(&session.user.username), user: Some(user), from: Some(session.from) }
 }
 
-/// Writes what came of it to the audit log.
-fn told(event: &Event<'_>, outcome: Result<User, AuthError>) -> Result<User, Error> {
+/// Writes the outcome to the audit log.
+fn log_outcome(event: &AuditEvent<'_>, outcome: Result<User, AuthError>) -> Result<User, Error> {
     match outcome {
         Ok(user) => {
             event.granted();
@@ -79,7 +85,7 @@ fn told(event: &Event<'_>, outcome: Result<User, AuthError>) -> Result<User, Err
         }
         Err(failure) => {
             let error = Error::from(failure);
-            event.refused(error.reason().as_str());
+            event.rejected(error.reason().as_str());
             Err(error)
         }
     }
@@ -96,11 +102,11 @@ fn role(number: i32) -> Result<Role, Error> {
 #[tonic::async_trait]
 impl user_service_server::UserService for UserService {
     async fn add_user(&self, request: Request<AddUserRequest>) -> Result<Response<AddUserResponse>, Status> {
-        let admin = self.admin(&request, "add user", &request.get_ref().username).await?;
+        let admin = self.authenticate_admin(&request, "add user", &request.get_ref().username).await?;
         let request = request.into_inner();
         let role = role(request.role)?;
         let added = self.users.add(&request.username, SecretString::from(request.password), role).await;
-        let user = told(&event("add user", &admin, &request.username), added)?;
+        let user = log_outcome(&audit_event("add user", &admin, &request.username), added)?;
         Ok(Response::new(AddUserResponse { user: Some(user.into()) }))
     }
 
@@ -108,9 +114,9 @@ impl user_service_server::UserService for UserService {
         &self,
         request: Request<RemoveUserRequest>,
     ) -> Result<Response<RemoveUserResponse>, Status> {
-        let admin = self.admin(&request, "remove user", &request.get_ref().username).await?;
+        let admin = self.authenticate_admin(&request, "remove user", &request.get_ref().username).await?;
         let name = request.into_inner().username;
-        told(&event("remove user", &admin, &name), self.users.remove(&name).await)?;
+        log_outcome(&audit_event("remove user", &admin, &name), self.users.remove(&name).await)?;
         Ok(Response::new(RemoveUserResponse {}))
     }
 
@@ -118,15 +124,15 @@ impl user_service_server::UserService for UserService {
         &self,
         request: Request<ListUsersRequest>,
     ) -> Result<Response<ListUsersResponse>, Status> {
-        self.admin(&request, "list users", "-").await?;
+        self.authenticate_admin(&request, "list users", "-").await?;
         let ListUsersRequest { page_size, page_token } = request.into_inner();
         let size = match page_size {
-            0 => DEFAULT_PAGE,
-            1.. => page_size.min(LARGEST_PAGE),
+            0 => DEFAULT_PAGE_SIZE,
+            1.. => page_size.min(MAX_PAGE_SIZE),
             _ => return Err(invalid("page_size", "page_size must not be negative").into()),
         };
         let size = size as usize;
-        // One more, to see whether this is the last page.
+        // One more shows whether this is the last page.
         let mut users = self.users.page(&page_token, size as u64 + 1).await.map_err(Error::from)?;
         let more = users.len() > size;
         users.truncate(size);
@@ -141,20 +147,20 @@ impl user_service_server::UserService for UserService {
         request: Request<SetDisabledRequest>,
     ) -> Result<Response<SetDisabledResponse>, Status> {
         let action = if request.get_ref().disabled { "disable user" } else { "enable user" };
-        let admin = self.admin(&request, action, &request.get_ref().username).await?;
+        let admin = self.authenticate_admin(&request, action, &request.get_ref().username).await?;
         let SetDisabledRequest { username, disabled } = request.into_inner();
         let changed = self.users.set_disabled(&username, disabled).await;
-        let user = told(&event(action, &admin, &username), changed)?;
+        let user = log_outcome(&audit_event(action, &admin, &username), changed)?;
         Ok(Response::new(SetDisabledResponse { user: Some(user.into()) }))
     }
 
     async fn set_role(&self, request: Request<SetRoleRequest>) -> Result<Response<SetRoleResponse>, Status> {
-        let admin = self.admin(&request, "set role", &request.get_ref().username).await?;
+        let admin = self.authenticate_admin(&request, "set role", &request.get_ref().username).await?;
         let request = request.into_inner();
         let role = role(request.role)?;
         let action = if role == Role::Admin { "make admin" } else { "make user" };
         let changed = self.users.set_role(&request.username, role).await;
-        let user = told(&event(action, &admin, &request.username), changed)?;
+        let user = log_outcome(&audit_event(action, &admin, &request.username), changed)?;
         Ok(Response::new(SetRoleResponse { user: Some(user.into()) }))
     }
 

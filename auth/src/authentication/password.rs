@@ -1,4 +1,4 @@
-//! Who may log in.
+//! Authentication by name and password.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -11,30 +11,30 @@ use tracing::warn;
 
 use super::throttle::LoginThrottle;
 use crate::{
-    audit::Event,
+    audit::AuditEvent,
     bootstrap::ADMIN,
     error::{database_failed, one_line},
-    passwords::{LONGEST, PasswordHashPool, Priority, Verdict},
+    passwords::{MAX_PASSWORD_BYTES, PasswordCheck, PasswordHashPool, Priority},
     store::{Store, UserRow},
-    usernames::{composed, may_exist},
+    usernames::{is_valid_existing, nfc},
 };
 
-/// A refusal is answered no sooner than this after the request came: what was wrong cannot be read from the time.
-const REFUSED_AFTER: Duration = Duration::from_millis(100);
+/// The least time until a failed login returns, so that the time does not reveal what was wrong.
+const MIN_FAILURE_TIME: Duration = Duration::from_millis(100);
 
-/// Counts what became of logins.
+/// Counts logins by outcome.
 #[derive(Debug, Clone)]
 pub(crate) struct LoginMetrics(IntCounterVec);
 
 impl LoginMetrics {
     const OUTCOMES: [&str; 5] = ["ok", "failed", "throttled", "overloaded", "error"];
 
-    /// Adds the counter to the service's metrics.
+    /// Registers the counter.
     pub(crate) fn new(metrics: &Metrics) -> Self {
         let logins = metrics.counters(
             "muse_logins_total",
-            "Passwords that were checked, or not, by outcome: ok, failed (wrong, or the user may not log in), throttled \
-             (after too many failures), overloaded, error.",
+            "Logins by outcome: ok, failed (wrong name or password, or a disabled user), throttled (too many failures \
+             before), overloaded, error.",
             &["outcome"],
         );
         for outcome in Self::OUTCOMES {
@@ -43,9 +43,9 @@ impl LoginMetrics {
         Self(logins)
     }
 
-    fn count(&self, entered: &Result<UserRow, Error>) {
+    fn count(&self, login: &Result<UserRow, Error>) {
         let [ok, failed, throttled, overloaded, error] = Self::OUTCOMES;
-        let outcome = match entered.as_ref().map_err(Error::reason) {
+        let outcome = match login.as_ref().map_err(Error::reason) {
             Ok(_) => ok,
             Err(Reason::BadCredentials) => failed,
             Err(Reason::TooManyAttempts) => throttled,
@@ -56,77 +56,77 @@ impl LoginMetrics {
     }
 }
 
-/// Checks names and passwords.
+/// Authenticates users by name and password.
 #[derive(Debug, Clone)]
 pub(crate) struct PasswordAuthenticator {
     pub(crate) store: Store,
     pub(crate) hash_pool: PasswordHashPool,
     pub(crate) throttle: LoginThrottle,
-    pub(crate) logins: LoginMetrics,
+    pub(crate) metrics: LoginMetrics,
 }
 
 impl PasswordAuthenticator {
-    /// The user, if the password is right and the user may log in.
+    /// The user, if the password is right and the user is enabled.
     pub(crate) async fn log_in(
         &self,
         name: String,
         password: SecretString,
         from: IpAddr,
     ) -> Result<UserRow, Error> {
-        let came = Instant::now();
-        let entered = self.check(&name, password, from).await;
-        self.logins.count(&entered);
-        if entered.is_err() {
-            sleep_until(came + REFUSED_AFTER).await;
+        let began = Instant::now();
+        let login = self.authenticate(&name, password, from).await;
+        self.metrics.count(&login);
+        if login.is_err() {
+            sleep_until(began + MIN_FAILURE_TIME).await;
         }
-        entered
+        login
     }
 
-    async fn check(&self, name: &str, password: SecretString, from: IpAddr) -> Result<UserRow, Error> {
-        let event = |by| Event { action: "log in", by, user: None, from: Some(from) };
-        let user = if may_exist(name) { self.store.user_of_any_form(name).await } else { Ok(None) };
+    async fn authenticate(&self, name: &str, password: SecretString, from: IpAddr) -> Result<UserRow, Error> {
+        let user = if is_valid_existing(name) { self.store.find_user(name).await } else { Ok(None) };
         let user = user.map_err(database_failed)?;
         let known_name = user.as_ref().map(|user| user.username.clone());
-        let event = event(known_name.as_deref());
+        let event = AuditEvent { action: "log in", by: known_name.as_deref(), user: None, from: Some(from) };
 
-        // All forms of a name are one for the throttling, also where no user has it.
-        let name = known_name.clone().unwrap_or_else(|| composed(name));
+        // All normal forms of a name are throttled as one, also if no user has the name.
+        let name = known_name.clone().unwrap_or_else(|| nfc(name));
         let attempt =
-            self.throttle.begin(&name, from).await.inspect_err(|_| event.refused("too many failures"))?;
+            self.throttle.begin(&name, from).await.inspect_err(|_| event.rejected("too many failures"))?;
         let priority = if attempt.is_of_known_user() { Priority::Known } else { Priority::Unknown };
-        let refused = match self.verdict(user, password, from, priority).await? {
+        let problem = match self.check_password(user, password, from, priority).await? {
             Ok(user) => {
                 attempt.succeeded().await;
                 event.granted();
                 return Ok(user);
             }
-            Err(why) => why,
+            Err(problem) => problem,
         };
         attempt.failed().await;
-        event.refused(refused);
+        event.rejected(problem);
         Err(Error::new(Reason::BadCredentials, "Unauthorized"))
     }
 
-    /// The user, or why not. An unknown name and a wrong password take the same steps.
-    async fn verdict(
+    /// The user, or the reason for the audit log. An unknown name and a wrong password take the
+    /// same steps.
+    async fn check_password(
         &self,
         user: Option<UserRow>,
         password: SecretString,
         from: IpAddr,
         priority: Priority,
     ) -> Result<Result<UserRow, &'static str>, Error> {
-        if !(1..=LONGEST).contains(&password.expose_secret().len()) {
+        if !(1..=MAX_PASSWORD_BYTES).contains(&password.expose_secret().len()) {
             return Ok(Err("wrong password"));
         }
         let stored = user.as_ref().map(|user| user.password_hash.clone());
-        let verdict = self.hash_pool.check(password.clone(), stored, priority).await?;
-        let (Some(user), Verdict::Right { outdated }) = (user, verdict) else {
+        let check = self.hash_pool.check(password.clone(), stored, priority).await?;
+        let (Some(user), PasswordCheck::Match { outdated }) = (user, check) else {
             return Ok(Err("wrong name or password"));
         };
         if user.disabled {
             return Ok(Err("disabled"));
         }
-        // However the gateway came to be reachable: the password that everyone knows is for this machine alone.
+        // The gateway may be reachable although the service was not configured as exposed.
         if user.username == ADMIN && password.expose_secret() == ADMIN && !is_loopback(from) {
             return Ok(Err("the default password, from another machine"));
         }
@@ -134,7 +134,7 @@ impl PasswordAuthenticator {
             let newer = self.hash_pool.hash(password).await?;
             let upgraded = self.store.upgrade_hash(&user.username, &user.password_hash, &newer).await;
             if let Err(failure) = upgraded {
-                // The password is right all the same; the next login makes another attempt.
+                // The login succeeds nevertheless; the next one tries again.
                 warn!(cause = one_line(&failure), "cannot replace an outdated password hash");
             }
         }

@@ -1,6 +1,7 @@
-//! Whose token it is that a call carries, and whether it still holds.
+//! Authentication of calls by their tokens.
 //!
-//! The auth service asks its database, not a copy of what is revoked: so processes that share one agree at any moment.
+//! The auth service reads revocations from its database, not from a copy in memory, so processes
+//! that share a database agree at any time.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -10,22 +11,22 @@ use tonic::Request;
 
 use crate::{
     error::database_failed,
-    keys::Keys,
+    keys::KeyringReceiver,
     store::{Store, UserRow},
 };
 
-/// The metadata in which the gateway names a client's address.
+/// Metadata in which the gateway sends the address of the client.
 const CLIENT_ADDRESS: &str = "x-forwarded-for";
 
-/// Checks the tokens of calls.
+/// Authenticates calls by their tokens.
 #[derive(Clone)]
 pub(crate) struct TokenAuthenticator {
     pub(crate) store: Store,
-    pub(crate) keys: Keys,
+    pub(crate) keys: KeyringReceiver,
     pub(crate) verifier: Verifier,
 }
 
-/// Who calls.
+/// The authenticated caller of a call.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) claims: Arc<Claims>,
@@ -34,7 +35,7 @@ pub(crate) struct Session {
 }
 
 impl TokenAuthenticator {
-    /// The holder of the token that a call carries.
+    /// Verifies the token of a call, and that neither the token nor its user was revoked.
     pub(crate) async fn authenticate<T>(
         &self,
         request: &Request<T>,
@@ -47,18 +48,18 @@ impl TokenAuthenticator {
             return Err(token_revoked());
         }
         let user = self.store.user(&claims.sub).await.map_err(database_failed)?;
-        let holds = |user: &UserRow| !user.disabled && user.generation <= claims.generation;
-        let user = user.filter(holds).ok_or_else(token_revoked)?;
+        let is_valid = |user: &UserRow| !user.disabled && user.generation <= claims.generation;
+        let user = user.filter(is_valid).ok_or_else(token_revoked)?;
         Ok(Session { from: client_address(request), claims, user })
     }
 }
 
-/// The address of the user's machine, as the gateway says, or else that of whoever calls.
+/// The address of the client as the gateway sends it, otherwise the peer's.
 pub(crate) fn client_address<T>(request: &Request<T>) -> IpAddr {
-    let named =
+    let forwarded =
         request.metadata().get(CLIENT_ADDRESS).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    let caller = || request.remote_addr().map(|address| address.ip());
-    named.or_else(caller).unwrap_or(IpAddr::from([0, 0, 0, 0]))
+    let peer = || request.remote_addr().map(|address| address.ip());
+    forwarded.or_else(peer).unwrap_or(IpAddr::from([0, 0, 0, 0]))
 }
 
 pub(crate) fn token_revoked() -> Error {

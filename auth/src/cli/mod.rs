@@ -1,4 +1,4 @@
-//! The commands of `muse-auth` besides the service.
+//! The commands of `muse-auth` for its operator.
 
 mod prompt;
 mod user;
@@ -12,52 +12,54 @@ use std::{
 
 use chrono::{DateTime, SecondsFormat};
 use clap::Subcommand;
-use muse_auth::{AdminOps, AuthError, BackupError, Config, Imported};
+use muse_auth::{AdminOps, AuthError, BackupError, Config, ImportReport};
 use muse_telemetry::with_causes;
 use tokio::runtime::Runtime;
 
 use prompt::PromptError;
 use user::UserCommand;
 
-/// What an operator can do, also while the service runs.
+/// Commands of the operator, also while the service runs.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Manage the users.
+pub(crate) enum OperatorCommand {
+    /// Manage users.
     #[command(subcommand)]
     User(UserCommand),
-    /// Manage the keys that tokens are signed with.
+    /// Manage the signing keys.
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Take over the users of the service that this one replaces, with their passwords.
+    /// Import the users of muse_as_service 1.x, with their passwords.
     Import {
         /// Its SQLite file, app.db.
         file: PathBuf,
     },
-    /// Write a copy of the database (SQLite) to a new file.
+    /// Copy the database (SQLite) to a new file.
     Backup {
-        /// The file.
+        /// The new file.
         file: PathBuf,
     },
 }
 
-impl Command {
-    /// Whether it makes sense before the first start of the service. The others would leave an
-    /// empty database where the path is mistyped.
+impl OperatorCommand {
+    /// Whether it is allowed before the first start of the service. Other commands would create an
+    /// empty database for a mistyped path.
     fn may_create_database(&self) -> bool {
         matches!(self, Self::Import { .. } | Self::User(UserCommand::Add { .. }))
     }
 }
 
-/// What can be done with keys.
+/// Commands for signing keys.
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeyCommand {
-    /// Print each key's id, since when it signs, and until when its tokens hold (UTC), one a line.
+    /// Print the keys, one per line: the id, when it begins to sign, when the last token of a
+    /// replaced key expires (UTC), and `signs` for the current one.
     List,
-    /// Add a key that signs from now on. Tokens of the old one hold until they expire.
+    /// Add a key, which is published at once and signs 5 seconds later. Tokens of the old key
+    /// remain valid until they expire.
     Rotate,
-    /// Remove a key, which ends all tokens that it signed.
+    /// Remove a key. The tokens that it signed are no longer valid.
     Remove {
-        /// The key's id.
+        /// The id of the key.
         kid: String,
     },
 }
@@ -73,24 +75,24 @@ enum CommandError {
     #[error("cannot write: {0}")]
     Write(#[from] io::Error),
     #[error("{0} of the users cannot be imported")]
-    NotAll(usize),
+    IncompleteImport(usize),
 }
 
-/// Does what was asked for, and says on standard error what went wrong.
-pub(crate) fn run(command: Command, config: Config) -> ExitCode {
-    let done = Runtime::new().map_err(CommandError::Write).and_then(|runtime| {
+/// Executes a command, and prints its error to standard error.
+pub(crate) fn run(command: OperatorCommand, config: Config) -> ExitCode {
+    let outcome = Runtime::new().map_err(CommandError::Write).and_then(|runtime| {
         runtime.block_on(async {
-            let maintenance = if command.may_create_database() {
+            let operations = if command.may_create_database() {
                 AdminOps::open(config).await?
             } else {
                 AdminOps::open_existing(config).await?
             };
-            let done = execute(command, &maintenance).await;
-            maintenance.close().await;
-            done
+            let outcome = execute(command, &operations).await;
+            operations.close().await;
+            outcome
         })
     });
-    match done {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             report(format_args!("error: {}", with_causes(&failure)));
@@ -99,29 +101,29 @@ pub(crate) fn run(command: Command, config: Config) -> ExitCode {
     }
 }
 
-/// Writes a line to standard error. If nobody reads it, what was done is done all the same.
+/// Prints a line to standard error. A closed standard error does not fail the command.
 fn report(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-async fn execute(command: Command, maintenance: &AdminOps) -> Result<(), CommandError> {
+async fn execute(command: OperatorCommand, operations: &AdminOps) -> Result<(), CommandError> {
     match command {
-        Command::User(command) => user::execute(command, &maintenance.users()?).await,
-        Command::Key(command) => key(command, maintenance).await,
-        Command::Import { file } => told(&maintenance.import(&file).await?),
-        Command::Backup { file } => {
-            maintenance.back_up(&file).await?;
+        OperatorCommand::User(command) => user::execute(command, &operations.users()?).await,
+        OperatorCommand::Key(command) => execute_key(command, operations).await,
+        OperatorCommand::Import { file } => report_import(&operations.import(&file).await?),
+        OperatorCommand::Backup { file } => {
+            operations.back_up(&file).await?;
             report(format_args!("wrote {}", file.display()));
             Ok(())
         }
     }
 }
 
-async fn key(command: KeyCommand, maintenance: &AdminOps) -> Result<(), CommandError> {
+async fn execute_key(command: KeyCommand, operations: &AdminOps) -> Result<(), CommandError> {
     match command {
         KeyCommand::List => {
             let mut out = io::stdout().lock();
-            for key in maintenance.keys().await? {
+            for key in operations.keys().await? {
                 let until = key.retires_at.map_or_else(|| "-".to_owned(), utc);
                 let signs = if key.signs { "\tsigns" } else { "" };
                 writeln!(out, "{}\t{}\t{until}{signs}", key.kid, utc(key.active_from))?;
@@ -129,11 +131,11 @@ async fn key(command: KeyCommand, maintenance: &AdminOps) -> Result<(), CommandE
             out.flush()?;
         }
         KeyCommand::Rotate => {
-            let key = maintenance.rotate_key().await?;
+            let key = operations.rotate_key().await?;
             report(format_args!("added the key {}, which signs from {} on", key.kid, utc(key.active_from)));
         }
         KeyCommand::Remove { kid } => {
-            maintenance.remove_key(&kid).await?;
+            operations.remove_key(&kid).await?;
             report(format_args!("removed the key {kid}"));
         }
     }
@@ -146,30 +148,30 @@ fn utc(seconds: i64) -> String {
         .map_or_else(|| seconds.to_string(), |time| time.to_rfc3339_opts(SecondsFormat::Secs, true))
 }
 
-fn told(done: &Imported) -> Result<(), CommandError> {
-    for name in &done.added {
+fn report_import(import: &ImportReport) -> Result<(), CommandError> {
+    for name in &import.added {
         report(format_args!("added {name:?}"));
     }
-    for (name, problem) in &done.discouraged {
+    for (name, problem) in &import.discouraged {
         report(format_args!(
             "warning: {name:?} may log in, but a new user could not have this name: {problem}"
         ));
     }
-    for name in &done.present {
-        report(format_args!("left {name:?} as it is: there is such a user already"));
+    for name in &import.present {
+        report(format_args!("skipped {name:?}: there is such a user already"));
     }
-    for (name, why) in &done.unusable {
-        report(format_args!("left out the user {name}: {why}"));
+    for (name, problem) in &import.rejected {
+        report(format_args!("cannot import the user {name}: {problem}"));
     }
-    if done.revoked_tokens > 0 {
+    if import.revoked_tokens > 0 {
         report(format_args!(
-            "left out {} revoked tokens: the old tokens are not valid here anyway",
-            done.revoked_tokens
+            "skipped {} revoked tokens: tokens of the old service are not valid here",
+            import.revoked_tokens
         ));
     }
-    match done.unusable.len() {
+    match import.rejected.len() {
         0 => Ok(()),
-        some => Err(CommandError::NotAll(some)),
+        count => Err(CommandError::IncompleteImport(count)),
     }
 }
 

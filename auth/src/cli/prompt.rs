@@ -1,14 +1,17 @@
-//! Asks for a new password, never on the command line, which everyone on the machine can see.
+//! Prompt for a new password. Passwords are not arguments, which all users of the machine can see.
+//!
+//! Not the crate `rpassword`: it would replace only [`NoEcho`], reads from the terminal and not
+//! from standard input, and does not bound the line.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use secrecy::{ExposeSecret, SecretString};
 
-/// More than a password may have, so that one that is too long is refused and not cut.
-const LONGEST_LINE: u64 = 4096;
+/// More than a password can have, so that one that is too long is rejected and not truncated.
+const MAX_LINE_BYTES: u64 = 4096;
 
-/// Why there is no password.
+/// Why no password was read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PromptError {
     #[error("cannot read a password from standard input: {0}")]
@@ -17,53 +20,53 @@ pub(super) enum PromptError {
     Differ,
 }
 
-/// A new password: typed twice on a terminal, else one line of standard input.
+/// Reads a new password: typed twice on a terminal, otherwise a line of standard input.
 pub(super) fn new_password(name: &str) -> Result<SecretString, PromptError> {
     let stdin = io::stdin();
     if !stdin.is_terminal() {
         return Ok(read_line(stdin.lock())?);
     }
-    let first = ask(&format!("New password of {name:?}: "))?;
-    let second = ask("The same again: ")?;
+    let first = prompt(&format!("New password of {name:?}: "))?;
+    let second = prompt("Repeat the password: ")?;
     if first.expose_secret() == second.expose_secret() { Ok(first) } else { Err(PromptError::Differ) }
 }
 
-fn ask(question: &str) -> io::Result<SecretString> {
+fn prompt(text: &str) -> io::Result<SecretString> {
     let mut terminal = io::stderr();
-    write!(terminal, "{question}")?;
+    write!(terminal, "{text}")?;
     terminal.flush()?;
-    let silence = Silence::begin()?;
-    let answer = read_line(io::stdin().lock());
-    drop(silence);
+    let no_echo = NoEcho::set()?;
+    let password = read_line(io::stdin().lock());
+    drop(no_echo);
     writeln!(terminal)?;
-    answer
+    password
 }
 
 fn read_line(input: impl BufRead) -> io::Result<SecretString> {
     let mut line = String::new();
-    input.take(LONGEST_LINE).read_line(&mut line)?;
+    input.take(MAX_LINE_BYTES).read_line(&mut line)?;
     let length =
         line.strip_suffix('\n').map_or(line.len(), |rest| rest.strip_suffix('\r').unwrap_or(rest).len());
     line.truncate(length);
     Ok(SecretString::from(line))
 }
 
-/// The terminal does not show what is typed as long as this lives.
-struct Silence(Termios);
+/// Disables the echo of the terminal until it is dropped.
+struct NoEcho(Termios);
 
-impl Silence {
-    fn begin() -> io::Result<Self> {
+impl NoEcho {
+    fn set() -> io::Result<Self> {
         let before = tcgetattr(io::stdin())?;
-        let mut silent = before.clone();
-        silent.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(io::stdin(), OptionalActions::Flush, &silent)?;
+        let mut changed = before.clone();
+        changed.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(io::stdin(), OptionalActions::Flush, &changed)?;
         Ok(Self(before))
     }
 }
 
-impl Drop for Silence {
+impl Drop for NoEcho {
     fn drop(&mut self) {
-        // The shell restores it in any case.
+        // A shell restores the echo in any case.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
     }
 }
@@ -73,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_is_one_line() {
+    fn password_is_one_line() {
         for (input, expected) in [
             ("secret", "secret"),
             ("secret\n", "secret"),

@@ -7,59 +7,62 @@ use muse_auth::{AuthError, Role, Users};
 
 use super::{CommandError, prompt::new_password, report, utc};
 
-/// What can be done to users. A password is asked for on a terminal, else one line of standard input is it.
+/// Commands for users.
 #[derive(Debug, Subcommand)]
 pub(crate) enum UserCommand {
-    /// Add a user. The password is asked for, or is one line of standard input.
+    /// Add a user. Prompts for the password on a terminal, otherwise it is a line of standard
+    /// input.
     Add {
-        /// The new user's name.
+        /// The name of the new user.
         name: String,
-        /// What the user may do.
+        /// The role of the user.
         #[arg(long, value_enum, default_value = "user")]
         role: RoleName,
     },
-    /// Remove a user, whose tokens end with that.
+    /// Remove a user and revoke the user's tokens.
     Remove {
-        /// The user's name.
+        /// The name of the user.
         name: String,
     },
-    /// Print each user's name, when the user was added (UTC), the role, and `disabled` or not, one a line.
+    /// Print the users, one per line: the name, the time of creation (UTC), the role, and
+    /// `disabled` if so.
     List,
-    /// Change a user's password, which ends the user's tokens. It is asked for, or is one line of standard input.
+    /// Change the password of a user and revoke the user's tokens. Prompts for the password on a
+    /// terminal, otherwise it is a line of standard input.
     Passwd {
-        /// The user's name.
+        /// The name of the user.
         name: String,
     },
-    /// Keep a user from logging in, and end the user's tokens.
+    /// Disable a user, who cannot log in then, and revoke the user's tokens.
     Disable {
-        /// The user's name.
+        /// The name of the user.
         name: String,
     },
-    /// Let a disabled user log in again.
+    /// Enable a disabled user.
     Enable {
-        /// The user's name.
+        /// The name of the user.
         name: String,
     },
-    /// Give a user another role.
+    /// Change the role of a user.
     Role {
-        /// The user's name.
+        /// The name of the user.
         name: String,
-        /// What the user may do.
+        /// The role of the user.
         role: RoleName,
     },
-    /// End all tokens that a user has.
+    /// Revoke all tokens of a user.
     Revoke {
-        /// The user's name.
+        /// The name of the user.
         name: String,
     },
 }
 
-/// What a user may do.
+/// The role of a user.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum RoleName {
-    /// Embed and tokenize.
+    /// May embed and tokenize.
     User,
-    /// Manage the users, too.
+    /// May also manage users.
     Admin,
 }
 
@@ -75,7 +78,7 @@ impl From<RoleName> for Role {
 pub(super) async fn execute(command: UserCommand, users: &Users) -> Result<(), CommandError> {
     match command {
         UserCommand::Add { name, role } => {
-            // Before the password is asked for, so that nobody types it in vain.
+            // Before the prompt, so that nobody types a password in vain.
             let name = users.check_new_name(&name).await?;
             users.add(&name, new_password(&name)?, role.into()).await?;
             report(format_args!("added {name:?}"));
@@ -101,11 +104,11 @@ pub(super) async fn execute(command: UserCommand, users: &Users) -> Result<(), C
         }
         UserCommand::Role { name, role } => {
             let user = users.set_role(&name, role.into()).await?;
-            report(format_args!("gave {name:?} the role {}", user.role.as_str()));
+            report(format_args!("changed the role of {name:?} to {}", user.role.as_str()));
         }
         UserCommand::Revoke { name } => {
             users.revoke_tokens(&name).await?;
-            report(format_args!("ended all tokens of {name:?}"));
+            report(format_args!("revoked all tokens of {name:?}"));
         }
         UserCommand::List => {
             let mut out = io::stdout().lock();

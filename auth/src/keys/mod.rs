@@ -1,7 +1,7 @@
-//! The keys that tokens are signed with, of which one signs at a time.
+//! The signing keys, of which one signs at a time.
 //!
-//! A new key is published [`LEAD_SECONDS`] before it signs, so that every verifier knows it by then. An old one is
-//! published until the last token that it signed has expired.
+//! A new key is published [`LEAD_SECONDS`] before it signs, so that all verifiers have it by then.
+//! An old one is published until the last token that it signed has expired.
 
 mod pair;
 mod watch;
@@ -12,46 +12,47 @@ use secrecy::SecretString;
 use crate::{AuthError, store::StoredKey};
 
 pub(crate) use pair::KeyPair;
-pub(crate) use watch::{Keys, follow, open};
+pub(crate) use watch::{KeyringReceiver, follow, open};
 
-/// Verifiers hear of a new key within milliseconds; one that is just out of touch has this long to come back.
+/// Seconds from the publication of a key until it signs. Verifiers receive it within milliseconds;
+/// a disconnected one has this long to reconnect.
 const LEAD_SECONDS: i64 = 5;
 
-/// The usable keys, in the order in which they sign.
-pub(crate) struct Keyring(Vec<Key>);
+/// The keys that belong to the configured secret (or to none), in the order in which they sign.
+pub(crate) struct Keyring(Vec<KeyringEntry>);
 
-struct Key {
+struct KeyringEntry {
     pair: KeyPair,
     stored: StoredKey,
-    /// When its last token will have expired; `None` as long as no other key has taken its place.
+    /// When its last token has expired; `None` until another key replaces it.
     retires_at: Option<i64>,
 }
 
-/// A key as an operator sees it.
+/// A signing key, for operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyInfo {
-    /// Its id.
+    /// The id of the key.
     pub kid: String,
-    /// When it was made, in seconds since 1970.
+    /// Unix time of the creation, in seconds.
     pub created_at: i64,
-    /// Tokens are signed with it from this time on, until another key does.
+    /// The key signs tokens from this time on, until another key does.
     pub active_from: i64,
-    /// Whether tokens are signed with it now.
+    /// Whether it is the signing key now.
     pub signs: bool,
-    /// When its last token will have expired, if another key has taken its place.
+    /// When its last token has expired, if another key has replaced it.
     pub retires_at: Option<i64>,
 }
 
 impl Keyring {
-    /// With a secret those keys that are derived from it, else those that were made at random.
+    /// The keys among `rows` that are derived from `secret`, or without a secret the random ones.
     pub(crate) fn read(rows: &[StoredKey], secret: Option<&SecretString>) -> Result<Self, AuthError> {
-        let mut keys: Vec<Key> = Vec::new();
+        let mut keys: Vec<KeyringEntry> = Vec::new();
         for row in rows {
-            let Some(pair) = usable(row, secret)? else { continue };
-            if let Some(before) = keys.last_mut() {
-                before.retires_at = Some(row.active_from.saturating_add(before.stored.longest_lifetime));
+            let Some(pair) = key_pair(row, secret)? else { continue };
+            if let Some(previous) = keys.last_mut() {
+                previous.retires_at = Some(row.active_from.saturating_add(previous.stored.longest_lifetime));
             }
-            keys.push(Key { pair, stored: row.clone(), retires_at: None });
+            keys.push(KeyringEntry { pair, stored: row.clone(), retires_at: None });
         }
         Ok(Self(keys))
     }
@@ -60,18 +61,19 @@ impl Keyring {
         self.0.is_empty()
     }
 
-    /// The key that signs.
+    /// The signing key.
     pub(crate) fn signing(&self, now: i64) -> Option<&KeyPair> {
-        self.position(now).map(|at| &self.0[at].pair)
+        self.signing_position(now).map(|at| &self.0[at].pair)
     }
 
-    fn position(&self, now: i64) -> Option<usize> {
-        // The first one signs however early it is: a clock that was set back must not lock everybody out.
+    fn signing_position(&self, now: i64) -> Option<usize> {
+        // The first key signs even before its time, so that a clock that is set back locks nobody
+        // out.
         let active = self.0.iter().rposition(|key| key.stored.active_from <= now);
         active.or_else(|| (!self.is_empty()).then_some(0))
     }
 
-    /// The public keys with which tokens are verified.
+    /// The public keys for verification.
     pub(crate) fn published(&self, now: i64) -> Vec<JsonWebKey> {
         self.0.iter().filter(|key| !key.is_retired(now)).map(|key| key.pair.jwk()).collect()
     }
@@ -81,14 +83,14 @@ impl Keyring {
         self.0.iter().filter(|key| key.is_retired(now)).map(|key| key.pair.kid()).collect()
     }
 
-    /// The ids of the keys for which it is not known yet that tokens hold for so many seconds.
-    pub(crate) fn with_shorter_lifetime(&self, seconds: i64) -> Vec<&str> {
+    /// The ids of the keys whose recorded longest lifetime of a token is shorter.
+    pub(crate) fn below_lifetime(&self, seconds: i64) -> Vec<&str> {
         self.0.iter().filter(|key| key.stored.longest_lifetime < seconds).map(|key| key.pair.kid()).collect()
     }
 
     pub(crate) fn describe(&self, now: i64) -> Vec<KeyInfo> {
-        let signing = self.position(now);
-        let info = |(at, key): (usize, &Key)| KeyInfo {
+        let signing = self.signing_position(now);
+        let info = |(at, key): (usize, &KeyringEntry)| KeyInfo {
             kid: key.pair.kid().to_owned(),
             created_at: key.stored.created_at,
             active_from: key.stored.active_from,
@@ -99,17 +101,17 @@ impl Keyring {
     }
 }
 
-impl Key {
+impl KeyringEntry {
     fn is_retired(&self, now: i64) -> bool {
         self.retires_at.is_some_and(|retires_at| retires_at <= now)
     }
 }
 
-fn usable(row: &StoredKey, secret: Option<&SecretString>) -> Result<Option<KeyPair>, AuthError> {
+fn key_pair(row: &StoredKey, secret: Option<&SecretString>) -> Result<Option<KeyPair>, AuthError> {
     match (row.derivation, secret) {
         (Some(number), Some(secret)) => {
             let pair = KeyPair::derived(secret, number);
-            // Else it is of another secret, whose tokens have ended with it.
+            // Otherwise the key belongs to another secret, whose tokens are not valid any more.
             Ok((pair.kid() == row.kid).then_some(pair))
         }
         (None, None) => {
@@ -121,36 +123,34 @@ fn usable(row: &StoredKey, secret: Option<&SecretString>) -> Result<Option<KeyPa
     }
 }
 
-/// The first key, if there is none.
-pub(crate) fn first(
+/// The first key, if the keyring is empty.
+pub(crate) fn first_key(
     rows: &[StoredKey],
     secret: Option<&SecretString>,
     now: i64,
 ) -> Result<Option<StoredKey>, AuthError> {
-    if Keyring::read(rows, secret)?.is_empty() { make(secret, 0, now, now).map(Some) } else { Ok(None) }
+    if Keyring::read(rows, secret)?.is_empty() { create(secret, 0, now, now).map(Some) } else { Ok(None) }
 }
 
-/// The key that is to take the place of those that there are.
-pub(crate) fn next(
+/// The key that replaces the existing ones.
+pub(crate) fn next_key(
     rows: &[StoredKey],
     secret: Option<&SecretString>,
     now: i64,
 ) -> Result<Option<StoredKey>, AuthError> {
     let keys = Keyring::read(rows, secret)?;
     let Some(last) = keys.0.last() else {
-        return Err(AuthError::KeysOfAnotherSecret {
-            derived: rows.iter().any(|row| row.derivation.is_some()),
-        });
+        return Err(AuthError::SecretMismatch { derived: rows.iter().any(|row| row.derivation.is_some()) });
     };
-    // Rows are in order: if the last one of all is not usable, the service runs with another secret than this one.
+    // If the last row of all is of the other kind, the service runs with another secret.
     if rows.last().is_some_and(|row| row.derivation.is_some() != secret.is_some()) {
-        return Err(AuthError::KeysOfAnotherSecret { derived: secret.is_none() });
+        return Err(AuthError::SecretMismatch { derived: secret.is_none() });
     }
     let number = last.stored.derivation.map_or(0, |number| number + 1);
-    make(secret, number, now, now.max(last.stored.active_from) + LEAD_SECONDS).map(Some)
+    create(secret, number, now, now.max(last.stored.active_from) + LEAD_SECONDS).map(Some)
 }
 
-fn make(
+fn create(
     secret: Option<&SecretString>,
     number: i64,
     now: i64,
@@ -174,9 +174,10 @@ fn make(
 mod tests {
     use super::*;
 
-    fn rotated(rows: &mut Vec<StoredKey>, secret: Option<&SecretString>, now: i64) {
-        let made = if rows.is_empty() { first(rows, secret, now) } else { next(rows, secret, now) };
-        rows.push(made.unwrap().unwrap());
+    fn rotate(rows: &mut Vec<StoredKey>, secret: Option<&SecretString>, now: i64) {
+        let created =
+            if rows.is_empty() { first_key(rows, secret, now) } else { next_key(rows, secret, now) };
+        rows.push(created.unwrap().unwrap());
     }
 
     fn kids(keys: &[JsonWebKey]) -> Vec<&str> {
@@ -184,12 +185,12 @@ mod tests {
     }
 
     #[test]
-    fn a_new_key_is_published_before_it_signs_and_an_old_one_until_its_tokens_have_expired() {
+    fn keys_are_published_before_and_after_they_sign() {
         for secret in [None, Some(SecretString::from("a secret of 16 bytes"))] {
             let mut rows = Vec::new();
-            rotated(&mut rows, secret.as_ref(), 1000);
+            rotate(&mut rows, secret.as_ref(), 1000);
             rows[0].longest_lifetime = 100;
-            rotated(&mut rows, secret.as_ref(), 2000);
+            rotate(&mut rows, secret.as_ref(), 2000);
             let (old, new) = (rows[0].kid.clone(), rows[1].kid.clone());
             assert_ne!(old, new);
             let keys = Keyring::read(&rows, secret.as_ref()).unwrap();
@@ -205,22 +206,22 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_another_secret_are_no_keys() {
+    fn keys_of_another_secret_are_ignored() {
         let (one, other) = (SecretString::from("one"), SecretString::from("other"));
         let mut rows = Vec::new();
-        rotated(&mut rows, Some(&one), 0);
+        rotate(&mut rows, Some(&one), 0);
         assert!(Keyring::read(&rows, Some(&other)).unwrap().is_empty());
         assert!(Keyring::read(&rows, None).unwrap().is_empty());
-        assert!(next(&rows, Some(&other), 0).is_err());
-        assert!(next(&rows, None, 0).is_err());
-        assert!(first(&rows, None, 0).unwrap().is_some());
-        assert!(first(&rows, Some(&one), 0).unwrap().is_none());
+        assert!(next_key(&rows, Some(&other), 0).is_err());
+        assert!(next_key(&rows, None, 0).is_err());
+        assert!(first_key(&rows, None, 0).unwrap().is_some());
+        assert!(first_key(&rows, Some(&one), 0).unwrap().is_none());
     }
 
     #[test]
-    fn a_damaged_key_is_named() {
+    fn damaged_key_is_named_in_the_error() {
         let mut rows = Vec::new();
-        rotated(&mut rows, None, 0);
+        rotate(&mut rows, None, 0);
         rows[0].private_key[7] ^= 1;
         let Err(damaged) = Keyring::read(&rows, None) else { panic!("it is damaged") };
         assert!(damaged.to_string().contains(&rows[0].kid));

@@ -1,8 +1,8 @@
-//! Reads the database of the service that this one replaces.
+//! Import from the database of the service that this one replaces.
 //!
-//! It is a SQLite file that SQLAlchemy made, with the tables `users(id, username, password)` and
-//! `revoked_tokens(id, jti)`. It comes from elsewhere, so nothing in it is taken for granted; and it may be the only
-//! copy, so nothing is written, neither into it nor beside it.
+//! It is a SQLite file that SQLAlchemy created, with the tables `users(id, username, password)` and
+//! `revoked_tokens(id, jti)`. Its contents are untrusted, and it may be the only copy: nothing is
+//! written, neither into the file nor beside it.
 
 #[cfg(test)]
 mod tests;
@@ -21,41 +21,42 @@ use sea_orm::sqlx::{
     sqlite::{SqliteConnectOptions, SqliteRow},
 };
 
-use crate::{AuthError, passwords::is_pbkdf2, usernames::may_exist};
+use crate::{AuthError, passwords::check_pbkdf2, usernames::is_valid_existing};
 
-/// Without one of these it is not what the old service had.
+/// The columns of a database of the old service.
 const COLUMNS: [&str; 5] =
     ["users.id", "users.username", "users.password", "revoked_tokens.id", "revoked_tokens.jti"];
-/// Bytes that are read of a text, so that no row fills the memory. No name and no hash of a password is longer.
-const LONGEST_TEXT: u32 = 4096;
+/// Bound on the bytes of a text that are read, so that no row exhausts the memory. Names and
+/// password hashes are shorter.
+const MAX_TEXT_BYTES: u32 = 4096;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// A user of the old service, who can be one here.
+/// A user that can be imported.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct OldUser {
-    /// The name, which can be one here.
+pub(crate) struct LegacyUser {
+    /// A valid name.
     pub(crate) name: String,
-    /// `$pbkdf2-sha256$…`, with which passwords can be compared.
+    /// A valid hash, `$pbkdf2-sha256$…`.
     pub(crate) password_hash: String,
 }
 
-/// What the database of the old service holds.
+/// The contents of a database of the old service.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct OldDatabase {
-    /// The users, in the order in which the old service looked for them.
-    pub(crate) users: Vec<OldUser>,
-    /// Those who cannot be users here: who, as can be printed, and why.
-    pub(crate) unusable: Vec<(String, String)>,
-    /// How many tokens were revoked. No token of the old service means anything here.
+pub(crate) struct LegacyDatabase {
+    /// The valid users, in the order of the table.
+    pub(crate) users: Vec<LegacyUser>,
+    /// The invalid users: the printable name, and the problem.
+    pub(crate) rejected: Vec<(String, String)>,
+    /// The number of revoked tokens. Tokens of the old service are not valid here.
     pub(crate) revoked_tokens: u64,
 }
 
 /// Reads the database of the old service.
-pub(crate) async fn read(path: &Path) -> std::result::Result<OldDatabase, AuthError> {
+pub(crate) async fn read(path: &Path) -> std::result::Result<LegacyDatabase, AuthError> {
     read_file(path).await.map_err(|failure| {
         let reason = match failure.downcast_ref() {
-            Some(sqlx::Error::Database(said)) => said.message().to_owned(),
+            Some(sqlx::Error::Database(cause)) => cause.message().to_owned(),
             _ => failure.to_string(),
         };
         let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -63,8 +64,8 @@ pub(crate) async fn read(path: &Path) -> std::result::Result<OldDatabase, AuthEr
     })
 }
 
-async fn read_file(path: &Path) -> Result<OldDatabase> {
-    // In full, since SQLite would take one that begins with "file:" for a URL.
+async fn read_file(path: &Path) -> Result<LegacyDatabase> {
+    // Absolute, because SQLite parses a path that begins with "file:" as a URL.
     let path = path.canonicalize()?;
     let has_wal = has_wal(&path)?;
     check_closed(&path)?;
@@ -72,9 +73,9 @@ async fn read_file(path: &Path) -> Result<OldDatabase> {
         .filename(&path)
         .in_memory(false)
         .read_only(true)
-        // Without this a database with a write-ahead log is not read without making one. With it there are no locks.
+        // Otherwise reading a database in WAL mode creates a log. It also disables locks.
         .immutable(has_wal)
-        // The schema is not ours: it does not get to run functions, and nothing is taken at its word.
+        // The schema is untrusted: it must not call functions.
         .pragma("trusted_schema", "OFF")
         .pragma("cell_size_check", "ON")
         .disable_statement_logging()
@@ -86,9 +87,9 @@ async fn read_file(path: &Path) -> Result<OldDatabase> {
     read_tables(&mut snapshot).await
 }
 
-/// Checks that it is a SQLite file, and tells whether changes go to a log beside it first.
+/// Checks that it is a SQLite file, and returns whether it is in WAL mode.
 fn has_wal(path: &Path) -> Result<bool> {
-    // Otherwise a pipe would be waited for.
+    // A pipe would block.
     if !path.metadata()?.is_file() {
         return Err("it is not a file".into());
     }
@@ -101,7 +102,8 @@ fn has_wal(path: &Path) -> Result<bool> {
     }
 }
 
-/// Checks that nothing lies beside the file that belongs into it: it could not be written there from here.
+/// Checks that there is no journal or write-ahead log with changes beside the file, which a
+/// read-only connection could not apply.
 fn check_closed(path: &Path) -> Result<()> {
     for ending in ["-journal", "-wal"] {
         let mut beside = path.as_os_str().to_owned();
@@ -117,9 +119,9 @@ fn check_closed(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Checks that it is what the old service has.
+/// Checks that it has the tables of the old service.
 async fn check_tables(connection: &mut SqliteConnection) -> Result<()> {
-    // Tables proper: what is in a view or a generated column is computed, and may have no end.
+    // No views and generated columns: they are computed, possibly without end.
     let columns: Vec<String> = sqlx::query_scalar(
         "SELECT tables.name || '.' || columns.name \
          FROM pragma_table_list AS tables JOIN pragma_table_info(tables.name, tables.schema) AS columns \
@@ -137,17 +139,17 @@ async fn check_tables(connection: &mut SqliteConnection) -> Result<()> {
     }
 }
 
-/// Checks that the file is in order, so that half of the users are not taken for all.
+/// Checks the integrity of the file, so that no part of the users is missing.
 async fn check_pages(connection: &mut SqliteConnection) -> Result<()> {
     let found: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(connection).await?;
     if found == "ok" { Ok(()) } else { Err(format!("it is damaged: {found}").into()) }
 }
 
-async fn read_tables(connection: &mut SqliteConnection) -> Result<OldDatabase> {
+async fn read_tables(connection: &mut SqliteConnection) -> Result<LegacyDatabase> {
     let revoked: i64 =
         sqlx::query_scalar("SELECT count(*) FROM revoked_tokens").fetch_one(&mut *connection).await?;
-    let mut old =
-        OldDatabase { users: Vec::new(), unusable: Vec::new(), revoked_tokens: revoked.unsigned_abs() };
+    let mut database =
+        LegacyDatabase { users: Vec::new(), rejected: Vec::new(), revoked_tokens: revoked.unsigned_abs() };
     let mut names = HashSet::new();
     let mut rows = sqlx::query(
         "SELECT CASE WHEN typeof(id) = 'integer' THEN id END, \
@@ -155,40 +157,43 @@ async fn read_tables(connection: &mut SqliteConnection) -> Result<OldDatabase> {
                 CASE WHEN typeof(password) = 'text' AND octet_length(password) <= $1 THEN password END \
          FROM users",
     )
-    .bind(LONGEST_TEXT)
+    .bind(MAX_TEXT_BYTES)
     .fetch(connection);
     while let Some(row) = rows.try_next().await? {
         match read_user(&row) {
-            Ok(user) if names.insert(user.name.clone()) => old.users.push(user),
+            Ok(user) if names.insert(user.name.clone()) => database.users.push(user),
             Ok(user) => {
-                old.unusable.push((format!("{:?}", user.name), "an earlier user has this name".to_owned()));
+                database
+                    .rejected
+                    .push((format!("{:?}", user.name), "an earlier user has this name".to_owned()));
             }
-            Err(unusable) => old.unusable.push(unusable),
+            Err(rejected) => database.rejected.push(rejected),
         }
     }
     drop(rows);
-    Ok(old)
+    Ok(database)
 }
 
-/// Reads a user, or says who cannot be one and why.
-fn read_user(row: &SqliteRow) -> std::result::Result<OldUser, (String, String)> {
+/// Reads a user, or returns the printable name and the problem.
+fn read_user(row: &SqliteRow) -> std::result::Result<LegacyUser, (String, String)> {
     let Some(name) = text(row, 1) else {
         let id: Option<i64> = row.try_get(0).ok().flatten();
-        let who = id.map_or_else(|| "without id".to_owned(), |id| format!("with id {id}"));
-        return Err((who, "the name is not a short text".to_owned()));
+        let user = id.map_or_else(|| "without id".to_owned(), |id| format!("with id {id}"));
+        return Err((user, "the name is not a short text".to_owned()));
     };
-    if !may_exist(&name) {
-        return Err((format!("{name:?}"), "it is not a name for a user here".to_owned()));
+    if !is_valid_existing(&name) {
+        return Err((format!("{name:?}"), "it is not a valid name for a user".to_owned()));
     }
-    let unusable = |why: String| (format!("{name:?}"), why);
+    let rejected = |problem: String| (format!("{name:?}"), problem);
     let Some(password_hash) = text(row, 2) else {
-        return Err(unusable("the hash of the password is not a short text".to_owned()));
+        return Err(rejected("the hash of the password is not a short text".to_owned()));
     };
-    is_pbkdf2(&password_hash).map_err(|problem| unusable(format!("the hash of the password: {problem}")))?;
-    Ok(OldUser { name, password_hash })
+    check_pbkdf2(&password_hash)
+        .map_err(|problem| rejected(format!("the hash of the password: {problem}")))?;
+    Ok(LegacyUser { name, password_hash })
 }
 
-/// A text, unless it was not one, or not in Unicode.
+/// The text of a column, if it is one and valid UTF-8.
 fn text(row: &SqliteRow, column: usize) -> Option<String> {
     row.try_get(column).ok().flatten()
 }

@@ -1,4 +1,4 @@
-//! With databases as SQLAlchemy made them for the old service, and with such as it never did.
+//! Databases as SQLAlchemy created them for the old service, and invalid ones.
 
 use std::{fs, sync::LazyLock};
 
@@ -16,11 +16,11 @@ const SCHEMA: &str = "
         PRIMARY KEY (id), UNIQUE (username)
     );
     CREATE TABLE revoked_tokens (id INTEGER NOT NULL, jti VARCHAR(120), PRIMARY KEY (id));";
-/// The same columns, with nothing that keeps strange values out.
+/// The same columns without constraints.
 const LAX_SCHEMA: &str = "
     CREATE TABLE users (id INTEGER, username TEXT, password TEXT);
     CREATE TABLE revoked_tokens (id INTEGER, jti TEXT);";
-/// Made by passlib 1.7.4, of "admin".
+/// The hash of "admin" by passlib 1.7.4.
 const HASH: &str = "$pbkdf2-sha256$29000$hHAuJWQMgXDOuVdqTcl57w$s5kFi56lwZ315ldmwkcxBJ3MyQgb43KE/T5VVWhIWRY";
 
 async fn run_sql(path: &Path, mode: SqliteJournalMode, sql: &str) -> SqliteConnection {
@@ -30,7 +30,7 @@ async fn run_sql(path: &Path, mode: SqliteJournalMode, sql: &str) -> SqliteConne
     connection
 }
 
-/// A folder with a database in it, closed.
+/// A folder with a closed database.
 async fn database(sql: &str) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.db");
@@ -38,9 +38,9 @@ async fn database(sql: &str) -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-async fn refusal(path: &Path) -> String {
-    let refused = read(path).await.unwrap_err().to_string();
-    refused.strip_prefix(&format!("cannot import {}: ", path.display())).unwrap().to_owned()
+async fn import_error(path: &Path) -> String {
+    let error = read(path).await.unwrap_err().to_string();
+    error.strip_prefix(&format!("cannot import {}: ", path.display())).unwrap().to_owned()
 }
 
 fn names_in(folder: &TempDir) -> Vec<String> {
@@ -49,7 +49,7 @@ fn names_in(folder: &TempDir) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn users_come_with_their_hashes() {
+async fn users_are_imported_with_their_hashes() {
     let (folder, path) = database(&format!(
         "{SCHEMA}
          INSERT INTO users (username, password) VALUES ('zoe', '{HASH}'), ('Ångström', '{HASH}'), ('ann', '{HASH}');
@@ -59,21 +59,21 @@ async fn users_come_with_their_hashes() {
     let before = fs::read(&path).unwrap();
     let old = read(&path).await.unwrap();
     let users = ["zoe", "Ångström", "ann"]
-        .map(|name| OldUser { name: name.to_owned(), password_hash: HASH.to_owned() });
-    assert_eq!(old, OldDatabase { users: users.into(), unusable: Vec::new(), revoked_tokens: 3 });
+        .map(|name| LegacyUser { name: name.to_owned(), password_hash: HASH.to_owned() });
+    assert_eq!(old, LegacyDatabase { users: users.into(), rejected: Vec::new(), revoked_tokens: 3 });
     assert_eq!(fs::read(&path).unwrap(), before);
     assert_eq!(names_in(&folder), ["app.db"]);
 }
 
 #[tokio::test]
-async fn there_may_be_nobody() {
+async fn database_without_users_is_empty() {
     let (_folder, path) = database(SCHEMA).await;
-    let nothing = OldDatabase { users: Vec::new(), unusable: Vec::new(), revoked_tokens: 0 };
-    assert_eq!(read(&path).await.unwrap(), nothing);
+    let empty = LegacyDatabase { users: Vec::new(), rejected: Vec::new(), revoked_tokens: 0 };
+    assert_eq!(read(&path).await.unwrap(), empty);
 }
 
 #[tokio::test]
-async fn who_cannot_be_a_user_here_is_named() {
+async fn invalid_users_are_rejected_with_the_problem() {
     let (_folder, path) = database(&format!(
         "{LAX_SCHEMA}
          INSERT INTO users VALUES
@@ -88,19 +88,19 @@ async fn who_cannot_be_a_user_here_is_named() {
     let names: Vec<_> = old.users.iter().map(|user| user.name.as_str()).collect();
     assert_eq!(names, ["ann", "bob"]);
     let too_long = format!("\"{}\"", "x".repeat(65));
-    let unusable: Vec<_> = old.unusable.iter().map(|(who, why)| (who.as_str(), why.as_str())).collect();
+    let rejected: Vec<_> = old.rejected.iter().map(|(who, why)| (who.as_str(), why.as_str())).collect();
     assert_eq!(
-        unusable,
+        rejected,
         [
             ("\"ann\"", "an earlier user has this name"),
             ("with id 3", "the name is not a short text"),
             ("with id 4", "the name is not a short text"),
             ("with id 5", "the name is not a short text"),
             ("without id", "the name is not a short text"),
-            (&too_long, "it is not a name for a user here"),
+            (&too_long, "it is not a valid name for a user"),
             ("with id 8", "the name is not a short text"),
-            ("\"two\\nlines\"", "it is not a name for a user here"),
-            ("\"\"", "it is not a name for a user here"),
+            ("\"two\\nlines\"", "it is not a valid name for a user"),
+            ("\"\"", "it is not a valid name for a user"),
             ("\"null\"", "the hash of the password is not a short text"),
             ("\"blob\"", "the hash of the password is not a short text"),
             ("\"bcrypt\"", "the hash of the password: not a hash of the kind pbkdf2-sha256"),
@@ -111,23 +111,23 @@ async fn who_cannot_be_a_user_here_is_named() {
 }
 
 #[tokio::test]
-async fn a_file_of_another_kind_is_refused() {
+async fn other_file_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.db");
-    assert!(refusal(&path).await.starts_with("No such file"));
-    assert_eq!(names_in(&folder), [""; 0], "and none is made");
-    assert_eq!(refusal(folder.path()).await, "it is not a file");
+    assert!(import_error(&path).await.starts_with("No such file"));
+    assert_eq!(names_in(&folder), [""; 0], "and none is created");
+    assert_eq!(import_error(folder.path()).await, "it is not a file");
     let page = "x".repeat(4096);
     for text in ["", "users", &page, "SQLite format 3\0"] {
         fs::write(&path, text).unwrap();
-        assert_eq!(refusal(&path).await, "it is not a SQLite database");
+        assert_eq!(import_error(&path).await, "it is not a SQLite database");
     }
     fs::write(&path, format!("SQLite format 3\0{page}")).unwrap();
-    assert_eq!(refusal(&path).await, "file is not a database");
+    assert_eq!(import_error(&path).await, "file is not a database");
 }
 
 #[tokio::test]
-async fn another_database_is_refused() {
+async fn other_database_is_rejected() {
     let ours = LAX_SCHEMA.replace("username", "name").replace("password", "password_hash");
     let without_column = LAX_SCHEMA.replace("jti", "token");
     let view = LAX_SCHEMA.replace("CREATE TABLE users", "CREATE TABLE other")
@@ -143,12 +143,12 @@ async fn another_database_is_refused() {
         (&computed, "it is not a database of the old service: it has no users.password"),
     ] {
         let (_folder, path) = database(&format!("PRAGMA user_version = 1; {schema}")).await;
-        assert_eq!(refusal(&path).await, problem);
+        assert_eq!(import_error(&path).await, problem);
     }
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_refused() {
+async fn damaged_file_is_rejected() {
     let (_folder, path) = database(&format!(
         "{SCHEMA}
          WITH RECURSIVE up(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM up WHERE n < 500)
@@ -161,23 +161,20 @@ async fn a_damaged_file_is_refused() {
         let mut damaged = whole.clone();
         damaged[page * 4096..(page + 1) * 4096].fill(0xff);
         fs::write(&path, damaged).unwrap();
-        let refused = refusal(&path).await;
-        assert!(
-            refused.contains("malformed") || refused.starts_with("it is damaged: "),
-            "page {page}: {refused}"
-        );
-        assert!(!refused.contains('\n'), "{refused}");
+        let error = import_error(&path).await;
+        assert!(error.contains("malformed") || error.starts_with("it is damaged: "), "page {page}: {error}");
+        assert!(!error.contains('\n'), "{error}");
     }
     fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-    assert!(refusal(&path).await.contains("malformed"));
+    assert!(import_error(&path).await.contains("malformed"));
 }
 
 #[tokio::test]
-async fn a_write_ahead_log_is_neither_made_nor_ignored() {
+async fn write_ahead_log_is_neither_created_nor_ignored() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.db");
     let mut service = run_sql(&path, SqliteJournalMode::Wal, SCHEMA).await;
-    let in_use = refusal(&path).await;
+    let in_use = import_error(&path).await;
     assert!(in_use.starts_with("it is in use, or was not closed"), "{in_use}");
     let insert = format!("INSERT INTO users (username, password) VALUES ('ann', '{HASH}')");
     sqlx::query(sqlx::AssertSqlSafe(insert)).execute(&mut service).await.unwrap();
@@ -188,14 +185,14 @@ async fn a_write_ahead_log_is_neither_made_nor_ignored() {
 }
 
 #[tokio::test]
-async fn half_a_transaction_is_not_read() {
+async fn database_with_a_journal_is_rejected() {
     let (_folder, path) = database(SCHEMA).await;
     fs::write(path.with_extension("db-journal"), "something to roll back").unwrap();
-    assert!(refusal(&path).await.starts_with("it is in use, or was not closed"));
+    assert!(import_error(&path).await.starts_with("it is in use, or was not closed"));
 }
 
 #[tokio::test]
-async fn any_path_will_do() {
+async fn path_may_look_like_a_url() {
     let (folder, path) = database(SCHEMA).await;
     for name in ["file:app.db?mode=rwc#%41", ":memory:", "ä ö"] {
         let renamed = folder.path().join(name);
@@ -220,9 +217,9 @@ static WHOLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
-    /// Where it is not refused, the damage is in a text or where nothing is.
+    /// If the file is accepted, the damage is in a text or in unused space.
     #[test]
-    fn no_file_makes_it_panic(
+    fn damaged_file_does_not_panic(
         changes in prop::collection::vec((any::<Index>(), any::<u8>()), 1..6),
         end in prop::option::weighted(0.2, any::<Index>()),
     ) {
@@ -238,11 +235,11 @@ proptest! {
         fs::write(&path, &bytes).unwrap();
         match Runtime::new().unwrap().block_on(read(&path)) {
             Ok(old) => {
-                let is_usable = |user: &OldUser| may_exist(&user.name) && is_pbkdf2(&user.password_hash).is_ok();
+                let is_usable = |user: &LegacyUser| is_valid_existing(&user.name) && check_pbkdf2(&user.password_hash).is_ok();
                 prop_assert!(old.users.iter().all(is_usable));
             }
-            Err(refused) => {
-                let text = refused.to_string();
+            Err(error) => {
+                let text = error.to_string();
                 prop_assert!(text.starts_with("cannot import ") && !text.contains('\n'), "{text}");
             }
         }

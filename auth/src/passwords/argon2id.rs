@@ -1,27 +1,27 @@
-//! Hashes of ours: argon2id, stored as `$argon2id$v=19$m=…,t=…,p=1$salt$output`.
+//! Argon2id hashes in the PHC string format, `$argon2id$v=19$m=…,t=…,p=1$salt$output`.
 
 use argon2::{
     ARGON2ID_IDENT, Algorithm, Argon2, Params, Version,
     password_hash::phc::{Output, ParamsString, PasswordHash, Salt},
 };
 
-use super::{Cost, hash_arena::Memory};
+use super::{Cost, hash_arena::HashArena};
 
-/// A lane is for a thread of its own, and here there is one thread for each hash.
+/// One thread computes a hash, so more lanes would not be faster.
 const LANES: u32 = 1;
 const SALT_BYTES: usize = 16;
 const OUTPUT_BYTES: usize = 32;
 
 /// Hashes a new password.
-pub(super) fn hash(password: &[u8], cost: Cost, memory: &mut Memory) -> Result<String, String> {
+pub(super) fn hash(password: &[u8], cost: Cost, arena: &mut HashArena) -> Result<String, String> {
     let mut salt = [0; SALT_BYTES];
     getrandom::fill(&mut salt).map_err(|failure| failure.to_string())?;
-    let mut hash = Argon2idHash::unfinished(cost, &salt)?;
-    hash.output = hash.compute(password, memory)?;
+    let mut hash = Argon2idHash::without_output(cost, &salt)?;
+    hash.output = hash.compute(password, arena)?;
     hash.to_text()
 }
 
-/// A stored hash, taken apart.
+/// A parsed hash.
 #[derive(Debug)]
 pub(super) struct Argon2idHash {
     params: Params,
@@ -31,12 +31,12 @@ pub(super) struct Argon2idHash {
 }
 
 impl Argon2idHash {
-    /// The hash of no user: no password is right, and it takes as long as any other to find that out.
-    pub(super) fn of_nobody(cost: Cost) -> Result<Self, String> {
-        Self::unfinished(cost, &[0; SALT_BYTES])
+    /// A hash that no password matches, which takes as long to compute as any other.
+    pub(super) fn dummy(cost: Cost) -> Result<Self, String> {
+        Self::without_output(cost, &[0; SALT_BYTES])
     }
 
-    fn unfinished(cost: Cost, salt: &[u8]) -> Result<Self, String> {
+    fn without_output(cost: Cost, salt: &[u8]) -> Result<Self, String> {
         let params = Params::new(cost.memory_kib(), cost.passes(), LANES, Some(OUTPUT_BYTES));
         Ok(Self {
             params: params.map_err(|failure| failure.to_string())?,
@@ -45,7 +45,7 @@ impl Argon2idHash {
         })
     }
 
-    /// Takes a stored hash apart. The errors hold nothing of it.
+    /// Parses a stored hash. The errors do not quote it.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let hash = PasswordHash::new(text).map_err(|failure| failure.to_string())?;
         let params = Params::try_from(&hash).map_err(|failure| failure.to_string())?;
@@ -73,23 +73,23 @@ impl Argon2idHash {
         Ok(hash.to_string())
     }
 
-    /// Whether it is the hash of this password.
-    pub(super) fn is_of(&self, password: &[u8], memory: &mut Memory) -> Result<bool, String> {
-        Ok(self.compute(password, memory)? == self.output)
+    /// Whether it is the hash of this password. Compares in constant time.
+    pub(super) fn matches(&self, password: &[u8], arena: &mut HashArena) -> Result<bool, String> {
+        Ok(self.compute(password, arena)? == self.output)
     }
 
-    /// Whether a new hash would be made in the same way.
-    pub(super) fn costs(&self, cost: Cost) -> bool {
+    /// Whether a new hash would have the same parameters.
+    pub(super) fn has_cost(&self, cost: Cost) -> bool {
         (self.params.m_cost(), self.params.t_cost(), self.params.p_cost())
             == (cost.memory_kib(), cost.passes(), LANES)
     }
 
-    fn compute(&self, password: &[u8], memory: &mut Memory) -> Result<Output, String> {
+    fn compute(&self, password: &[u8], arena: &mut HashArena) -> Result<Output, String> {
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, self.params.clone());
         let mut bytes = [0; Output::MAX_LENGTH];
         let bytes = &mut bytes[..self.output.len()];
-        memory
-            .lend(self.params.block_count(), |blocks| {
+        arena
+            .with_blocks(self.params.block_count(), |blocks| {
                 argon2.hash_password_into_with_memory(password, &self.salt, bytes, blocks)
             })?
             .map_err(|failure| failure.to_string())?;
@@ -104,51 +104,51 @@ mod tests {
 
     use super::*;
 
-    fn memory() -> Memory {
-        Memory::new(19 * 1024)
+    fn arena() -> HashArena {
+        HashArena::new(19 * 1024)
     }
 
     #[test]
-    fn a_hash_is_of_its_password_alone() {
-        let memory = &mut memory();
-        let text = hash(b"pass\0word", Cost::default(), memory).unwrap();
+    fn hash_matches_its_password_only() {
+        let arena = &mut arena();
+        let text = hash(b"pass\0word", Cost::default(), arena).unwrap();
         assert!(text.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{text}");
         assert_eq!(text.len(), 31 + 22 + 1 + 43);
-        assert_ne!(hash(b"pass\0word", Cost::default(), memory).unwrap(), text, "the salt is random");
+        assert_ne!(hash(b"pass\0word", Cost::default(), arena).unwrap(), text, "the salt is random");
         let parsed = Argon2idHash::parse(&text).unwrap();
         assert_eq!(parsed.to_text(), Ok(text));
         for (password, right) in
             [(&b"pass\0word"[..], true), (b"pass", false), (b"", false), (&[b'x'; 1024], false)]
         {
-            assert_eq!(parsed.is_of(password, memory), Ok(right));
+            assert_eq!(parsed.matches(password, arena), Ok(right));
         }
     }
 
-    /// The argon2 crate's own way allocates for each hash, ours reuses what another hash left.
+    /// Compares with hashes of the crate's own interface, which allocates memory for each hash.
     #[test]
-    fn it_is_the_argon2_of_everyone_else() {
-        let memory = &mut memory();
+    fn hashes_are_compatible_with_other_implementations() {
+        let arena = &mut arena();
         for (memory_kib, passes, lanes) in [(64, 1, 1), (19 * 1024, 2, 1), (30_001, 3, 1), (1024, 4, 4)] {
             let params = Params::new(memory_kib, passes, lanes, None).unwrap();
             let theirs = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
             let text = theirs.hash_password(b"secret").unwrap().to_string();
             let parsed = Argon2idHash::parse(&text).unwrap();
-            assert_eq!(parsed.is_of(b"secret", memory), Ok(true), "{text}");
-            assert_eq!(parsed.costs(Cost::default()), memory_kib == 19 * 1024);
+            assert_eq!(parsed.matches(b"secret", arena), Ok(true), "{text}");
+            assert_eq!(parsed.has_cost(Cost::default()), memory_kib == 19 * 1024);
         }
-        let ours = hash(b"secret", Cost::default(), memory).unwrap();
+        let ours = hash(b"secret", Cost::default(), arena).unwrap();
         Argon2::default().verify_password(b"secret", &PasswordHash::new(&ours).unwrap()).unwrap();
     }
 
     #[test]
-    fn nobody_has_a_password() {
-        let nobody = Argon2idHash::of_nobody(Cost::default()).unwrap();
-        assert!(nobody.costs(Cost::default()));
-        assert_eq!(nobody.is_of(b"", &mut memory()), Ok(false));
+    fn dummy_hash_matches_no_password() {
+        let dummy = Argon2idHash::dummy(Cost::default()).unwrap();
+        assert!(dummy.has_cost(Cost::default()));
+        assert_eq!(dummy.matches(b"", &mut arena()), Ok(false));
     }
 
     #[test]
-    fn what_is_damaged_is_refused() {
+    fn damaged_hash_is_rejected_without_quoting_it() {
         let (salt, output) = ("c2FsdHNhbHQ", "A".repeat(43));
         let with = |params: &str| format!("$argon2id$v=19${params}${salt}${output}");
         assert!(Argon2idHash::parse(&with("m=1048576,t=32,p=1")).is_ok());
@@ -172,19 +172,19 @@ mod tests {
             "$argon2id".to_owned(),
             String::new(),
         ] {
-            let refused = Argon2idHash::parse(&text).unwrap_err();
-            assert!(!refused.contains(salt), "{text:?} {refused}");
+            let error = Argon2idHash::parse(&text).unwrap_err();
+            assert!(!error.contains(salt), "{text:?} {error}");
         }
     }
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parser_panic(text in r"\$argon2id\$(v=19)?\$?[mtp=,0-9]{0,40}\$\PC{0,40}\$\PC{0,90}|\PC*") {
+        fn parser_does_not_panic(text in r"\$argon2id\$(v=19)?\$?[mtp=,0-9]{0,40}\$\PC{0,40}\$\PC{0,90}|\PC*") {
             let _ = Argon2idHash::parse(&text);
         }
 
         #[test]
-        fn what_is_read_is_written_back(
+        fn parsed_hash_is_written_back(
             memory_kib in 8u32..=1024 * 1024,
             passes in 1u32..=32,
             salt in prop::collection::vec(any::<u8>(), 8..=48),

@@ -1,13 +1,14 @@
-//! What hashing one password costs, us and whoever steals the hashes.
+//! The cost of hashing a password, for the service and for a thief of the hashes.
 
 use std::ops::RangeInclusive;
 
-/// From OWASP's least for argon2id to what would exhaust a server.
+/// From OWASP's minimum for argon2id to what a server can afford.
 const MEMORY_KIB: RangeInclusive<u32> = 19 * 1024..=1024 * 1024;
-/// From OWASP's least at that memory to what nobody would wait for.
+/// From OWASP's minimum at that memory to an acceptable waiting time.
 const PASSES: RangeInclusive<u32> = 2..=32;
 
-/// What hashing a password with argon2id costs. The default is OWASP's recommendation: 19 MiB and two passes.
+/// The cost of hashing a password with argon2id. The default is OWASP's recommendation: 19 MiB and
+/// two passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cost {
     memory_kib: u32,
@@ -15,11 +16,11 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// A cost of so many KiB, and passes over them.
+    /// A cost of so many KiB and passes.
     ///
     /// # Errors
     ///
-    /// Says what is less than recommended, or more than reasonable.
+    /// If a value is out of range: below OWASP's minimum, or too much for a server.
     pub fn new(memory_kib: u32, passes: u32) -> Result<Self, String> {
         let (least, most) = MEMORY_KIB.into_inner();
         if !MEMORY_KIB.contains(&memory_kib) {
@@ -34,7 +35,7 @@ impl Cost {
         Ok(Self { memory_kib, passes })
     }
 
-    /// KiB of memory that one hash takes.
+    /// Memory of one hash, in KiB.
     #[must_use]
     pub fn memory_kib(self) -> u32 {
         self.memory_kib
@@ -46,7 +47,7 @@ impl Cost {
         self.passes
     }
 
-    /// Whether a hash that was made elsewhere takes more than any of ours.
+    /// Whether a stored hash has a higher cost than is allowed.
     pub(super) fn is_exceeded_by(memory_kib: u32, passes: u32) -> bool {
         memory_kib > *MEMORY_KIB.end() || passes > *PASSES.end()
     }
@@ -63,21 +64,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cost_is_recommended_and_bearable() {
+    fn cost_out_of_range_is_rejected() {
         let default = Cost::default();
         assert_eq!(Cost::new(19 * 1024, 2), Ok(default));
         assert_eq!((default.memory_kib(), default.passes()), (19 * 1024, 2));
         assert!(Cost::new(1024 * 1024, 32).is_ok());
         for (memory_kib, passes) in [(19 * 1024 - 1, 2), (1024 * 1024 + 1, 2), (0, 2), (u32::MAX, 2)] {
-            let refused = Cost::new(memory_kib, passes).unwrap_err();
-            assert!(
-                refused.ends_with(&format!("19456 to 1048576 KiB of memory, not {memory_kib}")),
-                "{refused}"
-            );
+            let error = Cost::new(memory_kib, passes).unwrap_err();
+            assert!(error.ends_with(&format!("19456 to 1048576 KiB of memory, not {memory_kib}")), "{error}");
         }
         for passes in [0, 1, 33, u32::MAX] {
-            let refused = Cost::new(19 * 1024, passes).unwrap_err();
-            assert_eq!(refused, format!("hashing a password takes 2 to 32 passes, not {passes}"));
+            let error = Cost::new(19 * 1024, passes).unwrap_err();
+            assert_eq!(error, format!("hashing a password takes 2 to 32 passes, not {passes}"));
         }
     }
 }

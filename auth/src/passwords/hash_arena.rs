@@ -1,45 +1,46 @@
-//! The memory that hashing fills.
+//! The memory that argon2 fills.
 
 use argon2::Block;
 
-/// The memory of a hash, kept for the next one: 19 MiB that come and go with each would cost time.
+/// A reusable buffer for hashing: allocating 19 MiB for each hash would take time.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(super) struct HashArena {
     blocks: Vec<Block>,
-    /// Blocks of 1 KiB that are kept.
-    usual: usize,
+    /// Blocks of 1 KiB that are retained after a hash.
+    retained: usize,
 }
 
-impl Memory {
-    /// Takes nothing yet.
-    pub(super) fn new(usual: usize) -> Self {
-        Self { blocks: Vec::new(), usual }
+impl HashArena {
+    /// An arena without memory.
+    pub(super) fn new(retained: usize) -> Self {
+        Self { blocks: Vec::new(), retained }
     }
 
-    /// Blocks that are there.
+    /// Another arena without memory, which retains as much.
+    pub(super) fn empty(&self) -> Self {
+        Self::new(self.retained)
+    }
+
+    /// Allocated blocks.
     #[cfg(test)]
     pub(super) fn blocks(&self) -> usize {
         self.blocks.len()
     }
 
-    /// The memory, in place of which this has none any more.
-    pub(super) fn take(&mut self) -> Self {
-        Self { blocks: std::mem::take(&mut self.blocks), usual: self.usual }
-    }
-
-    /// Lends `count` blocks, whatever is in them. More than the usual ones are given back at once.
-    pub(super) fn lend<T>(
+    /// Calls a function with `count` blocks of any contents. Blocks beyond the retained ones are
+    /// freed afterwards.
+    pub(super) fn with_blocks<T>(
         &mut self,
         count: usize,
-        use_up: impl FnOnce(&mut [Block]) -> T,
+        function: impl FnOnce(&mut [Block]) -> T,
     ) -> Result<T, String> {
         let missing = count.saturating_sub(self.blocks.len());
-        // An error, where `resize` alone would end the process.
+        // `resize` alone would abort the process.
         self.blocks.try_reserve_exact(missing).map_err(|_| format!("no memory for {count} KiB"))?;
         self.blocks.resize(self.blocks.len() + missing, Block::new());
-        let result = use_up(&mut self.blocks[..count]);
-        self.blocks.truncate(self.usual);
-        self.blocks.shrink_to(self.usual);
+        let result = function(&mut self.blocks[..count]);
+        self.blocks.truncate(self.retained);
+        self.blocks.shrink_to(self.retained);
         Ok(result)
     }
 }
@@ -49,18 +50,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_usual_is_kept() {
-        let mut memory = Memory::new(64);
-        assert_eq!(memory.blocks.capacity(), 0);
-        for (count, kept) in [(8, 8), (64, 64), (1000, 64), (8, 64)] {
-            assert_eq!(memory.lend(count, |blocks| blocks.len()), Ok(count));
-            assert_eq!((memory.blocks.len(), memory.blocks.capacity()), (kept, kept));
+    fn larger_arena_is_shrunk_after_use() {
+        let mut arena = HashArena::new(64);
+        assert_eq!(arena.blocks.capacity(), 0);
+        for (count, retained) in [(8, 8), (64, 64), (1000, 64), (8, 64)] {
+            assert_eq!(arena.with_blocks(count, |blocks| blocks.len()), Ok(count));
+            assert_eq!((arena.blocks.len(), arena.blocks.capacity()), (retained, retained));
         }
     }
 
     #[test]
-    fn too_much_is_refused() {
-        let refused = Memory::new(8).lend(usize::MAX / 1024, |_| ()).unwrap_err();
-        assert!(refused.starts_with("no memory for"), "{refused}");
+    fn impossible_allocation_is_an_error() {
+        let error = HashArena::new(8).with_blocks(usize::MAX / 1024, |_| ()).unwrap_err();
+        assert!(error.starts_with("no memory for"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Hashes passwords, checks them, and says which ones may be chosen.
+//! Password hashing, and the rules for new passwords.
 
 mod argon2id;
 mod cost;
@@ -9,6 +9,6 @@ mod pbkdf2;
 mod policy;
 
 pub use cost::Cost;
-pub(crate) use hash_pool::{PasswordHashPool, Priority, Verdict, default_threads};
-pub(crate) use pbkdf2::is_pbkdf2;
-pub(crate) use policy::{LONGEST, check_new};
+pub(crate) use hash_pool::{PasswordCheck, PasswordHashPool, Priority, default_threads};
+pub(crate) use pbkdf2::check_pbkdf2;
+pub(crate) use policy::{MAX_PASSWORD_BYTES, check_new};

@@ -1,25 +1,25 @@
-//! A stored hash, of whichever kind.
+//! Stored hashes of both kinds.
 
 use std::hint::black_box;
 
 use super::{
     Cost,
     argon2id::Argon2idHash,
-    hash_arena::Memory,
+    hash_arena::HashArena,
     pbkdf2::{self, Pbkdf2Hash},
 };
 
 /// A stored hash of a password.
 #[derive(Debug)]
-pub(super) enum Stored {
-    /// One of ours.
+pub(super) enum StoredHash {
+    /// A hash of this service.
     Argon2id(Argon2idHash),
-    /// One that came with its user from the old service.
+    /// A hash of an imported user.
     Pbkdf2(Pbkdf2Hash),
 }
 
-impl Stored {
-    /// Takes a stored hash apart. The errors hold nothing of it.
+impl StoredHash {
+    /// Parses a stored hash. The errors do not quote it.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let stored = if text.starts_with(pbkdf2::PREFIX) {
             Pbkdf2Hash::parse(text).map(Self::Pbkdf2)
@@ -30,34 +30,34 @@ impl Stored {
     }
 
     /// Whether it is the hash of this password.
-    pub(super) fn is_of(&self, password: &[u8], memory: &mut Memory) -> Result<bool, String> {
+    pub(super) fn matches(&self, password: &[u8], arena: &mut HashArena) -> Result<bool, String> {
         match self {
-            Self::Argon2id(hash) => hash.is_of(password, memory),
-            Self::Pbkdf2(hash) => hash.is_of(password),
+            Self::Argon2id(hash) => hash.matches(password, arena),
+            Self::Pbkdf2(hash) => hash.matches(password),
         }
     }
 
-    /// After a wrong password, computes what was not computed to find that out: whether there is such a user, and
-    /// whether it came from the old service, is not to be told by the time.
-    pub(super) fn waste_the_rest(
+    /// After a wrong password, computes a hash of each other kind, so that the time reveals neither
+    /// whether the user exists nor whether it was imported.
+    pub(super) fn equalize_time(
         stored: Option<&Self>,
         password: &[u8],
         cost: Cost,
-        memory: &mut Memory,
+        arena: &mut HashArena,
     ) -> Result<(), String> {
         if !matches!(stored, Some(Self::Argon2id(_))) {
-            black_box(Argon2idHash::of_nobody(cost)?.is_of(password, memory)?);
+            black_box(Argon2idHash::dummy(cost)?.matches(password, arena)?);
         }
         if !matches!(stored, Some(Self::Pbkdf2(_))) {
-            black_box(Pbkdf2Hash::of_nobody()?.is_of(password)?);
+            black_box(Pbkdf2Hash::dummy()?.matches(password)?);
         }
         Ok(())
     }
 
-    /// Whether a hash that is made now would be another one.
+    /// Whether a new hash would have another algorithm or cost.
     pub(super) fn is_outdated(&self, cost: Cost) -> bool {
         match self {
-            Self::Argon2id(hash) => !hash.costs(cost),
+            Self::Argon2id(hash) => !hash.has_cost(cost),
             Self::Pbkdf2(_) => true,
         }
     }

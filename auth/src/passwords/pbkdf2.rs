@@ -1,4 +1,5 @@
-//! Hashes that the old service made: PBKDF2-HMAC-SHA256 in passlib's `$pbkdf2-sha256$rounds$salt$checksum`.
+//! Hashes of imported users: PBKDF2-HMAC-SHA256 in passlib's format,
+//! `$pbkdf2-sha256$rounds$salt$checksum`.
 
 use std::ops::RangeInclusive;
 
@@ -12,15 +13,15 @@ use pbkdf2::pbkdf2_hmac;
 use sha2::Sha256;
 
 pub(super) const PREFIX: &str = "$pbkdf2-sha256$";
-/// At ten million a log-in takes a second or more, while others wait.
+/// Ten million rounds take a second or more, while other logins wait.
 const ROUNDS: RangeInclusive<u32> = 1..=10_000_000;
-/// Unless passlib is told otherwise.
-const USUAL_ROUNDS: u32 = 29_000;
+/// passlib's default.
+const DEFAULT_ROUNDS: u32 = 29_000;
 /// passlib's limit.
-const LONGEST_SALT: usize = 1024;
+const MAX_SALT_BYTES: usize = 1024;
 const CHECKSUM_BYTES: usize = 32;
 
-/// passlib's "adapted base64", which has a dot for the plus and no padding.
+/// passlib's "adapted base64": a dot instead of the plus, and no padding.
 const ADAPTED_BASE64: GeneralPurpose = GeneralPurpose::new(
     &match Alphabet::new("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789./") {
         Ok(alphabet) => alphabet,
@@ -29,12 +30,12 @@ const ADAPTED_BASE64: GeneralPurpose = GeneralPurpose::new(
     NO_PAD,
 );
 
-/// Checks that passwords can be compared with a hash; the errors hold nothing of it.
-pub(crate) fn is_pbkdf2(text: &str) -> Result<(), String> {
+/// Checks that a text is a hash of this kind. The errors do not quote it.
+pub(crate) fn check_pbkdf2(text: &str) -> Result<(), String> {
     Pbkdf2Hash::parse(text).map(drop)
 }
 
-/// A stored hash, taken apart.
+/// A parsed hash.
 #[derive(Debug)]
 pub(super) struct Pbkdf2Hash {
     rounds: u32,
@@ -44,13 +45,13 @@ pub(super) struct Pbkdf2Hash {
 }
 
 impl Pbkdf2Hash {
-    /// The hash of no user: no password is right, and it takes as long as any other to find that out.
-    pub(super) fn of_nobody() -> Result<Self, String> {
+    /// A hash that no password matches, which takes as long to compute as any other.
+    pub(super) fn dummy() -> Result<Self, String> {
         let checksum = Output::new(&[0; CHECKSUM_BYTES]).map_err(|failure| failure.to_string())?;
-        Ok(Self { rounds: USUAL_ROUNDS, salt: vec![0; 16], checksum })
+        Ok(Self { rounds: DEFAULT_ROUNDS, salt: vec![0; 16], checksum })
     }
 
-    /// Takes a stored hash apart.
+    /// Parses a stored hash.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut parts = text.strip_prefix(PREFIX).ok_or("not a hash of the kind pbkdf2-sha256")?.split('$');
         let (Some(rounds), Some(salt), Some(checksum), None) =
@@ -66,7 +67,7 @@ impl Pbkdf2Hash {
     }
 
     /// Whether it is the hash of this password.
-    pub(super) fn is_of(&self, password: &[u8]) -> Result<bool, String> {
+    pub(super) fn matches(&self, password: &[u8]) -> Result<bool, String> {
         let mut computed = [0; CHECKSUM_BYTES];
         pbkdf2_hmac::<Sha256>(password, &self.salt, self.rounds, &mut computed);
         let computed = Output::new(&computed).map_err(|failure| failure.to_string())?;
@@ -75,8 +76,8 @@ impl Pbkdf2Hash {
 }
 
 fn parse_rounds(text: &str) -> Result<u32, String> {
-    let as_written_by_passlib = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
-    text.parse().ok().filter(|rounds| as_written_by_passlib && ROUNDS.contains(rounds)).ok_or_else(|| {
+    let is_canonical = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    text.parse().ok().filter(|rounds| is_canonical && ROUNDS.contains(rounds)).ok_or_else(|| {
         let (least, most) = ROUNDS.into_inner();
         format!("the rounds are not a number from {least} to {most}")
     })
@@ -84,10 +85,10 @@ fn parse_rounds(text: &str) -> Result<u32, String> {
 
 fn parse_salt(text: &str) -> Result<Vec<u8>, String> {
     let salt = ADAPTED_BASE64.decode(text).map_err(|_| "the salt is not adapted base64")?;
-    if salt.len() <= LONGEST_SALT {
+    if salt.len() <= MAX_SALT_BYTES {
         Ok(salt)
     } else {
-        Err(format!("the salt has more than {LONGEST_SALT} bytes"))
+        Err(format!("the salt has more than {MAX_SALT_BYTES} bytes"))
     }
 }
 
@@ -105,8 +106,8 @@ mod tests {
 
     use super::*;
 
-    /// Made by passlib 1.7.4: `pbkdf2_sha256.using(rounds=…, salt=…).hash(password)`.
-    const PASSLIBS: &[(&str, &str)] = &[
+    /// Hashes of passlib 1.7.4: `pbkdf2_sha256.using(rounds=…, salt=…).hash(password)`.
+    const PASSLIB_HASHES: &[(&str, &str)] = &[
         (
             "correct horse battery staple",
             "$pbkdf2-sha256$29000$xHjvvZdSqjXGOCcEQIgRYg$zInYLWdgJbOnCANEl1o1PEK0FAor.pXempZ9XhHD/Bs",
@@ -135,31 +136,31 @@ mod tests {
     ];
 
     #[test]
-    fn passlibs_hashes_are_of_their_passwords_alone() {
-        for (password, text) in PASSLIBS {
+    fn passlib_hashes_match_their_passwords_only() {
+        for (password, text) in PASSLIB_HASHES {
             let hash = Pbkdf2Hash::parse(text).unwrap();
-            assert_eq!(hash.is_of(password.as_bytes()), Ok(true), "{password:?}");
-            assert_eq!(hash.is_of(format!("{password} ").as_bytes()), Ok(false), "{password:?}");
+            assert_eq!(hash.matches(password.as_bytes()), Ok(true), "{password:?}");
+            assert_eq!(hash.matches(format!("{password} ").as_bytes()), Ok(false), "{password:?}");
         }
-        let last = PASSLIBS.last().unwrap().1;
+        let last = PASSLIB_HASHES.last().unwrap().1;
         assert_eq!(Pbkdf2Hash::parse(last).unwrap().salt, (0..=255).collect::<Vec<u8>>());
     }
 
     #[test]
-    fn nobody_has_a_password() {
-        assert_eq!(Pbkdf2Hash::of_nobody().unwrap().is_of(b""), Ok(false));
+    fn dummy_hash_matches_no_password() {
+        assert_eq!(Pbkdf2Hash::dummy().unwrap().matches(b""), Ok(false));
     }
 
     #[test]
-    fn what_passlib_would_not_write_is_refused() {
+    fn hash_that_passlib_does_not_write_is_rejected() {
         let (salt, checksum) = ("B8DYm1OK8d47x/jfW4vxfg", "A".repeat(43));
         let with = |rounds: &str| format!("{PREFIX}{rounds}${salt}${checksum}");
-        let longest = ADAPTED_BASE64.encode([7; LONGEST_SALT]);
-        let too_long = ADAPTED_BASE64.encode([7; LONGEST_SALT + 1]);
+        let longest = ADAPTED_BASE64.encode([7; MAX_SALT_BYTES]);
+        let too_long = ADAPTED_BASE64.encode([7; MAX_SALT_BYTES + 1]);
         for text in
             [with("1"), with("10000000"), with("9").replace(salt, ""), with("9").replace(salt, &longest)]
         {
-            is_pbkdf2(&text).unwrap();
+            check_pbkdf2(&text).unwrap();
         }
         for text in [
             with(""),
@@ -188,21 +189,21 @@ mod tests {
             PREFIX.to_owned(),
             String::new(),
         ] {
-            let refused = is_pbkdf2(&text).unwrap_err();
-            assert!(!refused.contains(salt) && !refused.contains('\n'), "{text:?} {refused}");
+            let error = check_pbkdf2(&text).unwrap_err();
+            assert!(!error.contains(salt) && !error.contains('\n'), "{text:?} {error}");
         }
     }
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parser_panic(text in r"\$pbkdf2-sha256\$[0-9]{0,12}\$\PC{0,40}\$\PC{0,50}|\PC*") {
-            let _ = is_pbkdf2(&text);
+        fn parser_does_not_panic(text in r"\$pbkdf2-sha256\$[0-9]{0,12}\$\PC{0,40}\$\PC{0,50}|\PC*") {
+            let _ = check_pbkdf2(&text);
         }
 
         #[test]
-        fn whatever_is_well_formed_is_read(
+        fn well_formed_hash_is_parsed(
             rounds in ROUNDS,
-            salt in prop::collection::vec(any::<u8>(), 0..=LONGEST_SALT),
+            salt in prop::collection::vec(any::<u8>(), 0..=MAX_SALT_BYTES),
             checksum in any::<[u8; CHECKSUM_BYTES]>(),
         ) {
             let [salt_text, checksum_text] = [&salt[..], &checksum].map(|bytes| ADAPTED_BASE64.encode(bytes));

@@ -1,4 +1,4 @@
-//! A copy of the database while it is in use.
+//! Online backup of a SQLite database.
 
 use std::{
     fs::OpenOptions,
@@ -12,18 +12,18 @@ use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use super::Store;
 use crate::error::one_line;
 
-/// Why there is no backup.
+/// Why a backup failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// The file cannot be made, or is there already.
-    #[error("cannot make the backup {}: {source}", path.display())]
+    /// The file cannot be created, or exists already.
+    #[error("cannot create the backup {}: {source}", path.display())]
     File {
-        /// The backup's.
+        /// The path of the backup.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The copying failed.
+    /// The copy failed.
     #[error("cannot copy the database: {0}")]
     Copy(String),
     /// Postgres has its own tools.
@@ -32,13 +32,14 @@ pub enum BackupError {
 }
 
 impl Store {
-    /// Writes all that is committed now to a new file, for its owner only. Others go on reading and writing.
+    /// Copies the committed state to a new file with permissions for its owner only. It blocks
+    /// neither readers nor writers.
     pub(crate) async fn back_up(&self, path: &Path) -> Result<(), BackupError> {
         if self.db.get_database_backend() != DbBackend::Sqlite {
             return Err(BackupError::Postgres);
         }
         let failed = |source| BackupError::File { path: path.to_owned(), source };
-        // SQLite fills an empty file, and would make one that others can read.
+        // SQLite fills an existing empty file; it would create one that others can read.
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
         let copied = self.copy_into(path).await.and_then(|()| file.sync_all().map_err(failed));
         if copied.is_err() {

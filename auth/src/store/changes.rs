@@ -1,4 +1,4 @@
-//! Notices that something in the database has changed, whoever changed it.
+//! Change notification: reports that the database has changed, in this process or another.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -14,68 +14,72 @@ use tracing::warn;
 
 use super::{CHANNEL, Store};
 
-/// How long a change that another process makes to a SQLite file may go unnoticed.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
-const BEFORE_ANOTHER_TRY: Duration = Duration::from_millis(500);
+/// Interval at which a SQLite file is polled for changes of other processes.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// Says that something has changed; what it is, the listener reads.
+/// Notifies subscribers that the database has changed. They read what has changed.
 #[derive(Debug, Clone)]
-pub(crate) struct Changes(watch::Sender<()>);
+pub(crate) struct ChangeNotifier(watch::Sender<()>);
 
-impl Changes {
+impl ChangeNotifier {
     pub(super) fn new() -> Self {
         Self(watch::Sender::new(()))
     }
 
-    pub(crate) fn announce(&self) {
+    pub(crate) fn notify(&self) {
         self.0.send_replace(());
     }
 
-    /// A listener who is told from now on.
-    pub(crate) fn listen(&self) -> watch::Receiver<()> {
+    /// Subscribes to changes from now on.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
         self.0.subscribe()
     }
 }
 
 impl Store {
-    /// Announces the changes that other processes make, for ever.
+    /// Notifies of changes by other processes. Never returns.
     pub(crate) async fn watch(&self) -> Infallible {
         loop {
             let failure = match self.db.get_database_backend() {
-                DbBackend::Postgres => listen(&self.db, &self.changes).await,
-                _ => look(self.db.get_sqlite_connection_pool(), &self.changes).await,
+                DbBackend::Postgres => listen_postgres(&self.db, &self.changes).await,
+                _ => poll_sqlite(self.db.get_sqlite_connection_pool(), &self.changes).await,
             };
             let Err(failure) = failure;
-            warn!(%failure, "cannot watch the database for changes, trying again");
-            sleep(BEFORE_ANOTHER_TRY).await;
+            warn!(%failure, "cannot watch the database for changes, retrying");
+            sleep(RETRY_AFTER).await;
         }
     }
 }
 
-/// SQLite keeps a counter that moves with each commit of another connection. The log of changes lies in memory that
-/// the processes share, so a look costs some microseconds.
-async fn look(pool: &SqlitePool, changes: &Changes) -> Result<Infallible, sqlx::Error> {
+/// Polls SQLite's counter of commits by other connections. The index of the write-ahead log is
+/// shared memory, so a poll takes a few microseconds.
+async fn poll_sqlite(pool: &SqlitePool, changes: &ChangeNotifier) -> Result<Infallible, sqlx::Error> {
     let mut connection = pool.acquire().await?;
-    let mut ticks = interval(BETWEEN_LOOKS);
+    let mut ticks = interval(POLL_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut seen = None;
+    let mut last_version = None;
     loop {
         let version: i64 = sqlx::query_scalar("PRAGMA data_version").fetch_one(&mut *connection).await?;
-        if seen.replace(version) != Some(version) {
-            changes.announce();
+        if last_version.replace(version) != Some(version) {
+            changes.notify();
         }
         ticks.tick().await;
     }
 }
 
-async fn listen(db: &DatabaseConnection, changes: &Changes) -> Result<Infallible, sqlx::Error> {
+async fn listen_postgres(
+    db: &DatabaseConnection,
+    changes: &ChangeNotifier,
+) -> Result<Infallible, sqlx::Error> {
     let mut listener = PgListener::connect_with(db.get_postgres_connection_pool()).await?;
     listener.listen(CHANNEL).await?;
     loop {
-        // At the start, and after a break (when `try_recv` gives nothing): something may have gone by.
-        changes.announce();
+        // At the start, and after a lost connection (`try_recv` returns `None`): notifications may
+        // be missing.
+        changes.notify();
         while listener.try_recv().await?.is_some() {
-            changes.announce();
+            changes.notify();
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The tables. Times are seconds since 1970, as in the tokens.
+//! The tables. Times are Unix times in seconds, as in tokens.
 
-/// Who may log in.
+/// Users.
 pub(crate) mod user {
     use sea_orm::entity::prelude::*;
 
@@ -13,10 +13,11 @@ pub(crate) mod user {
         pub(crate) username: String,
         pub(crate) password_hash: String,
         pub(crate) created_at: i64,
-        /// As [`crate::Role::as_str`] has it.
+        /// See [`crate::Role::as_str`].
         pub(crate) role: String,
         pub(crate) disabled: bool,
-        /// The id of the last revocation of all of the user's tokens, else 0. New tokens carry it.
+        /// The id of the last revocation of all of the user's tokens, otherwise 0. New tokens
+        /// contain it.
         pub(crate) generation: i64,
     }
 
@@ -33,10 +34,10 @@ pub(crate) mod user {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// Which tokens no longer hold: one of them (`jti`), or all that a user had (`username`).
+/// Revocations: of a token or a family (`jti`), or of all tokens of a user (`username`).
 ///
-/// The id is the cursor of `WatchRevocations`: it only grows, in the order of commits. That of a user's revocation is
-/// the generation of the tokens that the user is given afterwards.
+/// The id is the cursor of `WatchRevocations`: it increases in the order of commits. The id of a
+/// user's revocation is the generation of the user's later tokens.
 pub(super) mod revocation {
     use sea_orm::entity::prelude::*;
 
@@ -57,7 +58,7 @@ pub(super) mod revocation {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// The refresh tokens that were exchanged for new ones.
+/// Refresh tokens that were exchanged for new ones.
 pub(super) mod ended_refresh_token {
     use sea_orm::entity::prelude::*;
 
@@ -76,7 +77,7 @@ pub(super) mod ended_refresh_token {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// The keys that tokens are signed with.
+/// Signing keys.
 pub(super) mod signing_key {
     use sea_orm::entity::prelude::*;
 
@@ -89,10 +90,10 @@ pub(super) mod signing_key {
         #[sea_orm(column_type = "Blob")]
         pub(crate) private_key: Vec<u8>,
         pub(crate) created_at: i64,
-        /// Which of the keys that a secret gives; `None` if it is none of them.
+        /// The number of the key among those derived from a secret; `None` for a random key.
         pub(crate) derivation: Option<i64>,
         pub(crate) active_from: i64,
-        /// Seconds that a token signed with it holds at most.
+        /// The longest validity of a token that it signed, in seconds.
         pub(crate) longest_lifetime: i64,
     }
 
@@ -109,7 +110,7 @@ pub(super) mod signing_key {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// Logins that failed, counted for a user's name or an address. The subject is a digest of it.
+/// Counts of failed logins. The subject is a digest of a name, an address, or both.
 pub(super) mod login_failure {
     use sea_orm::entity::prelude::*;
 
@@ -128,7 +129,7 @@ pub(super) mod login_failure {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// Where a user has logged in from. The subject is a digest of both.
+/// Addresses from which users have logged in. The subject is a digest of name and address.
 pub(super) mod known_address {
     use sea_orm::entity::prelude::*;
 
@@ -146,7 +147,7 @@ pub(super) mod known_address {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// The name of the log of revocations, in the one row that there is.
+/// The name of the revocation log, in a single row.
 pub(super) mod revocation_log {
     use sea_orm::entity::prelude::*;
 

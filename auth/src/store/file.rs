@@ -1,4 +1,5 @@
-//! The file of a SQLite database, which holds password hashes and maybe the signing key: for its owner only.
+//! The file of a SQLite database. It contains password hashes and signing keys, so its permissions
+//! are for the owner only.
 
 use std::{
     fs::{DirBuilder, OpenOptions},
@@ -9,12 +10,12 @@ use std::{
 
 use tracing::{info, warn};
 
-use super::open::Missing;
+use super::open::MissingFile;
 
-/// Creates the file and its folder if they are missing and may be created; SQLite gives its log
-/// files the same permissions.
-pub(super) fn prepare(path: &Path, missing: Missing) -> io::Result<()> {
-    if missing == Missing::Refuse {
+/// Creates the file and its folder if they are missing and that is allowed. SQLite creates its log
+/// files with the same permissions.
+pub(super) fn prepare(path: &Path, missing: MissingFile) -> io::Result<()> {
+    if missing == MissingFile::Reject {
         return check(path).map_err(|failure| match failure.kind() {
             ErrorKind::NotFound => io::Error::new(ErrorKind::NotFound, "there is no such file"),
             _ => failure,
@@ -42,7 +43,7 @@ fn check(path: &Path) -> io::Result<()> {
         return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
     }
     if metadata.permissions().mode() & 0o077 != 0 {
-        warn!(path = %path.display(), "others on this machine may open the database: chmod 600 it");
+        warn!(path = %path.display(), "other users of this machine can open the database: run chmod 600");
     }
     OpenOptions::new().read(true).write(true).open(path).map(drop)
 }

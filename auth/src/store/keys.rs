@@ -7,7 +7,7 @@ use sea_orm::{
 
 use super::{Store, entities::signing_key};
 
-/// A key as it is stored.
+/// A row of the signing keys.
 pub(crate) type StoredKey = signing_key::Model;
 
 impl Store {
@@ -16,13 +16,13 @@ impl Store {
         keys(&self.db).await
     }
 
-    /// Adds the key that `make` makes of those that there are, if it makes one.
+    /// Adds the key that `create` returns for the existing ones, if any.
     pub(crate) async fn add_key<E: From<DbErr>>(
         &self,
-        make: impl FnOnce(&[StoredKey]) -> Result<Option<StoredKey>, E>,
+        create: impl FnOnce(&[StoredKey]) -> Result<Option<StoredKey>, E>,
     ) -> Result<Option<StoredKey>, E> {
         let change = self.begin().await?;
-        let Some(key) = make(&keys(&change).await?)? else {
+        let Some(key) = create(&keys(&change).await?)? else {
             change.rollback().await?;
             return Ok(None);
         };
@@ -39,8 +39,8 @@ impl Store {
         Ok(Some(key))
     }
 
-    /// Notes that tokens signed with these keys hold for as many seconds, or more.
-    pub(crate) async fn note_lifetime(&self, kids: &[&str], seconds: i64) -> Result<(), DbErr> {
+    /// Records that tokens of these keys are valid for at least so many seconds.
+    pub(crate) async fn record_token_lifetime(&self, kids: &[&str], seconds: i64) -> Result<(), DbErr> {
         signing_key::Entity::update_many()
             .col_expr(signing_key::Column::LongestLifetime, Expr::value(seconds))
             .filter(signing_key::Column::Kid.is_in(kids.iter().copied()))
@@ -50,12 +50,12 @@ impl Store {
         Ok(())
     }
 
-    /// Seconds that any token holds at most.
-    pub(crate) async fn longest_lifetime(&self) -> Result<i64, DbErr> {
+    /// The longest validity of any token, in seconds.
+    pub(crate) async fn max_token_lifetime(&self) -> Result<i64, DbErr> {
         Ok(self.keys().await?.iter().map(|key| key.longest_lifetime).max().unwrap_or(0))
     }
 
-    /// Forgets keys.
+    /// Deletes keys.
     pub(crate) async fn remove_keys(&self, kids: &[&str]) -> Result<(), DbErr> {
         let change = self.begin().await?;
         signing_key::Entity::delete_many()

@@ -1,4 +1,4 @@
-//! Failed logins, and the addresses that users are known to come from.
+//! Failed logins, and the addresses at which users are known.
 
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
@@ -10,7 +10,7 @@ use super::{
     entities::{known_address, login_failure},
 };
 
-/// How often logging in has failed, and when for the last time.
+/// The failed logins of a subject: their number, and the time of the last one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Failures {
     pub(crate) count: i64,
@@ -34,7 +34,7 @@ impl Store {
         Ok(subjects.iter().map(of).collect())
     }
 
-    /// Replaces the failures of some subjects, in one statement: a locked file is waited for once.
+    /// Replaces the failures of some subjects in one statement, which waits for a lock once.
     pub(crate) async fn set_login_failures(&self, changed: &[(&str, Failures)]) -> Result<(), DbErr> {
         use login_failure::Column::{Failures as Count, LastFailedAt, Subject};
         if changed.is_empty() {
@@ -52,14 +52,14 @@ impl Store {
         Ok(())
     }
 
-    /// When somebody last logged in as and from what the subject stands for; 0 if never.
+    /// The time of the last login of a pair of name and address; 0 if there was none.
     pub(crate) async fn last_login(&self, subject: &str) -> Result<i64, DbErr> {
         let found = known_address::Entity::find_by_id(subject).one(&self.db).await?;
         Ok(found.map_or(0, |row| row.last_login_at))
     }
 
-    /// Notes a login as and from what the subject stands for.
-    pub(crate) async fn note_login(&self, subject: &str, now: i64) -> Result<(), DbErr> {
+    /// Records a login of a pair of name and address.
+    pub(crate) async fn record_login(&self, subject: &str, now: i64) -> Result<(), DbErr> {
         let row = known_address::ActiveModel { subject: Set(subject.to_owned()), last_login_at: Set(now) };
         known_address::Entity::insert(row)
             .on_conflict(

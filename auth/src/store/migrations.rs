@@ -1,4 +1,4 @@
-//! The history of the tables.
+//! Migrations of the tables.
 
 use sea_orm_migration::prelude::*;
 
@@ -77,7 +77,7 @@ impl MigrationName for SharedServer {
 #[async_trait::async_trait]
 impl MigrationTrait for SharedServer {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // SQLite adds one column a statement.
+        // SQLite adds one column per statement.
         for (table, column) in [
             ("users", text("role").default("user").take()),
             ("users", ColumnDef::new("disabled").boolean().not_null().default(false).take()),
@@ -135,7 +135,7 @@ impl MigrationTrait for SharedServer {
             .take();
         manager.execute(moved).await?;
         manager.drop_table(Table::drop().table("revoked_tokens").take()).await?;
-        // Until now nobody had a role; the first user is the one who can give them.
+        // Users had no roles before; the first user becomes the admin.
         let first = Query::update()
             .table("users")
             .value("role", "admin")

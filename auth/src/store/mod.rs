@@ -1,7 +1,7 @@
-//! The database: the one place that knows SQL is behind this.
+//! The database. Only this module and its children use SQL.
 //!
-//! Whatever changes something goes through [`Store::begin`] and [`Store::commit`]: changes have one order, in which
-//! everybody sees them, also where several processes share a database.
+//! Changes that others must see are made between [`Store::begin`] and [`Store::commit`], which
+//! serialise them, also if several processes share a database.
 
 mod backup;
 mod changes;
@@ -24,43 +24,43 @@ use tracing::warn;
 use crate::error::one_line;
 
 pub use backup::BackupError;
-pub(crate) use changes::Changes;
+pub(crate) use changes::ChangeNotifier;
 pub(crate) use entities::user::Model as UserRow;
 pub(crate) use keys::StoredKey;
 pub(crate) use login_failures::Failures;
-pub(crate) use open::Missing;
-pub(crate) use refresh_tokens::Exchange;
-pub(crate) use revocations::Page;
-pub(crate) use users::{Change, ChangeError};
+pub(crate) use open::MissingFile;
+pub(crate) use refresh_tokens::RefreshExchange;
+pub(crate) use revocations::RevocationPage;
+pub(crate) use users::{UserChange, UserChangeError};
 
-/// Postgres' name for our lock on changes, and for the channel on which they are announced.
+/// The Postgres name of the lock for changes, and of the channel that announces them.
 const CHANNEL: &str = "muse_auth";
 
-/// A pool of connections to the database. A clone is another handle on it.
+/// A pool of connections to the database. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     db: DatabaseConnection,
-    changes: Changes,
+    changes: ChangeNotifier,
 }
 
 impl Store {
-    /// Says when something has changed, by this process or, once [`Store::watch`] runs, by another one.
-    pub(crate) fn changes(&self) -> &Changes {
+    /// Notifies of changes by this process, and by others while [`Store::watch`] runs.
+    pub(crate) fn changes(&self) -> &ChangeNotifier {
         &self.changes
     }
 
-    /// Begins to change something; nobody else does until the commit.
+    /// Begins a change, and blocks those of others until the commit.
     async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
         begin(&self.db).await
     }
 
-    /// Makes a change last, and tells everybody.
+    /// Commits a change, and notifies this process and others.
     async fn commit(&self, change: DatabaseTransaction) -> Result<(), DbErr> {
         if change.get_database_backend() == DbBackend::Postgres {
             change.execute_unprepared(&format!("SELECT pg_notify('{CHANNEL}', '')")).await?;
         }
         change.commit().await?;
-        self.changes.announce();
+        self.changes.notify();
         Ok(())
     }
 
@@ -69,42 +69,42 @@ impl Store {
     /// may be an empty backup.
     pub(crate) async fn checkpoint(&self) -> Result<(), DbErr> {
         if self.db.get_database_backend() == DbBackend::Sqlite {
-            // Passive: it waits for nobody.
+            // PASSIVE does not wait for readers and writers.
             self.db.execute_unprepared("PRAGMA wal_checkpoint(PASSIVE)").await?;
         }
         Ok(())
     }
 
-    /// Closes all connections, after a checkpoint: the last connection makes one, but another
-    /// process may have one open.
+    /// Closes all connections after a checkpoint. SQLite itself makes one when the last connection
+    /// closes, which may be that of another process.
     pub(crate) async fn close(self) {
         if let Err(failure) = self.checkpoint().await {
             warn!(cause = one_line(&failure), "cannot move the write-ahead log into the database");
         }
-        // What was answered is on disk already; there is nobody left to tell.
+        // Acknowledged changes are on disk already.
         let _ = self.db.close().await;
     }
 }
 
-/// Begins a transaction that no other one writes beside.
+/// Begins a transaction that excludes other writers.
 async fn begin(db: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
     let options = TransactionOptions {
         access_mode: None,
         isolation_level: None,
-        // Not deferred: who has read and then wants to write would be refused if another was faster.
+        // A deferred transaction that reads and then writes fails if another one wrote in between.
         sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
     };
     let change = db.begin_with_options(options).await?;
     if change.get_database_backend() == DbBackend::Postgres {
-        // Released after the commit can be seen. Without it an id could be seen before a lower one, and who resumes
-        // after it would miss the lower one.
+        // Released after the commit is visible. Without the lock an id could be visible before a
+        // lower one, and a watcher that resumes after it would miss the lower one.
         let lock = format!("SELECT pg_advisory_xact_lock(hashtext('{CHANNEL}'))");
         change.execute_unprepared(&lock).await?;
     }
     Ok(change)
 }
 
-/// Whether an insertion that does nothing on a conflict inserted something.
+/// Whether an `INSERT ... ON CONFLICT DO NOTHING` inserted a row.
 fn is_new(inserted: &TryInsertResult<u64>) -> bool {
     matches!(inserted, TryInsertResult::Inserted(1..))
 }
@@ -113,14 +113,14 @@ fn is_new(inserted: &TryInsertResult<u64>) -> bool {
 pub(crate) mod fixture {
     use tempfile::TempDir;
 
-    use super::{Missing, Store};
+    use super::{MissingFile, Store};
     use crate::config::Database;
 
-    /// A new database in a folder of its own.
+    /// A new database in a temporary folder.
     pub(crate) async fn store() -> (TempDir, Store) {
         let folder = tempfile::tempdir().unwrap();
         let store =
-            Store::open(&Database::Sqlite(folder.path().join("muse.db")), Missing::Create).await.unwrap();
+            Store::open(&Database::Sqlite(folder.path().join("muse.db")), MissingFile::Create).await.unwrap();
         (folder, store)
     }
 }

@@ -1,4 +1,4 @@
-//! Opens the database and brings its tables up to date.
+//! Opens the database and migrates its tables.
 
 use std::{
     path::Path,
@@ -21,7 +21,7 @@ use secrecy::ExposeSecret;
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::{Changes, Store, begin, entities::revocation_log, file, migrations::Migrator};
+use super::{ChangeNotifier, Store, begin, entities::revocation_log, file, migrations::Migrator};
 use crate::{
     AuthError,
     config::Database,
@@ -29,46 +29,44 @@ use crate::{
     ids,
 };
 
-/// SQLite has one writer at a time; the others are for readers, and one watches for changes.
+/// One for the writer, one to watch for changes, the others for readers.
 const SQLITE_CONNECTIONS: u32 = 5;
 const POSTGRES_CONNECTIONS: u32 = 8;
-/// How long a statement waits for a lock of another process, as the command line is one. Like
-/// [`ACQUIRE_TIMEOUT`] less than the gateway waits for an answer (`AUTH_TIMEOUT`), which says what
-/// is wrong.
+/// How long a statement waits for a lock of another process. Like [`ACQUIRE_TIMEOUT`] less than the
+/// gateway's `AUTH_TIMEOUT`, so that the error reaches the client.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the start of a program waits for a lock of another process: one that starts at the same time, with a new database,
-/// creates the tables. SQLite does not wait by itself for the lock that the change to a write-ahead log needs.
+/// How long the start waits for a lock of another process, which may be creating the tables. SQLite
+/// itself does not wait for the lock that it needs to switch to a write-ahead log.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
-const OPEN_AGAIN_AFTER: Duration = Duration::from_millis(50);
+const OPEN_RETRY_AFTER: Duration = Duration::from_millis(50);
 /// How long a call waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Whether a SQLite file that is missing is created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Missing {
+pub(crate) enum MissingFile {
     Create,
-    /// A command that reads or changes what is there would otherwise leave an empty database where
-    /// a path is mistyped.
-    Refuse,
+    /// For commands on an existing database: a mistyped path must not leave an empty one.
+    Reject,
 }
 
 impl Store {
     /// Opens the database and updates its tables.
-    pub(crate) async fn open(database: &Database, missing: Missing) -> Result<Self, AuthError> {
-        let refused = |reason: String| AuthError::Open {
+    pub(crate) async fn open(database: &Database, missing: MissingFile) -> Result<Self, AuthError> {
+        let open_error = |reason: String| AuthError::Open {
             database: database.to_string(),
             reason: reason.split_whitespace().collect::<Vec<_>>().join(" "),
         };
         if let Database::Sqlite(path) = database {
-            file::prepare(path, missing).map_err(|failure| refused(failure.to_string()))?;
+            file::prepare(path, missing).map_err(|failure| open_error(failure.to_string()))?;
         }
-        let options = options(database).map_err(|failure| refused(failure.to_string()))?;
+        let options = options(database).map_err(|failure| open_error(failure.to_string()))?;
         let end = Instant::now() + OPEN_TIMEOUT;
         loop {
             match open(options.clone()).await {
-                Ok(db) => return Ok(Self { db, changes: Changes::new() }),
-                Err(failure) if is_locked(&failure) && Instant::now() < end => sleep(OPEN_AGAIN_AFTER).await,
-                Err(failure) => return Err(refused(one_line(&failure))),
+                Ok(db) => return Ok(Self { db, changes: ChangeNotifier::new() }),
+                Err(failure) if is_locked(&failure) && Instant::now() < end => sleep(OPEN_RETRY_AFTER).await,
+                Err(failure) => return Err(open_error(one_line(&failure))),
             }
         }
     }
@@ -79,7 +77,7 @@ async fn open(options: ConnectOptions) -> Result<DatabaseConnection, DbErr> {
     match migrate(&db).await {
         Ok(()) => Ok(db),
         Err(failure) => {
-            // Another attempt has connections of its own.
+            // A retry opens other connections.
             let _ = db.close().await;
             Err(failure)
         }
@@ -100,13 +98,13 @@ fn sqlite(path: &Path) -> ConnectOptions {
     let mut options = ConnectOptions::new("sqlite:");
     options.max_connections(SQLITE_CONNECTIONS).map_sqlx_sqlite_opts(move |sqlite| {
         sqlite
-            // As a path, since in a URL '%' and '?' would mean something.
+            // Not as a URL, in which '%' and '?' have a meaning.
             .filename(&path)
             .in_memory(false)
             .shared_cache(false)
             .create_if_missing(false)
             .journal_mode(SqliteJournalMode::Wal)
-            // A revocation that was answered is there after a power cut, too.
+            // An acknowledged revocation survives a power cut.
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT)
             .foreign_keys(true)
@@ -115,12 +113,12 @@ fn sqlite(path: &Path) -> ConnectOptions {
 }
 
 fn postgres(url: &str) -> Result<ConnectOptions, sqlx::Error> {
-    // The URL is read here, so that an error about it does not come from a layer that prints it.
+    // Parsed here, because another layer would print the URL in its errors.
     let parsed = PgConnectOptions::from_str(url)?.application_name("muse-auth");
     if is_unprotected(&parsed) {
         warn!(
             host = parsed.get_host(),
-            "the way to the database may be in plain text and the server another one: say sslmode=verify-full in its URL"
+            "the connection to the database is not protected by TLS: set sslmode=verify-full in its URL"
         );
     }
     let mut options = ConnectOptions::new("postgres:///");
@@ -128,26 +126,27 @@ fn postgres(url: &str) -> Result<ConnectOptions, sqlx::Error> {
     Ok(options)
 }
 
-/// Whether whoever is between here and the server may read and change all, and nobody has said that this is well.
+/// Whether the traffic to a remote server can be read or changed, unless the URL allows it
+/// explicitly.
 fn is_unprotected(options: &PgConnectOptions) -> bool {
-    let is_here = options.get_socket().is_some() || is_loopback_host(options.get_host());
-    !is_here && matches!(options.get_ssl_mode(), PgSslMode::Allow | PgSslMode::Prefer)
+    let is_local = options.get_socket().is_some() || is_loopback_host(options.get_host());
+    !is_local && matches!(options.get_ssl_mode(), PgSslMode::Allow | PgSslMode::Prefer)
 }
 
-/// Applies what is missing of the tables' history; one process at a time.
+/// Applies the pending migrations; one process at a time.
 async fn migrate(db: &DatabaseConnection) -> Result<(), DbErr> {
-    // Without the attempt to write that the other way begins with, since others may be serving.
+    // The read-only check does not block other processes that serve.
     if Migrator::get_pending_migrations_read_only(db).await.is_ok_and(|pending| pending.is_empty()) {
         return Ok(());
     }
-    let turn = begin(db).await?;
-    Migrator::up(&turn, None).await?;
-    if revocation_log::Entity::find().one(&turn).await?.is_none() {
+    let change = begin(db).await?;
+    Migrator::up(&change, None).await?;
+    if revocation_log::Entity::find().one(&change).await?.is_none() {
         let name = ids::random().map_err(|failure| DbErr::Custom(failure.to_string()))?;
         let log = revocation_log::ActiveModel { name: Set(name) };
-        revocation_log::Entity::insert(log).exec_without_returning(&turn).await?;
+        revocation_log::Entity::insert(log).exec_without_returning(&change).await?;
     }
-    turn.commit().await
+    change.commit().await
 }
 
 #[cfg(test)]
@@ -155,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_way_that_nobody_vouches_for_is_unprotected() {
+    fn remote_postgres_without_verified_tls_is_unprotected() {
         for (url, expected) in [
             ("postgres://db.example.org/muse", true),
             ("postgres://10.0.0.1/muse?sslmode=allow", true),

@@ -1,29 +1,31 @@
-//! Refresh tokens that are exchanged for new ones, where they rotate.
+//! Rotation of refresh tokens: each is exchanged for a new one.
 
 use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter};
 
 use super::{Store, entities::ended_refresh_token, is_new, revocations};
 
-/// What became of an exchange.
+/// The outcome of an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Exchange {
-    /// The token holds no more, and a new one is due.
+pub(crate) enum RefreshExchange {
+    /// The token has ended; the client gets a new one.
     Done,
-    /// The token was exchanged a moment ago, and its holder may not have heard: a new one is due, too.
+    /// The token was exchanged within the grace period, so the response may have been lost: the
+    /// client gets another new one.
     Repeated,
-    /// The token was exchanged some time ago, so somebody else has it. The family has been revoked.
+    /// The token was exchanged before that, so it may be stolen. Its family has been revoked.
     Reused,
 }
 
 impl Store {
-    /// Ends a refresh token. Who uses it again within `grace` seconds is served, later the end of the family is.
+    /// Ends a refresh token. Reuse within `grace` seconds is allowed; later reuse revokes the
+    /// family.
     pub(crate) async fn exchange_refresh_token(
         &self,
         jti: &str,
         family: &str,
         (now, grace): (i64, i64),
         (expires_at, family_expires_at): (i64, i64),
-    ) -> Result<Exchange, DbErr> {
+    ) -> Result<RefreshExchange, DbErr> {
         let change = self.begin().await?;
         let ended = ended_refresh_token::ActiveModel {
             jti: Set(jti.to_owned()),
@@ -36,19 +38,19 @@ impl Store {
             .await?;
         if is_new(&inserted) {
             change.commit().await?;
-            return Ok(Exchange::Done);
+            return Ok(RefreshExchange::Done);
         }
-        let before = ended_refresh_token::Entity::find_by_id(jti).one(&change).await?;
-        if before.is_some_and(|before| now <= before.ended_at + grace) {
+        let previous = ended_refresh_token::Entity::find_by_id(jti).one(&change).await?;
+        if previous.is_some_and(|previous| now <= previous.ended_at + grace) {
             change.rollback().await?;
-            return Ok(Exchange::Repeated);
+            return Ok(RefreshExchange::Repeated);
         }
         revocations::add(&change, family, family_expires_at).await?;
         self.commit(change).await?;
-        Ok(Exchange::Reused)
+        Ok(RefreshExchange::Reused)
     }
 
-    /// Forgets the exchanges of tokens that have expired.
+    /// Deletes the exchanges of expired tokens.
     pub(crate) async fn prune_refresh_tokens(&self, now: i64) -> Result<u64, DbErr> {
         let expired = ended_refresh_token::Entity::delete_many()
             .filter(ended_refresh_token::Column::ExpiresAt.lte(now));

@@ -13,19 +13,20 @@ use super::{
 };
 
 /// Rows of a page.
-const PAGE: u64 = 10_000;
+const PAGE_SIZE: u64 = 10_000;
 
-/// Some revocations in the order in which they happened, and where to go on after them.
+/// Revocations in the order of their commits.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Page {
+pub(crate) struct RevocationPage {
     pub(crate) revocations: Vec<Revocation>,
+    /// The position after them.
     pub(crate) cursor: i64,
-    /// There may be more.
+    /// Whether there may be more.
     pub(crate) full: bool,
 }
 
 impl Store {
-    /// Revokes a token, or a family of them; `false` if that was done already.
+    /// Revokes a token or a family; `false` if it was revoked already.
     pub(crate) async fn revoke(&self, jti: &str, expires_at: i64) -> Result<bool, DbErr> {
         let change = self.begin().await?;
         let first = add(&change, jti, expires_at).await?;
@@ -37,24 +38,24 @@ impl Store {
         Ok(first)
     }
 
-    /// Whether one of these ids of tokens and families is revoked.
+    /// Whether one of these tokens or families is revoked.
     pub(crate) async fn is_revoked(&self, ids: &[&str]) -> Result<bool, DbErr> {
         let found = revocation::Entity::find().filter(revocation::Column::Jti.is_in(ids.iter().copied()));
         Ok(found.one(&self.db).await?.is_some())
     }
 
-    /// The first revocations after `cursor` whose tokens have not expired.
-    pub(crate) async fn revocations_after(&self, cursor: i64, now: i64) -> Result<Page, DbErr> {
+    /// A page of revocations after `cursor` whose tokens have not expired.
+    pub(crate) async fn revocations_after(&self, cursor: i64, now: i64) -> Result<RevocationPage, DbErr> {
         let rows = revocation::Entity::find()
             .filter(revocation::Column::Id.gt(cursor))
             .filter(revocation::Column::ExpiresAt.gt(now))
             .order_by_asc(revocation::Column::Id)
-            .limit(PAGE)
+            .limit(PAGE_SIZE)
             .all(&self.db)
             .await?;
-        let full = rows.len() as u64 == PAGE;
+        let full = rows.len() as u64 == PAGE_SIZE;
         let cursor = rows.last().map_or(cursor, |last| last.id);
-        Ok(Page { revocations: rows.into_iter().filter_map(message).collect(), cursor, full })
+        Ok(RevocationPage { revocations: rows.into_iter().filter_map(message).collect(), cursor, full })
     }
 
     /// The cursor after the last revocation; 0 if there is none.
@@ -63,20 +64,20 @@ impl Store {
         Ok(last.map_or(0, |last| last.id))
     }
 
-    /// The name of the log that cursors are places in: made once for each database.
-    pub(crate) async fn log(&self) -> Result<String, DbErr> {
+    /// The name of the revocation log, in which cursors are positions. Each database has another.
+    pub(crate) async fn revocation_log(&self) -> Result<String, DbErr> {
         let log = revocation_log::Entity::find().one(&self.db).await?;
-        log.map(|log| log.name).ok_or_else(|| DbErr::RecordNotFound("the log of revocations".to_owned()))
+        log.map(|log| log.name).ok_or_else(|| DbErr::RecordNotFound("the revocation log".to_owned()))
     }
 
-    /// Forgets the revocations of tokens that have expired, and says how many there were.
+    /// Deletes the revocations of expired tokens, and returns their number.
     pub(crate) async fn prune_revocations(&self, now: i64) -> Result<u64, DbErr> {
         let expired = revocation::Entity::delete_many().filter(revocation::Column::ExpiresAt.lte(now));
         Ok(expired.exec(&self.db).await?.rows_affected)
     }
 }
 
-/// Adds the revocation of a token; `false` if there is one.
+/// Adds the revocation of a token or a family; `false` if there is one.
 pub(super) async fn add(change: &DatabaseTransaction, jti: &str, expires_at: i64) -> Result<bool, DbErr> {
     let revoked = revocation::ActiveModel {
         jti: Set(Some(jti.to_owned())),
@@ -90,7 +91,7 @@ pub(super) async fn add(change: &DatabaseTransaction, jti: &str, expires_at: i64
     Ok(is_new(&inserted))
 }
 
-/// Adds the revocation of all tokens that a user has, and returns the generation of those that come after.
+/// Revokes all tokens of a user, and returns the generation of the later ones.
 pub(super) async fn add_for_user(
     change: &DatabaseTransaction,
     username: &str,
@@ -104,7 +105,7 @@ pub(super) async fn add_for_user(
     Ok(revocation::Entity::insert(revoked).exec(change).await?.last_insert_id)
 }
 
-/// The generation of the tokens of a user who is added now: the name may have been another user's.
+/// The generation of a new user's tokens: an earlier user of the same name may have revoked ones.
 pub(super) async fn generation(change: &DatabaseTransaction, username: &str) -> Result<i64, DbErr> {
     let last = revocation::Entity::find()
         .filter(revocation::Column::Username.eq(username))
@@ -116,7 +117,7 @@ fn message(row: revocation::Model) -> Option<Revocation> {
     let what = match (row.jti, row.username) {
         (Some(jti), _) => What::Jti(jti),
         (None, Some(username)) => What::User(UserTokens { username, before_generation: row.id }),
-        // Nothing here writes such a row.
+        // This service does not write such rows.
         (None, None) => return None,
     };
     Some(Revocation { what: Some(what), expires_at: row.expires_at })
@@ -128,7 +129,7 @@ mod tests {
     use crate::store::fixture::store;
 
     #[tokio::test]
-    async fn revocations_are_kept_in_order_and_pruned() {
+    async fn revocations_are_paged_in_order_and_pruned() {
         let (_folder, store) = store().await;
         for (jti, expires_at) in [("a", 100), ("b", 300), ("c", 200)] {
             assert!(store.revoke(jti, expires_at).await.unwrap());
@@ -137,7 +138,7 @@ mod tests {
         assert!(store.is_revoked(&["x", "c"]).await.unwrap());
         assert!(!store.is_revoked(&["x", "y"]).await.unwrap());
 
-        let ids = |page: &Page| -> Vec<String> {
+        let ids = |page: &RevocationPage| -> Vec<String> {
             let id = |revocation: &Revocation| match revocation.what.clone() {
                 Some(What::Jti(jti)) => jti,
                 other => panic!("{other:?}"),
@@ -153,7 +154,7 @@ mod tests {
 
         assert_eq!(store.prune_revocations(250).await.unwrap(), 2);
         assert_eq!(ids(&store.revocations_after(0, 0).await.unwrap()), ["b"]);
-        // An id is never given twice, else a cursor would hide revocations.
+        // Ids are never reused, otherwise a cursor could skip revocations.
         store.prune_revocations(1000).await.unwrap();
         store.revoke("d", 2000).await.unwrap();
         assert_eq!(store.last_cursor().await.unwrap(), 4);

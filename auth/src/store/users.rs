@@ -8,49 +8,55 @@ use sea_orm::{
 use super::{Store, UserRow, entities::user, is_new, revocations};
 use crate::{Role, usernames};
 
+impl UserRow {
+    pub(crate) fn role(&self) -> Role {
+        Role::from_name(&self.role)
+    }
+}
+
 /// A change of a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Change {
+pub(crate) enum UserChange {
     Remove,
     Disabled(bool),
     Role(Role),
     PasswordHash(String),
-    /// Ends all tokens, and changes nothing else.
-    Tokens,
+    /// Only revokes the tokens.
+    RevokeTokens,
 }
 
-impl Change {
-    /// The tokens that the user has end with it.
-    fn ends_tokens(&self) -> bool {
+impl UserChange {
+    /// Whether it revokes the tokens of the user.
+    fn revokes_tokens(&self) -> bool {
         !matches!(self, Self::Disabled(false) | Self::Role(_))
     }
 
-    /// The user may have been an admin who may log in, and is not afterwards.
-    fn takes_an_admin(&self) -> bool {
+    /// Whether the user may be an enabled admin before the change, and is none afterwards.
+    fn may_remove_last_admin(&self) -> bool {
         matches!(self, Self::Remove | Self::Disabled(true) | Self::Role(Role::User))
     }
 }
 
 /// Why a user was not changed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ChangeError {
+pub(crate) enum UserChangeError {
     #[error("there is no such user")]
     NoSuchUser,
-    #[error("nobody would be left who may manage users")]
+    #[error("no enabled admin would remain")]
     LastAdmin,
     #[error(transparent)]
     Database(#[from] DbErr),
 }
 
 impl Store {
-    /// A user, if there is one of that name.
+    /// The user of exactly this name.
     pub(crate) async fn user(&self, name: &str) -> Result<Option<UserRow>, DbErr> {
         user::Entity::find().filter(user::Column::Username.eq(name)).one(&self.db).await
     }
 
-    /// A user whose name is what somebody typed, or has the same text in another normal form.
-    pub(crate) async fn user_of_any_form(&self, typed: &str) -> Result<Option<UserRow>, DbErr> {
-        for name in usernames::forms(typed) {
+    /// The user of a name as typed, in any of its normal forms.
+    pub(crate) async fn find_user(&self, typed: &str) -> Result<Option<UserRow>, DbErr> {
+        for name in usernames::normal_forms(typed) {
             if let Some(user) = self.user(&name).await? {
                 return Ok(Some(user));
             }
@@ -58,16 +64,16 @@ impl Store {
         Ok(None)
     }
 
-    /// The names of all users, or only those that are not in ASCII.
-    pub(crate) async fn names(&self, beyond_ascii: bool) -> Result<Vec<String>, DbErr> {
+    /// The names of all users, or only those beyond ASCII.
+    pub(crate) async fn names(&self, non_ascii_only: bool) -> Result<Vec<String>, DbErr> {
         let mut names = user::Entity::find().select_only().column(user::Column::Username);
-        if beyond_ascii {
+        if non_ascii_only {
             names = names.filter(Expr::cust("length(username) <> octet_length(username)"));
         }
         names.into_tuple().all(&self.db).await
     }
 
-    /// Adds a user; `false` if the name is taken.
+    /// Adds a user; `false` if another one has the name.
     pub(crate) async fn add_user(
         &self,
         name: &str,
@@ -98,41 +104,41 @@ impl Store {
         Ok(added)
     }
 
-    /// Changes a user, and with `keep_an_admin` only if somebody may manage users afterwards. Tokens that end with
-    /// it are expired at `tokens_expire_at`. Returns the user as changed, or as removed.
+    /// Changes or removes a user, and returns the row. With `protect_last_admin` an enabled admin
+    /// must remain. A revocation of tokens can be pruned at `tokens_expire_at`.
     pub(crate) async fn change_user(
         &self,
         name: &str,
-        what: &Change,
+        what: &UserChange,
         tokens_expire_at: i64,
-        keep_an_admin: bool,
-    ) -> Result<UserRow, ChangeError> {
+        protect_last_admin: bool,
+    ) -> Result<UserRow, UserChangeError> {
         let change = self.begin().await?;
         let found = user::Entity::find().filter(user::Column::Username.eq(name)).one(&change).await?;
-        let mut row = found.ok_or(ChangeError::NoSuchUser)?;
-        if what.ends_tokens() {
+        let mut row = found.ok_or(UserChangeError::NoSuchUser)?;
+        if what.revokes_tokens() {
             row.generation = revocations::add_for_user(&change, name, tokens_expire_at).await?;
         }
         match what {
-            Change::Remove | Change::Tokens => (),
-            Change::Disabled(disabled) => row.disabled = *disabled,
-            Change::Role(role) => row.role = role.as_str().to_owned(),
-            Change::PasswordHash(hash) => row.password_hash.clone_from(hash),
+            UserChange::Remove | UserChange::RevokeTokens => (),
+            UserChange::Disabled(disabled) => row.disabled = *disabled,
+            UserChange::Role(role) => row.role = role.as_str().to_owned(),
+            UserChange::PasswordHash(hash) => row.password_hash.clone_from(hash),
         }
-        if *what == Change::Remove {
+        if *what == UserChange::Remove {
             user::Entity::delete_by_id(row.id).exec(&change).await?;
         } else {
             let changed = user::ActiveModel::from(row.clone()).reset_all();
             user::Entity::update(changed).exec(&change).await?;
         }
-        if keep_an_admin && what.takes_an_admin() && !has_admin(&change).await? {
-            return Err(ChangeError::LastAdmin);
+        if protect_last_admin && what.may_remove_last_admin() && !has_admin(&change).await? {
+            return Err(UserChangeError::LastAdmin);
         }
         self.commit(change).await?;
         Ok(row)
     }
 
-    /// Replaces the hash of an unchanged password by a newer one, unless the password was changed meanwhile.
+    /// Replaces the hash of a password by a newer one, unless the password was changed meanwhile.
     pub(crate) async fn upgrade_hash(&self, name: &str, from: &str, to: &str) -> Result<(), DbErr> {
         user::Entity::update_many()
             .col_expr(user::Column::PasswordHash, Expr::value(to))

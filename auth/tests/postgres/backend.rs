@@ -1,4 +1,4 @@
-//! A Postgres server for the tests of this program, which goes with it.
+//! A Postgres server that ends with the tests.
 
 use std::{
     env, fs,
@@ -20,10 +20,10 @@ use tempfile::TempDir;
 static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start(5432, &["-c", "listen_addresses="], &[]));
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
-/// Debian keeps the server's programs off the path.
+/// Debian's folder of the server's programs, which are not in `PATH`.
 const DEBIAN: &str = "/usr/lib/postgresql";
 
-/// Runs the server until its standard input ends, however the tests do.
+/// Runs the server until its standard input is closed, however the tests end.
 const RUN: &str = r#"
     "$@" -D "$DATA" -k "$DATA" -c fsync=off -c max_connections=200 >"$DATA/log" 2>&1 &
     cat >/dev/null
@@ -36,7 +36,7 @@ pub(crate) struct Server {
     programs: PathBuf,
     data: PathBuf,
     port: u16,
-    // Its standard input is the tests' hold on the server.
+    // The end of its standard input ends the server.
     _process: Child,
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn url(rest: &str) -> Database {
 }
 
 impl Server {
-    /// Starts one with these settings, and these files in its folder.
+    /// Starts a server with these settings and these files in its folder.
     pub(crate) fn start(port: u16, settings: &[&str], files: &[(&str, &str)]) -> Self {
         let programs = programs()
             .unwrap_or_else(|| skip_all(Requirement::Postgres, "there is no server (Debian: postgresql)"));
@@ -64,12 +64,12 @@ impl Server {
         } else {
             &[]
         };
-        let give = || {
+        let change_owner = || {
             if is_root {
                 run(Command::new("chown").args(["-R", "postgres:postgres"]).arg(&data));
             }
         };
-        give();
+        change_owner();
         let initdb = programs.join("initdb");
         let words: Vec<&str> = as_user.iter().copied().chain([initdb.to_str().unwrap()]).collect();
         run(Command::new(words[0])
@@ -81,7 +81,7 @@ impl Server {
             fs::write(&path, text).unwrap();
             fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
         }
-        give();
+        change_owner();
 
         let process = Command::new("sh")
             .args(["-c", RUN, "sh"])
@@ -99,14 +99,14 @@ impl Server {
         server
     }
 
-    /// The name of a new database.
+    /// Creates a database and returns its name.
     pub(crate) fn new_database(&self) -> String {
         let name = format!("muse{}", DATABASES.fetch_add(1, Ordering::Relaxed));
         run(self.client("createdb").args(["--username", "postgres", &name]));
         name
     }
 
-    /// One of the programs that come with the server, for this server.
+    /// A client program of this server.
     fn client(&self, name: &str) -> Command {
         let mut client = Command::new(self.programs.join(name));
         client.arg("--host").arg(&self.data).args(["--port", &self.port.to_string()]);
@@ -124,7 +124,7 @@ impl Server {
     }
 }
 
-/// The folder with all the programs that are needed here.
+/// The folder with all programs that are needed.
 fn programs() -> Option<PathBuf> {
     let versions =
         fs::read_dir(DEBIAN).into_iter().flatten().flatten().map(|version| version.path().join("bin"));

@@ -1,4 +1,4 @@
-//! The tests of `tests/service`, on a Postgres server that they start.
+//! The tests of `tests/service` with a Postgres server that they start.
 
 #![expect(clippy::unwrap_used, reason = "a test helper that fails fails its test")]
 

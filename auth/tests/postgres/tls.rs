@@ -1,4 +1,4 @@
-//! A server that is reached over TLS alone.
+//! A Postgres server with TLS only.
 
 use std::net::TcpListener;
 
@@ -10,11 +10,11 @@ use crate::{
     harness::{Service, folder},
 };
 
-/// Over TLS from anywhere, and otherwise by the socket alone.
+/// TLS for TCP; without TLS only the socket.
 const WHO: &str = "local all all trust\nhostssl all all 127.0.0.1/32 trust\n";
 
 #[tokio::test]
-async fn a_server_is_reached_over_tls_and_must_be_the_one_that_is_meant() {
+async fn postgres_certificate_is_verified() {
     let key = || KeyPair::generate().unwrap();
     let authority = || CertifiedIssuer::self_signed(CertificateParams::default(), key()).unwrap();
     let (ours, theirs) = (authority(), authority());
@@ -52,8 +52,8 @@ async fn a_server_is_reached_over_tls_and_must_be_the_one_that_is_meant() {
         ("localhost", "sslmode=verify-full&sslrootcert=/none.pem".to_owned(), "No such file"),
     ] {
         config.database = url(&format!("{host}:{port}/{name}?{parameters}"));
-        let refused = AdminOps::open(config.clone()).await.unwrap_err().to_string();
-        assert!(refused.contains(reason), "{parameters}: {refused}");
-        println!("{refused}");
+        let rejected = AdminOps::open(config.clone()).await.unwrap_err().to_string();
+        assert!(rejected.contains(reason), "{parameters}: {rejected}");
+        println!("{rejected}");
     }
 }

@@ -1,4 +1,4 @@
-//! The tests on SQLite.
+//! The SQLite database of a test.
 
 use muse_auth::Database;
 use tempfile::TempDir;

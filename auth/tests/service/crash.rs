@@ -1,4 +1,4 @@
-//! A service that is killed in the middle of its work has kept all that it answered.
+//! Durability: a service that is killed has stored all changes that it acknowledged.
 
 use std::{
     io::{BufRead, BufReader},
@@ -16,7 +16,7 @@ use secrecy::ExposeSecret;
 
 use crate::harness::{PASSWORD, Service, channel, folder, revoked, with_token};
 
-/// Logins, each with a revocation, that would be done were the service not killed.
+/// LoginMetrics, each with a revocation, that would be done were the service not killed.
 const LOGINS: usize = 1000;
 const CLIENTS: usize = 16;
 
@@ -34,15 +34,15 @@ fn start(config: &Config) -> (Child, SocketAddr) {
         .unwrap();
     let mut lines = BufReader::new(service.stderr.take().unwrap()).lines().map_while(Result::ok);
     let line = lines.by_ref().find(|line| line.contains("listens")).unwrap();
-    // The colours of a terminal are not in a pipe.
+    // Without colours, because it is written to a pipe.
     let address = line.split("address=").nth(1).unwrap().trim().parse().unwrap();
-    // Else it would wait for somebody to read its log.
+    // Otherwise a full pipe would block its log.
     std::thread::spawn(move || lines.for_each(drop));
     (service, address)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_answered_is_there_after_a_kill() {
+async fn acknowledged_changes_survive_a_kill() {
     let (_folder, config) = folder();
     let (process, address) = start(&config);
     let process = Mutex::new(process);

@@ -1,4 +1,4 @@
-//! The file that the service keeps everything in.
+//! The SQLite file of the service.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::harness::{PASSWORD, Service, folder};
 
-/// A connection of another process to the database of a service.
+/// Another connection to the database of a service, as of another process.
 async fn connect(config: &Config) -> DatabaseConnection {
     let Database::Sqlite(path) = &config.database else { panic!("not SQLite") };
     let mut options = sea_orm::ConnectOptions::new(format!("sqlite://{}?mode=rw", path.display()));
@@ -19,7 +19,7 @@ async fn connect(config: &Config) -> DatabaseConnection {
 }
 
 #[tokio::test]
-async fn wrong_password_is_401_and_counts_where_the_disk_is_full() {
+async fn wrong_password_on_a_full_disk_is_401_and_counts() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     service.tokens().await;
@@ -44,7 +44,7 @@ async fn wrong_password_is_401_and_counts_where_the_disk_is_full() {
 }
 
 #[tokio::test]
-async fn locked_database_is_named_and_logins_go_on() {
+async fn locked_database_is_named_and_logins_continue() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     let (access, _) = service.tokens().await;
@@ -52,19 +52,19 @@ async fn locked_database_is_named_and_logins_go_on() {
     other.execute_unprepared("BEGIN IMMEDIATE").await.unwrap();
 
     let began = Instant::now();
-    let refused = service.revoke(&access).await.unwrap_err();
-    assert_eq!(refused.reason(), Reason::Unavailable);
-    assert!(refused.message().contains("database is busy"), "{refused:?}");
-    // Before the gateway gives the call up (AUTH_TIMEOUT).
+    let rejected = service.revoke(&access).await.unwrap_err();
+    assert_eq!(rejected.reason(), Reason::Unavailable);
+    assert!(rejected.message().contains("database is busy"), "{rejected:?}");
+    // Within the AUTH_TIMEOUT of the gateway.
     assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
     assert_eq!(service.login("admin", "a guess").await.unwrap_err().reason(), Reason::BadCredentials);
     assert!(service.login("admin", PASSWORD).await.is_ok());
 
     let operator = AdminOps::open_existing(config.clone()).await.unwrap();
     let users = operator.users().unwrap();
-    assert_eq!(users.list().await.unwrap().len(), 1, "reading waits for nobody");
-    let refused = users.add("ann", SecretString::from(PASSWORD), Role::User).await.unwrap_err().to_string();
-    assert!(refused.contains("locked by another process"), "{refused}");
+    assert_eq!(users.list().await.unwrap().len(), 1, "reading does not wait");
+    let rejected = users.add("ann", SecretString::from(PASSWORD), Role::User).await.unwrap_err().to_string();
+    assert!(rejected.contains("locked by another process"), "{rejected}");
 
     other.execute_unprepared("ROLLBACK").await.unwrap();
     assert!(service.revoke(&access).await.is_ok());
@@ -73,12 +73,12 @@ async fn locked_database_is_named_and_logins_go_on() {
 }
 
 #[tokio::test]
-async fn database_file_alone_holds_the_data_after_a_clean_stop() {
+async fn clean_stop_leaves_all_data_in_the_database_file() {
     let (folder, config) = folder();
     let service = Service::start(&config).await;
     service.tokens().await;
-    // Another process has the database open, so closing the last connection of this one moves
-    // nothing.
+    // Another process has the database open, so the last connection of this one makes no checkpoint
+    // when it is closed.
     let operator = AdminOps::open_existing(config.clone()).await.unwrap();
     operator.users().unwrap().add("ann", SecretString::from(PASSWORD), Role::User).await.unwrap();
     service.stop().await;
@@ -93,11 +93,11 @@ async fn database_file_alone_holds_the_data_after_a_clean_stop() {
 }
 
 #[tokio::test]
-async fn missing_database_is_not_created_by_accident() {
+async fn missing_database_is_not_created() {
     let (folder, _) = folder();
     let path = folder.path().join("typo.db");
-    let refused = AdminOps::open_existing(Config::new(&path)).await.unwrap_err().to_string();
-    assert!(refused.contains("typo.db") && refused.contains("no such file"), "{refused}");
+    let rejected = AdminOps::open_existing(Config::new(&path)).await.unwrap_err().to_string();
+    assert!(rejected.contains("typo.db") && rejected.contains("no such file"), "{rejected}");
     assert!(!path.exists());
 }
 
@@ -121,7 +121,7 @@ fn mode(path: &Path) -> u32 {
     path.metadata().unwrap().permissions().mode() & 0o777
 }
 
-async fn refused(path: &Path) -> String {
+async fn rejection(path: &Path) -> String {
     let error = AdminOps::open(Config::new(path)).await.unwrap_err().to_string();
     assert!(error.starts_with(&format!("cannot open the database {}: ", path.display())), "{error}");
     assert!(!error.contains('\n'), "{error}");
@@ -129,21 +129,21 @@ async fn refused(path: &Path) -> String {
 }
 
 #[tokio::test]
-async fn it_is_for_its_owner_only() {
+async fn new_database_is_readable_by_its_owner_only() {
     let (folder, _) = folder();
     let path = folder.path().join("new/folder/muse.db");
-    let maintenance = AdminOps::open(Config::new(&path)).await.unwrap();
-    let users = maintenance.users().unwrap();
+    let operations = AdminOps::open(Config::new(&path)).await.unwrap();
+    let users = operations.users().unwrap();
     users.add("ann", SecretString::from("correct horse"), Role::User).await.unwrap();
     assert_eq!(mode(path.parent().unwrap()), 0o700);
     for name in ["muse.db", "muse.db-wal", "muse.db-shm"] {
         assert_eq!(mode(&path.with_file_name(name)), 0o600, "{name}");
     }
-    maintenance.close().await;
+    operations.close().await;
 }
 
 #[tokio::test]
-async fn odd_paths_are_paths() {
+async fn database_path_may_have_special_characters() {
     let (folder, _) = folder();
     for name in ["a?b=c.db", "100%25.db", "with space.db", "ü.db", ":memory:.db", "#x.db"] {
         let path = folder.path().join(name);
@@ -153,22 +153,22 @@ async fn odd_paths_are_paths() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_opened_is_named() {
+async fn unusable_database_is_named_in_the_error() {
     let (folder, _) = folder();
-    assert!(refused(folder.path()).await.contains("directory"));
+    assert!(rejection(folder.path()).await.contains("directory"));
 
     let garbage = folder.path().join("garbage.db");
     fs::write(&garbage, "this is not a database, whatever its name says. ".repeat(100)).unwrap();
-    assert!(refused(&garbage).await.contains("not a database"));
+    assert!(rejection(&garbage).await.contains("not a database"));
 
     let below_a_file = garbage.join("muse.db");
-    refused(&below_a_file).await;
-    refused(Path::new("/proc/no/such/folder/muse.db")).await;
-    refused(Path::new("/dev/null")).await;
+    rejection(&below_a_file).await;
+    rejection(Path::new("/proc/no/such/folder/muse.db")).await;
+    rejection(Path::new("/dev/null")).await;
 }
 
 #[tokio::test]
-async fn a_database_of_another_program_is_left_alone() {
+async fn database_of_another_program_is_rejected() {
     use sea_orm::{ConnectionTrait, Database};
     let (folder, _) = folder();
     let path = folder.path().join("app.db");
@@ -176,5 +176,5 @@ async fn a_database_of_another_program_is_left_alone() {
     let old = Database::connect(url).await.unwrap();
     old.execute_unprepared("CREATE TABLE users (id INTEGER, username TEXT, password TEXT)").await.unwrap();
     old.close().await.unwrap();
-    assert!(refused(&path).await.contains("users"));
+    assert!(rejection(&path).await.contains("users"));
 }

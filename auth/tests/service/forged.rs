@@ -1,4 +1,4 @@
-//! Tokens that the service did not sign, or should not have signed.
+//! Forged and invalid tokens.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ed25519_dalek::{Signer as _, SigningKey};
@@ -12,7 +12,7 @@ use crate::harness::{Service, error, folder};
 
 const SECRET: &str = "a secret of 16 bytes or more";
 
-/// The key of a service that runs with `SECRET`, derived as it is documented.
+/// The key of a service with `SECRET`, derived as documented.
 fn key() -> SigningKey {
     let mut seed = [0; 32];
     Hkdf::<Sha256>::new(None, SECRET.as_bytes())
@@ -46,7 +46,7 @@ fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn forged_tokens_are_refused() {
+async fn forged_tokens_are_rejected() {
     let (_folder, mut config) = folder();
     config.secret = Some(SecretString::from(SECRET));
     let service = Service::start(&config).await;
@@ -85,16 +85,16 @@ async fn forged_tokens_are_refused() {
         forged.push((name, signed(&header, &with(&claims, name, Value::Null))));
     }
     for (what, token) in forged {
-        let refused = service.refresh(&token).await.unwrap_err();
-        assert_eq!(refused.reason(), Reason::TokenInvalid, "{what}: {refused}");
-        let refused = service.revoke(&token).await.unwrap_err();
-        assert_eq!(refused.reason(), Reason::TokenInvalid, "{what}: {refused}");
+        let rejected = service.refresh(&token).await.unwrap_err();
+        assert_eq!(rejected.reason(), Reason::TokenInvalid, "{what}: {rejected}");
+        let rejected = service.revoke(&token).await.unwrap_err();
+        assert_eq!(rejected.reason(), Reason::TokenInvalid, "{what}: {rejected}");
     }
     service.stop().await;
 }
 
 #[tokio::test]
-async fn a_token_of_another_service_is_refused() {
+async fn token_of_another_service_is_rejected() {
     let (_folder, config) = folder();
     let (_other_folder, other_config) = folder();
     let (service, other) = (Service::start(&config).await, Service::start(&other_config).await);
@@ -106,7 +106,7 @@ async fn a_token_of_another_service_is_refused() {
 }
 
 #[tokio::test]
-async fn the_published_key_is_the_derived_one() {
+async fn published_key_is_derived_from_the_secret() {
     let (_folder, mut config) = folder();
     config.secret = Some(SecretString::from(SECRET));
     let service = Service::start(&config).await;

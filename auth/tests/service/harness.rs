@@ -1,4 +1,4 @@
-//! A running service, and what the tests ask of it.
+//! A running service and its clients.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -27,7 +27,7 @@ use crate::backend;
 const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 pub(crate) const PASSWORD: &str = "correct horse";
 
-/// A folder, and a configuration with a database of its own.
+/// A folder, and a configuration with its own database.
 pub(crate) fn folder() -> (TempDir, Config) {
     let folder = tempfile::tempdir().unwrap();
     let mut config = Config::new("");
@@ -36,7 +36,7 @@ pub(crate) fn folder() -> (TempDir, Config) {
     (folder, config)
 }
 
-/// Free ports.
+/// Listeners on free ports.
 pub(crate) async fn listeners() -> Listeners {
     listeners_at(ANY).await
 }
@@ -65,7 +65,7 @@ impl Service {
         let task = tokio::spawn(async move {
             let ended = running.await;
             if let Err(failure) = &ended {
-                // Otherwise a test that calls it would only see that nobody listens.
+                // Otherwise a test would only report a refused connection.
                 eprintln!("the service at {address} has failed: {failure:?}");
             }
             ended
@@ -74,7 +74,7 @@ impl Service {
         Self { address, channel, shutdown, task }
     }
 
-    /// Stops the service, which must not take the grace period.
+    /// Stops the service, and asserts that it does not need the grace period.
     pub(crate) async fn stop(self) {
         let begun = Instant::now();
         self.shutdown.cancel();
@@ -130,13 +130,13 @@ pub(crate) fn with_token<T>(message: T, token: &str) -> Request<T> {
     request
 }
 
-/// A verifier that may be out of touch for as long as any test takes.
+/// A verifier that does not become stale during a test.
 pub(crate) fn verifier() -> Verifier {
     Verifier::new(Duration::from_secs(300))
 }
 
-/// What the command line does.
-pub(crate) async fn maintenance(config: &Config) -> AdminOps {
+/// The operations of the command line.
+pub(crate) async fn admin_ops(config: &Config) -> AdminOps {
     AdminOps::open(config.clone()).await.unwrap()
 }
 
@@ -148,11 +148,11 @@ pub(crate) fn revoked() -> Error {
     error(Reason::TokenRevoked, "Token has been revoked")
 }
 
-/// Waits until something holds.
-pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+/// Waits until a condition is true.
+pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds().await {
-        assert!(Instant::now() < deadline, "not so in time: {what}");
+    while !condition().await {
+        assert!(Instant::now() < deadline, "timeout: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

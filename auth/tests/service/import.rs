@@ -1,15 +1,15 @@
-//! Users of the old service log in with the passwords that they had.
+//! Imported users log in with their passwords.
 
 use std::path::Path;
 
-use muse_auth::{Database, Imported};
+use muse_auth::{Database, ImportReport};
 use muse_proto::Reason;
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use secrecy::ExposeSecret;
 
-use crate::harness::{PASSWORD, Service, folder, maintenance};
+use crate::harness::{PASSWORD, Service, admin_ops, folder};
 
-/// Of "admin", made by passlib.
+/// The hash of "admin" by passlib.
 const HASH: &str = "$pbkdf2-sha256$29000$hHAuJWQMgXDOuVdqTcl57w$s5kFi56lwZ315ldmwkcxBJ3MyQgb43KE/T5VVWhIWRY";
 
 async fn connect(path: &Path) -> DatabaseConnection {
@@ -29,10 +29,10 @@ async fn hash_of(database: &Database, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn they_keep_their_passwords_and_get_a_better_hash() {
+async fn login_of_imported_user_upgrades_the_hash() {
     let (folder, config) = folder();
     let service = Service::start(&config).await;
-    // By then there is an admin.
+    // After this the first user exists.
     service.tokens().await;
     let path = folder.path().join("app.db");
     let old = connect(&path).await;
@@ -47,13 +47,13 @@ async fn they_keep_their_passwords_and_get_a_better_hash() {
     }
     old.close().await.unwrap();
 
-    let operator = maintenance(&config).await;
-    let done = operator.import(&path).await.unwrap();
+    let operator = admin_ops(&config).await;
+    let report = operator.import(&path).await.unwrap();
     assert_eq!(
-        (done.added.as_slice(), done.present.as_slice()),
+        (report.added.as_slice(), report.present.as_slice()),
         (&["ann".to_owned()][..], &["admin".to_owned()][..])
     );
-    assert_eq!(done.unusable.len(), 1, "{:?}", done.unusable);
+    assert_eq!(report.rejected.len(), 1, "{:?}", report.rejected);
 
     assert_eq!(hash_of(&config.database, "ann").await, HASH);
     assert_eq!(service.login("ann", "nimda").await.unwrap_err().reason(), Reason::BadCredentials);
@@ -62,12 +62,12 @@ async fn they_keep_their_passwords_and_get_a_better_hash() {
     let upgraded = hash_of(&config.database, "ann").await;
     assert!(upgraded.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{upgraded}");
     assert!(service.login("ann", "admin").await.is_ok());
-    assert!(service.login("admin", PASSWORD).await.is_ok(), "who was there stays as they were");
+    assert!(service.login("admin", PASSWORD).await.is_ok(), "an existing user is not changed");
 
     let again = operator.import(&path).await.unwrap();
     assert_eq!(
         again,
-        Imported { added: vec![], present: vec!["admin".to_owned(), "ann".to_owned()], ..done }
+        ImportReport { added: vec![], present: vec!["admin".to_owned(), "ann".to_owned()], ..report }
     );
     assert_eq!(hash_of(&config.database, "ann").await, upgraded);
     operator.close().await;
@@ -75,7 +75,7 @@ async fn they_keep_their_passwords_and_get_a_better_hash() {
 }
 
 #[tokio::test]
-async fn a_hash_with_other_parameters_is_replaced_at_the_next_login() {
+async fn login_replaces_hash_of_another_cost() {
     let (_folder, mut config) = folder();
     Service::start(&config).await.stop().await;
     config.cost = muse_auth::Cost::new(20 * 1024, 3).unwrap();

@@ -1,4 +1,4 @@
-//! Keys that take each other's place.
+//! Rotation of signing keys.
 
 use std::{
     sync::{
@@ -12,14 +12,15 @@ use muse_proto::{Reason, v1::GetJwksRequest};
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{Service, eventually, folder, maintenance, verifier};
+use crate::harness::{Service, admin_ops, eventually, folder, verifier};
 
 async fn published(service: &Service) -> Vec<String> {
     let keys = service.auth().get_jwks(GetJwksRequest {}).await.unwrap().into_inner().keys;
     keys.into_iter().map(|key| key.kid).collect()
 }
 
-/// A rotation while tokens are made and checked all the time: no check fails, and in the end the new key signs.
+/// Rotates the key while tokens are issued and verified: no verification fails, and the new key
+/// signs in the end.
 async fn rotates(secret: Option<&str>) {
     let (_folder, mut config) = folder();
     config.secret = secret.map(SecretString::from);
@@ -30,7 +31,7 @@ async fn rotates(secret: Option<&str>) {
     let (_, refresh) = service.tokens().await;
     let old = published(&service).await;
 
-    let operator = maintenance(&config).await;
+    let operator = admin_ops(&config).await;
     let rotated = operator.rotate_key().await.unwrap();
     assert!(!rotated.signs, "it is published first");
     let ended = Arc::new(AtomicBool::new(false));
@@ -58,7 +59,7 @@ async fn rotates(secret: Option<&str>) {
     assert!(verifier.verify(&access, None).is_ok());
     service.stop().await;
 
-    // The keys are still there after a restart, and the old one's tokens hold.
+    // The keys survive a restart, and tokens of the old one remain valid.
     let service = Service::start(&config).await;
     assert!(service.refresh(&refresh).await.is_ok());
 
@@ -67,7 +68,7 @@ async fn rotates(secret: Option<&str>) {
     assert!(operator.remove_key("another").await.is_err());
     operator.remove_key(&old[0]).await.unwrap();
     eventually("tokens of the old key have ended", async || {
-        service.refresh(&refresh).await.is_err_and(|refused| refused.reason() == Reason::TokenInvalid)
+        service.refresh(&refresh).await.is_err_and(|rejected| rejected.reason() == Reason::TokenInvalid)
     })
     .await;
     assert_eq!(published(&service).await, [rotated.kid]);
@@ -78,25 +79,25 @@ async fn rotates(secret: Option<&str>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_is_rotated_without_a_failed_request() {
+async fn key_rotation_fails_no_request() {
     rotates(None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_derived_key_is_rotated_without_a_failed_request() {
+async fn derived_key_rotation_fails_no_request() {
     rotates(Some("a secret of 16 bytes or more")).await;
 }
 
 #[tokio::test]
-async fn a_key_is_rotated_with_the_secret_of_the_service_only() {
+async fn key_rotation_with_another_secret_is_rejected() {
     let (_folder, mut config) = folder();
     config.secret = Some(SecretString::from("a secret of 16 bytes or more"));
     Service::start(&config).await.stop().await;
     for secret in [None, Some("another secret of 16 bytes")] {
         config.secret = secret.map(SecretString::from);
-        let operator = maintenance(&config).await;
-        let refused = operator.rotate_key().await.unwrap_err().to_string();
-        assert!(refused.contains("JWT_SECRET_KEY"), "{refused}");
+        let operator = admin_ops(&config).await;
+        let rejected = operator.rotate_key().await.unwrap_err().to_string();
+        assert!(rejected.contains("JWT_SECRET_KEY"), "{rejected}");
         operator.close().await;
     }
 }

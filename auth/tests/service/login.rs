@@ -1,18 +1,18 @@
-//! Who may log in.
+//! Logins.
 
 use muse_auth::{AuthError, Role};
 use muse_proto::{Error, Reason};
 use muse_verifier::{TokenKind, Verifier};
 use secrecy::SecretString;
 
-use crate::harness::{PASSWORD, Service, error, folder, maintenance};
+use crate::harness::{PASSWORD, Service, admin_ops, error, folder};
 
 fn unauthorized() -> Error {
     error(Reason::BadCredentials, "Unauthorized")
 }
 
 #[tokio::test]
-async fn the_right_password_gives_two_tokens() {
+async fn right_password_returns_access_and_refresh_token() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     let tokens = service.login("admin", PASSWORD).await.unwrap();
@@ -30,7 +30,7 @@ async fn the_right_password_gives_two_tokens() {
 }
 
 #[tokio::test]
-async fn anything_else_is_unauthorized() {
+async fn wrong_name_or_password_is_unauthorized() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     for (username, password) in [
@@ -54,17 +54,17 @@ async fn anything_else_is_unauthorized() {
 }
 
 #[tokio::test]
-async fn a_password_of_10_mb_is_refused_and_the_service_goes_on() {
+async fn password_of_10_mb_is_too_large() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
-    let refused = service.login("admin", &"x".repeat(10 << 20)).await.unwrap_err();
-    assert_eq!(refused.reason(), Reason::TooLarge);
+    let rejected = service.login("admin", &"x".repeat(10 << 20)).await.unwrap_err();
+    assert_eq!(rejected.reason(), Reason::TooLarge);
     assert!(service.login("admin", PASSWORD).await.is_ok());
     service.stop().await;
 }
 
 #[tokio::test]
-async fn a_service_that_only_this_machine_reaches_begins_with_admin_admin() {
+async fn loopback_service_has_the_default_password() {
     let (_folder, mut config) = folder();
     config.admin_password = None;
     let service = Service::start(&config).await;
@@ -73,7 +73,7 @@ async fn a_service_that_only_this_machine_reaches_begins_with_admin_admin() {
 }
 
 #[tokio::test]
-async fn a_random_password_is_no_known_one() {
+async fn exposed_service_has_no_default_password() {
     let (_folder, mut config) = folder();
     config.admin_password = None;
     config.exposed = true;
@@ -85,7 +85,7 @@ async fn a_random_password_is_no_known_one() {
 }
 
 #[tokio::test]
-async fn given_password_is_for_the_first_start() {
+async fn admin_password_counts_at_the_first_start_only() {
     let (_folder, mut config) = folder();
     Service::start(&config).await.stop().await;
     config.admin_password = Some(SecretString::from("another one"));
@@ -98,12 +98,12 @@ async fn given_password_is_for_the_first_start() {
 #[tokio::test]
 async fn login_finds_composed_and_decomposed_names() {
     let (_folder, config) = folder();
-    let operator = maintenance(&config).await;
+    let operator = admin_ops(&config).await;
     let users = operator.users().unwrap();
     let added = users.add("A\u{30a}ngstro\u{308}m", SecretString::from(PASSWORD), Role::User).await.unwrap();
     assert_eq!(added.name, "Ångström");
-    let refused = users.add("Ångström", SecretString::from(PASSWORD), Role::User).await.unwrap_err();
-    assert!(matches!(refused, AuthError::UserExists(_)), "{refused}");
+    let rejected = users.add("Ångström", SecretString::from(PASSWORD), Role::User).await.unwrap_err();
+    assert!(matches!(rejected, AuthError::UserExists(_)), "{rejected}");
     operator.close().await;
     let service = Service::start(&config).await;
     for typed in ["Ångström", "A\u{30a}ngstro\u{308}m"] {
@@ -113,9 +113,9 @@ async fn login_finds_composed_and_decomposed_names() {
 }
 
 #[tokio::test]
-async fn confusable_names_are_refused_for_new_users_only() {
+async fn confusable_names_are_rejected_for_new_users() {
     let (_folder, config) = folder();
-    let operator = maintenance(&config).await;
+    let operator = admin_ops(&config).await;
     let users = operator.users().unwrap();
     users.add("ape", SecretString::from(PASSWORD), Role::User).await.unwrap();
     for (name, problem) in [
@@ -125,10 +125,10 @@ async fn confusable_names_are_refused_for_new_users_only() {
         ("p\u{430}ypal", "mixes letters"),
         ("\u{301}", "combining mark"),
     ] {
-        let refused = users.add(name, SecretString::from(PASSWORD), Role::User).await.unwrap_err();
-        assert!(matches!(refused, AuthError::BadName { .. }), "{refused}");
-        assert!(refused.to_string().contains(problem), "{refused}");
-        assert!(!refused.to_string().contains('\u{202e}'), "{refused}");
+        let rejected = users.add(name, SecretString::from(PASSWORD), Role::User).await.unwrap_err();
+        assert!(matches!(rejected, AuthError::BadName { .. }), "{rejected}");
+        assert!(rejected.to_string().contains(problem), "{rejected}");
+        assert!(!rejected.to_string().contains('\u{202e}'), "{rejected}");
     }
     operator.close().await;
 }

@@ -1,6 +1,6 @@
-//! The service as its clients see it: each test starts a real one on a free port, with a database of its own.
+//! The service over gRPC: each test starts one on a free port with its own database.
 //!
-//! `tests/postgres` runs all but what concerns the file on Postgres, too.
+//! `tests/postgres` runs the same tests with Postgres, except those of the SQLite file.
 
 #![expect(clippy::unwrap_used, reason = "a test helper that fails fails its test")]
 

@@ -1,11 +1,11 @@
-//! What a restart keeps.
+//! Restarts of the service.
 
 use secrecy::SecretString;
 
 use crate::harness::{PASSWORD, Service, folder, revoked};
 
 #[tokio::test]
-async fn users_revocations_and_the_key_are_kept() {
+async fn users_revocations_and_keys_survive_a_restart() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     let (access, refresh) = service.tokens().await;
@@ -20,7 +20,7 @@ async fn users_revocations_and_the_key_are_kept() {
 }
 
 #[tokio::test]
-async fn a_derived_key_needs_no_database() {
+async fn derived_key_does_not_depend_on_the_database() {
     let (_folder, mut config) = folder();
     let (_other_folder, mut other_config) = folder();
     config.secret = Some(SecretString::from("the secret of both"));

@@ -1,4 +1,4 @@
-//! Refresh tokens that are good for one refresh.
+//! Rotation of refresh tokens.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::harness::{Service, eventually, folder, revoked, verifier, with_token};
 
-fn rotating(config: &mut Config, grace: u64) {
+fn enable_rotation(config: &mut Config, grace: u64) {
     config.refresh_rotation = Some(RefreshRotation { grace: Duration::from_secs(grace) });
 }
 
@@ -18,7 +18,7 @@ async fn exchange(service: &Service, token: &str) -> Option<RefreshTokenResponse
 }
 
 #[tokio::test]
-async fn without_rotation_there_is_no_new_refresh_token() {
+async fn refresh_without_rotation_returns_no_refresh_token() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     let (_, refresh) = service.tokens().await;
@@ -30,9 +30,9 @@ async fn without_rotation_there_is_no_new_refresh_token() {
 }
 
 #[tokio::test]
-async fn a_client_that_repeats_itself_is_served() {
+async fn ended_refresh_token_is_valid_in_the_grace_period() {
     let (_folder, mut config) = folder();
-    rotating(&mut config, 3600);
+    enable_rotation(&mut config, 3600);
     let service = Service::start(&config).await;
     let (_, first) = service.tokens().await;
     let lost = exchange(&service, &first).await.unwrap();
@@ -45,9 +45,9 @@ async fn a_client_that_repeats_itself_is_served() {
 }
 
 #[tokio::test]
-async fn the_reuse_of_an_ended_one_ends_all_that_came_from_its_login() {
+async fn reuse_of_an_ended_refresh_token_revokes_its_family() {
     let (_folder, mut config) = folder();
-    rotating(&mut config, 0);
+    enable_rotation(&mut config, 0);
     let service = Service::start(&config).await;
     let (verifier, shutdown) = (verifier(), CancellationToken::new());
     let following = verifier.follow(service.channel.clone(), shutdown.clone());
@@ -75,9 +75,9 @@ async fn the_reuse_of_an_ended_one_ends_all_that_came_from_its_login() {
 }
 
 #[tokio::test]
-async fn who_logs_out_ends_the_family() {
+async fn logout_with_a_refresh_token_revokes_its_family() {
     let (_folder, mut config) = folder();
-    rotating(&mut config, 3600);
+    enable_rotation(&mut config, 3600);
     let service = Service::start(&config).await;
     let (_, first) = service.tokens().await;
     let second = exchange(&service, &first).await.unwrap();

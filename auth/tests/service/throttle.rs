@@ -1,4 +1,4 @@
-//! What becomes of those who guess passwords.
+//! Login throttling.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
-use crate::harness::{PASSWORD, Service, folder, listeners, maintenance};
+use crate::harness::{PASSWORD, Service, admin_ops, folder, listeners};
 
 async fn login_from(service: &Service, address: &str, username: &str, password: &str) -> Result<(), Error> {
     let mut request =
@@ -17,30 +17,30 @@ async fn login_from(service: &Service, address: &str, username: &str, password: 
     service.auth().login(request).await.map(drop).map_err(|status| Error::from(&status))
 }
 
-/// Guesses until it is told to wait, and returns how often that was and what it was told.
+/// Guesses until the address has to wait, and returns the number of guesses and the error.
 async fn guess(service: &Service, address: &str, username: &str) -> (u32, Error) {
     for number in 0.. {
-        let refused = login_from(service, address, username, "a guess").await.unwrap_err();
-        if refused.reason() != Reason::BadCredentials {
-            return (number, refused);
+        let rejected = login_from(service, address, username, "a guess").await.unwrap_err();
+        if rejected.reason() != Reason::BadCredentials {
+            return (number, rejected);
         }
     }
     unreachable!()
 }
 
 #[tokio::test]
-async fn who_guesses_has_to_wait_and_others_get_in() {
+async fn guesser_is_throttled_and_a_known_user_is_not() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     assert_eq!(login_from(&service, "192.0.2.1", "admin", PASSWORD).await, Ok(()));
 
-    let (guesses, refused) = guess(&service, "192.0.2.66", "admin").await;
-    assert_eq!((guesses, refused.reason()), (20, Reason::TooManyAttempts));
-    assert!(refused.retry_after().is_some_and(|wait| wait.as_secs() >= 1), "{refused:?}");
-    // Now not even the right password helps, there; and no other name does.
+    let (guesses, rejected) = guess(&service, "192.0.2.66", "admin").await;
+    assert_eq!((guesses, rejected.reason()), (20, Reason::TooManyAttempts));
+    assert!(rejected.retry_after().is_some_and(|wait| wait.as_secs() >= 1), "{rejected:?}");
+    // At that address neither the right password nor another name is accepted now.
     for name in ["admin", "another"] {
-        let refused = login_from(&service, "192.0.2.66", name, PASSWORD).await.unwrap_err();
-        assert_eq!(refused.reason(), Reason::TooManyAttempts);
+        let rejected = login_from(&service, "192.0.2.66", name, PASSWORD).await.unwrap_err();
+        assert_eq!(rejected.reason(), Reason::TooManyAttempts);
     }
     assert_eq!(login_from(&service, "192.0.2.1", "admin", PASSWORD).await, Ok(()), "the user is known here");
     service.stop().await;
@@ -49,7 +49,7 @@ async fn who_guesses_has_to_wait_and_others_get_in() {
 #[tokio::test]
 async fn known_user_logs_in_beside_a_loop_at_the_same_address() {
     let (_folder, config) = folder();
-    let operator = maintenance(&config).await;
+    let operator = admin_ops(&config).await;
     let users = operator.users().unwrap();
     for name in ["admin", "bob", "maria"] {
         users.add(name, SecretString::from(PASSWORD), Role::User).await.unwrap();
@@ -58,12 +58,12 @@ async fn known_user_logs_in_beside_a_loop_at_the_same_address() {
     let service = Service::start(&config).await;
     assert_eq!(login_from(&service, "192.0.2.1", "bob", PASSWORD).await, Ok(()));
 
-    let (mut checked, mut refused) = (0, 0);
+    let (mut checked, mut rejected) = (0, 0);
     let looping = async {
         loop {
             match login_from(&service, "192.0.2.1", "maria", "a guess").await.unwrap_err().reason() {
                 Reason::BadCredentials => checked += 1,
-                Reason::TooManyAttempts => refused += 1,
+                Reason::TooManyAttempts => rejected += 1,
                 other => panic!("{other:?}"),
             }
         }
@@ -78,21 +78,21 @@ async fn known_user_logs_in_beside_a_loop_at_the_same_address() {
         () = looping => unreachable!(),
         () = bob => (),
     }
-    assert!((20..25).contains(&checked) && refused > 0, "{checked} checked, {refused} refused");
+    assert!((20..25).contains(&checked) && rejected > 0, "{checked} checked, {rejected} rejected");
     service.stop().await;
 }
 
 #[tokio::test]
-async fn unknown_names_are_treated_alike() {
+async fn unknown_name_is_throttled_like_a_known_one() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
-    let (guesses, refused) = guess(&service, "192.0.2.66", "nobody").await;
-    assert_eq!((guesses, refused.reason()), (20, Reason::TooManyAttempts));
+    let (guesses, rejected) = guess(&service, "192.0.2.66", "nobody").await;
+    assert_eq!((guesses, rejected.reason()), (20, Reason::TooManyAttempts));
     service.stop().await;
 }
 
 #[tokio::test]
-async fn a_burst_of_logins_does_not_hold_up_other_calls() {
+async fn burst_of_logins_does_not_delay_other_calls() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     let (_, refresh) = service.tokens().await;
@@ -106,25 +106,25 @@ async fn a_burst_of_logins_does_not_hold_up_other_calls() {
         }
     };
     let (outcomes, ()) = tokio::join!(burst, others);
-    let reasons = outcomes.into_iter().filter_map(Result::err).map(|refused| refused.reason());
+    let reasons = outcomes.into_iter().filter_map(Result::err).map(|rejected| rejected.reason());
     let (overloaded, other): (Vec<_>, Vec<_>) = reasons.partition(|reason| *reason == Reason::Overloaded);
     assert!(!overloaded.is_empty(), "the queue has a bound");
     assert!(other.iter().all(|reason| *reason == Reason::TooManyAttempts), "{other:?}");
-    assert!(service.login("admin", PASSWORD).await.is_ok(), "and then it goes on");
+    assert!(service.login("admin", PASSWORD).await.is_ok(), "the service is available afterwards");
     service.stop().await;
 }
 
 #[tokio::test]
-async fn the_default_password_is_for_this_machine_alone() {
+async fn default_password_from_another_machine_is_rejected() {
     let (_folder, mut config) = folder();
     config.admin_password = None;
     let service = Service::start(&config).await;
     assert_eq!(login_from(&service, "127.0.0.1", "admin", "admin").await, Ok(()));
-    let refused = login_from(&service, "192.0.2.1", "admin", "admin").await.unwrap_err();
-    assert_eq!(refused.reason(), Reason::BadCredentials);
+    let rejected = login_from(&service, "192.0.2.1", "admin", "admin").await.unwrap_err();
+    assert_eq!(rejected.reason(), Reason::BadCredentials);
     service.stop().await;
 
     config.exposed = true;
-    let refused = muse_auth::run(config, listeners().await, CancellationToken::new()).await.unwrap_err();
-    assert!(refused.to_string().contains("muse-auth user passwd admin"), "{refused}");
+    let rejected = muse_auth::run(config, listeners().await, CancellationToken::new()).await.unwrap_err();
+    assert!(rejected.to_string().contains("muse-auth user passwd admin"), "{rejected}");
 }

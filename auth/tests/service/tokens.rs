@@ -1,4 +1,4 @@
-//! What a token is good for.
+//! Refresh, revocation and expiry of tokens.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use muse_proto::{
 };
 use muse_verifier::{TokenKind, Verifier};
 
-use crate::harness::{Service, error, eventually, folder, maintenance, revoked};
+use crate::harness::{Service, admin_ops, error, eventually, folder, revoked};
 
 #[tokio::test]
-async fn a_refresh_token_gives_access_tokens() {
+async fn refresh_token_returns_access_tokens() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     let (_, refresh) = service.tokens().await;
@@ -26,7 +26,7 @@ async fn a_refresh_token_gives_access_tokens() {
 }
 
 #[tokio::test]
-async fn an_access_token_does_not() {
+async fn access_token_cannot_be_used_to_refresh() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     let (access, _) = service.tokens().await;
@@ -36,7 +36,7 @@ async fn an_access_token_does_not() {
 }
 
 #[tokio::test]
-async fn each_token_of_a_pair_is_revoked_by_itself() {
+async fn tokens_of_a_pair_are_revoked_separately() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
 
@@ -54,18 +54,18 @@ async fn each_token_of_a_pair_is_revoked_by_itself() {
 }
 
 #[tokio::test]
-async fn of_many_who_revoke_a_token_one_succeeds() {
+async fn one_of_many_simultaneous_revocations_succeeds() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     let (access, _) = service.tokens().await;
     let outcomes = futures::future::join_all((0..20).map(|_| service.revoke(&access))).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
-    assert!(outcomes.into_iter().filter_map(Result::err).all(|refused| refused == revoked()));
+    assert!(outcomes.into_iter().filter_map(Result::err).all(|rejected| rejected == revoked()));
     service.stop().await;
 }
 
 #[tokio::test]
-async fn a_call_without_a_token_is_refused() {
+async fn call_without_a_token_is_rejected() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     let missing = Err(error(Reason::TokenMissing, "Missing Authorization Header"));
@@ -77,7 +77,7 @@ async fn a_call_without_a_token_is_refused() {
 }
 
 #[tokio::test]
-async fn a_token_expires() {
+async fn expired_token_is_rejected() {
     let (_folder, mut config) = folder();
     config.access_token_lifetime = Duration::from_secs(1);
     config.refresh_token_lifetime = Duration::from_secs(1);
@@ -86,20 +86,20 @@ async fn a_token_expires() {
     let expired = error(Reason::TokenExpired, "Token has expired");
     eventually("the token has expired", async || service.refresh(&refresh).await == Err(expired.clone()))
         .await;
-    // Expired comes before the kind, and before revoked.
+    // The expiry is checked before the kind and the revocation.
     assert_eq!(service.refresh(&access).await, Err(expired.clone()));
     assert_eq!(service.revoke(&access).await, Err(expired));
     service.stop().await;
 }
 
 #[tokio::test]
-async fn a_user_who_was_removed_gets_no_new_token() {
+async fn removed_user_gets_no_new_token() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     let (_, refresh) = service.tokens().await;
-    let maintenance = maintenance(&config).await;
-    maintenance.users().unwrap().remove("admin").await.unwrap();
+    let operations = admin_ops(&config).await;
+    operations.users().unwrap().remove("admin").await.unwrap();
     assert_eq!(service.refresh(&refresh).await, Err(revoked()));
-    maintenance.close().await;
+    operations.close().await;
     service.stop().await;
 }

@@ -1,12 +1,12 @@
-//! Two services that share a database behave as one.
+//! Two services that share a database.
 
 use muse_proto::v1::RevokeUserTokensRequest;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{PASSWORD, Service, eventually, folder, maintenance, revoked, verifier, with_token};
+use crate::harness::{PASSWORD, Service, admin_ops, eventually, folder, revoked, verifier, with_token};
 
 #[tokio::test]
-async fn what_one_revokes_the_other_refuses_at_once() {
+async fn revocation_applies_to_both_services_at_once() {
     let (_folder, config) = folder();
     let (one, other) = (Service::start(&config).await, Service::start(&config).await);
     for _ in 0..20 {
@@ -22,7 +22,7 @@ async fn what_one_revokes_the_other_refuses_at_once() {
 }
 
 #[tokio::test]
-async fn who_follows_one_hears_what_the_other_revokes() {
+async fn verifier_of_one_service_gets_revocations_of_the_other() {
     let (_folder, config) = folder();
     let (one, other) = (Service::start(&config).await, Service::start(&config).await);
     let (verifier, shutdown) = (verifier(), CancellationToken::new());
@@ -32,18 +32,18 @@ async fn who_follows_one_hears_what_the_other_revokes() {
     let (access, refresh) = other.tokens().await;
     assert!(verifier.verify(&access, None).is_ok(), "they sign with the same key");
     other.revoke(&access).await.unwrap();
-    eventually("the token is refused", async || verifier.verify(&access, None) == Err(revoked())).await;
+    eventually("the token is rejected", async || verifier.verify(&access, None) == Err(revoked())).await;
 
     let (access, _) = other.tokens().await;
     let call = with_token(RevokeUserTokensRequest::default(), &access);
     other.auth().revoke_user_tokens(call).await.unwrap();
-    eventually("all are refused", async || verifier.verify(&refresh, None) == Err(revoked())).await;
+    eventually("all are rejected", async || verifier.verify(&refresh, None) == Err(revoked())).await;
     assert_eq!(one.refresh(&refresh).await, Err(revoked()));
     let (access, _) = one.tokens().await;
-    assert!(verifier.verify(&access, None).is_ok(), "later ones hold");
+    assert!(verifier.verify(&access, None).is_ok(), "later tokens are valid");
 
-    // As does what an operator does on the command line.
-    let operator = maintenance(&config).await;
+    // The same for changes by the command line.
+    let operator = admin_ops(&config).await;
     operator.users().unwrap().set_disabled("admin", true).await.unwrap();
     eventually("the user is out", async || verifier.verify(&access, None) == Err(revoked())).await;
     assert!(one.login("admin", PASSWORD).await.is_err());

@@ -1,4 +1,4 @@
-//! Managing the users over gRPC.
+//! User management over gRPC.
 
 use muse_proto::{
     Error, Reason,
@@ -11,18 +11,18 @@ use tonic::{Response, Status};
 
 use crate::harness::{PASSWORD, Service, error, folder, revoked, with_token};
 
-fn said<T>(answer: Result<Response<T>, Status>) -> Result<T, Error> {
+fn into_result<T>(answer: Result<Response<T>, Status>) -> Result<T, Error> {
     answer.map(Response::into_inner).map_err(|status| Error::from(&status))
 }
 
 fn reason<T>(answer: Result<T, Error>) -> Reason {
-    answer.err().map(|refused| refused.reason()).expect("it is refused")
+    answer.err().map(|rejected| rejected.reason()).expect("it is rejected")
 }
 
 async fn add(service: &Service, token: &str, username: &str, role: Role) -> Result<User, Error> {
     let message =
         AddUserRequest { username: username.to_owned(), password: PASSWORD.to_owned(), role: role.into() };
-    said(service.users().add_user(with_token(message, token)).await).map(|answer| answer.user.unwrap())
+    into_result(service.users().add_user(with_token(message, token)).await).map(|answer| answer.user.unwrap())
 }
 
 async fn access(service: &Service, username: &str) -> String {
@@ -31,27 +31,27 @@ async fn access(service: &Service, username: &str) -> String {
 
 async fn disable(service: &Service, token: &str, username: &str, disabled: bool) -> Result<(), Error> {
     let message = SetDisabledRequest { username: username.to_owned(), disabled };
-    said(service.users().set_disabled(with_token(message, token)).await).map(drop)
+    into_result(service.users().set_disabled(with_token(message, token)).await).map(drop)
 }
 
 async fn remove(service: &Service, token: &str, username: &str) -> Result<(), Error> {
     let message = RemoveUserRequest { username: username.to_owned() };
-    said(service.users().remove_user(with_token(message, token)).await).map(drop)
+    into_result(service.users().remove_user(with_token(message, token)).await).map(drop)
 }
 
 async fn set_role(service: &Service, token: &str, username: &str, role: Role) -> Result<(), Error> {
     let message = SetRoleRequest { username: username.to_owned(), role: role.into() };
-    said(service.users().set_role(with_token(message, token)).await).map(drop)
+    into_result(service.users().set_role(with_token(message, token)).await).map(drop)
 }
 
 async fn set_password(service: &Service, token: &str, words: [&str; 3]) -> Result<(), Error> {
     let [username, password, current_password] = words.map(str::to_owned);
     let message = SetPasswordRequest { username, password, current_password };
-    said(service.users().set_password(with_token(message, token)).await).map(drop)
+    into_result(service.users().set_password(with_token(message, token)).await).map(drop)
 }
 
 #[tokio::test]
-async fn an_admin_manages_users() {
+async fn admin_manages_users() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     let admin = access(&service, "admin").await;
@@ -60,32 +60,36 @@ async fn an_admin_manages_users() {
     assert_eq!(reason(add(&service, &admin, "ann", Role::User).await), Reason::UserExists);
     assert_eq!(reason(add(&service, &admin, " ann", Role::User).await), Reason::InvalidArgument);
 
-    let held = service.login("ann", PASSWORD).await.unwrap();
+    let tokens = service.login("ann", PASSWORD).await.unwrap();
     disable(&service, &admin, "ann", true).await.unwrap();
     assert_eq!(
         service.login("ann", PASSWORD).await.map(drop),
         Err(error(Reason::BadCredentials, "Unauthorized"))
     );
-    assert_eq!(service.refresh(&held.refresh_token).await, Err(revoked()));
+    assert_eq!(service.refresh(&tokens.refresh_token).await, Err(revoked()));
     disable(&service, &admin, "ann", false).await.unwrap();
-    assert_eq!(service.refresh(&held.refresh_token).await, Err(revoked()), "what has ended stays so");
+    assert_eq!(service.refresh(&tokens.refresh_token).await, Err(revoked()), "revoked tokens remain revoked");
 
-    let held = service.login("ann", PASSWORD).await.unwrap();
+    let tokens = service.login("ann", PASSWORD).await.unwrap();
     set_password(&service, &admin, ["ann", "another password", ""]).await.unwrap();
-    assert_eq!(service.refresh(&held.refresh_token).await, Err(revoked()));
-    let held = service.login("ann", "another password").await.unwrap();
+    assert_eq!(service.refresh(&tokens.refresh_token).await, Err(revoked()));
+    let tokens = service.login("ann", "another password").await.unwrap();
 
     remove(&service, &admin, "ann").await.unwrap();
-    assert_eq!(service.refresh(&held.refresh_token).await, Err(revoked()));
+    assert_eq!(service.refresh(&tokens.refresh_token).await, Err(revoked()));
     assert_eq!(reason(remove(&service, &admin, "ann").await), Reason::NoSuchUser);
     add(&service, &admin, "ann", Role::User).await.unwrap();
-    assert_eq!(service.refresh(&held.refresh_token).await, Err(revoked()), "it was another ann's");
+    assert_eq!(
+        service.refresh(&tokens.refresh_token).await,
+        Err(revoked()),
+        "the token of an earlier user of that name"
+    );
     assert!(service.login("ann", PASSWORD).await.is_ok());
     service.stop().await;
 }
 
 #[tokio::test]
-async fn who_is_no_admin_does_not() {
+async fn non_admin_cannot_manage_users() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     let admin = access(&service, "admin").await;
@@ -98,19 +102,19 @@ async fn who_is_no_admin_does_not() {
     let words = ["admin", "another password", PASSWORD];
     assert_eq!(reason(set_password(&service, &ann, words).await), Reason::PermissionDenied);
     let listed = service.users().list_users(with_token(ListUsersRequest::default(), &ann)).await;
-    assert_eq!(reason(said(listed)), Reason::PermissionDenied);
+    assert_eq!(reason(into_result(listed)), Reason::PermissionDenied);
     let of_admin = RevokeUserTokensRequest { username: "admin".to_owned() };
-    let refused = service.auth().revoke_user_tokens(with_token(of_admin, &ann)).await;
-    assert_eq!(reason(said(refused)), Reason::PermissionDenied);
+    let rejected = service.auth().revoke_user_tokens(with_token(of_admin, &ann)).await;
+    assert_eq!(reason(into_result(rejected)), Reason::PermissionDenied);
 
-    // A role counts from the moment that it is given, whatever token there is.
+    // A new role applies at once, also to existing tokens.
     set_role(&service, &admin, "ann", Role::Admin).await.unwrap();
     add(&service, &ann, "bob", Role::User).await.unwrap();
     service.stop().await;
 }
 
 #[tokio::test]
-async fn everyone_may_change_their_own_password() {
+async fn user_changes_own_password() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     let admin = access(&service, "admin").await;
@@ -122,19 +126,19 @@ async fn everyone_may_change_their_own_password() {
     assert_eq!(reason(short), Reason::InvalidArgument);
     set_password(&service, &ann, ["", "another password", PASSWORD]).await.unwrap();
     assert!(service.login("ann", "another password").await.is_ok());
-    assert_eq!(service.revoke(&ann).await, Err(revoked()), "the tokens have ended");
+    assert_eq!(service.revoke(&ann).await, Err(revoked()), "the tokens are revoked");
     service.stop().await;
 }
 
 #[tokio::test]
-async fn somebody_can_always_manage_users() {
+async fn last_admin_cannot_be_removed() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     let admin = access(&service, "admin").await;
     assert_eq!(reason(remove(&service, &admin, "admin").await), Reason::LastAdmin);
     assert_eq!(reason(disable(&service, &admin, "admin", true).await), Reason::LastAdmin);
     assert_eq!(reason(set_role(&service, &admin, "admin", Role::User).await), Reason::LastAdmin);
-    assert!(service.revoke(&admin).await.is_ok(), "what was refused has ended nothing");
+    assert!(service.revoke(&admin).await.is_ok(), "a rejected change revokes no tokens");
     let admin = access(&service, "admin").await;
     add(&service, &admin, "ann", Role::Admin).await.unwrap();
     remove(&service, &admin, "admin").await.unwrap();
@@ -155,7 +159,7 @@ async fn users_are_listed_in_pages() {
     let mut request = ListUsersRequest { page_size: 2, page_token: String::new() };
     loop {
         let listed = service.users().list_users(with_token(request.clone(), &admin)).await;
-        let page = said(listed).unwrap();
+        let page = into_result(listed).unwrap();
         assert!((1..=2).contains(&page.users.len()));
         names.extend(page.users.into_iter().map(|user| user.username));
         request.page_token = page.next_page_token;
@@ -166,15 +170,15 @@ async fn users_are_listed_in_pages() {
     names.sort();
     assert_eq!(names, ["admin", "bob", "carl", "dan", "eve", "Émile"]);
     let all = service.users().list_users(with_token(ListUsersRequest::default(), &admin)).await;
-    assert_eq!(said(all).unwrap().users.len(), 6);
+    assert_eq!(into_result(all).unwrap().users.len(), 6);
     let negative = ListUsersRequest { page_size: -1, ..Default::default() };
-    let refused = service.users().list_users(with_token(negative, &admin)).await;
-    assert_eq!(reason(said(refused)), Reason::InvalidArgument);
+    let rejected = service.users().list_users(with_token(negative, &admin)).await;
+    assert_eq!(reason(into_result(rejected)), Reason::InvalidArgument);
     service.stop().await;
 }
 
 #[tokio::test]
-async fn a_user_can_end_all_own_tokens() {
+async fn user_revokes_all_own_tokens() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     let (access, refresh) = service.tokens().await;
@@ -185,6 +189,6 @@ async fn a_user_can_end_all_own_tokens() {
         assert_eq!(service.revoke(token).await, Err(revoked()));
     }
     let (access, _) = service.tokens().await;
-    assert_eq!(service.revoke(&access).await, Ok(()), "those of the next login hold");
+    assert_eq!(service.revoke(&access).await, Ok(()), "tokens of the next login are valid");
     service.stop().await;
 }

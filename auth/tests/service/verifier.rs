@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::harness::{Service, channel, error, eventually, folder, revoked, verifier};
 
 #[tokio::test]
-async fn a_revocation_reaches_a_verifier() {
+async fn verifier_receives_a_revocation() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     let (early, _) = service.tokens().await;
@@ -22,14 +22,14 @@ async fn a_revocation_reaches_a_verifier() {
     assert_eq!(verifier.verify(&early, None), Err(revoked()));
 
     service.revoke(&access).await.unwrap();
-    eventually("the token is refused", async || verifier.verify(&access, None) == Err(revoked())).await;
+    eventually("the token is rejected", async || verifier.verify(&access, None) == Err(revoked())).await;
     shutdown.cancel();
     following.await.unwrap();
     service.stop().await;
 }
 
 #[tokio::test]
-async fn a_restart_of_the_service_costs_no_revocation() {
+async fn verifier_misses_no_revocation_during_a_restart() {
     let (_folder, config) = folder();
     let mut service = Service::start(&config).await;
     let address = service.address;
@@ -40,12 +40,12 @@ async fn a_restart_of_the_service_costs_no_revocation() {
     for _ in 0..3 {
         let (access, refresh) = service.tokens().await;
         service.stop().await;
-        assert!(verifier.verify(&access, None).is_ok(), "what is known holds on");
+        assert!(verifier.verify(&access, None).is_ok(), "tokens remain valid while disconnected");
 
         service = Service::start_at(&config, address).await;
-        // As a rule the verifier is not back yet.
+        // Usually the verifier has not reconnected yet.
         service.revoke(&access).await.unwrap();
-        eventually("the token is refused", async || verifier.verify(&access, None) == Err(revoked())).await;
+        eventually("the token is rejected", async || verifier.verify(&access, None) == Err(revoked())).await;
         assert!(verifier.verify(&refresh, None).is_ok());
     }
     shutdown.cancel();
@@ -54,7 +54,7 @@ async fn a_restart_of_the_service_costs_no_revocation() {
 }
 
 #[tokio::test]
-async fn a_verifier_may_start_first() {
+async fn verifier_may_start_before_the_service() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     let address = service.address;
@@ -71,7 +71,7 @@ async fn a_verifier_may_start_first() {
 }
 
 #[tokio::test]
-async fn a_new_key_is_found_at_the_reconnect() {
+async fn verifier_receives_a_new_key_at_the_reconnect() {
     let (_folder, config) = folder();
     let (_other_folder, other_config) = folder();
     let service = Service::start(&config).await;

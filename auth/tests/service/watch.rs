@@ -1,4 +1,4 @@
-//! The stream of revocations.
+//! The revocation stream.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -18,8 +18,8 @@ async fn next(stream: &mut Streaming<WatchRevocationsResponse>) -> WatchRevocati
     timeout(Duration::from_secs(10), stream.message()).await.expect("a message in time").unwrap().unwrap()
 }
 
-/// The next message that is more than a sign of life.
-async fn next_news(stream: &mut Streaming<WatchRevocationsResponse>) -> WatchRevocationsResponse {
+/// The next message that is not a heartbeat.
+async fn next_revocations(stream: &mut Streaming<WatchRevocationsResponse>) -> WatchRevocationsResponse {
     loop {
         let message = next(stream).await;
         if !message.revocations.is_empty() {
@@ -29,7 +29,7 @@ async fn next_news(stream: &mut Streaming<WatchRevocationsResponse>) -> WatchRev
 }
 
 #[tokio::test]
-async fn a_snapshot_then_news_then_a_resume() {
+async fn watch_sends_snapshot_then_changes_and_resumes() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
 
@@ -41,10 +41,10 @@ async fn a_snapshot_then_news_then_a_resume() {
 
     let (access, refresh) = service.tokens().await;
     service.revoke(&access).await.unwrap();
-    let first = next_news(&mut stream).await;
+    let first = next_revocations(&mut stream).await;
     assert_eq!(first.revocations.len(), 1);
     service.revoke(&refresh).await.unwrap();
-    let second = next_news(&mut stream).await;
+    let second = next_revocations(&mut stream).await;
     assert_eq!(second.revocations.len(), 1);
     assert!(second.cursor > first.cursor);
 
@@ -60,12 +60,12 @@ async fn a_snapshot_then_news_then_a_resume() {
         assert_eq!(from_another_database, all);
     }
 
-    // With streams open.
+    // Open streams do not delay the shutdown.
     service.stop().await;
 }
 
 #[tokio::test]
-async fn watchers_who_come_in_the_middle_miss_none() {
+async fn watchers_that_start_during_revocations_miss_none() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     let mut tokens = Vec::new();
@@ -74,7 +74,7 @@ async fn watchers_who_come_in_the_middle_miss_none() {
         tokens.extend([access, refresh]);
     }
     let watcher = async |after: u64| {
-        // Each at another moment.
+        // Each watcher starts at another time.
         tokio::time::sleep(Duration::from_millis(after)).await;
         let mut stream = watch(&service, 0, "").await;
         let mut seen = HashSet::new();
@@ -96,7 +96,7 @@ async fn watchers_who_come_in_the_middle_miss_none() {
 }
 
 #[tokio::test]
-async fn a_watcher_hears_something_every_second() {
+async fn watch_sends_a_heartbeat_every_second() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     let mut stream = watch(&service, 0, "").await;
@@ -108,7 +108,7 @@ async fn a_watcher_hears_something_every_second() {
 }
 
 #[tokio::test]
-async fn the_health_is_served_and_those_who_watch_it_do_not_hold_up_the_end() {
+async fn health_watches_do_not_delay_the_shutdown() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     let mut streams = Vec::new();

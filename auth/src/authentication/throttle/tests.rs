@@ -1,4 +1,4 @@
-//! The back-off with the clock as an argument, over days.
+//! Simulations of the throttling over days, with a clock that the tests set.
 
 use std::{
     net::Ipv4Addr,
@@ -8,7 +8,7 @@ use std::{
 use sea_orm::{ConnectionTrait, Database};
 use tempfile::TempDir;
 
-use super::*;
+use super::{backoff::FORGIVENESS_PERIOD, state::GENERATION_CAPACITY, *};
 use crate::store::fixture::store;
 
 const DAY: i64 = 24 * 3600;
@@ -52,21 +52,21 @@ impl Simulation {
         self.clock.fetch_add(seconds, Ordering::SeqCst);
     }
 
-    /// A wrong password: `None` if it was checked, or else the seconds to wait.
+    /// A wrong password: `None` if it was checked, otherwise the seconds to wait.
     async fn fail(&self, name: &str, address: IpAddr) -> Option<i64> {
         match self.throttle.begin(name, address).await {
             Ok(attempt) => {
                 attempt.failed().await;
                 None
             }
-            Err(refused) => {
-                assert_eq!(refused.reason(), Reason::TooManyAttempts);
-                Some(i64::try_from(refused.retry_after().unwrap().as_secs()).unwrap())
+            Err(error) => {
+                assert_eq!(error.reason(), Reason::TooManyAttempts);
+                Some(i64::try_from(error.retry_after().unwrap().as_secs()).unwrap())
             }
         }
     }
 
-    /// The right password: whether it was checked.
+    /// The right password: returns whether it was checked.
     async fn succeed(&self, name: &str, address: IpAddr) -> bool {
         match self.throttle.begin(name, address).await {
             Ok(attempt) => {
@@ -77,7 +77,7 @@ impl Simulation {
         }
     }
 
-    /// Wrong passwords of a name at an address until it has to wait.
+    /// Fails until the name has to wait at the address, and returns the number of attempts.
     async fn exhaust(&self, name: &str, address: IpAddr) -> usize {
         let mut tries = 0;
         while self.fail(name, address).await.is_none() {
@@ -86,7 +86,8 @@ impl Simulation {
         tries
     }
 
-    /// A guesser who always tries again as soon as allowed: tries within so many seconds.
+    /// A guesser who retries as soon as allowed: returns the number of attempts within so many
+    /// seconds.
     async fn guess(&self, seconds: i64, mut next: impl FnMut(usize) -> (String, IpAddr)) -> usize {
         let end = self.now() + seconds;
         let mut tries = 0;
@@ -108,13 +109,13 @@ fn wait_doubles_up_to_its_bound() {
     assert_eq!(waits(OF_ADDRESS), [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900, 900]);
     assert_eq!(waits(OF_UNKNOWN_PAIR), [0, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1800, 1800, 1800]);
     assert_eq!(OF_ADDRESS.wait(i64::MAX), 900);
-    assert_eq!((OF_ADDRESS.most(), OF_NAME.most()), (30, 26));
+    assert_eq!((OF_ADDRESS.max_failures(), OF_NAME.max_failures()), (30, 26));
 }
 
 #[test]
 fn forgiveness_is_slower_than_every_wait() {
     for backoff in [OF_ADDRESS, OF_NAME, OF_KNOWN_PAIR, OF_UNKNOWN_PAIR] {
-        assert!(backoff.longest < FORGIVEN_AFTER);
+        assert!(backoff.longest < FORGIVENESS_PERIOD);
     }
     let failures = Failures { count: 5, last_at: 100_000 };
     let after = |seconds| failures.remaining(100_000 + seconds);
@@ -129,7 +130,7 @@ async fn address_wait_reaches_15_minutes() {
     let simulation = Simulation::new().await;
     let mut longest = 0;
     for number in 0..200 {
-        // A new name each time, so that the address alone waits.
+        // A new name each time, so that only the address waits.
         if let Some(wait) = simulation.fail(&format!("user {number}"), address(1)).await {
             longest = longest.max(wait);
             simulation.advance(wait);
@@ -139,18 +140,18 @@ async fn address_wait_reaches_15_minutes() {
 }
 
 #[tokio::test]
-async fn guesser_of_one_name_has_few_tries_a_day() {
+async fn guesser_of_one_name_has_few_attempts_a_day() {
     let simulation = Simulation::new().await;
     let mut days = Vec::new();
     for _ in 0..7 {
         days.push(simulation.guess(DAY, |_| ("maria".to_owned(), address(1))).await);
     }
-    // As docs/api/limits.md says: 20 at once and 48 a day.
+    // docs/api/limits.md has the numbers: 20 at once and 48 a day.
     assert!(days[0] <= 80 && days[1..].iter().all(|tries| *tries <= 48), "{days:?}");
 }
 
 #[tokio::test]
-async fn guesser_of_many_names_has_few_tries_a_day() {
+async fn guesser_of_many_names_has_few_attempts_a_day() {
     let simulation = Simulation::new().await;
     let mut days = Vec::new();
     for _ in 0..7 {
@@ -160,11 +161,11 @@ async fn guesser_of_many_names_has_few_tries_a_day() {
 }
 
 #[tokio::test]
-async fn simultaneous_guesser_has_few_tries_a_day() {
+async fn simultaneous_guesser_has_few_attempts_a_day() {
     for names in [1, 1000] {
         let simulation = Simulation::new().await;
         let name = |number: usize| format!("user {}", number % names);
-        // All but one of the free failures, and then as many at the same moment as are checked.
+        // All free failures but one, then as many simultaneous attempts as are allowed.
         let mut tries = 0;
         while tries < 19 {
             assert_eq!(simulation.fail(&name(tries), address(1)).await, None);
@@ -182,7 +183,7 @@ async fn simultaneous_guesser_has_few_tries_a_day() {
 }
 
 #[tokio::test]
-async fn patient_guesser_has_no_more_tries() {
+async fn patient_guesser_has_no_more_attempts() {
     // Waits for forgiveness, then uses up what was forgiven.
     for pause in [3600, 4 * 3600, 10 * 3600, DAY] {
         let simulation = Simulation::new().await;
@@ -209,8 +210,8 @@ async fn known_user_is_not_delayed_by_a_guesser_at_the_same_address() {
     assert!(simulation.succeed("bob", address(1)).await);
     let mut entered = 0;
     for second in 0..3600 {
-        // The guesser tries first in each second and takes each free turn, with one name and with
-        // many.
+        // The guesser precedes the user in each second and uses each free attempt, with one name
+        // and with many.
         for name in ["maria".to_owned(), format!("user {second}")] {
             let _ = simulation.fail(&name, address(1)).await;
         }
@@ -237,11 +238,11 @@ async fn known_user_is_not_delayed_by_guessers_elsewhere() {
 }
 
 #[tokio::test]
-async fn known_pair_has_a_budget_of_its_own_which_ends_too() {
+async fn known_pair_has_its_own_limit() {
     let simulation = Simulation::new().await;
     assert!(simulation.succeed("ann", HOME).await);
     assert_eq!(simulation.exhaust("ann", HOME).await, 20);
-    // Neither the address nor the name pays for it.
+    // The failures count neither for the address nor for the name.
     assert!(simulation.throttle.begin("bob", HOME).await.is_ok());
     assert!(simulation.throttle.begin("ann", address(1)).await.is_ok());
     let tries = simulation.guess(DAY, |_| ("ann".to_owned(), HOME)).await;
@@ -249,7 +250,7 @@ async fn known_pair_has_a_budget_of_its_own_which_ends_too() {
 }
 
 #[tokio::test]
-async fn new_user_gets_a_turn_beside_a_loop_of_one_name() {
+async fn new_user_logs_in_beside_a_loop_of_one_name() {
     let simulation = Simulation::new().await;
     let mut looped = 0;
     for _ in 0..4 * 3600 {
@@ -257,7 +258,7 @@ async fn new_user_gets_a_turn_beside_a_loop_of_one_name() {
         simulation.advance(1);
     }
     assert!(looped > 20);
-    // The loop goes on, and tries first in each second.
+    // The loop continues, and precedes the user in each second.
     let mut waited = 0;
     loop {
         let _ = simulation.fail("maria", address(1)).await;
@@ -266,7 +267,7 @@ async fn new_user_gets_a_turn_beside_a_loop_of_one_name() {
         }
         simulation.advance(1);
         waited += 1;
-        assert!(waited <= 15 * 60 + 1, "carol never gets a turn");
+        assert!(waited <= 15 * 60 + 1, "carol is never allowed an attempt");
     }
     assert!(simulation.succeed("carol", address(1)).await, "and is known from then on");
 }
@@ -327,9 +328,9 @@ async fn restart_forgives_nothing() {
 }
 
 #[tokio::test]
-async fn failures_count_where_the_database_cannot_be_written() {
+async fn failures_count_while_the_database_is_not_writable() {
     let simulation = Simulation::new().await;
-    // As SQLite reports a full disk, from another connection: each write of the throttling fails.
+    // Like on a full disk, each write of the throttling fails.
     let url = format!("sqlite://{}?mode=rw", simulation.folder.path().join("muse.db").display());
     let other = Database::connect(url).await.unwrap();
     for (number, table) in ["login_failures", "known_addresses"].into_iter().enumerate() {
@@ -350,19 +351,22 @@ async fn failures_count_where_the_database_cannot_be_written() {
 }
 
 #[tokio::test]
-async fn simultaneous_guesses_are_few_and_all_count() {
+async fn simultaneous_guesses_are_bounded_and_all_count() {
     let simulation = Simulation::new().await;
     let mut attempts = Vec::new();
-    let refused = loop {
+    let error = loop {
         match simulation.throttle.begin("ann", address(1)).await {
             Ok(attempt) => attempts.push(attempt),
-            Err(refused) => break refused,
+            Err(error) => break error,
         }
     };
-    assert_eq!((attempts.len(), refused.reason()), (AT_ONCE, Reason::Overloaded));
+    assert_eq!((attempts.len(), error.reason()), (MAX_IN_FLIGHT, Reason::Overloaded));
     drop(attempts);
-    assert!(simulation.throttle.begin("ann", address(1)).await.is_ok(), "who hangs up has not failed");
-    assert!(simulation.throttle.memory().in_flight.is_empty());
+    assert!(
+        simulation.throttle.begin("ann", address(1)).await.is_ok(),
+        "a cancelled login does not count as failed"
+    );
+    assert!(simulation.throttle.state.lock().in_flight.is_empty());
 
     let mut attempts = Vec::new();
     while let Ok(attempt) = simulation.throttle.begin("ann", address(1)).await {
@@ -374,7 +378,7 @@ async fn simultaneous_guesses_are_few_and_all_count() {
 }
 
 #[tokio::test]
-async fn attempts_are_checked_one_at_a_time_after_a_wait() {
+async fn attempts_after_a_wait_are_checked_one_at_a_time() {
     let simulation = Simulation::new().await;
     simulation.exhaust("ann", address(1)).await;
     simulation.advance(10);
@@ -386,24 +390,24 @@ async fn attempts_are_checked_one_at_a_time_after_a_wait() {
 }
 
 #[tokio::test]
-async fn names_and_addresses_without_number_do_not_fill_the_memory() {
-    let mut memory = Memory::default();
+async fn unlimited_subjects_do_not_fill_the_memory() {
+    let mut state = ThrottleState::default();
     let failures = Failures { count: 1, last_at: START };
-    for number in 0..5 * MOST_IN_MEMORY {
-        memory.set_failures(&number.to_string(), failures);
+    for number in 0..5 * GENERATION_CAPACITY {
+        state.set_failures(&number.to_string(), failures);
     }
-    assert!(memory.young.len() <= MOST_IN_MEMORY && memory.old.len() <= MOST_IN_MEMORY);
-    assert_eq!(memory.failures(&(5 * MOST_IN_MEMORY - 1).to_string()), Some(failures));
+    assert!(state.young.len() <= GENERATION_CAPACITY && state.old.len() <= GENERATION_CAPACITY);
+    assert_eq!(state.failures(&(5 * GENERATION_CAPACITY - 1).to_string()), Some(failures));
 }
 
 #[tokio::test]
-async fn names_and_addresses_without_number_do_not_fill_the_database() {
+async fn unlimited_subjects_do_not_fill_the_database() {
     let (_folder, store) = store().await;
     for number in 0..50 {
         let failures = Failures { count: 1, last_at: START + number };
         store.set_login_failures(&[(&number.to_string(), failures)]).await.unwrap();
     }
-    // Older than the limit first, and then the oldest beyond the number that is stored.
+    // First those older than the limit, then the oldest beyond the bound.
     assert_eq!(store.prune_logins(START + 5, 0, 1000).await.unwrap(), 5);
     assert_eq!(store.prune_logins(START + 5, 0, 20).await.unwrap(), 25);
     assert_eq!(store.prune_logins(START + 5, 0, 20).await.unwrap(), 0);
