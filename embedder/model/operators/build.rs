@@ -1,9 +1,10 @@
-//! Compiles the operator, and each kernel for the instructions that it is written in.
+//! Compiles the operator, and each kernel for its instruction set.
 
 use std::{env, path::PathBuf};
 
 const AVX2: [&str; 2] = ["-mavx2", "-mfma"];
-/// AVX-512 as libtorch understands it: what every processor with AVX-512 has, but for the first Xeon Phi.
+/// libtorch's definition of AVX-512: every processor with AVX-512 has it, except the first Xeon
+/// Phi.
 const AVX512: [&str; 6] = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"];
 const AMX_BF16: [&str; 3] = ["-mavx512bf16", "-mamx-tile", "-mamx-bf16"];
 
@@ -13,7 +14,7 @@ fn main() {
     println!("cargo::rerun-if-env-changed=LIBTORCH_INCLUDE");
     let path = |name| PathBuf::from(env::var_os(name).unwrap_or_default());
     let libtorch = path("LIBTORCH_INCLUDE").join("include");
-    // For this package's tests. The build script of muse-model reports a missing libtorch.
+    // For the tests of this package. The build script of muse-model reports a missing libtorch.
     if let Ok(libraries) = path("LIBTORCH").join("lib").canonicalize() {
         println!("cargo::rustc-link-arg=-Wl,-rpath,{}", libraries.display());
     }
@@ -21,14 +22,14 @@ fn main() {
     let x86_64 = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
     let mut operator = compiler();
     operator.include(&libtorch).include(libtorch.join("torch/csrc/api/include")).file("cpp/operator.cpp");
-    // Warnings in libtorch's headers are not ours.
+    // libtorch's headers cause warnings.
     operator.warnings(false);
     if x86_64 {
         operator.define("MUSE_X86_64", None);
         kernels(&AVX2).file("cpp/avx2_f32.cpp").compile("muse_avx2_f32");
         let mut avx512 = kernels(&AVX512);
         avx512.file("cpp/avx512_f32.cpp").compile("muse_avx512_f32");
-        // GCC knows AMX from version 11 on.
+        // GCC supports AMX since version 11.
         let mut amx = kernels(&AVX512);
         if AMX_BF16.iter().all(|flag| amx.is_flag_supported(flag).unwrap_or(false)) {
             operator.define("MUSE_AMX", None);
@@ -46,7 +47,7 @@ fn compiler() -> cc::Build {
 
 fn kernels(instructions: &[&str]) -> cc::Build {
     let mut kernels = compiler();
-    // GCC warns of what its own header leaves undefined on purpose.
+    // GCC warns about values that its own header leaves uninitialised on purpose.
     kernels.flags(instructions).flag_if_supported("-Wno-maybe-uninitialized").extra_warnings(true);
     kernels
 }

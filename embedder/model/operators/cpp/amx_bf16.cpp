@@ -9,7 +9,7 @@ struct AmxBf16 {
     static constexpr int ROWS = 32;
     static constexpr int BLOCKS = 4;
 
-    /// The shapes of the tiles, which are the thread's own.
+    /// Configures the tile shapes of this thread and releases the tiles at the end.
     struct Session {
         Session() {
             struct alignas(64) {
@@ -23,14 +23,16 @@ struct AmxBf16 {
     };
 
     template <int STRIDE>
-    static void products(const bf16 *a, int64_t rows, int64_t depth, const bf16 *b, float *tile) {
-        if (rows > 16) return of<STRIDE, true>(a, depth, b, tile);
-        return of<STRIDE, false>(a, depth, b, tile);
+    static void microkernel(const bf16 *a, int64_t rows, int64_t depth, const bf16 *b, float *tile) {
+        if (rows > 16) return multiply_tiles<STRIDE, true>(a, depth, b, tile);
+        return multiply_tiles<STRIDE, false>(a, depth, b, tile);
     }
 
   private:
-    // Tiles 0 to 3 are the sums of two times 16 rows and two times 16 columns, 4 and 5 the rows, 6 and 7 the columns.
-    template <int STRIDE, bool LOWER> static void of(const bf16 *a, int64_t depth, const bf16 *b, float *tile) {
+    // Tiles 0 to 3 accumulate 2 x 2 blocks of 16 rows and 16 columns, 4 and 5 hold rows of A, 6 and
+    // 7 columns of B. LOWER: the second block of 16 rows is computed, too.
+    template <int STRIDE, bool LOWER>
+    static void multiply_tiles(const bf16 *a, int64_t depth, const bf16 *b, float *tile) {
         _tile_zero(0);
         _tile_zero(1);
         if constexpr (LOWER) {

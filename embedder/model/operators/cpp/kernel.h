@@ -1,7 +1,9 @@
-// What the encoder computes with, as plain memory: this and the kernels know nothing of libtorch.
+// The interface between the operator and the kernels: weights and batches as plain memory, without
+// libtorch.
 //
-// The kernels are compiled for instructions that not every processor has. They include no header that defines inline
-// functions, lest the linker take such a function, compiled for those instructions, for all of the program.
+// Each kernel is compiled for instructions that not every processor has. The kernels include no
+// header with inline functions: the linker may choose the kernel's copy of such a function for the
+// whole program, which would then crash on other processors.
 
 #pragma once
 
@@ -14,16 +16,17 @@ constexpr int DIMENSION = 512;
 constexpr int HIDDEN = 256;
 constexpr int BRANCHES = 3;
 constexpr int FEATURES = DIMENSION + BRANCHES * HIDDEN;
-/// Width of the narrow layers after the sum.
+/// Width of the narrow layers after the pooling.
 constexpr int BOTTLENECK = 320;
 constexpr float EPSILON = 1e-12f;
 /// Columns of a panel of packed weights.
 constexpr int PANEL = 32;
-/// The order of each n-gram, and how many tokens to the left of its own a window begins.
+/// The order of each n-gram, and the number of tokens that its window reaches to the left.
 constexpr int ORDERS[BRANCHES] = {2, 3, 5};
 constexpr int LEFTS[BRANCHES] = {0, 1, 2};
 
-/// Rows of embeddings, in token order: bytes with a scale and a zero point for each shard, or elements.
+/// The embedding table in token order: bytes with a scale and a zero point for each shard, or
+/// elements.
 struct Table {
     const uint8_t *bytes;
     const float *scales;
@@ -32,8 +35,8 @@ struct Table {
     const void *elements;
 };
 
-/// A weight packed for the kernels, (columns / PANEL, depth / G, PANEL, G) with G the 4 bytes' worth of elements, and the
-/// bias of its columns, if it has one.
+/// A packed weight, (columns / PANEL, depth / G, PANEL, G), where G elements are 4 bytes, and the
+/// bias of its columns or null.
 struct Linear {
     const void *packed;
     const float *bias;
@@ -46,19 +49,20 @@ struct Norm {
 
 struct Weights {
     Table table;
-    /// Of all branches, one after the other: 512 -> 3 x 256.
+    /// The projections of all branches, concatenated: 512 -> 3 x 256.
     Linear projection;
     Norm norms[BRANCHES];
     Linear layers[BRANCHES][2];
-    /// Of the embedding and the branches' values side by side, FEATURES.
+    /// LayerNorm of the features: the embedding and the outputs of the branches, concatenated.
     Norm features;
-    /// What follows the sum over a sentence: FEATURES -> DIMENSION; then, with s and y for what a layer and the sum's give,
-    /// y -> s0 of BOTTLENECK, [s0, y] -> s1 of BOTTLENECK, s1 -> s2 of DIMENSION, [s1, s2] -> DIMENSION.
+    /// The layers after the pooling. `dense`: FEATURES -> y (DIMENSION). `hidden`: y -> s0
+    /// (BOTTLENECK), [s0, y] -> s1 (BOTTLENECK), s1 -> s2 (DIMENSION), [s1, s2] -> output
+    /// (DIMENSION).
     Linear dense;
     Linear hidden[4];
 };
 
-/// Sentences one after the other.
+/// A ragged batch: the token ids of all sentences, concatenated, and the lengths of the sentences.
 struct Batch {
     const int64_t *ids;
     const int64_t *lengths;
@@ -66,13 +70,13 @@ struct Batch {
     int64_t sentences;
 };
 
-/// One way to compute.
+/// An implementation of the encoder for one precision and instruction set.
 struct Kernel {
     const char *name;
-    /// Bytes of memory, aligned to 64, that `encode` works in.
+    /// Size in bytes of the workspace that `encode` needs, aligned to 64 bytes.
     size_t (*workspace)(const Batch &);
-    /// What is left to do for each sentence is tanh and the norm: (sentences, DIMENSION).
-    void (*encode)(const Weights &, const Batch &, void *workspace, float *to);
+    /// Writes (sentences, DIMENSION). The caller applies tanh and the normalisation of the vectors.
+    void (*encode)(const Weights &, const Batch &, void *workspace, float *output);
 };
 
 extern const Kernel AVX2_F32, AVX512_F32, AMX_BF16;

@@ -1,5 +1,5 @@
-// The operator muse::encode, of which the TorchScript module consists: by a kernel where there is one for the processor and the
-// precision, and otherwise by libtorch's own operators, which run on GPUs, too.
+// The custom operator muse::encode, the only node of the TorchScript module. It runs a kernel if
+// there is one for the processor and the precision, else libtorch's operators, on a CPU or GPU.
 
 #include <algorithm>
 #include <cstring>
@@ -28,13 +28,14 @@ using at::Tensor, at::TensorList;
 
 constexpr int64_t NEIGHBOURS[] = {-2, -1, 0, 1, 2};
 constexpr int64_t CENTRE = 2;
-/// Tokens below which a second thread does not pay.
+/// Minimum number of tokens for each thread.
 constexpr int64_t TOKENS_A_THREAD = 128;
-/// Bytes of memory to work in that a thread keeps.
-constexpr int64_t KEPT = 8 << 20;
+/// Size of the workspace that each thread caches.
+constexpr int64_t WORKSPACE_CACHE_BYTES = 8 << 20;
 
-/// Weights in the order in which they are passed: projection's weight and bias; for each branch gamma, beta and, of both
-/// layers, weight and bias; gamma and beta of the features; weight and bias of the dense layer; weights of four hidden ones.
+/// The order of the weights: weight and bias of the projection; for each branch gamma, beta, and
+/// weight and bias of both layers; gamma and beta of the features; weight and bias of the dense
+/// layer; weights of the four hidden layers.
 constexpr int64_t BRANCH_WEIGHTS = 6, FIRST_BRANCH = 2, LAST_NORM = FIRST_BRANCH + BRANCHES * BRANCH_WEIGHTS;
 constexpr int64_t DENSE = LAST_NORM + 2, FIRST_HIDDEN = DENSE + 2, WEIGHTS = FIRST_HIDDEN + 4;
 
@@ -48,7 +49,8 @@ void check(const Tensor &ids, const Tensor &lengths, TensorList table, TensorLis
     TORCH_CHECK(packed.empty() || packed.size() == WEIGHTS, "all weights are packed, or none");
 }
 
-/// What a kernel relies on, as it reads and writes memory by it.
+/// Checks the ids and lengths. The kernels do not: an invalid batch would read or write out of
+/// bounds.
 void check_sentences(const Batch &batch, int64_t vocabulary) {
     int64_t tokens = 0;
     for (int64_t sentence = 0; sentence < batch.sentences; sentence++) {
@@ -61,15 +63,16 @@ void check_sentences(const Batch &batch, int64_t vocabulary) {
     TORCH_CHECK(known, "there are ids outside the table");
 }
 
-// ---- by libtorch's operators
+// ---- the encoder with libtorch's operators
 
-/// Of rows that are tokens. In float32 it is a convolution over one element, which is the same sum: libtorch gives a float32
-/// linear to MKL, which on processors other than Intel's runs at half the speed of oneDNN, and a convolution to oneDNN.
+/// A linear layer over the tokens, in float32 as a convolution of width 1, which is the same sum:
+/// libtorch computes a float32 linear layer with MKL and a convolution with oneDNN, and MKL runs at
+/// half the speed of oneDNN on processors that are not Intel's.
 Tensor linear(const Tensor &input, const Tensor &weight, const Tensor &bias) {
     if (weight.scalar_type() != at::kFloat) return at::linear(input, weight, bias);
-    // The rows are the width of one picture whose channels lie together, (1, inputs, 1, T), without a copy.
+    // One image in channels-last layout, (1, inputs, 1, T), without a copy.
     const Tensor picture = input.reshape({1, 1, -1, weight.size(1)}).permute({0, 3, 1, 2});
-    // On a GPU a plain conv2d may round to TF32; spelt out, it may not.
+    // conv2d may round to TF32 on a GPU; with these arguments it does not.
     const bool benchmark = false, deterministic = false, cudnn = true, tf32 = false;
     const Tensor output = at::_convolution(picture, weight.unsqueeze(-1).unsqueeze(-1), bias, {1, 1}, {0, 0}, {1, 1}, false,
         {0, 0}, 1, benchmark, deterministic, cudnn, tf32);
@@ -80,7 +83,7 @@ Tensor layer_norm(const Tensor &input, const Tensor &gamma, const Tensor &beta) 
     return std::get<0>(at::native_layer_norm(input, gamma.sizes(), gamma, beta, EPSILON));
 }
 
-/// The rows of the ids, in float32.
+/// Looks up the embeddings of the ids and dequantises them to float32.
 Tensor gather(const Tensor &ids, TensorList table) {
     Tensor rows = table[0].index_select(0, ids).to(at::kFloat);
     if (table.size() == 1) return rows;
@@ -88,12 +91,12 @@ Tensor gather(const Tensor &ids, TensorList table) {
     return rows.sub_(table[2].index_select(0, shard)).mul_(table[1].index_select(0, shard));
 }
 
-/// For each sentence the sum over its tokens of their normalised features: (sentences, FEATURES).
+/// The sum of the normalised features of each sentence's tokens: (sentences, FEATURES).
 Tensor sum_features(const Tensor &ids, const Tensor &lengths, TensorList table, TensorList weights) {
     const Tensor ends = lengths.cumsum(0), starts = ends - lengths;
     const Tensor positions = at::arange(ids.size(0), ids.options());
-    // For each token the rows of its neighbours, (T, 5); a neighbour in another sentence is the row after the last, which
-    // is zero.
+    // The rows of each token's neighbours, (T, 5). A neighbour outside the sentence is row T, a row
+    // of zeros that is appended below.
     const Tensor sentence = at::repeat_interleave(lengths);
     const Tensor first = starts.index_select(0, sentence).unsqueeze(1), end = ends.index_select(0, sentence).unsqueeze(1);
     const Tensor offsets = at::arange(NEIGHBOURS[0], NEIGHBOURS[0] + 5, ids.options());
@@ -115,15 +118,16 @@ Tensor sum_features(const Tensor &ids, const Tensor &lengths, TensorList table, 
         }
         features.push_back(hidden);
     }
-    // Concatenating with the float32 embeddings makes the whole float32, which the sum needs.
+    // Concatenated with the float32 embeddings, the features are float32, which the sum needs.
     const Tensor normed = layer_norm(at::cat(features, 1), weights[LAST_NORM], weights[LAST_NORM + 1]);
-    // A bag is a sentence; mode 0 is the sum. Unlike segment_reduce it uses all threads.
+    // A bag is a sentence, mode 0 is the sum. Unlike segment_reduce, embedding_bag uses all
+    // threads.
     return std::get<0>(at::embedding_bag(normed, positions, starts, false, 0, false, {}, false));
 }
 
-/// In float32, as the sums are. These rows are sentences, and libtorch gives them to MKL: oneDNN would make new kernels for
-/// every new number of rows.
-Tensor by_libtorch(const Tensor &ids, const Tensor &lengths, TensorList table, TensorList weights) {
+/// The dense layers are computed in float32, like the sums, and with at::linear, that is MKL: their
+/// rows are sentences, and oneDNN would compile new kernels for every new number of rows.
+Tensor encode_with_libtorch(const Tensor &ids, const Tensor &lengths, TensorList table, TensorList weights) {
     const Tensor root = lengths.to(at::kFloat).sqrt().unsqueeze(1);
     const Tensor dense = at::linear(sum_features(ids, lengths, table, weights), weights[DENSE]);
     // sum_t(f @ D + d) / sqrt(n) = sum_t(f) @ D / sqrt(n) + d * sqrt(n).
@@ -135,7 +139,7 @@ Tensor by_libtorch(const Tensor &ids, const Tensor &lengths, TensorList table, T
     return at::linear(at::cat({s1, s2}, 1), hidden[3]);
 }
 
-// ---- by a kernel
+// ---- the encoder with a kernel
 
 #ifdef MUSE_AMX
 bool has_amx_bf16() {
@@ -146,7 +150,7 @@ bool has_amx_bf16() {
 
 const Kernel *find_kernel([[maybe_unused]] at::ScalarType kind) {
 #ifdef MUSE_X86_64
-    // Of libtorch, so that ATEN_CPU_CAPABILITY counts here as it does there.
+    // libtorch's detection, so that ATEN_CPU_CAPABILITY applies to the kernels, too.
     static const bool avx512 = at::get_cpu_capability() == "AVX512";
     static const bool avx2 = at::get_cpu_capability() == "AVX2";
     if (kind == at::kFloat && avx512) return &AVX512_F32;
@@ -183,34 +187,34 @@ Weights weights_of(TensorList table, TensorList packed) {
     return weights;
 }
 
-/// Memory that a pass works in: 7 KiB a token, and some. A thread keeps that of its usual passes, as the heap, whose other
-/// blocks come and go, would have to find it each time; what of it was never touched is none. What only a long sentence takes
-/// goes back with it.
-Tensor workspace_of(int64_t bytes) {
-    static thread_local Tensor kept;
-    if (bytes > KEPT) return at::empty({bytes}, at::kByte);
-    if (!kept.defined()) kept = at::empty({KEPT}, at::kByte);
-    return kept;
+/// The workspace of a pass, about 7 KiB per token. Each thread caches a workspace of
+/// WORKSPACE_CACHE_BYTES, because an allocation for each pass fragments the heap; pages that were
+/// never touched take no memory. A larger workspace is freed after the pass.
+Tensor allocate_workspace(int64_t bytes) {
+    static thread_local Tensor cached;
+    if (bytes > WORKSPACE_CACHE_BYTES) return at::empty({bytes}, at::kByte);
+    if (!cached.defined()) cached = at::empty({WORKSPACE_CACHE_BYTES}, at::kByte);
+    return cached;
 }
 
-/// Sentences have nothing to do with each other: each thread takes some.
-Tensor by_kernel(const Kernel &kernel, const Tensor &ids, const Tensor &lengths, TensorList table, TensorList packed) {
+/// Sentences are independent: they are divided among the threads.
+Tensor encode_with_kernel(const Kernel &kernel, const Tensor &ids, const Tensor &lengths, TensorList table, TensorList packed) {
     const Weights weights = weights_of(table, packed);
-    const Batch all = {ids.const_data_ptr<int64_t>(), lengths.const_data_ptr<int64_t>(), ids.size(0), lengths.size(0)};
-    const Tensor encoded = at::empty({all.sentences, DIMENSION}, at::kFloat);
-    float *const to = encoded.mutable_data_ptr<float>();
-    check_sentences(all, table[0].size(0));
+    const Batch batch = {ids.const_data_ptr<int64_t>(), lengths.const_data_ptr<int64_t>(), ids.size(0), lengths.size(0)};
+    const Tensor encoded = at::empty({batch.sentences, DIMENSION}, at::kFloat);
+    float *const output = encoded.mutable_data_ptr<float>();
+    check_sentences(batch, table[0].size(0));
 
-    const int64_t threads = std::clamp<int64_t>(all.tokens / TOKENS_A_THREAD, 1, at::get_num_threads());
+    const int64_t threads = std::clamp<int64_t>(batch.tokens / TOKENS_A_THREAD, 1, at::get_num_threads());
     std::vector<std::future<void>> others;
-    for (Batch rest = all, part; rest.sentences > 0;) {
-        const int64_t share = (all.tokens + threads - 1) / threads;
+    for (Batch rest = batch, part; rest.sentences > 0;) {
+        const int64_t share = (batch.tokens + threads - 1) / threads;
         part = {rest.ids, rest.lengths, 0, 0};
         while (part.sentences < rest.sentences && part.tokens < share) part.tokens += rest.lengths[part.sentences++];
         rest = {rest.ids + part.tokens, rest.lengths + part.sentences, rest.tokens - part.tokens, rest.sentences - part.sentences};
-        auto encode = [&kernel, &weights, part, to = to + (part.lengths - all.lengths) * DIMENSION] {
-            const Tensor workspace = workspace_of(static_cast<int64_t>(kernel.workspace(part)));
-            kernel.encode(weights, part, workspace.mutable_data_ptr(), to);
+        auto encode = [&kernel, &weights, part, output = output + (part.lengths - batch.lengths) * DIMENSION] {
+            const Tensor workspace = allocate_workspace(static_cast<int64_t>(kernel.workspace(part)));
+            kernel.encode(weights, part, workspace.mutable_data_ptr(), output);
         };
         if (rest.sentences > 0) {
             others.push_back(std::async(std::launch::async, encode));
@@ -228,8 +232,8 @@ Tensor encode(const Tensor &ids, const Tensor &lengths, TensorList table, Tensor
     check(ids, lengths, table, weights, packed);
     const Kernel *kernel = ids.is_cpu() && !packed.empty() ? find_kernel(weights[0].scalar_type()) : nullptr;
     const Tensor encoded = kernel && lengths.size(0) > 0
-        ? by_kernel(*kernel, ids.contiguous(), lengths.contiguous(), table, packed)
-        : by_libtorch(ids, lengths, table, weights);
+        ? encode_with_kernel(*kernel, ids.contiguous(), lengths.contiguous(), table, packed)
+        : encode_with_libtorch(ids, lengths, table, weights);
     const Tensor vectors = encoded.tanh();
     return vectors.div(vectors.mul(vectors).sum(1, true).clamp_min(1e-12).sqrt());
 }
@@ -238,7 +242,7 @@ TORCH_LIBRARY(muse, library) {
     library.def("encode(Tensor ids, Tensor lengths, Tensor[] table, Tensor[] weights, Tensor[] packed) -> Tensor", &encode);
 }
 
-std::vector<Tensor> list(Tensor *const *tensors, size_t count) {
+std::vector<Tensor> to_vector(Tensor *const *tensors, size_t count) {
     std::vector<Tensor> all;
     for (size_t i = 0; i < count; i++) all.push_back(*tensors[i]);
     return all;
@@ -249,14 +253,14 @@ std::vector<Tensor> list(Tensor *const *tensors, size_t count) {
 
 extern "C" {
 
-/// Calls the operator as TorchScript does, so that a trace records it. Returns what went wrong, to be given to `free`, or
-/// null.
+/// Calls the operator through TorchScript's registry, so that a trace records it. Returns null, or
+/// an error text that the caller must free.
 char *muse_encode(const at::Tensor *ids, const at::Tensor *lengths, at::Tensor *const *table, size_t table_size,
     at::Tensor *const *weights, size_t weights_size, at::Tensor *const *packed, size_t packed_size, at::Tensor **vectors) {
     try {
         const auto name = c10::Symbol::fromQualString("muse::encode");
-        torch::jit::Stack stack = {*ids, *lengths, muse::list(table, table_size), muse::list(weights, weights_size),
-            muse::list(packed, packed_size)};
+        torch::jit::Stack stack = {*ids, *lengths, muse::to_vector(table, table_size),
+            muse::to_vector(weights, weights_size), muse::to_vector(packed, packed_size)};
         torch::jit::getAllOperatorsFor(name).at(0)->getOperation()(stack);
         *vectors = new at::Tensor(torch::jit::pop(stack).toTensor());
         return nullptr;
@@ -265,7 +269,7 @@ char *muse_encode(const at::Tensor *ids, const at::Tensor *lengths, at::Tensor *
     }
 }
 
-/// The name of the kernel that is used on CPUs for float32 (6) or bfloat16 (15), or null.
+/// The name of the CPU kernel for float32 (6) or bfloat16 (15), or null if there is none.
 const char *muse_kernel(int scalar_type) {
     const muse::Kernel *kernel = muse::find_kernel(static_cast<at::ScalarType>(scalar_type));
     return kernel ? kernel->name : nullptr;

@@ -1,15 +1,16 @@
-//! `muse::encode`, the operator of which the TorchScript module consists.
+//! `muse::encode`, the custom operator of the TorchScript module.
 //!
-//! A custom operator of libtorch, written in C++ in `cpp/`: with AVX2 or AVX-512 (float32) and AMX (bfloat16) by kernels that read
-//! each value once, everywhere else (other processors, GPUs, float16) by libtorch's own operators. A module that calls it
-//! loads only in a program that this crate is linked into and that has called [`register`].
+//! The operator is written in C++ in `cpp/`. It runs fused kernels with AVX2 or AVX-512 (float32)
+//! and AMX (bfloat16), and libtorch's operators everywhere else (other processors, GPUs, float16).
+//! A module that calls it loads only in a program that links this crate and has called
+//! [`register`].
 
 use std::ffi::{CStr, c_char, c_int};
 
 use tch::{Kind, TchError, Tensor};
 use torch_sys::C_tensor;
 
-/// Columns of a panel of [`packed`] weights.
+/// Number of columns of a panel of [`packed`] weights.
 const PANEL: i64 = 32;
 
 unsafe extern "C" {
@@ -28,27 +29,32 @@ unsafe extern "C" {
     fn free(memory: *mut c_char);
 }
 
-/// What the operator is called with besides the sentences.
+/// The arguments of the operator besides the sentences.
 #[derive(Debug)]
 pub struct Weights {
-    /// The embeddings in token order, (vocabulary, 512): bytes, and the scale and the zero point of each shard (token `i` is of
-    /// shard `i` modulo their number), or one tensor in the precision of the weights.
+    /// The embeddings in token order, (vocabulary, 512): bytes with the scale and the zero point of
+    /// each shard (token `i` belongs to shard `i` modulo the number of shards), or one tensor in
+    /// the precision of the weights.
     pub table: Vec<Tensor>,
-    /// Weight and bias of the projection (512 to 3 x 256); for the n-gram orders 2, 3 and 5 gamma and beta of the LayerNorm,
-    /// and of both layers weight (256, order x 256) and bias. Then, in float32, gamma and beta (1280) of the last LayerNorm,
-    /// weight and bias of the dense layer (1280 to 512), and the weights of four hidden layers: what the dense layer gives is
-    /// y, what they give s0 to s3, and they read y, [s0, y], s1 and [s1, s2].
+    /// Weight and bias of the projection (512 to 3 x 256); for each n-gram order (2, 3 and 5) gamma
+    /// and beta of the LayerNorm, then weight (256, order x 256) and bias of both layers. Then, in
+    /// float32, gamma and beta (1280) of the last LayerNorm, weight and bias of the dense layer
+    /// (1280 to 512), and the weights of four hidden layers. The output of the dense layer is y,
+    /// those of the hidden layers are s0 to s3; their inputs are y, [s0, y], s1 and [s1, s2].
     pub weights: Vec<Tensor>,
-    /// The same as the kernels have them, or none: each weight [`packed`], all else in float32.
+    /// The weights in the kernels' layout, or none: each weight [`packed`], all other tensors in
+    /// float32.
     pub packed: Vec<Tensor>,
 }
 
-/// Makes the operator known to libtorch. It is, as soon as this crate is linked; a call of this sees to that.
+/// Registers the operator with libtorch. The registration is a static initialiser; a call of this
+/// function makes the linker include it.
 pub fn register() {
     let _ = kernel(Kind::Float);
 }
 
-/// The kernel that computes in this precision on this machine's CPU, by name; `None` if it is libtorch's own operators.
+/// The name of the kernel for this precision on this machine's CPU; `None` if libtorch's operators
+/// are used.
 #[must_use]
 pub fn kernel(kind: Kind) -> Option<&'static str> {
     let scalar_type = match kind {
@@ -56,7 +62,8 @@ pub fn kernel(kind: Kind) -> Option<&'static str> {
         Kind::BFloat16 => 15,
         _ => return None,
     };
-    // SAFETY: it takes a scalar type of libtorch, and gives null or a string that is never freed.
+    // SAFETY: the argument is a scalar type of libtorch. The result is null or a string that is
+    // never freed.
     let name = unsafe {
         let name = muse_kernel(scalar_type);
         (!name.is_null()).then(|| CStr::from_ptr(name))
@@ -64,8 +71,8 @@ pub fn kernel(kind: Kind) -> Option<&'static str> {
     name.and_then(|name| name.to_str().ok())
 }
 
-/// The vectors of sentences, float32 (N, 512), of length 1. `ids` is int64 (T), `lengths` int64 (N), with sum T and none
-/// below 1.
+/// Computes the unit vectors of sentences, float32 (N, 512). `ids` is int64 (T), `lengths` int64
+/// (N), each at least 1, with sum T.
 ///
 /// # Errors
 ///
@@ -75,8 +82,9 @@ pub fn encode(ids: &Tensor, lengths: &Tensor, weights: &Weights) -> Result<Tenso
     let [table, natural, packed] =
         [&weights.table, &weights.weights, &weights.packed].map(|tensors| pointers(tensors));
     let mut vectors = std::ptr::null_mut();
-    // SAFETY: the pointers are those of tensors that live until after the call, and the sizes those of the lists. The error is
-    // one of malloc's, and without one the vectors are a tensor of which nobody else knows.
+    // SAFETY: the pointers are those of tensors that outlive the call, and the sizes are those of
+    // the lists. An error is memory of malloc, which this function frees. Without an error
+    // `vectors` is a tensor that this function owns.
     unsafe {
         let error = muse_encode(
             ids.as_ptr(),
@@ -98,12 +106,12 @@ pub fn encode(ids: &Tensor, lengths: &Tensor, weights: &Weights) -> Result<Tenso
     }
 }
 
-/// A weight (outputs, inputs) of float32 or bfloat16 as the kernels read it: panels of 32 outputs, in each of them for each
-/// four bytes of inputs the outputs side by side; (outputs / 32, inputs / G, 32, G), where G is one float32 or two bfloat16.
+/// Packs a weight (outputs, inputs) of float32 or bfloat16 for the kernels, in panels of 32
+/// outputs: (outputs / 32, inputs / G, 32, G), where G is 1 for float32 and 2 for bfloat16.
 ///
 /// # Errors
 ///
-/// If the outputs or the inputs do not divide so, or libtorch fails.
+/// If the outputs are not a multiple of 32, the inputs are not a multiple of G, or libtorch fails.
 pub fn packed(weight: &Tensor) -> Result<Tensor, TchError> {
     let group = 4 / weight.kind().elt_size_in_bytes() as i64;
     let (outputs, inputs) = weight.size2()?;

@@ -1,4 +1,4 @@
-//! The kernels compute what libtorch's operators compute, whatever the batch.
+//! The kernels agree with libtorch's operators for batches of many shapes.
 
 use std::{env, process::Command};
 
@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 const VOCABULARY: i64 = 170;
 
-/// A small model of random weights, in each form that a table can have.
+/// A small model of random weights, with either form of the table.
 fn weights(kind: Kind, bytes: bool) -> Weights {
     let floats = (Kind::Float, Device::Cpu);
     let table = if bytes {
@@ -19,7 +19,7 @@ fn weights(kind: Kind, bytes: bool) -> Weights {
         vec![Tensor::randn([VOCABULARY, 512], floats).to_kind(kind)]
     };
     let mut all = Weights { table, weights: Vec::new(), packed: Vec::new() };
-    // As the operator has it: the kernels' weights are all of one kind, libtorch's of two.
+    // The kernels' weights have one data type, libtorch's have two.
     let matrix = |all: &mut Weights, outputs: i64, inputs: i64, natural: Kind| {
         let weight = (Tensor::randn([outputs, inputs], floats) / (inputs as f64).sqrt()).to_kind(kind);
         all.packed.push(packed(&weight).expect("it divides"));
@@ -64,14 +64,14 @@ fn batches() -> Vec<Vec<i64>> {
     ]
 }
 
-/// The length of the difference between two lists of vectors, over the length of one. That of a few thousand roundings together
-/// hardly varies from model to model, unlike that of the worst of them.
+/// The relative difference (Frobenius norm) of two matrices. It sums up thousands of rounding
+/// errors, so it hardly depends on the random weights, unlike the maximum.
 fn difference(one: &Tensor, other: &Tensor) -> f64 {
     let length = |tensor: &Tensor| tensor.norm().double_value(&[]);
     length(&(one - other)) / length(other)
 }
 
-fn agree(kind: Kind, bytes: bool, within: f64) {
+fn assert_kernel_agrees(kind: Kind, bytes: bool, tolerance: f64) {
     let Some(name) = kernel(kind) else {
         let requirement = if kind == Kind::Float { Requirement::Avx2 } else { Requirement::Amx };
         skip(requirement, format_args!("there is no kernel for {kind:?} on this processor"));
@@ -91,42 +91,42 @@ fn agree(kind: Kind, bytes: bool, within: f64) {
             tch::set_num_threads(threads);
             let found = encode(&ids, &all, &by_kernel).expect("the kernel computes it");
             let difference = difference(&found, &expected);
-            assert!(difference < within, "{name}, {threads} threads, {lengths:?}: {difference}");
+            assert!(difference < tolerance, "{name}, {threads} threads, {lengths:?}: {difference}");
         }
     }
 }
 
 #[test]
-fn float32_agrees_with_libtorch() {
-    agree(Kind::Float, true, 5e-6);
-    agree(Kind::Float, false, 5e-6);
+fn float32_kernel_agrees_with_libtorch() {
+    assert_kernel_agrees(Kind::Float, true, 5e-6);
+    assert_kernel_agrees(Kind::Float, false, 5e-6);
 }
 
-/// Where there are better instructions than AVX2 this is that test by a process that does without them.
+/// On a processor with AVX-512 the previous test runs once more, in a process limited to AVX2.
 #[test]
-fn float32_agrees_with_avx2_alone() {
+fn avx2_kernel_agrees_with_libtorch() {
     if kernel(Kind::Float) != Some("AVX-512") {
-        skip(Requirement::Avx512, "there is no better kernel than AVX2's on this processor");
+        skip(Requirement::Avx512, "this processor has no AVX-512");
         return;
     }
     let ran = Command::new(env::current_exe().expect("this is a program"))
-        .args(["--exact", "float32_agrees_with_libtorch", "--nocapture"])
+        .args(["--exact", "float32_kernel_agrees_with_libtorch", "--nocapture"])
         .env("ATEN_CPU_CAPABILITY", "avx2")
         .output()
         .expect("it starts");
-    let said = String::from_utf8_lossy(&ran.stderr);
-    assert!(ran.status.success() && said.contains("by AVX2"), "{said}");
+    let stderr = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success() && stderr.contains("by AVX2"), "{stderr}");
 }
 
 #[test]
-fn bfloat16_agrees_with_libtorch() {
-    // Between the steps libtorch rounds to bfloat16 where the kernel does not.
-    agree(Kind::BFloat16, true, 0.01);
-    agree(Kind::BFloat16, false, 0.01);
+fn bfloat16_kernel_agrees_with_libtorch() {
+    // libtorch rounds to bfloat16 after each step, the kernel does not.
+    assert_kernel_agrees(Kind::BFloat16, true, 0.01);
+    assert_kernel_agrees(Kind::BFloat16, false, 0.01);
 }
 
 #[test]
-fn too_few_weights_are_refused() {
+fn missing_weight_is_an_error() {
     let mut few = weights(Kind::Float, true);
     few.weights.pop();
     let error = encode(&Tensor::from_slice(&[1_i64]), &Tensor::from_slice(&[1_i64]), &few);
@@ -134,7 +134,7 @@ fn too_few_weights_are_refused() {
 }
 
 #[test]
-fn what_is_not_a_batch_is_refused() {
+fn invalid_batch_is_an_error() {
     if kernel(Kind::Float).is_none() {
         skip(Requirement::Avx2, "there is no kernel for Float on this processor");
         return;
