@@ -1,4 +1,4 @@
-"""Makes the gRPC stubs, `muse_as_service.v1`, when the package is built."""
+"""Build hook: generates the gRPC stubs, `muse_as_service.v1`."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ class StubsHook(BuildHookInterface[Any]):
         if protos.is_dir():
             make_stubs(protos)
         elif not STUBS.is_dir():
-            # A source distribution has no .proto files: it comes with the stubs.
+            # A source distribution contains the stubs instead of the .proto files.
             raise SystemExit(
-                f"neither {protos} nor {STUBS} is there: build from a checkout or from a source distribution"
+                f"neither {protos} nor {STUBS} exists: build from a checkout or from a source distribution"
             )
 
 
 def make_stubs(protos: Path) -> None:
     from grpc_tools import protoc
 
-    # The files keep the names that they have on the server, so that they agree with other stubs in the same process.
+    # The .proto files keep their names: protobuf's registry rejects a second registration under another name, so the
+    # stubs work together with other stubs of the same files in one process.
     made = STUBS.parent / "muse/v1"
     made.mkdir(parents=True, exist_ok=True)
     out = STUBS.parent
@@ -36,10 +37,10 @@ def make_stubs(protos: Path) -> None:
     if protoc.main(["protoc", *options, *PROTOS]) != 0:
         raise SystemExit(f"protoc cannot compile the files of {protos}")
     STUBS.mkdir(exist_ok=True)
-    (STUBS / "__init__.py").write_text('"""The stubs of muse.v1, made from the project\'s .proto files."""\n')
+    (STUBS / "__init__.py").write_text('"""gRPC stubs of muse.v1, generated from the project\'s .proto files."""\n')
     for file in made.iterdir():
         text = file.read_text(encoding="utf-8")
-        # protoc knows no other way to a package that is not named as the .proto file's folder.
+        # protoc derives the import path from the folder of the .proto file and has no option to change it.
         text = re.sub(r"^from muse\.v1 import", "from muse_as_service.v1 import", text, flags=re.MULTILINE)
         (STUBS / file.name).write_text(text, encoding="utf-8")
         file.unlink()

@@ -11,24 +11,24 @@ from relay import Relay, running
 from muse_as_service import MUSEClient
 
 
-def _address(variable: str) -> str:
+def _url_from(variable: str) -> str:
     url = os.environ.get(variable)
     if not url:
-        pytest.fail(f"{variable} must be the address of a running stack: run the tests with 'cargo test --test client'")
+        pytest.fail(f"{variable} must be the URL of a running stack: run the tests with 'cargo test --test client'")
     return url
 
 
 @pytest.fixture(scope="session")
 def url() -> str:
-    """A stack with the user admin / admin."""
-    return _address("MUSE_TEST_URL")
+    """The URL of a stack with the user admin / admin."""
+    return _url_from("MUSE_TEST_URL")
 
 
 @pytest.fixture(scope="session")
 def strict_url() -> str:
-    """A stack whose access tokens hold for 2 s, whose refresh tokens rotate and may be repeated for 1 s, and whose
-    embedder takes 2,000 tokens at a time."""
-    return _address("MUSE_TEST_STRICT_URL")
+    """The URL of a stack with access tokens that are valid for 2 s, rotating refresh tokens with a grace period of 1 s,
+    and an embedder whose queue has room for 4,000 tokens."""
+    return _url_from("MUSE_TEST_STRICT_URL")
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def relay(url: str) -> Iterator[Relay]:
 
 @pytest.fixture(params=["rest", "grpc"])
 def client(request: pytest.FixtureRequest, url: str) -> Iterator[MUSEClient]:
-    """A client that is logged in, over each of the protocols."""
+    """A logged-in client, for each protocol."""
     with MUSEClient(url=url, grpc=request.param == "grpc") as client:
         client.login(username="admin", password="admin")
         yield client
@@ -47,7 +47,7 @@ def client(request: pytest.FixtureRequest, url: str) -> Iterator[MUSEClient]:
 
 @pytest.fixture(scope="session")
 def golden() -> list[dict[str, Any]]:
-    """Texts with the tokens that they must have."""
+    """The golden sentences with their expected tokens."""
     import json
 
     with (GOLDEN / "sentences.jsonl").open(encoding="utf-8") as file:

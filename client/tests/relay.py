@@ -1,6 +1,6 @@
-"""A server in front of the real one, which hands requests on, counts the sentences in them, and fails as it is told.
+"""A fault-injecting reverse proxy: it forwards requests to the real server, counts sentences and injects faults.
 
-It is for what a good server does not do when a test wants it: to be away, busy, older, or to break off.
+Faults are: unavailable, overloaded, an older API, a broken connection.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ import httpx
 
 
 @dataclass
-class Answer:
-    """An answer of the relay's own; without a status the connection is broken off."""
+class CannedResponse:
+    """A response that the relay injects; if the status is None, it closes the connection."""
 
     status: Optional[int]
     headers: dict[str, str] = field(default_factory=dict)
-    body: str = '{"message": "as the test wants it"}'
+    body: str = '{"message": "injected by the test"}'
 
 
 class Relay:
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream
-        self.answers: list[Optional[Answer]] = []
-        """Given in place of the server's, one for each request; None is the server's own."""
+        self.responses: list[Optional[CannedResponse]] = []
+        """Injected for the next requests, one each; None forwards the request."""
         self.only_get = False
-        """As the service of old: sentences are taken by GET alone, and all answers are JSON."""
+        """Behaves like release 1: accepts sentences only by GET and responds in JSON only."""
         self.sentences = 0
-        """How many have been asked for and answered."""
+        """Number of sentences in successful requests."""
         self.requests: list[str] = []
-        """Method and path of each."""
+        """Method and path of each request."""
         self.types: list[str] = []
-        """Content type of each answer."""
-        self.open = threading.Event()
+        """Content type of each forwarded response."""
+        self.unblocked = threading.Event()
         """Requests wait until it is set."""
-        self.open.set()
-        self.hold_after: Optional[int] = None
-        """After so many sentences requests wait as long as this is set."""
+        self.unblocked.set()
+        self.block_after: Optional[int] = None
+        """Blocks requests once so many sentences were processed."""
         self._lock = threading.Lock()
-        self._under_way = 0
+        self._in_flight = 0
         self._client = httpx.Client(base_url=upstream, timeout=60)
         self.port = 0
         self.start()
@@ -56,13 +56,13 @@ class Relay:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Listens, on the same port as before."""
+        """Listens, on the same port after a restart."""
         self._server = _Server(("127.0.0.1", self.port), _handler(self))
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
-        """Is away: nothing listens any more, and all connections end."""
+        """Stops listening and closes all connections."""
         self._server.shutdown()
         self._server.server_close()
         for connection in self._server.connections:
@@ -70,45 +70,49 @@ class Relay:
                 connection.shutdown(socket.SHUT_RDWR)
 
     def release(self) -> None:
-        """Lets the requests that wait go on, waits for their end, and counts the sentences anew."""
-        self.hold_after = None
-        self.open.set()
-        while self._under_way:
+        """Unblocks the waiting requests, waits until they end, and resets the count of sentences."""
+        self.block_after = None
+        self.unblocked.set()
+        while self._in_flight:
             time.sleep(0.01)
         self.sentences = 0
 
     def handle(self, request: BaseHTTPRequestHandler) -> Optional[httpx.Response]:
         with self._lock:
-            self._under_way += 1
+            self._in_flight += 1
         try:
             return self._handle(request)
         finally:
             with self._lock:
-                self._under_way -= 1
+                self._in_flight -= 1
 
     def _handle(self, request: BaseHTTPRequestHandler) -> Optional[httpx.Response]:
         body = request.rfile.read(int(request.headers.get("content-length") or 0))
         sentences = len(json.loads(body).get("sentence", [])) if body else 0
-        self.open.wait(60)
+        self.unblocked.wait(60)
         with self._lock:
             self.requests.append(f"{request.command} {request.path}")
-            own = self.answers.pop(0) if self.answers else None
-        if own is not None:
-            return None if own.status is None else httpx.Response(own.status, headers=own.headers, text=own.body)
+            canned = self.responses.pop(0) if self.responses else None
+        if canned is not None:
+            return (
+                None
+                if canned.status is None
+                else httpx.Response(canned.status, headers=canned.headers, text=canned.body)
+            )
         names = ("authorization", "content-type", "accept")
         headers = {name: request.headers[name] for name in names if name in request.headers}
         if self.only_get and request.path in ("/embed", "/tokenize"):
             headers.pop("accept", None)
             if request.command == "POST":
                 return httpx.Response(405, json={"message": "The method is not allowed for the requested URL."})
-        answer = self._client.request(request.command, request.path, headers=headers, content=body)
+        response = self._client.request(request.command, request.path, headers=headers, content=body)
         with self._lock:
-            self.types.append(answer.headers.get("content-type", ""))
-            if answer.status_code == 200:
+            self.types.append(response.headers.get("content-type", ""))
+            if response.status_code == 200:
                 self.sentences += sentences
-                if self.hold_after is not None and self.sentences >= self.hold_after:
-                    self.open.clear()
-        return answer
+                if self.block_after is not None and self.sentences >= self.block_after:
+                    self.unblocked.clear()
+        return response
 
 
 class _Server(ThreadingHTTPServer):
@@ -125,7 +129,7 @@ class _Server(ThreadingHTTPServer):
         return connection, address
 
     def handle_error(self, *_: object) -> None:
-        """A client that has gone is no error here."""
+        """Ignores clients that have disconnected."""
 
 
 def _handler(relay: Relay) -> type[BaseHTTPRequestHandler]:
@@ -134,23 +138,23 @@ def _handler(relay: Relay) -> type[BaseHTTPRequestHandler]:
         disable_nagle_algorithm = True
 
         def relay(self) -> None:
-            answer = relay.handle(self)
-            if answer is None:
+            response = relay.handle(self)
+            if response is None:
                 self.close_connection = True
                 return
-            # Without headers of this server's own.
-            self.send_response_only(answer.status_code)
-            for name, value in answer.headers.items():
+            # Without the Server and Date headers of this server.
+            self.send_response_only(response.status_code)
+            for name, value in response.headers.items():
                 if name.lower() not in ("content-length", "transfer-encoding", "connection", "content-encoding"):
                     self.send_header(name, value)
-            self.send_header("Content-Length", str(len(answer.content)))
+            self.send_header("Content-Length", str(len(response.content)))
             self.end_headers()
-            self.wfile.write(answer.content)
+            self.wfile.write(response.content)
 
         do_GET = do_POST = relay  # noqa: N815
 
         def log_message(self, *_: object) -> None:
-            """Says nothing."""
+            """Logs nothing."""
 
     return Handler
 
@@ -161,5 +165,5 @@ def running(upstream: str) -> Iterator[Relay]:
     try:
         yield relay
     finally:
-        relay.open.set()
+        relay.unblocked.set()
         relay.stop()

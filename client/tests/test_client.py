@@ -1,4 +1,4 @@
-"""The two clients against a real stack, over both protocols."""
+"""The blocking and the asyncio client against a real stack, over both protocols."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from muse_as_service import (
 SENTENCES = ["This is sentence example.", "This is yet another sentence example."]
 
 
-class Kept:
-    """A store that shows what is kept in it."""
+class MemoryTokenStore:
+    """A token store whose tokens the test can read."""
 
     def __init__(self) -> None:
         self.tokens: Optional[Tokens] = None
@@ -44,13 +44,13 @@ class Kept:
         self.tokens = tokens
 
 
-def test_it_is_the_installed_wheel_that_is_tested() -> None:
+def test_installed_wheel_is_imported_not_the_checkout() -> None:
     checkout = Path(__file__).parents[1]
     assert checkout not in Path(muse_as_service.__file__).parents
     assert (Path(muse_as_service.__file__).parent / "py.typed").exists()
 
 
-def test_the_old_readme_s_example(url: str) -> None:
+def test_example_of_the_release_1_readme_works(url: str) -> None:
     address = httpx.URL(url)
     client = MUSEClient(ip=address.host, port=address.port or 80)
     client.login(username="admin", password="admin")
@@ -62,12 +62,12 @@ def test_the_old_readme_s_example(url: str) -> None:
         ["▁This", "▁is", "▁yet", "▁another", "▁sentence", "▁example", "."],
     ]
     assert embedding.shape == (2, 512)
-    # What numpy made of the old service's JSON, and what json.dumps takes.
+    # float64, like release 1, and serialisable by json.dumps.
     assert type(embedding) is np.ndarray and embedding.dtype == np.float64
     client.close()
 
 
-def test_golden_sentences(client: MUSEClient, golden: list[dict[str, Any]]) -> None:
+def test_golden_sentences_have_golden_tokens_and_vectors(client: MUSEClient, golden: list[dict[str, Any]]) -> None:
     chosen = list(range(0, len(golden), 9))
     texts = [golden[index]["text"] for index in chosen]
     assert client.tokenize(texts) == [golden[index]["tokens"] for index in chosen]
@@ -77,8 +77,8 @@ def test_golden_sentences(client: MUSEClient, golden: list[dict[str, Any]]) -> N
     assert np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-5
 
 
-def test_the_protocols_and_clients_agree(url: str) -> None:
-    async def ask(grpc: bool) -> Any:
+def test_protocols_and_clients_return_the_same_results(url: str) -> None:
+    async def call_all(grpc: bool) -> Any:
         async with AsyncMUSEClient(url=url, grpc=grpc, dtype=np.float32) as client:
             await client.login("admin", "admin")
             many = await asyncio.gather(*(client.embed([sentence]) for sentence in SENTENCES * 4))
@@ -88,7 +88,7 @@ def test_the_protocols_and_clients_agree(url: str) -> None:
                 await client.embed(SENTENCES)
             return np.concatenate(many), tokens
 
-    rest, grpc = asyncio.run(ask(False)), asyncio.run(ask(True))
+    rest, grpc = asyncio.run(call_all(False)), asyncio.run(call_all(True))
     with MUSEClient(url=url, dtype="float32") as client:
         client.login("admin", "admin")
         vectors, tokens = client.embed(SENTENCES), client.tokenize(SENTENCES)
@@ -98,7 +98,7 @@ def test_the_protocols_and_clients_agree(url: str) -> None:
         assert np.abs(asked - np.tile(vectors, (4, 1))).max() < 2e-6
 
 
-def test_a_large_input_is_sent_in_parts_and_keeps_its_order(client: MUSEClient) -> None:
+def test_large_input_is_chunked_and_keeps_its_order(client: MUSEClient) -> None:
     sentences = [f"{number}" for number in range(9_000)]
     tokens = client.tokenize(sentences)
     assert ["".join(found).lstrip("▁") for found in tokens] == sentences
@@ -112,7 +112,7 @@ def test_a_large_input_is_sent_in_parts_and_keeps_its_order(client: MUSEClient) 
 
 
 @pytest.mark.parametrize("grpc", [False, True])
-def test_a_part_with_too_many_tokens_is_halved(strict_url: str, grpc: bool) -> None:
+def test_chunk_with_too_many_tokens_is_halved(strict_url: str, grpc: bool) -> None:
     with MUSEClient(url=strict_url, grpc=grpc) as client:
         client.login("admin", "admin")
         sentences = [f"book {number}" + " and another" * 100 for number in range(40)]
@@ -125,7 +125,7 @@ def test_a_part_with_too_many_tokens_is_halved(strict_url: str, grpc: bool) -> N
 
 
 @pytest.mark.parametrize("grpc", [False, True])
-def test_a_busy_service_is_asked_again(strict_url: str, grpc: bool) -> None:
+def test_overloaded_service_is_retried(strict_url: str, grpc: bool) -> None:
     sentences = ["and another " * 100] * 8
     with MUSEClient(url=strict_url, grpc=grpc) as client, ThreadPoolExecutor(4) as pool:
         client.login("admin", "admin")
@@ -134,7 +134,7 @@ def test_a_busy_service_is_asked_again(strict_url: str, grpc: bool) -> None:
 
 
 @pytest.mark.parametrize("grpc", [False, True])
-def test_who_does_not_wait_is_told_that_the_service_is_busy(strict_url: str, grpc: bool) -> None:
+def test_overload_without_retries_raises_overloaded_error(strict_url: str, grpc: bool) -> None:
     sentences = ["and another " * 100] * 8
     with MUSEClient(url=strict_url, grpc=grpc, retry_for=0) as client, ThreadPoolExecutor(4) as pool:
         client.login("admin", "admin")
@@ -146,7 +146,7 @@ def test_who_does_not_wait_is_told_that_the_service_is_busy(strict_url: str, grp
         assert (error.status, error.reason) == (429, "OVERLOADED")
 
 
-def test_a_sentence_that_is_too_long_is_named(client: MUSEClient) -> None:
+def test_too_long_sentence_raises_error_with_its_index(client: MUSEClient) -> None:
     with pytest.raises(TooLargeError, match=r"sentences\[601\] is too long .*8192.*: shorten it") as caught:
         client.embed(["a"] * 601 + ["x y " * 5_000])
     assert caught.value.index == 601
@@ -159,7 +159,7 @@ def test_a_sentence_that_is_too_long_is_named(client: MUSEClient) -> None:
     assert caught.value.index == 1
 
 
-def test_no_sentences_and_what_is_none(client: MUSEClient) -> None:
+def test_invalid_sentences_raise_type_or_value_error(client: MUSEClient) -> None:
     assert client.tokenize([]) == []
     assert client.embed([]).shape == (0, 512)
     assert client.embed([""]).shape == (1, 512)
@@ -168,15 +168,15 @@ def test_no_sentences_and_what_is_none(client: MUSEClient) -> None:
         client.embed("one sentence")
     with pytest.raises(TypeError, match=r"sentences\[1\] must be a string, not int"):
         client.tokenize(["a", 5])  # type: ignore[list-item]
-    with pytest.raises(ValueError, match=r"character 2 of sentences\[1\] is half of a surrogate pair"):
+    with pytest.raises(ValueError, match=r"character 2 of sentences\[1\] is an unpaired surrogate"):
         client.embed(["a", "bc\ud800"])
 
 
-def test_logging_in_and_out(client: MUSEClient) -> None:
+def test_calls_after_logout_raise_authentication_error(client: MUSEClient) -> None:
     with pytest.raises(AuthenticationError, match="the user's name or the password is wrong") as caught:
         client.login("admin", "wrong")
     assert (caught.value.status, caught.value.reason) == (401, "BAD_CREDENTIALS")
-    # The login that was there holds on.
+    # A failed login does not end the previous one.
     assert client.tokenize(["a"]) == [["▁a"]]
     client.logout()
     for call in client.embed, client.tokenize:
@@ -187,38 +187,39 @@ def test_logging_in_and_out(client: MUSEClient) -> None:
 
 
 @pytest.mark.parametrize("grpc", [False, True])
-def test_logging_out_revokes_both_tokens(url: str, grpc: bool) -> None:
-    kept = Kept()
-    with MUSEClient(url=url, grpc=grpc, tokens=kept) as client:
+def test_logout_revokes_both_tokens(url: str, grpc: bool) -> None:
+    store = MemoryTokenStore()
+    with MUSEClient(url=url, grpc=grpc, tokens=store) as client:
         client.login("admin", "admin")
-        assert kept.tokens is not None
-        access, refresh = kept.tokens
+        assert store.tokens is not None
+        access, refresh = store.tokens
         client.logout()
-    assert kept.tokens is None
+    assert store.tokens is None
     for path, token in (("/tokenize?sentence=a", access), ("/token/refresh", refresh)):
         method = "GET" if token == access else "POST"
-        answer = httpx.request(method, url + path, headers={"Authorization": f"Bearer {token}"})
-        assert (answer.status_code, answer.json()["msg"]) == (401, "Token has been revoked")
+        response = httpx.request(method, url + path, headers={"Authorization": f"Bearer {token}"})
+        assert (response.status_code, response.json()["msg"]) == (401, "Token has been revoked")
 
 
 @pytest.mark.parametrize("grpc", [False, True])
-def test_expired_tokens_are_renewed_unnoticed(strict_url: str, grpc: bool) -> None:
-    kept = Kept()
-    with MUSEClient(url=strict_url, grpc=grpc, tokens=kept) as client:
+def test_expired_token_is_refreshed_once_for_many_threads(strict_url: str, grpc: bool) -> None:
+    store = MemoryTokenStore()
+    with MUSEClient(url=strict_url, grpc=grpc, tokens=store) as client:
         client.login("admin", "admin")
         for _ in range(2):
-            before = kept.tokens
+            before = store.tokens
             time.sleep(3.1)
-            # Many threads find the token expired at the same time. Refresh tokens rotate: a second use would end all.
+            # Many threads find the token expired at the same time. Refresh tokens rotate, so a second use would revoke
+            # the login.
             with ThreadPoolExecutor(8) as pool:
                 assert list(pool.map(client.tokenize, [["a"]] * 16)) == [[["▁a"]]] * 16
-            assert before and kept.tokens and kept.tokens.access != before.access
-            assert kept.tokens.refresh != before.refresh
+            assert before and store.tokens and store.tokens.access != before.access
+            assert store.tokens.refresh != before.refresh
         time.sleep(3.1)
         client.logout()
 
 
-def test_expired_tokens_are_renewed_unnoticed_by_tasks(strict_url: str) -> None:
+def test_expired_token_is_refreshed_once_for_many_tasks(strict_url: str) -> None:
     async def run() -> None:
         async with AsyncMUSEClient(url=strict_url) as client:
             await client.login("admin", "admin")
@@ -229,30 +230,30 @@ def test_expired_tokens_are_renewed_unnoticed_by_tasks(strict_url: str) -> None:
     asyncio.run(run())
 
 
-def test_two_clients_may_share_the_tokens(strict_url: str) -> None:
-    kept = Kept()
-    with MUSEClient(url=strict_url, tokens=kept) as one:
+def test_two_clients_share_a_token_store(strict_url: str) -> None:
+    store = MemoryTokenStore()
+    with MUSEClient(url=strict_url, tokens=store) as one:
         one.login("admin", "admin")
-        with MUSEClient(url=strict_url, tokens=kept) as other:
+        with MUSEClient(url=strict_url, tokens=store) as other:
             for client in one, other, one:
                 time.sleep(3.1)
                 assert client.tokenize(["a"]) == [["▁a"]]
             one.logout()
 
 
-def test_a_session_that_is_over_says_so(strict_url: str) -> None:
-    kept = Kept()
-    with MUSEClient(url=strict_url, tokens=kept) as client:
+def test_revoked_refresh_token_raises_authentication_error(strict_url: str) -> None:
+    store = MemoryTokenStore()
+    with MUSEClient(url=strict_url, tokens=store) as client:
         client.login("admin", "admin")
-        assert kept.tokens
-        bearer = {"Authorization": f"Bearer {kept.tokens.refresh}"}
+        assert store.tokens
+        bearer = {"Authorization": f"Bearer {store.tokens.refresh}"}
         assert httpx.post(f"{strict_url}/logout/refresh", headers=bearer).status_code == 200
         time.sleep(3.1)
         with pytest.raises(AuthenticationError, match=r"log in again|has been revoked"):
             client.tokenize(["a"])
 
 
-def test_errors_are_what_old_code_catches(url: str) -> None:
+def test_errors_are_subclasses_of_requests_http_error(url: str) -> None:
     client = MUSEClient(url=url)
     with pytest.raises(requests.HTTPError, match="401: "):
         client.login("admin", "wrong")
@@ -263,7 +264,7 @@ def test_errors_are_what_old_code_catches(url: str) -> None:
     assert (again.status, again.reason) == (401, "BAD_CREDENTIALS")
 
 
-def test_nothing_but_httpx_and_numpy_is_needed() -> None:
+def test_package_imports_with_httpx_and_numpy_only() -> None:
     missing = ["requests", "grpc", "google", "pyarrow"]
     code = f"""
 import sys
@@ -278,26 +279,26 @@ except ImportError as error: print(error)
 
 
 @pytest.mark.parametrize("grpc", [False, True])
-def test_a_server_that_is_away(grpc: bool) -> None:
+def test_unreachable_server_raises_unavailable_error(grpc: bool) -> None:
     with MUSEClient(port=1, grpc=grpc, retry_for=0.5) as client:
-        begun = time.monotonic()
+        start = time.monotonic()
         with pytest.raises(
             UnavailableError, match=r"cannot reach http://localhost:1 .*is the service running there"
         ) as caught:
             client.login("admin", "admin")
     assert caught.value.status is None
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize(
     "url", ["localhost:5000", "ftp://host", "http://", "http://host:port", "http://a?b", "http://u:p@h"]
 )
-def test_bad_addresses(url: str) -> None:
+def test_invalid_url_raises_value_error(url: str) -> None:
     with pytest.raises(ValueError, match="is no address of a service"):
         MUSEClient(url=url)
 
 
-def test_bad_options() -> None:
+def test_invalid_options_raise_errors() -> None:
     with pytest.raises(TypeError, match="floating-point"):
         MUSEClient(dtype=int)
     with pytest.raises(ValueError, match="gRPC has no paths"):

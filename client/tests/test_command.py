@@ -1,4 +1,4 @@
-"""The command `muse`, as it was installed, against a real stack."""
+"""The installed command `muse` against a real stack."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import GOLDEN
-from relay import Answer, Relay
+from relay import CannedResponse, Relay
 
 from muse_as_service.cli.doctor import Golden
 from muse_as_service.cli.spool import Spool
 
 MUSE = Path(sys.executable).with_name("muse")
 SENTENCES = [f'Book {number}: über, книга, 本, "quoted"' for number in range(520)]
-PART = 512
+CHUNK = 512
 
 
 class Muse:
-    """The command with a home of its own, in a folder of its own."""
+    """The command, with its own state directory and working directory."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -51,24 +51,24 @@ class Muse:
             [MUSE, *arguments], cwd=self.folder, env=self.environment, input=stdin or "", capture_output=True, text=True
         )
 
-    def good(self, *arguments: str, stdin: Optional[str] = None) -> str:
+    def run(self, *arguments: str, stdin: Optional[str] = None) -> str:
         ran = self(*arguments, stdin=stdin)
         assert ran.returncode == 0, ran.stderr
         return ran.stdout
 
     def fails(self, *arguments: str, stdin: Optional[str] = None) -> str:
-        """The one line in which it says why."""
+        """Returns the error message, which must be one line."""
         ran = self(*arguments, stdin=stdin)
         assert ran.returncode == 1, ran.stderr
         assert ran.stderr.startswith("muse: error: ") and ran.stderr.count("\n") == 1, ran.stderr
         return ran.stderr
 
     def login(self, url: str) -> Muse:
-        self.good("login", url, "--user", "admin", stdin="admin\n")
+        self.run("login", url, "--user", "admin", stdin="admin\n")
         return self
 
-    def note(self, output: str) -> int:
-        """How many sentences are done, as the note beside the work says."""
+    def checkpointed_rows(self, output: str) -> int:
+        """Number of sentences that are done, from the checkpoint."""
         try:
             rows: int = json.loads((self.folder / f"{output}.part.json").read_text())["rows"]
             return rows
@@ -76,9 +76,9 @@ class Muse:
             return 0
 
     def wait_for(self, output: str, rows: int) -> None:
-        begun = time.monotonic()
-        while self.note(output) < rows:
-            assert time.monotonic() - begun < 60
+        start = time.monotonic()
+        while self.checkpointed_rows(output) < rows:
+            assert time.monotonic() - start < 60
             time.sleep(0.02)
 
     def files(self) -> set[str]:
@@ -91,14 +91,14 @@ def muse(tmp_path: Path) -> Muse:
 
 
 @pytest.fixture
-def here(muse: Muse, url: str) -> Muse:
-    """Logged in to the stack."""
+def muse_on_stack(muse: Muse, url: str) -> Muse:
+    """The command, logged in to the stack."""
     return muse.login(url)
 
 
 @pytest.fixture
-def behind(muse: Muse, relay: Relay) -> Iterator[Muse]:
-    """Logged in to the relay."""
+def muse_on_relay(muse: Muse, relay: Relay) -> Iterator[Muse]:
+    """The command, logged in to the relay."""
     yield muse.login(relay.url)
 
 
@@ -122,26 +122,29 @@ def read_json_lines(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_a_service_that_is_well_passes_each_check(tmp_path: Path, url: str) -> None:
+def test_doctor_passes_every_check_of_a_healthy_service(tmp_path: Path, url: str) -> None:
     muse = Muse(tmp_path)
-    lines = muse.good("doctor", url, "--user", "admin", stdin="admin\n").splitlines()
+    lines = muse.run("doctor", url, "--user", "admin", stdin="admin\n").splitlines()
     assert [line.split()[:2] for line in lines] == [
         ["ok", check]
         for check in ("service", "clock", "keys", "log-in", "auth-clock", "model", "tokens", "vectors", "log-out")
     ], lines
-    # Nothing is left of the login, nor was one needed for the first checks.
+    # doctor saves no login. The first checks need none.
     assert not muse.state.exists()
-    told = [line.split()[0] for line in muse.good("doctor", url).splitlines()]
-    assert told == ["ok"] * 3 + ["skipped"] * 6
+    verdicts = [line.split()[0] for line in muse.run("doctor", url).splitlines()]
+    assert verdicts == ["ok"] * 3 + ["skipped"] * 6
 
 
-def test_doctor_names_the_clock_that_is_wrong(tmp_path: Path, relay: Relay) -> None:
+def test_doctor_reports_clock_skew(tmp_path: Path, relay: Relay) -> None:
     muse = Muse(tmp_path)
     for ahead, direction in ((-90, "behind"), (3600, "ahead")):
         claims = base64.urlsafe_b64encode(json.dumps({"iat": int(time.time()) + ahead}).encode()).decode().rstrip("=")
         tokens = {"access_token": f"h.{claims}.s", "refresh_token": f"h.{claims}.s"}
         date = formatdate(time.time() + ahead, usegmt=True)
-        relay.answers = [Answer(200, {"Date": date}, '{"keys": [{"kid": "k"}]}'), Answer(200, {}, json.dumps(tokens))]
+        relay.responses = [
+            CannedResponse(200, {"Date": date}, '{"keys": [{"kid": "k"}]}'),
+            CannedResponse(200, {}, json.dumps(tokens)),
+        ]
         ran = muse("doctor", relay.url, "--user", "admin", stdin="admin\n")
         found = {line.split()[1]: line for line in ran.stdout.splitlines()}
         for check in ("clock", "auth-clock"):
@@ -149,22 +152,22 @@ def test_doctor_names_the_clock_that_is_wrong(tmp_path: Path, relay: Relay) -> N
             assert f"is {direction}" in found[check], ran.stdout
 
 
-def test_a_bad_way_to_a_service_is_named(tmp_path: Path, url: str) -> None:
+def test_doctor_reports_an_unreachable_service(tmp_path: Path, url: str) -> None:
     muse = Muse(tmp_path)
     away = muse("doctor", "http://127.0.0.1:1")
     assert away.returncode == 1 and away.stdout.startswith("FAILED  service  cannot reach http://127.0.0.1:1")
     assert away.stderr == "muse: error: 1 of the checks failed\n"
 
 
-def test_a_service_that_is_not_well_fails_by_each_check(tmp_path: Path, relay: Relay) -> None:
+def test_doctor_reports_every_failed_check(tmp_path: Path, relay: Relay) -> None:
     muse = Muse(tmp_path)
-    relay.answers = [
-        Answer(200, {"Date": "Thu, 01 Jan 2026 00:00:00 GMT"}, '{"keys": []}'),
+    relay.responses = [
+        CannedResponse(200, {"Date": "Thu, 01 Jan 2026 00:00:00 GMT"}, '{"keys": []}'),
         None,
-        Answer(200, {}, "[]"),
-        Answer(200, {}, json.dumps({"tokens": [["a"]] * 16})),
-        Answer(200, {}, json.dumps({"embedding": [[1.0] + [0.0] * 511] * 16})),
-        Answer(500),
+        CannedResponse(200, {}, "[]"),
+        CannedResponse(200, {}, json.dumps({"tokens": [["a"]] * 16})),
+        CannedResponse(200, {}, json.dumps({"embedding": [[1.0] + [0.0] * 511] * 16})),
+        CannedResponse(500),
     ]
     ran = muse("doctor", relay.url, "--user", "admin", stdin="admin\n")
     found = {line.split()[1]: line for line in ran.stdout.splitlines()}
@@ -180,107 +183,109 @@ def test_a_service_that_is_not_well_fails_by_each_check(tmp_path: Path, relay: R
         assert found[check].startswith("FAILED") and text in found[check], ran.stdout
 
 
-def test_the_golden_sentences_are_those_of_the_model(golden: list[dict[str, Any]]) -> None:
-    kept = Golden.read()
+def test_doctor_golden_data_equals_the_model_golden_data(golden: list[dict[str, Any]]) -> None:
+    golden_of_doctor = Golden.read()
     place = {line["text"]: index for index, line in enumerate(golden)}
-    rows = [place[text] for text in kept.texts]
-    assert len(rows) == 16 and kept.tokens == [golden[row]["tokens"] for row in rows]
-    np.testing.assert_array_equal(kept.vectors, np.load(GOLDEN / "embeddings.npy")[rows])
+    rows = [place[text] for text in golden_of_doctor.texts]
+    assert len(rows) == 16 and golden_of_doctor.tokens == [golden[row]["tokens"] for row in rows]
+    np.testing.assert_array_equal(golden_of_doctor.vectors, np.load(GOLDEN / "embeddings.npy")[rows])
 
 
-def test_every_format_in_and_out(here: Muse) -> None:
-    write_inputs(here.folder)
-    here.good("embed", "in.txt", "out.npy")
-    vectors = np.load(here.folder / "out.npy", mmap_mode="r")
+def test_every_input_and_output_format_round_trips(muse_on_stack: Muse) -> None:
+    write_inputs(muse_on_stack.folder)
+    muse_on_stack.run("embed", "in.txt", "out.npy")
+    vectors = np.load(muse_on_stack.folder / "out.npy", mmap_mode="r")
     assert vectors.shape == (520, 512) and vectors.dtype == np.float32
     assert np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-5
 
-    here.good("embed", "in.csv", "out.parquet", "--column", "words", "--grpc")
-    table = pq.read_table(here.folder / "out.parquet")
+    muse_on_stack.run("embed", "in.csv", "out.parquet", "--column", "words", "--grpc")
+    table = pq.read_table(muse_on_stack.folder / "out.parquet")
     assert table.column_names == ["sentence", "embedding"]
     assert table["sentence"].to_pylist() == SENTENCES
     assert np.abs(np.array(table["embedding"].to_pylist()) - vectors).max() < 2e-6
 
-    here.good("embed", "in.parquet", "out.jsonl", "--column", "words", "--in-flight", "1")
-    lines = read_json_lines(here.folder / "out.jsonl")
+    muse_on_stack.run("embed", "in.parquet", "out.jsonl", "--column", "words", "--in-flight", "1")
+    lines = read_json_lines(muse_on_stack.folder / "out.jsonl")
     assert [line["sentence"] for line in lines] == SENTENCES
     assert np.abs(np.array([line["embedding"] for line in lines]) - vectors).max() < 2e-6
 
     for name in "in.txt", "in.csv", "in.tsv", "in.jsonl", "in.parquet":
         for output in f"{name}.parquet", f"{name}.jsonl":
-            here.good("tokenize", name, output, "--column", "words")
-        tokens = pq.read_table(here.folder / f"{name}.parquet").to_pylist()
-        assert tokens == read_json_lines(here.folder / f"{name}.jsonl")
+            muse_on_stack.run("tokenize", name, output, "--column", "words")
+        tokens = pq.read_table(muse_on_stack.folder / f"{name}.parquet").to_pylist()
+        assert tokens == read_json_lines(muse_on_stack.folder / f"{name}.jsonl")
         assert [row["sentence"] for row in tokens] == SENTENCES
         assert tokens[5]["tokens"][:4] == ["▁Book", "▁5:", "▁über", ","]
-    assert not [name for name in here.files() if ".part" in name]
+    assert not [name for name in muse_on_stack.files() if ".part" in name]
 
 
-def test_pipes(here: Muse) -> None:
-    out = here.good("tokenize", "-", "-", stdin="a\n\nb")
+def test_standard_input_and_output_work_in_pipes(muse_on_stack: Muse) -> None:
+    out = muse_on_stack.run("tokenize", "-", "-", stdin="a\n\nb")
     assert [json.loads(line)["tokens"] for line in out.splitlines()] == [["▁a"], [], ["▁b"]]
-    out = here.good("tokenize", "-", "-", "--format", "jsonl", stdin='"a"\n\n{"sentence": "b"}\n')
+    out = muse_on_stack.run("tokenize", "-", "-", "--format", "jsonl", stdin='"a"\n\n{"sentence": "b"}\n')
     assert [json.loads(line)["sentence"] for line in out.splitlines()] == ["a", "b"]
-    here.good("embed", "-", "out", "--output-format", "npy", stdin="\ufeffa\r\nb\r\n")
-    assert np.load(here.folder / "out").shape == (2, 512)
-    write_text(here.folder / "in.txt", ["a"] * 100_000)
-    process = here.start("tokenize", "in.txt", "-")
+    muse_on_stack.run("embed", "-", "out", "--output-format", "npy", stdin="\ufeffa\r\nb\r\n")
+    assert np.load(muse_on_stack.folder / "out").shape == (2, 512)
+    write_text(muse_on_stack.folder / "in.txt", ["a"] * 100_000)
+    process = muse_on_stack.start("tokenize", "in.txt", "-")
     assert process.stdout and process.stderr
     process.stdout.readline()
     process.stdout.close()
     assert (process.wait(30), process.stderr.read()) == (1, "")
 
 
-def test_killed_work_goes_on_where_it_was(behind: Muse, relay: Relay) -> None:
-    sentences = [f"{number} books" for number in range(2 * PART + 50)]
-    write_text(behind.folder / "in.txt", sentences)
-    relay.hold_after = PART
-    process = behind.start("embed", "in.txt", "out.npy", "--in-flight", "1")
-    behind.wait_for("out.npy", PART)
+def test_killed_embed_resumes_at_the_last_checkpoint(muse_on_relay: Muse, relay: Relay) -> None:
+    sentences = [f"{number} books" for number in range(2 * CHUNK + 50)]
+    write_text(muse_on_relay.folder / "in.txt", sentences)
+    relay.block_after = CHUNK
+    process = muse_on_relay.start("embed", "in.txt", "out.npy", "--in-flight", "1")
+    muse_on_relay.wait_for("out.npy", CHUNK)
     process.kill()
     process.wait()
-    assert behind.files() == {"in.txt", "out.npy.part", "out.npy.part.json"}
-    # As if it had been killed in the midst of a write.
-    with (behind.folder / "out.npy.part").open("ab") as file:
+    assert muse_on_relay.files() == {"in.txt", "out.npy.part", "out.npy.part.json"}
+    # As if the command had been killed during a write.
+    with (muse_on_relay.folder / "out.npy.part").open("ab") as file:
         file.write(b"half a row")
     relay.release()
-    behind.good("embed", "in.txt", "out.npy")
-    assert relay.sentences == PART + 50
-    assert behind.files() == {"in.txt", "out.npy"}
-    resumed = np.load(behind.folder / "out.npy")
+    muse_on_relay.run("embed", "in.txt", "out.npy")
+    assert relay.sentences == CHUNK + 50
+    assert muse_on_relay.files() == {"in.txt", "out.npy"}
+    resumed = np.load(muse_on_relay.folder / "out.npy")
     assert resumed.shape == (len(sentences), 512)
-    write_text(behind.folder / "some.txt", sentences[::73])
-    behind.good("embed", "some.txt", "some.npy")
-    assert np.abs(resumed[::73] - np.load(behind.folder / "some.npy")).max() < 1e-5
+    write_text(muse_on_relay.folder / "some.txt", sentences[::73])
+    muse_on_relay.run("embed", "some.txt", "some.npy")
+    assert np.abs(resumed[::73] - np.load(muse_on_relay.folder / "some.npy")).max() < 1e-5
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_stopped_work_goes_on_where_it_was(behind: Muse, relay: Relay, kind: str, how: signal.Signals) -> None:
-    sentences = [f"{number}" for number in range(9 * PART + 1)]
-    write_text(behind.folder / "in.txt", sentences)
+def test_interrupted_tokenize_resumes_at_the_last_checkpoint(
+    muse_on_relay: Muse, relay: Relay, kind: str, how: signal.Signals
+) -> None:
+    sentences = [f"{number}" for number in range(9 * CHUNK + 1)]
+    write_text(muse_on_relay.folder / "in.txt", sentences)
     output = f"out.{kind}"
-    relay.hold_after = 6 * PART
-    process = behind.start("tokenize", "in.txt", output)
-    behind.wait_for(output, 3 * PART)
+    relay.block_after = 6 * CHUNK
+    process = muse_on_relay.start("tokenize", "in.txt", output)
+    muse_on_relay.wait_for(output, 3 * CHUNK)
     process.send_signal(how)
     assert process.wait(10) == (130 if how != signal.SIGKILL else -signal.SIGKILL)
-    done = behind.note(output)
+    done = muse_on_relay.checkpointed_rows(output)
     if how != signal.SIGKILL:
         assert process.stderr
-        expected = rf"muse: stopped; {done:,} sentences are done and kept: run the same command again to go on\n"
+        expected = rf"muse: stopped; {done:,} sentences are done and saved: run the same command again to resume\n"
         assert re.search(expected, process.stderr.read())
     relay.release()
-    behind.good("tokenize", "in.txt", output)
+    muse_on_relay.run("tokenize", "in.txt", output)
     assert relay.sentences == len(sentences) - done
-    path = behind.folder / output
+    path = muse_on_relay.folder / output
     rows = pq.read_table(path).to_pylist() if kind == "parquet" else read_json_lines(path)
     assert [row["sentence"] for row in rows] == sentences
     assert ["".join(row["tokens"]).lstrip("▁") for row in rows] == sentences
-    assert behind.files() == {"in.txt", output}
+    assert muse_on_relay.files() == {"in.txt", output}
 
 
-def test_a_stop_that_comes_with_the_note_counts_what_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_checkpoint_counts_only_saved_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replace = Path.replace
 
     def stopped_before(path: Path, target: Path) -> None:
@@ -290,80 +295,81 @@ def test_a_stop_that_comes_with_the_note_counts_what_is_noted(tmp_path: Path, mo
         replace(path, target)
         raise KeyboardInterrupt
 
-    for stopped, kept in (stopped_before, 1), (stopped_after, 2):
-        with Spool(tmp_path / f"{kept}", "test", b"", restart=False) as spool:
+    for stopped, rows in (stopped_before, 1), (stopped_after, 2):
+        with Spool(tmp_path / f"{rows}", "test", b"", restart=False) as spool:
             spool.append(["a"], b"a")
             with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
                 patched.setattr(Path, "replace", stopped)
                 spool.append(["b"], b"b")
-            assert spool.rows == kept
-        assert Spool(tmp_path / f"{kept}", "test", b"", restart=False).rows == kept
+            assert spool.rows == rows
+        assert Spool(tmp_path / f"{rows}", "test", b"", restart=False).rows == rows
 
 
-def test_a_service_that_is_away(behind: Muse, relay: Relay) -> None:
-    write_text(behind.folder / "in.txt", [f"{number}" for number in range(6 * PART)])
-    relay.hold_after = 2 * PART
-    process = behind.start("tokenize", "in.txt", "out.jsonl", "--in-flight", "1", "--retry-for", "1")
-    behind.wait_for("out.jsonl", 2 * PART)
+def test_unavailable_service_ends_the_command_resumably(muse_on_relay: Muse, relay: Relay) -> None:
+    write_text(muse_on_relay.folder / "in.txt", [f"{number}" for number in range(6 * CHUNK)])
+    relay.block_after = 2 * CHUNK
+    process = muse_on_relay.start("tokenize", "in.txt", "out.jsonl", "--in-flight", "1", "--retry-for", "1")
+    muse_on_relay.wait_for("out.jsonl", 2 * CHUNK)
     relay.stop()
     assert process.wait(30) == 1
     assert process.stderr
-    (said,) = [line for line in process.stderr.read().splitlines() if line.startswith("muse: ")]
-    assert "cannot reach" in said and "is the service running there?" in said
-    assert f"{2 * PART:,} sentences are done and kept: run the same command again to go on" in said
+    (stderr,) = [line for line in process.stderr.read().splitlines() if line.startswith("muse: ")]
+    assert "cannot reach" in stderr and "is the service running there?" in stderr
+    assert f"{2 * CHUNK:,} sentences are done and saved: run the same command again to resume" in stderr
     relay.release()
     relay.start()
-    # Away for a moment only: waited for.
-    relay.answers = [Answer(None), Answer(503), Answer(429, {"Retry-After": "1"})]
-    behind.good("tokenize", "in.txt", "out.jsonl")
-    assert relay.sentences == 4 * PART
-    assert len(read_json_lines(behind.folder / "out.jsonl")) == 6 * PART
+    # Short outages: the command retries.
+    relay.responses = [CannedResponse(None), CannedResponse(503), CannedResponse(429, {"Retry-After": "1"})]
+    muse_on_relay.run("tokenize", "in.txt", "out.jsonl")
+    assert relay.sentences == 4 * CHUNK
+    assert len(read_json_lines(muse_on_relay.folder / "out.jsonl")) == 6 * CHUNK
 
 
-def test_a_bad_line_is_mended_and_the_work_goes_on(behind: Muse, relay: Relay) -> None:
-    good = [f"{number}" for number in range(2 * PART)]
-    data = behind.folder / "in.txt"
+def test_command_resumes_after_an_invalid_line_is_fixed(muse_on_relay: Muse, relay: Relay) -> None:
+    good = [f"{number}" for number in range(2 * CHUNK)]
+    data = muse_on_relay.folder / "in.txt"
     write_text(data, [*good, "x" * 262_145, "end"])
-    said = behind.fails("tokenize", "in.txt", "out.jsonl")
+    stderr = muse_on_relay.fails("tokenize", "in.txt", "out.jsonl")
     assert (
-        f"in.txt, line {2 * PART + 1}: longer than 262,144 bytes" in said and f"{2 * PART:,} sentences are done" in said
+        f"in.txt, line {2 * CHUNK + 1}: longer than 262,144 bytes" in stderr
+        and f"{2 * CHUNK:,} sentences are done" in stderr
     )
     data.write_bytes(data.read_bytes().replace(b"x" * 262_145, b"caf\xe9"))
-    said = behind.fails("tokenize", "in.txt", "out.jsonl")
-    assert f"in.txt, line {2 * PART + 1}: byte 4 of it (0xe9) is not UTF-8: convert the file to UTF-8" in said
-    write_text(data, [*good, "mended", "end"])
+    stderr = muse_on_relay.fails("tokenize", "in.txt", "out.jsonl")
+    assert f"in.txt, line {2 * CHUNK + 1}: byte 4 of it (0xe9) is not UTF-8: convert the file to UTF-8" in stderr
+    write_text(data, [*good, "fixed", "end"])
     relay.sentences = 0
-    behind.good("tokenize", "in.txt", "out.jsonl")
+    muse_on_relay.run("tokenize", "in.txt", "out.jsonl")
     assert relay.sentences == 2
-    assert [row["sentence"] for row in read_json_lines(behind.folder / "out.jsonl")] == [*good, "mended", "end"]
+    assert [row["sentence"] for row in read_json_lines(muse_on_relay.folder / "out.jsonl")] == [*good, "fixed", "end"]
 
 
-def test_work_is_not_mixed_with_that_of_another_input(here: Muse) -> None:
-    write_text(here.folder / "in.txt", ["a", "b"])
-    (here.folder / "in.txt").write_bytes(b"a\nb\n\xff\n")
-    here.fails("tokenize", "in.txt", "out.jsonl")
-    write_text(here.folder / "in.txt", ["a", "c", "d"])
+def test_resuming_with_another_input_is_an_error(muse_on_stack: Muse) -> None:
+    write_text(muse_on_stack.folder / "in.txt", ["a", "b"])
+    (muse_on_stack.folder / "in.txt").write_bytes(b"a\nb\n\xff\n")
+    muse_on_stack.fails("tokenize", "in.txt", "out.jsonl")
+    write_text(muse_on_stack.folder / "in.txt", ["a", "c", "d"])
     for name in "in.txt", "nothing.txt":
-        (here.folder / "nothing.txt").touch()
-        said = here.fails("tokenize", name, "out.jsonl")
-        assert f"the 2 sentences that are done are not those at the beginning of {name}" in said
-        assert "--restart" in said
-    assert "was begun by 'muse tokenize" in here.fails("embed", "in.txt", "out.jsonl")
-    here.good("tokenize", "in.txt", "out.jsonl", "--restart")
-    assert [row["sentence"] for row in read_json_lines(here.folder / "out.jsonl")] == ["a", "c", "d"]
-    assert "is there already" in here.fails("tokenize", "in.txt", "out.jsonl")
-    here.good("tokenize", "in.txt", "out.jsonl", "--overwrite")
+        (muse_on_stack.folder / "nothing.txt").touch()
+        stderr = muse_on_stack.fails("tokenize", name, "out.jsonl")
+        assert f"the 2 sentences that are done are not those at the beginning of {name}" in stderr
+        assert "--restart" in stderr
+    assert "was started by 'muse tokenize" in muse_on_stack.fails("embed", "in.txt", "out.jsonl")
+    muse_on_stack.run("tokenize", "in.txt", "out.jsonl", "--restart")
+    assert [row["sentence"] for row in read_json_lines(muse_on_stack.folder / "out.jsonl")] == ["a", "c", "d"]
+    assert "exists already" in muse_on_stack.fails("tokenize", "in.txt", "out.jsonl")
+    muse_on_stack.run("tokenize", "in.txt", "out.jsonl", "--overwrite")
 
 
-def test_two_commands_do_not_write_the_same_file(behind: Muse, relay: Relay) -> None:
-    write_text(behind.folder / "in.txt", ["a"] * 2 * PART)
-    relay.hold_after = PART
-    process = behind.start("tokenize", "in.txt", "out.jsonl", "--in-flight", "1")
-    behind.wait_for("out.jsonl", PART)
-    assert "is in use by another 'muse'" in behind.fails("tokenize", "in.txt", "out.jsonl")
+def test_concurrent_command_with_the_same_output_fails(muse_on_relay: Muse, relay: Relay) -> None:
+    write_text(muse_on_relay.folder / "in.txt", ["a"] * 2 * CHUNK)
+    relay.block_after = CHUNK
+    process = muse_on_relay.start("tokenize", "in.txt", "out.jsonl", "--in-flight", "1")
+    muse_on_relay.wait_for("out.jsonl", CHUNK)
+    assert "is in use by another 'muse'" in muse_on_relay.fails("tokenize", "in.txt", "out.jsonl")
     relay.release()
     assert process.wait(30) == 0
-    assert len(read_json_lines(behind.folder / "out.jsonl")) == 2 * PART
+    assert len(read_json_lines(muse_on_relay.folder / "out.jsonl")) == 2 * CHUNK
 
 
 BAD = {
@@ -375,83 +381,87 @@ BAD = {
     "bad.jsonl": (b'"a"\n{"sentence"\n', "bad.jsonl, line 2: not JSON: "),
     "field.jsonl": (b'{"a": 1}\n', "field.jsonl, line 1: no field 'sentence': choose one of a with --column"),
     "null.jsonl": (b'{"sentence": null}\n', "null.jsonl, line 1: 'sentence' is null, where a string is expected"),
-    "pair.jsonl": (b'"\\ud800"\n', "pair.jsonl, line 1: half of a surrogate pair"),
-    "empty.txt": (b"", "empty.txt is empty: there is no sentence in it"),
+    "pair.jsonl": (b'"\\ud800"\n', "pair.jsonl, line 1: an unpaired surrogate"),
+    "empty.txt": (b"", "empty.txt is empty: it contains no sentences"),
     "empty.csv": (b"", "empty.csv is empty"),
     "header.csv": (b"sentence\n", "header.csv is empty"),
     "blank.jsonl": (b"\n\n", "blank.jsonl is empty"),
-    "text.parquet": (b"no parquet", "text.parquet is not a whole Parquet file"),
+    "text.parquet": (b"no parquet", "text.parquet is not a complete Parquet file"),
     "long.txt": (b"a\n" + b"x y " * 5_000, "long.txt, line 2: the sentence is too long ("),
-    "what.doc": (b"", "cannot tell the format of what.doc from its name"),
+    "what.doc": (b"", "cannot determine the format of what.doc from its extension"),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_said_in_a_line(here: Muse, name: str) -> None:
+def test_invalid_input_is_reported_in_one_line(muse_on_stack: Muse, name: str) -> None:
     content, text = BAD[name]
-    (here.folder / name).write_bytes(content)
-    assert text in here.fails("embed", name, "out.npy")
-    assert "out.npy" not in here.files()
+    (muse_on_stack.folder / name).write_bytes(content)
+    assert text in muse_on_stack.fails("embed", name, "out.npy")
+    assert "out.npy" not in muse_on_stack.files()
 
 
-def test_bad_parquet_columns(here: Muse) -> None:
+def test_invalid_parquet_columns_are_reported(muse_on_stack: Muse) -> None:
     def fails(column: Any) -> str:
-        pq.write_table(pa.table({"sentence": column}), here.folder / "in.parquet")
-        return here.fails("tokenize", "in.parquet", "out.jsonl", "--restart")
+        pq.write_table(pa.table({"sentence": column}), muse_on_stack.folder / "in.parquet")
+        return muse_on_stack.fails("tokenize", "in.parquet", "out.jsonl", "--restart")
 
-    assert "the column 'sentence' holds int64, where strings are expected" in fails(pa.array([1]))
+    assert "the column 'sentence' has type int64, where strings are expected" in fails(pa.array([1]))
     assert "in.parquet, row 2: 'sentence' is null, where a string is expected" in fails(pa.array(["a", None]))
-    assert "has no column 'x': choose one of sentence" in here.fails("embed", "in.parquet", "o.npy", "--column", "x")
-    assert "cannot be read from standard input" in here.fails("embed", "-", "o.npy", "--format", "parquet")
+    assert "has no column 'x': choose one of sentence" in muse_on_stack.fails(
+        "embed", "in.parquet", "o.npy", "--column", "x"
+    )
+    assert "cannot be read from standard input" in muse_on_stack.fails("embed", "-", "o.npy", "--format", "parquet")
 
 
-def test_bad_files(here: Muse) -> None:
-    write_text(here.folder / "in.txt", ["a"])
-    assert "cannot read none.txt: No such file" in here.fails("embed", "none.txt", "out.npy")
-    assert "cannot read .: " in here.fails("embed", ".", "out.npy", "--format", "text")
-    assert "none/out.npy.part: No such file" in here.fails("embed", "in.txt", "none/out.npy")
-    assert "state is no file that can be replaced" in here.fails("embed", "in.txt", "state", "--output-format", "npy")
-    assert "tokens cannot be written as .npy" in here.fails("tokenize", "in.txt", "out.npy")
-    assert "only jsonl can be written to standard output" in here.fails(
+def test_invalid_files_are_reported(muse_on_stack: Muse) -> None:
+    write_text(muse_on_stack.folder / "in.txt", ["a"])
+    assert "cannot read none.txt: No such file" in muse_on_stack.fails("embed", "none.txt", "out.npy")
+    assert "cannot read .: " in muse_on_stack.fails("embed", ".", "out.npy", "--format", "text")
+    assert "none/out.npy.part: No such file" in muse_on_stack.fails("embed", "in.txt", "none/out.npy")
+    assert "state is not a regular file" in muse_on_stack.fails("embed", "in.txt", "state", "--output-format", "npy")
+    assert "tokens cannot be written as .npy" in muse_on_stack.fails("tokenize", "in.txt", "out.npy")
+    assert "only jsonl can be written to standard output" in muse_on_stack.fails(
         "embed", "in.txt", "-", "--output-format", "npy"
     )
-    assert "cannot tell the format of out" in here.fails("embed", "in.txt", "out")
-    os.mkfifo(here.folder / "fifo.jsonl")
-    assert "fifo.jsonl is no file that can be replaced" in here.fails("tokenize", "in.txt", "fifo.jsonl", "--overwrite")
+    assert "cannot determine the format of out" in muse_on_stack.fails("embed", "in.txt", "out")
+    os.mkfifo(muse_on_stack.folder / "fifo.jsonl")
+    assert "fifo.jsonl is not a regular file" in muse_on_stack.fails("tokenize", "in.txt", "fifo.jsonl", "--overwrite")
     with Path("/dev/full").open("w") as full:
-        process = here.start("tokenize", "in.txt", "-", stdout=full)
-        _, said = process.communicate(timeout=30)
-    assert process.returncode == 1 and said == "muse: error: cannot write standard output: No space left on device\n"
-    assert here("embed", "in.txt", "out.npy", "--in-flight", "0").returncode == 2
+        process = muse_on_stack.start("tokenize", "in.txt", "-", stdout=full)
+        _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 1 and stderr == "muse: error: cannot write standard output: No space left on device\n"
+    assert muse_on_stack("embed", "in.txt", "out.npy", "--in-flight", "0").returncode == 2
 
 
-def test_a_full_disk(here: Muse) -> None:
-    write_text(here.folder / "in.txt", ["a"] * PART)
+def test_full_disk_is_reported_and_resumable(muse_on_stack: Muse) -> None:
+    write_text(muse_on_stack.folder / "in.txt", ["a"] * CHUNK)
     limited = ["bash", "-c", 'ulimit -f 300; trap "" XFSZ; exec "$@"', "-", str(MUSE), "embed", "in.txt", "out.npy"]
-    ran = subprocess.run(limited, cwd=here.folder, env=here.environment, capture_output=True, text=True)
+    ran = subprocess.run(
+        limited, cwd=muse_on_stack.folder, env=muse_on_stack.environment, capture_output=True, text=True
+    )
     assert ran.returncode == 1
     assert "cannot write" in ran.stderr and "File too large" in ran.stderr and "Traceback" not in ran.stderr
-    here.good("embed", "in.txt", "out.npy")
-    assert np.load(here.folder / "out.npy").shape == (PART, 512)
+    muse_on_stack.run("embed", "in.txt", "out.npy")
+    assert np.load(muse_on_stack.folder / "out.npy").shape == (CHUNK, 512)
 
 
-def test_without_pyarrow_parquet_is_refused_plainly(here: Muse) -> None:
-    write_text(here.folder / "in.txt", ["a"])
-    (here.folder / "pyarrow.py").write_text("raise ImportError('No module named pyarrow')")
-    here.environment["PYTHONPATH"] = str(here.folder)
-    assert "pip install 'muse-as-service[parquet]'" in here.fails("embed", "in.txt", "out.parquet")
-    here.good("embed", "in.txt", "out.npy")
+def test_parquet_without_pyarrow_is_reported(muse_on_stack: Muse) -> None:
+    write_text(muse_on_stack.folder / "in.txt", ["a"])
+    (muse_on_stack.folder / "pyarrow.py").write_text("raise ImportError('No module named pyarrow')")
+    muse_on_stack.environment["PYTHONPATH"] = str(muse_on_stack.folder)
+    assert "pip install 'muse-as-service[parquet]'" in muse_on_stack.fails("embed", "in.txt", "out.parquet")
+    muse_on_stack.run("embed", "in.txt", "out.npy")
 
 
-def test_memory_is_steady(here: Muse) -> None:
+def test_memory_does_not_grow_with_the_input(muse_on_stack: Muse) -> None:
     def peak(lines: int) -> int:
-        """Bytes that the command has used at most. What wait4() tells counts those of this process, too."""
-        write_text(here.folder / "in.txt", [f"{number} and some more words" for number in range(lines)])
-        process = here.start("tokenize", "in.txt", f"{lines}.jsonl", stderr=subprocess.DEVNULL)
+        """Peak memory of the command in bytes. That of wait4() would include the test process."""
+        write_text(muse_on_stack.folder / "in.txt", [f"{number} and some more words" for number in range(lines)])
+        process = muse_on_stack.start("tokenize", "in.txt", f"{lines}.jsonl", stderr=subprocess.DEVNULL)
         kilobytes = 0
         while process.poll() is None:
             status = Path(f"/proc/{process.pid}/status").read_text()
-            # There is none while it ends.
+            # Absent while the process exits.
             if found := re.search(r"VmHWM:\s+(\d+) kB", status):
                 kilobytes = int(found[1])
             time.sleep(0.005)
@@ -462,10 +472,10 @@ def test_memory_is_steady(here: Muse) -> None:
     assert small and large - small < 8 << 20
 
 
-def test_progress_on_a_terminal_and_elsewhere(behind: Muse, relay: Relay) -> None:
-    write_text(behind.folder / "in.txt", [f"{number}" for number in range(3 * PART)])
+def test_progress_is_a_bar_on_a_terminal_else_lines(muse_on_relay: Muse, relay: Relay) -> None:
+    write_text(muse_on_relay.folder / "in.txt", [f"{number}" for number in range(3 * CHUNK)])
     ours, theirs = pty.openpty()
-    process = behind.start("tokenize", "in.txt", "out.jsonl", stderr=theirs)
+    process = muse_on_relay.start("tokenize", "in.txt", "out.jsonl", stderr=theirs)
     os.close(theirs)
     seen = b""
     while True:
@@ -482,17 +492,17 @@ def test_progress_on_a_terminal_and_elsewhere(behind: Muse, relay: Relay) -> Non
     assert re.search(r"1,536 sentences in \d+:\d\d:\d\d \([\d,]+/s\): out\.jsonl\r\n$", shown)
 
     relay.release()
-    relay.hold_after = PART
-    process = behind.start("tokenize", "in.txt", "slow.jsonl", "--in-flight", "1")
-    behind.wait_for("slow.jsonl", PART)
+    relay.block_after = CHUNK
+    process = muse_on_relay.start("tokenize", "in.txt", "slow.jsonl", "--in-flight", "1")
+    muse_on_relay.wait_for("slow.jsonl", CHUNK)
     time.sleep(5.5)
     relay.release()
-    _, said = process.communicate(timeout=30)
-    assert re.search(r"^ *\d+% [\d,]+ sentences, [\d,]+/s, \d+:\d\d:\d\d left$", said, re.MULTILINE)
-    assert "\x1b" not in said and "\r" not in said
+    _, stderr = process.communicate(timeout=30)
+    assert re.search(r"^ *\d+% [\d,]+ sentences, [\d,]+/s, \d+:\d\d:\d\d left$", stderr, re.MULTILINE)
+    assert "\x1b" not in stderr and "\r" not in stderr
 
 
-def test_logging_in_and_out(muse: Muse, url: str) -> None:
+def test_login_saves_and_logout_deletes_the_tokens(muse: Muse, url: str) -> None:
     write_text(muse.folder / "in.txt", ["a"])
     for command in ("embed", "in.txt", "out.npy"), ("logout",):
         assert "not logged in: run 'muse login' first" in muse.fails(*command)
@@ -501,24 +511,24 @@ def test_logging_in_and_out(muse: Muse, url: str) -> None:
     assert "no password" in muse.fails("login", url, "--user", "admin")
     assert "is no address of a service" in muse.fails("login", "localhost", "--user", "admin", stdin="admin\n")
     assert not (muse.state / "muse/login.json").exists()
-    assert muse.good("login", url, "--user", "admin", stdin="admin\n") == f"logged in to {url} as admin\n"
-    kept = muse.state / "muse/login.json"
-    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-    assert stat.S_IMODE(kept.parent.stat().st_mode) == 0o700
-    assert [path.name for path in kept.parent.iterdir()] == ["login.json"]
-    tokens = json.loads(kept.read_text())
-    assert "admin" not in kept.read_text().replace(tokens["access_token"], "").replace(tokens["refresh_token"], "")
-    muse.good("logout")
-    assert not kept.exists()
+    assert muse.run("login", url, "--user", "admin", stdin="admin\n") == f"logged in to {url} as admin\n"
+    saved = muse.state / "muse/login.json"
+    assert stat.S_IMODE(saved.stat().st_mode) == 0o600
+    assert stat.S_IMODE(saved.parent.stat().st_mode) == 0o700
+    assert [path.name for path in saved.parent.iterdir()] == ["login.json"]
+    tokens = json.loads(saved.read_text())
+    assert "admin" not in saved.read_text().replace(tokens["access_token"], "").replace(tokens["refresh_token"], "")
+    muse.run("logout")
+    assert not saved.exists()
     for path, kind in ("/tokenize?sentence=a", "access_token"), ("/token/refresh", "refresh_token"):
         bearer = {"Authorization": f"Bearer {tokens[kind]}"}
         method = "GET" if kind == "access_token" else "POST"
         assert httpx.request(method, url + path, headers=bearer).json() == {"msg": "Token has been revoked"}
-    kept.write_text("{")
+    saved.write_text("{")
     assert "is damaged: remove it and run 'muse login'" in muse.fails("logout")
 
 
-def test_a_login_asks_on_a_terminal(muse: Muse, url: str) -> None:
+def test_login_prompts_on_a_terminal(muse: Muse, url: str) -> None:
     ours, theirs = pty.openpty()
     process = muse.start("login", url, stdin=theirs, stderr=theirs, stdout=theirs, start_new_session=True)
     os.close(theirs)
@@ -530,27 +540,27 @@ def test_a_login_asks_on_a_terminal(muse: Muse, url: str) -> None:
     while b"logged in" not in shown:
         shown += os.read(ours, 1_024)
     assert process.wait(30) == 0
-    # The name is shown as it is typed, the password is not.
+    # The terminal echoes the name, not the password.
     assert shown.split(b"password: ")[1].count(b"admin") == 1
 
 
-def test_a_login_lives_on_between_commands(muse: Muse, strict_url: str) -> None:
+def test_saved_login_is_refreshed_between_commands(muse: Muse, strict_url: str) -> None:
     write_text(muse.folder / "in.txt", ["a"])
     muse.login(strict_url)
-    kept = muse.state / "muse/login.json"
+    saved = muse.state / "muse/login.json"
     for number in range(2):
-        before = json.loads(kept.read_text())
+        before = json.loads(saved.read_text())
         time.sleep(3.1)
-        muse.good("tokenize", "in.txt", f"{number}.jsonl")
-        after = json.loads(kept.read_text())
+        muse.run("tokenize", "in.txt", f"{number}.jsonl")
+        after = json.loads(saved.read_text())
         assert after["access_token"] != before["access_token"] and after["refresh_token"] != before["refresh_token"]
-        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-    muse.good("logout")
+        assert stat.S_IMODE(saved.stat().st_mode) == 0o600
+    muse.run("logout")
 
 
-def test_help_and_version(muse: Muse) -> None:
-    assert muse.good("--version") == "muse 2.0.0\n"
-    assert "muse login" in muse.good("--help") or "login" in muse.good("--help")
-    shown = muse.good("embed", "--help")
+def test_help_and_version_are_printed(muse: Muse) -> None:
+    assert muse.run("--version") == "muse 2.0.0\n"
+    assert "muse login" in muse.run("--help") or "login" in muse.run("--help")
+    shown = muse.run("embed", "--help")
     assert "--column" in shown and "OUTPUT.part" in shown
     assert muse().returncode == 2

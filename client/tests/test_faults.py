@@ -1,4 +1,4 @@
-"""What the clients do where something is in the way: a relay stands before the real stack and fails as it is told."""
+"""The clients under faults, which a relay in front of a real stack injects."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from email.utils import formatdate
 
 import numpy as np
 import pytest
-from relay import Answer, Relay
+from relay import CannedResponse, Relay
 
 from muse_as_service import AsyncMUSEClient, MUSEClient, MUSEError, OverloadedError, UnavailableError
 
 SENTENCES = ["Where is the library?", "¿Dónde está la biblioteca?"]
-BUSY = Answer(429, {"Retry-After": "1"}, '{"message": "too many tokens are waiting"}')
-AWAY = Answer(503, {"Retry-After": "1"}, '{"message": "the embedder does not respond"}')
-BROKEN = Answer(None)
+OVERLOADED = CannedResponse(429, {"Retry-After": "1"}, '{"message": "too many tokens are waiting"}')
+UNAVAILABLE = CannedResponse(503, {"Retry-After": "1"}, '{"message": "the embedder does not respond"}')
+CONNECTION_CLOSED = CannedResponse(None)
 
 
 @pytest.fixture
@@ -29,91 +29,91 @@ def client(relay: Relay) -> Iterator[MUSEClient]:
         yield client
 
 
-@pytest.mark.parametrize("refusal", [BUSY, AWAY])
-def test_a_refusal_is_waited_out_as_long_as_it_says(client: MUSEClient, relay: Relay, refusal: Answer) -> None:
-    relay.answers = [refusal, refusal]
-    begun = time.monotonic()
+@pytest.mark.parametrize("rejection", [OVERLOADED, UNAVAILABLE])
+def test_retry_after_seconds_delays_the_retry(client: MUSEClient, relay: Relay, rejection: CannedResponse) -> None:
+    relay.responses = [rejection, rejection]
+    start = time.monotonic()
     assert client.tokenize(["a"]) == [["▁a"]]
-    assert 2 <= time.monotonic() - begun < 5
+    assert 2 <= time.monotonic() - start < 5
     assert len(relay.requests) == 3
 
 
-def test_a_date_is_waited_for_too(client: MUSEClient, relay: Relay) -> None:
-    relay.answers = [Answer(503, {"Retry-After": formatdate(time.time() + 3, usegmt=True)})]
-    begun = time.monotonic()
+def test_retry_after_date_delays_the_retry(client: MUSEClient, relay: Relay) -> None:
+    relay.responses = [CannedResponse(503, {"Retry-After": formatdate(time.time() + 3, usegmt=True)})]
+    start = time.monotonic()
     assert client.tokenize(["a"]) == [["▁a"]]
-    assert 1.5 <= time.monotonic() - begun < 6
+    assert 1.5 <= time.monotonic() - start < 6
 
 
-def test_without_a_time_the_waits_grow(client: MUSEClient, relay: Relay) -> None:
-    relay.answers = [Answer(503)] * 4
-    begun = time.monotonic()
+def test_retries_without_retry_after_back_off_exponentially(client: MUSEClient, relay: Relay) -> None:
+    relay.responses = [CannedResponse(503)] * 4
+    start = time.monotonic()
     assert client.tokenize(["a"]) == [["▁a"]]
     # 0.2, 0.4, 0.8 and 1.6 s, or down to half of that.
-    assert 1.5 <= time.monotonic() - begun < 6
+    assert 1.5 <= time.monotonic() - start < 6
 
 
-def test_the_patience_has_an_end(relay: Relay) -> None:
+def test_retries_stop_after_retry_for(relay: Relay) -> None:
     with MUSEClient(url=relay.url, retry_for=3) as client:
         client.login("admin", "admin")
-        relay.answers = [AWAY] * 99
-        begun = time.monotonic()
+        relay.responses = [UNAVAILABLE] * 99
+        start = time.monotonic()
         with pytest.raises(UnavailableError, match="503: the embedder does not respond") as caught:
             client.embed(["a"])
-        assert time.monotonic() - begun < 4
-        # Longer than the patience: told at once.
-        relay.answers = [Answer(429, {"Retry-After": "60"}, '{"message": "wait"}')]
-        begun = time.monotonic()
+        assert time.monotonic() - start < 4
+        # Retry-After exceeds retry_for: the client raises the error immediately.
+        relay.responses = [CannedResponse(429, {"Retry-After": "60"}, '{"message": "wait"}')]
+        start = time.monotonic()
         with pytest.raises(OverloadedError) as refused:
             client.embed(["a"])
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - start < 1
     assert (caught.value.status, caught.value.reason, caught.value.retry_after) == (503, "UNAVAILABLE", 1)
     assert (refused.value.status, refused.value.retry_after) == (429, 60)
 
 
-def test_a_connection_that_breaks_is_made_again(client: MUSEClient, relay: Relay) -> None:
-    relay.answers = [BROKEN, BROKEN]
+def test_broken_connection_is_retried(client: MUSEClient, relay: Relay) -> None:
+    relay.responses = [CONNECTION_CLOSED, CONNECTION_CLOSED]
     assert client.embed(SENTENCES).shape == (2, 512)
     assert len(relay.requests) == 3
 
 
-def test_a_login_that_may_have_been_carried_out_is_not_repeated(relay: Relay) -> None:
+def test_login_that_may_have_succeeded_is_not_retried(relay: Relay) -> None:
     with MUSEClient(url=relay.url) as client:
-        relay.answers = [BROKEN]
+        relay.responses = [CONNECTION_CLOSED]
         with pytest.raises(UnavailableError, match="cannot reach"):
             client.login("admin", "admin")
         assert relay.requests == ["POST /login"]
-        # One that was refused may.
-        relay.answers = [AWAY]
+        # The client retries a login that the service rejected,
+        relay.responses = [UNAVAILABLE]
         client.login("admin", "admin")
-        # And so may one that cannot have arrived.
+        # and one that cannot have reached the service.
         relay.stop()
         threading.Timer(1, relay.start).start()
         client.login("admin", "admin")
 
 
-def test_tasks_wait_without_holding_up_others(relay: Relay) -> None:
+def test_backoff_of_one_task_does_not_block_others(relay: Relay) -> None:
     async def run() -> float:
         async with AsyncMUSEClient(url=relay.url) as client:
             await client.login("admin", "admin")
-            relay.answers = [BUSY, BUSY, BROKEN]
-            begun = time.monotonic()
+            relay.responses = [OVERLOADED, OVERLOADED, CONNECTION_CLOSED]
+            start = time.monotonic()
             found = await asyncio.gather(*(client.tokenize(["a"]) for _ in range(3)))
             assert found == [[["▁a"]]] * 3
-            return time.monotonic() - begun
+            return time.monotonic() - start
 
     assert 1 <= asyncio.run(run()) < 2.5
 
 
-def test_vectors_come_as_numbers_not_as_text(client: MUSEClient, relay: Relay) -> None:
+def test_embed_requests_binary_vectors(client: MUSEClient, relay: Relay) -> None:
     vectors = client.embed(SENTENCES)
     assert relay.types[-1] == "application/octet-stream"
     assert relay.requests == ["POST /embed"]
-    # Each is a float32, though float64 is returned.
+    # The service sends float32, the client returns float64.
     assert np.array_equal(vectors, vectors.astype(np.float32)) and vectors.dtype == np.float64
 
 
-def test_the_service_of_old_is_asked_as_it_was(client: MUSEClient, relay: Relay) -> None:
+def test_release_1_service_is_called_with_get(client: MUSEClient, relay: Relay) -> None:
     vectors, tokens = client.embed(SENTENCES), client.tokenize(SENTENCES)
     relay.only_get = True
     relay.requests.clear()
@@ -124,54 +124,58 @@ def test_the_service_of_old_is_asked_as_it_was(client: MUSEClient, relay: Relay)
         assert relay.types[-1] == "application/json"
         assert np.abs(found - vectors).max() < 2e-6 and found.dtype == np.float64
         assert other.embed(["x" * 10_000]).shape == (1, 512)
-    # Only the first had to find out.
+    # Only the first call tries POST.
     assert [line for line in relay.requests if line.startswith("POST /t")] == ["POST /tokenize"]
     assert relay.requests.count("GET /embed") == 2
 
 
-def test_no_cookies_are_sent_back(relay: Relay) -> None:
+def test_cookies_are_not_stored(relay: Relay) -> None:
     with MUSEClient(url=relay.url) as client:
-        relay.answers = [
-            Answer(200, {"Set-Cookie": "access_token_cookie=x; Path=/"}, '{"access_token": "a", "refresh_token": "b"}')
+        relay.responses = [
+            CannedResponse(
+                200, {"Set-Cookie": "access_token_cookie=x; Path=/"}, '{"access_token": "a", "refresh_token": "b"}'
+            )
         ]
         client.login("admin", "admin")
         assert not client._transport._http.cookies  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
-    ("answer", "text"),
+    ("response", "text"),
     [
         (
-            Answer(308, {"Location": "https://elsewhere/"}),
-            "redirects to https://elsewhere/: use that address as the url",
+            CannedResponse(308, {"Location": "https://elsewhere/"}),
+            "redirects to https://elsewhere/: use that URL",
         ),
-        (Answer(404, {}, "<html>"), "answers 404 Not Found: is that the address of MUSE as Service?"),
-        (Answer(200, {}, "<html>"), "is not one of MUSE as Service"),
-        (Answer(200, {}, '{"tokens": []}'), "0 results to 1 sentences"),
-        (Answer(200, {}, "[]"), "is the address right?"),
-        (Answer(500, {}, '{"message": "Internal Server Error"}'), "500: Internal Server Error"),
-        (Answer(400, {}, '{"message": {"sentence": "This field cannot be blank"}}'), "400: .*cannot be blank"),
+        (CannedResponse(404, {}, "<html>"), "returns 404 Not Found: is that the URL of MUSE as Service?"),
+        (CannedResponse(200, {}, "<html>"), "is not one of MUSE as Service"),
+        (CannedResponse(200, {}, '{"tokens": []}'), "0 results for 1 sentences"),
+        (CannedResponse(200, {}, "[]"), "is the URL right?"),
+        (CannedResponse(500, {}, '{"message": "Internal Server Error"}'), "500: Internal Server Error"),
+        (CannedResponse(400, {}, '{"message": {"sentence": "This field cannot be blank"}}'), "400: .*cannot be blank"),
     ],
 )
-def test_what_makes_no_sense_is_said(client: MUSEClient, relay: Relay, answer: Answer, text: str) -> None:
-    relay.answers = [answer]
+def test_unexpected_response_raises_muse_error(
+    client: MUSEClient, relay: Relay, response: CannedResponse, text: str
+) -> None:
+    relay.responses = [response]
     with pytest.raises(MUSEError, match=text.replace("?", r"\?")):
         client.tokenize(["a"])
     assert len(relay.requests) == 1
 
 
-def test_a_server_that_hangs(relay: Relay) -> None:
+def test_timeout_raises_unavailable_error(relay: Relay) -> None:
     with MUSEClient(url=relay.url, timeout=0.5, retry_for=0) as client:
         client.login("admin", "admin")
-        relay.open.clear()
-        with pytest.raises(UnavailableError, match="does not answer in time") as caught:
+        relay.unblocked.clear()
+        with pytest.raises(UnavailableError, match="does not respond in time") as caught:
             client.tokenize(["a"])
     assert caught.value.reason == "DEADLINE_EXCEEDED"
 
 
-def test_a_server_that_comes_back(client: MUSEClient, relay: Relay) -> None:
+def test_call_succeeds_after_the_server_restarts(client: MUSEClient, relay: Relay) -> None:
     relay.stop()
     threading.Timer(1.5, relay.start).start()
-    begun = time.monotonic()
+    start = time.monotonic()
     assert client.tokenize(["b"]) == [["▁b"]]
-    assert time.monotonic() - begun >= 1.5
+    assert time.monotonic() - start >= 1.5

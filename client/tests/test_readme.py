@@ -1,4 +1,4 @@
-"""What the package's README shows, done."""
+"""Runs the examples of the README."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("code", blocks("python"))
-def test_examples(url: str, code: str) -> None:
+def test_python_examples_print_what_their_comments_show(url: str, code: str) -> None:
     address = httpx.URL(url)
     code = code.replace("localhost:5000", f"{address.host}:{address.port}")
     code = code.replace('ip="localhost", port=5000', f'ip="{address.host}", port={address.port}')
@@ -35,7 +35,7 @@ def test_examples(url: str, code: str) -> None:
         assert comment in printed.getvalue()
 
 
-def test_commands(url: str, tmp_path: Path) -> None:
+def test_shell_commands_succeed(url: str, tmp_path: Path) -> None:
     (script,) = [block for block in blocks("sh") if "muse login" in block]
     script = re.sub(r"#.*", "", script).replace("http://localhost:5000", url)
     script = script.replace("--user admin", "--user admin <<< admin")

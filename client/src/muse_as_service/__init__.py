@@ -1,9 +1,9 @@
-"""Client of MUSE as Service: sentences in 16 languages to vectors and tokens."""
+"""Client of MUSE as Service: sentence embeddings and tokens in 16 languages."""
 
 from ._async_client import AsyncMUSEClient
 from ._calls import Tokens
 from ._client import MUSEClient
-from ._flow import TokenStore
+from ._transfer import TokenStore
 from .errors import (
     AuthenticationError,
     InvalidArgumentError,

@@ -1,4 +1,4 @@
-"""Where the service is."""
+"""The base URL of the service."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 
 
 def base_url(ip: str, port: int, url: Optional[str]) -> str:
-    """The address without a slash at its end; `url` counts more than `ip` and `port`.
+    """Returns the URL without a trailing slash. `url` takes precedence over `ip` and `port`.
 
-    Raises `ValueError` where it is no address.
+    Raises `ValueError` if the URL is invalid.
     """
     if url is None:
         host = f"[{ip}]" if ":" in ip and not ip.startswith("[") else ip
@@ -17,7 +17,7 @@ def base_url(ip: str, port: int, url: Optional[str]) -> str:
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and parts.hostname and not parts.query and not parts.fragment
-        # Asking for the port checks it.
+        # `parts.port` raises ValueError if the port is invalid.
         valid = valid and (parts.port is None or parts.port > 0) and parts.username is None
     except ValueError:
         valid = False

@@ -1,4 +1,4 @@
-"""The client for asyncio."""
+"""The asyncio client."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from ._address import base_url
 from ._calls import Call, Vectors
-from ._flow import Alone, Flow, Session, Sleep, Step, TokenStore
-from ._rest import RestProtocol, http_options, unreachable
+from ._rest import RestProtocol, connection_error, http_options
+from ._transfer import Flow, Session, SingleRequest, Sleep, Step, TokenStore
 from .errors import MUSEError
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class AsyncMUSEClient:
         """As `MUSEClient`."""
         self.url = base_url(ip, port, url)
         self._session = Session(tokens, retry_for, dtype)
-        self._alone: Optional[asyncio.Lock] = None
+        self._refresh_lock: Optional[asyncio.Lock] = None
         self._transport: _Transport = _Grpc(self.url, ca_file, timeout) if grpc else _Rest(self.url, ca_file, timeout)
 
     async def login(self, username: str, password: str) -> None:
@@ -81,7 +81,7 @@ class AsyncMUSEClient:
             step = next(flow)
             while True:
                 try:
-                    outcome = await self._take(step)
+                    outcome = await self._execute(step)
                 except MUSEError as error:
                     step = flow.throw(error)
                 else:
@@ -90,13 +90,13 @@ class AsyncMUSEClient:
             result: T = end.value
             return result
 
-    async def _take(self, step: Step) -> Any:
+    async def _execute(self, step: Step) -> Any:
         if isinstance(step, Sleep):
             return await asyncio.sleep(step.seconds)
-        if isinstance(step, Alone):
-            # Not made earlier: on Python 3.9 a lock belongs to the event loop of its maker.
-            self._alone = self._alone or asyncio.Lock()
-            async with self._alone:
+        if isinstance(step, SingleRequest):
+            # Created here, because on Python 3.9 a lock belongs to the event loop that is current when it is created.
+            self._refresh_lock = self._refresh_lock or asyncio.Lock()
+            async with self._refresh_lock:
                 return await self._run(step.flow)
         return await self._transport.send(step)
 
@@ -119,8 +119,8 @@ class _Rest(_Transport):
         try:
             response = await self._http.request(**self._protocol.request(call))
         except httpx.HTTPError as failure:
-            raise unreachable(self._url, failure) from None
-        return self._protocol.answer(call, response)
+            raise connection_error(self._url, failure) from None
+        return self._protocol.parse(call, response)
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -133,7 +133,7 @@ class _Grpc(_Transport):
         self._grpc = _grpc
         self._address = url, ca_file
         self._timeout = timeout
-        # Opened by the first call, in the event loop that it runs in.
+        # Opened by the first call, in its event loop.
         self._channel: Any = None
         self._protocol: Any = None
 
@@ -145,7 +145,7 @@ class _Grpc(_Transport):
             response = await self._protocol.start(call)
         except self._grpc.RpcError as failure:
             raise self._protocol.error(failure) from None
-        return self._protocol.answer(call, response)
+        return self._protocol.parse(call, response)
 
     async def close(self) -> None:
         if self._channel is not None:

@@ -1,4 +1,4 @@
-"""The calls of the service, apart from the protocol that carries them."""
+"""The calls of the service, independent of the protocol (REST or gRPC)."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ Vectors = npt.NDArray[np.floating[Any]]
 
 
 class Tokens(NamedTuple):
-    """What a login gives."""
+    """The two tokens of a login."""
 
     access: str
     refresh: str
 
 
 class Call(Generic[T]):
-    """A call whose answer is a `T`."""
+    """A call that returns a `T`."""
 
     idempotent = True
-    """Whether it may be made again when nobody knows whether it was carried out."""
+    """Whether the call may be repeated if it is unknown whether the service executed it."""
 
 
 @dataclass(frozen=True)
 class Login(Call[Tokens]):
     username: str
     password: str = field(repr=False)
-    # Another try would make tokens that nobody has and nobody revokes.
+    # A repeated login could issue tokens that the client never receives and so never revokes.
     idempotent = False
 
 
 @dataclass(frozen=True)
 class Refresh(Call[Tokens]):
-    """Answers the new access token with the refresh token that is to be used from now on."""
+    """Returns a new access token, and the refresh token to use from then on."""
 
     token: str = field(repr=False)
 
@@ -57,7 +57,7 @@ class Tokenize(Call[list[list[str]]]):
 
 @dataclass(frozen=True)
 class Embed(Call[Vectors]):
-    """Answers an array of float32, or of float64 where the service can only answer JSON."""
+    """Returns an array of float32, or of float64 if the service supports JSON only."""
 
     token: str = field(repr=False)
     sentences: Sequence[str] = field(repr=False)

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from ._address import base_url
 from ._calls import Call, Vectors
-from ._flow import Alone, Flow, Session, Sleep, Step, TokenStore
-from ._rest import RestProtocol, http_options, unreachable
+from ._rest import RestProtocol, connection_error, http_options
+from ._transfer import Flow, Session, SingleRequest, Sleep, Step, TokenStore
 from .errors import MUSEError
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ class MUSEClient:
             vectors = client.embed(["Where is the library?", "¿Dónde está la biblioteca?"])
             client.logout()
 
-    Connections are kept and used again; `close()`, or the end of a `with` block, closes them, and does not log out.
+    The client reuses its connections. `close()`, or the end of a `with` block, closes them; it does not log out.
     """
 
     def __init__(
@@ -45,47 +45,47 @@ class MUSEClient:
         dtype: npt.DTypeLike = np.float64,
         tokens: Optional[TokenStore] = None,
     ) -> None:
-        """Makes no connection yet.
+        """Does not connect yet.
 
-        :param ip: name or address of the service's host
-        :param port: its port
-        :param url: its address as `https://host:port`, in place of `ip` and `port`
-        :param grpc: talk gRPC to it, not REST (needs `pip install 'muse-as-service[grpc]'`)
-        :param ca_file: a PEM file with the certificates to trust, in place of the system's, where the url is https
-        :param timeout: seconds to wait for each answer; None for ever
-        :param retry_for: seconds for which a call that is refused for now, or breaks off, is tried again; 0 for never
-        :param dtype: type of the numbers that `embed` returns. They are computed as float32; float64 is what earlier
-            releases returned
-        :param tokens: keeps the tokens elsewhere, so that a login outlives this object
+        :param ip: host name or IP address of the service
+        :param port: port of the service
+        :param url: URL of the service, such as `https://host:port`, instead of `ip` and `port`
+        :param grpc: use gRPC instead of REST (requires `pip install 'muse-as-service[grpc]'`)
+        :param ca_file: PEM file with the CA certificates to trust instead of the system's, for an https URL
+        :param timeout: seconds to wait for each response; None for no limit
+        :param retry_for: seconds for which the client retries calls that the service rejects temporarily or that a
+            broken connection interrupts; 0 disables retries
+        :param dtype: data type of the vectors. The service computes float32; float64 is the type of release 1
+        :param tokens: stores the tokens outside of this object, so that a login outlives it
         """
         self.url = base_url(ip, port, url)
         self._session = Session(tokens, retry_for, dtype)
-        self._alone = threading.Lock()
+        self._refresh_lock = threading.Lock()
         self._transport: _Transport = _Grpc(self.url, ca_file, timeout) if grpc else _Rest(self.url, ca_file, timeout)
 
     def login(self, username: str, password: str) -> None:
-        """Logs in. Needed before `tokenize` and `embed`; the tokens are renewed by themselves from then on.
+        """Logs in. Required before `tokenize` and `embed`. The client renews expired tokens itself.
 
         Raises `AuthenticationError` if the name or the password is wrong, `OverloadedError` after too many failures.
         """
         self._run(self._session.login(username, password))
 
     def logout(self) -> None:
-        """Ends the login: both of its tokens are revoked."""
+        """Revokes both tokens of the login."""
         self._run(self._session.logout())
 
     def tokenize(self, sentences: Iterable[str]) -> list[list[str]]:
-        """The tokens of each sentence, as the model sees them.
+        """Returns the model's tokens of each sentence.
 
-        Any number of sentences; they are sent in as many requests as are needed.
+        Accepts any number of sentences and splits them into requests.
         """
         return self._run(self._session.tokenize(sentences))
 
     def embed(self, sentences: Iterable[str]) -> Vectors:
-        """One unit vector for each sentence: an array of shape (sentences, 512), of the client's `dtype`.
+        """Returns one unit vector for each sentence: an array (sentences, 512) of the client's `dtype`.
 
-        Any number of sentences; they are sent in as many requests as are needed. Raises `TooLargeError` if one is too
-        long; its `index` says which.
+        Accepts any number of sentences and splits them into requests. Raises `TooLargeError` if a sentence is too
+        long; `index` is its position.
         """
         return self._run(self._session.embed(sentences))
 
@@ -106,7 +106,7 @@ class MUSEClient:
             step = next(flow)
             while True:
                 try:
-                    outcome = self._take(step)
+                    outcome = self._execute(step)
                 except MUSEError as error:
                     step = flow.throw(error)
                 else:
@@ -115,11 +115,11 @@ class MUSEClient:
             result: T = end.value
             return result
 
-    def _take(self, step: Step) -> Any:
+    def _execute(self, step: Step) -> Any:
         if isinstance(step, Sleep):
             return time.sleep(step.seconds)
-        if isinstance(step, Alone):
-            with self._alone:
+        if isinstance(step, SingleRequest):
+            with self._refresh_lock:
                 return self._run(step.flow)
         return self._transport.send(step)
 
@@ -142,8 +142,8 @@ class _Rest(_Transport):
         try:
             response = self._http.request(**self._protocol.request(call))
         except httpx.HTTPError as failure:
-            raise unreachable(self._url, failure) from None
-        return self._protocol.answer(call, response)
+            raise connection_error(self._url, failure) from None
+        return self._protocol.parse(call, response)
 
     def close(self) -> None:
         self._http.close()
@@ -162,7 +162,7 @@ class _Grpc(_Transport):
             response = self._protocol.start(call)
         except self._failure as failure:
             raise self._protocol.error(failure) from None
-        return self._protocol.answer(call, response)
+        return self._protocol.parse(call, response)
 
     def close(self) -> None:
         self._channel.close()

@@ -1,4 +1,4 @@
-"""The calls over gRPC, for both clients: the stubs of grpc and of grpc.aio have the same methods."""
+"""The gRPC protocol, for both clients: the stubs of grpc and of grpc.aio have the same methods."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ try:
 except ImportError as missing:
     raise ImportError(f"grpc=True needs more packages ({missing}): pip install 'muse-as-service[grpc]'") from None
 
-# The answer to 4,096 sentences is 8.5 MB; gRPC's own limit is 4 MiB.
+# The response for 4,096 sentences has 8.5 MB; gRPC's default limit is 4 MiB.
 MAX_MESSAGE_BYTES = 64 << 20
 OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    # Retries are the flow's business, and a service that is back is found soon.
+    # The flow retries (_transfer.py). A short backoff reconnects soon after a restart of the service.
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 200),
@@ -44,7 +44,7 @@ Code = grpc.StatusCode
 RpcError = grpc.RpcError
 HTTP_STATUS = {
     Code.INVALID_ARGUMENT: 400,
-    # Of a message that is larger than the server takes, where there are no details.
+    # tonic's status for a message that is too large; it has no error details.
     Code.OUT_OF_RANGE: 413,
     Code.UNAUTHENTICATED: 401,
     Code.PERMISSION_DENIED: 403,
@@ -58,7 +58,7 @@ HTTP_STATUS_OF_REASON = {"TOO_LARGE": 413, "TOKEN_MALFORMED": 422, "TOKEN_INVALI
 
 
 def open_channel(url: str, ca_file: Optional[str], *, asynchronous: bool) -> Any:
-    """A channel of grpc, or of grpc.aio, to the server at `url`."""
+    """Opens a channel of grpc, or of grpc.aio, to the server at `url`."""
     implementation = grpc.aio if asynchronous else grpc
     parts = urlsplit(url)
     if parts.path.strip("/"):
@@ -73,7 +73,7 @@ def open_channel(url: str, ca_file: Optional[str], *, asynchronous: bool) -> Any
 
 
 class GrpcProtocol:
-    """How one server is spoken to over a channel of grpc or grpc.aio."""
+    """The gRPC protocol of one server, over a channel of grpc or grpc.aio."""
 
     def __init__(self, channel: Any, url: str, timeout: Optional[float]) -> None:
         self._auth = auth_pb2_grpc.AuthServiceStub(channel)
@@ -82,23 +82,25 @@ class GrpcProtocol:
         self._timeout = timeout
 
     def start(self, call: Call[Any]) -> Any:
-        """Makes the call; returns its response, or with grpc.aio what is to be awaited for it."""
+        """Starts the call. Returns its response, or an awaitable of it with grpc.aio."""
         if isinstance(call, Login):
             login = auth_pb2.LoginRequest(username=call.username, password=call.password)
             return self._auth.Login(login, timeout=self._timeout)
         if isinstance(call, Refresh):
-            return self._auth.RefreshToken(auth_pb2.RefreshTokenRequest(), **self._with(call.token))
+            return self._auth.RefreshToken(auth_pb2.RefreshTokenRequest(), **self._call_options(call.token))
         if isinstance(call, Revoke):
-            return self._auth.RevokeToken(auth_pb2.RevokeTokenRequest(), **self._with(call.token))
+            return self._auth.RevokeToken(auth_pb2.RevokeTokenRequest(), **self._call_options(call.token))
         if isinstance(call, Tokenize):
             tokenize = embedder_pb2.TokenizeRequest(sentences=call.sentences)
-            return self._embedder.Tokenize(tokenize, **self._with(call.token))
+            return self._embedder.Tokenize(tokenize, **self._call_options(call.token))
         if isinstance(call, Embed):
-            return self._embedder.Embed(embedder_pb2.EmbedRequest(sentences=call.sentences), **self._with(call.token))
+            return self._embedder.Embed(
+                embedder_pb2.EmbedRequest(sentences=call.sentences), **self._call_options(call.token)
+            )
         raise TypeError(f"no such call: {call!r}")
 
-    def answer(self, call: Call[Any], response: Any) -> Any:
-        """What a response means."""
+    def parse(self, call: Call[Any], response: Any) -> Any:
+        """Returns the result of a call."""
         if isinstance(call, Login):
             return Tokens(response.access_token, response.refresh_token)
         if isinstance(call, Refresh):
@@ -110,7 +112,7 @@ class GrpcProtocol:
         return None
 
     def error(self, failure: RpcError) -> MUSEError:
-        """The error that a failed call is."""
+        """Converts the error of a failed call."""
         code, text = failure.code(), failure.details() or ""
         reason, retry_after, place = _details(failure)
         status = HTTP_STATUS_OF_REASON.get(reason, HTTP_STATUS.get(code, 500))
@@ -119,11 +121,11 @@ class GrpcProtocol:
             error = UnavailableError(
                 f"cannot reach {self._url} ({text}): is the service running there?", reason="UNAVAILABLE"
             )
-            # grpc says the same of a connection that breaks during a call.
+            # grpc uses the same status if a connection breaks during a call.
             error.sent = "failed to connect" not in text.lower()
             return error
         if code == Code.DEADLINE_EXCEEDED and not reason:
-            text = f"{self._url} does not answer in time: try again, or set a longer timeout"
+            text = f"{self._url} does not respond in time: try again, or set a longer timeout"
             return UnavailableError(text, reason="DEADLINE_EXCEEDED")
         if code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED):
             return UnavailableError(text, retry_after=retry_after, **fields)
@@ -138,7 +140,7 @@ class GrpcProtocol:
             return InvalidArgumentError(text, **fields)
         return MUSEError(text, **fields)
 
-    def _with(self, token: str) -> dict[str, Any]:
+    def _call_options(self, token: str) -> dict[str, Any]:
         return {"metadata": (("authorization", f"Bearer {token}"),), "timeout": self._timeout}
 
 
@@ -151,7 +153,7 @@ def _vectors(embeddings: Sequence[Any]) -> Vectors:
 
 
 def _details(failure: RpcError) -> tuple[str, Optional[float], str]:
-    """Reason, seconds to wait, and the field at fault, from the google.rpc details of a failed call."""
+    """Returns reason, retry delay in seconds, and invalid field from the google.rpc details of a failed call."""
     reason, retry_after, place = "", None, ""
     metadata: Any = failure.trailing_metadata()
     for key, value in metadata or ():

@@ -1,4 +1,4 @@
-"""The calls as HTTP requests, and their answers. Does no input or output itself."""
+"""Encodes calls as HTTP requests and parses the responses. Does no I/O."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 
 from ._calls import Call, Embed, Login, Refresh, Revoke, Tokenize, Tokens
-from ._flow import SendAgain
+from ._transfer import SendAgain
 from .errors import (
     AuthenticationError,
     InvalidArgumentError,
@@ -28,9 +28,9 @@ from .errors import (
 T = TypeVar("T")
 
 NPY = "application/octet-stream"
-TEMPORARY = {429: OverloadedError, 502: UnavailableError, 503: UnavailableError, 504: UnavailableError}
+RETRYABLE = {429: OverloadedError, 502: UnavailableError, 503: UnavailableError, 504: UnavailableError}
 
-# Texts of the token errors are part of the REST contract.
+# The messages of token errors are part of the REST API.
 TOKEN_REASONS = {
     "Unauthorized": "BAD_CREDENTIALS",
     "Token has expired": "TOKEN_EXPIRED",
@@ -52,14 +52,14 @@ REASONS = {
 
 
 class RestProtocol:
-    """How one server is spoken to."""
+    """The REST protocol of one server."""
 
     def __init__(self) -> None:
-        # The service that this one replaced takes sentences in the body of a GET alone.
+        # Release 1 of the service accepts sentences only in the body of a GET.
         self._method = "POST"
 
     def request(self, call: Call[Any]) -> dict[str, Any]:
-        """The arguments of `httpx.Client.request` for a call."""
+        """Returns the arguments of `httpx.Client.request` for a call."""
         if isinstance(call, Login):
             return _request("POST", "login", body={"username": call.username, "password": call.password})
         if isinstance(call, Refresh):
@@ -70,13 +70,13 @@ class RestProtocol:
             return _request(self._method, "tokenize", call.token, {"sentence": call.sentences})
         if isinstance(call, Embed):
             request = _request(self._method, "embed", call.token, {"sentence": call.sentences})
-            # Vectors hardly get smaller by compression.
+            # Compression hardly reduces the size of vectors.
             request["headers"].update({"Accept": f"{NPY}, application/json;q=0.5", "Accept-Encoding": "identity"})
             return request
         raise TypeError(f"no such call: {call!r}")
 
-    def answer(self, call: Call[T], response: httpx.Response) -> T:
-        """What the service answered to a call, or the `MUSEError` that it answered."""
+    def parse(self, call: Call[T], response: httpx.Response) -> T:
+        """Returns the result of a call. Raises `MUSEError` if the response is an error."""
         if response.status_code == 405 and response.request.method == "POST" and isinstance(call, (Tokenize, Embed)):
             self._method = "GET"
             raise SendAgain("POST is not allowed")
@@ -85,27 +85,27 @@ class RestProtocol:
         try:
             return _result(call, response)  # type: ignore[no-any-return]
         except (ValueError, KeyError, TypeError) as failure:
-            text = f"the answer of {response.url} is not one of MUSE as Service ({failure}): is the address right?"
+            text = f"the response of {response.url} is not one of MUSE as Service ({failure}): is the URL right?"
             raise MUSEError(text, status=response.status_code) from None
 
 
 def http_options(url: str, ca_file: Optional[str], timeout: Optional[float]) -> dict[str, Any]:
-    """The arguments of `httpx.Client` and `httpx.AsyncClient`."""
+    """Returns the arguments of `httpx.Client` and `httpx.AsyncClient`."""
     return {
         "base_url": url + "/",
         "timeout": timeout,
         "verify": ssl.create_default_context(cafile=ca_file) if ca_file else True,
         "limits": httpx.Limits(max_keepalive_connections=20, keepalive_expiry=60.0),
-        # The service sets its tokens as cookies, too; one way of sending them is enough.
+        # The service also sets the tokens as cookies. The client sends them in the header only.
         "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=[])),
     }
 
 
-def unreachable(url: str, failure: httpx.HTTPError) -> MUSEError:
-    """The error where there is no answer."""
+def connection_error(url: str, failure: httpx.HTTPError) -> MUSEError:
+    """Converts the error of a request without a response."""
     if isinstance(failure, httpx.TimeoutException) and not isinstance(failure, httpx.ConnectTimeout):
         error = UnavailableError(
-            f"{url} does not answer in time: try again, or set a longer timeout", reason="DEADLINE_EXCEEDED"
+            f"{url} does not respond in time: try again, or set a longer timeout", reason="DEADLINE_EXCEEDED"
         )
     else:
         text = str(failure) or type(failure).__name__
@@ -131,11 +131,11 @@ def _result(call: Call[Any], response: httpx.Response) -> Any:
     if isinstance(call, Login):
         return Tokens(body["access_token"], body["refresh_token"])
     if isinstance(call, Refresh):
-        # Another refresh token comes only where they rotate.
+        # The response has a refresh token only if refresh tokens rotate.
         return Tokens(body["access_token"], body.get("refresh_token") or call.token)
     if isinstance(call, Tokenize):
         tokens = body["tokens"]
-        _expect(len(tokens), len(call.sentences))
+        _check_count(len(tokens), len(call.sentences))
         return tokens
     return None
 
@@ -147,13 +147,13 @@ def _vectors(response: httpx.Response, count: int) -> Any:
         vectors = np.array(response.json()["embedding"])
     if vectors.ndim != 2 or vectors.dtype.kind != "f":
         raise ValueError("vectors of equal length are expected")
-    _expect(len(vectors), count)
+    _check_count(len(vectors), count)
     return vectors
 
 
-def _expect(found: int, wanted: int) -> None:
-    if found != wanted:
-        raise ValueError(f"{found} results to {wanted} sentences")
+def _check_count(results: int, sentences: int) -> None:
+    if results != sentences:
+        raise ValueError(f"{results} results for {sentences} sentences")
 
 
 def _error(call: Call[Any], response: httpx.Response) -> MUSEError:
@@ -163,10 +163,10 @@ def _error(call: Call[Any], response: httpx.Response) -> MUSEError:
     if status in (401, 422):
         reason = TOKEN_REASONS.get(message, "TOKEN_INVALID")
         return AuthenticationError(message, status=status, reason=reason)
-    if status in TEMPORARY:
+    if status in RETRYABLE:
         if status == 429 and isinstance(call, Login):
             reason = "TOO_MANY_ATTEMPTS"
-        return TEMPORARY[status](message, status=status, reason=reason, retry_after=_retry_after(response))
+        return RETRYABLE[status](message, status=status, reason=reason, retry_after=_retry_after(response))
     if status == 413:
         place = re.match(r"sentences\[(\d+)\]: ", message)
         return TooLargeError(message, status=status, reason=reason, index=int(place[1]) if place else None)
@@ -177,13 +177,13 @@ def _error(call: Call[Any], response: httpx.Response) -> MUSEError:
 
 def _message(response: httpx.Response) -> str:
     if response.is_redirect:
-        return f"{response.url} redirects to {response.headers.get('location')}: use that address as the url"
+        return f"{response.url} redirects to {response.headers.get('location')}: use that URL"
     try:
         body = response.json()
         text = body.get("msg") or body.get("message") or body["detail"]
         return text if isinstance(text, str) else json.dumps(text)
     except (ValueError, KeyError, AttributeError):
-        return f"{response.url} answers {_status_text(response)}: is that the address of MUSE as Service?"
+        return f"{response.url} returns {_status_text(response)}: is that the URL of MUSE as Service?"
 
 
 def _status_text(response: httpx.Response) -> str:
@@ -191,7 +191,7 @@ def _status_text(response: httpx.Response) -> str:
 
 
 def _retry_after(response: httpx.Response) -> Optional[float]:
-    """Seconds, from either form of the header."""
+    """Seconds, from a number or an HTTP date."""
     value = response.headers.get("retry-after", "")
     try:
         if value.isdigit():

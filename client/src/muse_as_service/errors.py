@@ -1,8 +1,7 @@
-"""What goes wrong, in the caller's terms.
+"""The exceptions of the client.
 
-Every error of the service is a `MUSEError`. Release 1 raised `requests.HTTPError`: where requests is installed a
-`MUSEError` is one, so that code which catches that goes on working; elsewhere it is an `OSError`, which
-`requests.HTTPError` is, too.
+Every error of the service is a `MUSEError`. Release 1 raised `requests.HTTPError`. For compatibility `MUSEError` is a
+subclass of it if requests is installed, else of its base class `OSError`.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ else:
 
 
 class MUSEError(_Base):
-    """A call that failed. `str()` of it says why, and what to do where something can be done."""
+    """A call failed. `str()` returns the reason and, where possible, what to do."""
 
     status: Optional[int]
-    """The HTTP status of the answer; over gRPC the one that REST would have. None if there was no answer."""
+    """The HTTP status, also over gRPC. None if there was no response."""
     reason: str
-    """The service's name for what went wrong, such as `TOKEN_EXPIRED`."""
+    """The service's reason code, such as `TOKEN_EXPIRED`."""
     message: str
-    """The text."""
+    """The message, without the status."""
     retry_after: Optional[float]
-    """Seconds after which another try may succeed, if the service said so."""
+    """Seconds to wait before a retry, if the service returned `Retry-After`."""
     index: Optional[int]
-    """Which of the sentences is at fault, counted from 0, if one is."""
+    """Index of the invalid sentence, from 0, if there is one."""
 
     def __init__(
         self,
@@ -62,23 +61,23 @@ def _rebuild(kind: type[MUSEError], message: str, fields: dict[str, object]) -> 
 
 
 class AuthenticationError(MUSEError):
-    """The user's name or password is wrong, nobody is logged in, or the session is over: log in (again)."""
+    """The name or password is wrong, the client is not logged in, or the session has ended: log in (again)."""
 
 
 class InvalidArgumentError(MUSEError):
-    """The service does not understand the request."""
+    """The request is invalid."""
 
 
 class TooLargeError(MUSEError):
-    """A sentence is longer than the service accepts: `index` says which."""
+    """A sentence is longer than the service accepts; `index` is its position."""
 
 
 class OverloadedError(MUSEError):
-    """The service has too much to do, or logging in has failed too often: try again after `retry_after` seconds."""
+    """The service is overloaded, or too many logins have failed: retry after `retry_after` seconds."""
 
 
 class UnavailableError(MUSEError):
-    """The service, or one that it needs, cannot be reached, is not ready, or does not answer in time."""
+    """The service, or one that it depends on, is unreachable, not ready, or does not respond in time."""
 
     sent: bool = True
     """Whether the request may have reached the service."""

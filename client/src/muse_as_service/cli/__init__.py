@@ -2,4 +2,4 @@
 
 
 class Failure(Exception):
-    """Said in one line, with what to do; the command ends with status 1."""
+    """An expected error: `muse` prints it in one line and exits with status 1."""

@@ -1,4 +1,4 @@
-"""`muse embed` and `muse tokenize`: from a file of any size to another, with several requests in flight."""
+"""`muse embed` and `muse tokenize`: process a file of any size with several requests in flight."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, Callable, Optional, Union
 
 from .. import MUSEError
-from .._parts import parts, size
+from .._chunking import chunks, size
 from . import Failure
 from .inputs import Input, Row
 from .outputs import Output, StandardOutput
@@ -20,11 +20,11 @@ Work = Callable[[list[str]], Any]
 
 
 class Stopped(Exception):
-    """Ctrl-C came, or SIGTERM; says what is kept."""
+    """Interrupted by Ctrl-C or SIGTERM; the message says how many sentences are saved."""
 
 
 def run(source: Input, output: Union[Output, StandardOutput], work: Work, in_flight: int) -> None:
-    """Writes what `work` makes of the sentences of `source`, which are given to it a request's worth at a time.
+    """Applies `work` to the sentences of `source`, one batch per request, and writes the results.
 
     Raises `Failure` and `Stopped`.
     """
@@ -40,19 +40,19 @@ def run(source: Input, output: Union[Output, StandardOutput], work: Work, in_fli
             if rows.failure is not None:
                 raise rows.failure
             if output.rows == 0:
-                raise Failure(f"{source.name} is empty: there is no sentence in it")
+                raise Failure(f"{source.name} is empty: it contains no sentences")
             output.finish()
         except Failure as failure:
             progress.clear()
-            raise Failure(f"{failure}{_kept(output)}") from None
+            raise Failure(f"{failure}{_retained_rows(output)}") from None
         except KeyboardInterrupt:
             progress.clear()
-            raise Stopped(f"stopped{_kept(output)}") from None
+            raise Stopped(f"stopped{_retained_rows(output)}") from None
         progress.end(output.path)
 
 
 class _Rows:
-    """The rows of an input up to the first that is wrong, so that those before it are not lost."""
+    """The rows of an input up to the first invalid one, so that the rows before it are processed."""
 
     def __init__(self, source: Input) -> None:
         self.failure: Optional[Failure] = None
@@ -63,7 +63,7 @@ class _Rows:
         return self._rows
 
     def sentences(self, count: int) -> Iterator[str]:
-        """The next sentences. Raises `Failure` if one of them is wrong."""
+        """The next sentences. Raises `Failure` if one of them is invalid."""
         for row in islice(self._rows, count):
             self.read = row.read
             yield row.sentence
@@ -78,9 +78,9 @@ class _Rows:
 
 
 def _in_order(rows: _Rows, work: Work, in_flight: int) -> Iterator[tuple[list[Row], Future[Any]]]:
-    """Batches with their results, which may yet be under way, in the order of the input."""
+    """Yields batches with their pending results in the order of the input."""
     pending: deque[tuple[list[Row], Future[Any]]] = deque()
-    for batch in parts((row, size(row.sentence)) for row in rows):
+    for batch in chunks((row, size(row.sentence)) for row in rows):
         pending.append((batch, _start(work, [row.sentence for row in batch])))
         if len(pending) >= in_flight:
             yield pending.popleft()
@@ -88,7 +88,7 @@ def _in_order(rows: _Rows, work: Work, in_flight: int) -> Iterator[tuple[list[Ro
 
 
 def _start(work: Work, sentences: list[str]) -> Future[Any]:
-    """Works in a thread that does not keep the command from ending."""
+    """Runs `work` in a daemon thread, which does not delay the exit of the command."""
     future: Future[Any] = Future()
 
     def run() -> None:
@@ -111,8 +111,9 @@ def _result(results: Future[Any], batch: list[Row], source: Input) -> Any:
         raise Failure(f"{source.place(batch[error.index].place)}: the sentence {problem}") from None
 
 
-def _kept(output: Union[Output, StandardOutput]) -> str:
+def _retained_rows(output: Union[Output, StandardOutput]) -> str:
+    """The end of an error message, if the output can be resumed."""
     if not output.resumable or not output.rows:
         return ""
     done = "1 sentence is" if output.rows == 1 else f"{output.rows:,} sentences are"
-    return f"; {done} done and kept: run the same command again to go on"
+    return f"; {done} done and saved: run the same command again to resume"

@@ -1,4 +1,4 @@
-"""`muse doctor`: whether a service, and the way to it, are as they should be."""
+"""`muse doctor`: health checks of a service and of the connection to it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ import numpy as np
 
 from .. import AuthenticationError, MUSEError, Tokens
 from .._calls import Call, Embed, Login, Revoke, Tokenize
-from .._rest import RestProtocol, http_options, unreachable
+from .._rest import RestProtocol, connection_error, http_options
 from . import Failure
 
 TIMEOUT_S = 30.0
-CLOCKS_APART_S = 5.0
-# What the services tolerate of each other (docs/api/limits.md, "Clock skew").
+MAX_CLOCK_SKEW_S = 5.0
+# Tolerance of the services (docs/api/limits.md, "Clock skew").
 TOLERATED_SKEW_S = 60
 REVOKED_WITHIN_S = 5.0
-# Other weights of the same model are as near as this, and an unrelated model is not.
-LEAST_COSINE = 0.97
+# Other precisions of the same model exceed this, an unrelated model does not.
+MIN_COSINE = 0.97
 
 T = TypeVar("T")
 
 
 class Golden(NamedTuple):
-    """What the model makes of some sentences, one in each of its languages."""
+    """Reference tokens and vectors of one sentence in each language."""
 
     texts: list[str]
     tokens: list[list[str]]
@@ -45,48 +45,48 @@ class Golden(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What a check found; `good` is None where it could not be made."""
+    """The result of a check; `passed` is None if it was skipped."""
 
     check: str
-    good: Optional[bool]
+    passed: Optional[bool]
     text: str
 
 
 def examine(url: str, ca_file: Optional[str], user: Optional[tuple[str, str]]) -> Iterator[Finding]:
-    """Makes one check after the other. Most need `user`, a name with its password."""
+    """Runs the checks in order. Most need `user`, a name and password."""
     service = _Service(url, ca_file)
-    missing = None if user else "say --user NAME"
+    missing = None if user else "requires --user NAME"
     with service.http:
         try:
             yield Finding("service", True, service.answers())
         except (Failure, MUSEError) as failure:
             yield Finding("service", False, str(failure))
             return
-        yield _made("clock", service.clock)
-        yield _made("keys", service.keys)
+        yield _run_check("clock", service.clock)
+        yield _run_check("keys", service.keys)
         if user is not None:
-            logged_in = _made("log-in", lambda: service.log_in(*user))
+            logged_in = _run_check("log-in", lambda: service.log_in(*user))
             yield logged_in
-            missing = None if logged_in.good else "nobody is logged in"
+            missing = None if logged_in.passed else "requires a login"
         else:
             yield Finding("log-in", None, str(missing))
-        for check, make in (
+        for check, run in (
             ("auth-clock", service.auth_clock),
             ("model", service.model),
             ("tokens", service.tokens_are_exact),
             ("vectors", service.vectors_are_near),
             ("log-out", service.log_out),
         ):
-            yield _made(check, make) if missing is None else Finding(check, None, missing)
+            yield _run_check(check, run) if missing is None else Finding(check, None, missing)
 
 
-def _made(check: str, make: Callable[[], str]) -> Finding:
+def _run_check(check: str, run: Callable[[], str]) -> Finding:
     try:
-        return Finding(check, True, make())
+        return Finding(check, True, run())
     except (Failure, MUSEError) as failure:
         return Finding(check, False, str(failure))
     except (ValueError, KeyError, TypeError, IndexError) as failure:
-        return Finding(check, False, f"the answer is not one of MUSE as Service ({failure!r})")
+        return Finding(check, False, f"the response is not one of MUSE as Service ({failure!r})")
 
 
 class _Service:
@@ -96,59 +96,59 @@ class _Service:
         self._protocol = RestProtocol()
         self._golden = Golden.read()
         self._login: Tokens
-        self._logged_in_between: tuple[float, float]
+        self._login_interval: tuple[float, float]
         self._key_set: httpx.Response
 
     def answers(self) -> str:
         self._key_set, milliseconds = _timed(lambda: self._get(".well-known/jwks.json"))
-        return f"{self.url} answers within {milliseconds:.0f} ms"
+        return f"{self.url} responds within {milliseconds:.0f} ms"
 
     def clock(self) -> str:
         now = datetime.now(timezone.utc)
-        theirs = self._key_set.headers.get("date")
-        if theirs is None:
-            raise Failure("the service does not say what time it is")
-        return _compared("gateway", parsedate_to_datetime(theirs).timestamp() - now.timestamp())
+        date = self._key_set.headers.get("date")
+        if date is None:
+            raise Failure("the response has no Date header")
+        return _compare_clock("gateway", parsedate_to_datetime(date).timestamp() - now.timestamp())
 
     def auth_clock(self) -> str:
         # The auth service writes its time into each token, in whole seconds, between the request and the response.
         claims = self._login.access.split(".")[1]
         issued_at = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["iat"]
-        began, ended = self._logged_in_between
-        return _compared("auth service", issued_at - (began + ended) / 2)
+        start, end = self._login_interval
+        return _compare_clock("auth service", issued_at - (start + end) / 2)
 
     def keys(self) -> str:
         keys = [key["kid"] for key in self._key_set.json()["keys"]]
         if not keys:
-            raise Failure("the service publishes no key that tokens are checked with")
-        return f"tokens are checked with {', '.join(keys)}"
+            raise Failure("the service publishes no key to verify tokens with")
+        return f"tokens are verified with {', '.join(keys)}"
 
     def log_in(self, user: str, password: str) -> str:
-        began = time.time()
+        start = time.time()
         self._login, milliseconds = _timed(lambda: self._call(Login(user, password)))
-        self._logged_in_between = began, time.time()
-        return f"{user} is logged in after {milliseconds:.0f} ms: the auth service and its database work"
+        self._login_interval = start, time.time()
+        return f"{user} logged in within {milliseconds:.0f} ms: the auth service and its database work"
 
     def model(self) -> str:
         model = self._get("v1/models", self._login.access).json()["data"][0]
         return "{id} {version}, {precision} on {device}".format(**model)
 
     def tokens_are_exact(self) -> str:
-        found = self._call(Tokenize(self._login.access, self._golden.texts))
-        wrong = [text for text, was, should in zip(self._golden.texts, found, self._golden.tokens) if was != should]
+        actual = self._call(Tokenize(self._login.access, self._golden.texts))
+        wrong = [text for text, got, want in zip(self._golden.texts, actual, self._golden.tokens) if got != want]
         if wrong:
-            raise Failure(f"{len(wrong)} of {len(found)} golden sentences have other tokens, such as {wrong[0]!r}")
-        return f"those of {len(found)} golden sentences are exact"
+            raise Failure(f"{len(wrong)} of {len(actual)} golden sentences have other tokens, such as {wrong[0]!r}")
+        return f"the tokens of {len(actual)} golden sentences are exact"
 
     def vectors_are_near(self) -> str:
         found = self._call(Embed(self._login.access, self._golden.texts))
         if found.shape != self._golden.vectors.shape:
-            raise Failure(f"there are {found.shape[1]} components in place of {self._golden.vectors.shape[1]}")
-        # Both have norm 1.
+            raise Failure(f"the vectors have {found.shape[1]} components instead of {self._golden.vectors.shape[1]}")
+        # Both are unit vectors.
         worst = float(np.min(np.sum(found * self._golden.vectors, axis=1)))
-        if not worst >= LEAST_COSINE:
+        if not worst >= MIN_COSINE:
             raise Failure(f"the cosine to a golden vector is {worst:.4f}: this is another model")
-        return f"the cosine to the golden ones is {worst:.7f} at worst"
+        return f"the lowest cosine to a golden vector is {worst:.7f}"
 
     def log_out(self) -> str:
         for call in Revoke(self._login.refresh, "refresh"), Revoke(self._login.access, "access"):
@@ -158,39 +158,39 @@ class _Service:
             try:
                 self._call(Tokenize(self._login.access, self._golden.texts[:1]))
             except AuthenticationError:
-                return f"the token is refused {1e3 * elapsed:.0f} ms after it"
+                return f"the token is rejected after {1e3 * elapsed:.0f} ms"
             time.sleep(0.01)
-        raise Failure(f"the token still holds {REVOKED_WITHIN_S:.0f} s after it")
+        raise Failure(f"the token is still accepted after {REVOKED_WITHIN_S:.0f} s")
 
     def _call(self, call: Call[T]) -> T:
-        return self._protocol.answer(call, self._send(**self._protocol.request(call)))
+        return self._protocol.parse(call, self._send(**self._protocol.request(call)))
 
     def _get(self, path: str, token: Optional[str] = None) -> httpx.Response:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         response = self._send(method="GET", url=path, headers=headers)
         if response.status_code != 200:
-            raise Failure(f"{response.url} answers {response.status_code} {response.reason_phrase}")
+            raise Failure(f"{response.url} returns {response.status_code} {response.reason_phrase}")
         return response
 
     def _send(self, **request: Any) -> httpx.Response:
         try:
             return self.http.request(**request)
         except httpx.HTTPError as failure:
-            raise unreachable(self.url, failure) from None
+            raise connection_error(self.url, failure) from None
 
 
-def _compared(whose: str, ahead: float) -> str:
-    """Compares a clock, which is so many seconds ahead of this machine's and shows whole seconds."""
-    if abs(ahead) > CLOCKS_APART_S:
+def _compare_clock(service: str, ahead: float) -> str:
+    """Checks the skew of a clock that is `ahead` seconds ahead of this machine's; its resolution is 1 s."""
+    if abs(ahead) > MAX_CLOCK_SKEW_S:
         raise Failure(
-            f"the clocks of the {whose} and of this machine are {abs(ahead):.0f} s apart, the {whose}'s is "
+            f"the clocks of the {service} and of this machine are {abs(ahead):.0f} s apart, the {service}'s is "
             f"{'ahead' if ahead > 0 else 'behind'}: synchronise them (NTP). A gateway or embedder more than "
             f"{TOLERATED_SKEW_S} s behind the auth service refuses new tokens"
         )
-    return f"the {whose}'s agrees with this machine's"
+    return f"the {service}'s agrees with this machine's"
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:
-    began = time.monotonic()
+    start = time.monotonic()
     result = work()
-    return result, 1e3 * (time.monotonic() - began)
+    return result, 1e3 * (time.monotonic() - start)

@@ -22,7 +22,7 @@ FORMATS = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
 }
-# The service accepts sentences of 262,144 bytes; a line of CSV or JSON holds other columns, too.
+# The service accepts sentences of up to 262,144 bytes; a line of CSV or JSON contains other columns, too.
 MAX_TEXT_LINE_BYTES = 262_144
 MAX_LINE_BYTES = 16 << 20
 
@@ -30,13 +30,13 @@ MAX_LINE_BYTES = 16 << 20
 class Row(NamedTuple):
     sentence: str
     place: int
-    """The number of its line or row, from 1."""
+    """Number of the line or row, from 1."""
     read: Optional[float]
-    """The fraction of the input that has been read with it, where that is known."""
+    """Fraction of the input that is read up to here, if known."""
 
 
 class Input:
-    """Sentences of a file, or of standard input (`-`)."""
+    """The sentences of a file or of standard input (`-`)."""
 
     unit = "line"
 
@@ -46,24 +46,24 @@ class Input:
         self._column = column
 
     def rows(self) -> Iterator[Row]:
-        """All sentences. Raises `Failure` with the number of the line where something is wrong."""
+        """Yields the sentences. Raises `Failure` with the number of the first invalid line."""
         raise NotImplementedError
 
     def place(self, number: int) -> str:
         return f"{self.name}, {self.unit} {number}"
 
     def _no_column(self, columns: list[str]) -> Failure:
-        there = ", ".join(columns)
-        return Failure(f"{self.name} has no column '{self._column}': choose one of {there} with --column")
+        names = ", ".join(columns)
+        return Failure(f"{self.name} has no column '{self._column}': choose one of {names} with --column")
 
 
 def open_input(name: str, kind: Optional[str], column: str) -> Input:
-    """The input of a name and a format; where that is None the name's extension says it."""
+    """Opens an input. If `kind` is None, the file extension determines the format."""
     if kind is None:
         kind = "text" if name == "-" else FORMATS.get(Path(name).suffix.lower())
     if kind is None:
         known = ", ".join(FORMATS)
-        raise Failure(f"cannot tell the format of {name} from its name ({known}): say it with --format")
+        raise Failure(f"cannot determine the format of {name} from its extension ({known}): use --format")
     readers: dict[str, type[Input]] = {
         "text": Text, "csv": Csv, "tsv": Tsv, "jsonl": JsonLines, "parquet": Parquet,
     }  # fmt: skip
@@ -71,7 +71,7 @@ def open_input(name: str, kind: Optional[str], column: str) -> Input:
 
 
 class Lines(Input):
-    """An input that is read line by line."""
+    """Base class of the formats that are read line by line."""
 
     max_line_bytes = MAX_LINE_BYTES
 
@@ -94,13 +94,13 @@ class Lines(Input):
         return Path(self._path).open("rb")
 
     def _lines(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
-        """Each line with its number and its line end."""
+        """Yields each line with its number; lines include the line ending."""
         number = 0
         while line := file.readline(self.max_line_bytes + 3):
             number += 1
             self._read += len(line)
             if len(line.rstrip(b"\r\n")) > self.max_line_bytes:
-                text = f"longer than {self.max_line_bytes:,} bytes: cut it into several sentences"
+                text = f"longer than {self.max_line_bytes:,} bytes: split it into several sentences"
                 raise Failure(f"{self.place(number)}: {text}")
             try:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -115,13 +115,13 @@ class Lines(Input):
         try:
             sentence.encode()
         except UnicodeEncodeError:
-            text = "half of a surrogate pair (\\ud800 to \\udfff), which is no text: remove it"
+            text = "an unpaired surrogate (\\ud800 to \\udfff), which is not text: remove it"
             raise Failure(f"{self.place(number)}: {text}") from None
         return Row(sentence, number, self._read / self._size if self._size else None)
 
 
 class Text(Lines):
-    """A sentence on each line; also an empty line is one, so that result and line have the same number."""
+    """A sentence per line. An empty line is a sentence, too, so that results and lines have the same numbers."""
 
     max_line_bytes = MAX_TEXT_LINE_BYTES
 
@@ -131,7 +131,7 @@ class Text(Lines):
 
 
 class Csv(Lines):
-    """A column of a table with a header."""
+    """A column of a CSV file with a header."""
 
     delimiter = ","
 
@@ -159,13 +159,13 @@ class Csv(Lines):
 
 
 class Tsv(Csv):
-    """The same with tabs."""
+    """CSV with tabs as delimiters."""
 
     delimiter = "\t"
 
 
 class JsonLines(Lines):
-    """A field of the object on each line, or the string that a line is."""
+    """On each line an object with the sentence in a field, or a string."""
 
     def _rows(self, lines: Iterator[tuple[int, str]]) -> Iterator[Row]:
         for number, line in lines:
@@ -177,15 +177,15 @@ class JsonLines(Lines):
                 raise Failure(f"{self.place(number)}: not JSON: {failure}") from None
             if isinstance(value, dict):
                 if self._column not in value:
-                    there = ", ".join(value) or "none"
-                    text = f"no field '{self._column}': choose one of {there} with --column"
+                    names = ", ".join(value) or "none"
+                    text = f"no field '{self._column}': choose one of {names} with --column"
                     raise Failure(f"{self.place(number)}: {text}")
                 value = value[self._column]
             yield self._row(value, number)
 
 
 class Parquet(Input):
-    """A column of strings."""
+    """A string column of a Parquet file."""
 
     unit = "row"
 
@@ -197,7 +197,7 @@ class Parquet(Input):
             with pa.parquet.ParquetFile(self._path) as file:
                 yield from self._rows(pa, file)
         except pa.ArrowInvalid as failure:
-            raise Failure(f"{self.name} is not a whole Parquet file: {_first_line(failure)}") from None
+            raise Failure(f"{self.name} is not a complete Parquet file: {_first_line(failure)}") from None
         except OSError as failure:
             raise Failure(f"cannot read {self.name}: {failure.strerror or _first_line(failure)}") from None
 
@@ -209,7 +209,7 @@ class Parquet(Input):
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            raise Failure(f"{self.name}: the column '{self._column}' holds {kind}, where strings are expected")
+            raise Failure(f"{self.name}: the column '{self._column}' has type {kind}, where strings are expected")
         total, number = file.metadata.num_rows, 0
         for batch in file.iter_batches(batch_size=4_096, columns=[self._column]):
             for value in batch.column(0):

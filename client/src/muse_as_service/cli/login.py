@@ -1,4 +1,4 @@
-"""The login that is kept from one command to the next."""
+"""The saved login, which the following commands use."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from . import Failure
 
 
 def path() -> Path:
-    """`$XDG_STATE_HOME/muse/login.json`, readable by its owner alone."""
+    """`$XDG_STATE_HOME/muse/login.json`, with mode 0600."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
     return Path(state) / "muse/login.json"
 
 
 @dataclass
 class SavedLogin:
-    """Where one is logged in, and a `TokenStore` of the client there."""
+    """The URL of a login, and the `TokenStore` of its tokens."""
 
     url: str
     ca_file: Optional[str] = None
@@ -60,7 +60,7 @@ class SavedLogin:
         try:
             _write(json.dumps(saved))
         except OSError as failure:
-            raise Failure(f"cannot keep the login in {path()}: {failure.strerror}") from None
+            raise Failure(f"cannot save the login in {path()}: {failure.strerror}") from None
 
 
 def _read() -> Optional[dict[str, Any]]:
@@ -78,7 +78,7 @@ def _read() -> Optional[dict[str, Any]]:
 def _write(text: str) -> None:
     folder = path().parent
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # mkstemp makes files that nobody but the owner can read; the rename leaves no moment with half a file.
+    # mkstemp creates a file that only the owner can read; the rename is atomic.
     descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".login-")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""pyarrow, which is needed for Parquet alone."""
+"""Optional dependencies: pyarrow, required for Parquet only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from . import Failure
 
 
 def pyarrow() -> Any:
-    """pyarrow, with pyarrow.parquet."""
+    """Imports pyarrow and pyarrow.parquet."""
     try:
         import pyarrow
         import pyarrow.parquet

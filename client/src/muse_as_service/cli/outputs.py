@@ -1,4 +1,4 @@
-"""Writes results to files of any size, a batch at a time."""
+"""Writes results to files of any size, one batch at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from .._flow import DIMENSION
+from .._transfer import DIMENSION
 from . import Failure
 from .optional import pyarrow
 from .spool import Spool
@@ -35,33 +35,33 @@ class Output:
 
     @property
     def rows(self) -> int:
-        """How many sentences are done."""
+        """Number of sentences that are done."""
         return self._spool.rows
 
     def skip(self, sentences: Iterator[str], name: str) -> None:
-        """Takes the sentences that are done, which must be those of the input."""
+        """Checks that the sentences that are done are the first of the input."""
         self._spool.skip(sentences, name)
 
     def append(self, sentences: Sequence[str], results: Any) -> None:
-        """Adds the results of the next sentences."""
+        """Appends the results of the next sentences."""
         self._spool.append(sentences, self.encode(sentences, results))
 
     def finish(self) -> None:
-        """Makes the output of what was appended."""
+        """Completes the output file."""
         try:
             self._finish()
         except OSError as failure:
             raise Failure(f"cannot write {self.path}: {failure.strerror}") from None
 
     def header(self, rows: int) -> bytes:
-        """What the file begins with."""
+        """The header of the file."""
         return b""
 
     def encode(self, sentences: Sequence[str], results: Any) -> bytes:
         raise NotImplementedError
 
     def _finish(self) -> None:
-        self._spool.become(self.path)
+        self._spool.rename_to(self.path)
 
     def __enter__(self) -> Output:
         return self
@@ -92,7 +92,7 @@ class Npy(Output):
 
 
 class JsonLines(Output):
-    """An object a line: the sentence and its result."""
+    """On each line an object with a sentence and its result."""
 
     def encode(self, sentences: Sequence[str], results: Any) -> bytes:
         return json_lines(self._field, sentences, results)
@@ -109,7 +109,7 @@ class Parquet(Output):
         super().__init__(path, field, restart)
 
     def encode(self, sentences: Sequence[str], results: Any) -> bytes:
-        """A frame: its length, and a message of Arrow's. Parquet itself cannot be added to after a stop."""
+        """A frame: a length and an Arrow IPC message. A Parquet file cannot be appended to after an interruption."""
         pa = self._pa
         if self._field == "embedding":
             flat = pa.array(np.ascontiguousarray(results, np.float32).reshape(-1))
@@ -144,7 +144,7 @@ class Parquet(Output):
 
 
 class StandardOutput:
-    """JSON lines to the next program in a pipe. What was stopped begins anew."""
+    """JSON lines on standard output, which cannot be resumed."""
 
     rows = 0
     resumable = False
@@ -154,7 +154,7 @@ class StandardOutput:
         self._field = field
 
     def skip(self, sentences: Iterator[str], name: str) -> None:
-        """There is nothing to be skipped."""
+        """Does nothing: no sentence is done."""
 
     def append(self, sentences: Sequence[str], results: Any) -> None:
         try:
@@ -167,7 +167,7 @@ class StandardOutput:
         self.rows += len(sentences)
 
     def finish(self) -> None:
-        """All is written already."""
+        """Does nothing: all results are written."""
 
     def __enter__(self) -> StandardOutput:
         return self
@@ -179,29 +179,29 @@ class StandardOutput:
 def open_output(
     name: str, kind: Optional[str], field: str, *, overwrite: bool, restart: bool
 ) -> Union[Output, StandardOutput]:
-    """The output of a name and a format; where that is None the name's extension says it."""
+    """Opens an output. If `kind` is None, the file extension determines the format."""
     if kind is None:
         kind = "jsonl" if name == "-" else FORMATS.get(Path(name).suffix.lower())
     if kind is None:
         known = ", ".join(FORMATS)
-        raise Failure(f"cannot tell the format of {name} from its name ({known}): say it with --output-format")
+        raise Failure(f"cannot determine the format of {name} from its extension ({known}): use --output-format")
     if kind == "npy" and field == "tokens":
         raise Failure("tokens cannot be written as .npy: choose .jsonl or .parquet")
     if name == "-":
         if kind != "jsonl":
-            raise Failure(f"only jsonl can be written to standard output, not {kind}: give the name of a file")
+            raise Failure(f"only jsonl can be written to standard output, not {kind}: use a file")
         return StandardOutput(field)
     path = Path(name)
     if path.exists() and not path.is_file():
-        raise Failure(f"{name} is no file that can be replaced: give the name of one")
+        raise Failure(f"{name} is not a regular file")
     if path.exists() and not overwrite:
-        raise Failure(f"{name} is there already: choose another name, or replace it with --overwrite")
+        raise Failure(f"{name} exists already: choose another name, or replace it with --overwrite")
     writers: dict[str, type[Output]] = {"npy": Npy, "jsonl": JsonLines, "parquet": Parquet}
     return writers[kind](path, field, restart)
 
 
 def json_lines(field: str, sentences: Sequence[str], results: Any) -> bytes:
-    """A line for each sentence. The numbers are the shortest that read back as the same float32."""
+    """A line for each sentence. Numbers have the shortest form that parses as the same float32."""
     lines = []
     for sentence, result in zip(sentences, results):
         text = json.dumps(sentence, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Says on standard error how far the work is."""
+"""Progress on standard error."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ DRAW_EVERY_S = 0.1
 
 
 class Progress:
-    """A bar that is drawn again and again on a terminal; elsewhere a line every few seconds."""
+    """A progress bar on a terminal, else a line every few seconds."""
 
     def __init__(self, done: int, read: Optional[float]) -> None:
-        """`done` sentences, the fraction `read` of the input, were done by an earlier command."""
+        """An earlier command has done `done` sentences, the fraction `read` of the input."""
         self._terminal = sys.stderr.isatty()
-        self._begun = time.monotonic()
-        self._shown = self._begun if not self._terminal else 0.0
-        self._done_then = self._done = done
-        self._read_then = read
+        self._start = time.monotonic()
+        self._shown = self._start if not self._terminal else 0.0
+        self._done_at_start = self._done = done
+        self._read_at_start = read
 
     def update(self, done: int, read: Optional[float]) -> None:
-        """`done` sentences are done, which are the fraction `read` of the input."""
+        """Reports that `done` sentences, the fraction `read` of the input, are done."""
         self._done = done
         now = time.monotonic()
         if now - self._shown < (DRAW_EVERY_S if self._terminal else LINE_EVERY_S):
@@ -39,14 +39,14 @@ class Progress:
             print(text, file=sys.stderr, flush=True)
 
     def clear(self) -> None:
-        """Makes place for another text."""
+        """Erases the bar."""
         if self._terminal:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
     def end(self, output: Path) -> None:
-        """All is done."""
+        """Prints the summary."""
         self.clear()
-        took = f"{_clock(time.monotonic() - self._begun)} ({self._rate():,.0f}/s)"
+        took = f"{_clock(time.monotonic() - self._start)} ({self._rate():,.0f}/s)"
         print(f"{self._done:,} sentences in {took}: {output}", file=sys.stderr, flush=True)
 
     def _draw(self, text: str, read: Optional[float]) -> None:
@@ -58,11 +58,11 @@ class Progress:
         print(f"\r\x1b[K{text[: columns - 1]}", end="", file=sys.stderr, flush=True)
 
     def _rate(self) -> float:
-        return (self._done - self._done_then) / max(1e-3, time.monotonic() - self._begun)
+        return (self._done - self._done_at_start) / max(1e-3, time.monotonic() - self._start)
 
     def _left(self, read: float) -> float:
-        progress = read - (self._read_then or 0.0)
-        return (1 - read) / max(1e-9, progress) * (time.monotonic() - self._begun)
+        progress = read - (self._read_at_start or 0.0)
+        return (1 - read) / max(1e-9, progress) * (time.monotonic() - self._start)
 
 
 def _clock(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Keeps finished work in a file beside the output until all of it is done, so that a stopped command can go on."""
+"""Checkpoints: results are stored beside the output until it is complete, so that a command can resume."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ except ImportError:  # Windows
 
 
 class Spool:
-    """The file `OUTPUT.part`, to which results are appended, and `OUTPUT.part.json`, which says how much of it counts.
+    """The results in `OUTPUT.part`, and a checkpoint in `OUTPUT.part.json` with the number of valid bytes and rows.
 
-    What was appended after the last note of it is cut off when the spool is opened again, so that a stop at any
-    moment, in the midst of a write too, leaves nothing that is wrong. The note holds a digest of the sentences that
-    are done, by which another input is told from the one that the work was begun with.
+    Opening the spool truncates it to the last checkpoint, so an interruption at any time, even during a write, leaves
+    no invalid data. The checkpoint contains a digest of the sentences that are done, to detect a different input.
     """
 
     def __init__(self, output: Path, purpose: str, header: bytes, restart: bool) -> None:
-        """Opens what an earlier command with the same purpose has left, or begins anew with a header."""
+        """Opens the spool of an earlier command with the same purpose, or creates one with a header."""
         self.path = output.with_name(output.name + ".part")
-        self._note = output.with_name(output.name + ".part.json")
+        self._checkpoint = output.with_name(output.name + ".part.json")
         self._purpose = purpose
         self._digest = hashlib.blake2b(digest_size=16)
         self.rows = 0
@@ -39,28 +38,28 @@ class Spool:
         except OSError as failure:
             raise Failure(f"cannot write {self.path}: {failure.strerror}") from None
         self._lock()
-        noted = None if restart else self._noted()
-        if noted is None:
+        checkpoint = None if restart else self._read_checkpoint()
+        if checkpoint is None:
             self._file.truncate(0)
             self._write(header, 0)
         else:
-            self._file.seek(noted["bytes"])
+            self._file.seek(checkpoint["bytes"])
             self._file.truncate()
-            self.rows = noted["rows"]
-        self._digest_then = noted and noted["digest"]
+            self.rows = checkpoint["rows"]
+        self._expected_digest = checkpoint and checkpoint["digest"]
 
     def skip(self, sentences: Iterable[str], name: str) -> None:
-        """Takes the first sentences of the input, which must be those that are done."""
+        """Checks that the first sentences of the input are those that are done."""
         count = 0
         for sentence in sentences:
             self._add(sentence)
             count += 1
-        if count < self.rows or self._digest_then not in (None, self._digest.hexdigest()):
+        if count < self.rows or self._expected_digest not in (None, self._digest.hexdigest()):
             text = f"the {self.rows:,} sentences that are done are not those at the beginning of {name}"
-            raise Failure(f"{self.path} is of another input ({text}): use --restart to begin anew")
+            raise Failure(f"{self.path} belongs to another input ({text}): use --restart to start over")
 
     def append(self, sentences: Iterable[str], data: bytes) -> None:
-        """Adds the results of the next sentences."""
+        """Appends the results of the next sentences and writes a checkpoint."""
         count = 0
         for sentence in sentences:
             self._add(sentence)
@@ -68,22 +67,22 @@ class Spool:
         self._write(data, count)
 
     def replace_header(self, header: bytes) -> None:
-        """Writes another header of the same length."""
+        """Overwrites the header with one of the same length."""
         self._file.seek(0)
         self._file.write(header)
 
-    def become(self, output: Path) -> None:
-        """The spool is the output from now on."""
+    def rename_to(self, output: Path) -> None:
+        """Renames the spool to the output."""
         self._file.flush()
         os.fsync(self._file.fileno())
         if fcntl is None:
             self._file.close()
         self.path.replace(output)
-        self._note.unlink(missing_ok=True)
+        self._checkpoint.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Ends a spool of which nothing is needed any more."""
-        self._note.unlink(missing_ok=True)
+        """Deletes the spool."""
+        self._checkpoint.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> Spool:
@@ -94,7 +93,7 @@ class Spool:
     ) -> None:
         self._file.close()
         if self.rows == 0 and self.path.exists():
-            # Nothing was done that is worth to be kept.
+            # No result to save.
             self.remove()
 
     def _lock(self) -> None:
@@ -104,27 +103,27 @@ class Spool:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise self._in_use() from None
-        # The other one may have ended, and the file may be its output by now.
+        # The other process may have renamed the file to its output in the meantime.
         if not (self.path.exists() and os.path.samestat(self.path.stat(), os.fstat(self._file.fileno()))):
             raise self._in_use()
 
     def _in_use(self) -> Failure:
-        return Failure(f"{self.path} is in use by another 'muse': wait for its end")
+        return Failure(f"{self.path} is in use by another 'muse': wait until it exits")
 
-    def _noted(self) -> Optional[dict[str, Any]]:
+    def _read_checkpoint(self) -> Optional[dict[str, Any]]:
         try:
-            noted: dict[str, Any] = json.loads(self._note.read_text(encoding="utf-8"))
-            whole = self.path.stat().st_size >= noted["bytes"]
+            checkpoint: dict[str, Any] = json.loads(self._checkpoint.read_text(encoding="utf-8"))
+            complete = self.path.stat().st_size >= checkpoint["bytes"]
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, OSError):
-            whole = False
-        if not whole:
-            raise Failure(f"{self.path} is damaged: use --restart to begin anew")
-        if noted["purpose"] != self._purpose:
-            text = f"{self.path} was begun by '{noted['purpose']}', not by '{self._purpose}'"
-            raise Failure(f"{text}: use the same command, or --restart to begin anew")
-        return noted
+            complete = False
+        if not complete:
+            raise Failure(f"{self.path} is damaged: use --restart to start over")
+        if checkpoint["purpose"] != self._purpose:
+            text = f"{self.path} was started by '{checkpoint['purpose']}', not by '{self._purpose}'"
+            raise Failure(f"{text}: use the same command, or --restart to start over")
+        return checkpoint
 
     def _add(self, sentence: str) -> None:
         text = sentence.encode()
@@ -135,26 +134,26 @@ class Spool:
         try:
             self._file.write(data)
             self._file.flush()
-            note = {
+            checkpoint = {
                 "purpose": self._purpose,
                 "rows": self.rows + rows,
                 "bytes": self._file.tell(),
                 "digest": self._digest.hexdigest(),
             }
-            new = self._note.with_name(self._note.name + ".new")
-            new.write_text(json.dumps(note), encoding="utf-8")
-            new.replace(self._note)
+            new = self._checkpoint.with_name(self._checkpoint.name + ".new")
+            new.write_text(json.dumps(checkpoint), encoding="utf-8")
+            new.replace(self._checkpoint)
             self.rows += rows
         except KeyboardInterrupt:
-            # A stop between the two would tell of less than is kept.
-            self.rows = self._kept()
+            # The checkpoint may have been written already.
+            self.rows = self._retained_rows()
             raise
         except OSError as failure:
             raise Failure(f"cannot write {self.path}: {failure.strerror}") from None
 
-    def _kept(self) -> int:
+    def _retained_rows(self) -> int:
         try:
-            rows: int = json.loads(self._note.read_text(encoding="utf-8"))["rows"]
+            rows: int = json.loads(self._checkpoint.read_text(encoding="utf-8"))["rows"]
             return rows
         except FileNotFoundError:
             return 0

@@ -1,44 +1,44 @@
-"""Cuts sentences into parts that fit into a request."""
+"""Splits sentences into chunks that fit into a request."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-# The service accepts 4,096 sentences, 262,144 tokens and 16 MiB in a request. A token has at least a byte (but for the
-# two or three that are added to each sentence, and for some rare ligatures), so that a part of this size is within all
-# three, and is answered within seconds.
+# The service accepts 4,096 sentences, 262,144 tokens and 16 MiB in a request. A token has at least
+# one byte, except for two or three that are added to each sentence and for some rare ligatures, so a
+# chunk of this size is within all three limits, and the service computes it within seconds.
 MAX_SENTENCES = 512
 MAX_BYTES = 256_000
 
 T = TypeVar("T")
 
 
-def parts(
+def chunks(
     sized: Iterable[tuple[T, int]], max_sentences: int = MAX_SENTENCES, max_bytes: int = MAX_BYTES
 ) -> Iterator[list[T]]:
-    """Gathers items, given with their sizes in bytes. One that is larger than a part is a part by itself."""
-    part: list[T] = []
+    """Groups items, given with their sizes in bytes. An item larger than `max_bytes` is a chunk of its own."""
+    chunk: list[T] = []
     total = 0
     for item, size in sized:
-        if part and (len(part) == max_sentences or total + size > max_bytes):
-            yield part
-            part, total = [], 0
-        part.append(item)
+        if chunk and (len(chunk) == max_sentences or total + size > max_bytes):
+            yield chunk
+            chunk, total = [], 0
+        chunk.append(item)
         total += size
-    if part:
-        yield part
+    if chunk:
+        yield chunk
 
 
 def size(sentence: str) -> int:
-    """Bytes of UTF-8."""
+    """The size in bytes, encoded as UTF-8."""
     return len(sentence) if sentence.isascii() else len(sentence.encode())
 
 
 def check(sentences: Iterable[str]) -> list[str]:
-    """The sentences as a list.
+    """Returns the sentences as a list.
 
-    Raises `TypeError` where something is no string, and `ValueError` where one cannot be written as UTF-8.
+    Raises `TypeError` if an item is not a string, and `ValueError` if one cannot be encoded as UTF-8.
     """
     if isinstance(sentences, (str, bytes)):
         raise TypeError("sentences must be a list of strings, not one string: write [sentence]")
@@ -51,5 +51,5 @@ def check(sentences: Iterable[str]) -> list[str]:
                 sentence.encode()
             except UnicodeEncodeError as failure:
                 where = f"character {failure.start} of sentences[{index}]"
-                raise ValueError(f"{where} is half of a surrogate pair, which is no text: remove it") from None
+                raise ValueError(f"{where} is an unpaired surrogate, which is not text: remove it") from None
     return checked
