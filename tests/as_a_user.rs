@@ -154,7 +154,7 @@ fn prints(printed: &str, expected: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_readme_s_commands_work_and_what_was_done_outlives_a_restart() {
+async fn documented_commands_work_and_their_effects_are_persistent() {
     let data = tempfile::tempdir().unwrap();
     let database = data.path().join("muse.db");
     let port = free_port();
@@ -238,7 +238,7 @@ async fn refused(program: &str, arguments: &[&str], environment: &[(&str, &str)]
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_cannot_start_says_why() {
+async fn service_that_cannot_start_reports_the_reason() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let data = tempfile::tempdir().unwrap();
@@ -274,7 +274,7 @@ async fn a_service_that_cannot_start_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_model_with_a_byte_flipped_is_refused() {
+async fn model_with_a_flipped_byte_is_rejected() {
     let copy = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(muse_tests::model_dir()).unwrap() {
         let entry = entry.unwrap();

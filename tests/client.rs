@@ -20,12 +20,12 @@ async fn run(tests: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_installed_command_passes_its_tests() {
+async fn installed_command_passes_its_tests() {
     run(&[COMMAND]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_installed_package_passes_all_other_tests() {
+async fn installed_package_passes_its_tests() {
     run(&["client/tests", &format!("--ignore={COMMAND}")]).await;
 }
 

@@ -9,7 +9,7 @@ fn made_by_make(name: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_is_deployed_is_what_the_programs_are() {
+async fn deployment_files_match_the_programs() {
     let python = Path::new(&made_by_make("DEPLOY_VENV")).join("bin/python");
     pytest(&python, &["tests/deploy"], &[("KUBECTL", &made_by_make("KUBECTL"))]).await;
 }

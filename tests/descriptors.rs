@@ -222,7 +222,7 @@ async fn forward(listener: TcpListener, to: SocketAddr) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silent_connections_leave_descriptors_for_the_private_port() {
+async fn silent_connections_leave_descriptors_for_the_admin_port() {
     let database = tempfile::tempdir().unwrap();
     for name in ["muse-gateway", "muse-auth"] {
         let mut command = Command::new("sh");

@@ -23,7 +23,7 @@ fn sources(folder: &Path) -> String {
 }
 
 #[test]
-fn tests_that_the_threat_model_names_exist() {
+fn tests_named_in_the_threat_model_exist() {
     let model = fs::read_to_string(root().join("docs/internals/threat-model.md")).unwrap();
     let folders = ["auth", "chassis", "embedder", "gateway", "tests"];
     let sources: String = folders.iter().map(|folder| sources(&root().join(folder))).collect();

@@ -7,7 +7,7 @@ use muse_proto::v1::{EmbedRequest, GetModelRequest, TokenizeRequest};
 use muse_tests::{Stack, bearing, golden_sentences, largest_difference, root};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_are_sentencepiece_s() {
+async fn tokens_equal_those_of_sentencepiece() {
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     let golden = golden_sentences();
@@ -38,7 +38,7 @@ async fn tokens_are_sentencepiece_s() {
 }
 
 #[test]
-fn thousands_of_mutations_have_sentencepiece_s_ids() {
+fn mutated_sentences_have_the_ids_of_sentencepiece() {
     let directory = muse_model::model_dir::ModelDir::open(muse_tests::model_dir()).unwrap();
     let tokenizer = muse_model::tokenizer::Tokenizer::from_bytes(directory.tokenizer_bytes()).unwrap();
     let lines = std::fs::read_to_string(root().join("models/golden/mutated.jsonl")).unwrap();
@@ -54,7 +54,7 @@ fn thousands_of_mutations_have_sentencepiece_s_ids() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn vectors_are_the_reference_s_alone_and_in_any_company() {
+async fn vectors_equal_the_reference_alone_and_in_a_batch() {
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     let mut client = stack.embedder_client();
@@ -81,7 +81,7 @@ async fn vectors_are_the_reference_s_alone_and_in_any_company() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_model_says_what_it_is() {
+async fn get_model_describes_the_model() {
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     let model =

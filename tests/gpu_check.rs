@@ -33,7 +33,7 @@ fn assembled(folder: &Path) -> PathBuf {
 }
 
 #[test]
-fn the_folder_that_is_carried_checks_a_device() {
+fn gpu_check_folder_runs_on_the_cpu() {
     let folder = tempfile::tempdir().unwrap();
     let directory = assembled(folder.path());
     let bytes: u64 =
@@ -66,7 +66,7 @@ fn the_folder_that_is_carried_checks_a_device() {
 }
 
 #[test]
-fn a_python_without_torch_is_named() {
+fn gpu_check_reports_a_missing_or_old_torch() {
     let folder = tempfile::tempdir().unwrap();
     let run_script = root().join("tests/bench/gpu_check/run");
     // -I and -S keep the packages away that are installed.

@@ -87,7 +87,7 @@ fn assert_satisfied(what: &str, output: &Output) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_queries_ask_for_what_is_exported() {
+async fn queries_match_the_exported_metrics() {
     let stack = Stack::start().await;
     let users = Users::of(&stack).await;
     users.ask(&stack).await;
@@ -209,7 +209,7 @@ fn queries() -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_prometheus_finds_what_the_queries_ask_for() {
+async fn prometheus_returns_results_for_the_queries() {
     if run("prometheus", &["--version"], None).await.is_none() {
         return;
     }

@@ -6,7 +6,7 @@ use muse_tests::{Stack, http_client::HttpClient, root, sdk_program};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_document_and_its_page_are_served() {
+async fn openapi_document_and_swagger_ui_are_served() {
     let stack = Stack::start().await;
     let http = HttpClient::new(stack.gateway.address);
     let kept = fs::read_to_string(root().join("gateway/openapi.json")).expect("it is checked in");
@@ -36,7 +36,7 @@ async fn the_document_and_its_page_are_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_service_keeps_to_its_document() {
+async fn service_conforms_to_its_openapi_document() {
     let stack = Stack::start().await;
     let tokens = stack.login().await;
     let gateway = format!("http://{}", stack.gateway.address);

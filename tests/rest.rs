@@ -24,7 +24,7 @@ async fn login(http: &HttpClient) -> (String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_s_day() {
+async fn rest_login_embed_refresh_and_logout_work() {
     let stack = Stack::start().await;
     let http = HttpClient::new(stack.gateway.address);
     let (access, refresh) = login(&http).await;
@@ -57,7 +57,7 @@ async fn a_user_s_day() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn large_inputs_come_in_a_json_body() {
+async fn large_json_body_is_served_and_too_large_gets_413() {
     let stack = Stack::start().await;
     let http = HttpClient::new(stack.gateway.address);
     let (access, _) = login(&http).await;
@@ -85,7 +85,7 @@ async fn large_inputs_come_in_a_json_body() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_forms_of_an_answer_hold_the_same_vectors() {
+async fn all_response_formats_contain_the_same_vectors() {
     let stack = Stack::start().await;
     let http = HttpClient::new(stack.gateway.address);
     let (access, _) = login(&http).await;
@@ -130,7 +130,7 @@ async fn all_forms_of_an_answer_hold_the_same_vectors() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_guesses_passwords_has_to_wait() {
+async fn password_guesser_is_throttled() {
     let stack = Stack::start().await;
     let http = HttpClient::new(stack.gateway.address);
     let (access, _) = login(&http).await;
@@ -158,7 +158,7 @@ async fn who_guesses_passwords_has_to_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_keys_are_public() {
+async fn public_keys_are_served_as_jwks() {
     let stack = Stack::start().await;
     let http = HttpClient::new(stack.gateway.address);
     let path = "/.well-known/jwks.json";
@@ -183,7 +183,7 @@ async fn the_keys_are_public() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_say_nothing_do_not_hold_the_end_up() {
+async fn silent_connections_do_not_delay_the_shutdown() {
     let stack = Stack::start().await;
     let mut silent = Vec::new();
     for said in ["", "PRI * HTTP/2", "GET /embed HTTP/1.1\r\nHost: muse\r\n\r\n"] {
@@ -201,7 +201,7 @@ async fn clients_that_say_nothing_do_not_hold_the_end_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cookies_are_off_or_secure_as_the_operator_says() {
+async fn cookies_are_off_or_secure_as_configured() {
     let stack = Stack::start().await;
     let (auth, embedder) = (stack.auth.address, stack.embedder.address);
     for (options, headers, secure) in [
@@ -235,7 +235,7 @@ async fn cookies_are_off_or_secure_as_the_operator_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_of_listed_origins_may_call() {
+async fn cors_allows_configured_origins_only() {
     let stack = Stack::start().await;
     let listed = "https://example.org,http://localhost:8080";
     let gateway =

@@ -5,7 +5,7 @@ use muse_proto::v1::TokenizeRequest;
 use muse_tests::{Stack, bearing, sdk_program};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn programs_for_openai_work_as_they_are() {
+async fn openai_sdks_work_unmodified() {
     let stack = Stack::start().await;
     let tokens = stack.login().await;
     let sentence = "This is sentence example.";

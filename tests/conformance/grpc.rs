@@ -103,7 +103,7 @@ fn with<T>(authorization: Option<&str>, message: T) -> Request<T> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_are_judged_alike_over_both_protocols() {
+async fn token_errors_are_equal_over_both_protocols() {
     let mut target = Target::start().await;
     let mut counts = (0, 0);
     for (method, refusals) in
@@ -143,7 +143,7 @@ async fn tokens_are_judged_alike_over_both_protocols() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_and_logins_are_refused_alike_over_both_protocols() {
+async fn limit_and_login_errors_are_equal_over_both_protocols() {
     let mut target = Target::start().await;
     let authorization = target.fill("Bearer {access}").await.expect("a token");
     let lines = vec!["a"; 4097];
@@ -179,7 +179,7 @@ async fn limits_and_logins_are_refused_alike_over_both_protocols() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_is_revoked_over_one_protocol_is_so_over_the_other() {
+async fn revocation_over_one_protocol_applies_to_the_other() {
     let mut target = Target::start().await;
     let revoked: Value = json!({ "msg": "Token has been revoked" });
     let authorization = target.fill("Bearer {access}").await;

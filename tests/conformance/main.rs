@@ -23,12 +23,12 @@ struct Tally {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_recorded_cases() {
+async fn recorded_cases_pass() {
     play("recorded", include_str!("recorded.json")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn our_own_cases() {
+async fn own_cases_pass() {
     play("own", include_str!("own.json")).await;
 }
 

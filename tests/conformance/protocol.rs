@@ -10,7 +10,7 @@ use tower::ServiceExt;
 use super::{target::Target, wire};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rare_forms_of_requests_are_understood() {
+async fn rare_request_syntax_is_accepted() {
     let mut target = Target::start().await;
     let authorization = target.fill("Authorization: Bearer {access}").await.expect("a token");
     let tokens = json!({ "tokens": [["▁Hi"]] });
@@ -53,7 +53,7 @@ async fn rare_forms_of_requests_are_understood() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_may_ask_first_whether_to_send_its_body() {
+async fn expect_100_continue_is_answered() {
     let mut target = Target::start().await;
     let authorization = target.fill("Authorization: Bearer {access}").await.expect("a token");
     let request = format!(
@@ -67,7 +67,7 @@ async fn a_client_may_ask_first_whether_to_send_its_body() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_on_one_connection_are_answered_in_order() {
+async fn pipelined_requests_are_answered_in_order() {
     let mut target = Target::start().await;
     let authorization = target.fill("Authorization: Bearer {access}").await.expect("a token");
     let mut requests = String::new();
@@ -93,7 +93,7 @@ async fn requests_on_one_connection_are_answered_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rest_is_spoken_over_http_2_as_well() {
+async fn rest_routes_work_over_http_2() {
     let mut target = Target::start().await;
     let authorization = target.fill("Bearer {access}").await.expect("a token");
     let request = http::Request::get(format!("http://{}/tokenize?sentence=Hi", target.address))
@@ -111,7 +111,7 @@ async fn rest_is_spoken_over_http_2_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_request_gets_a_4xx_and_the_service_goes_on() {
+async fn malformed_request_gets_4xx_and_the_service_continues() {
     let mut target = Target::start().await;
     let authorization = target.fill("Authorization: Bearer {access}").await.expect("a token");
     let long = "x".repeat(28_000);

@@ -17,7 +17,7 @@ async fn wait_for(private: SocketAddr, readiness: u16) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readiness_follows_what_is_served_and_liveness_does_not() {
+async fn readiness_follows_serving_and_liveness_does_not() {
     let Stack { data: _data, auth, embedder, gateway } = Stack::start().await;
     for service in [&auth, &embedder, &gateway] {
         assert_eq!(status(service.private, "/readyz").await, 200);

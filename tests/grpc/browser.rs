@@ -20,7 +20,7 @@ fn browser() -> Option<PathBuf> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_embeds() {
+async fn web_page_embeds_over_grpc_web() {
     let Some(browser) = browser() else {
         skip(Requirement::Chromium, "there is no browser");
         return;

@@ -23,7 +23,7 @@ use tonic::Code;
 use crate::{reason, sentences, timing};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_tell_where_the_time_went() {
+async fn responses_report_the_time_of_each_step() {
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     let mut client = stack.embedder_client();
@@ -44,7 +44,7 @@ async fn answers_tell_where_the_time_went() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_too_late_or_not_wanted_is_never_computed() {
+async fn late_or_cancelled_request_is_not_computed() {
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     let large = EmbedRequest { sentences: vec!["word ".repeat(1_000); 24], ..EmbedRequest::default() };
@@ -77,7 +77,7 @@ async fn what_is_too_late_or_not_wanted_is_never_computed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hung_service_is_given_up() {
+async fn hung_service_times_out() {
     let data = tempfile::tempdir().unwrap();
     let auth = start_auth(auth_config(data.path())).await;
     let embedder = start_embedder(&model_dir(), auth.address, &[]).await;

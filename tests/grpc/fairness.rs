@@ -44,7 +44,7 @@ async fn add_user(stack: &Stack, admin: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bulk_job_delays_neither_another_user_nor_small_calls_of_its_own() {
+async fn bulk_job_does_not_delay_other_users_or_own_small_calls() {
     let stack = Stack::start().await;
     let admin = stack.login().await.access_token;
     let maria = add_user(&stack, &admin).await;

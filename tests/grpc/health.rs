@@ -11,7 +11,7 @@ fn named(service: &str) -> HealthCheckRequest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_service_answers_by_name_and_tells_of_its_end() {
+async fn health_of_each_service_is_reported_until_its_shutdown() {
     let stack = Stack::start().await;
     let users = ["muse.v1.AuthService", "muse.v1.UserService"];
     let all = [users[0], users[1], "muse.v1.EmbedderService"];

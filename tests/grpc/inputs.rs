@@ -13,7 +13,7 @@ fn of_ids(ids: Vec<Vec<u32>>) -> EmbedRequest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ids_give_the_vectors_of_their_sentences() {
+async fn token_ids_have_the_vectors_of_their_sentences() {
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     let mut client = stack.embedder_client();
@@ -38,7 +38,7 @@ async fn ids_give_the_vectors_of_their_sentences() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn shorter_vectors_are_the_first_components_at_norm_one() {
+async fn dimensions_truncate_vectors_and_scale_them_to_norm_one() {
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     let mut client = stack.embedder_client();
@@ -72,7 +72,7 @@ async fn shorter_vectors_are_the_first_components_at_norm_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_token_is_refused_with_its_place() {
+async fn invalid_token_id_is_rejected_with_its_field() {
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     let mut client = stack.embedder_client();

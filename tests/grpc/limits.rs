@@ -12,7 +12,7 @@ use tonic::{Code, Status, codec::CompressionEncoding};
 use crate::{reason, sentences};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_requests_get_their_reason_and_the_service_goes_on() {
+async fn invalid_request_gets_its_reason_and_the_service_continues() {
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     let mut client = stack.embedder_client();
@@ -44,7 +44,7 @@ async fn bad_requests_get_their_reason_and_the_service_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_sentence_and_a_large_request_are_served_whole() {
+async fn long_sentence_and_large_request_are_served() {
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     let mut client = stack.embedder_client();
@@ -95,7 +95,7 @@ pub(crate) async fn raw_call(stack: &Stack, token: &str, method: &str, message: 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn invalid_utf8_is_the_caller_s_fault() {
+async fn invalid_utf8_is_an_invalid_argument() {
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     for malformed in [&b"\x0a\x02\xff\xfe"[..], &b"\x0a\x7f"[..], &b"\xff\xff\xff"[..]] {

@@ -19,7 +19,7 @@ use tonic::Code;
 use crate::{reason, sentences, tokens::until_refused};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_auth_away_tokens_hold_for_a_while_and_again_when_it_is_back() {
+async fn tokens_outlive_an_auth_outage_up_to_the_max_staleness() {
     let data = tempfile::tempdir().unwrap();
     let auth = start_auth(auth_config(data.path())).await;
     let address = auth.address;
@@ -57,7 +57,7 @@ async fn with_auth_away_tokens_hold_for_a_while_and_again_when_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_the_embedder_away_calls_fail_soon_and_work_again_when_it_is_back() {
+async fn embedder_outage_fails_calls_at_once_until_it_is_back() {
     let Stack { data, auth, embedder, gateway } = Stack::start().await;
     let address = embedder.address;
     embedder.stop().await;
@@ -80,7 +80,7 @@ async fn with_the_embedder_away_calls_fail_soon_and_work_again_when_it_is_back()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_queue_refuses_and_drains() {
+async fn full_queue_rejects_requests_and_drains() {
     let data = tempfile::tempdir().unwrap();
     let auth = start_auth(auth_config(data.path())).await;
     let embedder = start_embedder(&model_dir(), auth.address, &["--queue-tokens", "8000"]).await;
@@ -108,7 +108,7 @@ async fn a_full_queue_refuses_and_drains() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_that_go_leave_the_service_well() {
+async fn cancelled_calls_do_not_harm_the_service() {
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     let texts: Vec<String> = golden_sentences().into_iter().map(|line| line.text).collect();

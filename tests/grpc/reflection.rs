@@ -5,7 +5,7 @@ use tonic::{Code, Request};
 use tonic_reflection::pb;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reflection_tells_the_services_in_both_versions() {
+async fn reflection_lists_the_services_in_both_versions() {
     let stack = Stack::start().await;
     let wanted =
         ["grpc.health.v1.Health", "muse.v1.AuthService", "muse.v1.EmbedderService", "muse.v1.UserService"];
@@ -38,7 +38,7 @@ async fn reflection_tells_the_services_in_both_versions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reflection_answers_errors_in_the_stream_and_limits_requests() {
+async fn reflection_reports_errors_in_the_stream_and_is_limited() {
     let stack = Stack::start().await;
     macro_rules! check {
         ($version:ident) => {{

@@ -49,7 +49,7 @@ async fn next(answers: &mut Streaming<EmbedStreamResponse>) -> Result<Option<Emb
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_item_is_answered_by_its_id_as_embed_would() {
+async fn stream_items_have_the_vectors_of_embed() {
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     let mut texts: Vec<String> =
@@ -90,7 +90,7 @@ async fn each_item_is_answered_by_its_id_as_embed_would() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_does_not_wait_for_further_items() {
+async fn stream_answer_does_not_wait_for_further_items() {
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     let (items, mut answers) = open(&stack, &token).await;
@@ -104,7 +104,7 @@ async fn an_answer_does_not_wait_for_further_items() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_read_answers_is_not_read_from() {
+async fn stream_of_a_client_that_does_not_read_gets_backpressure() {
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     let sent = Arc::new(AtomicUsize::new(0));
@@ -132,7 +132,7 @@ async fn who_does_not_read_answers_is_not_read_from() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_ends_soon_after_its_token() {
+async fn stream_ends_soon_after_its_token_is_revoked() {
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     let (items, mut answers) = open(&stack, &token).await;
@@ -147,7 +147,7 @@ async fn a_stream_ends_soon_after_its_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_ends_at_its_deadline() {
+async fn stream_ends_at_its_deadline() {
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     let (_items, mut pending) = mpsc::channel::<EmbedStreamRequest>(1);
@@ -160,7 +160,7 @@ async fn a_stream_ends_at_its_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_item_ends_the_stream_by_the_caller_s_fault() {
+async fn malformed_item_ends_the_stream_as_invalid_argument() {
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     let status = crate::limits::raw_call(&stack, &token, "EmbedStream", b"\x12\x02\xff\xfe").await;
@@ -169,7 +169,7 @@ async fn what_is_no_item_ends_the_stream_by_the_caller_s_fault() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_computed_for_a_caller_who_has_gone() {
+async fn items_of_a_disconnected_client_are_not_computed() {
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     let text = "word ".repeat(4_000);
@@ -189,7 +189,7 @@ async fn nothing_is_computed_for_a_caller_who_has_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shutdown_answers_what_was_read_and_says_so() {
+async fn shutdown_answers_read_items_and_ends_streams() {
     for of_the_gateway in [true, false] {
         let stack = Stack::start().await;
         let token = stack.login().await.access_token;
@@ -215,7 +215,7 @@ async fn a_shutdown_answers_what_was_read_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_wait_where_calls_would_be_refused() {
+async fn stream_items_wait_where_unary_calls_are_rejected() {
     let data = tempfile::tempdir().unwrap();
     let auth = muse_tests::start_auth(muse_tests::auth_config(data.path())).await;
     let embedder =
@@ -247,7 +247,7 @@ async fn streams_wait_where_calls_would_be_refused() {
 /// All calls share one connection between the gateway and the embedder: what some of them have sent and nobody reads must
 /// not use up what the others need.
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_that_nobody_reads_keep_no_other_call_waiting() {
+async fn unread_streams_do_not_block_other_calls() {
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     let mut streams = Vec::new();
@@ -358,7 +358,7 @@ async fn unread_stream_ends_after_the_read_timeout() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stream_beyond_the_user_s_limit_is_rejected() {
+async fn stream_beyond_the_limit_of_its_user_is_rejected() {
     let (_data, auth, embedder, token) = embedder_alone(&[]).await;
     let idle = || async {
         let mut client = EmbedderServiceClient::new(muse_tests::channel(embedder.address));

@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 use crate::{reason, sentences};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_but_login_health_and_reflection_needs_a_token() {
+async fn calls_except_login_health_and_reflection_need_a_token() {
     let stack = Stack::start().await;
     let (mut auth, mut embedder) = (stack.auth_client(), stack.embedder_client());
     let refusals = [
@@ -56,7 +56,7 @@ async fn everything_but_login_health_and_reflection_needs_a_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revoked_token_is_refused_at_once_on_both_protocols() {
+async fn revoked_token_is_rejected_at_once_on_both_protocols() {
     let stack = Stack::start().await;
     let (mut auth, mut embedder) = (stack.auth_client(), stack.embedder_client());
     let rest = HttpClient::new(stack.gateway.address);
@@ -80,7 +80,7 @@ async fn a_revoked_token_is_refused_at_once_on_both_protocols() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_embedder_checks_tokens_itself() {
+async fn embedder_verifies_tokens_itself() {
     let stack = Stack::start().await;
     let tokens = stack.login().await;
     let mut embedder = EmbedderServiceClient::new(channel(stack.embedder.address));
@@ -102,7 +102,7 @@ async fn the_embedder_checks_tokens_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revocation_reaches_every_gateway_and_the_embedder() {
+async fn revocation_reaches_every_gateway_and_the_embedder() {
     let stack = Stack::start().await;
     let second = start_gateway(stack.auth.address, stack.embedder.address, &[]).await;
     wait_until_serving(channel(second.address)).await;
@@ -140,7 +140,7 @@ pub(crate) async fn until_refused(token: &str, address: SocketAddr) -> Status {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn admins_manage_users_and_others_do_not() {
+async fn only_admins_manage_users() {
     let stack = Stack::start().await;
     let admin = stack.login().await.access_token;
     let maria = AddUserRequest {
@@ -176,7 +176,7 @@ async fn admins_manage_users_and_others_do_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_revocations_and_keys_outlive_a_restart() {
+async fn users_revocations_and_keys_are_persistent() {
     let stack = Stack::start().await;
     let (kept, revoked) = (stack.login().await.access_token, stack.login().await.access_token);
     stack.auth_client().revoke_token(bearing(&revoked, RevokeTokenRequest {})).await.unwrap();
@@ -197,7 +197,7 @@ async fn users_revocations_and_keys_outlive_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_of_others_and_expired_ones_are_refused() {
+async fn foreign_and_expired_tokens_are_rejected() {
     let stack =
         Stack::start_with(&model_dir(), |auth| auth.access_token_lifetime = Duration::from_secs(1)).await;
     let other = Stack::start().await;

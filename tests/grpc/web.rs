@@ -64,7 +64,7 @@ async fn call(stack: &Stack, method: &str, token: &str, text: bool, messages: &s
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_modes_carry_answers_streams_and_errors() {
+async fn grpc_web_carries_responses_streams_and_errors() {
     let stack = Stack::start().await;
     for text in [false, true] {
         let login = frame(&(field(1, "admin") + &field(2, "admin")));

@@ -19,14 +19,14 @@ async fn run(stack: &Stack, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_released_client_logs_in_embeds_and_logs_out() {
+async fn released_client_logs_in_embeds_and_logs_out() {
     let stack = Stack::start().await;
     run(&stack, "day").await;
     stack.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_released_client_refreshes_an_expired_token() {
+async fn released_client_refreshes_an_expired_token() {
     let short = Duration::from_secs(2);
     let stack = Stack::start_with(&model_dir(), |auth| auth.access_token_lifetime = short).await;
     run(&stack, "expiry").await;

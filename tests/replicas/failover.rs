@@ -22,7 +22,7 @@ async fn works(embedder: &Program, load: &Load) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_call_fails_whatever_becomes_of_an_embedder_as_long_as_there_is_another() {
+async fn no_call_fails_while_one_of_two_embedders_serves() {
     let _turn = alone().await;
     let data = tempfile::tempdir().unwrap();
     let auth = Program::auth(FREE, data.path()).await;
@@ -75,7 +75,7 @@ async fn no_call_fails_whatever_becomes_of_an_embedder_as_long_as_there_is_anoth
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_embedder_may_be_found_by_name() {
+async fn embedder_is_discovered_by_host_name() {
     let _turn = alone().await;
     let data = tempfile::tempdir().unwrap();
     let auth = Program::auth(FREE, data.path()).await;

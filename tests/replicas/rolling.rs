@@ -15,7 +15,7 @@ async fn gateway(address: SocketAddr, auth: SocketAddr, embedders: &[SocketAddr]
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rolling_restart_of_each_service_loses_no_call() {
+async fn rolling_restart_of_each_service_loses_no_call() {
     let _turn = alone().await;
     let data = tempfile::tempdir().unwrap();
     let mut auth = Program::auth(FREE, data.path()).await;

@@ -33,7 +33,7 @@ async fn health(address: SocketAddr) -> ServingStatus {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_says_that_it_is_not_ready_serves_on_for_the_delay_and_ends_what_has_begun() {
+async fn shutdown_reports_not_ready_serves_and_finishes_calls() {
     let _turn = alone().await;
     let data = tempfile::tempdir().unwrap();
     let auth = Program::auth(FREE, data.path()).await;
@@ -81,7 +81,7 @@ async fn each_says_that_it_is_not_ready_serves_on_for_the_delay_and_ends_what_ha
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_grace_that_is_over_and_a_second_signal_end_it_all() {
+async fn end_of_the_grace_or_a_second_signal_ends_the_process() {
     let _turn = alone().await;
     let data = tempfile::tempdir().unwrap();
     let auth = Program::auth(FREE, data.path()).await;

@@ -22,7 +22,7 @@ async fn refused(name: &str, settings: &[(&str, &str)], option: &str, problem: &
 }
 
 #[tokio::test]
-async fn other_machines_are_not_spoken_with_in_plain_text() {
+async fn plain_text_with_other_machines_is_rejected() {
     let open = "0.0.0.0:0";
     for (name, variable) in [
         ("muse-auth", "AUTH_LISTEN"),
@@ -45,14 +45,14 @@ async fn other_machines_are_not_spoken_with_in_plain_text() {
 }
 
 #[tokio::test]
-async fn plain_text_can_be_asked_for() {
+async fn plain_text_is_allowed_by_an_option() {
     let plain = [("AUTH_LISTEN", "0.0.0.0:0"), ("MUSE_PLAINTEXT", "true")]
         .map(|(name, value)| (name, Path::new(value)));
     auth(&plain).says("0.0.0.0:").await;
 }
 
 #[tokio::test]
-async fn files_that_cannot_be_used_are_refused_at_the_start() {
+async fn invalid_certificate_files_are_rejected_at_startup() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (ours, foreign) = (Authority::new("ours"), Authority::new("foreign"));

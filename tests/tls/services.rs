@@ -60,7 +60,7 @@ impl Place {
 }
 
 #[tokio::test]
-async fn a_server_wants_a_certificate_of_its_ca() {
+async fn server_requires_a_client_certificate_of_its_ca() {
     let place = Place::new();
     let ca = place.ours.write(place.path("ca.pem"));
     let own = place.ours.issue(&["127.0.0.1"]).write(place.folder.path(), "auth");
@@ -85,7 +85,7 @@ async fn a_server_wants_a_certificate_of_its_ca() {
 }
 
 #[tokio::test]
-async fn a_client_wants_the_server_s_name_and_ca() {
+async fn client_verifies_the_name_and_ca_of_the_server() {
     let place = Place::new();
     let ca = place.ours.write(place.path("ca.pem"));
     let names = ["auth.internal", "localhost"];
@@ -124,7 +124,7 @@ async fn a_client_wants_the_server_s_name_and_ca() {
 }
 
 #[tokio::test]
-async fn certificates_and_the_ca_are_replaced_while_a_service_runs() {
+async fn certificates_and_ca_are_reloaded_without_a_restart() {
     let place = Place::new();
     let ca = place.ours.write(place.path("ca.pem"));
     let own = place.ours.issue(&["127.0.0.1"]).write(place.folder.path(), "auth");

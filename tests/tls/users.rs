@@ -59,7 +59,7 @@ async fn shell(folder: &Path, script: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stack_with_tls_everywhere_serves_all_clients() {
+async fn stack_with_tls_everywhere_serves_all_clients() {
     let folder = tempfile::tempdir().unwrap();
     let [make_files, settings, log_in] = documented_commands();
     shell(folder.path(), &make_files).await;
@@ -159,7 +159,7 @@ impl Gateway {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_certificate_is_used_without_a_restart_and_a_bad_one_is_not() {
+async fn new_certificate_is_reloaded_and_an_invalid_one_ignored() {
     let running = Gateway::start(|_, own| own).await;
     running.asked_by(&running.ca).await.expect("the first certificate is served");
 
@@ -184,7 +184,7 @@ async fn a_new_certificate_is_used_without_a_restart_and_a_bad_one_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_behind_symbolic_links_is_replaced_as_kubernetes_does() {
+async fn certificate_behind_symbolic_links_is_reloaded() {
     let running = Gateway::start(|folder, own| {
         let version = folder.join("..2026_1");
         std::fs::create_dir(&version).unwrap();
@@ -214,7 +214,7 @@ async fn a_certificate_behind_symbolic_links_is_replaced_as_kubernetes_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_speaks_no_tls_is_told_so() {
+async fn plain_http_on_the_tls_port_gets_400() {
     let running = Gateway::start(|_, own| own).await;
     let url = format!("http://{}/openapi.json", running.gateway.address);
     let told = curl(&["--include", &url]).await.unwrap();
@@ -228,7 +228,7 @@ async fn who_speaks_no_tls_is_told_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn handshakes_that_do_not_go_on_hold_nobody_up_and_end() {
+async fn stalled_handshakes_time_out_and_block_no_client() {
     let running = Gateway::start(|_, own| own).await;
     let begun = Instant::now();
     let mut silent: Vec<TcpStream> =

@@ -5,7 +5,7 @@ use muse_tests::until;
 use crate::Services;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_id_is_in_the_answer_and_in_the_log_of_each_service() {
+async fn request_id_is_in_the_response_and_in_every_log() {
     let services = Services::start(&[("LOG_LEVEL", "info,access=debug")]).await;
     let answer = services.http.log_in("admin", "admin", &[("x-request-id", "login-1")]).await;
     assert_eq!((answer.status.as_u16(), answer.header("x-request-id")), (200, "login-1"));
@@ -38,7 +38,7 @@ async fn an_id_is_in_the_answer_and_in_the_log_of_each_service() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_without_a_good_id_gets_one_and_so_does_a_refusal() {
+async fn request_without_a_valid_id_gets_a_generated_id() {
     let services = Services::start(&[]).await;
     let too_long = "x".repeat(129);
     let mut seen = std::collections::HashSet::new();

@@ -14,7 +14,7 @@ const TEXT: &str = "canarytext";
 const PASSWORD: &str = "canarypassword";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_text_password_or_token_is_in_a_log_that_tells_all() {
+async fn log_at_trace_level_contains_no_text_password_or_token() {
     let services = Services::start(&[("LOG_LEVEL", "trace")]).await;
     let access = services.log_in().await;
     let http = &services.http;

@@ -33,7 +33,7 @@ fn one<'a>(spans: &'a [Spanned], service: &str, name: &str, kind: SpanKind) -> &
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_is_one_trace_through_all_services() {
+async fn request_is_one_trace_through_all_services() {
     let (services, collector) = traced(&[]).await;
     let access = services.log_in().await;
     let parent = format!("00-{TRACE}-{PARENT}-01");
@@ -78,7 +78,7 @@ async fn a_request_is_one_trace_through_all_services() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_login_and_a_call_of_grpc_are_traced_and_a_refusal_says_so() {
+async fn login_grpc_call_and_rejection_are_traced() {
     let (services, collector) = traced(&[]).await;
     let parent = format!("00-{TRACE}-{PARENT}-01");
     assert_eq!(services.http.log_in("admin", "wrong", &[("traceparent", &parent)]).await.status, 401);
@@ -116,7 +116,7 @@ async fn a_login_and_a_call_of_grpc_are_traced_and_a_refusal_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_ends_gives_its_last_spans_away_and_the_ratio_holds() {
+async fn shutdown_exports_the_last_spans_within_the_ratio() {
     // Nothing is sent before the end by itself.
     let never = ("OTEL_BSP_SCHEDULE_DELAY", "3600000");
     let (mut services, collector) = traced(&[never, ("OTEL_TRACES_SAMPLER_ARG", "0")]).await;
@@ -145,7 +145,7 @@ async fn a_service_that_ends_gives_its_last_spans_away_and_the_ratio_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_is_away_holds_nothing_up() {
+async fn unreachable_collector_blocks_no_request() {
     let mut services = Services::start(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")]).await;
     let access = services.log_in().await;
     for _ in 0..20 {
