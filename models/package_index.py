@@ -1,4 +1,4 @@
-"""The package index that pip is configured for: where it keeps a file, and requests to it that survive a bad connection."""
+"""The package index in pip's configuration: URLs of files, and requests with retries."""
 
 import ast
 import base64
@@ -19,7 +19,7 @@ ATTEMPTS = 5
 
 
 class Failure(Exception):
-    """An expected failure: its text is all that is printed."""
+    """An expected error: only its message is printed."""
 
 
 def say(text):
@@ -27,13 +27,13 @@ def say(text):
 
 
 class Index:
-    """The package index that pip is configured for."""
+    """The package index in pip's configuration."""
 
     def __init__(self):
         settings = self.pip_settings()
         url = os.environ.get("PIP_INDEX_URL") or settings.get("index-url") or self.pip_default()
         parts = urllib.parse.urlsplit(url)
-        # urllib wants the name and password of an index apart from its address.
+        # urllib does not accept credentials in a URL.
         userinfo, _, self.host = parts.netloc.rpartition("@")
         self.credentials = urllib.parse.unquote(userinfo)
         self.url = urllib.parse.urlunsplit(parts._replace(netloc=self.host)).rstrip("/")
@@ -52,7 +52,7 @@ class Index:
         except OSError as error:
             raise Failure(f"cannot run {sys.executable}: {error.strerror}") from None
         if done.returncode != 0:
-            raise Failure(f"{sys.executable} has no working pip, which is asked for {purpose}: install pip or set PIP_INDEX_URL")
+            raise Failure(f"{sys.executable} has no working pip to query {purpose}: install pip or set PIP_INDEX_URL")
         return done.stdout.decode(errors="replace")
 
     @classmethod
@@ -63,7 +63,7 @@ class Index:
         for line in cls.pip(["-m", "pip", "config", "list"], "the index").splitlines():
             key, _, value = line.partition("=")
             section, _, option = key.rpartition(".")
-            # pip lets a command's own section override the global one; fetching is what `pip download` does.
+            # The section of a command overrides the global one; the command here is `pip download`.
             if section == "download" or (section == "global" and option not in found):
                 with contextlib.suppress(ValueError, SyntaxError):
                     found[option] = ast.literal_eval(value)
@@ -81,14 +81,14 @@ class Index:
         return self.opener.open(request, timeout=60)
 
     def address(self, project, name):
-        """Where the index keeps the file `name` of `project`."""
+        """Returns the URL of the file `name` of `project`."""
         accept = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 
-        def ask():
-            with self.open(f"{self.url}/{project}/", {"Accept": accept}) as reply:
-                return reply.geturl(), reply.headers.get_content_type(), reply.read()
+        def get_page():
+            with self.open(f"{self.url}/{project}/", {"Accept": accept}) as response:
+                return response.geturl(), response.headers.get_content_type(), response.read()
 
-        base, kind, body = with_retries(ask, f"asking {self.url} for {project}")
+        base, kind, body = with_retries(get_page, f"querying {self.url} for {project}")
         try:
             if kind.endswith("json"):
                 links = [(file["filename"], file["url"]) for file in json.loads(body)["files"]]
@@ -104,7 +104,7 @@ class Index:
 
 
 class Links(html.parser.HTMLParser):
-    """The links of an index page that is HTML."""
+    """The links of an HTML index page."""
 
     def __init__(self):
         super().__init__()
@@ -125,7 +125,7 @@ class Links(html.parser.HTMLParser):
 
 
 def with_retries(action, doing, progressed=lambda: False):
-    """Runs `action` until it succeeds; a try that brought something on does not count against the attempts."""
+    """Runs `action` until it succeeds. An attempt that made progress resets the number of attempts."""
     attempt = 1
     while True:
         try:
@@ -137,7 +137,7 @@ def with_retries(action, doing, progressed=lambda: False):
         except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
             reason, final = str(error) or type(error).__name__, False
         except OSError as error:
-            # A plain OSError with a file name is the disk's; socket.timeout is one without before Python 3.10.
+            # An OSError with a file name is an error of the disk. Before Python 3.10 socket.timeout is one without.
             if error.filename is not None or error.errno is not None:
                 raise
             reason, final = str(error) or "the connection timed out", False
@@ -145,5 +145,5 @@ def with_retries(action, doing, progressed=lambda: False):
         if final or attempt > ATTEMPTS:
             raise Failure(f"{doing}: {reason}")
         pause = 2 ** max(attempt - 2, 0)
-        say(f"{doing}: {reason}; again in {pause} s")
+        say(f"{doing}: {reason}; retrying in {pause} s")
         time.sleep(pause)

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Lays out what goes into an image that has nothing below it: a program and what it needs to run.
+"""Lays out the contents of an image without a base image: a program and its runtime dependencies.
 
 usage: assemble.py PROGRAM OUT [--device cpu|cuda] [--model DIR]
 
-Runs in the build stage of the Dockerfiles beside it. OUT/root gets the program, the system's libraries that it is linked with,
-the licences of all of them and a list of all parts (sbom.py); OUT/libtorch the libraries of libtorch, if it is linked with
-them, at the place where the program looks for them; OUT/data an empty folder for data.
+Runs in the build stage of the Dockerfiles. OUT/root receives the program, the system libraries that it links, the licences
+and the software bill of materials (sbom.py); OUT/libtorch the libraries of libtorch, if the program links them, at the path
+where the program searches for them; OUT/data is an empty folder for data.
 """
 
 import argparse
@@ -17,9 +17,9 @@ import subprocess
 
 import sbom
 
-# Where the Dockerfiles leave what they built.
+# Output folder of the Dockerfiles' build.
 BUILT = "/built"
-# Where embedder.Dockerfile installs cuda.txt.
+# Folder where embedder.Dockerfile installs cuda.txt.
 CUDA = "/opt/cuda"
 USER = 10001
 PASSWD = f"root:x:0:0:root:/:/nonexistent\nmuse:x:{USER}:{USER}:MUSE as Service:/:/nonexistent\n"
@@ -37,24 +37,24 @@ def write(path, text):
 
 
 def copy(source, root, path=None):
-    """Copies what the path `source` leads to to the same path, or to `path`, below `root`."""
+    """Copies the file `source` to the same path, or to `path`, below `root`. Follows symbolic links."""
     target = root + (path or source)
     os.makedirs(os.path.dirname(target), exist_ok=True)
     shutil.copy2(source, target)
 
 
 def needed(binary):
-    """The paths of all libraries that the loader brings in for `binary`, itself among them."""
+    """The paths of all shared libraries that the loader loads for `binary`."""
     listed = output("ldd", binary)
     missing = re.findall(r"(\S+) => not found", listed)
-    # The driver's library comes with the machine.
+    # The host provides the library of the driver.
     if set(missing) - {"libcuda.so.1"}:
         raise SystemExit(f"{binary} needs {', '.join(missing)}, which are not here")
     return set(re.findall(r"(/\S+) \(0x", listed))
 
 
 def libtorch(home, device, wanted):
-    """Where the libraries of libtorch come from, by where they go; and what they need of the system."""
+    """Returns libtorch's libraries as {target: source}, and the system libraries that they need."""
     if device == "cpu":
         return {path: path for path in wanted if path.startswith(home)}, set()
     found = [path for folder in ("torch/lib", "nvidia") for path in glob.glob(f"{CUDA}/{folder}/**/*.so*", recursive=True)]
@@ -69,7 +69,7 @@ def licences(root, program, packages, parts):
         copy(os.path.abspath(name), documents, f"/{program}/{name}")
     for package in packages:
         copy(f"/usr/share/doc/{package['name']}/copyright", root)
-        # Where scanners look for the packages of an image without a package manager.
+        # Scanners read this folder in images without a package manager.
         write(f"{root}/var/lib/dpkg/status.d/{package['name']}", output("dpkg-query", "--status", package["name"]))
     for part in parts:
         if os.path.isdir(f"{part}/licenses"):

@@ -1,14 +1,14 @@
-# ---- Building: the same text in all three files, so that the engine builds this once.
+# ---- Build stage: identical in all three files, so that the engine builds it once.
 FROM rust:1.95-bookworm AS build
 ENV XDG_CACHE_HOME=/opt
 WORKDIR /src
 COPY models/fetch.py models/package_index.py models/
-# pip is asked which package index to fetch libtorch from.
+# fetch.py queries pip for the configured package index.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends python3-pip && rm -rf /var/lib/apt/lists/* && \
     python3 models/fetch.py libtorch
 COPY . .
-# What is needed from here on is a small part of what it is built from.
+# Only the programs and the metadata are needed later; the rest is deleted.
 RUN export CARGO_TARGET_DIR=/target && \
     cargo build --release --locked --workspace --bin muse-auth --bin muse-embedder --bin muse-gateway --bin muse-models && \
     mkdir /built && mv /target/release/muse-auth /target/release/muse-embedder /target/release/muse-gateway \
@@ -17,7 +17,7 @@ RUN export CARGO_TARGET_DIR=/target && \
     rm -rf /target "$CARGO_HOME/registry"
 # ---- Up to here.
 
-# What the variants differ in. DEVICE: cpu or cuda. MODEL: baked, or volume for an image that is given one at /model.
+# Variants. DEVICE: cpu or cuda. MODEL: baked, or volume if the model is mounted at /model.
 # PRECISION: f32, bf16 or f16, of the baked model.
 ARG DEVICE=cpu
 RUN case "$DEVICE" in \
@@ -36,7 +36,7 @@ RUN mkdir /out && case "$MODEL" in \
 RUN python3 deploy/images/assemble.py muse-embedder /out --device "$DEVICE" --model /out/model
 
 FROM scratch
-# What seldom changes comes first, so that an upgrade fetches little.
+# Layers that rarely change come first, so that an upgrade downloads little.
 COPY --from=build /out/libtorch /
 COPY --from=build /out/model /model
 COPY --from=build /out/root /

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Puts the built programs, libtorch, a converted model and the systemd units in their places, or takes them away again.
+# Installs or uninstalls the programs, libtorch, a converted model and the systemd units.
 #
 # usage: install.sh install|uninstall MODEL_DIR
 #
-# PREFIX (/usr/local) and DESTDIR (empty) are those of the GNU coding standards. Settings in /etc/muse are made if they are not
-# there, and never overwritten or removed; neither is the database in /var/lib/muse.
+# PREFIX (/usr/local) and DESTDIR (empty) follow the GNU coding standards. Settings in /etc/muse are
+# created if they do not exist; they are never overwritten or removed, and neither is the database
+# in /var/lib/muse.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -22,12 +23,12 @@ esac
 
 install_all() {
   for needed in $(printf 'target/release/%s ' $programs) "$model/manifest.json"; do
-    [ -e "$needed" ] || { echo "error: there is no $needed: run 'make build model' first" >&2; exit 1; }
+    [ -e "$needed" ] || { echo "error: $needed does not exist: run 'make build model' first" >&2; exit 1; }
   done
   for program in $programs; do
     install -D -m 755 "target/release/$program" "$root/bin/$program"
   done
-  # One folder: libtorch looks for its own parts beside itself.
+  # All in one folder: libtorch searches for its libraries in its own folder.
   install -d -m 755 "$root/lib/muse" "$root/share/muse/model" "$root/share/doc/muse"
   install -m 755 .libtorch/site/torch/lib/*.so* .libtorch/site/nvidia/cu13/lib/*.so* "$root/lib/muse"
   install -m 644 "$model"/* "$root/share/muse/model"

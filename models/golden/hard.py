@@ -1,10 +1,10 @@
-"""The hard texts: what a tokenizer gets wrong first. All written as escapes, so that this file is plain ASCII.
+"""Hard texts for tokenizers, as escapes, so that this file is ASCII.
 
-`texts()` gives (class, text) pairs in a fixed order. `ALPHABET` is what `make.py` draws random characters from.
+`texts()` returns (class, text) pairs in a fixed order. `make.py` samples random characters from `ALPHABET`.
 """
 import random
 
-# Every character that Unicode, Python or a browser counts as a blank, and four that only look like one.
+# Every character that Unicode, Python or browsers treat as white space, and four that only look like it.
 BLANKS = (
     "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000\u180e\u200b\u2060\ufeff"
@@ -14,7 +14,7 @@ USER_DEFINED = ["extra_token_id_1", "extra_token_id_2", "extra_token_id_3"]
 HARD = {
     "empty": ["", " ", "     ", "\t\t", "\r\n\r\n", "\u3000\u3000", "\xa0\u2003\u2009", "\u200b\u200b", "\ufeff", "\x00"],
     "spaces": [
-        # each blank before, between (once and twice) or after the words, three kinds a line
+        # Each white-space character before, between (once and twice) or after words; three characters per text.
         *(f"{a}tea{b}for{c}{a}two{b}{b}cups{c}" for a, b, c in zip(BLANKS[0::3], BLANKS[1::3], BLANKS[2::3])),
         "   three before", "three after   ", "  two   inside  and   around  ",
         "column\tone\tcolumn\ttwo", "first line\nsecond line\n\n\nfifth line\n", "dos\r\nline\r\nends\r\n",
@@ -137,8 +137,8 @@ HARD = {
         "a" * 300, "." * 300, "-" * 257, "0" * 255, "\u3042" * 200, "\u0627" * 128,
         "\ud558" * 99, "\u0436" * 127, "\u2581" * 100, "\U0001f600" * 64, "\u16a0" * 130, "\ufdfa" * 10, "e\u0301" * 120, "word " * 60,
     ],
-    # Runs where the same pieces in another order, or other pieces, add up to nearly the same score: the order and the
-    # precision of the sums decide. sentencepiece 0.2.3 cuts each of these otherwise than 0.2.1.
+    # Runs with several segmentations of nearly equal score, so that the order and precision of the sums decide.
+    # sentencepiece 0.2.3 and 0.2.1 tokenize each of these differently.
     "ties": [
         "!" * 5, "'" * 19, "(" * 9, ")" * 14, "*" * 23, "/" * 7, ":" * 8, "e" * 6, "a" * 28, "-" * 37, "\u044e" * 5, "\u3084" * 5,
     ],
@@ -177,7 +177,7 @@ ALPHABET = sorted({c for texts in HARD.values() for text in texts for c in text}
 
 
 def mixtures(count, seed):
-    """Random splices of the texts above and single characters from them."""
+    """Random concatenations of parts of the texts above and single characters of them."""
     rng = random.Random(seed)
     pool = [t for kind in HARD for t in HARD[kind] if t and len(t) < 60]
     out = []
@@ -193,6 +193,6 @@ def mixtures(count, seed):
 
 
 def texts():
-    """All hard texts as (class, text), a fixed order."""
+    """All hard texts as (class, text), in a fixed order."""
     out = [(kind, text) for kind in HARD for text in HARD[kind]]
     return out + [("fuzz", text) for text in mixtures(10, seed=7)]

@@ -1,11 +1,11 @@
-"""Remakes the golden files beside this script from `texts/` and `hard.py`.
+"""Generates the golden files beside this script from `texts/` and `hard.py`.
 
 usage: make.py ONNX
 
-ONNX is the int8 export of universal-sentence-encoder-multilingual v3. It holds both the weights and the SentencePiece
-model, so nothing else is read. Written are:
+ONNX is the int8 export of universal-sentence-encoder-multilingual v3, which contains the weights and the SentencePiece
+model. Output:
 
-  sentences.jsonl   every text with its ids and tokens, as sentencepiece 0.2.1 cuts it
+  sentences.jsonl   every text with its ids and tokens from sentencepiece 0.2.1
   embeddings.npy    the vectors of those ids, computed in float64, stored as float32
   mutated.jsonl     short random mutations of the texts with their ids
 """
@@ -32,7 +32,7 @@ MUTATED_SEED = 20
 
 
 class Weights:
-    """Tensors of an ONNX graph by name, as float64, whether stored as floats or as int8 with scale and zero point."""
+    """The tensors of an ONNX graph by name, dequantised to float64."""
 
     def __init__(self, graph):
         self.stored = {tensor.name: tensor for tensor in graph.initializer}
@@ -55,7 +55,7 @@ def normalised(rows, gain, bias):
 
 
 def shifted(rows, by):
-    """Row t of the result is row t + by, zero outside."""
+    """Row t of the result is row t + by, or zeros."""
     out = np.zeros_like(rows)
     n = len(rows)
     for t in range(max(0, -by), min(n, n - by)):
@@ -68,8 +68,8 @@ def relu(x):
 
 
 class NgramBranch:
-    """One of the three convolutional branches: a projection to 256, then two residual convolutions of `width` tokens,
-    the first of them `left` tokens before the one at hand."""
+    """One of the three branches: a projection to 256, then two residual convolutions over windows of `width` tokens,
+    which begin `left` tokens before the current one."""
 
     def __init__(self, weights, width, left):
         self.left = left
@@ -78,7 +78,7 @@ class NgramBranch:
         self.norm = weights(at + "LayerNorm/gamma:0"), weights(at + "LayerNorm/beta:0")
         self.convolutions = []
         for name in (f"Ngram-{width}-Conv", f"Ngram-{width}-Conv_1"):
-            # One (256, 256) matrix for each place in the window: a convolution is the sum of their products.
+            # One (256, 256) matrix for each position in the window: the convolution is the sum of the products.
             taps = np.split(weights(f"{at}{name}/weights:0"), width)
             self.convolutions.append((taps, weights(f"{at}{name}/bias:0")))
 
@@ -96,7 +96,7 @@ class Encoder:
 
     def __init__(self, graph):
         weights = Weights(graph)
-        # Token i is row i // 17 of shard i % 17: stacking on a new second axis interleaves the shards.
+        # Token i is row i // 17 of shard i % 17; stacking along a new second axis interleaves the shards.
         shards = [weights(f"Func/StatefulPartitionedCall/input/_{i + 1}:0") for i in range(SHARDS)]
         self.table = np.stack(shards, axis=1).reshape(-1, shards[0].shape[1])
         self.branches = [NgramBranch(weights, width, left) for width, left in ((2, 0), (3, 1), (5, 2))]
@@ -110,7 +110,7 @@ class Encoder:
         embedded = self.table[ids]
         features = np.hstack([embedded] + [branch(embedded) for branch in self.branches])
         kernel, bias = self.pool
-        # sum over t of (f[t] D + d), over sqrt(n); the sum is taken before the product.
+        # (sum over t of (f[t] D + d)) / sqrt(n), with the sum before the product.
         pooled = (normalised(features, *self.norm).sum(axis=0) @ kernel + len(ids) * bias) / np.sqrt(len(ids))
         first = relu(pooled @ self.hidden[0])
         second = relu(pooled @ self.skip[1] + first @ self.hidden[1])
@@ -120,14 +120,14 @@ class Encoder:
 
 
 def load(path):
-    """The encoder and the SentencePiece processor in an ONNX file."""
+    """Returns the encoder and the SentencePiece processor of an ONNX file."""
     graph = onnx.load(path).graph
     (model,) = (a.s for node in graph.node if node.op_type == "SentencepieceTokenizer" for a in node.attribute if a.name == "model")
     return Encoder(graph), sentencepiece.SentencePieceProcessor(model_proto=model)
 
 
 def source_texts():
-    """All (kind, text): the languages, a sentence a line, then the hard ones."""
+    """Yields all (kind, text): the sentences of the languages, then the hard texts."""
     for language in LANGUAGES:
         lines = (HERE / "texts" / f"{language}.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
         yield from ((language, line) for line in lines)
@@ -135,7 +135,7 @@ def source_texts():
 
 
 def mutations(texts, count, seed):
-    """Distinct short mutations. Only `random()` is drawn, whose sequence for a seed no Python release changes."""
+    """Yields distinct short mutations. Uses only `random()`, whose sequence for a seed is the same in all Python releases."""
     rng = random.Random(seed)
 
     def below(n):
@@ -189,7 +189,7 @@ def mutations(texts, count, seed):
 
 
 def write_lines(name, records):
-    # ASCII escapes: many of the texts would not survive an editor.
+    # ASCII escapes, because editors would change many of the texts.
     with open(HERE / name, "w", encoding="ascii", newline="\n") as out:
         out.writelines(json.dumps(record, separators=(",", ":")) + "\n" for record in records)
 

@@ -1,4 +1,4 @@
-"""The engine, the compose stack on it, and users of that stack."""
+"""Helpers: the Docker engine, and the compose stack with its users."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def say(text):
 
 
 def docker(*arguments, check=True):
-    """What `docker` printed."""
+    """Runs `docker` and returns its output."""
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True)
     if check and done.returncode != 0:
         raise SystemExit(f"docker {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
@@ -32,19 +32,19 @@ def inspect(name):
 
 
 def log(container, lines="all"):
-    """What the container said, on both of its streams."""
+    """The log of a container, both streams."""
     command = ["docker", "logs", "--tail", lines, container]
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
 
 
 def eventually(condition, what, within=READY_WITHIN_S):
-    """Waits until `condition()` holds, and returns what it returned."""
+    """Waits until `condition()` is true and returns its result."""
     deadline = time.monotonic() + within
-    while not (held := condition()):
+    while not (result := condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"after {within} s not yet: {what() if callable(what) else what}")
+            raise AssertionError(f"timeout after {within} s: {what() if callable(what) else what}")
         time.sleep(0.2)
-    return held
+    return result
 
 
 def free_port():
@@ -54,7 +54,7 @@ def free_port():
 
 
 class Stack:
-    """deploy/compose.yaml with a profile, under a project name, a port and a file of settings of its own."""
+    """deploy/compose.yaml with a profile, and its own project name, port and settings file."""
 
     def __init__(self, profile, work, **settings):
         self.project, self.port = f"muse-test-{os.getpid()}-{profile}", free_port()
@@ -67,7 +67,7 @@ class Stack:
         self.write()
 
     def write(self, **changes):
-        """Writes the file of settings as users do: from .env.example, with lines of their own."""
+        """Writes the settings file: .env.example with changed lines."""
         self.settings.update(changes)
         with open(os.path.join(ROOT, "deploy/.env.example"), encoding="utf-8") as example:
             lines = [line for line in example.read().splitlines() if line.split("=")[0] not in self.settings]
@@ -80,18 +80,18 @@ class Stack:
         return self.run(command, given)
 
     def run(self, command, given=None):
-        # The settings come from the file alone.
+        # Only the file determines the settings.
         environment = {name: value for name, value in os.environ.items() if name not in self.settings}
         done = subprocess.run(command, input=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
         if done.returncode != 0:
             raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}\n{self.logs()}")
         return done.stdout
 
-    def refusal_without(self, name):
-        """What compose says where a setting is empty, as it is in .env.example."""
+    def error_without(self, name):
+        """The error of compose for an empty setting, as in .env.example."""
         command = [*self.compose_program, "-f", "deploy/compose.yaml", "--env-file", "deploy/.env.example", "config"]
-        kept = {other: value for other, value in os.environ.items() if other not in self.settings}
-        done = subprocess.run(command, cwd=ROOT, env=kept, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        environment = {other: value for other, value in os.environ.items() if other not in self.settings}
+        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert done.returncode != 0 and name in done.stdout, done.stdout
         return done.stdout
 
@@ -142,7 +142,7 @@ class Stack:
             print(done.stdout, file=sys.stderr)
 
     def client(self, password, username="admin", grpc=False):
-        """A client that is logged in and tries nothing twice."""
+        """A logged-in client that does not retry."""
         client = MUSEClient(url=self.url, grpc=grpc, retry_for=0, timeout=30)
         client.login(username=username, password=password)
         return client

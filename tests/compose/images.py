@@ -1,4 +1,4 @@
-"""The images: built from their Dockerfiles, and what must be true of each."""
+"""Builds the images from their Dockerfiles and checks each of them."""
 
 import json
 import subprocess
@@ -11,10 +11,10 @@ LIMITS = {"muse-auth": 60, "muse-embedder": 700, "muse-gateway": 60}
 
 
 def build(version, service=None, tag=None, **arguments):
-    """Builds the images, or one of them, as `VERSION`."""
+    """Builds all images or one of them, with the build argument `VERSION`."""
     for name in [service] if service else LIMITS:
         options = [f"--build-arg={key}={value}" for key, value in {"VERSION": version, **arguments}.items()]
-        # The builder that every engine has, and the machine's own network, as its packages may be reachable in no other.
+        # The network of the host, because the package registries may be unreachable from others.
         done = subprocess.run(
             [
                 "docker",
@@ -50,38 +50,38 @@ def check(version, forbidden):
         for label in ("title", "description", "version", "revision", "licenses"):
             assert labels.get(f"org.opencontainers.image.{label}"), f"{name} lacks the label {label}"
         assert labels["org.opencontainers.image.version"] == version
-        told = docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", f"{name}:{version}") + json.dumps(configured)
+        history = docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", f"{name}:{version}") + json.dumps(configured)
         for secret in (*forbidden, "ADMIN_PASSWORD", "JWT_SECRET_KEY"):
-            assert secret not in told, f"{secret} is in the history of {name}"
+            assert secret not in history, f"{secret} is in the history of {name}"
         check_files(name, version)
 
 
 def check_files(name, version):
-    """What is in the image: the program, its licences and its list of parts; nothing to look around with."""
+    """The image contains the program, its licences and its software bill of materials, and no other program."""
     container = docker("create", f"{name}:{version}")
     try:
         exported = subprocess.Popen(["docker", "export", container], stdout=subprocess.PIPE)
-        files, parts = {}, None
+        files, sbom = {}, None
         with tarfile.open(fileobj=exported.stdout, mode="r|") as archive:
             for member in archive:
                 files[member.name] = member
                 if member.name == f"usr/share/doc/{name}/sbom.cdx.json":
-                    parts = json.load(archive.extractfile(member))
+                    sbom = json.load(archive.extractfile(member))
         exported.wait()
     finally:
         docker("rm", "--volumes", container)
-    assert parts and parts["bomFormat"] == "CycloneDX", f"{name} lacks its list of parts"
+    assert sbom and sbom["bomFormat"] == "CycloneDX", f"{name} has no software bill of materials"
     for path in (f"usr/share/doc/{name}/LICENSE", f"usr/share/doc/{name}/NOTICE", "usr/share/doc/libc6/copyright"):
         assert path in files, f"{name} lacks {path}"
     programs = [path for path, member in files.items() if member.size and member.mode & 0o111 and ".so" not in path]
     assert programs == [f"usr/local/bin/{name}"], programs
     assert not [path for path, member in files.items() if member.mode & 0o6000], "something is setuid"
-    check_parts(name, parts)
+    check_sbom(name, sbom)
 
 
-def check_parts(name, parts):
-    """Every crate that cargo says is compiled in, and what else there is, is listed once, with its licence and dependencies."""
-    listed = [component["bom-ref"] for component in parts["components"]]
+def check_sbom(name, sbom):
+    """The software bill of materials lists every compiled crate and other part once, with licence and dependencies."""
+    listed = [component["bom-ref"] for component in sbom["components"]]
     assert len(listed) == len(set(listed))
     tree = subprocess.run(
         [
@@ -105,18 +105,18 @@ def check_parts(name, parts):
         text=True,
     ).stdout
     crates = {"pkg:cargo/{}@{}".format(*line.split()[:2]).replace("@v", "@") for line in tree.splitlines() if line}
-    missing = crates - set(listed) - {parts["metadata"]["component"]["bom-ref"]}
+    missing = crates - set(listed) - {sbom["metadata"]["component"]["bom-ref"]}
     assert len(crates) > 50 and not missing, f"{name} does not list {missing}"
     assert any(reference.startswith("pkg:deb/debian/libc6@") for reference in listed)
     if name == "muse-embedder":
         assert "pkg:pypi/torch@2.11.0" in listed and "model" in listed, listed
-    known = set(listed) | {parts["metadata"]["component"]["bom-ref"]}
-    for dependency in parts["dependencies"]:
+    known = set(listed) | {sbom["metadata"]["component"]["bom-ref"]}
+    for dependency in sbom["dependencies"]:
         assert dependency["ref"] in known and known.issuperset(dependency.get("dependsOn", []))
 
 
 def model_on_a_volume(version):
-    """The embedder's image without a model says what it lacks, and serves one that is mounted."""
+    """The embedder's image without a model reports the missing model, and serves a mounted one."""
     build(version, "muse-embedder", tag=f"{version}-volume", MODEL="volume")
     image = f"muse-embedder:{version}-volume"
     size = inspect(image)["Size"] / MEGABYTE
@@ -128,6 +128,6 @@ def model_on_a_volume(version):
     assert done.returncode != 0 and "model directory lacks" in done.stdout, done.stdout
     container = docker("run", "--detach", *options, "--volume", f"{ROOT}/var/model/f32:/model:ro", image)
     try:
-        eventually(lambda: "model loaded and warm" in log(container), "the embedder has loaded the model that was mounted")
+        eventually(lambda: "model loaded and warm" in log(container), "the embedder loads the mounted model")
     finally:
         docker("rm", "--force", "--volumes", container)

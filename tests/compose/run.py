@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Builds the images from their Dockerfiles, runs deploy/compose.yaml with them on this machine's engine, and uses it.
+"""Builds the images, runs deploy/compose.yaml with them on the local Docker engine, and tests the stack.
 
-usage: run.py [--keep]    # --keep leaves the containers as they are
+usage: run.py [--keep]    # --keep does not remove the containers
 
-`make test-compose` runs it, with the Python of the tests' client. The base images come from `stand_ins` beside this file.
+`make test-compose` runs it with the Python environment of the client. `stand_ins` provides the base images.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ VERSIONS = ("test-1", "test-2")
 
 def main():
     keep = "--keep" in sys.argv
-    began = time.monotonic()
+    start = time.monotonic()
     work = tempfile.mkdtemp(prefix="muse-compose-")
     password, secret = secrets.token_hex(12), secrets.token_hex(24)
     with contextlib.ExitStack() as stack:
@@ -42,7 +42,7 @@ def main():
             test(running, password, VERSIONS)
             if not keep:
                 running.remove()
-    say(f"all is well, after {time.monotonic() - began:.0f} s")
+    say(f"all checks passed after {time.monotonic() - start:.0f} s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The profile `single`: what a user does, what a restart keeps, and how the containers are kept in."""
+"""The profile `single`: requests of a user, persistence over a restart, and confinement of the containers."""
 
 import json
 import os
@@ -12,7 +12,7 @@ NO_CAPABILITIES = "0" * 16
 
 
 def golden(count):
-    """The first sentences of the golden data, and the reference's vectors."""
+    """The first sentences of the golden data, and their reference vectors."""
     with open(f"{GOLDEN}/sentences.jsonl", encoding="utf-8") as file:
         sentences = [json.loads(line)["text"] for line, _ in zip(file, range(count))]
     return sentences, np.load(f"{GOLDEN}/embeddings.npy", mmap_mode="r")[:count]
@@ -28,12 +28,12 @@ def check_vectors(stack, password, **client):
 
 
 def tokenize(stack, token):
-    answer = httpx.get(f"{stack.url}/tokenize", params={"sentence": "Hola"}, headers={"Authorization": f"Bearer {token}"}, timeout=30)
-    return answer.status_code
+    response = httpx.get(f"{stack.url}/tokenize", params={"sentence": "Hola"}, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+    return response.status_code
 
 
 def check_confinement(stack):
-    """Only the gateway is reached from outside; no process is root or can become it, or can write where it runs."""
+    """Only the gateway publishes a port; no process is root, can become root, or can write to its root file system."""
     for service, container in stack.containers().items():
         published = [port for ports in (container["NetworkSettings"]["Ports"] or {}).values() for port in ports or []]
         assert bool(published) == (service in ("gateway", "balancer")), (service, published)
@@ -50,32 +50,32 @@ def check_confinement(stack):
 
 
 def run(stack, password, versions):
-    refused = stack.refusal_without("ADMIN_PASSWORD")
-    assert "ADMIN_PASSWORD has no default" in refused, refused
+    error = stack.error_without("ADMIN_PASSWORD")
+    assert "ADMIN_PASSWORD has no default" in error, error
     stack.up()
     check_confinement(stack)
 
     first = check_vectors(stack, password)
     assert np.array_equal(first, check_vectors(stack, password, grpc=True))
     stack.compose("exec", "-T", "auth", "/usr/local/bin/muse-auth", "user", "add", "ines", given="correct horse battery\n")
-    revoked, kept = (stack.login("correct horse battery", "ines").json()["access_token"] for _ in range(2))
-    assert (tokenize(stack, revoked), tokenize(stack, kept)) == (200, 200)
+    revoked, valid = (stack.login("correct horse battery", "ines").json()["access_token"] for _ in range(2))
+    assert (tokenize(stack, revoked), tokenize(stack, valid)) == (200, 200)
     httpx.post(f"{stack.url}/logout/access", headers={"Authorization": f"Bearer {revoked}"}, timeout=30).raise_for_status()
     assert tokenize(stack, revoked) == 401
 
-    say("everything is removed but the volumes, and started again")
+    say("removing everything except the volumes, and starting again")
     before = {service: container["Id"] for service, container in stack.containers().items()}
     stack.compose("down")
     stack.up()
     after = {service: container["Id"] for service, container in stack.containers().items()}
     assert before.keys() == after.keys() and not set(before.values()) & set(after.values())
-    eventually(lambda: tokenize(stack, kept) == 200, "a token from before holds")
+    eventually(lambda: tokenize(stack, valid) == 200, "an earlier token is valid")
     assert tokenize(stack, revoked) == 401, "a revocation was lost"
     assert stack.login("correct horse battery", "ines").status_code == 200, "a user was lost"
     assert stack.login("wrong").status_code == 401
     assert np.array_equal(first, check_vectors(stack, password))
 
-    say("a stop is a clean one")
+    say("stopping")
     stack.compose("stop")
     for service, identity in after.items():
         state = docker("inspect", "--format", "{{.State.ExitCode}} {{.State.OOMKilled}}", identity)

@@ -1,4 +1,4 @@
-"""What `kubectl kustomize` renders, and questions to it."""
+"""The objects that `kubectl kustomize` renders, and queries on them."""
 
 import itertools
 import os
@@ -16,14 +16,14 @@ PROGRAMS = ("muse-auth", "muse-embedder", "muse-gateway")
 
 
 def options(program):
-    """The environment variables that a program reads as options, with their defaults (None: it has none that is a number)."""
-    told = subprocess.run([CHECKOUT / "target/release" / program, "--help"], check=True, capture_output=True, text=True).stdout
-    found = re.findall(r"\[env: (\w+)[^\]]*\](?:\s*\[default: (\d+)\])?", told)
+    """Returns the environment variables of a program's options with their defaults (None if it is not a number)."""
+    help_text = subprocess.run([CHECKOUT / "target/release" / program, "--help"], check=True, capture_output=True, text=True).stdout
+    found = re.findall(r"\[env: (\w+)[^\]]*\](?:\s*\[default: (\d+)\])?", help_text)
     return {name: int(default) if default else None for name, default in found}
 
 
 class Cluster:
-    """The objects that one kustomization makes."""
+    """The objects that one kustomization renders."""
 
     def __init__(self, folder):
         kubectl = os.environ["KUBECTL"]
@@ -42,16 +42,16 @@ class Cluster:
         return found
 
     def pods(self):
-        """The pod of each workload, by the workload's name."""
+        """The pod of each workload, by the name of the workload."""
         return {thing["metadata"]["name"]: Pod(thing, self) for thing in self.of(*WORKLOADS)}
 
     def selected(self, selector):
-        """The names of the workloads whose pods a label selector names."""
+        """The names of the workloads whose pods a label selector matches."""
         return {name for name, pod in self.pods().items() if matches(selector, pod.labels)}
 
 
 class Pod:
-    """The pod that a workload makes; it has one container."""
+    """The pod template of a workload, which has one container."""
 
     def __init__(self, workload, cluster):
         template = workload["spec"]["template"]
@@ -64,7 +64,7 @@ class Pod:
         self.environment = {}
         for source in self.container.get("envFrom", []):
             self.environment |= cluster.named("ConfigMap", source["configMapRef"]["name"])["data"]
-        # Secrets have no value here. Variables may have those before them in them, as $(NAME).
+        # Values from Secrets are None. A value may refer to earlier variables as $(NAME).
         for variable in self.container["env"]:
             value = variable.get("value")
             if value is not None:
@@ -72,11 +72,11 @@ class Pod:
             self.environment[variable["name"]] = value
 
     def port(self, port):
-        """The number of a port, which may be given by its name."""
+        """The number of a port that is given by number or name."""
         return self.ports[port] if isinstance(port, str) else port
 
     def secrets(self):
-        """The names of the Secrets that the pod needs."""
+        """The names of the Secrets that the pod uses."""
         for volume in self.spec.get("volumes", []):
             if "secret" in volume:
                 yield volume["secret"]["secretName"]
@@ -90,20 +90,20 @@ def matches(selector, labels):
         if labels.get(key) != value:
             return False
     for rule in selector.get("matchExpressions", []):
-        assert rule["operator"] == "In", "nothing else is used"
+        assert rule["operator"] == "In", "no other operator is used"
         if labels.get(rule["key"]) not in rule["values"]:
             return False
     return True
 
 
 def combinations():
-    """Each choice of components."""
+    """Every combination of components."""
     for number in range(len(COMPONENTS) + 1):
         yield from itertools.combinations(COMPONENTS, number)
 
 
 def kustomization(components, folder, **fields):
-    """A kustomization in `folder` that takes these components, as a reader would write it."""
+    """Writes a kustomization with these components to `folder`, as in the guide."""
     below = pathlib.Path(os.path.relpath(FOLDER, folder))
     content = {"resources": [str(below / "base")], "components": [str(below / name) for name in components], **fields}
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(content))

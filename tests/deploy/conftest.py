@@ -1,4 +1,4 @@
-"""The stack as `make install` lays it out, in a folder of its own."""
+"""Fixture: the stack, installed by `make install` into a temporary folder."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from cluster import CHECKOUT
 
 
 def make(target, folder):
-    # Not the settings of the make that these tests may run in.
+    # Without the variables of the make that runs these tests.
     environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     subprocess.run(["make", "-s", target, "PREFIX=/usr", f"DESTDIR={folder}"], cwd=CHECKOUT, env=environment, check=True)
 

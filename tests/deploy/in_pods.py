@@ -1,7 +1,7 @@
-"""Runs the programs as pods: with the variables, mounts, user and read-only root file system that a description gives them, in a
-network of their own. Asks their probes, logs in, embeds, and stops them as a node does.
+"""Runs the programs like pods: with the variables, mounts, user and read-only root file system of a description, in a network
+namespace. Calls their probes, logs in, embeds, and stops them like a node.
 
-usage: unshare --net --mount in_pods.py FOLDER DESCRIPTION    FOLDER: where the stack is installed
+usage: unshare --net --mount in_pods.py FOLDER DESCRIPTION    FOLDER: installation of the stack
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 
-PATIENCE_S = 60
+TIMEOUT_S = 60
 SIOCSIFFLAGS, IFF_UP, IFF_RUNNING = 0x8914, 0x1, 0x40
 
 
@@ -70,30 +70,30 @@ class Pod:
             env={"PATH": os.environ["PATH"], "MUSE_MODEL_DIR": "/usr/share/muse/model"} | description["environment"],
         )
 
-    def ask(self, probe):
+    def probe(self, probe):
         path, port = self.probes[probe]
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-                return answer.status
-        except urllib.error.HTTPError as refused:
-            return refused.code
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as response:
+                return response.status
+        except urllib.error.HTTPError as error:
+            return error.code
         except OSError:
             return None
 
     def wait_for(self, probe):
-        deadline = time.monotonic() + PATIENCE_S
-        while self.ask(probe) != 200:
+        deadline = time.monotonic() + TIMEOUT_S
+        while self.probe(probe) != 200:
             assert self.process.poll() is None, f"{self.name} ended with {self.process.returncode}"
             assert time.monotonic() < deadline, f"{self.name}: no {probe}"
             time.sleep(0.1)
 
 
-def ask(path, body, authority, token=None):
+def post_json(path, body, authority, token=None):
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     request = urllib.request.Request(f"https://localhost:5000{path}", json.dumps(body).encode(), headers)
     context = ssl.create_default_context(cadata=authority)
-    with urllib.request.urlopen(request, timeout=PATIENCE_S, context=context) as answer:
-        return json.load(answer)
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=context) as response:
+        return json.load(response)
 
 
 def main():
@@ -106,31 +106,31 @@ def main():
     bring_loopback_up()
     with contextlib.ExitStack() as stops:
         pods = {}
-        # The last one first: none needs another to be there.
+        # In reverse order: each service starts without the others.
         for name in ("muse-gateway", "muse-embedder", "muse-auth"):
             pods[name] = Pod(name, description["pods"][name], files, scratch)
             stops.callback(pods[name].process.kill)
             pods[name].wait_for("startupProbe")
             pods[name].wait_for("livenessProbe")
             if name != "muse-auth":
-                assert pods[name].ask("readinessProbe") == 503, f"{name} has nobody to ask yet"
+                assert pods[name].probe("readinessProbe") == 503, f"{name} is ready before its dependencies"
         for pod in pods.values():
             pod.wait_for("readinessProbe")
         login = {"username": "admin", "password": description["password"]}
-        token = ask("/login", login, description["authority"])["access_token"]
-        (vector,) = ask("/embed", {"sentence": ["Where is the library?"]}, description["authority"], token)["embedding"]
+        token = post_json("/login", login, description["authority"])["access_token"]
+        (vector,) = post_json("/embed", {"sentence": ["Where is the library?"]}, description["authority"], token)["embedding"]
         assert len(vector) == 512
         port = pods["muse-embedder"].probes["readinessProbe"][1]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-            exported = answer.read().decode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
+            exported = response.read().decode()
         for metric in description["metrics"]:
             assert f"\n{metric} " in exported, metric
-        began = time.monotonic()
+        start = time.monotonic()
         for pod in pods.values():
             pod.process.terminate()
         for pod in pods.values():
-            assert pod.process.wait(pod.grace - (time.monotonic() - began)) == 0, pod.name
-    print("all as it should be")
+            assert pod.process.wait(pod.grace - (time.monotonic() - start)) == 0, pod.name
+    print("all checks passed")
 
 
 main()

@@ -1,5 +1,5 @@
-"""Run as root in a container that systemd has booted and where the stack is installed: executes the commands of
-docs/operations/systemd.md, then failures and restarts. Prints each command; exits with an error at the first failed check."""
+"""Tests the systemd units. Runs as root in a container that systemd has booted, with the stack installed: executes the commands of
+docs/operations/systemd.md, then tests failures and restarts. Prints each command; exits with an error at the first failed check."""
 
 import json
 import os
@@ -15,49 +15,49 @@ import urllib.request
 SERVICES = ("muse-auth", "muse-embedder", "muse-gateway")
 PASSWORD = "a long password"
 SETTINGS = pathlib.Path("/etc/muse")
-PATIENCE_S = 60
+TIMEOUT_S = 60
 
 
 def run(*command, **options):
     print("#", *command, flush=True)
-    return subprocess.run(command, check=True, timeout=PATIENCE_S, text=True, stdout=subprocess.PIPE, **options).stdout
+    return subprocess.run(command, check=True, timeout=TIMEOUT_S, text=True, stdout=subprocess.PIPE, **options).stdout
 
 
 def show(service, name):
     return run("systemctl", "show", "--value", f"--property={name}", service).strip()
 
 
-def wait_until(what, holds):
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {PATIENCE_S} s: {what}"
+def wait_until(what, condition):
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"timeout after {TIMEOUT_S} s: {what}"
         time.sleep(0.2)
 
 
-def ask(path, fields, token=None):
+def post_form(path, fields, token=None):
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     request = urllib.request.Request("http://127.0.0.1:5000" + path, urllib.parse.urlencode(fields).encode(), headers)
-    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
-        return json.load(answer)
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+        return json.load(response)
 
 
 def embed(token):
-    (vector,) = ask("/embed", {"sentence": "Where is the library?"}, token)["embedding"]
+    (vector,) = post_form("/embed", {"sentence": "Where is the library?"}, token)["embedding"]
     assert len(vector) == 512
 
 
-def starts_and_serves(guide):
-    """`guide`: what docs/operations/systemd.md lists after `make install`."""
+def check_start(guide):
+    """`guide`: the commands of docs/operations/systemd.md after `make install`."""
     run("systemd-analyze", "verify", "muse.target", *(f"{service}.service" for service in SERVICES))
     run("bash", "-euc", 'sudo() { "$@"; }\n' + guide)
     for service in SERVICES:
         assert show(service, "ActiveState") == "active", run("systemctl", "status", service)
-    token = ask("/login", {"username": "admin", "password": PASSWORD})["access_token"]
+    token = post_form("/login", {"username": "admin", "password": PASSWORD})["access_token"]
     embed(token)
     return token
 
 
-def is_shut_in():
+def check_sandbox():
     for service in SERVICES:
         process = pathlib.Path("/proc") / show(service, "MainPID")
         status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
@@ -69,31 +69,31 @@ def is_shut_in():
     assert (data.owner(), data.stat().st_mode & 0o777) == ("muse-auth", 0o700)
 
 
-def an_operator_adds_a_user():
+def check_adding_a_user():
     database = ("--database", "/var/lib/muse/muse.db")
     run("runuser", "-u", "muse-auth", "--", "muse-auth", "user", "add", "maria", *database, input=PASSWORD + "\n")
-    ask("/login", {"username": "maria", "password": PASSWORD})
+    post_form("/login", {"username": "maria", "password": PASSWORD})
 
 
-def an_embedder_that_dies_comes_back(token):
+def check_restart_after_a_crash(token):
     before = show("muse-embedder", "MainPID")
     os.kill(int(before), signal.SIGKILL)
     wait_until(
-        "the embedder is back",
+        "the embedder restarts",
         lambda: show("muse-embedder", "ActiveState") == "active" and show("muse-embedder", "MainPID") != before,
     )
 
     def served():
         try:
             return embed(token) is None
-        except urllib.error.HTTPError as refused:
-            assert refused.code == 503
+        except urllib.error.HTTPError as error:
+            assert error.code == 503
             return False
 
     wait_until("it serves again", served)
 
 
-def a_bad_option_is_not_tried_again():
+def check_invalid_option_is_not_restarted():
     path = SETTINGS / "gateway.env"
     good = path.read_text()
     path.write_text(good + "CALL_TIMEOUT=never\n")
@@ -104,38 +104,38 @@ def a_bad_option_is_not_tried_again():
     run("systemctl", "restart", "muse-gateway")
 
 
-def stops():
+def check_stop():
     run("systemctl", "stop", "muse.target", *SERVICES)
     for service in SERVICES:
         assert (show(service, "ActiveState"), show(service, "Result")) == ("inactive", "success"), service
 
 
-def each_waits_for_the_others():
+def check_start_without_dependencies():
     run("systemctl", "start", "--no-block", "muse-embedder", "muse-gateway")
-    wait_until("the embedder has begun", lambda: show("muse-embedder", "ActiveState") == "activating")
+    wait_until("the embedder starts", lambda: show("muse-embedder", "ActiveState") == "activating")
     assert show("muse-auth", "ActiveState") == "inactive"
     run("systemctl", "start", "muse-auth")
     wait_until("all serve", lambda: show("muse-gateway", "ActiveState") == "active")
     for service in SERVICES:
         assert show(service, "NRestarts") == "0", service
-    embed(ask("/login", {"username": "admin", "password": PASSWORD})["access_token"])
+    embed(post_form("/login", {"username": "admin", "password": PASSWORD})["access_token"])
 
 
 def main():
     try:
-        token = starts_and_serves(sys.argv[1])
-        is_shut_in()
-        an_operator_adds_a_user()
-        an_embedder_that_dies_comes_back(token)
-        a_bad_option_is_not_tried_again()
-        stops()
-        each_waits_for_the_others()
-        stops()
+        token = check_start(sys.argv[1])
+        check_sandbox()
+        check_adding_a_user()
+        check_restart_after_a_crash(token)
+        check_invalid_option_is_not_restarted()
+        check_stop()
+        check_start_without_dependencies()
+        check_stop()
     except BaseException:
         sys.stdout.flush()
         subprocess.run(["journalctl", "--no-pager", "--unit=muse*"], check=False)
         raise
-    print("all as it should be")
+    print("all checks passed")
 
 
 main()

@@ -1,7 +1,8 @@
 #!/bin/bash
-# A machine that systemd has started, with the files of FOLDER in place: this one's root file system under an overlay that is
-# thrown away, a network with nothing but loopback, and no services of its own. Runs a command there as root, for which the folder
-# of this script is /tests, and ends with its status.
+# Boots systemd in a container and runs a command in it as root; exits with its status. The
+# container has this machine's root file system under a temporary overlay with the files of FOLDER,
+# a network with loopback only, and no other services. The folder of this script is mounted at
+# /tests.
 #
 # usage: unshare --mount machine.sh FOLDER COMMAND…
 set -euo pipefail
@@ -29,10 +30,10 @@ Requires=basic.target
 [Service]
 Type=oneshot
 ExecStart=/bin/bash /command
-StandardOutput=file:/said
+StandardOutput=file:/output
 StandardError=inherit
 END
 systemd-nspawn --quiet --register=no --keep-unit --private-network --link-journal=no --console=pipe -D "$root" \
   --bind-ro="$(dirname "$(realpath "$0")"):/tests" --boot systemd.unit=command.service </dev/null >"$scratch/console" 2>&1 && status=0 || status=$?
-cat "$root/said" || cat "$scratch/console"
+cat "$root/output" || cat "$scratch/console"
 exit $status

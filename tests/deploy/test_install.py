@@ -1,5 +1,4 @@
-"""`make install` and the systemd units: the programs run from where they were put, and a machine that systemd has started runs
-the units."""
+"""`make install` and the systemd units: the installed programs run, and systemd runs the units in a container."""
 
 import contextlib
 import json
@@ -16,7 +15,7 @@ import pytest
 from cluster import CHECKOUT, PROGRAMS, options
 from conftest import make
 
-# What `systemd-analyze security` says at most, of 10; see docs/operations/systemd.md.
+# Maximum rating of `systemd-analyze security`, of 10; see docs/operations/systemd.md.
 EXPOSURE = 1.2
 MODEL = "usr/share/muse/model"
 
@@ -25,7 +24,7 @@ def files(folder):
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
 
 
-def test_settings_are_kept_and_the_rest_is_taken_away(tmp_path):
+def test_uninstall_removes_all_files_except_settings(tmp_path):
     make("install", tmp_path)
     settings = tmp_path / "etc/muse/auth.env"
     settings.write_text("AUTH_EXPOSED=false\n")
@@ -35,21 +34,21 @@ def test_settings_are_kept_and_the_rest_is_taken_away(tmp_path):
     assert files(tmp_path) == {f"etc/muse/{name}.env" for name in ("auth", "embedder", "gateway")}
 
 
-def test_a_prefix_that_is_no_place_is_refused(tmp_path):
-    refused = subprocess.run(["make", "-s", "install", "PREFIX=usr", f"DESTDIR={tmp_path}/"], cwd=CHECKOUT, capture_output=True, text=True)
-    assert refused.returncode != 0 and "PREFIX" in refused.stderr
+def test_relative_prefix_is_rejected(tmp_path):
+    ran = subprocess.run(["make", "-s", "install", "PREFIX=usr", f"DESTDIR={tmp_path}/"], cwd=CHECKOUT, capture_output=True, text=True)
+    assert ran.returncode != 0 and "PREFIX" in ran.stderr
     assert not files(tmp_path)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_each_setting_is_an_option_of_the_program(installed, program):
+def test_settings_are_options_of_the_program(installed, program):
     unit = (installed / f"usr/lib/systemd/system/{program}.service").read_text()
     settings = (installed / f"etc/muse/{program.removeprefix('muse-')}.env").read_text()
-    named = set(re.findall(r"^#?([A-Z_]+)=", settings, re.MULTILINE)) | set(re.findall(r"^Environment=(\w+)=", unit, re.MULTILINE))
-    assert named <= options(program).keys()
+    variables = set(re.findall(r"^#?([A-Z_]+)=", settings, re.MULTILINE)) | set(re.findall(r"^Environment=(\w+)=", unit, re.MULTILINE))
+    assert variables <= options(program).keys()
 
 
-def test_a_stop_has_the_time_that_a_program_takes(installed):
+def test_stop_timeout_exceeds_shutdown_delay_and_grace(installed):
     common = (installed / "usr/lib/systemd/system/muse-.service.d/common.conf").read_text()
     allowed = int(re.search(r"^TimeoutStopSec=(\d+)$", common, re.MULTILINE)[1])
     for program in PROGRAMS:
@@ -58,26 +57,26 @@ def test_a_stop_has_the_time_that_a_program_takes(installed):
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd: systemd-analyze is not installed")
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_units_leave_little_exposed(installed, program):
-    told = subprocess.run(
+def test_exposure_of_the_units_is_low(installed, program):
+    analyzed = subprocess.run(
         ["systemd-analyze", "security", "--no-pager", "--offline=true", f"--root={installed}", f"{program}.service"],
         capture_output=True,
         text=True,
         check=True,
     )
-    exposure = float(re.search(r"Overall exposure level for \S+: ([\d.]+)", told.stdout)[1])
-    assert exposure <= EXPOSURE, told.stdout
+    exposure = float(re.search(r"Overall exposure level for \S+: ([\d.]+)", analyzed.stdout)[1])
+    assert exposure <= EXPOSURE, analyzed.stdout
 
 
-def ask(address, path, body, token=None):
+def post_json(address, path, body, token=None):
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     request = urllib.request.Request(f"http://{address}{path}", json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)
 
 
 class Program:
-    """An installed program, which tells how far it is by the protocol of sd_notify."""
+    """An installed program, which reports its state over sd_notify."""
 
     def __init__(self, installed, name, folder, **environment):
         self.notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -106,7 +105,7 @@ class Program:
         assert self.notice("STOPPING") == "1"
 
 
-def test_the_programs_run_from_where_they_were_put(installed, tmp_path):
+def test_installed_programs_run_with_installed_libraries(installed, tmp_path):
     with contextlib.ExitStack() as stops:
 
         def start(name, **environment):
@@ -125,15 +124,15 @@ def test_the_programs_run_from_where_they_were_put(installed, tmp_path):
         )
         address = gateway.notice("X_MUSE_LISTENING")
         gateway.notice("READY")
-        token = ask(address, "/login", {"username": "admin", "password": "admin"})["access_token"]
-        (vector,) = ask(address, "/embed", {"sentence": ["Where is the library?"]}, token)["embedding"]
+        token = post_json(address, "/login", {"username": "admin", "password": "admin"})["access_token"]
+        (vector,) = post_json(address, "/embed", {"sentence": ["Where is the library?"]}, token)["embedding"]
         assert len(vector) == 512
         maps = pathlib.Path(f"/proc/{embedder.process.pid}/maps").read_text()
         libraries = {pathlib.Path(path) for path in re.findall(r"(/\S*/lib(?:torch|c10|gomp|cudart|cupti)\S*)", maps)}
         assert {path.parent for path in libraries} == {installed / "usr/lib/muse"}
 
 
-def test_a_machine_that_systemd_has_started_runs_the_units(installed):
+def test_systemd_runs_the_units(installed):
     if os.geteuid() != 0 or not shutil.which("systemd-nspawn"):
         pytest.skip("systemd: needs root and systemd-nspawn (Debian: systemd-container)")
     here = pathlib.Path(__file__).parent

@@ -1,4 +1,4 @@
-"""deploy/kubernetes, with each choice of its components: what a server would refuse, and what it would take and not run."""
+"""deploy/kubernetes with every combination of components: schemas, and errors that a schema does not detect."""
 
 import copy
 import os
@@ -9,7 +9,7 @@ import pytest
 import yaml
 from cluster import CHECKOUT, COMPONENTS, FOLDER, PROGRAMS, Cluster, combinations, kustomization, matches, options
 
-# The oldest release that has all that is used, and the newest whose schemas there are.
+# The oldest release with all used features, and the newest with published schemas.
 RELEASES = ("1.29", "1.37")
 UNITS = {"m": 0.001, "": 1, "Mi": 2**20, "Gi": 2**30}
 
@@ -35,28 +35,28 @@ def quantity(text):
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_each_object_has_the_fields_that_kubernetes_knows(cluster, release):
+def test_objects_conform_to_the_kubernetes_schemas(cluster, release):
     for thing in cluster.objects:
         kubernetes_validate.validate(thing, release, strict=True)
 
 
-def test_a_field_that_kubernetes_does_not_know_is_found(cluster):
+def test_unknown_field_violates_the_schema(cluster):
     service = copy.deepcopy(cluster.named("Service", "muse-auth"))
     service["spec"]["ports"][0]["targetport"] = service["spec"]["ports"][0].pop("targetPort")
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(service, RELEASES[-1], strict=True)
 
 
-def test_the_example_renders():
+def test_example_renders():
     assert {thing["metadata"]["name"] for thing in Cluster(FOLDER / "example").of("Deployment")} < set(PROGRAMS)
 
 
-def test_each_component_is_tried():
+def test_every_component_is_tested():
     folders = {path.parent.name for path in FOLDER.glob("*/kustomization.yaml")}
     assert folders == {"base", "example", *COMPONENTS}
 
 
-def test_each_service_runs(cluster):
+def test_every_service_has_a_workload(cluster):
     assert set(cluster.pods()) == set(PROGRAMS)
     for name, pod in cluster.pods().items():
         assert cluster.selected(cluster.workload(name)["spec"]["selector"]) == {name}
@@ -64,19 +64,19 @@ def test_each_service_runs(cluster):
             assert cluster.selected(constraint["labelSelector"]) == {name}
 
 
-def test_the_images_are_those_of_this_version(cluster, chosen, version):
+def test_image_tags_are_those_of_this_version(cluster, chosen, version):
     for name, pod in cluster.pods().items():
         cuda = "-cuda" if name == "muse-embedder" and "gpu" in chosen else ""
         assert pod.container["image"] == f"{name}:{version}{cuda}"
 
 
-def test_pods_may_do_little(cluster):
+def test_pods_conform_to_the_restricted_profile(cluster):
     (namespace,) = cluster.of("Namespace")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     for name, pod in cluster.pods().items():
         assert pod.spec["automountServiceAccountToken"] is False
         assert cluster.named("ServiceAccount", pod.spec["serviceAccountName"])["automountServiceAccountToken"] is False
-        # Else Kubernetes adds variables with the names of services, MUSE_AUTH_PORT and the like, to the programs' own.
+        # Otherwise Kubernetes adds variables such as MUSE_AUTH_PORT to those of the programs.
         assert pod.spec["enableServiceLinks"] is False
         assert pod.spec["securityContext"]["runAsNonRoot"] is True
         assert pod.spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -87,7 +87,7 @@ def test_pods_may_do_little(cluster):
         }, name
 
 
-def test_resources_are_asked_for_and_bounded(cluster, chosen):
+def test_resources_have_requests_and_limits(cluster, chosen):
     for name, pod in cluster.pods().items():
         requests, limits = pod.container["resources"]["requests"], pod.container["resources"]["limits"]
         for resource in ("cpu", "memory"):
@@ -95,35 +95,35 @@ def test_resources_are_asked_for_and_bounded(cluster, chosen):
         assert ("nvidia.com/gpu" in limits) == (name == "muse-embedder" and "gpu" in chosen)
 
 
-def test_each_variable_is_an_option_of_the_program(cluster):
+def test_variables_are_options_of_the_program(cluster):
     for name, pod in cluster.pods().items():
-        # That of the async runtime is no option, and the names of Services are there for the URLs.
+        # TOKIO_WORKER_THREADS belongs to the async runtime; the other two are parts of the URLs.
         others = {"TOKIO_WORKER_THREADS", "AUTH_SERVICE", "EMBEDDER_SERVICE"}
         assert pod.environment.keys() - others <= options(name).keys(), name
 
 
-def test_probes_ask_the_private_port(cluster):
+def test_probes_use_the_admin_port(cluster):
     for name, pod in cluster.pods().items():
         prefix = name.removeprefix("muse-").upper()
-        assert pod.environment[f"{prefix}_PRIVATE_LISTEN"] == f"0.0.0.0:{pod.ports['private']}"
-        (public,) = pod.ports.keys() - {"private"}
+        assert pod.environment[f"{prefix}_PRIVATE_LISTEN"] == f"0.0.0.0:{pod.ports['admin']}"
+        (public,) = pod.ports.keys() - {"admin"}
         assert pod.environment[f"{prefix}_LISTEN"] == f"0.0.0.0:{pod.ports[public]}"
         for probe, path in (("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
-            assert pod.container[probe]["httpGet"] == {"path": path, "port": "private"}, (name, probe)
+            assert pod.container[probe]["httpGet"] == {"path": path, "port": "admin"}, (name, probe)
 
 
-def test_a_pod_has_the_time_that_its_program_takes_to_stop(cluster):
+def test_termination_grace_exceeds_shutdown_delay_and_grace(cluster):
     for name, pod in cluster.pods().items():
         taken = int(pod.environment["SHUTDOWN_DELAY"]) + int(pod.environment["SHUTDOWN_GRACE"])
         assert pod.spec["terminationGracePeriodSeconds"] >= taken + 5, name
 
 
-def test_each_mount_has_its_volume(cluster):
+def test_every_mount_has_a_volume(cluster):
     for name, pod in cluster.pods().items():
         assert {mount["name"] for mount in pod.container["volumeMounts"]} == pod.volumes, name
 
 
-def test_urls_name_services_and_their_ports(cluster):
+def test_urls_contain_services_and_their_ports(cluster):
     for name, pod in cluster.pods().items():
         for variable, target in (("AUTH_URL", "muse-auth"), ("EMBEDDER_URL", "muse-embedder")):
             if variable not in pod.environment:
@@ -132,26 +132,26 @@ def test_urls_name_services_and_their_ports(cluster):
             assert pod.environment[variable] == f"https://{target}:{service['spec']['ports'][0]['port']}", name
 
 
-def test_services_stand_for_pods(cluster):
+def test_services_select_pods_and_their_ports(cluster):
     for service in cluster.of("Service"):
         name = service["metadata"]["name"]
         assert cluster.selected({"matchLabels": service["spec"]["selector"]}) == {name}
         (port,) = service["spec"]["ports"]
         assert port["targetPort"] in cluster.pods()[name].ports
-        assert port["targetPort"] != "private"
-    # The gateway balances by itself, so it must learn each pod's address.
+        assert port["targetPort"] != "admin"
+    # Headless: the gateway balances over the addresses of the pods.
     assert cluster.named("Service", "muse-embedder")["spec"]["clusterIP"] == "None"
 
 
-def test_budgets_let_nodes_be_drained(cluster):
+def test_disruption_budgets_allow_node_drains(cluster):
     for budget in cluster.of("PodDisruptionBudget"):
         (name,) = cluster.selected(budget["spec"]["selector"])
         assert budget["spec"]["maxUnavailable"] == 1
-        # A budget for a single pod would be one that keeps nothing up.
+        # A budget for a single pod protects nothing.
         assert cluster.workload(name)["spec"].get("replicas", 2) >= 2, name
 
 
-def test_one_auth_service_has_the_sqlite_file(cluster, chosen):
+def test_sqlite_has_one_auth_replica_and_postgres_several(cluster, chosen):
     auth = cluster.workload("muse-auth")
     url = cluster.pods()["muse-auth"].environment["DATABASE_URL"]
     if "postgres" in chosen:
@@ -167,7 +167,7 @@ def test_one_auth_service_has_the_sqlite_file(cluster, chosen):
         assert claim["spec"]["accessModes"] == ["ReadWriteOncePod"]
 
 
-def test_autoscalers_have_a_target_that_has_no_number_of_its_own(cluster, chosen):
+def test_autoscaled_workloads_set_no_replicas(cluster, chosen):
     autoscalers = cluster.of("HorizontalPodAutoscaler")
     assert len(autoscalers) == (2 if "autoscale" in chosen else 0)
     for autoscaler in autoscalers:
@@ -177,7 +177,7 @@ def test_autoscalers_have_a_target_that_has_no_number_of_its_own(cluster, chosen
         assert autoscaler["metadata"]["namespace"] == workload["metadata"]["namespace"]
 
 
-def test_the_adapter_s_rule_and_prometheus_job_serve_the_autoscaler():
+def test_adapter_rule_and_prometheus_job_match_the_autoscaler():
     cluster = Cluster(FOLDER / "example")
     autoscaler = cluster.named("HorizontalPodAutoscaler", "muse-embedder")
     (metric,) = [metric["pods"]["metric"]["name"] for metric in autoscaler["spec"]["metrics"] if metric["type"] == "Pods"]
@@ -189,19 +189,19 @@ def test_the_adapter_s_rule_and_prometheus_job_serve_the_autoscaler():
     (naming,) = [rule["regex"] for rule in job["relabel_configs"] if rule.get("target_label") == "job"]
     observed = yaml.safe_load((CHECKOUT / "deploy/observe/prometheus.yml").read_text())["scrape_configs"]
     assert {re.fullmatch(naming, name)[1] for name in PROGRAMS} == {job["job_name"] for job in observed}
-    (kept,) = [rule["regex"] for rule in job["relabel_configs"] if rule.get("action") == "keep"]
-    assert all(kept in pod.ports for pod in cluster.pods().values())
+    (port,) = [rule["regex"] for rule in job["relabel_configs"] if rule.get("action") == "keep"]
+    assert all(port in pod.ports for pod in cluster.pods().values())
 
 
-def test_no_secret_is_here(cluster):
+def test_secrets_are_documented_and_not_included(cluster):
     assert not cluster.of("Secret")
     guide = (FOLDER / "README.md").read_text()
     for pod in cluster.pods().values():
         for secret in pod.secrets():
-            assert f" {secret} " in guide, f"the guide does not say how {secret} is made"
+            assert f" {secret} " in guide, f"the guide does not create {secret}"
 
 
-def test_only_who_must_reaches_whom(cluster, chosen):
+def test_network_policies_allow_required_connections_only(cluster, chosen):
     prometheus = {"app.kubernetes.io/name": "prometheus"}
     sources = {"outside": None, "prometheus": prometheus} | {name: pod.labels for name, pod in cluster.pods().items()}
     reached = {
@@ -212,14 +212,14 @@ def test_only_who_must_reaches_whom(cluster, chosen):
         if receives(cluster, pod, labels, port) and (labels in (None, prometheus) or sends(cluster, labels, pod, port))
     }
     users = {(source, "muse-gateway", 5000) for source in ("outside", "prometheus")}
-    scrapes = {("prometheus", name, pod.ports["private"]) for name, pod in cluster.pods().items()}
+    scrapes = {("prometheus", name, pod.ports["admin"]) for name, pod in cluster.pods().items()}
     calls = {
         ("muse-gateway", "muse-auth", 5001),
         ("muse-gateway", "muse-embedder", 5002),
         ("muse-embedder", "muse-auth", 5001),
     }
     assert reached == users | scrapes | calls
-    # Postgres' port, and no other, is open to the outside, for the auth service alone.
+    # Egress out of the cluster is allowed only to the port of Postgres, and only from the auth service.
     for name, pod in cluster.pods().items():
         outside = {
             port["port"]
@@ -233,7 +233,7 @@ def test_only_who_must_reaches_whom(cluster, chosen):
 
 @pytest.fixture(scope="session", params=[False, True], ids=["from-base", "from-overlay"])
 def staging(request, chosen, tmp_path_factory):
-    """A second stack for the same namespace, made as the guide says: of the base, or of a kustomization that takes it."""
+    """A second stack in the same namespace, from the commands of the guide: of the base, or of an overlay of it."""
     section = (FOLDER / "README.md").read_text().split("## Two stacks in one namespace")[1].split("\n## ")[0]
     fields = yaml.safe_load(re.search(r"```yaml\n(.*?)```", section, re.DOTALL)[1])
     if not request.param:
@@ -244,7 +244,7 @@ def staging(request, chosen, tmp_path_factory):
     return Cluster(overlay)
 
 
-def test_a_name_prefix_reaches_urls_secrets_and_policies(cluster, staging):
+def test_name_prefix_applies_to_urls_and_secrets(cluster, staging):
     names = {(thing["kind"], thing["metadata"]["name"]) for thing in cluster.objects if thing["kind"] != "Namespace"}
     prefixed = {(kind, f"staging-{name}") for kind, name in names}
     assert {(thing["kind"], thing["metadata"]["name"]) for thing in staging.objects if thing["kind"] != "Namespace"} == prefixed
@@ -262,28 +262,28 @@ def test_a_name_prefix_reaches_urls_secrets_and_policies(cluster, staging):
         staging.named(target["kind"], target["name"])
 
 
-def test_two_stacks_in_one_namespace_do_not_meet(cluster, staging):
+def test_two_stacks_in_one_namespace_are_separated(cluster, staging):
     both = [(cluster, staging), (staging, cluster)]
     for one, other in both:
         for thing in one.objects:
             for selector in selectors(thing):
                 assert not other.selected(selector), thing
-                # Each of them selects pods of its own stack.
+                # Each selector matches pods of its own stack.
                 assert one.selected(selector), thing
     sources = [(one, pod, other) for one, other in both for pod in one.pods().values()]
-    met = [
+    reachable = [
         (source.labels, target.labels, port)
         for one, source, other in sources
         for target in other.pods().values()
         for port in target.ports.values()
-        # The gateway's port is for everybody, as far as its own policy goes; what reaches out has none to it.
+        # The gateway's ingress policy allows everyone; no egress policy of the other stack allows its port.
         if sends(one, source.labels, target, port) or (receives(other, target, source.labels, port) and port != 5000)
     ]
-    assert not met
+    assert not reachable
 
 
 def selectors(thing):
-    """The label selectors of an object that are for pods of the stack."""
+    """The label selectors of an object that match pods of the stack."""
     spec = thing.get("spec", {})
     if thing["kind"] == "Service":
         yield {"matchLabels": spec["selector"]}
@@ -296,7 +296,7 @@ def selectors(thing):
 
 
 def policies(cluster, labels, direction):
-    """The policies for a pod, which is shut in this direction if there is one."""
+    """The network policies of a pod in one direction. There must be one, else the pod is open."""
     chosen = [
         policy["spec"]
         for policy in cluster.of("NetworkPolicy")
@@ -309,7 +309,7 @@ def policies(cluster, labels, direction):
 def receives(cluster, pod, labels, port):
     return any(
         port in [pod.port(allowed["port"]) for allowed in rule["ports"]]
-        and ("from" not in rule or any(comes_from(peer, labels) for peer in rule["from"]))
+        and ("from" not in rule or any(peer_matches(peer, labels) for peer in rule["from"]))
         for policy in policies(cluster, pod.labels, "Ingress")
         for rule in policy.get("ingress", [])
     )
@@ -324,8 +324,8 @@ def sends(cluster, labels, pod, port):
     )
 
 
-def comes_from(peer, labels):
-    """Pods of the namespace itself, or Prometheus in its own."""
+def peer_matches(peer, labels):
+    """Whether the peer matches a pod of the namespace, or Prometheus in its namespace."""
     if labels is None:
         return False
     elsewhere = labels == {"app.kubernetes.io/name": "prometheus"}

@@ -1,4 +1,4 @@
-"""The rendered pods run, as processes, with secrets that are made as the guide says."""
+"""Runs the rendered pods as processes, with secrets from the commands of the guide."""
 
 import base64
 import json
@@ -22,12 +22,12 @@ cat leaf.crt authority.crt > users.crt
 
 @pytest.fixture(scope="module")
 def secrets(tmp_path_factory):
-    """What the commands of the guide's section on secrets make, by name."""
+    """The secrets that the commands of the guide create, by name."""
     folder = tmp_path_factory.mktemp("secrets")
     kubectl = folder / "kubectl"
     kubectl.write_text(f'#!/bin/sh\nexec "{os.environ["KUBECTL"]}" "$@" --dry-run=client --output=json >> "$MADE"\n')
     kubectl.chmod(0o755)
-    # What a user of the guide has already.
+    # Input of the guide: the URL of the database.
     (folder / "url").write_text("postgres://muse@db.example.org/muse")
     subprocess.run(["bash", "-euc", USERS_CERTIFICATE], cwd=folder, check=True, stderr=subprocess.DEVNULL)
     section = (FOLDER / "README.md").read_text().split("## Secrets")[1].split("\n## ")[0]
@@ -65,21 +65,21 @@ def description(secrets):
     return {
         "pods": pods,
         "password": PASSWORD,
-        # The last one of the chain.
+        # The last certificate of the chain.
         "authority": "-----BEGIN" + secrets["muse-users-tls"]["tls.crt"].rpartition("-----BEGIN")[2],
         "metrics": re.findall(r"seriesQuery: (\w+)", (FOLDER / "autoscale/prometheus-adapter.yaml").read_text()),
     }
 
 
-def test_the_guide_makes_each_secret_that_a_pod_needs(secrets):
+def test_commands_of_the_guide_create_every_secret(secrets):
     needed = {secret for pod in Cluster(FOLDER / "example").pods().values() for secret in pod.secrets()}
     assert secrets.keys() == needed
     assert secrets["muse-auth"]["admin-password"] == PASSWORD
     assert secrets["muse-postgres"]["url"].startswith("postgres://")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root: needs root, to make a network and a read-only root file system")
-def test_the_programs_run_as_the_pods_say(installed, secrets, tmp_path):
+@pytest.mark.skipif(os.geteuid() != 0, reason="root: needs root for a network namespace and a read-only root file system")
+def test_programs_run_with_the_settings_of_the_pods(installed, secrets, tmp_path):
     (tmp_path / "description").write_text(json.dumps(description(secrets)))
     script = pathlib.Path(__file__).with_name("in_pods.py")
     ended = subprocess.run(["unshare", "--net", "--mount", sys.executable, script, installed, tmp_path / "description"], timeout=300)

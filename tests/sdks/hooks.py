@@ -1,4 +1,4 @@
-"""What schemathesis needs to know of the service: the token that a request needs, and how an .npy body is read."""
+"""schemathesis hooks: tokens for requests, and a deserializer for .npy bodies."""
 
 import json
 import os
@@ -11,15 +11,15 @@ GATEWAY = os.environ["GATEWAY"]
 
 def post(path, body=b"", **headers):
     request = urllib.request.Request(GATEWAY + path, body, headers)
-    with urllib.request.urlopen(request) as answer:
-        return json.load(answer)
+    with urllib.request.urlopen(request) as response:
+        return json.load(response)
 
 
 def login():
     return post("/login", b"username=admin&password=admin")
 
 
-# A token that the request ends is a new one each time, or there would be none for the others.
+# Routes that revoke their token get a new one for each request.
 TOKENS = {
     "/token/refresh": lambda: os.environ["REFRESH_TOKEN"],
     "/logout/access": lambda: login()["access_token"],
