@@ -3,8 +3,8 @@
 
 usage: docs/configuration.py [--check] BIN_DIR
 
-BIN_DIR is the folder with muse-auth, muse-embedder and muse-gateway, such as target/release. The text between the markers of the
-page is replaced. With --check nothing is written: the differences are printed, and the exit status is 1 if there are any.
+BIN_DIR is the folder with muse-auth, muse-embedder and muse-gateway, such as target/release. The script replaces the text
+between the markers of the page. With --check it writes nothing, prints the differences, and exits with status 1 if there are any.
 """
 
 import argparse
@@ -20,13 +20,13 @@ PROGRAMS = ("muse-auth", "muse-embedder", "muse-gateway")
 BEGIN = "<!-- begin of what docs/configuration.py generates -->"
 END = "<!-- end of what docs/configuration.py generates -->"
 
-# Defaults that a program computes from the machine on which its help is printed.
+# Defaults that depend on the machine.
 COMPUTED_DEFAULTS = {
     "HASH_THREADS": "half of the cores, at most 4",
     "MUSE_THREADS": "the cores",
     "MUSE_TOKENIZER_THREADS": "the cores",
 }
-# A user of a program needs no table for these.
+# Options that are not listed.
 SKIPPED = ("--help", "--version")
 
 OPTION = re.compile(r"^ {2,6}(?:-\w, )?(--[\w-]+(?: <\w+>)?)$")
@@ -52,7 +52,7 @@ class Option:
         brackets = dict(BRACKETED.findall(text))
         self.variable = brackets.get("env", "").split("=")[0]
         default = brackets.get("default", "")
-        # A default that the description explains in words is shown as it is, a value as code.
+        # A default in words is shown as text, a value as code.
         self.default = f"`{default}`" if default and " " not in default else default
         if "<" not in name:
             self.default = "`false`"
@@ -85,7 +85,7 @@ def options(help_text):
 
 
 def help_of(program):
-    """The long help, without the values of variables that are set here."""
+    """The long help, without values of the environment."""
     ran = subprocess.run([program, "--help"], env={"PATH": os.environ.get("PATH", "")}, check=True, capture_output=True, text=True)
     return ran.stdout
 
@@ -101,7 +101,7 @@ def tables(title, chosen):
 
 
 def generated(folder):
-    """What stands between the markers."""
+    """The text between the markers."""
     by_program = {program: options(help_of(folder / program)) for program in PROGRAMS}
     rows = [{option.row() for option in chosen} for chosen in by_program.values()]
     common = set.intersection(*rows)
