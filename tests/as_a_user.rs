@@ -1,7 +1,7 @@
-//! Runs the README and the manual: `make run`, then their commands, a stop, and a start.
+//! Runs `make run`, the commands of the README and of the manual, a shutdown, and a restart.
 //!
-//! The commands are the `sh` blocks of the README and of the pages that `docs/SUMMARY.md` links; a
-//! `text` block after one is the expected output, in which `…` stands for anything.
+//! The commands are the `sh` blocks of the README and of the pages that `docs/SUMMARY.md` links. A
+//! `text` block after a command is the expected output, in which `…` matches anything.
 
 use std::{
     fs,
@@ -11,14 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muse_tests::{PATIENCE, http_client::HttpClient, root};
+use muse_tests::{TIMEOUT, http_client::HttpClient, root};
 use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     process::{Child, ChildStdout, Command},
 };
 
-/// `make run`, on a port and a database of its own.
+/// `make run` with its own port and database.
 struct MakeRun {
     process: Child,
     output: Lines<BufReader<ChildStdout>>,
@@ -26,16 +26,16 @@ struct MakeRun {
 }
 
 impl MakeRun {
-    async fn start(database: &Path, port: u16, private: SocketAddr) -> Self {
+    async fn start(database: &Path, port: u16, admin_port: SocketAddr) -> Self {
         let mut command = Command::new("make");
         command.arg("run").current_dir(root()).env("PORT", port.to_string()).env("DATABASE_URL", database);
-        command.env("GATEWAY_PRIVATE_LISTEN", private.to_string());
-        // What cargo, make and a coverage run set for the tests must not leak into a user's make.
-        let kept = ["CARGO_HOME", "RUSTUP_HOME"];
+        command.env("GATEWAY_PRIVATE_LISTEN", admin_port.to_string());
+        // Without the variables that cargo, make and coverage set for the tests.
+        let preserved = ["CARGO_HOME", "RUSTUP_HOME"];
         let leaking = ["CARGO", "OUT_DIR", "RUST", "LIBTORCH", "LLVM", "MAKE", "MFLAGS"];
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
-            if leaking.iter().any(|prefix| name.starts_with(prefix)) && !kept.contains(&name.as_str()) {
+            if leaking.iter().any(|prefix| name.starts_with(prefix)) && !preserved.contains(&name.as_str()) {
                 command.env_remove(name);
             }
         }
@@ -54,12 +54,12 @@ impl MakeRun {
                     return line;
                 }
             }
-            panic!("make run ended without saying {text:?}");
+            panic!("make run ended without printing {text:?}");
         };
-        tokio::time::timeout(PATIENCE * 10, found).await.expect("it says so in time")
+        tokio::time::timeout(TIMEOUT * 10, found).await.expect("it prints the text in time")
     }
 
-    /// As Ctrl-C in a terminal does, or `kill`.
+    /// Sends a signal, like Ctrl-C or `kill`, and waits until all processes have exited.
     async fn stop(mut self, signal: &str) {
         let children = children(self.process.id().expect("it runs"));
         let launcher = children.first().expect("make runs the launcher");
@@ -68,7 +68,7 @@ impl MakeRun {
         assert!(kill(signal, *launcher));
         self.wait_for("stopped").await;
         let status =
-            tokio::time::timeout(PATIENCE, self.process.wait()).await.expect("it ends").expect("a status");
+            tokio::time::timeout(TIMEOUT, self.process.wait()).await.expect("it ends").expect("a status");
         assert!(status.success(), "{status}");
         for service in services {
             assert!(!Path::new(&format!("/proc/{service}")).exists(), "{service} still runs");
@@ -77,10 +77,10 @@ impl MakeRun {
     }
 }
 
-/// A test that fails leaves nothing running.
+/// Stops the processes of a failed test.
 impl Drop for MakeRun {
     fn drop(&mut self) {
-        // None once it has been waited for.
+        // None after `wait`.
         if let Some(make) = self.process.id() {
             let group = format!("-{make}");
             let _ = std::process::Command::new("kill").args(["-TERM", "--", &group]).status();
@@ -103,15 +103,15 @@ fn free_port() -> u16 {
     listener.local_addr().expect("it has an address").port()
 }
 
-/// The status of `muse-gateway healthcheck` beside a gateway with that private port, and what it says.
-async fn healthcheck(private: SocketAddr) -> (Option<i32>, String) {
+/// Runs `muse-gateway healthcheck` for that admin port. Returns the exit status and standard error.
+async fn healthcheck(admin_port: SocketAddr) -> (Option<i32>, String) {
     let mut command = Command::new(root().join("target/release/muse-gateway"));
-    command.arg("healthcheck").env("GATEWAY_PRIVATE_LISTEN", private.to_string());
-    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends").expect("it starts");
+    command.arg("healthcheck").env("GATEWAY_PRIVATE_LISTEN", admin_port.to_string());
+    let output = tokio::time::timeout(TIMEOUT, command.output()).await.expect("it ends").expect("it starts");
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// The README, then the pages that `docs/SUMMARY.md` links, in its order.
+/// The README and the pages that `docs/SUMMARY.md` links, in its order.
 fn documents() -> Vec<String> {
     let read = |path: &str| fs::read_to_string(root().join(path)).expect(path);
     let summary = read("docs/SUMMARY.md");
@@ -120,7 +120,7 @@ fn documents() -> Vec<String> {
     std::iter::once(read("README.md")).chain(pages).collect()
 }
 
-/// The commands of the documents that talk to a running stack, and what they print.
+/// The commands of the documents that need a running stack, and their expected output.
 fn documented_commands() -> Vec<(String, Option<String>)> {
     let mut commands = Vec::new();
     for document in documents() {
@@ -141,7 +141,7 @@ fn documented_commands() -> Vec<(String, Option<String>)> {
     commands
 }
 
-/// Whether `printed` holds the parts of `expected` between the ellipses, in order.
+/// Whether `printed` contains the parts of `expected` between the ellipses, in order.
 fn prints(printed: &str, expected: &str) -> bool {
     let mut rest = printed;
     expected.split('…').map(str::trim).all(|part| match rest.split_once(part) {
@@ -158,39 +158,39 @@ async fn documented_commands_work_and_their_effects_are_persistent() {
     let data = tempfile::tempdir().unwrap();
     let database = data.path().join("muse.db");
     let port = free_port();
-    let private = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-    let stack = MakeRun::start(&database, port, private).await;
-    assert_eq!(healthcheck(private).await, (Some(0), String::new()));
+    let admin_port = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let stack = MakeRun::start(&database, port, admin_port).await;
+    assert_eq!(healthcheck(admin_port).await, (Some(0), String::new()));
 
     let commands = documented_commands();
     let count = |tool: &str| commands.iter().filter(|(command, _)| command.contains(tool)).count();
     assert!(count("curl ") >= 3 && count("grpcurl ") >= 3, "the documents show {} commands", commands.len());
-    // One shell, since later commands use what earlier ones found.
-    // Not pipefail: `head` may leave before the command in front of it is done.
+    // One shell, because later commands use variables of earlier ones. Without pipefail, because
+    // `head` may exit before the command in front of it.
     let mut script = "set -eu\n".to_owned();
     for (command, _) in &commands {
         script += &command.replace("localhost:5000", &format!("localhost:{port}"));
         script += "\necho '=== end of block'\n";
     }
     let path = std::env::var("PATH").unwrap_or_default();
-    let stand_ins = root().join("tests/python");
+    let substitutes = root().join("tests/python");
     let ran = Command::new("bash")
         .args(["-c", &script])
         .current_dir(root())
-        .env("PATH", format!("{path}:{}", stand_ins.display()))
+        .env("PATH", format!("{path}:{}", substitutes.display()))
         .output()
         .await
         .unwrap();
     let printed = String::from_utf8_lossy(&ran.stdout);
-    let complaints = String::from_utf8_lossy(&ran.stderr);
-    assert!(ran.status.success(), "{}\n{printed}\n{complaints}", ran.status);
+    let errors = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{}\n{printed}\n{errors}", ran.status);
     for ((command, expected), output) in commands.iter().zip(printed.split("=== end of block")) {
         if let Some(expected) = expected {
             assert!(prints(output, expected), "{command}\nshould print\n{expected}\nand printed\n{output}");
         }
     }
 
-    // A user added with the program, a revoked token, then a stop and a start.
+    // Add a user with the program, revoke a token, and restart.
     let mut add = Command::new(root().join("target/release/muse-auth"));
     add.args(["user", "add", "maria", "--database"]).arg(&database).stdin(Stdio::piped());
     let mut adding = add.spawn().expect("muse-auth is built");
@@ -199,25 +199,28 @@ async fn documented_commands_work_and_their_effects_are_persistent() {
     drop(input);
     assert!(adding.wait().await.unwrap().success());
     let http = HttpClient::new((Ipv4Addr::LOCALHOST, port).into());
-    let kept = login(&http, "maria", "correct horse").await;
+    let valid = login(&http, "maria", "correct horse").await;
     let revoked = login(&http, "maria", "correct horse").await;
     assert_eq!(http.post("/logout/access", &revoked).await.status, 200);
     stack.stop("-INT").await;
 
     let started = Instant::now();
-    let stack = MakeRun::start(&database, port, private).await;
+    let stack = MakeRun::start(&database, port, admin_port).await;
     let seconds = started.elapsed();
     println!("started again in {seconds:?}");
-    assert!(seconds < Duration::from_secs(30), "a second start fetches, builds and converts nothing");
+    assert!(seconds < Duration::from_secs(30), "a second start downloads, builds and converts nothing");
     let http = HttpClient::new((Ipv4Addr::LOCALHOST, port).into());
-    assert_eq!(http.get("/embed?sentence=Hi", &kept).await.status, 200);
-    let refused = http.get("/embed?sentence=Hi", &revoked).await;
-    assert_eq!((refused.status.as_u16(), refused.json()), (401, json!({ "msg": "Token has been revoked" })));
+    assert_eq!(http.get("/embed?sentence=Hi", &valid).await.status, 200);
+    let rejected = http.get("/embed?sentence=Hi", &revoked).await;
+    assert_eq!(
+        (rejected.status.as_u16(), rejected.json()),
+        (401, json!({ "msg": "Token has been revoked" }))
+    );
     login(&http, "maria", "correct horse").await;
     stack.stop("-TERM").await;
-    let (code, said) = healthcheck(private).await;
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.starts_with(&format!("error: {private} does not answer: ")), "{said}");
+    let (code, stderr) = healthcheck(admin_port).await;
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.starts_with(&format!("error: {admin_port} does not answer: ")), "{stderr}");
 }
 
 async fn login(http: &HttpClient, username: &str, password: &str) -> String {
@@ -226,14 +229,18 @@ async fn login(http: &HttpClient, username: &str, password: &str) -> String {
     answer.text_of("access_token")
 }
 
-/// Runs a service's program, which must refuse to start, and returns its status and what it said.
-async fn refused(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) {
+/// Runs a program that must fail to start. Returns the exit status and standard error.
+async fn failing_start(
+    program: &str,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> (Option<i32>, String) {
     let mut command = Command::new(root().join("target/release").join(program));
     for name in ["AUTH", "EMBEDDER", "GATEWAY"] {
         command.env(format!("{name}_PRIVATE_LISTEN"), "127.0.0.1:0");
     }
     command.args(arguments).envs(environment.iter().copied()).env_remove("NOTIFY_SOCKET");
-    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends").expect("it starts");
+    let output = tokio::time::timeout(TIMEOUT, command.output()).await.expect("it ends").expect("it starts");
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
@@ -251,7 +258,7 @@ async fn service_that_cannot_start_reports_the_reason() {
     let cases: [(&str, &[&str], i32, &str); 10] = [
         ("muse-gateway", &["--listen", "127.0.0.1:0", "--private-listen", &address], 1, &in_use),
         ("muse-gateway", &["--private-listen", "nowhere"], 64, "--private-listen"),
-        // It asks for no model, which the service needs.
+        // healthcheck needs no model directory, unlike the service.
         ("muse-embedder", &["healthcheck", "--private-listen", "127.0.0.1:0"], 1, "--private-listen"),
         ("muse-gateway", &["--listen", &address], 1, &in_use),
         ("muse-embedder", &["--listen", &address, "--model-dir", model], 1, &in_use),
@@ -262,15 +269,17 @@ async fn service_that_cannot_start_reports_the_reason() {
         ("muse-embedder", &["--model-dir", model, "--threads", "0"], 64, "--threads"),
     ];
     for (program, arguments, status, text) in cases {
-        let (code, said) = refused(program, arguments, &[]).await;
-        assert_eq!(code, Some(status), "{program} {arguments:?}: {said}");
-        assert!(said.contains(text), "{program} {arguments:?}: {said}");
+        let (code, stderr) = failing_start(program, arguments, &[]).await;
+        assert_eq!(code, Some(status), "{program} {arguments:?}: {stderr}");
+        assert!(stderr.contains(text), "{program} {arguments:?}: {stderr}");
     }
-    let (code, said) = refused("muse-embedder", &["--model-dir", model], &[("MUSE_THREADS", "many")]).await;
-    assert_eq!(code, Some(64), "{said}");
-    let (code, said) = refused("muse-auth", &["--listen", "127.0.0.1:0", "--database", model], &[]).await;
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains(model), "{said}");
+    let (code, stderr) =
+        failing_start("muse-embedder", &["--model-dir", model], &[("MUSE_THREADS", "many")]).await;
+    assert_eq!(code, Some(64), "{stderr}");
+    let (code, stderr) =
+        failing_start("muse-auth", &["--listen", "127.0.0.1:0", "--database", model], &[]).await;
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains(model), "{stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -288,15 +297,16 @@ async fn model_with_a_flipped_byte_is_rejected() {
         let middle = damaged.len() / 2;
         damaged[middle] ^= 1;
         fs::write(&file, &damaged).unwrap();
-        let (code, said) =
-            refused("muse-embedder", &["--listen", "127.0.0.1:0", "--model-dir", &directory], &[]).await;
-        assert_eq!(code, Some(1), "{name}: {said}");
-        assert!(said.contains(name), "{name}: {said}");
+        let (code, stderr) =
+            failing_start("muse-embedder", &["--listen", "127.0.0.1:0", "--model-dir", &directory], &[])
+                .await;
+        assert_eq!(code, Some(1), "{name}: {stderr}");
+        assert!(stderr.contains(name), "{name}: {stderr}");
         fs::write(&file, &sound).unwrap();
     }
     fs::remove_file(copy.path().join("model.pt")).unwrap();
-    let (code, said) =
-        refused("muse-embedder", &["--listen", "127.0.0.1:0", "--model-dir", &directory], &[]).await;
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("model.pt"), "{said}");
+    let (code, stderr) =
+        failing_start("muse-embedder", &["--listen", "127.0.0.1:0", "--model-dir", &directory], &[]).await;
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("model.pt"), "{stderr}");
 }

@@ -1,4 +1,5 @@
-//! The Python client: its own tests, run with the wheel that `make client` built and installed, against real stacks.
+//! Runs the tests of the Python client with the installed wheel (`make client`) against real
+//! stacks.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use muse_tests::{
     wait_until_serving,
 };
 
-/// The file of the tests of the command, which take as long as all others together.
+/// The tests of the command, which take as long as all other tests of the client together.
 const COMMAND: &str = "client/tests/test_command.py";
 
 async fn run(tests: &[&str]) {
@@ -29,7 +30,7 @@ async fn installed_package_passes_its_tests() {
     run(&["client/tests", &format!("--ignore={COMMAND}")]).await;
 }
 
-/// Access tokens expire while one looks on, refresh tokens are good for one refresh, and few tokens may wait.
+/// A stack with access tokens that are valid for 2 s, rotating refresh tokens, and a short queue.
 async fn strict_stack() -> Stack {
     let data = tempfile::tempdir().expect("there is a place for temporary files");
     let mut config = auth_config(data.path());

@@ -1,4 +1,4 @@
-//! What a service writes to may have a reader that stops or exits, and file descriptors may be few: a service goes on.
+//! Services continue if the reader of their log stops or exits, and if file descriptors are scarce.
 
 #![expect(clippy::unwrap_used, reason = "a test helper that fails fails its test")]
 
@@ -13,7 +13,7 @@ use std::{
 };
 
 use muse_tests::{
-    PATIENCE,
+    TIMEOUT,
     http_client::HttpClient,
     program::Program,
     running::{built, program},
@@ -28,16 +28,16 @@ use tokio::{
     time::timeout,
 };
 
-/// A request of a probe that takes longer has been blocked.
-const AT_ONCE: Duration = Duration::from_secs(2);
+/// Timeout of a probe; a probe that takes longer is blocked.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A running service with a supervisor of this test.
+/// A running service whose supervisor is the test.
 struct Supervised {
     process: Child,
-    /// Its notices, which are read only until it listens.
+    /// Socket of its sd_notify messages, which the test reads only until the service listens.
     _notices: UnixDatagram,
     public: SocketAddr,
-    private: HttpClient,
+    admin_port: HttpClient,
     _folder: TempDir,
 }
 
@@ -47,32 +47,32 @@ impl Supervised {
         let socket = folder.path().join("notices");
         let notices = UnixDatagram::bind(&socket).unwrap();
         let process = command.env("NOTIFY_SOCKET", &socket).current_dir(folder.path()).spawn().unwrap();
-        let private = notice(&notices, "X_MUSE_PRIVATE").await;
+        let admin_port = notice(&notices, "X_MUSE_PRIVATE").await;
         let public = notice(&notices, "X_MUSE_LISTENING").await;
-        Self { process, _notices: notices, public, private: HttpClient::new(private), _folder: folder }
+        Self { process, _notices: notices, public, admin_port: HttpClient::new(admin_port), _folder: folder }
     }
 
-    /// Asks the private port, which has to answer at once.
-    async fn ask(&self, path: &str) -> (u16, String) {
-        let answer = timeout(AT_ONCE, self.private.send("GET", path, &[], "")).await;
-        let answer = answer.unwrap_or_else(|_| panic!("{path} has no answer"));
+    /// Sends a request to the admin port, which must respond within `PROBE_TIMEOUT`.
+    async fn get(&self, path: &str) -> (u16, String) {
+        let answer = timeout(PROBE_TIMEOUT, self.admin_port.send("GET", path, &[], "")).await;
+        let answer = answer.unwrap_or_else(|_| panic!("{path} does not respond"));
         (answer.status.as_u16(), String::from_utf8_lossy(&answer.body).into_owned())
     }
 
     async fn dropped_lines(&self) -> u64 {
-        let (_, metrics) = self.ask("/metrics").await;
+        let (_, metrics) = self.get("/metrics").await;
         let value = metrics.lines().find_map(|line| line.strip_prefix("muse_log_lines_dropped_total "));
-        value.expect("there is a metric").parse().unwrap()
+        value.expect("the metric exists").parse().unwrap()
     }
 
-    /// Sends requests, of which each has a line in the log, until lines are dropped.
+    /// Sends requests, each of which logs a line, until lines are dropped.
     async fn log_until_lines_are_dropped(&self) {
         let users = HttpClient::new(self.public);
         let mut requests = 0;
         while self.dropped_lines().await == 0 {
             assert!(requests < 50_000, "no line was dropped");
             for _ in 0..500 {
-                let answer = timeout(AT_ONCE, users.send("GET", "/v1/models", &[], "")).await;
+                let answer = timeout(PROBE_TIMEOUT, users.send("GET", "/v1/models", &[], "")).await;
                 assert_eq!(answer.expect("it answers").status, 401);
                 requests += 1;
             }
@@ -80,7 +80,7 @@ impl Supervised {
         assert!(requests > 1_000, "{requests}");
     }
 
-    /// Ends it, which must go well and soon.
+    /// Stops the service, which must exit with status 0 within 10 s.
     async fn stop(mut self) {
         let process = self.process.id().unwrap().to_string();
         assert!(Command::new("kill").args(["-TERM", &process]).status().await.unwrap().success());
@@ -92,7 +92,7 @@ impl Supervised {
 async fn notice(notices: &UnixDatagram, key: &str) -> SocketAddr {
     let mut buffer = [0; 4096];
     loop {
-        let length = timeout(PATIENCE, notices.recv(&mut buffer)).await.unwrap().unwrap();
+        let length = timeout(TIMEOUT, notices.recv(&mut buffer)).await.unwrap().unwrap();
         let text = String::from_utf8_lossy(&buffer[..length]);
         if let Some(address) = text.strip_prefix(key).and_then(|rest| rest.strip_prefix('=')) {
             return address.parse().unwrap();
@@ -100,14 +100,14 @@ async fn notice(notices: &UnixDatagram, key: &str) -> SocketAddr {
     }
 }
 
-/// A gateway that has no service behind it.
-fn lonely_gateway() -> Command {
+/// A gateway whose auth service and embedder are unreachable.
+fn gateway_without_backends() -> Command {
     let mut command = program("muse-gateway");
-    lonely(&mut command);
+    set_unreachable_backends(&mut command);
     command
 }
 
-fn lonely(command: &mut Command) {
+fn set_unreachable_backends(command: &mut Command) {
     command.env("GATEWAY_LISTEN", "127.0.0.1:0").env("GATEWAY_PRIVATE_LISTEN", "127.0.0.1:0");
     command.env("AUTH_URL", "http://127.0.0.1:1").env("EMBEDDER_URL", "http://127.0.0.1:1");
 }
@@ -115,11 +115,11 @@ fn lonely(command: &mut Command) {
 #[tokio::test(flavor = "multi_thread")]
 async fn full_stderr_pipe_blocks_no_request() {
     let (reader, output) = pipe().unwrap();
-    let gateway = Supervised::start(lonely_gateway().stderr(output)).await;
+    let gateway = Supervised::start(gateway_without_backends().stderr(output)).await;
     gateway.log_until_lines_are_dropped().await;
-    assert_eq!(gateway.ask("/livez").await.0, 200);
+    assert_eq!(gateway.get("/livez").await.0, 200);
 
-    // Its reader comes back: the log tells how many lines it has lost, and goes on.
+    // The reader continues: the log reports the number of dropped lines.
     let text = Arc::new(Mutex::new(String::new()));
     let log = Arc::clone(&text);
     let reading = thread::spawn(move || {
@@ -143,7 +143,7 @@ async fn full_stderr_pipe_blocks_no_request() {
 #[tokio::test(flavor = "multi_thread")]
 async fn full_stderr_pipe_does_not_block_the_shutdown() {
     let (_reader, output) = pipe().unwrap();
-    let gateway = Supervised::start(lonely_gateway().stderr(output)).await;
+    let gateway = Supervised::start(gateway_without_backends().stderr(output)).await;
     gateway.log_until_lines_are_dropped().await;
     gateway.stop().await;
 }
@@ -152,13 +152,14 @@ async fn full_stderr_pipe_does_not_block_the_shutdown() {
 async fn exited_reader_of_stderr_does_not_end_a_service() {
     let (reader, output) = pipe().unwrap();
     let gateway =
-        Supervised::start(lonely_gateway().stdout(output.try_clone().unwrap()).stderr(output)).await;
+        Supervised::start(gateway_without_backends().stdout(output.try_clone().unwrap()).stderr(output))
+            .await;
     drop(reader);
     let users = HttpClient::new(gateway.public);
     for _ in 0..100 {
         assert_eq!(users.send("GET", "/v1/models", &[], "").await.status, 401);
     }
-    assert_eq!(gateway.ask("/livez").await.0, 200);
+    assert_eq!(gateway.get("/livez").await.0, 200);
     until(async || (gateway.dropped_lines().await > 50).then_some(())).await;
     gateway.stop().await;
 }
@@ -169,13 +170,13 @@ async fn stopped_terminal_blocks_no_request() {
     let shell = format!("echo $$ > process; exec {}", gateway.display());
     let mut command = Command::new("script");
     command.args(["-qec", &shell, "/dev/null"]).kill_on_drop(true);
-    lonely(&mut command);
+    set_unreachable_backends(&mut command);
     let mut gateway =
         Supervised::start(command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null())).await;
     // Ctrl-S.
     gateway.process.stdin.as_mut().unwrap().write_all(b"\x13").await.unwrap();
     gateway.log_until_lines_are_dropped().await;
-    assert_eq!(gateway.ask("/livez").await.0, 200);
+    assert_eq!(gateway.get("/livez").await.0, 200);
     let process = std::fs::read_to_string(gateway._folder.path().join("process")).unwrap();
     let process = process.trim();
     assert!(Command::new("kill").args(["-TERM", process]).status().await.unwrap().success());
@@ -196,20 +197,20 @@ async fn unread_notices_do_not_block_the_gateway() {
     command.env("GATEWAY_LISTEN", "127.0.0.1:0").env("LOG_LEVEL", "warn");
     command.env("AUTH_URL", format!("http://{}", auth.address));
     let gateway = Supervised::start(command.env("EMBEDDER_URL", format!("http://{address}"))).await;
-    // More often than the queue of any default has places (net.unix.max_dgram_qlen is 10).
+    // More messages than the socket's queue accepts (net.unix.max_dgram_qlen is 10).
     for _ in 0..15 {
         let forwarding = tokio::spawn(forward(TcpListener::bind(address).await.unwrap(), embedder.address));
-        until(async || (gateway.ask("/readyz").await.0 == 200).then_some(())).await;
+        until(async || (gateway.get("/readyz").await.0 == 200).then_some(())).await;
         forwarding.abort();
-        until(async || (gateway.ask("/readyz").await.0 == 503).then_some(())).await;
+        until(async || (gateway.get("/readyz").await.0 == 503).then_some(())).await;
     }
-    assert_eq!(gateway.ask("/livez").await.0, 200);
+    assert_eq!(gateway.get("/livez").await.0, 200);
     gateway.stop().await;
     embedder.stop().await;
     auth.stop().await;
 }
 
-/// Forwards connections until it is aborted, which ends them.
+/// Forwards connections until the task is aborted, which closes them.
 async fn forward(listener: TcpListener, to: SocketAddr) {
     let mut connections = JoinSet::new();
     while let Ok((mut from, _)) = listener.accept().await {
@@ -227,11 +228,11 @@ async fn silent_connections_leave_descriptors_for_the_admin_port() {
     for name in ["muse-gateway", "muse-auth"] {
         let mut command = Command::new("sh");
         command.args(["-c", "ulimit -n 128; exec \"$0\""]).arg(built().join(name)).kill_on_drop(true);
-        lonely(&mut command);
+        set_unreachable_backends(&mut command);
         command.env("AUTH_LISTEN", "127.0.0.1:0").env("AUTH_PRIVATE_LISTEN", "127.0.0.1:0");
         command.env("DATABASE_URL", database.path().join("muse.db")).env("LOG_LEVEL", "warn");
         let service = Supervised::start(&mut command).await;
-        // Those that are not accepted wait in the kernel's queue, whose length differs.
+        // Connections beyond the limit wait in the kernel's backlog, whose length varies.
         let mut silent = JoinSet::new();
         for _ in 0..200 {
             let address = service.public;
@@ -243,12 +244,12 @@ async fn silent_connections_leave_descriptors_for_the_admin_port() {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let started = Instant::now();
         for _ in 0..20 {
-            // Each over a connection of its own.
-            let probe = HttpClient::new(service.private.address());
-            let answer = timeout(AT_ONCE, probe.send("GET", "/livez", &[], "")).await;
+            // A new connection for each probe.
+            let probe = HttpClient::new(service.admin_port.address());
+            let answer = timeout(PROBE_TIMEOUT, probe.send("GET", "/livez", &[], "")).await;
             assert_eq!(answer.expect("it answers at once").status, 200, "{name}");
         }
-        assert!(started.elapsed() < AT_ONCE, "{name}: {:?}", started.elapsed());
+        assert!(started.elapsed() < PROBE_TIMEOUT, "{name}: {:?}", started.elapsed());
         drop(silent);
         service.stop().await;
     }
@@ -258,7 +259,7 @@ async fn silent_connections_leave_descriptors_for_the_admin_port() {
 async fn soft_limit_on_open_files_is_raised() {
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -Sn 64; exec \"$0\""]).arg(built().join("muse-gateway")).kill_on_drop(true);
-    lonely(&mut command);
+    set_unreachable_backends(&mut command);
     let gateway = Supervised::start(&mut command).await;
     let limits = format!("/proc/{}/limits", gateway.process.id().unwrap());
     let limits = std::fs::read_to_string(limits).unwrap();

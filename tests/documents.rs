@@ -1,4 +1,4 @@
-//! What the documents refer to exists, and what is generated is up to date.
+//! Links and test names in the documents exist, and generated documents are up to date.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 
 use muse_tests::root;
 
-/// The text of all sources of tests in a folder.
+/// The concatenated Rust sources in a folder.
 fn sources(folder: &Path) -> String {
     let mut text = String::new();
     for entry in fs::read_dir(folder).expect("it is a folder").map(|entry| entry.expect("it can be listed")) {
@@ -35,7 +35,7 @@ fn tests_named_in_the_threat_model_exist() {
     }
 }
 
-/// The files of a folder, and those below it if `recursive`.
+/// The files of a folder, and those of its subfolders if `recursive`.
 fn files(folder: &Path, recursive: bool) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).expect("it is a folder");
     let paths = entries.map(|entry| entry.expect("it can be listed").path());
@@ -47,7 +47,7 @@ fn files(folder: &Path, recursive: bool) -> Vec<PathBuf> {
     paths.flat_map(below).collect()
 }
 
-/// The Markdown files of the root and of the manual.
+/// The Markdown files in the root and in the manual.
 fn documents() -> Vec<PathBuf> {
     let all = [files(root(), false), files(&root().join("docs"), true)].concat();
     let is_markdown = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");

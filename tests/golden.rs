@@ -1,4 +1,4 @@
-//! Exact tokens and exact vectors, through the gateway, in all languages and for the hard classes.
+//! Golden tokens and vectors through the gateway, in all languages and for the hard classes.
 
 use std::collections::HashSet;
 
@@ -23,7 +23,7 @@ async fn tokens_equal_those_of_sentencepiece() {
         assert_eq!(got.tokens, line.tokens, "{}: {:?}", line.kind, line.text);
         assert_eq!(got.ids, line.ids[1..line.ids.len() - 1], "{}: {:?}", line.kind, line.text);
 
-        // Offsets: in order, inside the text, on character boundaries, the same place in both units.
+        // Offsets are ordered, inside the text, on character boundaries, and equal in both units.
         assert_eq!((got.bytes.len(), got.chars.len()), (got.ids.len(), got.ids.len()));
         let mut last_start = 0;
         for (bytes, chars) in got.bytes.iter().zip(&got.chars) {

@@ -1,4 +1,4 @@
-//! `make gpu-check`, on the CPU: the folder is assembled as for carrying, and its `run` runs.
+//! `make gpu-check` on the CPU: assembles the folder and executes its `run`.
 
 use std::{
     env, fs,
@@ -9,7 +9,7 @@ use std::{
 use muse_model::device::{self, DeviceChoice, DeviceError};
 use muse_tests::{root, running::built};
 
-/// The ONNX export that `make onnx` brings.
+/// The ONNX export that `make onnx` downloads.
 fn onnx() -> PathBuf {
     let cache = env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = cache.or_else(|| env::home_dir().map(|home| home.join(".cache"))).expect("there is a home");
@@ -18,17 +18,17 @@ fn onnx() -> PathBuf {
 
 fn run(command: &mut Command) -> (Option<i32>, String) {
     let output = command.output().expect("it can be run");
-    let said =
+    let printed =
         [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-    (output.status.code(), said)
+    (output.status.code(), printed)
 }
 
 fn assembled(folder: &Path) -> PathBuf {
     let directory = folder.join("gpu-check");
-    let (status, said) = run(Command::new("python3")
+    let (status, printed) = run(Command::new("python3")
         .arg(root().join("tests/bench/gpu_check/assemble.py"))
         .args([built().join("muse-gpu-check"), onnx(), directory.clone()]));
-    assert_eq!(status, Some(0), "{said}");
+    assert_eq!(status, Some(0), "{printed}");
     directory
 }
 
@@ -40,15 +40,15 @@ fn gpu_check_folder_runs_on_the_cpu() {
         fs::read_dir(&directory).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
     assert!(bytes <= 60 << 20, "{bytes}");
 
-    // From elsewhere, as it is where it is carried.
+    // With another working directory, as on another machine.
     let check = |device: &str| {
         let mut command = Command::new(directory.join("run"));
         command.args(["--quick", "--device", device]).current_dir(folder.path());
         command.env("TORCH_LIB", root().join(".libtorch/site/torch/lib"));
         run(&mut command)
     };
-    let (status, said) = check("cpu");
-    assert_eq!(status, Some(0), "{said}");
+    let (status, printed) = check("cpu");
+    assert_eq!(status, Some(0), "{printed}");
     let report = fs::read_to_string(folder.path().join("gpu-check.md")).unwrap();
     for title in ["on this device", "Golden sentences", "Matrix products", "Forward pass", "Whole stack"] {
         assert!(report.contains(title), "no {title} in {report}");
@@ -59,9 +59,9 @@ fn gpu_check_folder_runs_on_the_cpu() {
     }
 
     if let Err(DeviceError::Driver(_)) = device::resolve(DeviceChoice::Cuda(0)) {
-        let (status, said) = check("cuda");
-        assert_eq!(status, Some(1), "{said}");
-        assert!(said.contains("--device cuda:0: there is no working NVIDIA driver"), "{said}");
+        let (status, printed) = check("cuda");
+        assert_eq!(status, Some(1), "{printed}");
+        assert!(printed.contains("--device cuda:0: there is no working NVIDIA driver"), "{printed}");
     }
 }
 
@@ -69,18 +69,18 @@ fn gpu_check_folder_runs_on_the_cpu() {
 fn gpu_check_reports_a_missing_or_old_torch() {
     let folder = tempfile::tempdir().unwrap();
     let run_script = root().join("tests/bench/gpu_check/run");
-    // -I and -S keep the packages away that are installed.
-    let (status, said) =
+    // -I and -S hide installed packages.
+    let (status, printed) =
         run(Command::new("python3").args(["-I", "-S"]).arg(&run_script).env_remove("TORCH_LIB"));
-    assert_eq!(status, Some(1), "{said}");
-    assert!(said.contains("has no torch"), "{said}");
-    let (status, said) = run(Command::new(&run_script).env("TORCH_LIB", folder.path()));
-    assert_eq!(status, Some(1), "{said}");
-    assert!(said.contains("there is no libtorch_cpu.so in"), "{said}");
+    assert_eq!(status, Some(1), "{printed}");
+    assert!(printed.contains("has no torch"), "{printed}");
+    let (status, printed) = run(Command::new(&run_script).env("TORCH_LIB", folder.path()));
+    assert_eq!(status, Some(1), "{printed}");
+    assert!(printed.contains("there is no libtorch_cpu.so in"), "{printed}");
     fs::create_dir(folder.path().join("lib")).unwrap();
     fs::write(folder.path().join("lib/libtorch_cpu.so"), "").unwrap();
     fs::write(folder.path().join("build-version"), "2.10.0\n").unwrap();
-    let (status, said) = run(Command::new(&run_script).env("TORCH_LIB", folder.path().join("lib")));
-    assert_eq!(status, Some(1), "{said}");
-    assert!(said.contains("torch 2.11 is needed"), "{said}");
+    let (status, printed) = run(Command::new(&run_script).env("TORCH_LIB", folder.path().join("lib")));
+    assert_eq!(status, Some(1), "{printed}");
+    assert!(printed.contains("torch 2.11 is needed"), "{printed}");
 }

@@ -1,5 +1,5 @@
-//! What `deploy/observe` shows of a running stack: its queries beside what is exported, and where a Prometheus is
-//! installed, what that finds of them.
+//! The queries of `deploy/observe` match the metrics of a running stack, and return results on
+//! Prometheus, if it is installed.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use std::{
 
 use muse_proto::v1::{AddUserRequest, EmbedRequest, Role};
 use muse_test_support::{Requirement, skip};
-use muse_tests::{PATIENCE, Stack, bearing, http_client::HttpClient, root, until};
+use muse_tests::{Stack, TIMEOUT, bearing, http_client::HttpClient, root, until};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
@@ -20,9 +20,9 @@ fn observe() -> PathBuf {
     root().join("deploy/observe")
 }
 
-/// The text of a private port's `/metrics`.
-async fn metrics(private: SocketAddr) -> String {
-    let page = HttpClient::new(private).send("GET", "/metrics", &[], "").await;
+/// The body of `/metrics` of an admin port.
+async fn metrics(admin_port: SocketAddr) -> String {
+    let page = HttpClient::new(admin_port).send("GET", "/metrics", &[], "").await;
     assert_eq!((page.status.as_u16(), page.header("content-type")), (200, "text/plain; version=0.0.4"));
     String::from_utf8(page.body.to_vec()).expect("it is text")
 }
@@ -48,8 +48,8 @@ impl Users {
         Self { rest, admin, user }
     }
 
-    /// Asks for something of each kind.
-    async fn ask(&self, stack: &Stack) {
+    /// Sends requests of each kind.
+    async fn send_requests(&self, stack: &Stack) {
         assert_eq!(self.rest.get("/embed?sentence=Hello", &self.user).await.status, 200);
         assert_eq!(self.rest.get("/tokenize?sentence=Hello", &self.admin).await.status, 200);
         assert_eq!(self.rest.get("/embed?sentence=Hello", "").await.status, 422);
@@ -57,21 +57,21 @@ impl Users {
         let input = json!({ "model": "text-embedding-3-small", "input": "Hello" });
         assert_eq!(self.rest.json("POST", "/v1/embeddings", &self.user, &input).await.status, 200);
         let wrong = self.rest.send("POST", "/login?username=maria&password=wrong", &[], "").await;
-        // After some of them Maria has to wait.
+        // Login throttling rejects Maria's attempts after some failures.
         assert!(matches!(wrong.status.as_u16(), 401 | 429), "{}", wrong.status);
         let request = EmbedRequest { sentences: vec!["Hello".to_owned(); 3], ..EmbedRequest::default() };
         stack.embedder_client().embed(bearing(&self.admin, request)).await.expect("vectors");
     }
 }
 
-/// Runs a program with `input`, if it is there.
+/// Runs a program with `input`, if it is installed.
 async fn run(program: &str, arguments: &[&str], input: Option<&str>) -> Option<Output> {
     let folder = tempfile::tempdir().expect("there is a place for temporary files");
     let file = folder.path().join("input");
     fs::write(&file, input.unwrap_or_default()).expect("the folder is the test's own");
     let mut command = Command::new(program);
     command.args(arguments).stdin(fs::File::open(&file).expect("it was written")).kill_on_drop(true);
-    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends");
+    let output = tokio::time::timeout(TIMEOUT, command.output()).await.expect("it ends");
     match output {
         Err(failure) if failure.kind() == std::io::ErrorKind::NotFound => {
             skip(Requirement::Prometheus, format_args!("{program} is not installed"));
@@ -81,44 +81,44 @@ async fn run(program: &str, arguments: &[&str], input: Option<&str>) -> Option<O
     }
 }
 
-fn assert_satisfied(what: &str, output: &Output) {
-    let said = [&output.stdout[..], &output.stderr].concat();
-    assert!(output.status.success(), "{what}:\n{}", String::from_utf8_lossy(&said));
+fn assert_success(what: &str, output: &Output) {
+    let printed = [&output.stdout[..], &output.stderr].concat();
+    assert!(output.status.success(), "{what}:\n{}", String::from_utf8_lossy(&printed));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn queries_match_the_exported_metrics() {
     let stack = Stack::start().await;
     let users = Users::of(&stack).await;
-    users.ask(&stack).await;
+    users.send_requests(&stack).await;
     let pages = tempfile::tempdir().unwrap();
     let write = |job: &str, text: &str| fs::write(pages.path().join(format!("{job}.prom")), text).unwrap();
-    let (auth, embedder) = (metrics(stack.auth.private).await, metrics(stack.embedder.private).await);
+    let (auth, embedder) = (metrics(stack.auth.admin_port).await, metrics(stack.embedder.admin_port).await);
     let Stack { data: _data, auth: auth_service, embedder: embedder_service, gateway } = stack;
     embedder_service.stop().await;
     assert_eq!(users.rest.get("/embed?sentence=Hello", &users.user).await.status, 503);
-    let gateway_page = metrics(gateway.private).await;
+    let gateway_page = metrics(gateway.admin_port).await;
     gateway.stop().await;
     auth_service.stop().await;
     for (job, page) in [("auth", &auth), ("embedder", &embedder), ("gateway", &gateway_page)] {
         write(job, page);
         if let Some(checked) = run("promtool", &["check", "metrics"], Some(page)).await {
-            assert_satisfied(job, &checked);
+            assert_success(job, &checked);
         }
     }
 
     let (script, observed) = (root().join("tests/python/observe.py"), observe());
     let arguments = [script.as_path(), &observed, pages.path()].map(|path| path.to_str().expect("UTF-8"));
     let compared = run("python3", &arguments, None).await.expect("there is a python3");
-    assert_satisfied("deploy/observe", &compared);
+    assert_success("deploy/observe", &compared);
     for (kind, name) in [("config", "prometheus.yml"), ("rules", "rules.yml")] {
         let file = observe().join(name);
         if let Some(checked) = run("promtool", &["check", kind, file.to_str().expect("UTF-8")], None).await {
-            assert_satisfied(name, &checked);
+            assert_success(name, &checked);
         }
     }
 
-    // A few of the figures: what was asked is what was counted.
+    // Some values must equal the number of requests.
     for (page, line) in [
         (&gateway_page, r#"muse_requests_total{route="/embed",status="200",user="user"} 1"#),
         (&gateway_page, r#"muse_requests_total{route="/embed",status="422",user="anonymous"} 1"#),
@@ -144,7 +144,7 @@ async fn queries_match_the_exported_metrics() {
     }
 }
 
-/// A Prometheus that scrapes a stack each second, under the names that the compose stack has.
+/// A Prometheus that scrapes a stack every second, with the job names of the compose stack.
 struct Prometheus {
     _process: Child,
     client: HttpClient,
@@ -157,7 +157,7 @@ impl Prometheus {
         drop(listener);
         let jobs = [("auth", &stack.auth), ("embedder", &stack.embedder), ("gateway", &stack.gateway)];
         let jobs = jobs.map(|(name, service)| {
-            json!({ "job_name": name, "static_configs": [{ "targets": [service.private.to_string()] }] })
+            json!({ "job_name": name, "static_configs": [{ "targets": [service.admin_port.to_string()] }] })
         });
         let config = json!({
             "global": { "scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s" },
@@ -186,7 +186,7 @@ impl Prometheus {
         Self { _process: process, client }
     }
 
-    /// What it finds.
+    /// Returns the results of a query.
     async fn query(&self, query: &str) -> Vec<Value> {
         let form = form_urlencoded::Serializer::new(String::new()).append_pair("query", query).finish();
         let headers = [("content-type", "application/x-www-form-urlencoded")];
@@ -196,7 +196,7 @@ impl Prometheus {
     }
 }
 
-/// The queries of the dashboard, with a time that holds some scrapes.
+/// The queries of the dashboard, with an interval of several scrapes.
 fn queries() -> Vec<String> {
     let text =
         fs::read_to_string(observe().join("grafana/dashboards/muse.json")).expect("there is a dashboard");
@@ -221,7 +221,7 @@ async fn prometheus_returns_results_for_the_queries() {
     assert!(missing.len() > 20);
     let all_found = async {
         while !missing.is_empty() {
-            users.ask(&stack).await;
+            users.send_requests(&stack).await;
             let mut still = Vec::new();
             for query in missing.drain(..) {
                 if prometheus.query(&query).await.is_empty() {
@@ -231,15 +231,15 @@ async fn prometheus_returns_results_for_the_queries() {
             missing = still;
         }
     };
-    let in_time = tokio::time::timeout(PATIENCE, all_found).await;
-    assert!(in_time.is_ok(), "nothing is found by {missing:#?}");
+    let in_time = tokio::time::timeout(TIMEOUT, all_found).await;
+    assert!(in_time.is_ok(), "no results for {missing:#?}");
 
     let rules = prometheus.client.send("GET", "/api/v1/rules", &[], "").await.json();
     let rules = rules["data"]["groups"][0]["rules"].as_array().expect("there are rules").clone();
     assert!(rules.len() > 5);
     for rule in rules {
         assert_eq!(rule["health"], "ok", "{rule}");
-        // The wrong passwords of this test are many.
+        // This test logs in with many wrong passwords.
         assert!(rule["state"] == "inactive" || rule["name"] == "MusePasswordsGuessed", "{rule}");
     }
     stack.stop().await;

@@ -1,4 +1,4 @@
-//! The OpenAPI document, and whether the service keeps to it.
+//! The OpenAPI document, and the conformance of the service to it.
 
 use std::fs;
 
@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 async fn openapi_document_and_swagger_ui_are_served() {
     let stack = Stack::start().await;
     let http = HttpClient::new(stack.gateway.address);
-    let kept = fs::read_to_string(root().join("gateway/openapi.json")).expect("it is checked in");
-    let kept: Value = serde_json::from_str(&kept).expect("it is JSON");
+    let expected = fs::read_to_string(root().join("gateway/openapi.json")).expect("it is checked in");
+    let expected: Value = serde_json::from_str(&expected).expect("it is JSON");
     let answer = http.send("GET", "/openapi.json", &[], "").await;
     assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, "application/json"));
-    assert_eq!(answer.json(), kept);
-    assert_eq!(kept["openapi"], json!("3.1.0"));
+    assert_eq!(answer.json(), expected);
+    assert_eq!(expected["openapi"], json!("3.1.0"));
 
     let answer = http.send("GET", "/docs", &[], "").await;
     assert_eq!((answer.status.as_u16(), answer.header("location")), (308, "/docs/"));
@@ -43,7 +43,7 @@ async fn service_conforms_to_its_openapi_document() {
     let status = sdk_program("schemathesis")
         .args(["--no-color", "--config-file", "tests/sdks/schemathesis.toml", "run"])
         .arg(format!("{gateway}/openapi.json"))
-        // Where the module of the hooks is found.
+        // The path of the hooks module.
         .env("PYTHONPATH", root())
         .env("GATEWAY", &gateway)
         .env("ACCESS_TOKEN", tokens.access_token)

@@ -1,4 +1,4 @@
-//! The rules of the REST routes, as clients of the service that this one replaces know them.
+//! The REST routes, compatible with those of the original service.
 
 use std::{
     io::Read,
@@ -8,7 +8,7 @@ use std::{
 use flate2::read::GzDecoder;
 use muse_tests::{
     Stack, channel, golden_sentences,
-    http_client::{Answer, HttpClient},
+    http_client::{HttpClient, HttpResponse},
     start_gateway, wait_until_serving,
 };
 use serde_json::json;
@@ -72,7 +72,7 @@ async fn large_json_body_is_served_and_too_large_gets_413() {
     assert!(answer.json()["message"].as_str().expect("a text").contains("the limit is 4096"));
     let answer = http.json("GET", "/embed", &access, &json!({ "sentence": "x".repeat(1_000_000) })).await;
     assert!(answer.json()["message"].as_str().expect("a text").contains("the limit is 262144"));
-    // A refusal reaches even those who are still sending.
+    // The client receives the rejection even while it is still sending.
     let huge = json!({ "sentence": "x".repeat(40 << 20) });
     for _ in 0..5 {
         let answer = http.json("GET", "/tokenize", &access, &huge).await;
@@ -112,7 +112,7 @@ async fn all_response_formats_contain_the_same_vectors() {
         .expect("vectors")
         .iter()
         .flat_map(|vector| vector.as_array().expect("a vector"))
-        // The shortest decimals that are read back as the same f32.
+        // The shortest decimals that parse as the same f32.
         .map(|number| number.to_string().parse().expect("a number"))
         .collect();
     let data = &npy.body[npy.body.len() - 32 * 512 * 4..];
@@ -137,23 +137,23 @@ async fn password_guesser_is_throttled() {
     let guess = async |password: &str| {
         http.send("POST", &format!("/login?username=admin&password={password}"), &[], "").await
     };
-    let wait = |answer: &Answer| answer.header("retry-after").parse::<u64>().unwrap_or(0);
-    // The first wait is of one second, which may be over before the next request.
-    let mut refused = guess("0").await;
+    let wait = |answer: &HttpResponse| answer.header("retry-after").parse::<u64>().unwrap_or(0);
+    // The first wait is one second, which may pass before the next request.
+    let mut rejected = guess("0").await;
     for number in 1..=100 {
-        if wait(&refused) >= 2 {
+        if wait(&rejected) >= 2 {
             break;
         }
-        assert!([401, 429].contains(&refused.status.as_u16()));
-        refused = guess(&number.to_string()).await;
+        assert!([401, 429].contains(&rejected.status.as_u16()));
+        rejected = guess(&number.to_string()).await;
     }
-    for answer in [refused, guess("admin").await] {
+    for answer in [rejected, guess("admin").await] {
         assert_eq!(answer.status, 429);
         assert!(wait(&answer) >= 1);
         let text = answer.json()["message"].as_str().expect("a text").to_owned();
         assert!(text.contains("Too many failed logins"), "{text}");
     }
-    assert_eq!(http.get("/embed?sentence=Hi", &access).await.status, 200, "who is logged in stays so");
+    assert_eq!(http.get("/embed?sentence=Hi", &access).await.status, 200, "existing tokens remain valid");
     stack.stop().await;
 }
 
@@ -171,7 +171,7 @@ async fn public_keys_are_served_as_jwks() {
         (&keys[0]["kty"], &keys[0]["crv"], &keys[0]["alg"]),
         (&json!("OKP"), &json!("Ed25519"), &json!("EdDSA"))
     );
-    // No part of it is private.
+    // The JWKS contains no private parameter.
     let names: Vec<&String> = keys[0].as_object().expect("a key").keys().collect();
     assert_eq!(names, ["alg", "crv", "kid", "kty", "use", "x"]);
 
@@ -186,18 +186,18 @@ async fn public_keys_are_served_as_jwks() {
 async fn silent_connections_do_not_delay_the_shutdown() {
     let stack = Stack::start().await;
     let mut silent = Vec::new();
-    for said in ["", "PRI * HTTP/2", "GET /embed HTTP/1.1\r\nHost: muse\r\n\r\n"] {
+    for sent in ["", "PRI * HTTP/2", "GET /embed HTTP/1.1\r\nHost: muse\r\n\r\n"] {
         let mut stream = TcpStream::connect(stack.gateway.address).await.expect("it listens");
-        stream.write_all(said.as_bytes()).await.expect("it takes what is sent");
+        stream.write_all(sent.as_bytes()).await.expect("it takes what is sent");
         silent.push(stream);
     }
-    // The last of them is answered, and kept.
+    // The last connection gets a response and stays open.
     let mut first = [0; 12];
     silent[2].read_exact(&mut first).await.expect("an answer");
     assert_eq!(&first, b"HTTP/1.1 401");
-    let begun = Instant::now();
+    let start = Instant::now();
     stack.stop().await;
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -206,7 +206,7 @@ async fn cookies_are_off_or_secure_as_configured() {
     let (auth, embedder) = (stack.auth.address, stack.embedder.address);
     for (options, headers, secure) in [
         (&[][..], &[][..], Some(false)),
-        // A stranger's word.
+        // The header of an untrusted client.
         (&[], &[("x-forwarded-proto", "https")], Some(false)),
         (&["--trusted-proxies", "127.0.0.1"], &[("x-forwarded-proto", "https")], Some(true)),
         (&["--trusted-proxies", "127.0.0.1"], &[("x-forwarded-proto", "http")], Some(false)),
@@ -243,12 +243,12 @@ async fn cors_allows_configured_origins_only() {
     wait_until_serving(channel(gateway.address)).await;
     let http = HttpClient::new(gateway.address);
     let preflight = async |origin: &str| {
-        let asked = [
+        let headers = [
             ("origin", origin),
             ("access-control-request-method", "POST"),
             ("access-control-request-headers", "authorization,content-type,x-grpc-web"),
         ];
-        http.send("OPTIONS", "/muse.v1.EmbedderService/Embed", &asked, "").await
+        http.send("OPTIONS", "/muse.v1.EmbedderService/Embed", &headers, "").await
     };
     let allowed = preflight("http://localhost:8080").await;
     assert_eq!(allowed.header("access-control-allow-origin"), "http://localhost:8080");
@@ -257,15 +257,15 @@ async fn cors_allows_configured_origins_only() {
     assert!(allowed.header("access-control-allow-methods").contains("POST"));
     assert_eq!(preflight("https://example.com").await.header("access-control-allow-origin"), "");
 
-    // The answer itself may be read, a refusal too; one without an origin is as ever.
-    let refused = http.send("GET", "/embed", &[("origin", "https://example.org")], "").await;
+    // Responses and errors have CORS headers; requests without an origin are unaffected.
+    let rejected = http.send("GET", "/embed", &[("origin", "https://example.org")], "").await;
     assert_eq!(
-        (refused.status.as_u16(), refused.header("access-control-allow-origin")),
+        (rejected.status.as_u16(), rejected.header("access-control-allow-origin")),
         (401, "https://example.org")
     );
-    assert!(refused.header("access-control-expose-headers").contains("server-timing"));
-    let asked = http.send("OPTIONS", "/embed", &[], "").await;
-    assert_eq!(asked.header("allow"), "GET, HEAD, OPTIONS, POST");
+    assert!(rejected.header("access-control-expose-headers").contains("server-timing"));
+    let options = http.send("OPTIONS", "/embed", &[], "").await;
+    assert_eq!(options.header("allow"), "GET, HEAD, OPTIONS, POST");
     assert_eq!(http.send("GET", "/muse.v1.EmbedderService/Embed", &[], "").await.status, 405);
     gateway.stop().await;
     stack.stop().await;

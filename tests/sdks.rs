@@ -1,5 +1,4 @@
-//! Programs that are written for OpenAI's API: its own SDK, LangChain and LlamaIndex, with nothing set but the address and
-//! the key.
+//! OpenAI's SDK, LangChain and LlamaIndex work with only the base URL and the API key set.
 
 use muse_proto::v1::TokenizeRequest;
 use muse_tests::{Stack, bearing, sdk_program};

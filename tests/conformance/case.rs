@@ -1,12 +1,12 @@
-//! A case: a request, and what must come back. README.md beside this file has the rules.
+//! A case: a request and the expected response. README.md in this folder defines the format.
 
 use std::collections::BTreeMap;
 
-use muse_tests::http_client::Answer;
+use muse_tests::http_client::HttpResponse;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// How far a number may be from the recorded one.
+/// Maximum difference of a number from the recorded one.
 const TOLERANCE: f64 = 2e-6;
 
 #[derive(Debug, Deserialize)]
@@ -64,9 +64,9 @@ enum Status {
 #[derive(Debug, Deserialize)]
 enum Word {
     #[serde(rename = "4xx")]
-    Refused,
+    Rejected,
     #[serde(rename = "same-or-4xx")]
-    SameOrRefused,
+    SameOrRejected,
 }
 
 impl Expect {
@@ -74,8 +74,8 @@ impl Expect {
         matches!(self.status, Status::Number(expected) if expected == number)
     }
 
-    /// Says what is wrong with an answer.
-    pub(crate) fn check(&self, method: &str, answer: &Answer) -> Result<(), String> {
+    /// Returns an error if the response differs from the expectation.
+    pub(crate) fn check(&self, method: &str, answer: &HttpResponse) -> Result<(), String> {
         let status = answer.status.as_u16();
         if method == "HEAD" && !answer.body.is_empty() {
             return Err(format!("the answer to HEAD has a body of {} bytes", answer.body.len()));
@@ -87,17 +87,17 @@ impl Expect {
             Status::Number(expected) if *expected == status => self.check_rest(answer),
             Status::Number(expected) => Err(format!("{status} instead of {expected}: {}", shown(answer))),
             Status::Word(_) if (400..500).contains(&status) => Ok(()),
-            Status::Word(Word::Refused) => Err(format!("{status} instead of 4xx: {}", shown(answer))),
-            Status::Word(Word::SameOrRefused) => match &self.recorded {
+            Status::Word(Word::Rejected) => Err(format!("{status} instead of 4xx: {}", shown(answer))),
+            Status::Word(Word::SameOrRejected) => match &self.recorded {
                 Some(recorded) => recorded.check(method, answer),
-                None => Err("the case does not say what was recorded".to_owned()),
+                None => Err("the case has no recorded response".to_owned()),
             },
         }
     }
 
-    fn check_rest(&self, answer: &Answer) -> Result<(), String> {
+    fn check_rest(&self, answer: &HttpResponse) -> Result<(), String> {
         if let Some(expected) = &self.json
-            && !alike(expected, &answer.json())
+            && !matches(expected, &answer.json())
         {
             return Err(format!("{} instead of {expected:.300}", shown(answer)));
         }
@@ -135,16 +135,16 @@ impl Expect {
     }
 }
 
-fn shown(answer: &Answer) -> String {
+fn shown(answer: &HttpResponse) -> String {
     String::from_utf8_lossy(&answer.body).chars().take(300).collect()
 }
 
-fn is_json(answer: &Answer) -> bool {
+fn is_json(answer: &HttpResponse) -> bool {
     let kind = answer.header("content-type");
     ["application/json", "application/problem+json"].contains(&kind) && answer.json().is_object()
 }
 
-fn alike(expected: &Value, found: &Value) -> bool {
+fn matches(expected: &Value, found: &Value) -> bool {
     match (expected, found) {
         (Value::String(any), Value::String(found)) if any == "<any text>" => !found.is_empty(),
         (Value::String(any), Value::String(found)) if any == "<JWT>" => is_token(found),
@@ -152,10 +152,10 @@ fn alike(expected: &Value, found: &Value) -> bool {
             expected.len() == found.len()
                 && expected
                     .iter()
-                    .all(|(name, value)| found.get(name).is_some_and(|found| alike(value, found)))
+                    .all(|(name, value)| found.get(name).is_some_and(|found| matches(value, found)))
         }
         (Value::Array(expected), Value::Array(found)) => {
-            expected.len() == found.len() && expected.iter().zip(found).all(|(a, b)| alike(a, b))
+            expected.len() == found.len() && expected.iter().zip(found).all(|(a, b)| matches(a, b))
         }
         (Value::Number(expected), Value::Number(found)) => {
             let close = |a: f64, b: f64| (a - b).abs() <= TOLERANCE;
@@ -169,7 +169,7 @@ fn is_token(text: &str) -> bool {
     text.split('.').filter(|part| !part.is_empty()).count() == 3
 }
 
-fn check_cookies(expected: &BTreeMap<String, String>, answer: &Answer) -> Result<(), String> {
+fn check_cookies(expected: &BTreeMap<String, String>, answer: &HttpResponse) -> Result<(), String> {
     let mut found = BTreeMap::new();
     for line in answer.headers.get_all("set-cookie") {
         let line = String::from_utf8_lossy(line.as_bytes()).into_owned();
@@ -188,12 +188,12 @@ fn check_cookies(expected: &BTreeMap<String, String>, answer: &Answer) -> Result
     }
     let good = expected.len() == found.len()
         && expected.iter().all(|(name, value)| {
-            found.get(name).is_some_and(|found| alike(&Value::from(value.as_str()), found))
+            found.get(name).is_some_and(|found| matches(&Value::from(value.as_str()), found))
         });
     if good { Ok(()) } else { Err(format!("cookies {found:?} instead of {expected:?}")) }
 }
 
-/// As numpy reads it: version 1.0, little-endian f32, rows after each other.
+/// Checks a .npy file: version 1.0, little-endian f32, row-major order.
 fn check_npy([rows, columns]: [usize; 2], body: &[u8]) -> Result<(), String> {
     let Some(rest) = body.strip_prefix(b"\x93NUMPY\x01\x00") else {
         return Err("no .npy file of version 1.0".to_owned());

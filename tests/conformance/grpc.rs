@@ -1,5 +1,4 @@
-//! The rules that hold over both protocols: who is refused over REST is refused over gRPC for the same reason, in the
-//! same words.
+//! Errors are equal over both protocols: REST and gRPC return the same reason and message.
 
 use muse_proto::{
     Error, Reason,
@@ -8,22 +7,23 @@ use muse_proto::{
         auth_service_client::AuthServiceClient, embedder_service_client::EmbedderServiceClient,
     },
 };
-use muse_tests::{channel, http_client::Answer};
+use muse_tests::{channel, http_client::HttpResponse};
 use serde_json::{Value, json};
 use tonic::{Request, Status};
 
 use super::{target::Target, wire};
 
-/// The value of `Authorization`, if any, the reason of the refusal, and its text, where it is not free.
-type Refused = (Option<&'static str>, Reason, &'static str);
+/// The value of `Authorization`, if any, the reason of the error, and its message, or an empty text
+/// for any message.
+type RejectedCase = (Option<&'static str>, Reason, &'static str);
 
 const MISSING: &str = "Missing Authorization Header";
 const NO_BEARER: &str =
     "Missing 'Bearer' type in 'Authorization' header. Expected 'Authorization: Bearer <JWT>'";
 const BAD_FORM: &str = "Bad Authorization header. Expected 'Authorization: Bearer <JWT>'";
 
-/// On all routes and methods that need a token.
-const BY_ALL: [Refused; 9] = [
+/// For all methods that need a token.
+const ALL_METHODS: [RejectedCase; 9] = [
     (None, Reason::TokenMissing, MISSING),
     (Some(""), Reason::TokenMissing, MISSING),
     (Some("Basic YWRtaW46YWRtaW4="), Reason::TokenMissing, NO_BEARER),
@@ -35,8 +35,8 @@ const BY_ALL: [Refused; 9] = [
     (Some("Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZG1pbiJ9."), Reason::TokenInvalid, ""),
 ];
 
-/// Where an access token is due.
-const FOR_ACCESS: [Refused; 5] = [
+/// For methods that need an access token.
+const ACCESS_TOKEN_METHODS: [RejectedCase; 5] = [
     (Some("Bearer {badsig-access}"), Reason::TokenInvalid, "Signature verification failed"),
     (Some("Bearer {expired-access}"), Reason::TokenExpired, "Token has expired"),
     (Some("Bearer {expired-refresh}"), Reason::TokenExpired, "Token has expired"),
@@ -44,8 +44,8 @@ const FOR_ACCESS: [Refused; 5] = [
     (Some("Bearer {revoked-access}"), Reason::TokenRevoked, "Token has been revoked"),
 ];
 
-/// Where a refresh token is due.
-const FOR_REFRESH: [Refused; 5] = [
+/// For methods that need a refresh token.
+const REFRESH_TOKEN_METHODS: [RejectedCase; 5] = [
     (Some("Bearer {badsig-refresh}"), Reason::TokenInvalid, "Signature verification failed"),
     (Some("Bearer {expired-refresh}"), Reason::TokenExpired, "Token has expired"),
     (Some("Bearer {access}"), Reason::TokenKind, "Only refresh tokens are allowed"),
@@ -61,8 +61,8 @@ enum Method {
 }
 
 impl Method {
-    /// As a route of REST.
-    async fn over_rest(self, target: &Target, authorization: Option<&str>) -> Answer {
+    /// Calls the REST route.
+    async fn over_rest(self, target: &Target, authorization: Option<&str>) -> HttpResponse {
         let (method, path) = match self {
             Self::Embed => ("GET", "/embed?sentence=Hi"),
             Self::Tokenize => ("GET", "/tokenize?sentence=Hi"),
@@ -73,7 +73,7 @@ impl Method {
         wire::send(target.address, &wire::request(method, path, &headers, None)).await
     }
 
-    /// As a method of gRPC.
+    /// Calls the gRPC method.
     async fn over_grpc(self, target: &Target, authorization: Option<&str>) -> Result<(), Status> {
         let channel = channel(target.address);
         let sentences = vec!["Hi".to_owned()];
@@ -106,10 +106,12 @@ fn with<T>(authorization: Option<&str>, message: T) -> Request<T> {
 async fn token_errors_are_equal_over_both_protocols() {
     let mut target = Target::start().await;
     let mut counts = (0, 0);
-    for (method, refusals) in
-        [(Method::Embed, &FOR_ACCESS), (Method::Tokenize, &FOR_ACCESS), (Method::Refresh, &FOR_REFRESH)]
-    {
-        for (template, reason, text) in BY_ALL.iter().chain(refusals) {
+    for (method, cases) in [
+        (Method::Embed, &ACCESS_TOKEN_METHODS),
+        (Method::Tokenize, &ACCESS_TOKEN_METHODS),
+        (Method::Refresh, &REFRESH_TOKEN_METHODS),
+    ] {
+        for (template, reason, text) in ALL_METHODS.iter().chain(cases) {
             let authorization = match template {
                 None => None,
                 Some(template) => match target.fill(template).await {
@@ -120,15 +122,15 @@ async fn token_errors_are_equal_over_both_protocols() {
                     }
                 },
             };
-            let refused =
-                method.over_grpc(&target, authorization.as_deref()).await.expect_err("it is refused");
-            let error = Error::from(&refused);
+            let rejected =
+                method.over_grpc(&target, authorization.as_deref()).await.expect_err("it is rejected");
+            let error = Error::from(&rejected);
             let case = format!("{method:?} with {template:?}");
-            assert_eq!((refused.code(), error.reason()), (reason.code(), *reason), "{case}: {refused}");
+            assert_eq!((rejected.code(), error.reason()), (reason.code(), *reason), "{case}: {rejected}");
             let answer = method.over_rest(&target, authorization.as_deref()).await;
             assert_eq!(answer.status.as_u16(), reason.http_status(), "{case}");
             assert_eq!(answer.json(), json!({ "msg": error.message() }), "{case}");
-            assert!(text.is_empty() || error.message() == *text, "{case}: {refused}");
+            assert!(text.is_empty() || error.message() == *text, "{case}: {rejected}");
             counts.0 += 1;
         }
         let kind = if matches!(method, Method::Refresh) { "refresh" } else { "access" };
@@ -152,9 +154,9 @@ async fn limit_and_login_errors_are_equal_over_both_protocols() {
         let owned = sentences.iter().map(|&text| text.to_owned()).collect();
         let message = EmbedRequest { sentences: owned, ..EmbedRequest::default() };
         let call = with(Some(&authorization), message);
-        let refused =
+        let rejected =
             EmbedderServiceClient::new(channel(target.address)).embed(call).await.expect_err("too large");
-        let error = Error::from(&refused);
+        let error = Error::from(&rejected);
         assert_eq!(error.reason(), Reason::TooLarge);
 
         let body = json!({ "sentence": sentences }).to_string();
@@ -162,16 +164,16 @@ async fn limit_and_login_errors_are_equal_over_both_protocols() {
         let request = wire::request("POST", "/embed", &headers, Some(&body));
         let answer = wire::send(target.address, &request).await;
         assert_eq!(answer.status, 413);
-        // Over HTTP with what helps.
+        // The message over HTTP also contains a remedy.
         let text = answer.text_of("message");
         assert!(text.starts_with(&format!("{}; ", error.message())), "{text}");
     }
 
-    // A name of its own: who fails too often has to wait.
+    // A separate name, because of login throttling.
     let login = LoginRequest { username: "nobody".to_owned(), password: "wrong".to_owned() };
-    let refused =
+    let rejected =
         AuthServiceClient::new(channel(target.address)).login(login).await.expect_err("no such user");
-    assert_eq!(Error::from(&refused), Error::new(Reason::BadCredentials, "Unauthorized"));
+    assert_eq!(Error::from(&rejected), Error::new(Reason::BadCredentials, "Unauthorized"));
     let request = wire::request("POST", "/login?username=nobody&password=wrong", &[], None);
     let answer = wire::send(target.address, &request).await;
     assert_eq!((answer.status.as_u16(), answer.json()), (401, json!({ "msg": "Unauthorized" })));
@@ -191,7 +193,7 @@ async fn revocation_over_one_protocol_applies_to_the_other() {
     let authorization = target.fill("Bearer {access}").await.expect("a token");
     let request = wire::request("POST", "/logout/access", &[("Authorization", &authorization)], None);
     assert_eq!(wire::send(target.address, &request).await.status, 200);
-    let refused = Method::Embed.over_grpc(&target, Some(&authorization)).await.expect_err("it is revoked");
-    assert_eq!(Error::from(&refused).reason(), Reason::TokenRevoked);
+    let rejected = Method::Embed.over_grpc(&target, Some(&authorization)).await.expect_err("it is revoked");
+    assert_eq!(Error::from(&rejected).reason(), Reason::TokenRevoked);
     target.stop().await;
 }

@@ -1,4 +1,5 @@
-//! The contract with clients, over both protocols, against a running stack. README.md beside this file says how.
+//! Conformance tests of the API over both protocols, against a running stack; see README.md in this
+//! folder.
 
 mod case;
 mod grpc;
@@ -9,12 +10,12 @@ mod wire;
 
 use std::time::Duration;
 
-use muse_tests::http_client::Answer;
+use muse_tests::http_client::HttpResponse;
 
 use case::Case;
 use target::Target;
 
-/// What became of the cases of a file.
+/// The results of the cases of a file.
 #[derive(Debug, Default)]
 struct Tally {
     passed: usize,
@@ -51,7 +52,7 @@ async fn play(file: &str, cases: &str) {
     assert!(failures.is_empty(), "{} fail:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// Nothing, if a token that the case needs cannot be had.
+/// Returns None if the case needs a token that is not available.
 async fn play_case(target: &mut Target, case: &Case) -> Option<Result<(), String>> {
     let mut headers = Vec::new();
     for (name, values) in &case.headers {
@@ -66,8 +67,8 @@ async fn play_case(target: &mut Target, case: &Case) -> Option<Result<(), String
     Some(case.expect.check(&case.method, &answer))
 }
 
-/// Who logs in wrongly too often has to wait, and so do these tests.
-async fn answer(target: &Target, case: &Case, headers: &[(&str, String)]) -> Answer {
+/// Sends the request of a case, again after `Retry-After` if login throttling rejects it.
+async fn answer(target: &Target, case: &Case, headers: &[(&str, String)]) -> HttpResponse {
     let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let request = wire::request(&case.method, &case.target, &headers, case.body.as_deref());
     loop {
@@ -75,7 +76,7 @@ async fn answer(target: &Target, case: &Case, headers: &[(&str, String)]) -> Ans
         if answer.status.as_u16() != 429 || case.expect.is_status(429) {
             return answer;
         }
-        let wait = answer.header("retry-after").parse().expect("429 says for how long");
+        let wait = answer.header("retry-after").parse().expect("429 has a Retry-After");
         tokio::time::sleep(Duration::from_secs(wait)).await;
     }
 }

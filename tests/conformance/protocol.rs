@@ -1,4 +1,4 @@
-//! HTTP itself, below the routes: forms of requests that are rare, and those that are none.
+//! HTTP below the routes: rare syntax, and malformed requests.
 
 use std::fmt::Write as _;
 
@@ -61,7 +61,7 @@ async fn expect_100_continue_is_answered() {
          Content-Type: application/json\r\nContent-Length: 18\r\nExpect: 100-continue\r\n\r\n{{\"sentence\": \"Hi\"}}",
     );
     let received = wire::exchange(target.address, request.as_bytes()).await;
-    let received = received.strip_prefix(b"HTTP/1.1 100 Continue\r\n\r\n").expect("it may go on");
+    let received = received.strip_prefix(b"HTTP/1.1 100 Continue\r\n\r\n").expect("100 Continue comes first");
     assert_eq!(wire::answer(received).json(), json!({ "tokens": [["▁Hi"]] }));
     target.stop().await;
 }
@@ -143,7 +143,7 @@ async fn malformed_request_gets_4xx_and_the_service_continues() {
     ] {
         let answer = wire::send(target.address, request.as_bytes()).await;
         assert_eq!(answer.status, status, "{name}");
-        // What the HTTP library refuses by itself has no body.
+        // Rejections by the HTTP library have no body.
         assert!(answer.body.is_empty() || answer.json().is_object(), "{name}: {answer:?}");
     }
     assert_eq!(wire::send(target.address, get("Hi").as_bytes()).await.status, 200);

@@ -1,4 +1,4 @@
-//! The stack under test, and tokens of every kind that it may be shown.
+//! The stack under test, and valid and invalid tokens of every kind.
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio::net::lookup_host;
 /// A running stack in which admin / admin may log in.
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
-    /// Where it is our own.
+    /// The stack, if the test has started it.
     stack: Option<Stack>,
     http: HttpClient,
     /// By placeholder.
@@ -16,11 +16,11 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// The one at `MUSE_URL`, or one of our own.
+    /// Uses the stack at `MUSE_URL`, or starts one.
     pub(crate) async fn start() -> Self {
         if let Ok(url) = std::env::var("MUSE_URL") {
-            let place = url.trim_start_matches("http://").trim_end_matches('/');
-            let address = lookup_host(place).await.ok().and_then(|mut found| found.next());
+            let host = url.trim_start_matches("http://").trim_end_matches('/');
+            let address = lookup_host(host).await.ok().and_then(|mut found| found.next());
             let address = address.unwrap_or_else(|| panic!("MUSE_URL must be http://HOST:PORT, not {url}"));
             return Self { address, stack: None, http: HttpClient::new(address), tokens: HashMap::new() };
         }
@@ -30,7 +30,7 @@ impl Target {
         Self { address, stack: Some(stack), http: HttpClient::new(address), tokens: expired }
     }
 
-    /// `text` with tokens in the place of placeholders; nothing, if one of them cannot be had.
+    /// Replaces the placeholders in `text` by tokens. Returns None if one is not available.
     pub(crate) async fn fill(&mut self, text: &str) -> Option<String> {
         let mut filled = text.to_owned();
         while let Some((before, rest)) = filled.split_once('{') {
@@ -72,7 +72,7 @@ impl Target {
         self.tokens.get(name).cloned()
     }
 
-    /// The next case gets a new pair: this one's may have been revoked.
+    /// Discards the pair of tokens, which may have been revoked.
     pub(crate) fn forget_pair(&mut self) {
         self.tokens.remove("access");
         self.tokens.remove("refresh");
@@ -91,14 +91,15 @@ impl Target {
     }
 }
 
-/// Tokens of a second auth service with the same database, and so with the same keys, which lets them live for a second.
+/// Expired tokens from a second auth service with the same database and keys and a lifetime of one
+/// second.
 async fn expired(stack: &Stack) -> HashMap<String, String> {
     let mut config = auth_config(stack.data.path());
     config.access_token_lifetime = Duration::from_secs(1);
     config.refresh_token_lifetime = Duration::from_secs(1);
-    let hasty = start_auth(config).await;
-    let tokens = login(channel(hasty.address)).await;
-    hasty.stop().await;
+    let short_lived = start_auth(config).await;
+    let tokens = login(channel(short_lived.address)).await;
+    short_lived.stop().await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     HashMap::from([
         ("expired-access".to_owned(), tokens.access_token),

@@ -1,16 +1,16 @@
-//! Requests exactly as they are written, which no well-behaved client would send.
+//! Sends raw bytes as HTTP requests, including malformed ones.
 
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use muse_tests::{PATIENCE, http_client::Answer};
+use muse_tests::{TIMEOUT, http_client::HttpResponse};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-/// The head of a request on a connection for this one, and the end of it.
+/// Encodes a request that closes its connection.
 pub(crate) fn request(method: &str, target: &str, headers: &[(&str, &str)], body: Option<&str>) -> Vec<u8> {
     let mut text = format!("{method} {target} HTTP/1.1\r\nHost: muse\r\nConnection: close\r\n");
     for (name, value) in headers {
@@ -24,26 +24,26 @@ pub(crate) fn request(method: &str, target: &str, headers: &[(&str, &str)], body
     text.into_bytes()
 }
 
-/// All that comes back until the server closes the connection.
+/// Sends bytes and returns everything that the server sends until it closes the connection.
 pub(crate) async fn exchange(address: SocketAddr, sent: &[u8]) -> Vec<u8> {
     let exchanged = async {
         let mut stream = TcpStream::connect(address).await.expect("it listens");
-        // A server that refuses may stop reading before all is sent.
+        // A server that rejects the request may stop reading early.
         let _ = stream.write_all(sent).await;
         let mut received = Vec::new();
         let _ = stream.read_to_end(&mut received).await;
         received
     };
-    tokio::time::timeout(PATIENCE, exchanged).await.expect("the server closes the connection")
+    tokio::time::timeout(TIMEOUT, exchanged).await.expect("the server closes the connection")
 }
 
-/// The one answer to a request.
-pub(crate) async fn send(address: SocketAddr, sent: &[u8]) -> Answer {
+/// Sends a request and returns the response.
+pub(crate) async fn send(address: SocketAddr, sent: &[u8]) -> HttpResponse {
     answer(&exchange(address, sent).await)
 }
 
-/// Reads an answer that takes the rest of the connection.
-pub(crate) fn answer(received: &[u8]) -> Answer {
+/// Parses a response that ends with the connection.
+pub(crate) fn answer(received: &[u8]) -> HttpResponse {
     let end = received
         .windows(4)
         .position(|window| window == b"\r\n\r\n")
@@ -60,14 +60,14 @@ pub(crate) fn answer(received: &[u8]) -> Answer {
         .collect();
     let body = &received[end + 4..];
     let chunked = headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked");
-    Answer {
+    HttpResponse {
         status: status.and_then(|code| StatusCode::from_u16(code).ok()).expect("a status"),
         body: if chunked { joined(body) } else { Bytes::copy_from_slice(body) },
         headers,
     }
 }
 
-/// The data of a body in chunks.
+/// Decodes a chunked body.
 fn joined(mut body: &[u8]) -> Bytes {
     let mut whole = Vec::new();
     while let Some(end) = body.windows(2).position(|window| window == b"\r\n") {

@@ -1,9 +1,9 @@
-//! A page in a real browser, where there is one.
+//! gRPC-Web from a page in a browser, if one is installed.
 
 use std::{net::SocketAddr, path::PathBuf, process::Stdio};
 
 use muse_test_support::{Requirement, skip};
-use muse_tests::{PATIENCE, Stack};
+use muse_tests::{Stack, TIMEOUT};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
@@ -39,18 +39,18 @@ async fn web_page_embeds_over_grpc_web() {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let result = tokio::time::timeout(PATIENCE, reported(results)).await.expect("the page reports");
-    let mut told: Value = serde_json::from_str(&result).unwrap();
+    let result = tokio::time::timeout(TIMEOUT, reported(results)).await.expect("the page reports");
+    let mut reported_values: Value = serde_json::from_str(&result).unwrap();
     // 512 floats, the tags and the count.
-    assert!(told["bytes"].take().as_u64().is_some_and(|bytes| bytes > 2048), "{result}");
+    assert!(reported_values["bytes"].take().as_u64().is_some_and(|bytes| bytes > 2048), "{result}");
     let expected = json!({
-        "login": "0", "embed": "0", "bytes": null, "stream": "0", "answers": 2, "refused": "16",
+        "login": "0", "embed": "0", "bytes": null, "stream": "0", "answers": 2, "rejected": "16",
     });
-    assert_eq!(told, expected);
+    assert_eq!(reported_values, expected);
     stack.stop().await;
 }
 
-/// One origin for a page and the gateway, as behind a proxy.
+/// Serves the page and the gateway on one origin, like a reverse proxy.
 async fn serve_page(gateway: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("the address is free");
     let address = listener.local_addr().expect("a bound listener has an address");

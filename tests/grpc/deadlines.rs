@@ -1,4 +1,4 @@
-//! Deadlines, timings, and services that hang.
+//! Deadlines, timings, and hung services.
 
 use std::{
     net::SocketAddr,
@@ -27,10 +27,10 @@ async fn responses_report_the_time_of_each_step() {
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     let mut client = stack.embedder_client();
-    let began = Instant::now();
+    let start = Instant::now();
     let many = EmbedRequest { sentences: vec!["a b c d e f g".to_owned(); 1_000], ..EmbedRequest::default() };
     let answer = client.embed(bearing(&token, many)).await.unwrap();
-    let whole = began.elapsed().as_secs_f64() * 1e3;
+    let whole = start.elapsed().as_secs_f64() * 1e3;
     let [queue, tokenize, forward] =
         ["queue", "tokenize", "forward"].map(|step| timing(answer.metadata(), step));
     assert!(queue >= 0.0 && tokenize > 0.0 && forward > 0.0, "{:?}", answer.metadata());
@@ -57,21 +57,21 @@ async fn late_or_cancelled_request_is_not_computed() {
     };
     let first = embed(large.clone(), None);
     tokio::time::sleep(Duration::from_millis(150)).await;
-    // Behind it in the queue: some whose deadline passes there, and some whose callers go.
+    // Queued behind it: requests whose deadline passes, and requests whose callers cancel.
     let late: Vec<_> = (0..2).map(|_| embed(large.clone(), Some(Duration::from_millis(150)))).collect();
     let gone: Vec<_> = (0..2).map(|_| embed(large.clone(), None)).collect();
     tokio::time::sleep(Duration::from_millis(200)).await;
     gone.iter().for_each(tokio::task::JoinHandle::abort);
     for call in late {
-        let refused = call.await.unwrap().unwrap_err();
-        // Rejected at once, or ended by tonic's timer in the client, or by the server's.
+        let rejected = call.await.unwrap().unwrap_err();
+        // Rejected at admission, or ended by the timer of tonic's client or of the server.
         let codes = [Code::ResourceExhausted, Code::Cancelled, Code::DeadlineExceeded];
-        assert!(codes.contains(&refused.code()), "{refused}");
+        assert!(codes.contains(&rejected.code()), "{rejected}");
     }
     let last = embed(sentences(&["a"]), None).await.unwrap().unwrap();
     let first = first.await.unwrap().unwrap();
     let (queue, pass) = (timing(last.metadata(), "queue"), timing(first.metadata(), "forward"));
-    // Any one of the four would have taken as long as the first.
+    // Each of the four would have taken as long as the first.
     assert!(queue < 1.5 * pass, "waited {queue} ms behind a call of {pass} ms");
     stack.stop().await;
 }
@@ -91,16 +91,17 @@ async fn hung_service_times_out() {
     to_embedder.hangs.send_replace(true);
     let mut client =
         muse_proto::v1::embedder_service_client::EmbedderServiceClient::new(channel(gateway.address));
-    let began = Instant::now();
-    let refused = client.embed(bearing(&token, sentences(&["a"]))).await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, Reason::Unavailable), "{refused}");
-    assert!(Error::from(&refused).retry_after().is_some());
-    assert!((2..4).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    let start = Instant::now();
+    let rejected = client.embed(bearing(&token, sentences(&["a"]))).await.unwrap_err();
+    assert_eq!((rejected.code(), reason(&rejected)), (Code::Unavailable, Reason::Unavailable), "{rejected}");
+    assert!(Error::from(&rejected).retry_after().is_some());
+    assert!((2..4).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
     let answer = rest.get("/embed?sentence=a", &token).await;
     assert!([503, 504].contains(&answer.status.as_u16()), "{}", answer.status);
 
-    // A caller's shorter deadline holds. By gRPC-Web: tonic's client has a timer of its own.
-    let began = Instant::now();
+    // A shorter deadline of the caller applies. Over gRPC-Web, because tonic's client has its own
+    // timer.
+    let start = Instant::now();
     let bearer = format!("Bearer {token}");
     let headers = [
         ("content-type", "application/grpc-web+proto"),
@@ -110,18 +111,18 @@ async fn hung_service_times_out() {
     let answer = rest.send("POST", "/muse.v1.EmbedderService/Embed", &headers, "\0\0\0\0\x03\x0a\x01a").await;
     let trailers = String::from_utf8_lossy(&answer.body);
     assert!(trailers.contains("grpc-status:4"), "{trailers}");
-    assert!(began.elapsed() < Duration::from_millis(1_500), "{:?}", began.elapsed());
+    assert!(start.elapsed() < Duration::from_millis(1_500), "{:?}", start.elapsed());
 
     to_auth.hangs.send_replace(true);
-    let began = Instant::now();
+    let start = Instant::now();
     let request = LoginRequest { username: "admin".to_owned(), password: "admin".to_owned() };
-    let refused = AuthServiceClient::new(channel(gateway.address)).login(request).await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, Reason::Unavailable), "{refused}");
+    let rejected = AuthServiceClient::new(channel(gateway.address)).login(request).await.unwrap_err();
+    assert_eq!((rejected.code(), reason(&rejected)), (Code::Unavailable, Reason::Unavailable), "{rejected}");
     let answer = rest.send("POST", "/login?username=admin&password=admin", &[], "").await;
     assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
 
-    // All is well when they are.
+    // Calls succeed again after the services resume.
     to_auth.hangs.send_replace(false);
     to_embedder.hangs.send_replace(false);
     until(async || client.embed(bearing(&token, sentences(&["a"]))).await.ok()).await;
@@ -131,8 +132,8 @@ async fn hung_service_times_out() {
     auth.stop().await;
 }
 
-/// Hands on the bytes of connections, or none: as if the process behind it were stopped, which accepts and never
-/// answers.
+/// A TCP proxy that can stop forwarding, like a stopped process that accepts connections and never
+/// responds.
 struct Tunnel {
     address: SocketAddr,
     hangs: watch::Sender<bool>,

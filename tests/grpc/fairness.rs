@@ -1,4 +1,4 @@
-//! Users take turns, and who cannot be served soon is told when.
+//! Fairness between users, and rejections with a retry delay.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ async fn stack_with(options: &[&str]) -> Stack {
     stack
 }
 
-/// Another user's token.
+/// Adds another user and returns an access token.
 async fn add_user(stack: &Stack, admin: &str) -> String {
     let (username, password) = ("maria", "correct horse battery");
     let user = AddUserRequest {
@@ -56,18 +56,18 @@ async fn bulk_job_does_not_delay_other_users_or_own_small_calls() {
                 tokio::spawn(async move { client.embed(call).await })
             })
             .collect();
-        let began = Instant::now();
+        let start = Instant::now();
         tokio::time::sleep(Duration::from_millis(200)).await;
         let mut queued = Vec::new();
         for token in [&maria, &admin, &maria] {
             let answer = stack.embedder_client().embed(bearing(token, sentences(&["a"]))).await.unwrap();
             queued.push(timing(answer.metadata(), "queue"));
         }
-        assert!(jobs.iter().any(|job| !job.is_finished()), "the job was over too soon to tell");
+        assert!(jobs.iter().any(|job| !job.is_finished()), "the job ended too early");
         for job in jobs {
             assert_eq!(job.await.unwrap().unwrap().into_inner().embeddings.len(), size);
         }
-        let whole = began.elapsed().as_secs_f64() * 1e3;
+        let whole = start.elapsed().as_secs_f64() * 1e3;
         // A pass takes about a sixtieth of the job on two cores.
         assert!(
             queued.iter().all(|&queued| queued < whole / 4.0),
@@ -109,13 +109,13 @@ async fn request_that_cannot_meet_its_deadline_is_rejected_at_once() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let mut call = bearing(&token, many(2_000));
     call.set_timeout(Duration::from_millis(300));
-    let began = Instant::now();
+    let start = Instant::now();
     let rejected = stack.embedder_client().embed(call).await.unwrap_err();
-    assert!(began.elapsed() < Duration::from_millis(280), "{:?}", began.elapsed());
+    assert!(start.elapsed() < Duration::from_millis(280), "{:?}", start.elapsed());
     assert_eq!((rejected.code(), reason(&rejected)), (Code::ResourceExhausted, Reason::Overloaded));
     assert!(rejected.message().contains("cannot finish before its deadline"), "{rejected}");
     assert!(Error::from(&rejected).retry_after().is_some());
-    // The same over HTTP.
+    // Over HTTP, too.
     let address = stack.gateway.address;
     let body = serde_json::json!({ "sentence": many(2_000).sentences }).to_string();
     let headers = [("authorization", &*format!("Bearer {token}")), ("content-type", "application/json")];
@@ -144,12 +144,12 @@ async fn request_beyond_the_maximum_queueing_time_is_rejected() {
         async move { client.embed(call).await }
     });
     let outcomes = futures::future::join_all(calls).await;
-    let refused: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
-    assert!((1..64).contains(&refused.len()), "{} of 64 were refused", refused.len());
-    for refused in refused {
-        assert_eq!((refused.code(), reason(refused)), (Code::ResourceExhausted, Reason::Overloaded));
-        assert!(refused.message().contains("longer than the maximum queueing time of 1 s"), "{refused}");
-        let wait = Error::from(refused).retry_after().expect("it says when");
+    let rejected: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+    assert!((1..64).contains(&rejected.len()), "{} of 64 were rejected", rejected.len());
+    for rejected in rejected {
+        assert_eq!((rejected.code(), reason(rejected)), (Code::ResourceExhausted, Reason::Overloaded));
+        assert!(rejected.message().contains("longer than the maximum queueing time of 1 s"), "{rejected}");
+        let wait = Error::from(rejected).retry_after().expect("it has a retry delay");
         assert!(wait < Duration::from_secs(10), "{wait:?}");
     }
     stack.stop().await;

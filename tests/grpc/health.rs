@@ -1,6 +1,6 @@
 //! `grpc.health.v1` of each service.
 
-use muse_tests::{PATIENCE, Stack, channel};
+use muse_tests::{Stack, TIMEOUT, channel};
 use tonic::Code;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -42,7 +42,7 @@ async fn health_of_each_service_is_reported_until_its_shutdown() {
             assert_eq!(reports.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
             assert_eq!(reports.message().await.unwrap(), None);
         };
-        tokio::time::timeout(PATIENCE, last).await.unwrap();
+        tokio::time::timeout(TIMEOUT, last).await.unwrap();
     }
     stopped.await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! What can be asked of Embed: ids in place of sentences, shorter vectors.
+//! Options of Embed: token ids instead of sentences, truncated vectors.
 
 use muse_proto::{
     Error, Reason,
@@ -61,13 +61,13 @@ async fn dimensions_truncate_vectors_and_scale_them_to_norm_one() {
         assert_eq!(short.len(), dimensions as usize);
         let norm = |vector: &[f32]| vector.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
         assert!((norm(&short) - 1.0).abs() < 1e-6, "{}", norm(&short));
-        let kept = norm(&whole[..short.len()]);
+        let truncated_norm = norm(&whole[..short.len()]);
         for (x, y) in short.iter().zip(&whole) {
-            assert!((f64::from(*x) - f64::from(*y) / kept).abs() < 1e-6);
+            assert!((f64::from(*x) - f64::from(*y) / truncated_norm).abs() < 1e-6);
         }
     }
-    let refused = Error::from(&embed(513).await.unwrap_err());
-    assert_eq!((refused.reason(), refused.field()), (Reason::InvalidArgument, Some("dimensions")));
+    let rejected = Error::from(&embed(513).await.unwrap_err());
+    assert_eq!((rejected.reason(), rejected.field()), (Reason::InvalidArgument, Some("dimensions")));
     stack.stop().await;
 }
 
@@ -96,14 +96,14 @@ async fn invalid_token_id_is_rejected_with_its_field() {
         (of_ids(vec![vec![], word]), "token_ids[1]", "9002 tokens; the limit is 8192"),
     ];
     for (request, field, text) in cases {
-        let refused = client.embed(bearing(&token, request)).await.unwrap_err();
-        assert_eq!(refused.code(), Code::InvalidArgument);
-        let error = Error::from(&refused);
-        assert_eq!(error.field(), Some(field), "{refused}");
-        assert!(error.message().starts_with(&format!("{field}: ")), "{refused}");
-        assert!(error.message().contains(text), "{refused}");
+        let rejected = client.embed(bearing(&token, request)).await.unwrap_err();
+        assert_eq!(rejected.code(), Code::InvalidArgument);
+        let error = Error::from(&rejected);
+        assert_eq!(error.field(), Some(field), "{rejected}");
+        assert!(error.message().starts_with(&format!("{field}: ")), "{rejected}");
+        assert!(error.message().contains(text), "{rejected}");
     }
-    // An empty sentence has a vector, and the unknown token is one.
+    // An empty sentence and the unknown token have vectors.
     let odd = client.embed(bearing(&token, of_ids(vec![vec![], vec![0]]))).await.unwrap();
     assert_eq!(odd.into_inner().embeddings.len(), 2);
     stack.stop().await;

@@ -1,4 +1,4 @@
-//! What bad and large requests get.
+//! Invalid and large requests.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -28,16 +28,16 @@ async fn invalid_request_gets_its_reason_and_the_service_continues() {
         ),
     ];
     for (request, why, text) in cases {
-        let refused = client.embed(bearing(&token, request)).await.unwrap_err();
-        assert_eq!((refused.code(), reason(&refused)), (Code::InvalidArgument, why));
-        assert!(refused.message().contains(text), "{refused}");
+        let rejected = client.embed(bearing(&token, request)).await.unwrap_err();
+        assert_eq!((rejected.code(), reason(&rejected)), (Code::InvalidArgument, why));
+        assert!(rejected.message().contains(text), "{rejected}");
     }
     let beyond = EmbedRequest { sentences: vec!["x".repeat(200_000); 100], ..EmbedRequest::default() };
-    let refused = client.embed(bearing(&token, beyond)).await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused)), (Code::InvalidArgument, Reason::TooLarge));
-    assert!(refused.message().contains(&format!("the limit is: {} bytes", 16 << 20)), "{refused}");
+    let rejected = client.embed(bearing(&token, beyond)).await.unwrap_err();
+    assert_eq!((rejected.code(), reason(&rejected)), (Code::InvalidArgument, Reason::TooLarge));
+    assert!(rejected.message().contains(&format!("the limit is: {} bytes", 16 << 20)), "{rejected}");
 
-    // What looks odd but is text has a vector.
+    // Unusual but valid texts have vectors.
     let odd = sentences(&["", "   ", "a\0b", "\u{fffd}", "\u{10ffff}"]);
     assert_eq!(client.embed(bearing(&token, odd)).await.unwrap().into_inner().embeddings.len(), 5);
     stack.stop().await;
@@ -64,7 +64,7 @@ async fn long_sentence_and_large_request_are_served() {
     stack.stop().await;
 }
 
-/// Sends bytes that no generated client would.
+/// Calls a method with raw bytes as the message.
 pub(crate) async fn raw_call(stack: &Stack, token: &str, method: &str, message: &[u8]) -> Status {
     let mut channel = stack.channel();
     let mut framed = vec![0];
@@ -129,7 +129,7 @@ async fn tokenize_stops_at_its_token_limit() {
     stack.stop().await;
 }
 
-/// Each repeats a field of two bytes up to the largest request.
+/// Each message repeats a field of two bytes up to the maximum size.
 #[tokio::test(flavor = "multi_thread")]
 async fn tiny_fields_are_counted_before_they_are_decoded() {
     let stack = Stack::start().await;
@@ -140,7 +140,7 @@ async fn tiny_fields_are_counted_before_they_are_decoded() {
         (tiny(b"\x0a\0"), "sentences: 8000000 sentences; the limit is 4096 a request"),
         (tiny(b"\x12\0"), "token_ids: 8000000 sentences; the limit is 4096 a request"),
         (in_one(tiny(b"\x08\x07")), "token_ids[0]: 8000002 tokens; the limit is 8192 a sentence"),
-        // Fields and groups that are not known are skipped.
+        // Unknown fields and groups are skipped.
         (tiny(b"\x7a\0"), "sentences: at least one sentence is needed"),
         (tiny(b"\x7b\x7c"), "sentences: at least one sentence is needed"),
     ];
@@ -166,7 +166,7 @@ async fn requests_compressed_with_gzip_are_served_within_the_limits() {
     let plain = stack.embedder_client().embed(bearing(&token, texts)).await.unwrap().into_inner();
     assert!(largest_difference(&answer.embeddings[1].to_vec(), &plain.embeddings[1].to_vec()) <= 1e-5);
 
-    // 64 MiB of spaces are some 60 kB.
+    // 64 MiB of spaces compress to about 60 kB.
     let bomb = EmbedRequest { sentences: vec![" ".repeat(1 << 20); 64], ..EmbedRequest::default() };
     let rejected = client.embed(bearing(&token, bomb)).await.unwrap_err();
     assert_eq!((rejected.code(), reason(&rejected)), (Code::InvalidArgument, Reason::TooLarge), "{rejected}");
@@ -175,7 +175,7 @@ async fn requests_compressed_with_gzip_are_served_within_the_limits() {
     let rejected = auth.login(bomb).await.unwrap_err();
     assert_eq!((rejected.code(), reason(&rejected)), (Code::InvalidArgument, Reason::TooLarge), "{rejected}");
 
-    // An item of a stream, too.
+    // Also an item of a stream.
     let item = EmbedStreamRequest { id: "a".to_owned(), sentence: "some text".to_owned() };
     let call = bearing(&token, futures::stream::iter([item]));
     let mut answers = client.embed_stream(call).await.unwrap().into_inner();

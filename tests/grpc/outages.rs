@@ -1,4 +1,4 @@
-//! Services that are away, full queues, and callers that go.
+//! Unavailable services, full queues, and cancelled calls.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use muse_tests::{
 };
 use tonic::Code;
 
-use crate::{reason, sentences, tokens::until_refused};
+use crate::{reason, sentences, tokens::until_rejected};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_outlive_an_auth_outage_up_to_the_max_staleness() {
@@ -33,16 +33,16 @@ async fn tokens_outlive_an_auth_outage_up_to_the_max_staleness() {
 
     client.embed(bearing(&token, sentences(&["a"]))).await.unwrap();
     let request = LoginRequest { username: "admin".to_owned(), password: "admin".to_owned() };
-    let refused = AuthServiceClient::new(channel(gateway.address)).login(request).await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, Reason::Unavailable));
-    assert!(Error::from(&refused).retry_after().is_some(), "{refused}");
+    let rejected = AuthServiceClient::new(channel(gateway.address)).login(request).await.unwrap_err();
+    assert_eq!((rejected.code(), reason(&rejected)), (Code::Unavailable, Reason::Unavailable));
+    assert!(Error::from(&rejected).retry_after().is_some(), "{rejected}");
     let answer = rest.send("POST", "/login?username=admin&password=admin", &[], "").await;
     assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
     assert!(answer.json()["message"].is_string());
 
-    let refused = until_refused(&token, gateway.address).await;
-    assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, Reason::Unavailable));
-    assert!(refused.message().contains("for too long"), "{refused}");
+    let rejected = until_rejected(&token, gateway.address).await;
+    assert_eq!((rejected.code(), reason(&rejected)), (Code::Unavailable, Reason::Unavailable));
+    assert!(rejected.message().contains("for too long"), "{rejected}");
     let answer = rest.get("/embed?sentence=a", &token).await;
     assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
 
@@ -63,8 +63,8 @@ async fn embedder_outage_fails_calls_at_once_until_it_is_back() {
     embedder.stop().await;
     let mut client = EmbedderServiceClient::new(channel(gateway.address));
     let token = login(channel(gateway.address)).await.access_token;
-    let refused = client.embed(bearing(&token, sentences(&["a"]))).await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, Reason::Unavailable));
+    let rejected = client.embed(bearing(&token, sentences(&["a"]))).await.unwrap_err();
+    assert_eq!((rejected.code(), reason(&rejected)), (Code::Unavailable, Reason::Unavailable));
     let rest = HttpClient::new(gateway.address);
     let answer = rest.get("/embed?sentence=a", &token).await;
     assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
@@ -98,8 +98,8 @@ async fn full_queue_rejects_requests_and_drains() {
     let outcomes = futures::future::join_all(calls).await;
     let served = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
     assert!((1..16).contains(&served), "{served} of 16 were served");
-    for refused in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
-        assert_eq!((refused.code(), reason(refused)), (Code::ResourceExhausted, Reason::Overloaded));
+    for rejected in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
+        assert_eq!((rejected.code(), reason(rejected)), (Code::ResourceExhausted, Reason::Overloaded));
     }
     let mut client = EmbedderServiceClient::new(channel(embedder.address));
     client.embed(bearing(&token, request)).await.unwrap();

@@ -1,4 +1,4 @@
-//! Reflection.
+//! Server reflection.
 
 use muse_tests::{Stack, http_client::HttpClient};
 use tonic::{Code, Request};
@@ -18,8 +18,9 @@ async fn reflection_lists_the_services_in_both_versions() {
             let list = MessageRequest::ListServices(String::new());
             let request = ServerReflectionRequest { host: String::new(), message_request: Some(list) };
             let mut client = ServerReflectionClient::new(stack.channel());
-            let asked = futures::stream::iter([request]);
-            let mut answers = client.server_reflection_info(Request::new(asked)).await.unwrap().into_inner();
+            let requests = futures::stream::iter([request]);
+            let mut answers =
+                client.server_reflection_info(Request::new(requests)).await.unwrap().into_inner();
             match answers.message().await.unwrap().unwrap().message_response {
                 Some(MessageResponse::ListServicesResponse(list)) => {
                     list.service.into_iter().map(|service| service.name).collect::<Vec<_>>()
@@ -84,9 +85,9 @@ async fn reflection_reports_errors_in_the_stream_and_is_limited() {
             assert!(responses.message().await.unwrap().is_none());
 
             let large = request(Some(FileContainingSymbol("x".repeat(3 << 20))));
-            let refused = open(vec![large]).await.message().await.unwrap_err();
-            assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
-            assert!(refused.message().len() < 100, "{} bytes", refused.message().len());
+            let rejected = open(vec![large]).await.message().await.unwrap_err();
+            assert_eq!(rejected.code(), Code::ResourceExhausted, "{rejected:?}");
+            assert!(rejected.message().len() < 100, "{} bytes", rejected.message().len());
 
             let list = request(Some(ListServices(String::new())));
             let mut many = open(vec![list; 1_001]).await;
@@ -99,7 +100,8 @@ async fn reflection_reports_errors_in_the_stream_and_is_limited() {
     check!(v1);
     check!(v1alpha);
 
-    // A host of 127 bytes, of which one comes; over gRPC-Web, since a gRPC client cannot send it.
+    // A string of 127 bytes that is truncated after one; over gRPC-Web, because a gRPC client
+    // cannot send it.
     let garbage = "\0\0\0\0\u{3}\n\u{7f}x";
     let kind = [("content-type", "application/grpc-web+proto")];
     let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";

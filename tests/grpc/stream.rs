@@ -18,7 +18,7 @@ use muse_proto::{
         embedder_service_client::EmbedderServiceClient,
     },
 };
-use muse_tests::{PATIENCE, Service, Stack, bearing, golden_sentences, largest_difference};
+use muse_tests::{Service, Stack, TIMEOUT, bearing, golden_sentences, largest_difference};
 use tokio::sync::mpsc;
 use tonic::{Code, Status, Streaming};
 
@@ -28,7 +28,7 @@ fn item(id: impl ToString, sentence: &str) -> EmbedStreamRequest {
     EmbedStreamRequest { id: id.to_string(), sentence: sentence.to_owned() }
 }
 
-/// A stream whose items come from the sender.
+/// Opens a stream whose items come from the returned sender.
 async fn open(
     stack: &Stack,
     token: &str,
@@ -45,7 +45,7 @@ async fn open(
 }
 
 async fn next(answers: &mut Streaming<EmbedStreamResponse>) -> Result<Option<EmbedStreamResponse>, Status> {
-    tokio::time::timeout(PATIENCE, answers.message()).await.expect("an answer in time")
+    tokio::time::timeout(TIMEOUT, answers.message()).await.expect("an answer in time")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,7 +60,7 @@ async fn stream_items_have_the_vectors_of_embed() {
         stack.embedder_client().embed(bearing(&token, request)).await.unwrap().into_inner().embeddings;
 
     let mut items: Vec<_> = texts.iter().enumerate().map(|(index, text)| item(index, text)).collect();
-    // What is bad does not concern the others.
+    // Invalid items do not affect the others.
     items.insert(500, item("too many bytes", &"x".repeat(300_000)));
     items.insert(10, item("too many tokens", &"한 ".repeat(20_000)));
     items.push(item("0", &texts[0]));
@@ -122,10 +122,10 @@ async fn stream_of_a_client_that_does_not_read_gets_backpressure() {
             tokio::time::sleep(Duration::from_secs(2)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, still).await.expect("it stops to read");
-    // A kilobyte each: what the windows of the connections hold, and no more.
+    tokio::time::timeout(TIMEOUT, still).await.expect("it stops to read");
+    // 1 kB per item: at most the flow-control windows.
     assert!((1..20_000).contains(&before), "{before}");
-    // Others are served meanwhile.
+    // Other calls are served meanwhile.
     stack.embedder_client().embed(bearing(&token, sentences(&["a"]))).await.unwrap();
     drop(answers);
     stack.stop().await;
@@ -140,8 +140,8 @@ async fn stream_ends_soon_after_its_token_is_revoked() {
     next(&mut answers).await.unwrap();
     stack.auth_client().revoke_token(bearing(&token, RevokeTokenRequest {})).await.unwrap();
     let revoked = Instant::now();
-    let refused = next(&mut answers).await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused)), (Code::Unauthenticated, Reason::TokenRevoked));
+    let rejected = next(&mut answers).await.unwrap_err();
+    assert_eq!((rejected.code(), reason(&rejected)), (Code::Unauthenticated, Reason::TokenRevoked));
     assert!(revoked.elapsed() < Duration::from_secs(3), "{:?}", revoked.elapsed());
     stack.stop().await;
 }
@@ -177,7 +177,7 @@ async fn items_of_a_disconnected_client_are_not_computed() {
     let alone = client.embed(bearing(&token, sentences(&[&text]))).await.unwrap();
     let pass = timing(alone.metadata(), "forward");
 
-    // Each item is a pass of its own; two fit into what may be unanswered.
+    // Each item is one pass; the limit on unanswered items allows two.
     let call = bearing(&token, stream::iter(vec![item("", &text); 64]));
     let mut answers = client.embed_stream(call).await.unwrap().into_inner();
     next(&mut answers).await.unwrap();
@@ -190,14 +190,14 @@ async fn items_of_a_disconnected_client_are_not_computed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn shutdown_answers_read_items_and_ends_streams() {
-    for of_the_gateway in [true, false] {
+    for gateway_first in [true, false] {
         let stack = Stack::start().await;
         let token = stack.login().await.access_token;
         let (items, mut answers) = open(&stack, &token).await;
         items.send(item("a", "a")).await.unwrap();
         next(&mut answers).await.unwrap();
         let Stack { data: _data, auth, embedder, gateway } = stack;
-        let (first, second) = if of_the_gateway { (gateway, embedder) } else { (embedder, gateway) };
+        let (first, second) = if gateway_first { (gateway, embedder) } else { (embedder, gateway) };
         let stopped = tokio::spawn(async move {
             let started = Instant::now();
             first.stop().await;
@@ -244,24 +244,24 @@ async fn stream_items_wait_where_unary_calls_are_rejected() {
     auth.stop().await;
 }
 
-/// All calls share one connection between the gateway and the embedder: what some of them have sent and nobody reads must
-/// not use up what the others need.
+/// All calls share one connection between gateway and embedder: unread data of some calls must not
+/// exhaust the window of the others.
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_streams_do_not_block_other_calls() {
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     let mut streams = Vec::new();
     for _ in 0..24 {
-        // More than are answered while nobody reads the answers, and then bytes that are not read any more.
+        // More items than are answered while nobody reads the answers, then large items.
         let (few, many) = (item(0, "a"), item(0, &" ".repeat(60_000)));
         let endless = stream::repeat(few).take(2_000).chain(stream::repeat(many));
         streams.push(stack.embedder_client().embed_stream(bearing(&token, endless)).await.unwrap());
     }
-    // Until they have sent all that they can.
+    // Wait until the streams are blocked.
     tokio::time::sleep(Duration::from_secs(6)).await;
     for _ in 0..3 {
         let call = bearing(&token, EmbedRequest { sentences: vec!["a".to_owned()], ..Default::default() });
-        let answer = tokio::time::timeout(PATIENCE / 2, async { stack.embedder_client().embed(call).await });
+        let answer = tokio::time::timeout(TIMEOUT / 2, async { stack.embedder_client().embed(call).await });
         let answer = answer.await.expect("it is answered in time");
         assert!(answer.is_ok_and(|answer| answer.into_inner().embeddings.len() == 1));
     }
@@ -269,8 +269,8 @@ async fn unread_streams_do_not_block_other_calls() {
     stack.stop().await;
 }
 
-/// Auth and an embedder without a gateway before them, which ends such streams by itself.
-async fn embedder_alone(options: &[&str]) -> (tempfile::TempDir, Service, Service, String) {
+/// Auth and an embedder without a gateway, because a gateway would end such streams.
+async fn start_embedder_only(options: &[&str]) -> (tempfile::TempDir, Service, Service, String) {
     let data = tempfile::tempdir().expect("there is a place for temporary files");
     let auth = muse_tests::start_auth(muse_tests::auth_config(data.path())).await;
     let embedder = muse_tests::start_embedder(&muse_tests::model_dir(), auth.address, options).await;
@@ -279,8 +279,12 @@ async fn embedder_alone(options: &[&str]) -> (tempfile::TempDir, Service, Servic
     (data, auth, embedder, token)
 }
 
-/// A stream of endless items whose answers are not read: they fill its caller's window of 64 KiB.
-async fn unread(embedder: &Service, token: &str, sent: &Arc<AtomicUsize>) -> Streaming<EmbedStreamResponse> {
+/// An endless stream whose answers are not read: they fill the caller's window of 64 KiB.
+async fn open_unread(
+    embedder: &Service,
+    token: &str,
+    sent: &Arc<AtomicUsize>,
+) -> Streaming<EmbedStreamResponse> {
     let sent = Arc::clone(sent);
     let endless = stream::repeat_with(move || {
         sent.fetch_add(1, Ordering::Relaxed);
@@ -290,8 +294,8 @@ async fn unread(embedder: &Service, token: &str, sent: &Arc<AtomicUsize>) -> Str
     client.embed_stream(bearing(token, endless)).await.expect("a stream begins").into_inner()
 }
 
-/// Waits until a counter stops.
-async fn settled(counter: &AtomicUsize) -> usize {
+/// Waits until a counter stops increasing.
+async fn until_constant(counter: &AtomicUsize) -> usize {
     let mut before = usize::MAX;
     muse_tests::until(async || {
         let now = counter.load(Ordering::Relaxed);
@@ -301,15 +305,15 @@ async fn settled(counter: &AtomicUsize) -> usize {
     .await
 }
 
-/// The queue entries of the stream are gone and its caller is told, though the connection could not send for all that time.
-async fn end_of(mut answers: Streaming<EmbedStreamResponse>) -> Status {
+/// Reads the rest of the stream and returns its status. Queued answers must have been dropped.
+async fn final_status(mut answers: Streaming<EmbedStreamResponse>) -> Status {
     let mut read = 0;
     loop {
         match next(&mut answers).await {
             Ok(Some(_)) => read += 1,
             Ok(None) => panic!("it ends without a status"),
             Err(status) => {
-                // What the windows held; what waited behind them was dropped.
+                // The content of the windows; answers behind them were dropped.
                 assert!(read < 2_000, "{read}");
                 return status;
             }
@@ -319,14 +323,14 @@ async fn end_of(mut answers: Streaming<EmbedStreamResponse>) -> Status {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_stream_ends_with_its_token() {
-    let (_data, auth, embedder, token) = embedder_alone(&[]).await;
+    let (_data, auth, embedder, token) = start_embedder_only(&[]).await;
     let sent = Arc::default();
-    let answers = unread(&embedder, &token, &sent).await;
-    settled(&sent).await;
+    let answers = open_unread(&embedder, &token, &sent).await;
+    until_constant(&sent).await;
     let mut client = AuthServiceClient::new(muse_tests::channel(auth.address));
     client.revoke_token(bearing(&token, RevokeTokenRequest {})).await.unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let ended = end_of(answers).await;
+    let ended = final_status(answers).await;
     assert_eq!((ended.code(), reason(&ended)), (Code::Unauthenticated, Reason::TokenRevoked));
     embedder.stop().await;
     auth.stop().await;
@@ -334,16 +338,16 @@ async fn unread_stream_ends_with_its_token() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_stream_ends_after_the_read_timeout() {
-    let (_data, auth, embedder, token) = embedder_alone(&["--stream-read-timeout", "2"]).await;
+    let (_data, auth, embedder, token) = start_embedder_only(&["--stream-read-timeout", "2"]).await;
     let sent = Arc::default();
-    let answers = unread(&embedder, &token, &sent).await;
-    settled(&sent).await;
+    let answers = open_unread(&embedder, &token, &sent).await;
+    until_constant(&sent).await;
     tokio::time::sleep(Duration::from_secs(4)).await;
-    let ended = end_of(answers).await;
+    let ended = final_status(answers).await;
     assert_eq!((ended.code(), reason(&ended)), (Code::DeadlineExceeded, Reason::DeadlineExceeded));
     assert_eq!(ended.message(), "no answer was read for 2 seconds");
 
-    // A slow reader is not ended: each answer that is taken starts the time anew.
+    // The stream of a slow reader continues: each read resets the timeout.
     let items = stream::iter((0..60).map(|id| item(id, "a")));
     let mut client = EmbedderServiceClient::new(muse_tests::channel(embedder.address));
     let mut answers = client.embed_stream(bearing(&token, items)).await.unwrap().into_inner();
@@ -359,7 +363,7 @@ async fn unread_stream_ends_after_the_read_timeout() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stream_beyond_the_limit_of_its_user_is_rejected() {
-    let (_data, auth, embedder, token) = embedder_alone(&[]).await;
+    let (_data, auth, embedder, token) = start_embedder_only(&[]).await;
     let idle = || async {
         let mut client = EmbedderServiceClient::new(muse_tests::channel(embedder.address));
         client.embed_stream(bearing(&token, stream::pending())).await

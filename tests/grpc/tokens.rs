@@ -1,4 +1,4 @@
-//! Who may call what, and what revocation does.
+//! Authorization of calls, and revocation.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::{reason, sentences};
 async fn calls_except_login_health_and_reflection_need_a_token() {
     let stack = Stack::start().await;
     let (mut auth, mut embedder) = (stack.auth_client(), stack.embedder_client());
-    let refusals = [
+    let rejections = [
         embedder.embed(sentences(&["a"])).await.unwrap_err(),
         embedder.tokenize(TokenizeRequest { sentences: vec!["a".to_owned()] }).await.unwrap_err(),
         embedder.get_model(GetModelRequest {}).await.unwrap_err(),
@@ -32,23 +32,23 @@ async fn calls_except_login_health_and_reflection_need_a_token() {
         auth.revoke_user_tokens(RevokeUserTokensRequest::default()).await.unwrap_err(),
         stack.user_client().list_users(ListUsersRequest::default()).await.unwrap_err(),
     ];
-    for refusal in refusals {
-        assert_eq!((refusal.code(), reason(&refusal)), (Code::Unauthenticated, Reason::TokenMissing));
+    for rejection in rejections {
+        assert_eq!((rejection.code(), reason(&rejection)), (Code::Unauthenticated, Reason::TokenMissing));
     }
     let tokens = stack.login().await;
-    let refused = embedder.embed(bearing(&tokens.refresh_token, sentences(&["a"]))).await.unwrap_err();
-    assert_eq!(reason(&refused), Reason::TokenKind);
-    let refused =
+    let rejected = embedder.embed(bearing(&tokens.refresh_token, sentences(&["a"]))).await.unwrap_err();
+    assert_eq!(reason(&rejected), Reason::TokenKind);
+    let rejected =
         auth.refresh_token(bearing(&tokens.access_token, RefreshTokenRequest {})).await.unwrap_err();
-    assert_eq!(reason(&refused), Reason::TokenKind);
+    assert_eq!(reason(&rejected), Reason::TokenKind);
     let jwks = auth.get_jwks(bearing(&tokens.access_token, GetJwksRequest {})).await.unwrap().into_inner();
     assert_eq!(jwks.keys[0].alg, "EdDSA");
 
     let wrong = LoginRequest { username: "admin".to_owned(), password: "nimda".to_owned() };
-    let refused = auth.login(wrong).await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused)), (Code::Unauthenticated, Reason::BadCredentials));
+    let rejected = auth.login(wrong).await.unwrap_err();
+    assert_eq!((rejected.code(), reason(&rejected)), (Code::Unauthenticated, Reason::BadCredentials));
 
-    // What is not for users is not here at all.
+    // Internal methods do not exist on the public port.
     let mut revocations = RevocationServiceClient::new(stack.channel());
     let call = bearing(&tokens.access_token, WatchRevocationsRequest::default());
     assert_eq!(revocations.watch_revocations(call).await.unwrap_err().code(), Code::Unimplemented);
@@ -65,16 +65,16 @@ async fn revoked_token_is_rejected_at_once_on_both_protocols() {
         let access = tokens.access_token.as_str();
         embedder.embed(bearing(access, sentences(&["a"]))).await.unwrap();
         auth.revoke_token(bearing(access, RevokeTokenRequest {})).await.unwrap();
-        let refused = embedder.embed(bearing(access, sentences(&["a"]))).await.unwrap_err();
-        assert_eq!(reason(&refused), Reason::TokenRevoked);
+        let rejected = embedder.embed(bearing(access, sentences(&["a"]))).await.unwrap_err();
+        assert_eq!(reason(&rejected), Reason::TokenRevoked);
         assert_eq!(rest.get("/embed?sentence=a", access).await.status, 401);
 
-        // The other token of the pair still holds.
+        // The other token of the pair remains valid.
         let again = auth.refresh_token(bearing(&tokens.refresh_token, RefreshTokenRequest {})).await.unwrap();
         let access = again.into_inner().access_token;
         assert_eq!(rest.post("/logout/access", &access).await.status, 200);
-        let refused = embedder.embed(bearing(&access, sentences(&["a"]))).await.unwrap_err();
-        assert_eq!(reason(&refused), Reason::TokenRevoked);
+        let rejected = embedder.embed(bearing(&access, sentences(&["a"]))).await.unwrap_err();
+        assert_eq!(reason(&rejected), Reason::TokenRevoked);
     }
     stack.stop().await;
 }
@@ -84,20 +84,20 @@ async fn embedder_verifies_tokens_itself() {
     let stack = Stack::start().await;
     let tokens = stack.login().await;
     let mut embedder = EmbedderServiceClient::new(channel(stack.embedder.address));
-    for refused in [
+    for rejected in [
         embedder.embed(sentences(&["a"])).await.unwrap_err(),
         embedder.tokenize(TokenizeRequest { sentences: vec!["a".to_owned()] }).await.unwrap_err(),
         embedder.get_model(GetModelRequest {}).await.unwrap_err(),
     ] {
-        assert_eq!(reason(&refused), Reason::TokenMissing);
+        assert_eq!(reason(&rejected), Reason::TokenMissing);
     }
-    let refused = embedder.embed(bearing(&tokens.refresh_token, sentences(&["a"]))).await.unwrap_err();
-    assert_eq!(reason(&refused), Reason::TokenKind);
+    let rejected = embedder.embed(bearing(&tokens.refresh_token, sentences(&["a"]))).await.unwrap_err();
+    assert_eq!(reason(&rejected), Reason::TokenKind);
     embedder.embed(bearing(&tokens.access_token, sentences(&["a"]))).await.unwrap();
 
     stack.auth_client().revoke_token(bearing(&tokens.access_token, RevokeTokenRequest {})).await.unwrap();
-    let refused = until_refused(&tokens.access_token, stack.embedder.address).await;
-    assert_eq!(reason(&refused), Reason::TokenRevoked);
+    let rejected = until_rejected(&tokens.access_token, stack.embedder.address).await;
+    assert_eq!(reason(&rejected), Reason::TokenRevoked);
     stack.stop().await;
 }
 
@@ -122,7 +122,7 @@ async fn revocation_reaches_every_gateway_and_the_embedder() {
             auth.revoke_token(bearing(&token, RevokeTokenRequest {})).await.unwrap();
         }
         for address in everywhere {
-            assert_eq!(reason(&until_refused(&token, address).await), Reason::TokenRevoked);
+            assert_eq!(reason(&until_rejected(&token, address).await), Reason::TokenRevoked);
         }
     }
     let token = stack.login().await.access_token;
@@ -133,8 +133,8 @@ async fn revocation_reaches_every_gateway_and_the_embedder() {
     stack.stop().await;
 }
 
-/// Embeds at an address until that is refused.
-pub(crate) async fn until_refused(token: &str, address: SocketAddr) -> Status {
+/// Calls Embed at an address until the token is rejected.
+pub(crate) async fn until_rejected(token: &str, address: SocketAddr) -> Status {
     let mut embedder = EmbedderServiceClient::new(channel(address));
     until(async || embedder.embed(bearing(token, sentences(&["a"]))).await.err()).await
 }
@@ -151,14 +151,14 @@ async fn only_admins_manage_users() {
     let mut users = stack.user_client();
     let added = users.add_user(bearing(&admin, maria.clone())).await.unwrap().into_inner().user.unwrap();
     assert_eq!((added.username.as_str(), added.role()), ("maria", Role::User));
-    let refused = users.add_user(bearing(&admin, maria.clone())).await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused)), (Code::AlreadyExists, Reason::UserExists));
+    let rejected = users.add_user(bearing(&admin, maria.clone())).await.unwrap_err();
+    assert_eq!((rejected.code(), reason(&rejected)), (Code::AlreadyExists, Reason::UserExists));
 
     let login = LoginRequest { username: maria.username, password: maria.password };
     let tokens = stack.auth_client().login(login).await.unwrap().into_inner();
     let call = bearing(&tokens.access_token, ListUsersRequest::default());
-    let refused = users.list_users(call).await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused)), (Code::PermissionDenied, Reason::PermissionDenied));
+    let rejected = users.list_users(call).await.unwrap_err();
+    assert_eq!((rejected.code(), reason(&rejected)), (Code::PermissionDenied, Reason::PermissionDenied));
     let listed = users.list_users(bearing(&admin, ListUsersRequest::default())).await.unwrap().into_inner();
     assert_eq!(
         listed.users.iter().map(|user| user.username.as_str()).collect::<Vec<_>>(),
@@ -168,8 +168,8 @@ async fn only_admins_manage_users() {
     let all = RevokeUserTokensRequest { username: "maria".to_owned() };
     stack.auth_client().revoke_user_tokens(bearing(&admin, all)).await.unwrap();
     for address in [stack.gateway.address, stack.embedder.address] {
-        let refused = until_refused(&tokens.access_token, address).await;
-        assert_eq!(reason(&refused), Reason::TokenRevoked);
+        let rejected = until_rejected(&tokens.access_token, address).await;
+        assert_eq!(reason(&rejected), Reason::TokenRevoked);
     }
     stack.embedder_client().embed(bearing(&admin, sentences(&["a"]))).await.unwrap();
     stack.stop().await;
@@ -178,7 +178,7 @@ async fn only_admins_manage_users() {
 #[tokio::test(flavor = "multi_thread")]
 async fn users_revocations_and_keys_are_persistent() {
     let stack = Stack::start().await;
-    let (kept, revoked) = (stack.login().await.access_token, stack.login().await.access_token);
+    let (valid, revoked) = (stack.login().await.access_token, stack.login().await.access_token);
     stack.auth_client().revoke_token(bearing(&revoked, RevokeTokenRequest {})).await.unwrap();
     let Stack { data, auth, embedder, gateway } = stack;
     gateway.stop().await;
@@ -189,9 +189,9 @@ async fn users_revocations_and_keys_are_persistent() {
     let stack = Stack { data, auth, embedder, gateway };
     stack.wait_until_ready().await;
     let mut client = stack.embedder_client();
-    client.embed(bearing(&kept, sentences(&["a"]))).await.unwrap();
-    let refused = client.embed(bearing(&revoked, sentences(&["a"]))).await.unwrap_err();
-    assert_eq!(reason(&refused), Reason::TokenRevoked);
+    client.embed(bearing(&valid, sentences(&["a"]))).await.unwrap();
+    let rejected = client.embed(bearing(&revoked, sentences(&["a"]))).await.unwrap_err();
+    assert_eq!(reason(&rejected), Reason::TokenRevoked);
     stack.login().await;
     stack.stop().await;
 }
@@ -203,15 +203,15 @@ async fn foreign_and_expired_tokens_are_rejected() {
     let other = Stack::start().await;
     let mut client = stack.embedder_client();
     let foreign = other.login().await.access_token;
-    let refused = client.embed(bearing(&foreign, sentences(&["a"]))).await.unwrap_err();
+    let rejected = client.embed(bearing(&foreign, sentences(&["a"]))).await.unwrap_err();
     assert_eq!(
-        (reason(&refused), refused.message()),
+        (reason(&rejected), rejected.message()),
         (Reason::TokenInvalid, "Signature verification failed")
     );
 
     let short = stack.login().await.access_token;
-    let refused = until(async || client.embed(bearing(&short, sentences(&["a"]))).await.err()).await;
-    assert_eq!((reason(&refused), refused.message()), (Reason::TokenExpired, "Token has expired"));
+    let rejected = until(async || client.embed(bearing(&short, sentences(&["a"]))).await.err()).await;
+    assert_eq!((reason(&rejected), rejected.message()), (Reason::TokenExpired, "Token has expired"));
     other.stop().await;
     stack.stop().await;
 }

@@ -1,4 +1,4 @@
-//! gRPC-Web: what a browser sends and reads, over HTTP/1.1.
+//! gRPC-Web over HTTP/1.1, as browsers use it.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use muse_proto::v1::{
@@ -6,16 +6,16 @@ use muse_proto::v1::{
 };
 use muse_tests::{
     Stack,
-    http_client::{Answer, HttpClient},
+    http_client::{HttpClient, HttpResponse},
 };
 use prost::Message;
 
-/// A frame of a short message, which is ASCII.
+/// Encodes a frame with a short ASCII message.
 fn frame(message: &str) -> String {
     format!("\0\0\0\0{}{message}", char::from(u8::try_from(message.len()).expect("it is short")))
 }
 
-/// Field 1 or 2 of a message, a short string.
+/// Encodes field 1 or 2 of a message, a short string.
 fn field(number: u8, text: &str) -> String {
     format!(
         "{}{}{text}",
@@ -24,7 +24,7 @@ fn field(number: u8, text: &str) -> String {
     )
 }
 
-/// The messages of an answer, and the trailers after them.
+/// Decodes the messages and the trailers of a response.
 fn read(mut body: &[u8]) -> (Vec<&[u8]>, String) {
     let mut messages = Vec::new();
     while let [kind, rest @ ..] = body {
@@ -40,12 +40,18 @@ fn read(mut body: &[u8]) -> (Vec<&[u8]>, String) {
     panic!("no trailers");
 }
 
-/// Base64 that was made piece by piece, each padded by itself.
+/// Decodes concatenated Base64, each part with its own padding.
 fn decode(text: &[u8]) -> Vec<u8> {
     text.chunks(4).flat_map(|quantum| BASE64_STANDARD.decode(quantum).expect("the answer is whole")).collect()
 }
 
-async fn call(stack: &Stack, method: &str, token: &str, text: bool, messages: &str) -> (Answer, Vec<u8>) {
+async fn call(
+    stack: &Stack,
+    method: &str,
+    token: &str,
+    text: bool,
+    messages: &str,
+) -> (HttpResponse, Vec<u8>) {
     let (kind, body) = if text {
         ("application/grpc-web-text", BASE64_STANDARD.encode(messages))
     } else {

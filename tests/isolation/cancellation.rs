@@ -9,12 +9,13 @@ use muse_tests::isolation::{
     stack::{Settings, Stack},
 };
 
-use crate::alone;
+use crate::serial;
 
-/// How long what was cancelled may take to end in all services.
+/// Maximum time until cancelled calls have ended in all services.
 const SETTLE: Duration = Duration::from_secs(20);
 
-/// How many calls of a combination are made: a burst where a connection between services would break first, else a few.
+/// The number of calls of a combination: a burst where a shared connection would break first,
+/// otherwise a few.
 fn calls(combination: Combination) -> usize {
     let Combination { method, protocol, stage, connections, token } = combination;
     let burst = matches!(stage, Stage::Headers | Stage::Message)
@@ -25,23 +26,23 @@ fn calls(combination: Combination) -> usize {
         (true, 1) => 200,
         (true, _) => 128,
         (false, 1) => 8,
-        // One each would take 64 connections.
+        // One call per connection would take 64 connections.
         (false, _) => 4,
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelled_calls_of_all_methods_disturb_no_other_user() {
-    let _turn = alone().await;
+    let _guard = serial().await;
     let mut stack = Stack::start(&Settings::default()).await;
     let mut target = Target::new(&stack).await;
     let canary = Canary::start(&stack).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let idle = canary.take();
     assert!(idle.failed().is_empty(), "{:?}", idle.failed());
-    assert!(idle.items > 0 && !idle.latencies.is_empty(), "the canary is at work");
+    assert!(idle.items > 0 && !idle.latencies.is_empty(), "the canary is running");
     let connections = stack.upstream_connections();
-    // The canary's own calls come and go.
+    // Allowance for the canary's calls.
     let in_flight: Vec<f64> = stack.in_flight().await.iter().map(|count| count + 2.0).collect();
 
     let mut made = 0;
@@ -72,9 +73,9 @@ async fn cancelled_calls_of_all_methods_disturb_no_other_user() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let noticed = canary.take();
     assert!(noticed.failed().is_empty(), "{:?}", noticed.failed());
-    assert!(noticed.items > 0, "the open stream goes on");
+    assert!(noticed.items > 0, "the open stream continues");
     let settled = stack.settle(&in_flight, SETTLE).await;
-    assert_eq!(settled, Ok(()), "requests stay in flight; idle, {in_flight:?}");
+    assert_eq!(settled, Ok(()), "requests remain in flight; idle: {in_flight:?}");
     stack.assert_running();
     drop(canary);
     stack.stop().await;

@@ -1,4 +1,4 @@
-//! Request heads that are larger than any service accepts.
+//! Request heads beyond the limits of all services.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -14,9 +14,9 @@ use muse_tests::{
     until,
 };
 
-use crate::alone;
+use crate::serial;
 
-/// The paths that are called, and the content type for each.
+/// The called paths with their content types.
 const PATHS: [(&str, &str); 6] = [
     ("/muse.v1.AuthService/Login", "application/grpc"),
     ("/muse.v1.AuthService/Login", "application/grpc-web+proto"),
@@ -31,7 +31,7 @@ async fn statuses(gateway: SocketAddr, http2: bool, token: &str, bytes: usize) -
     let mut statuses = Vec::new();
     for (path, kind) in PATHS {
         for fields in [1, 64] {
-            // Such a call may end its own connection, so each has its own.
+            // Such a call may close its connection, so each call has its own.
             let client: Client<_, Full<Bytes>> =
                 Client::builder(TokioExecutor::new()).http2_only(http2).build_http();
             let mut request = Request::post(format!("http://{gateway}{path}"))
@@ -57,7 +57,7 @@ async fn statuses(gateway: SocketAddr, http2: bool, token: &str, bytes: usize) -
 
 #[tokio::test(flavor = "multi_thread")]
 async fn oversized_heads_leave_all_embedders_available() {
-    let _turn = alone().await;
+    let _guard = serial().await;
     let settings = Settings { embedders: 3, environment: &[("MUSE_THREADS", "1")], ..Settings::default() };
     let mut stack = Stack::start(&settings).await;
     until(async || (stack.gateway.metric("muse_embedders_serving").await == Ok(3.0)).then_some(())).await;
@@ -68,8 +68,9 @@ async fn oversized_heads_leave_all_embedders_available() {
     for http2 in [false, true] {
         for bytes in [40_000, 120_000, 300_000, 1_000_000] {
             for status in statuses(stack.gateway.address, http2, &stack.admin, bytes).await {
-                // A client that is still writing when the gateway closes may not see the response; hyper's HTTP/2 server
-                // ends the connection beyond some multiple of the limit.
+                // A client that is still writing when the gateway closes may not receive the
+                // response; hyper's HTTP/2 server closes the connection beyond a multiple of the
+                // limit.
                 let closed = status.is_none() && bytes > 40_000;
                 assert!(closed || status == Some(431), "HTTP/2: {http2}, {bytes} bytes: {status:?}");
             }

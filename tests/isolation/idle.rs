@@ -1,4 +1,4 @@
-//! Calls, streams, bodies and connections that are begun and not continued.
+//! Idle calls, streams and connections, and incomplete bodies.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +14,13 @@ use tokio::{
     time::timeout,
 };
 
-use crate::alone;
+use crate::serial;
 
-/// A body that stops arriving is given up after 30 s; a few more for the machine.
+/// Timeout of an incomplete body, 30 s, with a margin.
 const BODY_WITHIN: Duration = Duration::from_secs(40);
 
-/// Opens `count` streams that send nothing further, on as many connections as that takes. Returns the connections, and
-/// how many of the calls were ended at once.
+/// Opens `count` idle streams on as many connections as necessary. Returns the connections, and the
+/// number of calls that ended immediately.
 async fn open_idle(stack: &Stack, call: &Call, with_body: bool, count: usize) -> (Vec<Connection>, usize) {
     let (mut connections, mut opened, mut ended) = (Vec::new(), 0, 0);
     while opened < count {
@@ -47,15 +47,15 @@ async fn open_idle(stack: &Stack, call: &Call, with_body: bool, count: usize) ->
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_calls_and_half_sent_bodies_disturb_no_other_user() {
-    let _turn = alone().await;
+    let _guard = serial().await;
     let mut stack = Stack::start(&Settings::default()).await;
     let gateway = stack.gateway.address;
     let target = Target::new(&stack).await;
     let canary = Canary::start(&stack).await;
 
-    // Bodies of which nothing more comes. They are looked at again at the end.
+    // Incomplete bodies, which are checked at the end.
     let mut halves = Vec::new();
-    let begun = Instant::now();
+    let start = Instant::now();
     for (method, protocol) in [
         (Method::RestEmbed, Protocol::Http1),
         (Method::OpenAi, Protocol::Http1),
@@ -75,10 +75,10 @@ async fn idle_calls_and_half_sent_bodies_disturb_no_other_user() {
     let call = Call::new(gateway, Method::Login, Protocol::Grpc, None, "mallory");
     let (idle_logins, _) = open_idle(&stack, &call, false, 1_030).await;
     for _ in 0..3 {
-        let asked = Instant::now();
+        let login_start = Instant::now();
         let answer = timeout(Duration::from_secs(10), login(channel_from(ADDRESS, gateway), "bob")).await;
         answer.expect("logins are served").expect("logins are served");
-        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        assert!(login_start.elapsed() < Duration::from_secs(5), "{:?}", login_start.elapsed());
     }
     let noticed = canary.take();
     assert!(noticed.failed().is_empty(), "{:?}", noticed.failed());
@@ -94,10 +94,10 @@ async fn idle_calls_and_half_sent_bodies_disturb_no_other_user() {
     drop((idle_logins, idle_streams));
 
     for (method, mut socket) in halves {
-        let left = BODY_WITHIN.saturating_sub(begun.elapsed());
+        let left = BODY_WITHIN.saturating_sub(start.elapsed());
         let mut response = Vec::new();
         let ended = timeout(left, socket.read_to_end(&mut response)).await;
-        assert!(ended.is_ok(), "{method}: a body that stopped arriving is still waited for");
+        assert!(ended.is_ok(), "{method}: the gateway still waits for an incomplete body");
     }
     stack.assert_running();
     drop(canary);
@@ -106,7 +106,7 @@ async fn idle_calls_and_half_sent_bodies_disturb_no_other_user() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_per_address_are_bounded_and_others_connect() {
-    let _turn = alone().await;
+    let _guard = serial().await;
     let settings = Settings {
         environment: &[("MAX_CONNECTIONS_PER_ADDRESS", "50"), ("MAX_CONNECTIONS", "200")],
         ..Settings::default()
@@ -120,7 +120,7 @@ async fn connections_per_address_are_bounded_and_others_connect() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut open = 0;
     for socket in &mut silent {
-        // A connection beyond the bound is closed, with or without a last word.
+        // Connections beyond the limit are closed, possibly after a response.
         let mut buffer = [0; 1024];
         open += usize::from(timeout(Duration::from_millis(5), socket.read(&mut buffer)).await.is_err());
     }

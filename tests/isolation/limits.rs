@@ -1,4 +1,4 @@
-//! The worst requests of many clients, with the memory limits of the Kubernetes files.
+//! The worst requests from many clients, with the memory limits of deploy/kubernetes.
 
 use std::{
     env, fs,
@@ -25,17 +25,17 @@ use muse_tests::{
 use prost::Message;
 use tokio::{io::AsyncWriteExt, task::JoinSet, time::timeout};
 
-use crate::{alone, shapes::SHAPES};
+use crate::{serial, shapes::SHAPES};
 
-/// Clients at a time.
+/// Number of concurrent clients.
 const CLIENTS: usize = 64;
-/// Seconds of the load, unless this variable names others.
+/// Duration of the load in seconds: variable and default.
 const SECONDS: (&str, u64) = ("ISOLATION_SECONDS", 10);
-/// What a service may keep afterwards, beyond what it had before.
-const KEPT: u64 = 64 << 20;
-/// How long that may take.
+/// Maximum growth of a service's memory after the load.
+const MAX_RETAINED: u64 = 64 << 20;
+/// Maximum time until memory is returned.
 const RETURNED_WITHIN: Duration = Duration::from_secs(30);
-/// How long a client does not read.
+/// Time for which a client does not read.
 const UNREAD_FOR: Duration = Duration::from_secs(3);
 const CALLER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 5));
 
@@ -50,7 +50,7 @@ fn limit(service: &str) -> u64 {
     let unit = match unit {
         "Mi" => 20,
         "Gi" => 30,
-        unit => panic!("{unit} is not known here"),
+        unit => panic!("unknown unit {unit}"),
     };
     number.parse::<u64>().expect("a number") << unit
 }
@@ -60,16 +60,16 @@ fn cgroups() -> std::io::Result<[Cgroup; 3]> {
     Ok([group("auth")?, group("embedder")?, group("gateway")?])
 }
 
-/// What the clients send by turns.
+/// What the clients send, in rotation.
 #[derive(Debug)]
 enum Load {
-    /// A request, whose response is read.
+    /// A request whose response is read.
     Shape(usize, Call),
     /// A request without its last bytes.
     Half(Call),
     /// A request whose response is not read.
     Unread(Call),
-    /// A stream whose windows are full, and whose caller leaves without a word.
+    /// A stream with full windows, whose connection is then reset.
     Stream(Call),
 }
 
@@ -84,7 +84,7 @@ async fn client(
         let load = &loads[turn % loads.len()];
         turn += 1;
         let left = until.saturating_duration_since(Instant::now()) + Duration::from_secs(1);
-        // What the services reject or cut off is as good as what they serve.
+        // Rejections and closed connections are as good as responses.
         let _ = timeout(left, send(&stack, load)).await;
         sent.fetch_add(1, Ordering::Relaxed);
         tokio::task::yield_now().await;
@@ -129,7 +129,7 @@ async fn send(stack: &Stack, load: &Load) -> std::io::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn worst_requests_kill_no_service_within_its_memory_limit() {
-    let _turn = alone().await;
+    let _guard = serial().await;
     let cgroups = match cgroups() {
         Ok(cgroups) => cgroups,
         Err(failure) => {
@@ -165,7 +165,7 @@ async fn worst_requests_kill_no_service_within_its_memory_limit() {
     let until = Instant::now() + Duration::from_secs(seconds);
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
-        // Neighbours send different requests.
+        // Different clients start with different requests.
         let turn = number * 7;
         clients.spawn(client(Arc::clone(&stack), Arc::clone(&loads), turn, until, Arc::clone(&sent)));
     }
@@ -194,16 +194,16 @@ async fn worst_requests_kill_no_service_within_its_memory_limit() {
     assert!(noticed.failed().is_empty(), "{:?}", noticed.failed());
     assert!(!noticed.latencies.is_empty() && noticed.items > 0, "another user is served");
 
-    // Freed memory is returned to the system while the services go on.
+    // The services return freed memory to the system.
     let end = Instant::now() + RETURNED_WITHIN;
     loop {
         let now: Vec<u64> = stack.processes().map(Process::resident).collect();
-        let kept: Vec<u64> = now.iter().zip(&idle).map(|(now, idle)| now.saturating_sub(*idle)).collect();
-        if kept.iter().all(|&kept| kept <= KEPT) {
+        let retained: Vec<u64> = now.iter().zip(&idle).map(|(now, idle)| now.saturating_sub(*idle)).collect();
+        if retained.iter().all(|&retained| retained <= MAX_RETAINED) {
             break;
         }
-        let mib: Vec<u64> = kept.iter().map(|bytes| bytes >> 20).collect();
-        assert!(Instant::now() < end, "auth, embedder and gateway keep {mib:?} MiB more than before");
+        let mib: Vec<u64> = retained.iter().map(|bytes| bytes >> 20).collect();
+        assert!(Instant::now() < end, "auth, embedder and gateway retain {mib:?} MiB");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     drop(canary);

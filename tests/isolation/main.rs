@@ -1,4 +1,5 @@
-//! Isolation: no caller degrades the service for others. Against the real programs; see docs/internals/isolation.md.
+//! Isolation: no caller degrades the service for others. Runs the real programs; see
+//! docs/internals/isolation.md.
 
 mod cancellation;
 mod heads;
@@ -11,8 +12,8 @@ mod streams;
 
 use tokio::sync::{Mutex, MutexGuard};
 
-/// These tests measure the machine that they run on, so they run one after the other.
-async fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::const_new(());
-    TURN.lock().await
+/// Runs these tests serially, because they measure latency and memory.
+async fn serial() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::const_new(());
+    LOCK.lock().await
 }

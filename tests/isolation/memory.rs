@@ -1,5 +1,5 @@
-//! Property: the peak memory of a service is at most four times the request, plus the response and what the service has once,
-//! however many requests it serves.
+//! Property: the peak memory of a request is at most four times its size, plus the response and a
+//! constant.
 
 use std::{net::IpAddr, thread::available_parallelism, time::Duration};
 
@@ -9,30 +9,31 @@ use muse_tests::isolation::{
 };
 
 use crate::{
-    alone,
     random::SEED,
+    serial,
     shapes::{SHAPES, Shape},
 };
 
-/// The documented bound: bytes of memory for a byte of the request.
+/// The documented bound: bytes of memory per byte of the request.
 const FACTOR: u64 = 4;
-/// What a service may take beyond that, for the buffers of a connection.
+/// Allowance for the buffers of a connection.
 const BUFFERS: u64 = 2 << 20;
-/// What the embedder may take beyond that to tokenize the longest sentence,
+/// Allowance of the embedder for the tokenization of the longest sentence.
 const TOKENIZER: u64 = 28 << 20;
-/// and for the workspace of a forward pass on each core, of a sentence with 8,192 tokens.
+/// Allowance of the embedder for the workspace of a forward pass on each core, with a sentence of
+/// 8,192 tokens.
 const PASS: u64 = 60 << 20;
-/// A response of fewer bytes has no vector.
+/// Size of a vector in a response.
 const VECTOR_BYTES: u64 = 2 << 10;
-/// What a service may keep afterwards.
-const KEPT: u64 = 16 << 20;
+/// Maximum growth of a service's memory after a request.
+const MAX_RETAINED: u64 = 16 << 20;
 /// Sizes of the requests; the largest message is 16 MiB.
 const SIZES: [usize; 3] = [1 << 20, 4 << 20, (16 << 20) - 64];
-/// How long freed memory may take to be returned.
+/// Maximum time until freed memory is returned.
 const RETURNED_WITHIN: Duration = Duration::from_secs(30);
 const CALLER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 4));
 
-/// What a service may take that does not grow with the request.
+/// The part of a service's memory that does not depend on the size of the request.
 fn constant(process: &Process, response: u64) -> u64 {
     if process.name != "muse-embedder" {
         return BUFFERS;
@@ -41,19 +42,19 @@ fn constant(process: &Process, response: u64) -> u64 {
     BUFFERS + TOKENIZER + PASS * passes as u64
 }
 
-/// Waits until a process is back near its idle memory; returns the last reading.
+/// Waits until a process is near its idle memory; returns the last reading.
 async fn settled(process: &Process, idle: u64, within: Duration) -> u64 {
     let end = tokio::time::Instant::now() + within;
     loop {
         let now = process.resident();
-        if now <= idle + KEPT || tokio::time::Instant::now() > end {
+        if now <= idle + MAX_RETAINED || tokio::time::Instant::now() > end {
             return now;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-/// The largest requests that are served, which bring caches and workspaces to their size.
+/// Sends large requests, so that caches and workspaces reach their size.
 async fn warm_up(stack: &Stack, token: &str) {
     for name in ["sentences of 4 KB", "long sentences"] {
         for shape in SHAPES.iter().filter(|shape| shape.name == name) {
@@ -66,7 +67,7 @@ async fn warm_up(stack: &Stack, token: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn request_memory_is_at_most_four_times_its_size() {
-    let _turn = alone().await;
+    let _guard = serial().await;
     let mut stack = Stack::start(&Settings::default()).await;
     let target = Target::new(&stack).await;
     warm_up(&stack, target.token()).await;
@@ -123,17 +124,17 @@ async fn request_memory_is_at_most_four_times_its_size() {
                 }
             }
             for (process, idle) in stack.processes().zip(&mut idle) {
-                let kept = settled(process, *idle, RETURNED_WITHIN).await;
-                if kept > *idle + KEPT {
+                let resident = settled(process, *idle, RETURNED_WITHIN).await;
+                if resident > *idle + MAX_RETAINED {
                     violations.push(format!(
-                        "{name} to {path} of {} MiB: {} keeps {} MiB; idle, {} MiB",
+                        "{name} to {path} of {} MiB: {} retains {} MiB; idle: {} MiB",
                         mib(bytes),
                         process.name,
-                        mib(kept),
+                        mib(resident),
                         mib(*idle)
                     ));
-                    // Each is reported once.
-                    *idle = kept;
+                    // Report each retention once.
+                    *idle = resident;
                 }
             }
             for violation in violations.drain(..) {

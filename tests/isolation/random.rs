@@ -1,4 +1,4 @@
-//! Requests of random content, made from a seed.
+//! Requests with random content from a seed.
 
 use std::{
     env,
@@ -11,7 +11,7 @@ pub(crate) static SEED: LazyLock<u64> = LazyLock::new(|| {
     let given = env::var("ISOLATION_SEED").ok().map(|seed| seed.parse().expect("ISOLATION_SEED is a number"));
     given.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_secs()))
 });
-/// Names of fields that no route knows, and of some that routes know.
+/// Unknown field names, and a mix of known and unknown ones.
 const UNKNOWN: [&str; 3] = ["x", "sentences", ""];
 const NAMES: [&str; 8] = ["sentence", "input", "model", "username", "user", "dimensions", "x", ""];
 
@@ -30,7 +30,7 @@ impl Random {
         (self.0 >> 11) as usize % bound
     }
 
-    /// A short length most of the time, and a long one now and then.
+    /// A random length; short lengths are frequent.
     fn length(&mut self) -> usize {
         let bound = [1, 4, 32, 256, 16_384][self.below(5)];
         self.below(bound)
@@ -75,12 +75,12 @@ impl Random {
     }
 }
 
-/// An object with fields of random values; most of them are not what a route expects.
+/// An object with random values, mostly of the wrong type.
 pub(crate) fn json(size: usize) -> Vec<u8> {
     object("{\"y\":0", &NAMES, size)
 }
 
-/// An object that is served, with further fields of random values.
+/// A valid object with additional fields of random values.
 pub(crate) fn served_json(size: usize) -> Vec<u8> {
     object("{\"sentence\":\"a\",\"input\":\"a\",\"username\":\"u\"", &UNKNOWN, size)
 }
@@ -114,7 +114,7 @@ pub(crate) fn form(size: usize) -> Vec<u8> {
     }
 }
 
-/// A message of random fields: numbers 1 to 8, all wire types but groups.
+/// A message of random fields: numbers 1 to 8, all wire types except groups.
 pub(crate) fn message(size: usize) -> Vec<u8> {
     let mut random = Random::new();
     let mut bytes = Vec::with_capacity(size);
@@ -135,7 +135,7 @@ pub(crate) fn message(size: usize) -> Vec<u8> {
             _ => {
                 let length = random.length();
                 bytes.extend([key(number, 2), (length % 128) as u8 | 128, (length / 128) as u8]);
-                // As a text, and as a message, it is well formed: varints of field 1.
+                // Well formed as a text and as a message: varints of field 1.
                 bytes.extend([8, 7].iter().cycle().take(length / 2 * 2));
                 bytes.resize(bytes.len() + length % 2, b'a');
             }

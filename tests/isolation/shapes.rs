@@ -1,4 +1,4 @@
-//! Requests of every shape, grown to a size.
+//! Requests of every shape, filled to a given size.
 
 use std::{io, net::IpAddr, time::Duration};
 
@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::random;
 
-/// How long a request may take.
+/// Timeout of a request.
 const WITHIN: Duration = Duration::from_secs(120);
 
 /// A way to fill a request.
@@ -35,7 +35,7 @@ const WEB: &str = "application/grpc-web+proto";
 /// The longest sentence, in bytes.
 const SENTENCE: usize = 262_144;
 
-/// `unit` over and over, between `before` and `after`, without the last byte of the last one where it is a separator.
+/// Repeats `unit` between `before` and `after`, without a trailing separator.
 fn filled(before: &str, unit: &str, after: &str, size: usize) -> Vec<u8> {
     let room = size.saturating_sub(before.len() + after.len());
     let mut body = before.as_bytes().to_vec();
@@ -47,7 +47,7 @@ fn filled(before: &str, unit: &str, after: &str, size: usize) -> Vec<u8> {
     body
 }
 
-/// A field of a message with a length.
+/// Encodes a length-delimited field of a message.
 fn field(number: u8, content: &[u8]) -> Vec<u8> {
     let mut bytes = vec![number << 3 | 2];
     let mut rest = content.len();
@@ -82,8 +82,8 @@ fn grpc_repeated(unit: &[u8], size: usize) -> Vec<u8> {
 
 const MODEL: &str = "{\"model\":\"universal-sentence-encoder-multilingual\",\"input\":";
 
-/// All shapes. The paths of the first part are REST's, those of the second OpenAI's, those of the third gRPC's.
-/// Query strings are not among them: they are a part of the head, which has 32 KiB at most.
+/// All shapes, by path: REST, OpenAI's routes, gRPC. Without query strings, because the request
+/// head has at most 32 KiB.
 pub(crate) const SHAPES: &[Shape] = &[
     Shape { name: "form a&a&…", path: "/embed", kind: FORM, body: |size| filled("", "a&", "", size) },
     Shape {
@@ -351,7 +351,7 @@ pub(crate) const SHAPES: &[Shape] = &[
         kind: GRPC,
         body: |size| field(4, &vec![b's'; size - 16]),
     },
-    // By the seed.
+    // Random shapes.
     Shape { name: "form, random", path: "/embed", kind: FORM, body: random::form },
     Shape { name: "JSON, random", path: "/embed", kind: JSON, body: random::json },
     Shape { name: "JSON, random unknown fields", path: "/embed", kind: JSON, body: random::served_json },
@@ -402,7 +402,7 @@ impl Shape {
         Call::from_fields(&stack.gateway.address.to_string(), self.path, &fields, body, false)
     }
 
-    /// Sends it and reads the whole response. Returns the bytes of that.
+    /// Sends the request and reads the whole response. Returns the number of received bytes.
     pub(crate) async fn send(&self, stack: &Stack, from: IpAddr, call: &Call) -> io::Result<usize> {
         let sent = async {
             if self.kind == GRPC { grpc(stack, from, call).await } else { http1(stack, from, call).await }
@@ -434,7 +434,7 @@ async fn grpc(stack: &Stack, from: IpAddr, call: &Call) -> io::Result<usize> {
 async fn http1(stack: &Stack, from: IpAddr, call: &Call) -> io::Result<usize> {
     let (mut reader, mut writer) = connect(from, stack.gateway.address).await?.into_split();
     let write = async {
-        // The gateway may have answered before it has read all.
+        // The gateway may respond before it has read everything.
         let _ = writer.write_all(&call.head1).await;
         let _ = writer.write_all(&call.body).await;
     };
@@ -443,7 +443,7 @@ async fn http1(stack: &Stack, from: IpAddr, call: &Call) -> io::Result<usize> {
         let mut buffer = vec![0; 64 << 10];
         let mut head = Vec::new();
         let mut left: Option<usize> = None;
-        // The connection stays open, so the length or the last chunk tells the end.
+        // The connection stays open, so the length or the last chunk determines the end.
         loop {
             let length = reader.read(&mut buffer).await?;
             if length == 0 {
@@ -473,11 +473,11 @@ async fn http1(stack: &Stack, from: IpAddr, call: &Call) -> io::Result<usize> {
                 }
                 None if head.ends_with(b"0\r\n\r\n") => return Ok(received),
                 None => {
-                    // Of a chunked response only the end is looked at.
+                    // Only the end of a chunked response is examined.
                     let from = head.len().saturating_sub(16).max(end.min(head.len()));
-                    let kept = head[from..].to_vec();
+                    let tail = head[from..].to_vec();
                     head.truncate(end + 4);
-                    head.extend_from_slice(&kept);
+                    head.extend_from_slice(&tail);
                 }
             }
         }

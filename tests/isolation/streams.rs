@@ -1,4 +1,4 @@
-//! Streams that are read slowly, and streams whose callers have left.
+//! Slowly read streams, and streams of disconnected callers.
 
 use std::{
     net::IpAddr,
@@ -7,7 +7,7 @@ use std::{
 };
 
 use muse_tests::{
-    PATIENCE,
+    TIMEOUT,
     isolation::{
         attack::Target,
         calls::{Call, Method, Protocol, framed, item},
@@ -18,35 +18,35 @@ use muse_tests::{
 use prost::Message;
 use tokio::process::Command;
 
-use crate::alone;
+use crate::serial;
 
-/// Where the callers of these tests are.
+/// Address of the callers.
 const CALLER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 3));
 /// Items of the slow reader.
 const ITEMS: usize = 10_000;
-/// Bytes of an answer, a little less than it takes.
+/// Size of an answer in bytes, rounded down.
 const ANSWER: u32 = 2_050;
-/// Between two answers that the slow reader takes.
+/// Interval between two reads of the slow reader.
 const EACH: Duration = Duration::from_millis(5);
-/// How long it is slow.
+/// Duration of the slow reading.
 const SLOW_FOR: Duration = Duration::from_secs(5);
-/// How long an abandoned stream may stay in the embedder.
+/// Maximum time until an abandoned stream has ended in the embedder.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_reader_of_a_stream_is_not_disconnected() {
-    let _turn = alone().await;
+    let _guard = serial().await;
     let mut stack = Stack::start(&Settings::default()).await;
     let gateway = stack.gateway.address;
     let call = Call::new(gateway, Method::EmbedStream, Protocol::Grpc, Some(&stack.admin), "admin");
     let mut connection = Connection::open(CALLER, gateway, 2 * ANSWER).await.expect("it is accepted");
     let id = connection.open_stream(&call.head, false);
-    // Each item in a DATA frame of its own, as gRPC's C library sends them.
+    // A separate DATA frame for each item, as gRPC's C library sends them.
     for number in 0..ITEMS {
         connection.send(id, call.body.clone(), number + 1 == ITEMS);
     }
     connection.flush().await.expect("it is open");
-    let (mut received, mut granted, begun) = (0, 2 * ANSWER as usize, Instant::now());
+    let (mut received, mut granted, start) = (0, 2 * ANSWER as usize, Instant::now());
     loop {
         let answered = format!("after {received} bytes");
         for event in connection.receive_within(EACH).await.expect(&answered) {
@@ -62,8 +62,8 @@ async fn slow_reader_of_a_stream_is_not_disconnected() {
                 Event::Head(_) => {}
             }
         }
-        // Slow at first, which decides; then as fast as it goes.
-        let slow = begun.elapsed() < SLOW_FOR;
+        // Slow at first, then as fast as possible.
+        let slow = start.elapsed() < SLOW_FOR;
         let window = if slow { 2 * ANSWER } else { 1 << 20 };
         if slow {
             tokio::time::sleep(EACH).await;
@@ -78,11 +78,11 @@ async fn slow_reader_of_a_stream_is_not_disconnected() {
             connection.grant(id, u32::try_from(more).expect("it is a window"));
         }
         connection.flush().await.expect(&answered);
-        assert!(begun.elapsed() < PATIENCE, "{answered} nothing more comes");
+        assert!(start.elapsed() < TIMEOUT, "{answered}: no further answers");
     }
 }
 
-/// Sends items until the windows of both directions are full.
+/// Sends items until the windows in both directions are full.
 async fn fill(connection: &mut Connection, call: &Call) -> u32 {
     let id = connection.open_stream(&call.head, false);
     let item = framed(&item(1_000).encode_to_vec());
@@ -102,7 +102,7 @@ async fn fill(connection: &mut Connection, call: &Call) -> u32 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_of_callers_who_left_end_in_the_embedder() {
-    let _turn = alone().await;
+    let _guard = serial().await;
     let mut stack = Stack::start(&Settings::default()).await;
     let gateway = stack.gateway.address;
     let target = Target::new(&stack).await;
@@ -140,7 +140,7 @@ async fn streams_of_callers_who_left_end_in_the_embedder() {
                     connection.reset(id);
                     connection.flush().await.unwrap();
                     let settled = stack.settle(&idle, GONE_WITHIN).await;
-                    assert_eq!(settled, Ok(()), "{ending}; idle, {idle:?}");
+                    assert_eq!(settled, Ok(()), "{ending}; idle: {idle:?}");
                 }
                 "GOAWAY" => {
                     connection.go_away();
@@ -151,7 +151,7 @@ async fn streams_of_callers_who_left_end_in_the_embedder() {
             }
         }
         let settled = stack.settle(&idle, GONE_WITHIN).await;
-        assert_eq!(settled, Ok(()), "{ending}; idle, {idle:?}");
+        assert_eq!(settled, Ok(()), "{ending}; idle: {idle:?}");
     }
     stack.assert_running();
     stack.stop().await;

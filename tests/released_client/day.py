@@ -1,6 +1,6 @@
-"""A user's day with the last client that the service which this one replaces has released, unmodified.
+"""Runs the last released client of the original service, unmodified.
 
-Takes the port and a command: `day`, or `expiry` where access tokens hold for two seconds.
+usage: day.py PORT day|expiry    expiry: for a service whose access tokens are valid for two seconds
 """
 
 import os
@@ -18,13 +18,13 @@ SENTENCES = ["This is sentence example.", "Hi"]
 TOKENS = [["▁This", "▁is", "▁sentence", "▁example", "."], ["▁Hi"]]
 
 
-def refused(call, *arguments):
-    """What the client says when a call fails."""
+def error_of(call, *arguments):
+    """Returns the error message of a call, which must fail."""
     try:
         call(*arguments)
     except requests.HTTPError as error:
         return str(error)
-    raise AssertionError("it was not refused")
+    raise AssertionError("the call succeeded")
 
 
 def log_in(port):
@@ -35,8 +35,8 @@ def log_in(port):
 
 def day(port):
     client = muse_as_service.MUSEClient(ip="127.0.0.1", port=port)
-    assert refused(client.login, "admin", "wrong") == "401: Unauthorized"
-    assert refused(client.embed, SENTENCES) == "401: Missing Authorization Header"
+    assert error_of(client.login, "admin", "wrong") == "401: Unauthorized"
+    assert error_of(client.embed, SENTENCES) == "401: Missing Authorization Header"
 
     client = log_in(port)
     assert client.tokenize(SENTENCES) == TOKENS
@@ -44,17 +44,17 @@ def day(port):
     assert isinstance(vectors, np.ndarray) and vectors.shape == (2, 512)
     assert abs(vectors[1][0] - 0.11707959324121475) < 2e-6
 
-    kept = requests.cookies.RequestsCookieJar()
-    kept.update(client.session.cookies)
-    assert set(kept.keys()) == {"access_token_cookie", "refresh_token_cookie"}
+    cookies = requests.cookies.RequestsCookieJar()
+    cookies.update(client.session.cookies)
+    assert set(cookies.keys()) == {"access_token_cookie", "refresh_token_cookie"}
     client.logout()
-    assert not client.session.cookies, "both are forgotten"
-    assert refused(client.embed, SENTENCES).startswith("401: ")
+    assert not client.session.cookies, "both cookies are deleted"
+    assert error_of(client.embed, SENTENCES).startswith("401: ")
 
-    # Whoever kept them cannot use them any more.
-    client.session.cookies.update(kept)
-    assert refused(client.embed, SENTENCES) == "401: Token has been revoked"
-    assert refused(client._token_refresh) == "401: Token has been revoked"
+    # Copies of the cookies are invalid after the logout.
+    client.session.cookies.update(cookies)
+    assert error_of(client.embed, SENTENCES) == "401: Token has been revoked"
+    assert error_of(client._token_refresh) == "401: Token has been revoked"
     client.logout()
 
 
@@ -64,13 +64,13 @@ def expiry(port):
     refresh = client.session.cookies["refresh_token_cookie"]
     time.sleep(3.1)
     assert client.tokenize(SENTENCES) == TOKENS
-    assert client.session.cookies["access_token_cookie"] != first, "it was refreshed"
+    assert client.session.cookies["access_token_cookie"] != first, "the token was refreshed"
     assert client.session.cookies["refresh_token_cookie"] == refresh
     time.sleep(3.1)
     assert client.embed(SENTENCES).shape == (2, 512)
     client.logout()
     client.session.cookies.set("refresh_token_cookie", refresh)
-    assert refused(client._token_refresh) == "401: Token has been revoked"
+    assert error_of(client._token_refresh) == "401: Token has been revoked"
 
 
 if __name__ == "__main__":

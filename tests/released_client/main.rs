@@ -1,21 +1,22 @@
-//! Nobody has to change their client: the last one that the old service has released works as it is.
+//! The last released client of the original service works unmodified.
 
 use std::time::Duration;
 
-use muse_tests::{PATIENCE, Stack, model_dir, root};
+use muse_tests::{Stack, TIMEOUT, model_dir, root};
 use tokio::process::Command;
 
-/// Runs the script with the Python that comes first, which `make test` has given the client.
+/// Runs the script with the first Python in PATH, in which `make test` has installed the
+/// dependencies.
 async fn run(stack: &Stack, what: &str) {
     let script = root().join("tests/released_client/day.py");
     let port = stack.gateway.address.port().to_string();
     let mut command = Command::new("python3");
     command.arg(script).args([&port, what]).kill_on_drop(true);
     let output =
-        tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends").expect("python3 starts");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!said.contains("No module named"), "`make test` installs what the script needs:\n{said}");
-    assert!(output.status.success(), "{said}");
+        tokio::time::timeout(TIMEOUT, command.output()).await.expect("it ends").expect("python3 starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!stderr.contains("No module named"), "`make test` installs the dependencies:\n{stderr}");
+    assert!(output.status.success(), "{stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! Users who go on asking for vectors, over REST and gRPC by turns, and note each answer.
+//! A closed-loop load: users alternate between REST and gRPC and record every failure.
 
 use std::{
     net::SocketAddr,
@@ -10,7 +10,7 @@ use std::{
 };
 
 use muse_proto::v1::{EmbedRequest, embedder_service_client::EmbedderServiceClient};
-use muse_tests::{PATIENCE, bearing, channel, http_client::HttpClient};
+use muse_tests::{TIMEOUT, bearing, channel, http_client::HttpClient};
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
@@ -18,7 +18,7 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-/// A gateway, as a load balancer in front of it sees it: from its health alone.
+/// A gateway and its state by health checks, like in a load balancer.
 struct Gateway {
     grpc: Channel,
     rest: HttpClient,
@@ -46,7 +46,7 @@ impl Gateway {
     }
 }
 
-/// The users, until they are stopped.
+/// The running users.
 pub(crate) struct Load {
     answered: Arc<AtomicUsize>,
     failures: Arc<Mutex<Vec<String>>>,
@@ -56,7 +56,8 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// So many users with a token, who go to whichever of the gateways says that it serves.
+    /// Starts `users` users with a token. Each call goes to a gateway whose health check reports
+    /// SERVING.
     pub(crate) fn start(gateways: &[SocketAddr], token: &str, users: usize) -> Self {
         let gateways: Arc<[_]> = gateways.iter().map(|&address| Arc::new(Gateway::new(address))).collect();
         let watches = gateways.iter().map(|gateway| tokio::spawn(Arc::clone(gateway).watch())).collect();
@@ -92,15 +93,15 @@ impl Load {
         load
     }
 
-    /// Waits until so many further calls are answered.
-    pub(crate) async fn goes_on(&self, calls: usize) {
+    /// Waits until `calls` further calls are answered.
+    pub(crate) async fn wait_for_answers(&self, calls: usize) {
         let goal = self.answered.load(Ordering::Relaxed) + calls;
         let reached = async {
             while self.answered.load(Ordering::Relaxed) < goal {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let in_time = tokio::time::timeout(PATIENCE, reached).await;
+        let in_time = tokio::time::timeout(TIMEOUT, reached).await;
         assert!(
             in_time.is_ok(),
             "{} answers, and {:?}",
@@ -109,11 +110,11 @@ impl Load {
         );
     }
 
-    /// Ends it. No call may have failed, and each answer was the right one.
+    /// Stops the users. Panics if a call failed or returned the wrong number of vectors.
     pub(crate) async fn stop(mut self) {
         self.stopping.store(true, Ordering::Relaxed);
         for user in self.users.drain(..) {
-            tokio::time::timeout(PATIENCE, user).await.expect("no call hangs").expect("no user panics");
+            tokio::time::timeout(TIMEOUT, user).await.expect("no call hangs").expect("no user panics");
         }
         let failures = self.failures.lock().expect("no user panics");
         let answered = self.answered.load(Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Several processes of each program: what is lost when one of them goes. Nothing.
+//! Several processes of each program: failures, restarts and shutdowns lose no call.
 
 mod failover;
 mod load;
@@ -12,8 +12,8 @@ use tokio::sync::{Mutex, MutexGuard};
 /// A free port of the loopback interface.
 const FREE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
-/// These tests want the machine for themselves, one after the other.
-async fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::const_new(());
-    TURN.lock().await
+/// Runs these tests serially, because they use the whole machine.
+async fn serial() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::const_new(());
+    LOCK.lock().await
 }

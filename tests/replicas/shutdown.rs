@@ -1,4 +1,4 @@
-//! How each program ends.
+//! Graceful shutdown of each program.
 
 use std::{
     net::SocketAddr,
@@ -16,9 +16,9 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use crate::{FREE, alone};
+use crate::{FREE, serial};
 
-/// A call that takes some seconds on one core.
+/// A call that takes several seconds on one core.
 async fn long_call(gateway: SocketAddr, token: &str) -> Result<Response<EmbedResponse>, Status> {
     let sentences = (0..2048).map(|number| format!("a sentence with the number {number}")).collect();
     let request = EmbedRequest { sentences, ..EmbedRequest::default() };
@@ -34,7 +34,7 @@ async fn health(address: SocketAddr) -> ServingStatus {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn shutdown_reports_not_ready_serves_and_finishes_calls() {
-    let _turn = alone().await;
+    let _guard = serial().await;
     let data = tempfile::tempdir().unwrap();
     let auth = Program::auth(FREE, data.path()).await;
     let (url, delay) = (format!("http://{}", auth.address), ("SHUTDOWN_DELAY", "1"));
@@ -49,32 +49,32 @@ async fn shutdown_reports_not_ready_serves_and_finishes_calls() {
 
     for (program, speaks_http_1) in [(gateway, true), (embedder, false)] {
         let address = program.address;
-        let begun = tokio::spawn({
+        let in_flight = tokio::spawn({
             let token = token.clone();
             async move { long_call(address, &token).await }
         });
-        // Only what has begun is sure to end.
+        // Only calls in flight are guaranteed to finish.
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert_eq!(health(address).await, ServingStatus::Serving);
         let rest = HttpClient::new(address);
         if speaks_http_1 {
             assert_eq!(rest.get("/tokenize?sentence=a", &token).await.header("connection"), "");
         }
-        let asked = Instant::now();
+        let signalled = Instant::now();
         program.signal("-TERM");
         while health(address).await == ServingStatus::Serving {}
-        assert!(asked.elapsed() < Duration::from_millis(500), "{:?}", asked.elapsed());
+        assert!(signalled.elapsed() < Duration::from_millis(500), "{:?}", signalled.elapsed());
         if speaks_http_1 {
             let answer = rest.get("/tokenize?sentence=a", &token).await;
             assert_eq!((answer.status.as_u16(), answer.header("connection")), (200, "close"));
         }
-        // A new connection, which still is served.
+        // New connections are still served.
         let request = TokenizeRequest { sentences: vec!["a".to_owned()] };
         EmbedderServiceClient::new(channel(address)).tokenize(bearing(&token, request)).await.unwrap();
         let status = program.ended().await;
         assert!(status.success(), "{status}");
-        assert!(asked.elapsed() >= Duration::from_secs(1), "{:?}", asked.elapsed());
-        assert_eq!(begun.await.unwrap().unwrap().into_inner().embeddings.len(), 2048);
+        assert!(signalled.elapsed() >= Duration::from_secs(1), "{:?}", signalled.elapsed());
+        assert_eq!(in_flight.await.unwrap().unwrap().into_inner().embeddings.len(), 2048);
         assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
     }
     auth.stop().await;
@@ -82,7 +82,7 @@ async fn shutdown_reports_not_ready_serves_and_finishes_calls() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn end_of_the_grace_or_a_second_signal_ends_the_process() {
-    let _turn = alone().await;
+    let _guard = serial().await;
     let data = tempfile::tempdir().unwrap();
     let auth = Program::auth(FREE, data.path()).await;
     let embedder = Program::embedder(FREE, auth.address).await;
@@ -100,28 +100,28 @@ async fn end_of_the_grace_or_a_second_signal_ends_the_process() {
         tokio::spawn(async move { long_call(gateway, &token).await })
     };
 
-    let cut = call(gateway.address);
+    let aborted = call(gateway.address);
     tokio::time::sleep(Duration::from_millis(300)).await;
     embedder.signal("-STOP");
-    let asked = Instant::now();
+    let signalled = Instant::now();
     gateway.stop().await;
-    assert!((1.0..3.0).contains(&asked.elapsed().as_secs_f64()), "{:?}", asked.elapsed());
-    assert!(cut.await.unwrap().is_err());
+    assert!((1.0..3.0).contains(&signalled.elapsed().as_secs_f64()), "{:?}", signalled.elapsed());
+    assert!(aborted.await.unwrap().is_err());
     embedder.signal("-CONT");
 
     let gateway = start("60").await;
-    let cut = call(gateway.address);
-    let also_cut = call(embedder.address);
+    let aborted = call(gateway.address);
+    let also_aborted = call(embedder.address);
     tokio::time::sleep(Duration::from_millis(300)).await;
     for program in [gateway, embedder] {
-        let asked = Instant::now();
+        let signalled = Instant::now();
         program.signal("-TERM");
         tokio::time::sleep(Duration::from_millis(100)).await;
         program.signal("-TERM");
         let status = program.ended().await;
         assert_eq!((status.code(), status.signal()), (None, Some(9)));
-        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+        assert!(signalled.elapsed() < Duration::from_secs(2), "{:?}", signalled.elapsed());
     }
-    assert!(cut.await.unwrap().is_err() && also_cut.await.unwrap().is_err());
+    assert!(aborted.await.unwrap().is_err() && also_aborted.await.unwrap().is_err());
     auth.stop().await;
 }

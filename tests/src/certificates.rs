@@ -1,4 +1,4 @@
-//! Certificates for tests, in files as operators have them.
+//! Test certificates in PEM files.
 
 use std::{
     fs,
@@ -10,10 +10,10 @@ use rcgen::{
     date_time_ymd,
 };
 
-/// A CA of a test's own.
+/// A test CA.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
-/// The files of a certificate and its key.
+/// The paths of a certificate and its key.
 #[derive(Debug, Clone)]
 pub struct Files {
     /// The certificate.
@@ -22,7 +22,7 @@ pub struct Files {
     pub key: PathBuf,
 }
 
-/// A certificate and its key as text.
+/// A certificate and its key in PEM.
 #[derive(Debug, Clone)]
 pub struct Pair {
     /// The certificate.
@@ -32,14 +32,14 @@ pub struct Pair {
 }
 
 impl Authority {
-    /// A CA of this name.
+    /// Creates a CA with this name.
     #[must_use]
     pub fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        Self(CertifiedIssuer::self_signed(params, key()).expect("the CA is sound"))
+        Self(CertifiedIssuer::self_signed(params, key()).expect("the CA is valid"))
     }
 
     /// Writes the CA's certificate to a file.
@@ -48,13 +48,13 @@ impl Authority {
         path
     }
 
-    /// A certificate for these host names and addresses, that holds for decades.
+    /// Issues a certificate for these host names and addresses, valid for decades.
     #[must_use]
     pub fn issue(&self, names: &[&str]) -> Pair {
         self.issue_until(names, 2100)
     }
 
-    /// A certificate that has expired.
+    /// Issues an expired certificate.
     #[must_use]
     pub fn issue_expired(&self, names: &[&str]) -> Pair {
         self.issue_until(names, 2021)
@@ -66,13 +66,13 @@ impl Authority {
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(year, 1, 1);
         let key = key();
-        let cert = params.signed_by(&key, &self.0).expect("the certificate is sound").pem();
+        let cert = params.signed_by(&key, &self.0).expect("the certificate is valid").pem();
         Pair { cert, key: key.serialize_pem() }
     }
 }
 
 impl Pair {
-    /// Writes both to files in `folder`, in place of those that were there under this name.
+    /// Writes both to files in `folder`, replacing existing ones atomically.
     pub fn write(&self, folder: &Path, name: &str) -> Files {
         let [cert, key] = ["pem", "key"].map(|kind| folder.join(format!("{name}.{kind}")));
         for (path, text) in [(&cert, &self.cert), (&key, &self.key)] {
@@ -85,5 +85,5 @@ impl Pair {
 }
 
 fn key() -> KeyPair {
-    KeyPair::generate().expect("keys can be made")
+    KeyPair::generate().expect("keys can be generated")
 }

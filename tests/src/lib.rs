@@ -1,5 +1,5 @@
-//! A whole stack for tests: the three services, as their programs run them, on free ports of the loopback interface,
-//! with the real model and a database of their own.
+//! Test helpers, and a whole stack in the test process: the three services on free loopback ports,
+//! with the real model and a temporary database.
 
 pub mod certificates;
 pub mod http_client;
@@ -33,8 +33,8 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-/// Longer than anything here takes.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout of all waits in tests.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The checkout.
 #[must_use]
@@ -50,7 +50,8 @@ pub fn model_dir() -> PathBuf {
     directory
 }
 
-/// A program of the Python environment that `make test` makes from tests/sdks/requirements.txt, to be run in the checkout.
+/// A program of the Python environment that `make test` creates from tests/sdks/requirements.txt,
+/// with the checkout as working directory.
 #[must_use]
 pub fn sdk_program(name: &str) -> Command {
     let venv = std::env::var_os("SDK_VENV").expect("SDK_VENV names the Python environment: run `make test`");
@@ -62,16 +63,16 @@ pub fn sdk_program(name: &str) -> Command {
 /// A running service.
 #[derive(Debug)]
 pub struct Service {
-    /// Where it serves.
+    /// Address of its public port.
     pub address: SocketAddr,
-    /// Its private port.
-    pub private: SocketAddr,
+    /// Address of its admin port.
+    pub admin_port: SocketAddr,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Service {
-    /// Runs `run` on a free port.
+    /// Starts a service on a free port.
     pub async fn start<F, E>(run: impl FnOnce(Listeners, CancellationToken) -> F) -> Self
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
@@ -80,7 +81,7 @@ impl Service {
         Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), run).await
     }
 
-    /// Runs `run` on an address.
+    /// Starts a service on an address.
     pub async fn start_at<F, E>(
         address: SocketAddr,
         run: impl FnOnce(Listeners, CancellationToken) -> F,
@@ -95,20 +96,20 @@ impl Service {
         let shutdown = CancellationToken::new();
         let served = run(listeners, shutdown.clone());
         let task = tokio::spawn(async move { served.await.expect("the service ends without an error") });
-        Self { address: public, private, shutdown, task }
+        Self { address: public, admin_port: private, shutdown, task }
     }
 
-    /// Shuts it down and waits for its end, which must be a good one.
+    /// Shuts the service down and waits until it has ended without an error.
     pub async fn stop(self) {
         self.shutdown.cancel();
-        tokio::time::timeout(PATIENCE, self.task).await.expect("it ends").expect("it does not panic");
+        tokio::time::timeout(TIMEOUT, self.task).await.expect("it ends").expect("it does not panic");
     }
 }
 
 /// Auth, embedder and gateway.
 #[derive(Debug)]
 pub struct Stack {
-    /// Holds the database.
+    /// The folder of the database.
     pub data: TempDir,
     /// The auth service.
     pub auth: Service,
@@ -119,12 +120,12 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// A stack with the options that `make run` gives it: user admin / admin.
+    /// Starts a stack with the options of `make run` and the user admin / admin.
     pub async fn start() -> Self {
         Self::start_with(&model_dir(), |_| ()).await
     }
 
-    /// A stack over another model, and with another configuration of the auth service.
+    /// Starts a stack with another model and another configuration of the auth service.
     pub async fn start_with(model: &Path, configure_auth: impl FnOnce(&mut muse_auth::Config)) -> Self {
         let data = tempfile::tempdir().expect("there is a place for temporary files");
         let mut config = auth_config(data.path());
@@ -137,7 +138,7 @@ impl Stack {
         stack
     }
 
-    /// Waits until `grpc.health.v1` of the gateway says that it serves.
+    /// Waits until `grpc.health.v1` of the gateway reports SERVING.
     pub async fn wait_until_ready(&self) {
         wait_until_serving(self.channel()).await;
     }
@@ -168,7 +169,7 @@ impl Stack {
         UserServiceClient::new(self.channel())
     }
 
-    /// The tokens of admin.
+    /// Logs in as admin.
     pub async fn login(&self) -> LoginResponse {
         login(self.channel()).await
     }
@@ -181,18 +182,18 @@ impl Stack {
     }
 }
 
-/// The configuration that `make run` gives the auth service, with the database in `folder`.
+/// The configuration of the auth service in `make run`, with the database in `folder`.
 #[must_use]
 pub fn auth_config(folder: &Path) -> muse_auth::Config {
     muse_auth::Config::new(folder.join("muse.db"))
 }
 
-/// An auth service.
+/// Starts an auth service.
 pub async fn start_auth(config: muse_auth::Config) -> Service {
     Service::start(|listeners, shutdown| muse_auth::run(config, listeners, shutdown)).await
 }
 
-/// The configuration of an embedder of the model in `directory`, for the users of the auth service at `auth`.
+/// The configuration of an embedder with the model in `directory` and the auth service at `auth`.
 #[must_use]
 pub fn embedder_config(directory: &Path, auth: SocketAddr, options: &[&str]) -> muse_embedder::Config {
     let directory = directory.to_str().expect("the path is UTF-8");
@@ -202,13 +203,13 @@ pub fn embedder_config(directory: &Path, auth: SocketAddr, options: &[&str]) -> 
     args.try_into().expect("the options are valid")
 }
 
-/// An embedder with that configuration.
+/// Starts an embedder with that configuration.
 pub async fn start_embedder(directory: &Path, auth: SocketAddr, options: &[&str]) -> Service {
     let config = embedder_config(directory, auth, options);
     Service::start(|listeners, shutdown| muse_embedder::run(config, listeners, shutdown)).await
 }
 
-/// A gateway to the services at these addresses.
+/// Starts a gateway to the services at these addresses.
 pub async fn start_gateway(auth: SocketAddr, embedder: SocketAddr, options: &[&str]) -> Service {
     let (auth, embedder) = (format!("http://{auth}"), format!("http://{embedder}"));
     let own = ["muse-gateway", "--auth", &auth, "--embedder", &embedder];
@@ -216,19 +217,19 @@ pub async fn start_gateway(auth: SocketAddr, embedder: SocketAddr, options: &[&s
     Service::start(|listeners, shutdown| muse_gateway::run(config, listeners, shutdown)).await
 }
 
-/// The tokens of admin from the auth service, or from a gateway to it.
+/// Logs in as admin, at the auth service or a gateway.
 pub async fn login(channel: Channel) -> LoginResponse {
     let request = LoginRequest { username: "admin".to_owned(), password: "admin".to_owned() };
     AuthServiceClient::new(channel).login(request).await.expect("admin may log in").into_inner()
 }
 
-/// A connection that is made when it is first used.
+/// A channel that connects when it is first used.
 #[must_use]
 pub fn channel(address: SocketAddr) -> Channel {
     Endpoint::from_shared(format!("http://{address}")).expect("the address makes a URL").connect_lazy()
 }
 
-/// Waits until `grpc.health.v1` says that the whole server serves.
+/// Waits until `grpc.health.v1` reports SERVING for the whole server.
 pub async fn wait_until_serving(channel: Channel) {
     let serves = async {
         let request = HealthCheckRequest { service: String::new() };
@@ -241,23 +242,23 @@ pub async fn wait_until_serving(channel: Channel) {
         }
         panic!("the health stream ended");
     };
-    tokio::time::timeout(PATIENCE, serves).await.expect("it becomes ready");
+    tokio::time::timeout(TIMEOUT, serves).await.expect("it becomes ready");
 }
 
-/// Asks again and again until there is something.
-pub async fn until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+/// Polls until there is a result.
+pub async fn until<T>(mut poll: impl AsyncFnMut() -> Option<T>) -> T {
     let found = async {
         loop {
-            if let Some(found) = ask().await {
+            if let Some(found) = poll().await {
                 return found;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, found).await.expect("it comes to be")
+    tokio::time::timeout(TIMEOUT, found).await.expect("the condition is true in time")
 }
 
-/// A call that carries a token.
+/// A request with a token.
 #[must_use]
 pub fn bearing<T>(token: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
@@ -266,13 +267,13 @@ pub fn bearing<T>(token: &str, message: T) -> Request<T> {
     request
 }
 
-/// The golden sentences, in order.
+/// The golden sentences in order.
 #[must_use]
 pub fn golden_sentences() -> Vec<muse_models::golden::Sentence> {
     muse_models::golden::sentences().expect("the golden data is whole")
 }
 
-/// The largest difference of two vectors in any component.
+/// The largest absolute difference of the components of two vectors.
 #[must_use]
 pub fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)

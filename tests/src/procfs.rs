@@ -1,11 +1,11 @@
-//! What Linux tells of processes.
+//! Process information from `/proc`.
 
 use std::{fs, time::Duration};
 
-/// Ticks of a second in `/proc/PID/stat`: USER_HZ, which is 100 on every Linux that this runs on.
+/// Ticks per second in `/proc/PID/stat` (USER_HZ), which is 100 on Linux.
 const TICKS: f64 = 100.0;
 
-/// The processes that `parent` has started and that still run.
+/// The running child processes of `parent`.
 #[must_use]
 pub fn children(parent: u32) -> Vec<u32> {
     let entries = fs::read_dir("/proc").expect("/proc is mounted");
@@ -17,7 +17,7 @@ pub fn children(parent: u32) -> Vec<u32> {
         .collect()
 }
 
-/// The program's name, cut by the kernel to 15 bytes.
+/// The name of the program, truncated by the kernel to 15 bytes.
 #[must_use]
 pub fn name(process: u32) -> String {
     name_of(&format!("/proc/{process}"))
@@ -27,24 +27,24 @@ fn name_of(folder: &str) -> String {
     fs::read_to_string(format!("{folder}/comm")).unwrap_or_default().trim_end().to_owned()
 }
 
-/// MB (10⁶ bytes) of memory that the process takes: its own, and its part of what it shares with others.
+/// The proportional set size (PSS) of a process in MB (10⁶ bytes).
 ///
 /// # Panics
 ///
-/// If it does not run.
+/// If the process does not run.
 #[must_use]
 pub fn pss_mb(process: u32) -> f64 {
     let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).expect("the process runs");
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).expect("the kernel tells Pss");
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).expect("the kernel reports Pss");
     let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("it is a number of KiB");
     kib * 1024.0 / 1e6
 }
 
-/// Time that the process has spent on processors so far.
+/// CPU time of a process.
 ///
 /// # Panics
 ///
-/// If it does not run.
+/// If the process does not run.
 #[must_use]
 pub fn cpu_time(process: u32) -> Duration {
     ticks(&format!("/proc/{process}")).expect("the process runs")
@@ -52,24 +52,24 @@ pub fn cpu_time(process: u32) -> Duration {
 
 fn ticks(folder: &str) -> Option<Duration> {
     let fields = stat(folder)?;
-    let ticks = |field: usize| fields[field].parse::<f64>().expect("the kernel tells ticks");
+    let ticks = |field: usize| fields[field].parse::<f64>().expect("the kernel reports ticks");
     // utime and stime, fields 14 and 15 of the whole line.
     Some(Duration::from_secs_f64((ticks(11) + ticks(12)) / TICKS))
 }
 
-/// The part of that which threads have spent whose names begin so.
+/// CPU time of the threads of a process whose names have this prefix.
 #[must_use]
 pub fn cpu_time_of_threads(process: u32, prefix: &str) -> Duration {
     let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else { return Duration::ZERO };
     let threads = threads.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     threads
-        // A thread has the same files as a process.
+        // Threads have the same files as processes.
         .filter(|thread| name_of(&format!("/proc/{process}/task/{thread}")).starts_with(prefix))
         .filter_map(|thread| ticks(&format!("/proc/{process}/task/{thread}")))
         .sum()
 }
 
-/// The fields of `/proc/PID/stat` after the name, which may hold anything.
+/// The fields of `/proc/PID/stat` after the name, which may contain any characters.
 fn stat(folder: &str) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("{folder}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;

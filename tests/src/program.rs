@@ -1,4 +1,4 @@
-//! The real programs, each a process of its own.
+//! The real programs as processes.
 
 use std::{net::SocketAddr, path::Path, process::ExitStatus, time::Duration};
 
@@ -10,19 +10,19 @@ use tokio::{
 };
 
 use crate::{
-    PATIENCE, model_dir, procfs,
+    TIMEOUT, model_dir, procfs,
     running::{self, built},
 };
 
-/// A running program, which is killed when this is dropped.
+/// A running program. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Program {
-    /// Where it serves.
+    /// The address of its public port.
     pub address: SocketAddr,
     process: Child,
-    /// What it tells of its state by the protocol of sd_notify.
+    /// The socket of its sd_notify messages.
     notices: UnixDatagram,
-    /// Holds the socket.
+    /// The folder of the socket.
     _folder: TempDir,
 }
 
@@ -31,7 +31,7 @@ impl Program {
     ///
     /// # Panics
     ///
-    /// If it does not, or was not built.
+    /// If it does not listen, or the program does not exist.
     pub async fn start(name: &str, environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("there is a place for temporary files");
         let socket = folder.path().join("notices");
@@ -51,14 +51,14 @@ impl Program {
         program
     }
 
-    /// An auth service at an address, with the database in `folder`.
+    /// Starts an auth service at an address, with the database in `folder`.
     pub async fn auth(address: SocketAddr, folder: &Path) -> Self {
         let database = folder.join("muse.db");
         let database = database.to_str().expect("the path is UTF-8");
         Self::start("muse-auth", &[("AUTH_LISTEN", &address.to_string()), ("DATABASE_URL", database)]).await
     }
 
-    /// An embedder at an address, with one core.
+    /// Starts an embedder at an address, with one core.
     pub async fn embedder(address: SocketAddr, auth: SocketAddr) -> Self {
         let model = model_dir();
         let environment = [
@@ -70,7 +70,7 @@ impl Program {
         Self::start("muse-embedder", &environment).await
     }
 
-    /// A gateway at an address.
+    /// Starts a gateway at an address.
     pub async fn gateway(
         address: SocketAddr,
         auth: SocketAddr,
@@ -86,14 +86,14 @@ impl Program {
         Self::start("muse-gateway", &[&own, environment].concat()).await
     }
 
-    /// Waits until it says that it is ready.
+    /// Waits until it reports that it is ready.
     pub async fn ready(&self) {
         self.notice("READY").await;
     }
 
-    /// The value that it tells for `key`; what it says before that is passed over.
+    /// Waits for the sd_notify message `key` and returns its value; skips other messages.
     async fn notice(&self, key: &str) -> String {
-        let told = async {
+        let received = async {
             let mut buffer = [0; 4096];
             loop {
                 let length = self.notices.recv(&mut buffer).await.expect("the socket is ours");
@@ -104,30 +104,30 @@ impl Program {
                 }
             }
         };
-        timeout(PATIENCE, told).await.expect("it says so in time")
+        timeout(TIMEOUT, received).await.expect("it reports it in time")
     }
 
-    /// Sends it a signal, as in `-TERM`.
+    /// Sends a signal, such as `-TERM`.
     ///
     /// # Panics
     ///
-    /// If it runs no more.
+    /// If the process has exited.
     pub fn signal(&self, signal: &str) {
         running::signal(&self.process, signal);
     }
 
-    /// Time that it has spent on processors.
+    /// CPU time of the process.
     #[must_use]
     pub fn cpu_time(&self) -> Duration {
         self.process.id().map_or(Duration::ZERO, procfs::cpu_time)
     }
 
-    /// Waits until it has ended.
+    /// Waits until it has exited.
     pub async fn ended(mut self) -> ExitStatus {
-        timeout(PATIENCE, self.process.wait()).await.expect("it ends").expect("it was started here")
+        timeout(TIMEOUT, self.process.wait()).await.expect("it ends").expect("it was started here")
     }
 
-    /// Asks it to end, which must go well.
+    /// Stops it with SIGTERM. Panics if the exit status is not 0.
     pub async fn stop(self) {
         self.signal("-TERM");
         let status = self.ended().await;

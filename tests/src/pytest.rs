@@ -1,4 +1,4 @@
-//! Tests that are written in Python.
+//! Runs tests that are written in Python.
 
 use std::{
     io::{self, Write},
@@ -14,15 +14,15 @@ use tokio::{
 
 use crate::root;
 
-/// Longer than they take.
-const PATIENCE: Duration = Duration::from_secs(900);
+/// Timeout of the tests.
+const TIMEOUT: Duration = Duration::from_secs(900);
 
-/// Runs tests by an interpreter, with these environment variables, in the checkout. Their output is that of the test program:
-/// a line for each test, and what failed. The plugin `muse_report` reports the results to `tests/run.py`.
+/// Runs pytest in the checkout with a Python interpreter and these environment variables, and prints
+/// its output. The plugin `muse_report` reports the results to `tests/run.py`.
 ///
 /// # Panics
 ///
-/// If one of them fails.
+/// If a test fails.
 pub async fn pytest(python: &Path, tests: &[&str], environment: &[(&str, &str)]) {
     let mut running = Command::new(python)
         .args(["-m", "pytest", "--verbose", "--color=no", "-p", "no:cacheprovider", "-p", "muse_report"])
@@ -37,7 +37,7 @@ pub async fn pytest(python: &Path, tests: &[&str], environment: &[(&str, &str)])
         .kill_on_drop(true)
         .spawn()
         .expect("pytest starts");
-    // Whole lines: two suites may run at a time.
+    // Whole lines, because two suites may run concurrently.
     let mut lines = BufReader::new(running.stdout.take().expect("it is piped")).lines();
     let ended = async {
         while let Some(line) = lines.next_line().await.expect("pytest prints text") {
@@ -45,6 +45,6 @@ pub async fn pytest(python: &Path, tests: &[&str], environment: &[(&str, &str)])
         }
         running.wait().await.expect("pytest ends")
     };
-    let status = tokio::time::timeout(PATIENCE, ended).await.expect("they end in time");
+    let status = tokio::time::timeout(TIMEOUT, ended).await.expect("they end in time");
     assert!(status.success(), "pytest ended with {status}");
 }

@@ -1,4 +1,4 @@
-//! The real programs and their logs.
+//! The real programs with access to their logs.
 
 use std::{
     ffi::OsStr,
@@ -11,20 +11,20 @@ use std::{
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use crate::{PATIENCE, model_dir, root};
+use crate::{TIMEOUT, model_dir, root};
 
-/// Where the programs of this build are.
+/// The folder of the programs of this build.
 ///
 /// # Panics
 ///
-/// If this is no program of a build.
+/// If the test is not in a build folder.
 #[must_use]
 pub fn built() -> PathBuf {
     let test = std::env::current_exe().expect("a test has a program");
     test.ancestors().nth(2).expect("it lies in target/release/deps").to_owned()
 }
 
-/// A program that knows nothing of the environment of the tests but what it needs to run.
+/// A program with a clean environment that has only the variables it needs to run.
 fn bare(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env_clear().stdin(Stdio::null()).kill_on_drop(true);
@@ -44,7 +44,7 @@ pub fn program(name: &str) -> Command {
     command
 }
 
-/// A program that runs, and its log in JSON. It is killed when this is dropped.
+/// A running program and its JSON log. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Running {
     process: Child,
@@ -53,11 +53,11 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts `command` with its log in a folder of its own.
+    /// Starts `command` with its log in a temporary folder.
     ///
     /// # Panics
     ///
-    /// If it was not built.
+    /// If the program does not exist.
     #[must_use]
     pub fn start(command: &mut Command) -> Self {
         let folder = tempfile::tempdir().expect("there is a place for temporary files");
@@ -73,67 +73,67 @@ impl Running {
         Self { process, log, _folder: folder }
     }
 
-    /// All that it has said.
+    /// The log.
     ///
     /// # Panics
     ///
-    /// If its log has gone.
+    /// If the log cannot be read.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).expect("there is a log")
     }
 
-    /// Waits for a line of the log that holds `text`.
-    pub async fn says(&self, text: &str) -> String {
-        let end = Instant::now() + PATIENCE;
+    /// Waits for a line of the log that contains `text` and returns it.
+    pub async fn wait_for_log(&self, text: &str) -> String {
+        let end = Instant::now() + TIMEOUT;
         loop {
             let log = self.log();
             if let Some(line) = log.lines().find(|line| line.contains(text)) {
                 return line.to_owned();
             }
-            assert!(Instant::now() < end, "it did not say {text:?} but:\n{log}");
+            assert!(Instant::now() < end, "{text:?} is not in the log:\n{log}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Where it listens.
+    /// The address on which it listens, from the log.
     pub async fn address(&self) -> String {
-        let line = self.says(" listens").await;
+        let line = self.wait_for_log(" listens").await;
         let (_, address) = line.split_once("\"address\":\"").expect("the line has the address");
         address.split('"').next().unwrap_or_default().to_owned()
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Sends SIGTERM and waits until the process has exited.
     ///
     /// # Panics
     ///
-    /// If it runs no more.
+    /// If the process has exited already.
     pub async fn stop(&mut self) {
         signal(&self.process, "-TERM");
-        self.ends().await;
+        self.wait_for_exit().await;
     }
 
-    /// Its end.
-    pub async fn ends(&mut self) -> ExitStatus {
-        tokio::time::timeout(PATIENCE, self.process.wait()).await.expect("it ends").expect("it has a status")
+    /// Waits until the process exits and returns its status.
+    pub async fn wait_for_exit(&mut self) -> ExitStatus {
+        tokio::time::timeout(TIMEOUT, self.process.wait()).await.expect("it ends").expect("it has a status")
     }
 }
 
-/// Sends a process a signal, as in `-TERM`.
+/// Sends a signal, such as `-TERM`, to a process.
 pub(crate) fn signal(process: &Child, signal: &str) {
     let process = process.id().expect("it runs").to_string();
     let sent = std::process::Command::new("kill").args([signal, &process]).status();
     assert!(sent.is_ok_and(|status| status.success()), "kill {signal} {process}");
 }
 
-/// The auth service, on a free port.
+/// Starts the auth service on a free port.
 #[must_use]
 pub fn auth(settings: &[(&str, &Path)]) -> Running {
     let mut command = program("muse-auth");
     Running::start(command.env("AUTH_LISTEN", "127.0.0.1:0").envs(settings.iter().copied()))
 }
 
-/// All three, by the launcher, with the settings that a script makes.
+/// The command of the launcher for all services, after a script that sets variables.
 #[must_use]
 pub fn stack(script: &str) -> Command {
     let launcher = "exec python3 \"$@\"";

@@ -1,5 +1,5 @@
-//! TLS: of users with the gateway, and of the services with each other. Certificates are made here, and the clients are those
-//! that users have.
+//! TLS between users and the gateway, and between the services, with generated certificates and
+//! real clients.
 
 #![expect(clippy::unwrap_used, reason = "a test helper that fails fails its test")]
 

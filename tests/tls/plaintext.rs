@@ -1,4 +1,5 @@
-//! Plain text on this machine alone, unless it is asked for by name; and options that cannot be end a program with status 64.
+//! Plain text is limited to loopback unless an option allows it; invalid options end a program with
+//! status 64.
 
 use std::path::Path;
 
@@ -7,18 +8,19 @@ use muse_tests::{
     running::{Running, auth, program},
 };
 
-/// Starts a program with these settings, which must be refused with `problem` for `option`.
-async fn refused(name: &str, settings: &[(&str, &str)], option: &str, problem: &str) {
+/// Starts a program with these settings. It must exit with status 64 and report `problem` for
+/// `option`.
+async fn assert_rejected(name: &str, settings: &[(&str, &str)], option: &str, problem: &str) {
     let mut command = program(name);
     if name == "muse-embedder" {
         command.env("MUSE_MODEL_DIR", ".");
     }
     let mut running = Running::start(command.envs(settings.iter().copied()));
-    let status = running.ends().await;
-    let said = running.log();
-    assert_eq!(status.code(), Some(64), "{name} {settings:?}: {said}");
-    assert!(said.contains(option) && said.contains(problem), "{name} {settings:?}: {said}");
-    assert!(!said.contains(" listens"), "{said}");
+    let status = running.wait_for_exit().await;
+    let log = running.log();
+    assert_eq!(status.code(), Some(64), "{name} {settings:?}: {log}");
+    assert!(log.contains(option) && log.contains(problem), "{name} {settings:?}: {log}");
+    assert!(!log.contains(" listens"), "{log}");
 }
 
 #[tokio::test]
@@ -29,18 +31,23 @@ async fn plain_text_with_other_machines_is_rejected() {
         ("muse-embedder", "EMBEDDER_LISTEN"),
         ("muse-gateway", "GATEWAY_LISTEN"),
     ] {
-        refused(name, &[(variable, open)], "--listen", "MUSE_PLAINTEXT=true").await;
-        refused(name, &[(variable, "[::]:0"), ("MUSE_PLAINTEXT", "false")], "--listen", "in plain text")
-            .await;
+        assert_rejected(name, &[(variable, open)], "--listen", "MUSE_PLAINTEXT=true").await;
+        assert_rejected(
+            name,
+            &[(variable, "[::]:0"), ("MUSE_PLAINTEXT", "false")],
+            "--listen",
+            "in plain text",
+        )
+        .await;
     }
     for (name, variable, option) in [
         ("muse-embedder", "AUTH_URL", "--auth"),
         ("muse-gateway", "AUTH_URL", "--auth"),
         ("muse-gateway", "EMBEDDER_URL", "--embedder"),
     ] {
-        refused(name, &[(variable, "http://10.0.0.1:5001")], option, "MUSE_PLAINTEXT=true").await;
-        refused(name, &[(variable, "http://auth.internal:5001")], option, "in plain text").await;
-        refused(name, &[(variable, "https://auth.internal:5001")], option, "MUSE_TLS_CA").await;
+        assert_rejected(name, &[(variable, "http://10.0.0.1:5001")], option, "MUSE_PLAINTEXT=true").await;
+        assert_rejected(name, &[(variable, "http://auth.internal:5001")], option, "in plain text").await;
+        assert_rejected(name, &[(variable, "https://auth.internal:5001")], option, "MUSE_TLS_CA").await;
     }
 }
 
@@ -48,7 +55,7 @@ async fn plain_text_with_other_machines_is_rejected() {
 async fn plain_text_is_allowed_by_an_option() {
     let plain = [("AUTH_LISTEN", "0.0.0.0:0"), ("MUSE_PLAINTEXT", "true")]
         .map(|(name, value)| (name, Path::new(value)));
-    auth(&plain).says("0.0.0.0:").await;
+    auth(&plain).wait_for_log("0.0.0.0:").await;
 }
 
 #[tokio::test]
@@ -75,18 +82,18 @@ async fn invalid_certificate_files_are_rejected_at_startup() {
         let (cert, key) = (path(cert), path(key));
         let settings = [("MUSE_TLS_CA", &*ca), ("MUSE_TLS_CERT", &cert), ("MUSE_TLS_KEY", &key)];
         for name in ["muse-auth", "muse-embedder", "muse-gateway"] {
-            refused(name, &settings, option, problem).await;
+            assert_rejected(name, &settings, option, problem).await;
         }
         if option != "MUSE_TLS_CERT" || problem != "not signed by the CA in MUSE_TLS_CA" {
             let option = option.replace("MUSE", "GATEWAY");
             let settings = [("GATEWAY_TLS_CERT", &*cert), ("GATEWAY_TLS_KEY", &key)];
-            refused("muse-gateway", &settings, &option, problem).await;
+            assert_rejected("muse-gateway", &settings, &option, problem).await;
         }
     }
     let (good, garbage) = (path("good.pem"), path("garbage.pem"));
-    refused("muse-auth", &[("MUSE_TLS_CERT", &good)], "--peer-key", "required").await;
-    refused("muse-gateway", &[("GATEWAY_TLS_CERT", &good)], "--tls-key", "required").await;
+    assert_rejected("muse-auth", &[("MUSE_TLS_CERT", &good)], "--peer-key", "required").await;
+    assert_rejected("muse-gateway", &[("GATEWAY_TLS_CERT", &good)], "--tls-key", "required").await;
     let key = path("good.key");
     let settings = [("MUSE_TLS_CA", &*garbage), ("MUSE_TLS_CERT", &good), ("MUSE_TLS_KEY", &key)];
-    refused("muse-auth", &settings, "MUSE_TLS_CA", "no certificate").await;
+    assert_rejected("muse-auth", &settings, "MUSE_TLS_CA", "no certificate").await;
 }

@@ -1,4 +1,4 @@
-//! The services with each other.
+//! Mutual TLS between the services.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use muse_tests::{
 };
 use tokio::process::Command;
 
-/// A call of gRPC without a message in it, by curl with the certificate in `own`.
+/// Calls a gRPC method with an empty message, by curl with the certificate in `own`.
 async fn call(address: &str, ca: &Path, own: Option<&Files>) -> Result<(), String> {
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--max-time", "20", "--http2", "--include", "--cacert"]).arg(ca);
@@ -29,7 +29,7 @@ async fn call(address: &str, ca: &Path, own: Option<&Files>) -> Result<(), Strin
     }
 }
 
-/// A frame of gRPC that holds nothing.
+/// A gRPC frame with an empty message.
 fn empty_message() -> std::fs::File {
     use std::io::{Seek, Write};
     let mut file = tempfile::tempfile().expect("there is a place for temporary files");
@@ -41,14 +41,14 @@ fn settings<'a>(ca: &'a Path, own: &'a Files) -> [(&'static str, &'a Path); 3] {
     [("MUSE_TLS_CA", ca), ("MUSE_TLS_CERT", &own.cert), ("MUSE_TLS_KEY", &own.key)]
 }
 
-/// Our CA, a foreign one, and a folder.
-struct Place {
+/// Two CAs, the services' own and a foreign one, and a temporary folder.
+struct Fixture {
     folder: tempfile::TempDir,
     ours: Authority,
     foreign: Authority,
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("there is a place for temporary files");
         Self { folder, ours: Authority::new("ours"), foreign: Authority::new("foreign") }
@@ -61,35 +61,35 @@ impl Place {
 
 #[tokio::test]
 async fn server_requires_a_client_certificate_of_its_ca() {
-    let place = Place::new();
-    let ca = place.ours.write(place.path("ca.pem"));
-    let own = place.ours.issue(&["127.0.0.1"]).write(place.folder.path(), "auth");
+    let fixture = Fixture::new();
+    let ca = fixture.ours.write(fixture.path("ca.pem"));
+    let own = fixture.ours.issue(&["127.0.0.1"]).write(fixture.folder.path(), "auth");
     let auth = auth(&settings(&ca, &own));
     let address = auth.address().await;
 
-    let gateway = place.ours.issue(&["gateway"]).write(place.folder.path(), "gateway");
-    call(&address, &ca, Some(&gateway)).await.expect("its own are let in");
+    let gateway = fixture.ours.issue(&["gateway"]).write(fixture.folder.path(), "gateway");
+    call(&address, &ca, Some(&gateway)).await.expect("certificates of the CA are accepted");
 
-    for (own, said) in [
+    for (own, reason) in [
         (None, "it shows no certificate"),
-        (Some(place.foreign.issue(&["gateway"])), "its certificate is not signed by the CA in MUSE_TLS_CA"),
-        (Some(place.ours.issue_expired(&["gateway"])), "its certificate has expired"),
+        (Some(fixture.foreign.issue(&["gateway"])), "its certificate is not signed by the CA in MUSE_TLS_CA"),
+        (Some(fixture.ours.issue_expired(&["gateway"])), "its certificate has expired"),
     ] {
-        let own = own.map(|pair| pair.write(place.folder.path(), "other"));
-        let refused = call(&address, &ca, own.as_ref()).await.expect_err(said);
-        assert!(refused.contains("alert"), "the client hears why: {refused}");
-        let line = auth.says(said).await;
+        let own = own.map(|pair| pair.write(fixture.folder.path(), "other"));
+        let rejected = call(&address, &ca, own.as_ref()).await.expect_err(reason);
+        assert!(rejected.contains("alert"), "the client gets an alert: {rejected}");
+        let line = auth.wait_for_log(reason).await;
         assert!(line.contains("WARN") && line.contains("127.0.0.1:"), "{line}");
     }
-    call(&address, &ca, Some(&gateway)).await.expect("nothing has happened to the others");
+    call(&address, &ca, Some(&gateway)).await.expect("valid certificates are still accepted");
 }
 
 #[tokio::test]
 async fn client_verifies_the_name_and_ca_of_the_server() {
-    let place = Place::new();
-    let ca = place.ours.write(place.path("ca.pem"));
+    let fixture = Fixture::new();
+    let ca = fixture.ours.write(fixture.path("ca.pem"));
     let names = ["auth.internal", "localhost"];
-    let own = place.ours.issue(&names).write(place.folder.path(), "auth");
+    let own = fixture.ours.issue(&names).write(fixture.folder.path(), "auth");
     let auth = auth(&settings(&ca, &own));
     let address = auth.address().await;
     let port = address.rsplit(':').next().unwrap();
@@ -99,44 +99,44 @@ async fn client_verifies_the_name_and_ca_of_the_server() {
         Running::start(command.envs(settings(ca, own)))
     };
 
-    let ours = place.ours.issue(&["gateway"]).write(place.folder.path(), "gateway");
+    let ours = fixture.ours.issue(&["gateway"]).write(fixture.folder.path(), "gateway");
     let by_name = format!("https://localhost:{port}");
-    gateway(&by_name, &ca, &ours).says("synced with the auth service").await;
+    gateway(&by_name, &ca, &ours).wait_for_log("synced with the auth service").await;
     let by_address = format!("https://127.0.0.1:{port}");
-    gateway(&by_address, &ca, &ours).says("its certificate is not for 127.0.0.1 but for").await;
+    gateway(&by_address, &ca, &ours).wait_for_log("its certificate is not for 127.0.0.1 but for").await;
 
-    let foreign_ca = place.foreign.write(place.path("foreign-ca.pem"));
-    let foreign = place.foreign.issue(&["gateway"]).write(place.folder.path(), "foreign");
+    let foreign_ca = fixture.foreign.write(fixture.path("foreign-ca.pem"));
+    let foreign = fixture.foreign.issue(&["gateway"]).write(fixture.folder.path(), "foreign");
     let line = gateway(&by_name, &foreign_ca, &foreign)
-        .says("its certificate is not signed by the CA in MUSE_TLS_CA")
+        .wait_for_log("its certificate is not signed by the CA in MUSE_TLS_CA")
         .await;
     assert!(line.contains(&format!("localhost:{port}")), "{line}");
 
-    // It knows both, but the other side does not.
-    let both = place.path("both.pem");
+    // The gateway trusts both CAs, but the auth service does not.
+    let both = fixture.path("both.pem");
     let text = [&ca, &foreign_ca].map(|path| std::fs::read_to_string(path).unwrap()).concat();
     std::fs::write(&both, text).unwrap();
-    gateway(&by_name, &both, &foreign).says("it refuses our certificate").await;
+    gateway(&by_name, &both, &foreign).wait_for_log("it refuses our certificate").await;
 
     let plain = gateway(&format!("http://127.0.0.1:{port}"), &ca, &ours);
-    auth.says("it does not speak TLS").await;
-    plain.says("no connection to the auth service").await;
+    auth.wait_for_log("it does not speak TLS").await;
+    plain.wait_for_log("no connection to the auth service").await;
 }
 
 #[tokio::test]
 async fn certificates_and_ca_are_reloaded_without_a_restart() {
-    let place = Place::new();
-    let ca = place.ours.write(place.path("ca.pem"));
-    let own = place.ours.issue(&["127.0.0.1"]).write(place.folder.path(), "auth");
-    let before = place.ours.issue(&["gateway"]).write(place.folder.path(), "before");
+    let fixture = Fixture::new();
+    let ca = fixture.ours.write(fixture.path("ca.pem"));
+    let own = fixture.ours.issue(&["127.0.0.1"]).write(fixture.folder.path(), "auth");
+    let before = fixture.ours.issue(&["gateway"]).write(fixture.folder.path(), "before");
     let auth = auth(&settings(&ca, &own));
     let address = auth.address().await;
-    call(&address, &ca, Some(&before)).await.expect("its own are let in");
+    call(&address, &ca, Some(&before)).await.expect("certificates of the CA are accepted");
 
-    let old_ca = place.ours.write(place.path("old-ca.pem"));
-    place.foreign.write(ca.clone());
-    place.foreign.issue(&["127.0.0.1"]).write(place.folder.path(), "auth");
-    let after = place.foreign.issue(&["gateway"]).write(place.folder.path(), "after");
+    let old_ca = fixture.ours.write(fixture.path("old-ca.pem"));
+    fixture.foreign.write(ca.clone());
+    fixture.foreign.issue(&["127.0.0.1"]).write(fixture.folder.path(), "auth");
+    let after = fixture.foreign.issue(&["gateway"]).write(fixture.folder.path(), "after");
     until(async || call(&address, &ca, Some(&after)).await.ok()).await;
-    call(&address, &old_ca, Some(&before)).await.expect_err("what was of the old CA is not any more");
+    call(&address, &old_ca, Some(&before)).await.expect_err("certificates of the old CA are rejected");
 }

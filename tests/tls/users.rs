@@ -1,4 +1,4 @@
-//! Users with the gateway.
+//! TLS between users and the gateway.
 
 use std::{
     io::Read,
@@ -27,7 +27,7 @@ use tokio::process::Command;
 
 const FORM: [&str; 4] = ["--data", "username=admin", "--data", "password=admin"];
 
-/// What curl prints, and whether it is content.
+/// Runs curl. Returns its output, or standard error if it fails.
 async fn curl(arguments: &[&str]) -> Result<String, String> {
     let curl = Command::new("curl")
         .args(["--silent", "--show-error", "--max-time", "20"])
@@ -42,7 +42,7 @@ async fn curl(arguments: &[&str]) -> Result<String, String> {
     }
 }
 
-/// The commands of the manual's page on TLS: files, settings, a login.
+/// The commands of docs/operations/tls.md: certificates, settings, a login.
 fn documented_commands() -> [String; 3] {
     let page = std::fs::read_to_string(root().join("docs/operations/tls.md")).expect("the page is there");
     let blocks = page.split("```bash\n").skip(1).filter_map(|rest| rest.split("```").next());
@@ -50,7 +50,7 @@ fn documented_commands() -> [String; 3] {
     blocks.try_into().expect("it has three blocks of commands")
 }
 
-/// What a script prints that runs in a folder.
+/// Runs a script in a folder and returns its output.
 async fn shell(folder: &Path, script: &str) -> String {
     let output = Command::new("bash").args(["-euc", script]).current_dir(folder).kill_on_drop(true).output();
     let output = output.await.expect("bash is there");
@@ -68,8 +68,9 @@ async fn stack_with_tls_everywhere_serves_all_clients() {
     let [ca, cert, key] =
         ["ca.pem", "muse.pem", "muse.key"].map(|name| folder.path().join("var/tls").join(name));
     let own = Files { cert, key };
-    let line = running.says("ready after").await;
-    let url = line.split_whitespace().find(|word| word.starts_with("https://")).expect("it says where");
+    let line = running.wait_for_log("ready after").await;
+    let url =
+        line.split_whitespace().find(|word| word.starts_with("https://")).expect("the line contains the URL");
 
     let port = url.rsplit(':').next().unwrap_or_default();
     let tokens = shell(folder.path(), &log_in.replace("localhost:5000", &format!("localhost:{port}"))).await;
@@ -111,7 +112,7 @@ async fn stack_with_tls_everywhere_serves_all_clients() {
     let python = python.await.expect("the client is installed: run `make client`");
     assert_eq!(
         String::from_utf8_lossy(&python.stdout).trim(),
-        "(2, 512) (2, 512) refused refused",
+        "(2, 512) (2, 512) rejected rejected",
         "{python:?}"
     );
 }
@@ -126,7 +127,7 @@ fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// An auth service, and a gateway to it with a certificate of a CA.
+/// An auth service, and a gateway with a certificate of a test CA.
 struct Gateway {
     folder: TempDir,
     ca: PathBuf,
@@ -135,20 +136,20 @@ struct Gateway {
 }
 
 impl Gateway {
-    /// With the files that `place` makes of those with a good certificate.
-    async fn start(place: impl FnOnce(&Path, Files) -> Files) -> Self {
+    /// Starts the services. `install` moves the files of the certificate to their final paths.
+    async fn start(install: impl FnOnce(&Path, Files) -> Files) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new("first");
         let ca = authority.write(folder.path().join("first.ca"));
-        let own = place(folder.path(), authority.issue(&["127.0.0.1"]).write(folder.path(), "own"));
+        let own = install(folder.path(), authority.issue(&["127.0.0.1"]).write(folder.path(), "own"));
         let auth = start_auth(auth_config(folder.path())).await;
         let options = ["--tls-cert", path(&own.cert), "--tls-key", path(&own.key)];
         let gateway = start_gateway(auth.address, auth.address, &options).await;
         Self { folder, ca, gateway, auth }
     }
 
-    /// What a client says that trusts a CA.
-    async fn asked_by(&self, ca: &Path) -> Result<String, String> {
+    /// Requests a document from the gateway with a client that trusts a CA.
+    async fn get_as(&self, ca: &Path) -> Result<String, String> {
         curl(&["--cacert", path(ca), &format!("https://{}/openapi.json", self.gateway.address)]).await
     }
 
@@ -161,25 +162,25 @@ impl Gateway {
 #[tokio::test(flavor = "multi_thread")]
 async fn new_certificate_is_reloaded_and_an_invalid_one_ignored() {
     let running = Gateway::start(|_, own| own).await;
-    running.asked_by(&running.ca).await.expect("the first certificate is served");
+    running.get_as(&running.ca).await.expect("the first certificate is served");
 
     let second = Authority::new("second");
     let second_ca = second.write(running.folder.path().join("second.ca"));
     second.issue(&["127.0.0.1"]).write(running.folder.path(), "own");
-    until(async || running.asked_by(&second_ca).await.ok()).await;
-    running.asked_by(&running.ca).await.expect_err("the first certificate is gone");
+    until(async || running.get_as(&second_ca).await.ok()).await;
+    running.get_as(&running.ca).await.expect_err("the first certificate is gone");
 
     for bad in [second.issue_expired(&["127.0.0.1"]).cert, "no PEM".to_owned(), String::new()] {
         std::fs::write(running.folder.path().join("own.pem"), bad).unwrap();
-        // Twice the time that it takes to be looked at, and to be taken up.
+        // Twice the interval of the reload.
         tokio::time::sleep(Duration::from_secs(3)).await;
-        running.asked_by(&second_ca).await.expect("the one before is still served");
+        running.get_as(&second_ca).await.expect("the one before is still served");
     }
     std::fs::remove_file(running.folder.path().join("own.pem")).unwrap();
     let third = Authority::new("third");
     let third_ca = third.write(running.folder.path().join("third.ca"));
     third.issue(&["127.0.0.1"]).write(running.folder.path(), "own");
-    until(async || running.asked_by(&third_ca).await.ok()).await;
+    until(async || running.get_as(&third_ca).await.ok()).await;
     running.stop().await;
 }
 
@@ -198,7 +199,7 @@ async fn certificate_behind_symbolic_links_is_reloaded() {
         Files { cert, key }
     })
     .await;
-    running.asked_by(&running.ca).await.expect("the first certificate is served");
+    running.get_as(&running.ca).await.expect("the first certificate is served");
 
     let folder = running.folder.path();
     let second = Authority::new("second");
@@ -209,7 +210,7 @@ async fn certificate_behind_symbolic_links_is_reloaded() {
     std::fs::rename(new.cert, version.join("tls.crt")).unwrap();
     symlink("..2026_2", folder.join("..data_tmp")).unwrap();
     std::fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
-    until(async || running.asked_by(&second_ca).await.ok()).await;
+    until(async || running.get_as(&second_ca).await.ok()).await;
     running.stop().await;
 }
 
@@ -217,9 +218,12 @@ async fn certificate_behind_symbolic_links_is_reloaded() {
 async fn plain_http_on_the_tls_port_gets_400() {
     let running = Gateway::start(|_, own| own).await;
     let url = format!("http://{}/openapi.json", running.gateway.address);
-    let told = curl(&["--include", &url]).await.unwrap();
-    assert!(told.starts_with("HTTP/1.1 400 ") && told.ends_with("use https:// instead"), "{told}");
-    // Nor is anything heard over TLS of before 1.2.
+    let response = curl(&["--include", &url]).await.unwrap();
+    assert!(
+        response.starts_with("HTTP/1.1 400 ") && response.ends_with("use https:// instead"),
+        "{response}"
+    );
+    // TLS before 1.2 is rejected.
     let old = format!("https://{}/openapi.json", running.gateway.address);
     curl(&["--cacert", path(&running.ca), "--tls-max", "1.1", &old]).await.expect_err("it is too old");
     curl(&["--cacert", path(&running.ca), "--tls-max", "1.2", &old]).await.expect("1.2 is served");
@@ -230,26 +234,26 @@ async fn plain_http_on_the_tls_port_gets_400() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stalled_handshakes_time_out_and_block_no_client() {
     let running = Gateway::start(|_, own| own).await;
-    let begun = Instant::now();
+    let start = Instant::now();
     let mut silent: Vec<TcpStream> =
         (0..200).map(|_| TcpStream::connect(running.gateway.address).unwrap()).collect();
     for half in silent.iter_mut().step_by(2) {
-        // The head of a record, and no more.
+        // Only the header of a record.
         std::io::Write::write_all(half, &[22, 3, 1, 2, 0]).unwrap();
     }
-    running.asked_by(&running.ca).await.expect("others are served");
-    assert!(begun.elapsed() < Duration::from_secs(5), "after {:?}", begun.elapsed());
+    running.get_as(&running.ca).await.expect("others are served");
+    assert!(start.elapsed() < Duration::from_secs(5), "after {:?}", start.elapsed());
     let ended = tokio::task::spawn_blocking(move || {
         for stream in &mut silent {
             stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
             let mut rest = Vec::new();
-            // An alert may come first; a reset is an end, too.
+            // The server may send an alert first, or reset the connection.
             if let Err(failure) = stream.read_to_end(&mut rest) {
                 assert_eq!(failure.kind(), std::io::ErrorKind::ConnectionReset);
             }
         }
     });
     ended.await.unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(20), "after {:?}", begun.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(20), "after {:?}", start.elapsed());
     running.stop().await;
 }

@@ -1,4 +1,4 @@
-//! A collector of OpenTelemetry that keeps what it gets.
+//! An OpenTelemetry collector that stores the received spans.
 
 use std::{
     net::SocketAddr,
@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muse_tests::PATIENCE;
+use muse_tests::TIMEOUT;
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
         ExportTraceServiceRequest, ExportTraceServiceResponse,
@@ -21,20 +21,20 @@ use tonic::{
     transport::{Server, server::TcpIncoming},
 };
 
-/// A span, and the service that it comes from.
+/// A span and its service.
 #[derive(Debug, Clone)]
-pub(crate) struct Spanned {
+pub(crate) struct ServiceSpan {
     pub(crate) service: String,
     pub(crate) span: Span,
 }
 
-impl Spanned {
-    /// Whether it is of this service, name and kind.
+impl ServiceSpan {
+    /// Whether the span has this service, name and kind.
     pub(crate) fn is(&self, (service, name, kind): (&str, &str, SpanKind)) -> bool {
         (&*self.service, &*self.span.name, self.span.kind()) == (service, name, kind)
     }
 
-    /// An attribute as text, or nothing.
+    /// An attribute as text, or an empty text.
     pub(crate) fn attribute(&self, key: &str) -> String {
         attribute(&self.span.attributes, key)
     }
@@ -49,11 +49,11 @@ fn attribute(attributes: &[KeyValue], key: &str) -> String {
     }
 }
 
-/// It listens until the test ends.
+/// The collector, which listens until the test ends.
 #[derive(Debug, Clone)]
 pub(crate) struct Collector {
     address: SocketAddr,
-    spans: Arc<Mutex<Vec<Spanned>>>,
+    spans: Arc<Mutex<Vec<ServiceSpan>>>,
 }
 
 impl Collector {
@@ -70,14 +70,15 @@ impl Collector {
         format!("http://{}", self.address)
     }
 
-    /// What it has got.
-    pub(crate) fn spans(&self) -> Vec<Spanned> {
+    /// The received spans.
+    pub(crate) fn spans(&self) -> Vec<ServiceSpan> {
         self.spans.lock().expect("nobody panics with it").clone()
     }
 
-    /// Those of a trace, when there is one of each of these services, names and kinds.
-    pub(crate) async fn trace(&self, id: &str, wanted: &[(&str, &str, SpanKind)]) -> Vec<Spanned> {
-        let end = Instant::now() + PATIENCE;
+    /// Waits until a trace has a span for each of these services, names and kinds, and returns its
+    /// spans.
+    pub(crate) async fn trace(&self, id: &str, wanted: &[(&str, &str, SpanKind)]) -> Vec<ServiceSpan> {
+        let end = Instant::now() + TIMEOUT;
         loop {
             let mut spans = self.spans();
             spans.retain(|spanned| hex(&spanned.span.trace_id) == id);
@@ -90,7 +91,7 @@ impl Collector {
     }
 }
 
-/// Bytes as their digits.
+/// Bytes as hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -106,7 +107,7 @@ impl TraceService for Collector {
             let about = of_service.resource.unwrap_or_default();
             let service = attribute(&about.attributes, "service.name");
             for span in of_service.scope_spans.into_iter().flat_map(|scope| scope.spans) {
-                spans.push(Spanned { service: service.clone(), span });
+                spans.push(ServiceSpan { service: service.clone(), span });
             }
         }
         Ok(Response::new(ExportTraceServiceResponse::default()))

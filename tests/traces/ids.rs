@@ -1,4 +1,4 @@
-//! Ids of requests, in the logs of all services.
+//! Request ids in the logs of all services.
 
 use muse_tests::until;
 
@@ -11,7 +11,7 @@ async fn request_id_is_in_the_response_and_in_every_log() {
     assert_eq!((answer.status.as_u16(), answer.header("x-request-id")), (200, "login-1"));
     let bearer = format!("Bearer {}", answer.text_of("access_token"));
 
-    // The gateway tells of the request, the auth service of the call and of who has logged in.
+    // The gateway logs the request, the auth service the call and the login.
     until(async || (services.lines_of("login-1").len() == 3).then_some(())).await;
     let lines = services.lines_of("login-1");
     let of = |target: &str, route: &str| {
@@ -47,7 +47,7 @@ async fn request_without_a_valid_id_gets_a_generated_id() {
         assert_eq!(answer.status, 401);
         let id = answer.header("x-request-id").to_owned();
         assert!(id.len() == 32 && id.bytes().all(|digit| digit.is_ascii_hexdigit()), "{given:?} {id}");
-        // Lines are written a moment after the response.
+        // The log is written shortly after the response.
         until(async || services.lines_of(&id).pop()).await;
         assert!(seen.insert(id));
     }

@@ -1,5 +1,5 @@
-//! Requests followed through the real programs: by their ids in the logs, and by their spans at a collector. And what users
-//! send, which is found in neither.
+//! Request ids in logs, spans at a collector, and the absence of users' texts in both, with the
+//! real programs.
 
 mod collector;
 mod ids;
@@ -24,18 +24,18 @@ struct Services {
 impl Services {
     async fn start(environment: &[(&str, &str)]) -> Self {
         let running = Running::start(stack("").envs(environment.iter().copied()));
-        let line = running.says("ready after").await;
+        let line = running.wait_for_log("ready after").await;
         let url = line.split_whitespace().find_map(|word| word.strip_prefix("http://"));
-        let gateway = url.expect("it says where").parse().expect("an address");
+        let gateway = url.expect("the line contains the URL").parse().expect("an address");
         Self { running, gateway, http: HttpClient::new(gateway) }
     }
 
-    /// A token of the admin.
+    /// Logs in as admin and returns an access token.
     async fn log_in(&self) -> String {
         self.http.log_in("admin", "admin", &[]).await.text_of("access_token")
     }
 
-    /// The lines of the log that are of a request with this id.
+    /// The log lines of the request with this id.
     fn lines_of(&self, id: &str) -> Vec<Value> {
         let log = self.running.log();
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

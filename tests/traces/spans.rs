@@ -1,4 +1,4 @@
-//! Traces at a collector.
+//! Traces at an OpenTelemetry collector.
 
 use muse_proto::v1::{EmbedRequest, embedder_service_client::EmbedderServiceClient};
 use muse_tests::{bearing, channel};
@@ -6,7 +6,7 @@ use opentelemetry_proto::tonic::trace::v1::{span::SpanKind, status::StatusCode};
 
 use crate::{
     Services,
-    collector::{Collector, Spanned, hex},
+    collector::{Collector, ServiceSpan, hex},
 };
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -25,7 +25,7 @@ async fn traced(more: &[(&str, &str)]) -> (Services, Collector) {
     (Services::start(&[&settings, more].concat()).await, collector)
 }
 
-fn one<'a>(spans: &'a [Spanned], service: &str, name: &str, kind: SpanKind) -> &'a Spanned {
+fn one<'a>(spans: &'a [ServiceSpan], service: &str, name: &str, kind: SpanKind) -> &'a ServiceSpan {
     let mut found = spans.iter().filter(|spanned| spanned.is((service, name, kind)));
     let first = found.next().unwrap_or_else(|| panic!("no {kind:?} {name} of {service} in {spans:#?}"));
     assert!(found.next().is_none(), "two {kind:?} {name} of {service}");
@@ -55,7 +55,7 @@ async fn request_is_one_trace_through_all_services() {
     let served = one(&spans, "muse-embedder", EMBED, SpanKind::Server);
     assert_eq!(served.span.parent_span_id, call.span.span_id);
     for (service, step, kind) in STEPS {
-        let Spanned { span, .. } = one(&spans, service, step, kind);
+        let ServiceSpan { span, .. } = one(&spans, service, step, kind);
         assert_eq!(span.parent_span_id, served.span.span_id, "{step}");
         assert!(span.start_time_unix_nano <= span.end_time_unix_nano, "{step}");
         assert!(span.end_time_unix_nano <= served.span.end_time_unix_nano, "{step}");
@@ -117,7 +117,7 @@ async fn login_grpc_call_and_rejection_are_traced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn shutdown_exports_the_last_spans_within_the_ratio() {
-    // Nothing is sent before the end by itself.
+    // The exporter sends nothing before the shutdown.
     let never = ("OTEL_BSP_SCHEDULE_DELAY", "3600000");
     let (mut services, collector) = traced(&[never, ("OTEL_TRACES_SAMPLER_ARG", "0")]).await;
     let access = services.log_in().await;
@@ -151,7 +151,7 @@ async fn unreachable_collector_blocks_no_request() {
     for _ in 0..20 {
         assert_eq!(services.http.get("/embed?sentence=a", &access).await.status, 200);
     }
-    let began = std::time::Instant::now();
+    let start = std::time::Instant::now();
     services.running.stop().await;
-    assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
 }

@@ -25,37 +25,37 @@ use super::{
 };
 use crate::{bearing, channel};
 
-/// The address that attacks come from. The canary has another one.
+/// The source address of attacks, which differs from that of the canary.
 pub const ATTACKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
-/// The name of the user whose calls are cancelled.
+/// The user whose calls are cancelled.
 pub const USER: &str = "mallory";
-/// Streams that are opened together and reset together on one connection.
+/// Number of streams that are opened and reset together on one connection.
 const WAVE: usize = 100;
-/// The same, where 64 connections share the processor.
+/// The same with 64 connections.
 const WAVE_OF_MANY: usize = 16;
-/// Streams of one user that may be open together: below the gateway's bound.
+/// Number of concurrently open streams of the user, below the gateway's limit.
 const OPEN_STREAMS: usize = 24;
-/// How long a response may take to reach the stage; then the call is cancelled all the same.
+/// Maximum time until a response reaches the stage; then the call is cancelled anyway.
 const STAGE_WITHIN: Duration = Duration::from_secs(10);
-/// Windows are full when nothing was written in this time.
+/// Windows are considered full if nothing could be written in this time.
 const FULL_AFTER: Duration = Duration::from_millis(50);
-/// Milliseconds between the message and the reset, by turns.
+/// Milliseconds between the message and the reset, in rotation.
 const DELAYS: [u64; 4] = [0, 1, 2, 5];
-/// Tokens that are revoked.
+/// Number of tokens for revocations.
 const DISPOSABLE: usize = 64;
 
-/// One kind of cancelled calls.
+/// One combination of the parameters of cancelled calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Combination {
-    /// What is called.
+    /// The method.
     pub method: Method,
-    /// Over what.
+    /// The protocol.
     pub protocol: Protocol,
-    /// When it is cancelled.
+    /// The stage at which calls are cancelled.
     pub stage: Stage,
-    /// Over how many connections; over HTTP/1.1, how many at a time.
+    /// Number of concurrent connections.
     pub connections: usize,
-    /// Whether the calls carry a token.
+    /// Whether the calls have a token.
     pub token: bool,
 }
 
@@ -68,7 +68,7 @@ impl Combination {
             for &stage in method.stages() {
                 for connections in [1, 64] {
                     for token in [true, false] {
-                        // Without a token a call that needs one has no more response than an error.
+                        // Without a required token the response is only an error.
                         let possible = if method.needs_token() {
                             token || matches!(stage, Stage::Headers | Stage::Message | Stage::Head)
                         } else {
@@ -85,20 +85,20 @@ impl Combination {
     }
 }
 
-/// What became of the calls.
+/// Numbers of calls by result.
 #[derive(Debug, Default, Clone)]
 pub struct Outcome {
-    /// Calls that were made.
+    /// All calls.
     pub calls: usize,
     /// Calls that were cancelled at their stage.
     pub cancelled: usize,
-    /// Calls that had ended before.
+    /// Calls that ended before their stage.
     pub ended: usize,
     /// Calls whose response did not reach the stage in time.
     pub late: usize,
     /// Connections of the attacker that the gateway closed or did not accept, by reason.
     pub closed: HashMap<String, usize>,
-    /// How long it took.
+    /// Duration of the attack.
     pub duration: Duration,
 }
 
@@ -121,7 +121,7 @@ impl Outcome {
     }
 }
 
-/// Whom to attack, and with which tokens.
+/// The target of an attack, and the attacker's tokens.
 #[derive(Debug, Clone)]
 pub struct Target {
     gateway: SocketAddr,
@@ -131,7 +131,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Adds the attacker to the users.
+    /// Adds the attacker as a user.
     pub async fn new(stack: &Stack) -> Self {
         let tokens = stack.add_user(USER).await;
         let gateway = stack.gateway.address;
@@ -145,11 +145,11 @@ impl Target {
         target
     }
 
-    /// Makes tokens that may be revoked.
+    /// Creates new tokens for revocations.
     ///
     /// # Panics
     ///
-    /// If auth makes none.
+    /// If the auth service issues none.
     pub async fn renew(&mut self) {
         let mut auth = AuthServiceClient::new(channel(self.gateway));
         self.disposable.clear();
@@ -165,7 +165,7 @@ impl Target {
         &self.access
     }
 
-    /// The calls of a combination, made by turns.
+    /// The encoded calls of a combination, used in rotation.
     fn calls(&self, combination: Combination) -> Vec<Call> {
         let Combination { method, protocol, token, .. } = combination;
         let call = |token| Call::new(self.gateway, method, protocol, token, USER);
@@ -177,16 +177,17 @@ impl Target {
         }
     }
 
-    /// Makes so many calls on a thread of low priority, since it shares the processors with the services.
+    /// Makes `calls` calls on a thread of low priority, because the attack shares the processors
+    /// with the services.
     ///
     /// # Panics
     ///
-    /// If the thread does.
+    /// If the thread panics.
     pub async fn attack(&self, combination: Combination, calls: usize) -> Outcome {
         let (sender, done) = oneshot::channel();
         let (gateway, kinds) = (self.gateway, self.calls(combination));
         let attacker = thread::spawn(move || {
-            // In Linux the priority is that of the thread.
+            // On Linux this sets the priority of the thread.
             let _ = rustix::process::nice(10);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.expect("threads can be started");
@@ -220,7 +221,7 @@ async fn run(gateway: SocketAddr, combination: Combination, kinds: &[Call], call
     total
 }
 
-/// One connection's worth of an attack.
+/// The part of an attack on one connection.
 #[derive(Debug)]
 struct Attacker<'a> {
     gateway: SocketAddr,
@@ -230,11 +231,11 @@ struct Attacker<'a> {
 }
 
 impl Attacker<'_> {
-    /// Waves of calls over one connection, which is made again whenever the gateway has closed it.
+    /// Makes waves of calls over one connection; reconnects if the gateway closes it.
     async fn over_http2(&self, calls: usize) -> Outcome {
         let Combination { method, stage, connections, .. } = self.combination;
         let window = match stage {
-            // The response cannot go on, so each is cancelled where it was meant to be.
+            // The window blocks the response, so each call is cancelled at its stage.
             Stage::Head => 0,
             Stage::Middle => 16,
             _ => 65_535,
@@ -269,7 +270,7 @@ impl Attacker<'_> {
         outcome
     }
 
-    /// Calls that begin together and are cancelled at the stage.
+    /// Starts calls together and cancels them at the stage.
     async fn wave(
         &self,
         connection: &mut Connection,
@@ -295,7 +296,7 @@ impl Attacker<'_> {
         match stage {
             Stage::Headers | Stage::Message => {
                 let delay = Duration::from_millis(DELAYS[(number / count + self.number) % DELAYS.len()]);
-                // Without a delay, all of it is one segment.
+                // Without a delay everything is in one segment.
                 if !delay.is_zero() {
                     connection.flush().await?;
                     let end = Instant::now() + delay;
@@ -330,7 +331,7 @@ impl Attacker<'_> {
                     }
                     connection.flush().await?;
                 }
-                // These did not reach it, and must not stay open.
+                // Calls that did not reach the stage.
                 outcome.late += open.len();
                 for (id, _) in open.drain() {
                     connection.reset(id);
@@ -341,7 +342,8 @@ impl Attacker<'_> {
                 let mut moved = Instant::now();
                 while moved.elapsed() < FULL_AFTER && !open.is_empty() {
                     for &id in open.keys() {
-                        // As much as fits at once, and a little more, which shows that the window is full.
+                        // As many items as the window allows, and one more, which shows that it is
+                        // full.
                         for _ in 0..64 {
                             if connection.is_blocked(id) {
                                 break;
@@ -364,7 +366,7 @@ impl Attacker<'_> {
         connection.flush().await
     }
 
-    /// Calls one after the other, each on a connection of its own, which is closed.
+    /// Makes calls sequentially, each on its own connection, and closes it.
     async fn over_http1(&self, calls: usize) -> Outcome {
         let mut outcome = Outcome::default();
         let mut failures = 0;
@@ -388,7 +390,7 @@ impl Attacker<'_> {
     async fn close_one(&self, call: &Call, number: usize) -> io::Result<bool> {
         let Combination { method, stage, .. } = self.combination;
         let mut socket = timeout(STAGE_WITHIN, connect(ATTACKER, self.gateway)).await??;
-        // By turns with FIN and with RST.
+        // Alternately with FIN and RST.
         if number.is_multiple_of(2) {
             socket.set_zero_linger()?;
         }
@@ -433,7 +435,7 @@ impl Attacker<'_> {
     }
 }
 
-/// A call that ends before it is cancelled.
+/// Counts a call that ends before it is cancelled.
 fn note_end(
     event: Event,
     connection: &mut Connection,

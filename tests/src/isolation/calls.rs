@@ -1,4 +1,4 @@
-//! The calls of a drill as bytes: every method over every protocol.
+//! Encoded calls of every method over every protocol.
 
 use std::{fmt, net::SocketAddr};
 
@@ -11,7 +11,7 @@ use tonic_reflection::pb::v1::{ServerReflectionRequest, server_reflection_reques
 
 use super::{PASSWORD, frames};
 
-/// What is called.
+/// A method of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Method {
     /// `EmbedderService.Embed`
@@ -43,7 +43,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// All of them.
+    /// All methods.
     pub const ALL: [Self; 13] = [
         Self::Embed,
         Self::EmbedStream,
@@ -98,7 +98,7 @@ impl Method {
         matches!(self, Self::EmbedStream | Self::Reflection)
     }
 
-    /// The protocols over which it is called.
+    /// The protocols of the method.
     #[must_use]
     pub fn protocols(self) -> &'static [Protocol] {
         if self.is_grpc() {
@@ -108,7 +108,7 @@ impl Method {
         }
     }
 
-    /// Where its calls are cancelled.
+    /// The stages at which its calls are cancelled.
     #[must_use]
     pub fn stages(self) -> &'static [Stage] {
         match self {
@@ -117,7 +117,7 @@ impl Method {
             }
             Self::EmbedStream => &[Stage::Headers, Stage::Message, Stage::Head, Stage::Items, Stage::Unread],
             Self::Reflection => &[Stage::Headers, Stage::Message, Stage::Head, Stage::Middle],
-            // The response stays open after one short message, so its head and its middle come together.
+            // The response has one short message, so its head and its middle arrive together.
             _ => &[Stage::Headers, Stage::Message, Stage::Head],
         }
     }
@@ -166,13 +166,13 @@ impl fmt::Display for Method {
     }
 }
 
-/// An item of `EmbedStream`, with an id of so many bytes.
+/// An item of `EmbedStream` with an id of `id` bytes.
 #[must_use]
 pub fn item(id: usize) -> EmbedStreamRequest {
     EmbedStreamRequest { id: "i".repeat(id), sentence: "a".to_owned() }
 }
 
-/// A message in the frame of gRPC.
+/// Encodes a gRPC frame.
 ///
 /// # Panics
 ///
@@ -183,7 +183,7 @@ pub fn framed(message: &[u8]) -> Bytes {
     [&[0], &length[..], message].concat().into()
 }
 
-/// How a call travels.
+/// The protocol of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     /// gRPC.
@@ -199,7 +199,8 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// Whether each call takes a connection of its own, since HTTP/1.1 has no other way to cancel.
+    /// Whether each call has its own connection, because HTTP/1.1 calls are cancelled by closing
+    /// it.
     #[must_use]
     pub fn is_http1(self) -> bool {
         matches!(self, Self::WebHttp1 | Self::Http1)
@@ -218,7 +219,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// When a call is cancelled.
+/// The stage at which a call is cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
     /// After the request's head; over HTTP/1.1 in the middle of its body.
@@ -231,7 +232,7 @@ pub enum Stage {
     Middle,
     /// After some answers of a stream.
     Items,
-    /// When a stream's windows are full in both directions, with nothing read.
+    /// When the windows of a stream are full in both directions and nothing was read.
     Unread,
 }
 
@@ -248,19 +249,19 @@ impl fmt::Display for Stage {
     }
 }
 
-/// A call as bytes.
+/// An encoded call.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// The head in HPACK.
+    /// The HTTP/2 head in HPACK.
     pub head: Vec<u8>,
-    /// The head of HTTP/1.1, with `content-length`, or with `transfer-encoding` for a stream.
+    /// The HTTP/1.1 head, with `content-length`, or with `transfer-encoding` for a stream.
     pub head1: Vec<u8>,
     /// The message or the body.
     pub body: Bytes,
 }
 
 impl Call {
-    /// A call of `method` over `protocol`; `user` logs in.
+    /// Encodes a call of `method` over `protocol`. `user` is the name in logins.
     #[must_use]
     pub fn new(
         gateway: SocketAddr,
@@ -286,7 +287,7 @@ impl Call {
         Self::from_fields(&authority, method.path(), &fields, body, method.streams_requests())
     }
 
-    /// A call with these fields; over HTTP/1.1 a `chunked` one has no length.
+    /// Encodes a call with these headers. Over HTTP/1.1 a `chunked` call has no length.
     #[must_use]
     pub fn from_fields(
         authority: &str,
@@ -310,7 +311,7 @@ impl Call {
     }
 }
 
-/// A chunk of HTTP/1.1.
+/// Encodes an HTTP/1.1 chunk.
 #[must_use]
 pub fn chunk(data: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()

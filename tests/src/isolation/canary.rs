@@ -1,4 +1,5 @@
-//! Another user beside an attack: single calls at a steady rate, a login now and then, and one open stream.
+//! The canary: another user during an attack, with single calls at a constant rate, periodic
+//! logins, and one open stream.
 
 use std::{
     collections::BTreeMap,
@@ -20,46 +21,46 @@ use super::{
 };
 use crate::bearing;
 
-/// The address that the canary calls from.
+/// The source address of the canary.
 pub const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
-/// Between two calls: 50 a second.
+/// Interval of calls: 50 per second.
 const EVERY: Duration = Duration::from_millis(20);
-/// Between two logins.
+/// Interval of logins.
 const LOGIN_EVERY: Duration = Duration::from_secs(2);
-/// Between two items of the stream.
+/// Interval of items of the stream.
 const ITEM_EVERY: Duration = Duration::from_millis(100);
-/// A call without an answer after this has failed.
+/// Timeout of calls.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// The user who embeds.
 const EMBEDDER: &str = "canary";
 /// The user who logs in.
 const LOGGER_IN: &str = "bob";
 
-/// What the canary has noticed.
+/// The observations of the canary.
 #[derive(Debug, Default, Clone)]
 pub struct Record {
-    /// How long its calls took.
+    /// Latencies of calls.
     pub latencies: Vec<Duration>,
-    /// Calls that failed, with what they got.
+    /// Errors of failed calls.
     pub failures: Vec<String>,
-    /// Logins that were served.
+    /// Number of successful logins.
     pub logins: usize,
-    /// Logins that failed, with what they got.
+    /// Errors of failed logins.
     pub login_failures: Vec<String>,
-    /// Answers on the open stream.
+    /// Number of answers on the open stream.
     pub items: usize,
-    /// Ends of the open stream.
+    /// Reasons for which the open stream ended.
     pub stream_breaks: Vec<String>,
 }
 
 impl Record {
-    /// A quantile of the calls' latency, in milliseconds.
+    /// A quantile of the latency of calls in milliseconds.
     #[must_use]
     pub fn latency(&self, q: f64) -> f64 {
         quantile_ms(&self.latencies, q)
     }
 
-    /// Everything that failed, and how often.
+    /// All errors with their counts.
     #[must_use]
     pub fn failed(&self) -> BTreeMap<&str, usize> {
         let mut counts = BTreeMap::new();
@@ -69,7 +70,7 @@ impl Record {
         counts
     }
 
-    /// Adds what another record has.
+    /// Adds another record.
     pub fn add(&mut self, other: Self) {
         self.latencies.extend(other.latencies);
         self.failures.extend(other.failures);
@@ -80,7 +81,7 @@ impl Record {
     }
 }
 
-/// A running canary, on a thread of its own.
+/// A running canary on its own thread.
 #[derive(Debug)]
 pub struct Canary {
     record: Arc<Mutex<Record>>,
@@ -89,7 +90,7 @@ pub struct Canary {
 }
 
 impl Canary {
-    /// Adds its users and starts.
+    /// Adds the users and starts the canary.
     pub async fn start(stack: &Stack) -> Self {
         let token = stack.add_user(EMBEDDER).await.access_token;
         stack.add_user(LOGGER_IN).await;
@@ -110,7 +111,7 @@ impl Canary {
         Self { record, stop, thread: Some(thread) }
     }
 
-    /// What it has noticed since the last time.
+    /// Returns the observations since the last call.
     #[must_use]
     pub fn take(&self) -> Record {
         std::mem::take(&mut *lock(&self.record))
@@ -130,7 +131,7 @@ fn lock(record: &Mutex<Record>) -> MutexGuard<'_, Record> {
     record.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One call each tick, whatever became of those before.
+/// One call per tick, independent of earlier calls (open loop).
 async fn embed(gateway: SocketAddr, token: &str, record: &Arc<Mutex<Record>>) {
     let client = EmbedderServiceClient::new(channel_from(ADDRESS, gateway));
     let mut ticks = interval(EVERY);
@@ -141,9 +142,9 @@ async fn embed(gateway: SocketAddr, token: &str, record: &Arc<Mutex<Record>>) {
         let request = EmbedRequest { sentences: vec!["canary".to_owned()], ..EmbedRequest::default() };
         let request = bearing(token, request);
         tokio::spawn(async move {
-            let asked = Instant::now();
+            let start = Instant::now();
             match timeout(DEADLINE, client.embed(request)).await {
-                Ok(Ok(_)) => lock(&record).latencies.push(asked.elapsed()),
+                Ok(Ok(_)) => lock(&record).latencies.push(start.elapsed()),
                 Ok(Err(status)) => lock(&record).failures.push(format!("Embed: {status}")),
                 Err(_) => lock(&record).failures.push("Embed: no answer".to_owned()),
             }
@@ -165,10 +166,10 @@ async fn log_in(gateway: SocketAddr, record: &Arc<Mutex<Record>>) {
     }
 }
 
-/// An open stream, which is opened again whenever it ends.
+/// Keeps a stream open; reopens it when it ends.
 async fn stream_items(gateway: SocketAddr, token: &str, record: &Arc<Mutex<Record>>) {
     loop {
-        // A connection of its own, as of another program of that user.
+        // A separate connection, like another program of the user.
         let channel = channel_from(ADDRESS, gateway);
         let why = match one_stream(channel, token, record).await {
             Ok(()) => "it ended".to_owned(),

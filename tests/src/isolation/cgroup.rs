@@ -1,8 +1,8 @@
-//! Memory cgroups, of version 1 and 2.
+//! Memory cgroups, versions 1 and 2.
 
 use std::{fs, io, path::PathBuf, process, thread, time::Duration};
 
-/// A memory cgroup with a limit, which is removed when this is dropped.
+/// A memory cgroup with a limit. Dropping it removes the cgroup.
 #[derive(Debug)]
 pub struct Cgroup {
     folder: PathBuf,
@@ -10,11 +10,11 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// A cgroup below that of this process, with a limit in bytes.
+    /// Creates a cgroup below that of this process, with a limit in bytes.
     ///
     /// # Errors
     ///
-    /// Why there is none: usually that this user may not make one.
+    /// If the cgroup cannot be created, usually for lack of permission.
     pub fn new(name: &str, limit: u64) -> io::Result<Self> {
         let own = fs::read_to_string("/proc/self/cgroup")?;
         let v1 = own.lines().find_map(|line| {
@@ -33,19 +33,19 @@ impl Cgroup {
         let file = if v2 { "memory.max" } else { "memory.limit_in_bytes" };
         fs::write(cgroup.folder.join(file), limit.to_string())?;
         if v2 {
-            // So that nothing is swapped out in place of being refused.
+            // Without swap, so that the limit applies to all memory.
             let _ = fs::write(cgroup.folder.join("memory.swap.max"), "0");
         }
         Ok(cgroup)
     }
 
-    /// The file that takes the ids of processes.
+    /// The file to which the ids of processes are written.
     #[must_use]
     pub fn processes(&self) -> PathBuf {
         self.folder.join("cgroup.procs")
     }
 
-    /// How many processes the kernel has killed for lack of memory.
+    /// The number of OOM kills.
     ///
     /// # Errors
     ///
@@ -57,7 +57,7 @@ impl Cgroup {
         kills.ok_or_else(|| io::Error::other("the kernel does not count OOM kills"))
     }
 
-    /// The largest memory use so far, in bytes; the page cache is part of it.
+    /// The peak memory usage in bytes, including the page cache.
     ///
     /// # Errors
     ///
@@ -71,7 +71,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // The kernel needs a moment to take killed processes out of it.
+        // The kernel removes killed processes with a delay.
         for _ in 0..100 {
             if fs::remove_dir(&self.folder).is_ok() {
                 return;

@@ -1,7 +1,8 @@
 //! An HTTP/2 client that writes single frames.
 //!
-//! HTTP/2 libraries decide by themselves when a frame is written, and drop what a reset overtakes. A drill has to decide
-//! that: HEADERS and RST_STREAM in one segment, a hundred resets in one segment, a request body that never ends.
+//! HTTP/2 libraries decide when frames are written, and drop queued frames of a reset stream. The
+//! drill needs control: HEADERS and RST_STREAM in one segment, a hundred resets in one segment, a
+//! request body that never ends.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -32,14 +33,14 @@ const END_HEADERS: u8 = 4;
 
 /// The error code CANCEL.
 const CANCEL: u32 = 8;
-/// The largest payload of a frame without another setting.
+/// Default maximum size of a frame's payload.
 const MAX_FRAME: usize = 16_384;
-/// The window of HTTP/2 without another setting.
+/// Default flow-control window of HTTP/2.
 const DEFAULT_WINDOW: i64 = 65_535;
-/// How long to wait for a connection and its first frame.
+/// Timeout for a connection and its first frame.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
-/// What has arrived for a stream.
+/// An event of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// A response head, or trailers.
@@ -53,7 +54,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// The stream that it is about.
+    /// The id of the stream.
     #[must_use]
     pub fn stream(self) -> u32 {
         match self {
@@ -62,7 +63,7 @@ impl Event {
     }
 }
 
-/// What the client still sends on a stream.
+/// Queued data of a stream.
 #[derive(Debug)]
 struct Outgoing {
     window: i64,
@@ -70,7 +71,7 @@ struct Outgoing {
     end: bool,
 }
 
-/// A connection.
+/// A client connection.
 #[derive(Debug)]
 pub struct Connection {
     socket: TcpStream,
@@ -86,8 +87,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects from a local address, with a receive window of `window` bytes for each stream. The connection's own
-    /// window is never exhausted.
+    /// Connects from a local address, with a receive window of `window` bytes for each stream. The
+    /// window of the connection is never exhausted.
     ///
     /// # Errors
     ///
@@ -120,7 +121,8 @@ impl Connection {
         put_frame(&mut self.written, kind, flags, stream, payload);
     }
 
-    /// Begins a stream. `end` ends the request with its head. Nothing is written before [`Connection::flush`].
+    /// Opens a stream. With `end` the request has no body. Nothing is written before
+    /// [`Connection::flush`].
     pub fn open_stream(&mut self, head: &[u8], end: bool) -> u32 {
         let id = self.next;
         self.next += 2;
@@ -137,7 +139,7 @@ impl Connection {
         id
     }
 
-    /// Queues bytes of a request. They are written as far as the server's windows let them.
+    /// Queues bytes of a request, which are written as far as the server's windows allow.
     pub fn send(&mut self, id: u32, data: Bytes, end: bool) {
         let Some(outgoing) = self.outgoing.get_mut(&id) else { return };
         outgoing.data.push_back(data);
@@ -145,7 +147,7 @@ impl Connection {
         self.pump(id);
     }
 
-    /// Whether bytes of the stream's request wait for the server's windows.
+    /// Whether queued bytes of the stream wait for the server's windows.
     #[must_use]
     pub fn is_blocked(&self, id: u32) -> bool {
         self.outgoing.get(&id).is_some_and(|outgoing| !outgoing.data.is_empty())
@@ -157,17 +159,17 @@ impl Connection {
         self.frame(RST_STREAM, 0, id, &CANCEL.to_be_bytes());
     }
 
-    /// Lets the server send so many bytes more on a stream.
+    /// Increases the window of a stream by `bytes`.
     pub fn grant(&mut self, id: u32, bytes: u32) {
         self.frame(WINDOW_UPDATE, 0, id, &bytes.to_be_bytes());
     }
 
-    /// Forgets a stream that has ended.
+    /// Removes the state of a stream that has ended.
     pub fn forget(&mut self, id: u32) {
         self.outgoing.remove(&id);
     }
 
-    /// Says that no more streams follow.
+    /// Sends GOAWAY.
     pub fn go_away(&mut self) {
         self.frame(GOAWAY, 0, 0, &[0; 8]);
     }
@@ -191,7 +193,7 @@ impl Connection {
         }
     }
 
-    /// Writes all queued frames, and reads meanwhile, so that neither side waits for the other.
+    /// Writes all queued frames, and reads concurrently to avoid a deadlock.
     ///
     /// # Errors
     ///
@@ -214,11 +216,11 @@ impl Connection {
         Ok(())
     }
 
-    /// Waits until something arrives, and returns what it says of streams.
+    /// Waits for frames and returns the events of streams.
     ///
     /// # Errors
     ///
-    /// If the server ends the connection. The text names the error code of GOAWAY.
+    /// If the server closes the connection. The message contains the error code of GOAWAY.
     pub async fn receive(&mut self) -> io::Result<Vec<Event>> {
         loop {
             let (mut events, mut any) = (Vec::new(), false);
@@ -235,7 +237,7 @@ impl Connection {
         }
     }
 
-    /// As [`Connection::receive`], but returns nothing where nothing arrives within that time.
+    /// Like [`Connection::receive`], but returns no events if nothing arrives within that time.
     ///
     /// # Errors
     ///
@@ -244,7 +246,7 @@ impl Connection {
         timeout(within, self.receive()).await.unwrap_or(Ok(Vec::new()))
     }
 
-    /// Takes one frame from what was read.
+    /// Parses one frame from the read buffer.
     fn parse(&mut self, events: &mut Vec<Event>) -> io::Result<bool> {
         let Some(head) = self.read.first_chunk::<9>() else { return Ok(false) };
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
@@ -312,11 +314,11 @@ impl Connection {
         Ok(true)
     }
 
-    /// Closes the connection: with FIN, or with RST and without delivering what is still buffered.
+    /// Closes the connection: with FIN, or abruptly with RST, which discards buffered data.
     ///
     /// # Errors
     ///
-    /// If the socket does not take the option.
+    /// If the socket option cannot be set.
     pub fn close(self, abruptly: bool) -> io::Result<()> {
         if abruptly { self.socket.set_zero_linger() } else { Ok(()) }
     }
@@ -326,10 +328,10 @@ impl Connection {
 ///
 /// # Errors
 ///
-/// As the system reports it.
+/// An error of the operating system.
 pub async fn connect(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
-    // Thousands of closed connections must not use up the ports.
+    // Thousands of closed connections would exhaust the ports.
     socket.set_reuseaddr(true)?;
     socket.bind(SocketAddr::new(from, 0))?;
     let stream = socket.connect(to).await?;
@@ -337,11 +339,11 @@ pub async fn connect(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// All that a client writes for one stream that stays open: for clients that cannot read.
+/// Everything that a client writes for one open stream, for clients that cannot read.
 ///
 /// # Panics
 ///
-/// If the data does not fit into a window of HTTP/2.
+/// If the data exceeds the default window of HTTP/2.
 #[must_use]
 pub fn opening(head: &[u8], data: &[u8]) -> Vec<u8> {
     assert!(data.len() < DEFAULT_WINDOW as usize, "the data fits into the window");
@@ -362,7 +364,7 @@ fn put_frame(bytes: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u
     bytes.extend_from_slice(payload);
 }
 
-/// A head in HPACK, without its table and without Huffman codes.
+/// Encodes a head in HPACK, without the dynamic table and Huffman codes.
 #[must_use]
 pub fn head(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
@@ -376,7 +378,7 @@ pub fn head(fields: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
-/// An integer with a prefix of seven bits.
+/// Encodes an HPACK integer with a prefix of seven bits.
 fn integer(block: &mut Vec<u8>, value: usize) {
     if value < 127 {
         block.push(value as u8);

@@ -1,7 +1,8 @@
-//! Isolation: clients that cancel, stall and exaggerate, and what other users and the services notice of them.
+//! Isolation: clients that cancel, stall and send excessive requests, and their effects on other
+//! users and the services.
 //!
-//! The drill (`make drill`) and the test target `isolation` share these parts. They run against the real programs and
-//! send load to loopback addresses only.
+//! Shared by the drill (`make drill`) and the test target `isolation`. The load is sent to loopback
+//! addresses only.
 
 pub mod attack;
 pub mod calls;

@@ -1,4 +1,4 @@
-//! The three programs as processes, with what Linux and their private ports report of them.
+//! The three programs as processes, with measurements from `/proc` and their admin ports.
 
 use std::{
     collections::BTreeSet,
@@ -25,28 +25,28 @@ use tokio::{
 use tonic::transport::{Channel, Endpoint};
 
 use super::{PASSWORD, cgroup::Cgroup};
-use crate::{PATIENCE, bearing, channel, http_client::HttpClient, model_dir, running};
+use crate::{TIMEOUT, bearing, channel, http_client::HttpClient, model_dir, running};
 
-/// Names the folder of the programs to test; by default those that were built with the test.
+/// Environment variable with the folder of the programs; by default those of the test's build.
 const PROGRAMS: &str = "MUSE_PROGRAMS";
 
-/// What a program reports over the protocol of sd_notify.
+/// The sd_notify messages of a program.
 #[derive(Debug, Default, Clone)]
 struct Notices {
     address: Option<SocketAddr>,
-    private: Option<SocketAddr>,
+    admin_port: Option<SocketAddr>,
     ready: bool,
 }
 
-/// A running program. It is killed when this is dropped.
+/// A running program. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Process {
     /// The name of the program.
     pub name: &'static str,
     /// The address of its public port.
     pub address: SocketAddr,
-    /// The address of its private port.
-    pub private: SocketAddr,
+    /// The address of its admin port.
+    pub admin_port: SocketAddr,
     pid: u32,
     child: Child,
     notices: watch::Receiver<Notices>,
@@ -54,8 +54,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program with these environment variables, in a memory cgroup if there is one, and waits until it
-    /// listens.
+    /// Starts a program with these environment variables, optionally in a memory cgroup, and waits
+    /// until it listens.
     ///
     /// # Panics
     ///
@@ -74,7 +74,8 @@ impl Process {
         let mut command = match cgroup {
             None => Command::new(&program),
             Some(cgroup) => {
-                // The shell enters the cgroup and becomes the program, which is charged for all that it allocates.
+                // The shell enters the cgroup before exec, so all memory of the program is charged
+                // to it.
                 let mut shell = Command::new("sh");
                 shell.args(["-c", "echo $$ > \"$0\" && exec \"$1\""]).arg(cgroup.processes()).arg(&program);
                 shell
@@ -96,14 +97,14 @@ impl Process {
         let (sender, notices) = watch::channel(Notices::default());
         tokio::spawn(receive_notices(listener, sender));
         let unbound = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut process = Self { name, address: unbound, private: unbound, pid, child, notices, folder };
+        let mut process = Self { name, address: unbound, admin_port: unbound, pid, child, notices, folder };
         let bound =
-            process.notices.wait_for(|notices| notices.address.is_some() && notices.private.is_some());
-        let bound = timeout(PATIENCE, bound).await.map(|bound| bound.map(|notices| notices.clone()));
-        let Ok(Ok(Notices { address: Some(address), private: Some(private), .. })) = bound else {
+            process.notices.wait_for(|notices| notices.address.is_some() && notices.admin_port.is_some());
+        let bound = timeout(TIMEOUT, bound).await.map(|bound| bound.map(|notices| notices.clone()));
+        let Ok(Ok(Notices { address: Some(address), admin_port: Some(admin_port), .. })) = bound else {
             panic!("{name} does not listen:\n{}", process.log());
         };
-        (process.address, process.private) = (address, private);
+        (process.address, process.admin_port) = (address, admin_port);
         process
     }
 
@@ -114,32 +115,33 @@ impl Process {
     /// If it does not become ready in time.
     pub async fn ready(&self) {
         let mut notices = self.notices.clone();
-        let ready = timeout(PATIENCE, notices.wait_for(|notices| notices.ready)).await;
+        let ready = timeout(TIMEOUT, notices.wait_for(|notices| notices.ready)).await;
         assert!(matches!(ready, Ok(Ok(_))), "{} does not become ready:\n{}", self.name, self.log());
     }
 
-    /// Its process id.
+    /// The process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// All that it has logged.
+    /// The log.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    /// Its exit status, if it has ended.
+    /// The exit status, if the process has exited.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// A value of `/proc/PID/status` in bytes: `VmRSS`, or `VmHWM` for the peak since [`Process::reset_peak`].
+    /// A field of `/proc/PID/status` in bytes: `VmRSS`, or `VmHWM` for the peak since
+    /// [`Process::reset_peak`].
     ///
     /// # Panics
     ///
-    /// If it does not run.
+    /// If the process does not run.
     #[must_use]
     pub fn memory(&self, field: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
@@ -161,16 +163,16 @@ impl Process {
         self.memory("VmHWM")
     }
 
-    /// Sets the peak of the resident memory to its present value.
+    /// Resets the peak of the resident memory to the current value.
     ///
     /// # Panics
     ///
-    /// If it does not run.
+    /// If the process does not run.
     pub fn reset_peak(&self) {
         fs::write(format!("/proc/{}/clear_refs", self.pid), "5").expect("the process runs and is ours");
     }
 
-    /// The inodes of its established connections to `port`.
+    /// The socket inodes of the established connections to `port`.
     #[must_use]
     pub fn connections_to(&self, port: u16) -> BTreeSet<u64> {
         let own = socket_inodes(self.pid).unwrap_or_default();
@@ -188,9 +190,9 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// If the private port does not answer within five seconds.
+    /// If the admin port does not respond within five seconds.
     pub async fn metric(&self, name: &str) -> Result<f64, String> {
-        let http = HttpClient::new(self.private);
+        let http = HttpClient::new(self.admin_port);
         let answer = timeout(Duration::from_secs(5), http.try_send("GET", "/metrics", &[], "")).await;
         let answer = answer.map_err(|_| format!("{}: /metrics does not answer", self.name))??;
         let text = String::from_utf8_lossy(&answer.body).into_owned();
@@ -206,20 +208,20 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// If the private port does not answer within five seconds.
+    /// If the admin port does not respond within five seconds.
     pub async fn in_flight(&self) -> Result<f64, String> {
         self.metric("muse_requests_in_flight").await
     }
 
-    /// Sends a signal, as in `-TERM`.
+    /// Sends a signal, such as `-TERM`.
     pub fn signal(&self, signal: &str) {
         running::signal(&self.child, signal);
     }
 
-    /// Ends it with SIGTERM and returns its status.
+    /// Stops the process with SIGTERM and returns its exit status.
     pub async fn stop(mut self) -> ExitStatus {
         self.signal("-TERM");
-        timeout(PATIENCE, self.child.wait()).await.expect("it ends").expect("it was started here")
+        timeout(TIMEOUT, self.child.wait()).await.expect("it ends").expect("it was started here")
     }
 }
 
@@ -231,7 +233,7 @@ fn socket_inodes(pid: u32) -> io::Result<BTreeSet<u64>> {
     Ok(links.filter_map(inode).collect())
 }
 
-/// Reads notices for as long as the program may send them.
+/// Receives sd_notify messages until the socket fails.
 async fn receive_notices(socket: UnixDatagram, notices: watch::Sender<Notices>) {
     let mut buffer = [0; 4096];
     while let Ok(length) = socket.recv(&mut buffer).await {
@@ -240,7 +242,7 @@ async fn receive_notices(socket: UnixDatagram, notices: watch::Sender<Notices>) 
             for (name, value) in text.lines().filter_map(|line| line.split_once('=')) {
                 match name {
                     "X_MUSE_LISTENING" => notices.address = value.parse().ok(),
-                    "X_MUSE_PRIVATE" => notices.private = value.parse().ok(),
+                    "X_MUSE_PRIVATE" => notices.admin_port = value.parse().ok(),
                     "READY" => notices.ready = true,
                     _ => {}
                 }
@@ -249,20 +251,20 @@ async fn receive_notices(socket: UnixDatagram, notices: watch::Sender<Notices>) 
     }
 }
 
-/// How the programs are started.
+/// Settings of the programs.
 #[derive(Debug, Default)]
 pub struct Settings<'a> {
-    /// Folder of the programs; by default that of the environment variable `MUSE_PROGRAMS`, or of this build.
+    /// Folder of the programs; by default `MUSE_PROGRAMS`, or the folder of this build.
     pub programs: Option<PathBuf>,
-    /// Embedders; one by default.
+    /// Number of embedders; one by default.
     pub embedders: usize,
-    /// Further environment variables of all programs.
+    /// Additional environment variables of all programs.
     pub environment: &'a [(&'a str, &'a str)],
     /// Memory cgroups of auth, embedder and gateway.
     pub cgroups: Option<&'a [Cgroup; 3]>,
 }
 
-/// Auth, embedders and gateway.
+/// The running programs.
 #[derive(Debug)]
 pub struct Stack {
     /// The auth service.
@@ -332,11 +334,11 @@ impl Stack {
         &self.embedders[0]
     }
 
-    /// Adds a user with [`PASSWORD`] and returns tokens of theirs.
+    /// Adds a user with [`PASSWORD`] and logs in.
     ///
     /// # Panics
     ///
-    /// If auth refuses.
+    /// If the auth service rejects the request.
     pub async fn add_user(&self, name: &str) -> LoginResponse {
         let request = AddUserRequest {
             username: name.to_owned(),
@@ -360,7 +362,7 @@ impl Stack {
         found
     }
 
-    /// Requests in flight of auth, embedders and gateway. NaN where the private port does not answer.
+    /// Requests in flight of auth, embedders and gateway. NaN if the admin port does not respond.
     pub async fn in_flight(&self) -> Vec<f64> {
         let mut found = Vec::new();
         for process in self.processes() {
@@ -369,17 +371,17 @@ impl Stack {
         found
     }
 
-    /// Waits until each service has no more requests in flight than in `idle`, for at most `within`. Returns the last
-    /// values if that does not happen.
+    /// Waits until each service has at most as many requests in flight as in `idle`, for at most
+    /// `within`.
     ///
     /// # Errors
     ///
-    /// The requests in flight of each service at the end of that time.
+    /// The requests in flight of each service at the timeout.
     pub async fn settle(&self, idle: &[f64], within: Duration) -> Result<(), Vec<f64>> {
         let end = Instant::now() + within;
         loop {
             let now = self.in_flight().await;
-            // What is not a number is not at most anything, either.
+            // NaN is not `<=` anything.
             if now.iter().zip(idle).all(|(now, idle)| now <= idle) {
                 return Ok(());
             }
@@ -390,11 +392,11 @@ impl Stack {
         }
     }
 
-    /// Panics with the logs if a program has ended.
+    /// Panics with the log if a program has exited.
     ///
     /// # Panics
     ///
-    /// If a program has ended.
+    /// If a program has exited.
     pub fn assert_running(&mut self) {
         for process in [&mut self.auth].into_iter().chain(&mut self.embedders).chain([&mut self.gateway]) {
             if let Some(status) = process.exit_status() {
@@ -403,11 +405,11 @@ impl Stack {
         }
     }
 
-    /// Stops all programs, the gateway first. All must end with status 0.
+    /// Stops all programs, the gateway first. All must exit with status 0.
     ///
     /// # Panics
     ///
-    /// If one does not.
+    /// If a program exits with another status.
     pub async fn stop(self) {
         let Self { auth, embedders, gateway, data, .. } = self;
         for process in [gateway].into_iter().chain(embedders).chain([auth]) {
@@ -423,7 +425,7 @@ fn borrowed(environment: &[(String, String)]) -> Vec<(&str, &str)> {
     environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
 }
 
-/// A connection to the gateway from a loopback address.
+/// A channel to the gateway from a loopback address.
 ///
 /// # Panics
 ///
@@ -434,11 +436,11 @@ pub fn channel_from(from: IpAddr, gateway: SocketAddr) -> Channel {
     endpoint.local_address(Some(from)).connect_lazy()
 }
 
-/// Tokens of a user with [`PASSWORD`].
+/// Logs in a user with [`PASSWORD`].
 ///
 /// # Errors
 ///
-/// What auth or the gateway answers instead.
+/// The status of the failed login.
 pub async fn login(channel: Channel, name: &str) -> Result<LoginResponse, tonic::Status> {
     let request = LoginRequest { username: name.to_owned(), password: PASSWORD.to_owned() };
     Ok(AuthServiceClient::new(channel).login(request).await?.into_inner())
