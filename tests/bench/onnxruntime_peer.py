@@ -1,9 +1,9 @@
-"""onnxruntime with the int8 ONNX export, tokenizer included, for tests/bench/service/peer.rs.
+"""Measures onnxruntime with the int8 ONNX export, tokenizer included, for tests/bench/service/peer.rs.
 
 usage: onnxruntime_peer.py ONNX THREADS
 
-Reads a line of JSON, the list of sentences, and answers with the version. Each further line is a number of seconds: for
-so long it runs the sentences in batches of 32, and answers with the rate.
+Reads a line of JSON, the list of sentences, and prints the version. Each further line is a duration in seconds: the
+program runs the sentences in batches of 32 for that time, and prints the rate.
 """
 
 import json
@@ -22,21 +22,21 @@ def main():
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Threads spin while batches come, but not while it is the service that is measured.
+    # Threads spin between batches, but not during measurements of the service.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.register_custom_ops_library(get_library_path())
     session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
-    def answer(what):
-        print(json.dumps(what), flush=True)
+    def respond(message):
+        print(json.dumps(message), flush=True)
 
     sentences = json.loads(sys.stdin.readline())
     batches = [numpy.array(sentences[start : start + BATCH], dtype=object) for start in range(0, len(sentences) - BATCH + 1, BATCH)]
     for batch in batches:
         session.run(None, {name: batch})
-    answer({"version": onnxruntime.__version__})
+    respond({"version": onnxruntime.__version__})
 
     for line in sys.stdin:
         duration = float(line)
@@ -44,7 +44,7 @@ def main():
         while time.perf_counter() - started < duration:
             session.run(None, {name: batches[done // BATCH % len(batches)]})
             done += BATCH
-        answer({"sentences_per_second": done / (time.perf_counter() - started)})
+        respond({"sentences_per_second": done / (time.perf_counter() - started)})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-//! Whether the time of a refused login tells who exists, and what a burst of logins does to the service.
+//! Durations of rejected logins, which must not depend on the existence of the user, and the effect
+//! of a burst of logins.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -24,13 +25,13 @@ use crate::{memory_kib, row, title};
 
 const USERS: u32 = 20;
 const PASSWORD: &str = "correct horse battery staple";
-const REFUSED: u32 = 200;
-/// Fewer than those after which an address has to wait.
-const TRIES_PER_ADDRESS: u32 = 15;
+const REJECTED: u32 = 200;
+/// Less than the login limit of a client address.
+const ATTEMPTS_PER_ADDRESS: u32 = 15;
 const BURST: u32 = 500;
 const CONNECTIONS: usize = 10;
 
-/// The program, whose memory is its own.
+/// A muse-auth process, so that its memory can be measured.
 struct Service {
     process: Child,
     address: SocketAddr,
@@ -48,12 +49,12 @@ impl Service {
             .expect("muse-auth is built");
         let mut log = BufReader::new(process.stderr.take().expect("it is piped")).lines();
         let address = loop {
-            let line = log.next_line().await.expect("it logs text").expect("it says where it listens");
+            let line = log.next_line().await.expect("it logs text").expect("it logs its address");
             if let Some((_, address)) = line.split_once("address=") {
                 break address.trim().parse().expect("an address");
             }
         };
-        // Else it would wait for somebody to read its log.
+        // A full pipe would block the process.
         tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
         Self { process, address }
     }
@@ -73,7 +74,7 @@ impl Service {
 }
 
 pub(crate) async fn measure() {
-    let data = tempfile::tempdir().expect("there is a place for temporary files");
+    let data = tempfile::tempdir().expect("a temporary directory can be made");
     let database = data.path().join("muse.db");
     let maintenance = AdminOps::open(Config::new(&database)).await.expect("a new database");
     let users = maintenance.users().expect("a thread that hashes");
@@ -83,7 +84,7 @@ pub(crate) async fn measure() {
     drop(users);
     maintenance.close().await;
 
-    refusals(&database).await;
+    rejected_logins(&database).await;
     burst(&database).await;
 }
 
@@ -91,35 +92,35 @@ fn user(number: u32) -> String {
     format!("user{}", number % USERS)
 }
 
-/// A login as a gateway hands it on, from the machine of that number.
+/// Logs in with the metadata that a gateway adds, from the client address with this number.
 async fn log_in(
     client: &mut AuthServiceClient<Channel>,
-    machine: u32,
+    client_number: u32,
     username: String,
     password: &str,
 ) -> Result<LoginResponse, Reason> {
     let mut request = Request::new(LoginRequest { username, password: password.to_owned() });
-    let address = Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + machine);
+    let address = Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + client_number);
     let address = address.to_string().parse().expect("an address is ASCII");
     request.metadata_mut().insert("x-forwarded-for", address);
-    let answer = client.login(request).await;
-    answer.map(tonic::Response::into_inner).map_err(|status| Error::from(&status).reason())
+    let response = client.login(request).await;
+    response.map(tonic::Response::into_inner).map_err(|status| Error::from(&status).reason())
 }
 
-async fn refusals(database: &Path) {
+async fn rejected_logins(database: &Path) {
     let service = Service::start(database).await;
     let mut client = service.client();
     let (mut unknown, mut wrong) = (Vec::new(), Vec::new());
-    for number in 0..2 * REFUSED {
+    for number in 0..2 * REJECTED {
         let name = user(number / 2);
         let known = number % 2 == 0;
         let (times, name) = if known { (&mut wrong, name) } else { (&mut unknown, format!("no{name}")) };
-        let begun = Instant::now();
-        let refused = log_in(&mut client, number / TRIES_PER_ADDRESS, name, "a wrong one").await;
-        times.push(begun.elapsed());
-        assert_eq!(refused.err(), Some(Reason::BadCredentials));
+        let start = Instant::now();
+        let rejected = log_in(&mut client, number / ATTEMPTS_PER_ADDRESS, name, "a wrong one").await;
+        times.push(start.elapsed());
+        assert_eq!(rejected.err(), Some(Reason::BadCredentials));
     }
-    title("A refused login");
+    title("Rejected logins");
     row("unknown user", unknown);
     row("wrong password", wrong);
     service.stop().await;
@@ -131,56 +132,56 @@ async fn burst(database: &Path) {
     let mut client = service.client();
     let refresh = log_in(&mut client, BURST, user(0), PASSWORD).await.expect("it is right").refresh_token;
     let one = service.memory_mib("VmRSS");
-    let alone = refreshes(&mut client, &refresh, |done| done == 500).await;
+    let idle_refreshes = refreshes(&mut client, &refresh, |done| done == 500).await;
 
-    let over = AtomicBool::new(false);
+    let done = AtomicBool::new(false);
     let clients: Vec<_> = (0..CONNECTIONS).map(|_| service.client()).collect();
     let logins = async {
         let logins = (0..BURST).map(|number| {
             let mut client = clients[number as usize % CONNECTIONS].clone();
             async move {
-                let begun = Instant::now();
-                let answer = log_in(&mut client, number, user(number), PASSWORD).await;
-                (answer.map(drop), begun.elapsed())
+                let start = Instant::now();
+                let response = log_in(&mut client, number, user(number), PASSWORD).await;
+                (response.map(drop), start.elapsed())
             }
         });
-        let answers = futures::future::join_all(logins).await;
-        over.store(true, Ordering::Relaxed);
-        answers
+        let responses = futures::future::join_all(logins).await;
+        done.store(true, Ordering::Relaxed);
+        responses
     };
-    let beside = refreshes(&mut client, &refresh, |_| over.load(Ordering::Relaxed));
-    let (answers, beside) = tokio::join!(logins, beside);
-    let (mut served, mut turned_away) = (Vec::new(), Vec::new());
-    for (answer, time) in answers {
-        match answer {
+    let burst_refreshes = refreshes(&mut client, &refresh, |_| done.load(Ordering::Relaxed));
+    let (responses, burst_refreshes) = tokio::join!(logins, burst_refreshes);
+    let (mut served, mut rejected) = (Vec::new(), Vec::new());
+    for (response, time) in responses {
+        match response {
             Ok(()) => served.push(time),
             Err(reason) => {
                 assert_eq!(reason, Reason::Overloaded);
-                turned_away.push(time);
+                rejected.push(time);
             }
         }
     }
-    title(&format!("{BURST} logins at once"));
+    title(&format!("{BURST} concurrent logins"));
     row("served", served);
-    row("turned away", turned_away);
-    row("RefreshToken, alone", alone);
-    row("RefreshToken, meanwhile", beside);
-    let (after, most) = (service.memory_mib("VmRSS"), service.memory_mib("VmHWM"));
-    println!("  memory: {idle} MiB idle, {one} after one login, {most} at most, {after} after the burst");
+    row("rejected", rejected);
+    row("RefreshToken, idle", idle_refreshes);
+    row("RefreshToken, during the burst", burst_refreshes);
+    let (after, peak) = (service.memory_mib("VmRSS"), service.memory_mib("VmHWM"));
+    println!("  memory: {idle} MiB idle, {one} after one login, peak {peak}, {after} after the burst");
     service.stop().await;
 }
 
-/// Times of refreshing, one after the other.
+/// Durations of sequential refreshes.
 async fn refreshes(
     client: &mut AuthServiceClient<Channel>,
     token: &str,
-    enough: impl Fn(usize) -> bool,
+    is_done: impl Fn(usize) -> bool,
 ) -> Vec<Duration> {
     let mut times = Vec::new();
-    while times.is_empty() || !enough(times.len()) {
-        let begun = Instant::now();
+    while times.is_empty() || !is_done(times.len()) {
+        let start = Instant::now();
         client.refresh_token(bearing(token, RefreshTokenRequest {})).await.expect("it is refreshed");
-        times.push(begun.elapsed());
+        times.push(start.elapsed());
     }
     times
 }

@@ -1,4 +1,4 @@
-//! What it takes to check a token, and what a million revocations do to that.
+//! Duration of token verification, alone and with a million revoked tokens.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -37,14 +37,14 @@ fn token(key: &SigningKey, id: &str) -> String {
     format!("{message}.{signature}")
 }
 
-/// Times of checks, each of the next token.
-fn checks(verifier: &Verifier, tokens: &[String], enough: impl Fn(usize) -> bool) -> Vec<Duration> {
+/// Durations of verifications of the tokens in turn.
+fn checks(verifier: &Verifier, tokens: &[String], is_done: impl Fn(usize) -> bool) -> Vec<Duration> {
     let mut times = Vec::with_capacity(CHECKS);
-    while !enough(times.len()) {
+    while !is_done(times.len()) {
         let token = &tokens[times.len() % tokens.len()];
-        let begun = Instant::now();
+        let start = Instant::now();
         let checked = verifier.verify(token, Some(TokenKind::Access));
-        times.push(begun.elapsed());
+        times.push(start.elapsed());
         assert!(checked.is_ok());
     }
     times
@@ -63,21 +63,21 @@ pub(crate) fn measure() {
     let tokens: Vec<String> = (0..TOKENS).map(|number| token(&key, &format!("{number:032x}"))).collect();
     let ids: Vec<String> = (0..REVOKED).map(|number| format!("{:032x}", number + (1 << 40))).collect();
     let revoke_all = |verifier: &Verifier| {
-        let (begun, expires_at) = (Instant::now(), in_a_day());
+        let (start, expires_at) = (Instant::now(), in_a_day());
         for id in &ids {
             verifier.revoke(id, expires_at);
         }
-        begun.elapsed()
+        start.elapsed()
     };
-    title("Checking a token");
+    title("Token verification");
     let verifier = Verifier::with_keys(std::slice::from_ref(&jwk));
-    row("for the first time", checks(&verifier, &tokens, |done| done == TOKENS));
-    row("again", checks(&verifier, &tokens, |done| done == CHECKS));
+    row("first verification", checks(&verifier, &tokens, |done| done == TOKENS));
+    row("cached", checks(&verifier, &tokens, |done| done == CHECKS));
 
     let before = memory_kib("self", "VmRSS");
     let took = revoke_all(&verifier);
     let memory = memory_kib("self", "VmRSS").saturating_sub(before) / 1024;
-    row("again, a million others revoked", checks(&verifier, &tokens, |done| done == CHECKS));
+    row("cached, a million other tokens revoked", checks(&verifier, &tokens, |done| done == CHECKS));
     drop(verifier);
 
     let verifier = Verifier::with_keys(&[jwk]);
@@ -90,6 +90,6 @@ pub(crate) fn measure() {
         });
         checks(&verifier, &tokens, |_| added.load(Ordering::Relaxed))
     });
-    row("again, while a million are being revoked", times);
-    println!("  a million revocations take {memory} MiB, and were added in {took:.1?}");
+    row("cached, during a million revocations", times);
+    println!("  a million revocations: {memory} MiB, added in {took:.1?}");
 }

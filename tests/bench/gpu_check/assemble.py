@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fills a folder that can be carried to a machine with torch and a GPU: the program, the model, and `run`.
+"""Creates a folder to copy to a machine with torch and a GPU: the program, the model, and `run`.
 
 usage: assemble.py PROGRAM ONNX FOLDER
 """
@@ -11,13 +11,13 @@ import subprocess
 import sys
 import tempfile
 
-# What is carried there may be so large at most.
+# Maximum size of the folder.
 LIMIT = 60 << 20
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def pack(source, target):
-    # No time and no name in it: the same program gives the same file.
+    # Without time and name, so that the same program results in the same file.
     with open(source, "rb") as plain, open(target, "wb") as file:
         with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed:
             shutil.copyfileobj(plain, packed, 1 << 20)
@@ -36,7 +36,7 @@ def assemble(program, onnx, folder):
     size = sum(os.path.getsize(os.path.join(fresh, name)) for name in os.listdir(fresh))
     if size > LIMIT:
         shutil.rmtree(fresh)
-        sys.exit(f"assemble: {size / 2**20:.1f} MiB are more than the {LIMIT >> 20} MiB that may be carried")
+        sys.exit(f"assemble: {size / 2**20:.1f} MiB exceed the limit of {LIMIT >> 20} MiB")
     shutil.rmtree(folder, ignore_errors=True)
     os.rename(fresh, folder)
     print(f"{folder}: {size / 2**20:.1f} MiB")

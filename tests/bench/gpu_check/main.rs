@@ -1,5 +1,5 @@
-//! `make gpu-check`: what a device makes of the model, as tables. It is carried to machines that have torch and a GPU, but
-//! neither Rust nor this checkout, so it converts the model itself.
+//! `make gpu-check`: exactness and speed of the model on a device, as tables. It runs on machines
+//! that have torch and a GPU, but neither Rust nor this checkout, so it converts the model itself.
 
 mod exactness;
 mod model;
@@ -32,34 +32,34 @@ use table::Table;
 #[derive(Debug, Parser)]
 #[command(name = "muse-gpu-check", version)]
 struct Options {
-    /// The int8 ONNX export of the model, as it is or compressed with gzip.
+    /// The int8 ONNX export of the model, plain or compressed with gzip.
     onnx: PathBuf,
-    /// Where the model runs: `auto`, `cpu`, `cuda` or `cuda:N`.
+    /// Device of the model: `auto`, `cpu`, `cuda` or `cuda:N`.
     #[arg(long, env = "MUSE_DEVICE", default_value_t)]
     device: DeviceChoice,
-    /// Measure for a moment only, and not everything.
+    /// Take short measurements, and skip some.
     #[arg(long)]
     quick: bool,
-    /// Where the tables go, besides standard output.
+    /// File for the tables, which are also printed.
     #[arg(long, default_value = "gpu-check.md")]
     report: PathBuf,
 }
 
-/// How much is measured.
+/// The extent of the measurements.
 struct Extent {
-    /// Every which sentence is also tried alone.
-    alone: usize,
-    /// No further golden sentences are tried after it.
+    /// Each sentence with a multiple of this index also runs alone.
+    single_stride: usize,
+    /// Time limit for the golden sentences.
     exactness: Duration,
-    /// Of each measurement of the forward pass or of a product.
+    /// Duration of each measurement of the forward pass or of a product.
     pass: Duration,
-    /// Of each load of the whole stack.
+    /// Duration of each load of the whole stack.
     load: Duration,
-    /// Sentences of the batches.
+    /// Batch sizes in sentences.
     batches: &'static [usize],
-    /// The largest product is of two matrices with so many rows and columns.
+    /// Number of rows and columns of the matrices of the square product.
     square: i64,
-    /// Precisions that the whole stack is tried in.
+    /// Precisions for the whole stack.
     stack: &'static [Precision],
 }
 
@@ -70,7 +70,7 @@ impl Extent {
         let exactness = Duration::from_secs(60);
         match (quick, device.is_cuda()) {
             (true, _) => Self {
-                alone: 29,
+                single_stride: 29,
                 exactness: Duration::from_secs(4),
                 pass: Duration::from_millis(200),
                 load: Duration::from_millis(500),
@@ -80,11 +80,11 @@ impl Extent {
             },
             (false, true) => {
                 let batches = &[1, 8, 32, 128, 512, 2048, 8192];
-                Self { alone: 7, exactness, pass, load, batches, square: 8192, stack: all }
+                Self { single_stride: 7, exactness, pass, load, batches, square: 8192, stack: all }
             }
             (false, false) => {
                 let batches = &[1, 8, 32, 128, 512];
-                Self { alone: 7, exactness, pass, load, batches, square: 2048, stack: all }
+                Self { single_stride: 7, exactness, pass, load, batches, square: 2048, stack: all }
             }
         }
     }
@@ -108,7 +108,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Prints and writes the tables, and says whether the vectors are right.
+/// Prints and writes the tables. Returns whether the vectors are exact enough.
 async fn check(options: &Options) -> Result<bool, Box<dyn Error>> {
     let device = device::resolve(options.device).map_err(|e| format!("--device {}: {e}", options.device))?;
     let extent = Extent::of(device, options.quick);
@@ -122,13 +122,14 @@ async fn check(options: &Options) -> Result<bool, Box<dyn Error>> {
     eprintln!("the golden sentences");
     let mut found = Vec::new();
     for (precision, directory) in &directories {
-        let tried = load(directory)
-            .and_then(|model| Ok(Exactness::measure(&model, extent.alone, extent.exactness)?))
+        let tested = load(directory)
+            .and_then(|model| Ok(Exactness::measure(&model, extent.single_stride, extent.exactness)?))
             .map_err(|failure| failure.to_string());
-        found.push((*precision, tried));
+        found.push((*precision, tested));
     }
     report.add(&exactness::table(device, &found).titled("Golden sentences"))?;
-    let passed = found.iter().all(|(precision, tried)| exactness::passes(device, *precision, tried.as_ref()));
+    let passed =
+        found.iter().all(|(precision, tested)| exactness::passes(device, *precision, tested.as_ref()));
 
     eprintln!("matrix products");
     let mut forward = Table::new(&[
@@ -138,8 +139,8 @@ async fn check(options: &Options) -> Result<bool, Box<dyn Error>> {
         "sentences/s",
         "tokens/s",
         "TFLOP/s",
-        "of the layer's product",
-        "of the square one",
+        "relative to the layer's product",
+        "relative to the square product",
     ]);
     let mut products = Table::new(&["precision", "product", "TFLOP/s"]);
     for (precision, directory) in &directories {
@@ -157,12 +158,19 @@ async fn check(options: &Options) -> Result<bool, Box<dyn Error>> {
             Err(failure) => forward.row(&[precision.to_string(), failure.to_string()]),
         }
     }
-    report.add(&products.titled("Matrix products of libtorch alone"))?;
-    let title = format!("Forward pass, {} at a time, copies included", speed::passes_in_flight(device));
+    report.add(&products.titled("Matrix products of libtorch"))?;
+    let title = format!("Forward pass, {} concurrent, copies included", speed::passes_in_flight(device));
     report.add(&forward.titled(&title))?;
 
-    let mut loads =
-        Table::new(&["precision", "clients", "sentences a call", "calls", "sentences/s", "p50 ms", "p99 ms"]);
+    let mut loads = Table::new(&[
+        "precision",
+        "clients",
+        "sentences per call",
+        "calls",
+        "sentences/s",
+        "p50 ms",
+        "p99 ms",
+    ]);
     for (precision, directory) in directories.iter().filter(|(precision, _)| extent.stack.contains(precision))
     {
         eprintln!("the whole stack in {precision}");
@@ -181,7 +189,7 @@ struct Report<'path> {
 }
 
 impl Report<'_> {
-    /// Prints a part and writes the file anew: what is known stays, should a later part fail.
+    /// Prints a part and rewrites the file, so that the parts before a failure remain.
     fn add(&mut self, part: &str) -> Result<(), String> {
         println!("{part}");
         self.text.push_str(part);
@@ -191,7 +199,7 @@ impl Report<'_> {
     }
 }
 
-/// What is measured, and on what.
+/// The table of the device and the program.
 fn about(choice: DeviceChoice, device: Device) -> String {
     let mut table = Table::new(&["", ""]);
     let mut line = |name: &str, value: String| table.row(&[name.to_owned(), value]);
@@ -204,7 +212,7 @@ fn about(choice: DeviceChoice, device: Device) -> String {
     if let (DeviceChoice::Auto, Device::Cpu) = (choice, device)
         && let Err(lack) = device::resolve(DeviceChoice::Cuda(0))
     {
-        line("why not CUDA", lack.to_string());
+        line("CUDA unavailable", lack.to_string());
     }
     line("CPU cores", std::thread::available_parallelism().map_or(1, usize::from).to_string());
     line("this program", env!("CARGO_PKG_VERSION").to_owned());

@@ -1,4 +1,4 @@
-//! The model in each precision, converted on the spot.
+//! Conversion of the model into each precision.
 
 use std::{
     error::Error,
@@ -11,7 +11,7 @@ use flate2::read::GzDecoder;
 use muse_model::model_dir::Precision;
 use muse_models::convert::convert;
 
-/// Converts the ONNX export into a directory for each precision, all of them in `folder`.
+/// Converts the ONNX export into one model directory per precision in `folder`.
 pub(crate) fn convert_all(
     onnx: &Path,
     folder: &Path,

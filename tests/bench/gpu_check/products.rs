@@ -1,4 +1,5 @@
-//! What libtorch makes of a matrix product on this device: the measure of the forward pass, most of which is products.
+//! Throughput of libtorch's matrix product on this device: the reference for the forward pass,
+//! which consists mostly of matrix products.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +8,10 @@ use tch::{Device, Kind, TchError, Tensor};
 /// The product of the widest window layer, for 4,096 tokens: rows, inner size, columns.
 const LAYER: [i64; 3] = [4096, 1280, 256];
 
-/// How fast a product is.
+/// Measured throughput of a matrix product.
 pub(crate) struct Product {
     size: [i64; 3],
-    /// Floating-point operations per second, or why there are none.
+    /// Floating-point operations per second, or the error.
     flops: Result<f64, String>,
 }
 
@@ -27,22 +28,22 @@ impl Product {
     }
 
     pub(crate) fn figure(&self) -> String {
-        self.flops.as_ref().map_or_else(|failure| format!("does not run: {failure}"), |flops| tera(*flops))
+        self.flops.as_ref().map_or_else(|failure| format!("failed: {failure}"), |flops| tera(*flops))
     }
 
-    /// How much of its speed another speed is.
+    /// `flops` as a percentage of this product's throughput.
     pub(crate) fn share(&self, flops: f64) -> String {
         self.flops.as_ref().map_or_else(|_| "-".to_owned(), |own| format!("{:.0} %", 100.0 * flops / own))
     }
 }
 
-/// A speed in TFLOP/s.
+/// Formats a throughput in TFLOP/s.
 pub(crate) fn tera(flops: f64) -> String {
     let tera = flops / 1e12;
     if tera < 10.0 { format!("{tera:.3}") } else { format!("{tera:.1}") }
 }
 
-/// The product of a layer, and that of two square matrices of `side` rows.
+/// Measures the product of a layer and that of two square matrices with `side` rows.
 pub(crate) fn measure(device: Device, kind: Kind, side: i64, time: Duration) -> [Product; 2] {
     [LAYER, [side; 3]].map(|size| Product::measure(device, kind, size, time))
 }
@@ -50,10 +51,11 @@ pub(crate) fn measure(device: Device, kind: Kind, side: i64, time: Duration) -> 
 fn flops(device: Device, kind: Kind, size: [i64; 3], time: Duration) -> Result<f64, TchError> {
     let [rows, inner, columns] = size;
     let random = |size: [i64; 2]| Tensor::f_randn(size, (Kind::Float, device))?.f_to_kind(kind);
-    // As the layers have it: the weights are (out, in), which suits libtorch on a CPU in all precisions.
+    // As in the layers: weights of shape (out, in), which libtorch supports on a CPU in all
+    // precisions.
     let (left, right) = (random([rows, inner])?, random([columns, inner])?);
     let product = || left.f_linear(&right, None::<&Tensor>);
-    // A device may only queue the products: reading a number waits for them.
+    // A device may execute products asynchronously; reading an element waits for them.
     let run = |times: u64| {
         let began = Instant::now();
         for _ in 1..times {
@@ -65,7 +67,7 @@ fn flops(device: Device, kind: Kind, size: [i64; 3], time: Duration) -> Result<f
     let mut times = 1;
     let mut took = run(times)?;
     while took < time {
-        // At least twice as many: the first runs make the kernels ready.
+        // At least twice as many: the first runs initialize the kernels.
         times = (times as f64 * (1.1 * time.as_secs_f64() / took.as_secs_f64()).clamp(2.0, 16.0)) as u64;
         took = run(times)?;
     }

@@ -1,4 +1,4 @@
-//! Throughput of the forward pass by the size of its batches.
+//! Throughput of the forward pass by batch size.
 
 use std::{
     sync::Barrier,
@@ -16,11 +16,11 @@ use tch::Device;
 
 use crate::products::{Product, tera};
 
-/// One size of batch.
+/// Throughput at one batch size.
 pub(crate) struct Line {
     sentences: usize,
     tokens: usize,
-    /// Passes per second, or why there are none.
+    /// Passes per second, or the error.
     passes: Result<f64, String>,
 }
 
@@ -41,16 +41,16 @@ impl Line {
     }
 }
 
-/// Measures batches of so many sentences, the smallest first. As soon as a pass takes twice the time that is given for all, the
-/// larger ones are left out.
+/// Measures batches with these numbers of sentences in ascending order. If a pass takes more than
+/// twice `time`, larger batches are skipped.
 pub(crate) fn measure(model: &Model, device: Device, sizes: &[usize], time: Duration) -> Vec<Line> {
-    // Natural sentences alone: the hard ones are there to be exact on, not to be fast on.
+    // Only natural sentences: the hard ones test exactness.
     let golden: Vec<Vec<i64>> = golden_sentences()
         .into_iter()
         .filter(|sentence| !sentence.kind.starts_with("hard:"))
         .map(|sentence| sentence.ids.into_iter().map(i64::from).collect())
         .collect();
-    // Neighbours in the file are of one language, and not all languages' sentences are equally long.
+    // Adjacent sentences in the file have the same language, and lengths differ by language.
     let mixed = (0..golden.len()).map(|index| &golden[index * 41 % golden.len()]);
     let (mut lines, mut slow) = (Vec::new(), None);
     for sentences in sizes.iter().copied() {
@@ -58,7 +58,7 @@ pub(crate) fn measure(model: &Model, device: Device, sizes: &[usize], time: Dura
         let lengths: Vec<i64> = batch.iter().map(|ids| ids.len() as i64).collect();
         let ids: Vec<i64> = batch.into_iter().flatten().copied().collect();
         let passes = match slow {
-            Some(took) => Err(format!("left out: {took:.1?} a pass before")),
+            Some(took) => Err(format!("skipped: the previous pass took {took:.1?}")),
             None => passes(model, device, &ids, &lengths, time)
                 .inspect(|(_, took)| slow = (*took > 2 * time).then_some(*took))
                 .map(|(passes, _)| passes)
@@ -69,13 +69,14 @@ pub(crate) fn measure(model: &Model, device: Device, sizes: &[usize], time: Dura
     lines
 }
 
-/// How many passes run at a time, as in the embedder.
+/// Number of concurrent passes, as in the embedder.
 pub(crate) fn passes_in_flight(device: Device) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     device::passes_in_flight(device, cores)
 }
 
-/// Passes per second of as many threads as the device wants, and how long the slowest of them took for one.
+/// Returns passes per second of all threads together, and the mean duration of a pass on the
+/// slowest thread.
 fn passes(
     model: &Model,
     device: Device,
@@ -84,13 +85,14 @@ fn passes(
     time: Duration,
 ) -> Result<(f64, Duration), ModelError> {
     let threads = passes_in_flight(device);
-    let together = Barrier::new(threads);
+    let barrier = Barrier::new(threads);
     let one = || {
-        // Each has a core of its own; the setting is the thread's.
+        // One core per pass; the setting is per thread.
         tch::set_num_threads(1);
-        // Makes the kernels ready for this shape. A failure must not keep the others waiting.
+        // Initializes the kernels for this shape. After an error, too, the thread must reach the
+        // barrier.
         let warm = model.embed(ids, lengths);
-        together.wait();
+        barrier.wait();
         warm?;
         let (began, mut passes) = (Instant::now(), 0_u32);
         while passes == 0 || began.elapsed() < time {

@@ -1,4 +1,4 @@
-//! The whole stack under load: clients that call one after the other, through the gateway.
+//! The whole stack under load: closed-loop clients through the gateway.
 
 use std::{
     path::Path,
@@ -10,7 +10,7 @@ use muse_proto::v1::EmbedRequest;
 use muse_tests::{Stack, auth_config, bearing, golden_sentences, start_auth, start_embedder, start_gateway};
 use tch::Device;
 
-/// What the clients do.
+/// The load.
 #[derive(Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) clients: usize,
@@ -18,14 +18,14 @@ pub(crate) struct Load {
     pub(crate) duration: Duration,
 }
 
-/// What they got.
-pub(crate) struct Served {
-    /// How long each call took, the quickest first.
+/// The results of a load.
+pub(crate) struct Measured {
+    /// Durations of the calls in ascending order.
     calls: Vec<Duration>,
     sentences_per_second: f64,
 }
 
-impl Served {
+impl Measured {
     pub(crate) fn cells(&self, precision: Precision, load: Load) -> Vec<String> {
         let percentile = |percent: usize| {
             let rank = (self.calls.len() * percent).div_ceil(100).saturating_sub(1);
@@ -43,8 +43,9 @@ impl Served {
     }
 }
 
-/// Starts a stack over a model directory, with the embedder on `device`, and puts it under load.
-pub(crate) async fn measure(model: &Path, device: Device, load: Load) -> Served {
+/// Starts a stack with a model directory, with the embedder on `device`, and measures it under
+/// load.
+pub(crate) async fn measure(model: &Path, device: Device, load: Load) -> Measured {
     let stack = start(model, device).await;
     let token = stack.login().await.access_token;
     let texts: Vec<String> = golden_sentences()
@@ -62,9 +63,9 @@ pub(crate) async fn measure(model: &Path, device: Device, load: Load) -> Served 
             let sentences = texts.by_ref().take(load.sentences).collect();
             let request = bearing(token_, EmbedRequest { sentences, ..EmbedRequest::default() });
             let called = Instant::now();
-            let answer = stub.embed(request).await.expect("it is served").into_inner();
+            let response = stub.embed(request).await.expect("it is served").into_inner();
             calls.push(called.elapsed());
-            assert_eq!(answer.embeddings.len(), load.sentences);
+            assert_eq!(response.embeddings.len(), load.sentences);
         }
         calls
     });
@@ -72,14 +73,14 @@ pub(crate) async fn measure(model: &Path, device: Device, load: Load) -> Served 
     let sentences_per_second = (calls.len() * load.sentences) as f64 / began.elapsed().as_secs_f64();
     stack.stop().await;
     calls.sort_unstable();
-    Served { calls, sentences_per_second }
+    Measured { calls, sentences_per_second }
 }
 
 async fn start(model: &Path, device: Device) -> Stack {
-    let data = tempfile::tempdir().expect("there is a place for temporary files");
+    let data = tempfile::tempdir().expect("a temporary directory can be made");
     let auth = start_auth(auth_config(data.path())).await;
     let name = device::name(device);
-    // It is the throughput that is asked for: however slow the device is, nobody is to be refused.
+    // The test measures throughput: also on a slow device, no call is to be rejected.
     let options = ["--device", &name, "--max-queue-seconds", "600"];
     let embedder = start_embedder(model, auth.address, &options).await;
     let gateway = start_gateway(auth.address, embedder.address, &[]).await;

@@ -1,10 +1,11 @@
-//! `make drill`: calls of every method are cancelled at every stage, over every protocol; beside them a canary counts
-//! what another user notices.
+//! `make drill`: cancels calls of every method at every stage, over every protocol, while a canary
+//! measures the effects on another user.
 //!
-//! The programs run as processes of their own. The status is 0 if all targets are met: no call of the canary failed, its
-//! stream did not end, no connection between the services was made again, no request is left in flight, and the memory
-//! came back. The latency is reported beside the idle one: the attack, although of low priority, runs on the same
-//! processors.
+//! The programs run as separate processes. The exit status is 0 if all targets are met: no call of
+//! the canary failed, its stream did not end, no connection between the services was closed, no
+//! request remains in flight, and the memory was released. The report compares the latency of the
+//! canary with its latency on the idle system: the attack, although of low priority, runs on the
+//! same processors.
 
 use std::{
     collections::BTreeMap,
@@ -24,15 +25,15 @@ use muse_tests::isolation::{
 };
 use tokio::time::sleep;
 
-/// Memory may be higher than before by this part, or by this many bytes, whichever is more.
+/// Maximum growth of memory, as a fraction or in bytes; the larger applies.
 const GROWTH: f64 = 0.10;
 const GROWTH_BYTES: u64 = 8 << 20;
-/// How long freed memory may take to be returned to the system.
+/// Time limit for the return of freed memory to the system.
 const RETURNED_WITHIN: Duration = Duration::from_secs(30);
-/// How long what was cancelled may take to end.
+/// Time limit for the end of cancelled requests.
 const SETTLE: Duration = Duration::from_secs(15);
 
-/// Cancels calls of every method and reports what another user notices.
+/// Cancels calls of every method and reports the effects on another user.
 #[derive(Debug, Parser)]
 #[command(name = "muse-bench-isolation")]
 struct Options {
@@ -48,7 +49,7 @@ struct Options {
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 
-    /// Seconds for which the idle system is measured.
+    /// Duration of the measurement of the idle system, in seconds.
     #[arg(long, default_value_t = 10)]
     idle_seconds: u64,
 
@@ -57,7 +58,7 @@ struct Options {
     report: Option<PathBuf>,
 }
 
-/// What one combination, or all of a method together, came to.
+/// The result of a combination, or the sum over a method.
 #[derive(Debug, Default)]
 struct Row {
     outcome: Outcome,
@@ -72,7 +73,7 @@ impl Row {
         self.reconnects += other.reconnects;
     }
 
-    /// The columns of the table after the names.
+    /// The columns of the table without the names.
     fn columns(&self, idle: &Record) -> [String; 9] {
         let Self { outcome, canary, reconnects } = self;
         let ratio = canary.latency(0.99) / idle.latency(0.99);
@@ -100,13 +101,13 @@ async fn main() -> ExitCode {
     let mut stack = Stack::start(&settings).await;
     let mut target = Target::new(&stack).await;
     let canary = Canary::start(&stack).await;
-    // Caches fill, connections are made.
+    // Warm-up of caches and connections.
     sleep(Duration::from_secs(3)).await;
     let _ = canary.take();
     let mut connections = stack.upstream_connections();
     sleep(Duration::from_secs(options.idle_seconds)).await;
     let idle = canary.take();
-    // With the canary's own stream; its calls come and go.
+    // Includes the canary's stream; the margin allows for its other calls.
     let in_flight: Vec<f64> = stack.in_flight().await.iter().map(|count| count + 2.0).collect();
     let memory: Vec<u64> = stack.processes().map(Process::resident).collect();
     println!("idle: p50 {:.1} ms, p99 {:.1} ms", idle.latency(0.5), idle.latency(0.99));
@@ -132,12 +133,12 @@ async fn main() -> ExitCode {
                 target.renew().await;
             }
             let outcome = target.attack(combination, share).await;
-            // The canary has some calls beside each, also where few are made.
+            // So that the canary makes some calls during each combination.
             sleep(Duration::from_millis(200).saturating_sub(outcome.duration)).await;
             let reconnects = connections.difference(&stack.upstream_connections()).count();
             if reconnects > 0 {
-                // Those that replace them are watched from now on. Connections that are made for a single stream come and
-                // go with it, which is why only those count that were there before.
+                // Observe the replacements from now on. Only connections of the previous set count,
+                // because connections for a single stream end with it.
                 sleep(Duration::from_secs(1)).await;
                 connections = stack.upstream_connections();
             }

@@ -1,4 +1,5 @@
-//! The batcher without a model: from the queue to a batch, and from its vectors to those who wait: `make bench-parts`.
+//! The batcher without a model: from the queue to a batch, and from its vectors to the pending
+//! requests: `make bench-parts`.
 
 use std::{
     collections::VecDeque,
@@ -20,12 +21,12 @@ use muse_embedder::{
 use muse_model::{batch::Batch, inference::VECTOR_BYTES, sentences::TokenizedSentences};
 use muse_telemetry::metrics::Metrics;
 
-/// Tokens of a sentence.
+/// Tokens per sentence.
 const LENGTH: usize = 32;
-/// Tokens of a pass.
+/// Tokens per forward pass.
 const PASS: usize = 640;
 
-/// A queue with requests in it, which are answered in their order and come again.
+/// A queue with a constant number of requests: each completed request is pushed again.
 struct Cycle {
     queue: Arc<Queue>,
     request: Arc<TokenizedSentences>,
@@ -69,16 +70,16 @@ impl Cycle {
                 ended: now,
             }));
         }
-        self.read_answers();
+        self.receive_results();
     }
 
-    /// Who has an answer sends the next request.
-    fn read_answers(&mut self) {
+    /// Receives results; pushes each completed request again.
+    fn receive_results(&mut self) {
         for _ in 0..self.waiting.len().min(2 * PASS / LENGTH) {
             let Some((user, mut pending)) = self.waiting.pop_front() else { return };
             let done = loop {
                 match pending.next().now_or_never() {
-                    Some(Some(answer)) => drop(black_box(answer.expect("the pass went well"))),
+                    Some(Some(result)) => drop(black_box(result.expect("the pass succeeds"))),
                     Some(None) => break true,
                     None => break false,
                 }

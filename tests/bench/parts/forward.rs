@@ -1,4 +1,4 @@
-//! The forward pass alone on one core, by the size of the batch: `make bench-parts`.
+//! The bare forward pass on one core, by batch size: `make bench-parts`.
 
 use std::hint::black_box;
 
@@ -7,11 +7,11 @@ use muse_model::{inference::Model, model_dir::ModelDir};
 use muse_tests::{golden_sentences, root};
 use tch::Device;
 
-/// Tokens of a batch.
+/// Batch sizes in tokens.
 const SIZES: [usize; 8] = [16, 32, 64, 128, 256, 512, 1024, 2048];
 
 fn forward(criterion: &mut Criterion) {
-    // As in the service, where each core has a pass of its own.
+    // As in the service, where each core runs its own pass.
     tch::set_num_threads(1);
     let ids: Vec<i64> = golden_sentences().iter().flat_map(|line| line.ids.clone()).map(i64::from).collect();
     for precision in ["f32", "bf16"] {

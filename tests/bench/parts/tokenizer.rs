@@ -1,4 +1,4 @@
-//! The tokenizer alone: `make bench-parts`.
+//! The tokenizer: `make bench-parts`.
 
 use std::hint::black_box;
 

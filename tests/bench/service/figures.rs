@@ -1,18 +1,18 @@
-//! Several measurements of one thing.
+//! The values of a measure in all rounds.
 
 use std::fmt;
 
-/// What the rounds gave for one measure.
+/// The values of a measure, one per round.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Figures(Vec<f64>);
 
 impl Figures {
-    /// Adds what a round gave.
+    /// Adds the value of a round.
     pub(crate) fn push(&mut self, figure: f64) {
         self.0.push(figure);
     }
 
-    /// The middle one; of an even number the mean of the two in the middle. NaN if there is none.
+    /// The median, or NaN without values.
     pub(crate) fn median(&self) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -23,27 +23,27 @@ impl Figures {
         }
     }
 
-    /// What the latest round gave. NaN if there was none.
+    /// The value of the last round, or NaN without values.
     pub(crate) fn last(&self) -> f64 {
         self.0.last().copied().unwrap_or(f64::NAN)
     }
 
-    /// What each round gave.
+    /// The values of all rounds.
     pub(crate) fn iter(&self) -> impl Iterator<Item = f64> {
         self.0.iter().copied()
     }
 
-    /// The lowest.
+    /// The minimum.
     pub(crate) fn min(&self) -> f64 {
         self.0.iter().copied().fold(f64::NAN, f64::min)
     }
 
-    /// The highest.
+    /// The maximum.
     pub(crate) fn max(&self) -> f64 {
         self.0.iter().copied().fold(f64::NAN, f64::max)
     }
 
-    /// How many rounds there were.
+    /// The number of rounds.
     pub(crate) fn rounds(&self) -> usize {
         self.0.len()
     }
@@ -55,7 +55,7 @@ impl FromIterator<f64> for Figures {
     }
 }
 
-/// A number with about three digits that tell something.
+/// Formats a number with about three significant digits.
 pub(crate) struct Short(pub(crate) f64);
 
 impl fmt::Display for Short {

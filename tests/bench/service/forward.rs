@@ -1,4 +1,4 @@
-//! The forward pass alone, in this process: what the service is compared with.
+//! The bare forward pass in this process, the reference of the comparison.
 
 use std::{
     path::Path,
@@ -17,22 +17,23 @@ use tch::Device;
 
 use crate::workload::Texts;
 
-/// What one second of the forward pass does.
+/// The throughput of the forward pass.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rate {
-    /// Sentences a second.
+    /// Sentences per second.
     pub(crate) sentences: f64,
-    /// Floating-point operations a second that the answers needed.
+    /// Floating-point operations per second, without those for dummy tokens.
     pub(crate) flops: f64,
 }
 
-/// The model, run as the service runs it: so many passes side by side, in batches of the same shapes.
+/// The model, run like in the service: the same number of concurrent passes and the same batch
+/// shapes.
 pub(crate) struct Forward {
     model: Model,
     batching: Batching,
 }
 
-/// A full batch, and what of it is not there for the shape alone.
+/// A full batch, with the number of sentences and tokens without dummies.
 struct Full {
     batch: Batch,
     sentences: usize,
@@ -40,7 +41,7 @@ struct Full {
 }
 
 impl Forward {
-    /// Loads the model. The environment's settings count here as they do for the programs.
+    /// Loads the model with the settings of the environment.
     pub(crate) fn load(directory: &ModelDir) -> Self {
         let args = Args::parse_from(["muse-embedder", "--model-dir", ".", "--device", "cpu"]);
         let Config { batching, .. } = args.try_into().expect("the options are valid");
@@ -49,12 +50,12 @@ impl Forward {
         Self { model, batching }
     }
 
-    /// Runs full batches of the sentences over and over.
+    /// Runs full batches of the sentences repeatedly.
     pub(crate) fn rate(&self, texts: &Texts, duration: Duration) -> Rate {
         let batches = self.batches(texts);
         let one = |number: usize| {
-            self.take_cores();
-            // Each shape once: kernels are made for it.
+            self.set_threads();
+            // Warm-up: kernels are generated for each shape.
             batches.iter().for_each(|full| self.run(&full.batch));
             let (started, mut sentences, mut tokens) = (Instant::now(), 0, 0);
             for full in batches.iter().cycle().skip(number * batches.len() / self.batching.passes) {
@@ -82,8 +83,8 @@ impl Forward {
         })
     }
 
-    /// How long the pass over one sentence takes, each of several times.
-    pub(crate) fn alone(&self, ids: &[i64], times: usize) -> Vec<Duration> {
+    /// The durations of passes over one sentence.
+    pub(crate) fn single_sentence(&self, ids: &[i64], times: usize) -> Vec<Duration> {
         let mut batch = Batch { ids: ids.to_vec(), lengths: vec![ids.len() as i64] };
         self.model.round_up_shape(&mut batch);
         let once = || {
@@ -92,17 +93,17 @@ impl Forward {
             started.elapsed()
         };
         let all = || {
-            self.take_cores();
+            self.set_threads();
             once();
             (0..times).map(|_| once()).collect()
         };
         thread::scope(|scope| scope.spawn(all).join().expect("the forward pass runs"))
     }
 
-    /// Gives this thread its share of the cores.
-    fn take_cores(&self) {
+    /// Sets the number of threads of a pass.
+    fn set_threads(&self) {
         let cores = (self.batching.threads / self.batching.passes).max(1);
-        tch::set_num_threads(i32::try_from(cores).expect("as many cores as that there are not"));
+        tch::set_num_threads(i32::try_from(cores).expect("the number of cores fits"));
     }
 
     fn run(&self, batch: &Batch) {
@@ -129,7 +130,7 @@ impl Forward {
     }
 }
 
-/// The directory and its tokenizer.
+/// Opens a model directory and its tokenizer.
 pub(crate) fn open(directory: &Path) -> (ModelDir, Tokenizer) {
     let directory = ModelDir::open(directory).expect("a model converted by `muse-models convert`");
     let tokenizer = Tokenizer::from_bytes(directory.tokenizer_bytes()).expect("its tokenizer");

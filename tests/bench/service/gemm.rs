@@ -1,4 +1,4 @@
-//! The plain matrix product that the forward pass is measured by.
+//! A plain matrix product, the reference of the forward pass.
 
 use std::time::{Duration, Instant};
 
@@ -12,13 +12,13 @@ const SHAPE: [i64; 3] = [4096, 1280, 256];
 pub(crate) struct Gemm {
     rows: Tensor,
     columns: Tensor,
-    /// The columns as the weights of a convolution over one element.
+    /// The columns as the weights of a convolution of width 1.
     kernel: Tensor,
-    picture: Tensor,
+    image: Tensor,
 }
 
 impl Gemm {
-    /// Random matrices: zeros could be multiplied faster, and denormal numbers slower.
+    /// Random matrices, because zeros can be faster and denormal numbers slower.
     pub(crate) fn new(precision: Precision) -> Self {
         let kind = match precision {
             Precision::F32 => Kind::Float,
@@ -29,19 +29,19 @@ impl Gemm {
         let random = |shape: [i64; 2]| Tensor::rand(shape, (Kind::Float, Device::Cpu)).to_kind(kind);
         let (rows, columns) = (random([rows, inner]), random([inner, columns]));
         let kernel = columns.transpose(0, 1).contiguous().unsqueeze(-1).unsqueeze(-1);
-        // The rows are the width of one picture whose channels lie together.
-        let picture = rows.reshape([1, 1, -1, inner]).permute([0, 3, 1, 2]);
-        Self { rows, columns, kernel, picture }
+        // One image in channels-last layout whose width is the rows.
+        let image = rows.reshape([1, 1, -1, inner]).permute([0, 3, 1, 2]);
+        Self { rows, columns, kernel, image }
     }
 
-    /// Floating-point operations a second of `matmul`.
+    /// FLOP/s of `matmul`.
     pub(crate) fn matmul(&self, duration: Duration) -> f64 {
         rate(duration, || self.rows.matmul(&self.columns))
     }
 
-    /// The same of the same product as a convolution, which libtorch always gives to oneDNN.
+    /// FLOP/s of the same product as a convolution, which libtorch always computes with oneDNN.
     pub(crate) fn convolution(&self, duration: Duration) -> f64 {
-        rate(duration, || self.picture.conv2d(&self.kernel, None::<&Tensor>, 1, 0, 1, 1))
+        rate(duration, || self.image.conv2d(&self.kernel, None::<&Tensor>, 1, 0, 1, 1))
     }
 }
 

@@ -1,14 +1,14 @@
-//! The machine and the software that figures hold for.
+//! The machine and the software of a report.
 
 use std::{fs, process::Command};
 
 use muse_tests::root;
 
-/// Instructions that the forward pass is faster with.
-const TELLING_FLAGS: [&str; 7] =
+/// CPU features that accelerate the forward pass.
+const RELEVANT_FLAGS: [&str; 7] =
     ["avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8"];
 
-/// A list in Markdown.
+/// The description as a Markdown list.
 pub(crate) fn description(libtorch: &str) -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let of_cpu = |key: &str| {
@@ -16,7 +16,7 @@ pub(crate) fn description(libtorch: &str) -> String {
         line.and_then(|line| line.split_once(':')).map_or("unknown", |(_, value)| value.trim())
     };
     let flags: Vec<&str> = of_cpu("flags").split_whitespace().collect();
-    let telling: Vec<&str> = TELLING_FLAGS.into_iter().filter(|flag| flags.contains(flag)).collect();
+    let relevant: Vec<&str> = RELEVANT_FLAGS.into_iter().filter(|flag| flags.contains(flag)).collect();
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
     let gb = kib.and_then(|kib| kib.trim().parse::<f64>().ok()).map_or(f64::NAN, |kib| kib * 1024.0 / 1e9);
@@ -28,15 +28,15 @@ pub(crate) fn description(libtorch: &str) -> String {
         of_cpu("model name"),
         of_cpu("cpu family"),
         of_cpu("model"),
-        telling.join(", "),
+        relevant.join(", "),
         kernel.trim(),
-        said("date", &["-u", "+%Y-%m-%d"]),
-        said("git", &["describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]),
+        output_of("date", &["-u", "+%Y-%m-%d"]),
+        output_of("git", &["describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]),
     )
 }
 
-/// What a program answers, in a line.
-fn said(program: &str, arguments: &[&str]) -> String {
+/// The output of a program, one line.
+fn output_of(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).current_dir(root()).output();
     match output {
         Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),

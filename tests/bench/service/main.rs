@@ -1,8 +1,10 @@
-//! `make bench`: the service as its users meet it, beside the bare forward pass, its peers and its targets.
+//! `make bench`: compares the service with the bare forward pass, with other implementations and
+//! with targets.
 //!
-//! The programs run as processes of their own, as `make run` starts them; load and the bare forward pass come from this
-//! one, by turns in the same run, because figures of different runs tell of the machine more than of the service. What is
-//! compared is ratios. See `sections` for what is measured, and `docs/internals/benchmarks.md` for what came out.
+//! The programs run as separate processes, started by the launcher of `make run`. This process
+//! generates the load and runs the bare forward pass, alternately in the same run, because absolute
+//! values of different runs depend on the state of the machine; the report compares ratios.
+//! `sections` defines the measurements; `docs/internals/benchmarks.md` is a report.
 
 mod client;
 mod figures;
@@ -36,11 +38,11 @@ use sections::{
 };
 use workload::Workload;
 
-// One thread: the load has to be cheap, as it shares the processors with the service.
+// One thread: the load shares the processors with the service.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let mut terminated = signal(SignalKind::terminate()).expect("signals can be listened to");
-    // Whatever ends this program drops the launcher's handle, which ends the programs.
+    // On exit the launcher's handle is dropped, which ends the programs.
     tokio::select! {
         status = run(Options::parse()) => status,
         _ = tokio::signal::ctrl_c() => ExitCode::FAILURE,
@@ -48,21 +50,21 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Fails if a target is missed.
+/// Runs all sections. Fails if a target is missed.
 async fn run(options: Options) -> ExitCode {
     let (mut report, mut curves) = (Report::default(), Vec::new());
     if let Some(folder) = options.report.as_deref().and_then(Path::parent) {
-        // Now, not after an hour.
+        // Before the measurements, which take an hour.
         fs::create_dir_all(folder).expect("the report's folder can be made");
     }
-    // All that the service does by itself comes first: once this process has run a forward pass, too, the kernel counts
-    // libtorch's pages as shared with it, and the services' memory would look smaller than it is.
+    // Measurements without a forward pass in this process come first: after one, libtorch's pages
+    // are shared with this process, which would reduce the PSS of the services.
     for model in &options.models {
-        alone(&options, model, &mut report, &mut curves).await;
+        run_service_sections(&options, model, &mut report, &mut curves).await;
     }
     let mut libtorch = String::new();
     for model in &options.models {
-        libtorch = beside_the_forward(&options, model, &mut report).await;
+        libtorch = run_compared_sections(&options, model, &mut report).await;
     }
     report.report_stops();
     let machine = machine::description(&libtorch);
@@ -78,8 +80,13 @@ async fn run(options: Options) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Measures what needs no forward pass in this process.
-async fn alone(options: &Options, model: &Path, report: &mut Report, plotted: &mut Vec<Curve>) {
+/// Runs the sections without a forward pass in this process.
+async fn run_service_sections(
+    options: &Options,
+    model: &Path,
+    report: &mut Report,
+    plotted: &mut Vec<Curve>,
+) {
     let (directory, tokenizer) = forward::open(model);
     report.precision = directory.manifest().precision.to_string();
     if options.has(Section::Startup) {
@@ -117,8 +124,9 @@ async fn alone(options: &Options, model: &Path, report: &mut Report, plotted: &m
     bench.report.clean_stop(clean);
 }
 
-/// Measures what is compared with the forward pass, by turns with it. Returns the version of libtorch.
-async fn beside_the_forward(options: &Options, model: &Path, report: &mut Report) -> String {
+/// Runs the sections that compare with the forward pass, alternately with it. Returns the version
+/// of libtorch.
+async fn run_compared_sections(options: &Options, model: &Path, report: &mut Report) -> String {
     let (directory, tokenizer) = forward::open(model);
     let Manifest { precision, versions, .. } = directory.manifest().clone();
     report.precision = precision.to_string();
@@ -152,13 +160,16 @@ fn write(path: &Path, machine: &str, report: &Report, curves: &[Curve]) {
         String::new()
     } else {
         fs::write(&plot, plot::svg(curves)).expect("the report's folder can be written to");
-        format!("![Throughput and p99 by clients]({})\n\n", plot.file_name().unwrap_or_default().display())
+        format!(
+            "![Throughput and p99 by number of clients]({})\n\n",
+            plot.file_name().unwrap_or_default().display()
+        )
     };
     let text = format!(
-        "# Benchmarks\n\nWritten by `make bench` or a part of it, which measure again. The programs run as processes of their own on \
-         the machine that the load comes from; each round takes the bare forward pass and what is compared with it by \
-         turns. Latencies of open loops count from the time at which a call was to begin.\n\n{machine}\n## \
-         Measures\n\n{}\n{shown}## Details\n\n{}\n",
+        "# Benchmarks\n\n`make bench`, or a part of it, generates this report. The programs run as separate processes on\n\
+         the machine that generates the load. Each round alternates between the bare forward pass and the\n\
+         measurements that are compared with it. Latencies of open loops count from the scheduled start of a\n\
+         call.\n\n{machine}\n## Measures\n\n{}\n{shown}## Details\n\n{}\n",
         report.table(),
         report.details().trim_end(),
     );

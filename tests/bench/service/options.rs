@@ -1,4 +1,4 @@
-//! What to measure, and for how long.
+//! Options of the benchmark.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::load::Window;
 #[derive(Debug, Parser)]
 #[command(name = "muse-bench")]
 pub(crate) struct Options {
-    /// Directories made by `muse-models convert`; all is measured with each of them.
+    /// Model directories of `muse-models convert`; all sections run with each of them.
     #[arg(required = true)]
     pub(crate) models: Vec<PathBuf>,
 
@@ -18,7 +18,8 @@ pub(crate) struct Options {
     #[arg(long, default_value = "target/release")]
     pub(crate) programs: PathBuf,
 
-    /// Python of an environment with tests/bench/requirements.txt; without it onnxruntime is left out.
+    /// Python of an environment with tests/bench/requirements.txt; without it onnxruntime is
+    /// skipped.
     #[arg(long, requires = "onnx")]
     pub(crate) peer_python: Option<PathBuf>,
 
@@ -26,7 +27,7 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) onnx: Option<PathBuf>,
 
-    /// Sections to measure, with commas between them; all by default.
+    /// Sections to run, separated by commas; all by default.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Section::value_variants().to_vec(), hide_default_value = true)]
     pub(crate) only: Vec<Section>,
 
@@ -38,15 +39,15 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1.0)]
     pub(crate) warm_up: f64,
 
-    /// Rounds; medians are told, and the lowest and the highest.
+    /// Number of rounds; the report contains median, minimum and maximum.
     #[arg(long, default_value_t = 5)]
     pub(crate) rounds: usize,
 
-    /// Starts of the programs, for the time until they are ready.
+    /// Number of starts of the programs in the section startup.
     #[arg(long, default_value_t = 5)]
     pub(crate) starts: usize,
 
-    /// Seconds of the overload.
+    /// Seconds of each overload.
     #[arg(long, default_value_t = 60.0)]
     pub(crate) overload_seconds: f64,
 
@@ -54,27 +55,28 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 30.0)]
     pub(crate) fairness_seconds: f64,
 
-    /// Seconds at full load in which memory is watched.
+    /// Seconds at full load in the section soak.
     #[arg(long, default_value_t = 600.0)]
     pub(crate) soak_seconds: f64,
 
-    /// Where to write the report, in Markdown, and the plot beside it; it is printed in any case.
+    /// File for the report in Markdown, with the plot in the same folder; the report is always
+    /// printed.
     #[arg(long)]
     pub(crate) report: Option<PathBuf>,
 }
 
 impl Options {
-    /// Whether a section is to be measured.
+    /// Whether a section runs.
     pub(crate) fn has(&self, section: Section) -> bool {
         self.only.contains(&section)
     }
 
-    /// When to measure.
+    /// The window of a measurement.
     pub(crate) fn window(&self) -> Window {
         Window { warm_up: Duration::from_secs_f64(self.warm_up), duration: self.duration() }
     }
 
-    /// How long to measure.
+    /// The duration of a measurement.
     pub(crate) fn duration(&self) -> Duration {
         Duration::from_secs_f64(self.seconds)
     }
@@ -83,27 +85,27 @@ impl Options {
 /// A part of the benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Section {
-    /// From exec to ready.
+    /// Time from exec until all services are ready.
     Startup,
     /// The forward pass over a plain matrix product.
     Gemm,
     /// One sentence, one client.
     Latency,
-    /// The service over the forward pass, onnxruntime and the old service.
+    /// Throughput over that of the forward pass, onnxruntime and the original service.
     Throughput,
-    /// Throughput and latency by clients and by sentences a request.
+    /// Throughput and latency by number of clients and of sentences per request.
     Curves,
     /// Memory after load.
     Memory,
-    /// Ten times more than can be served.
+    /// Ten times the capacity.
     Overload,
-    /// A user with few sentences beside one with many.
+    /// A user with few sentences during the load of another user.
     Fairness,
-    /// Many clients that keep calling.
+    /// Up to 256 closed-loop clients without retries.
     Crowd,
-    /// Clients that hang up.
+    /// Cancelled calls.
     Abandonment,
-    /// How long async threads run between awaits, where the programs are built to tell.
+    /// Durations of async polls, if the programs record them.
     Polls,
     /// Memory over time.
     Soak,

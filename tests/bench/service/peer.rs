@@ -1,4 +1,4 @@
-//! onnxruntime in a process of its own, which measures when it is told to.
+//! onnxruntime in a separate process.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -10,17 +10,17 @@ use std::{
 use muse_tests::root;
 use serde_json::Value;
 
-/// `onnxruntime_peer.py`, waiting.
+/// A running `onnxruntime_peer.py`.
 pub(crate) struct Peer {
     process: Child,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
-    /// Its version.
+    requests: ChildStdin,
+    responses: BufReader<ChildStdout>,
+    /// The version of onnxruntime.
     pub(crate) version: String,
 }
 
 impl Peer {
-    /// Loads the model and hands over the sentences.
+    /// Starts the process, which loads the model and the sentences.
     pub(crate) fn start(python: &Path, onnx: &Path, sentences: &[String]) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).to_string();
         let mut process = Command::new(python)
@@ -31,25 +31,25 @@ impl Peer {
             .stdout(Stdio::piped())
             .spawn()
             .expect("the Python of tests/bench/requirements.txt is there");
-        let orders = process.stdin.take().expect("it was asked for");
-        let answers = BufReader::new(process.stdout.take().expect("it was asked for"));
-        let mut peer = Self { process, orders, answers, version: String::new() };
-        let greeting = peer.ask(&Value::from(sentences));
-        peer.version = greeting["version"].as_str().expect("it tells its version").to_owned();
+        let requests = process.stdin.take().expect("it was asked for");
+        let responses = BufReader::new(process.stdout.take().expect("it was asked for"));
+        let mut peer = Self { process, requests, responses, version: String::new() };
+        let greeting = peer.request(&Value::from(sentences));
+        peer.version = greeting["version"].as_str().expect("it reports its version").to_owned();
         peer
     }
 
-    /// Sentences a second.
+    /// Measures sentences per second.
     pub(crate) fn sentences_per_second(&mut self, duration: Duration) -> f64 {
-        let answer = self.ask(&Value::from(duration.as_secs_f64()));
-        answer["sentences_per_second"].as_f64().expect("it answers with a number")
+        let answer = self.request(&Value::from(duration.as_secs_f64()));
+        answer["sentences_per_second"].as_f64().expect("it responses with a number")
     }
 
-    fn ask(&mut self, order: &Value) -> Value {
-        writeln!(self.orders, "{order}").expect("it reads");
+    fn request(&mut self, request_body: &Value) -> Value {
+        writeln!(self.requests, "{request_body}").expect("it reads");
         let mut line = String::new();
-        self.answers.read_line(&mut line).expect("it answers");
-        serde_json::from_str(&line).expect("it answers in JSON")
+        self.responses.read_line(&mut line).expect("it responses");
+        serde_json::from_str(&line).expect("it responses in JSON")
     }
 }
 

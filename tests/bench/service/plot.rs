@@ -1,31 +1,31 @@
-//! Throughput and p99 against the number of clients, as SVG.
+//! Plots throughput and p99 by number of clients as SVG.
 
 use std::fmt::Write as _;
 
 use crate::figures::Short;
 
-/// Figures at a number of clients.
+/// The measurements for a number of clients.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Point {
     /// The number of clients.
     pub(crate) clients: usize,
-    /// Sentences a second.
+    /// Sentences per second.
     pub(crate) sentences_per_second: f64,
-    /// Milliseconds within which 99 of 100 calls were answered.
+    /// The 99th percentile of latency in milliseconds.
     pub(crate) p99_ms: f64,
 }
 
-/// A line of the plot.
+/// A curve of the plot.
 #[derive(Debug)]
 pub(crate) struct Curve {
-    /// What it is of.
+    /// Its name in the legend.
     pub(crate) name: String,
-    /// From few clients to many.
+    /// The points by increasing number of clients.
     pub(crate) points: Vec<Point>,
 }
 
 const COLOURS: [&str; 6] = ["#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7"];
-/// A panel's drawing area.
+/// Size of a panel's drawing area.
 const WIDTH: f64 = 340.0;
 const HEIGHT: f64 = 240.0;
 /// Room for the labels.
@@ -33,16 +33,16 @@ const LEFT: f64 = 64.0;
 const TOP: f64 = 32.0;
 const BOTTOM: f64 = 44.0;
 
-/// How a panel's vertical axis runs.
+/// The scale of a panel's vertical axis.
 #[derive(Clone, Copy)]
 enum Scale {
     /// From zero.
     Linear,
-    /// By powers of ten.
+    /// Powers of ten.
     Logarithmic,
 }
 
-/// Both panels side by side, with the curves' names below.
+/// Draws both panels and the legend.
 pub(crate) fn svg(curves: &[Curve]) -> String {
     let (width, height) = (2.0 * (LEFT + WIDTH) + 16.0, TOP + HEIGHT + BOTTOM + 18.0 * curves.len() as f64);
     let mut svg = format!(
@@ -127,7 +127,7 @@ fn panel(
     );
 }
 
-/// Round numbers from below the lowest figure to above the highest.
+/// Round numbers from at most the lowest value to at least the highest.
 fn ticks(scale: Scale, lowest: f64, highest: f64) -> Vec<f64> {
     match scale {
         Scale::Linear => {

@@ -1,4 +1,4 @@
-//! The real programs, as `make run` starts them.
+//! The real programs, started by the launcher.
 
 use std::{
     fs::File,
@@ -19,28 +19,29 @@ use tokio::{
     process::{Child, Command},
 };
 
-/// A password that the rules for passwords let pass.
+/// A valid password.
 const PASSWORD: &str = "a long enough passphrase";
 
-/// Auth, embedder and gateway as processes of their own, and the launcher that watches them.
+/// The processes of auth, embedder and gateway, and their launcher.
 pub(crate) struct Programs {
     launcher: Child,
-    /// Holds the database.
+    /// The folder of the database.
     _data: TempDir,
     log: PathBuf,
     services: Vec<u32>,
-    /// Where the gateway serves.
+    /// Address of the gateway's public port.
     pub(crate) address: SocketAddr,
-    /// The private port of each service, by name.
-    pub(crate) private: Vec<(String, SocketAddr)>,
-    /// From the start of the launcher until it said that all is ready.
+    /// The admin port of each service, by name.
+    pub(crate) admin_ports: Vec<(String, SocketAddr)>,
+    /// Time from the start of the launcher until it reports that all services are ready.
     pub(crate) ready_after: Duration,
     /// An access token of admin.
     pub(crate) token: String,
 }
 
 impl Programs {
-    /// Starts the programs in `folder` with the model in `model`, on free ports and with a new database.
+    /// Starts the programs in `folder` with the model in `model`, on free ports and with a new
+    /// database.
     pub(crate) async fn start(folder: &Path, model: &Path) -> Self {
         let data = tempfile::tempdir().expect("there is a place for temporary files");
         let log = data.path().join("log");
@@ -50,7 +51,7 @@ impl Programs {
             .args([folder, model, data.path()])
             .env("PORT", "0")
             .env_remove("HOST")
-            // The queue is measured, not the limit on open requests.
+            // High limits, so that the queue is measured.
             .env("MAX_CALLS_PER_USER", "8192")
             .env("MAX_CALLS_PER_ADDRESS", "8192")
             .stdin(Stdio::null())
@@ -71,16 +72,16 @@ impl Programs {
             }
         };
         let ready_after = started.elapsed();
-        let told = lines.next_line().await.expect("it prints text").unwrap_or_default();
-        let private = private_ports(&told);
-        // Read to the end, so that nothing that is printed later has to wait.
+        let line = lines.next_line().await.expect("it prints text").unwrap_or_default();
+        let admin_ports = admin_ports(&line);
+        // Read the rest of the output, so that the launcher does not block.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let services = procfs::children(launcher.id().expect("it runs"));
         let token = log_in(address, "admin", "admin").await;
-        Self { launcher, _data: data, log, services, address, private, ready_after, token }
+        Self { launcher, _data: data, log, services, address, admin_ports, ready_after, token }
     }
 
-    /// Adds a user and returns an access token of theirs.
+    /// Adds a user and returns an access token.
     pub(crate) async fn add_user(&self, name: &str) -> String {
         let request = AddUserRequest {
             username: name.to_owned(),
@@ -92,22 +93,22 @@ impl Programs {
         log_in(self.address, name, PASSWORD).await
     }
 
-    /// MB of memory of each service, by name.
+    /// PSS of each service in MB, by name.
     pub(crate) fn memory(&self) -> Vec<(String, f64)> {
         self.services.iter().map(|&process| (procfs::name(process), procfs::pss_mb(process))).collect()
     }
 
-    /// MB of memory of all services.
+    /// PSS of all services in MB.
     pub(crate) fn pss_mb(&self) -> f64 {
         self.services.iter().map(|&process| procfs::pss_mb(process)).sum()
     }
 
-    /// Time on processors of all services so far.
+    /// CPU time of all services.
     pub(crate) fn cpu_time(&self) -> Duration {
         self.services.iter().map(|&process| procfs::cpu_time(process)).sum()
     }
 
-    /// Time on processors of each service so far, by name, without that of forward passes.
+    /// CPU time of each service without forward passes, by name.
     pub(crate) fn cpu_time_besides_model(&self) -> Vec<(String, Duration)> {
         let time = |process| {
             procfs::cpu_time(process).saturating_sub(procfs::cpu_time_of_threads(process, "muse-model-"))
@@ -115,8 +116,8 @@ impl Programs {
         self.services.iter().map(|&process| (procfs::name(process), time(process))).collect()
     }
 
-    /// Stops them as Ctrl-C does, and waits until they have ended. Returns whether they ended well, and tells what they
-    /// printed if not; the figures that were measured hold all the same.
+    /// Stops the programs with SIGTERM and waits until they have ended. Returns whether all ended
+    /// with status 0; prints their output otherwise. The measured values are valid in both cases.
     pub(crate) async fn stop(mut self) -> bool {
         let launcher = self.launcher.id().expect("it runs").to_string();
         let sent = Command::new("kill").args(["-TERM", &launcher]).status().await;
@@ -130,8 +131,8 @@ impl Programs {
     }
 }
 
-/// Those in the launcher's line `metrics: muse-auth http://127.0.0.1:1234/metrics, …`.
-fn private_ports(line: &str) -> Vec<(String, SocketAddr)> {
+/// Parses the launcher's line `metrics: muse-auth http://127.0.0.1:1234/metrics, …`.
+fn admin_ports(line: &str) -> Vec<(String, SocketAddr)> {
     let services = line.trim_start_matches("metrics: ").split(", ");
     let port = |service: &str| {
         let (name, url) = service.split_once(" http://")?;

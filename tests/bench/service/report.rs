@@ -1,17 +1,17 @@
-//! What was measured, as Markdown.
+//! The report in Markdown.
 
 use std::fmt::Write as _;
 
 use crate::figures::{Figures, Short};
 
-/// What a measure has to be.
+/// The target of a measure.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Target {
-    /// This or more.
+    /// A minimum.
     AtLeast(f64),
-    /// This or less.
+    /// A maximum.
     AtMost(f64),
-    /// It is told for information.
+    /// No target.
     None,
 }
 
@@ -25,7 +25,7 @@ impl Target {
     }
 }
 
-/// A measure.
+/// A row of the table of measures.
 #[derive(Debug)]
 struct Row {
     measure: String,
@@ -35,14 +35,14 @@ struct Row {
     figures: Figures,
 }
 
-/// Measures, and tables that tell more.
+/// The table of measures, and detailed tables.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     rows: Vec<Row>,
     details: String,
-    /// How often the programs were stopped, and how often one of them ended badly then.
+    /// Number of shutdowns of the programs, and of those with an exit status other than 0.
     stops: (usize, usize),
-    /// The precision of the model that is being measured.
+    /// The precision of the measured model.
     pub(crate) precision: String,
 }
 
@@ -68,21 +68,21 @@ impl Report {
         self.details.push_str(&text);
     }
 
-    /// Counts a stop of the programs.
+    /// Counts a shutdown of the programs.
     pub(crate) fn clean_stop(&mut self, clean: bool) {
         self.stops.0 += 1;
         self.stops.1 += usize::from(!clean);
     }
 
-    /// Adds the measure of how the programs ended, once they all have.
+    /// Adds the measure of shutdowns.
     pub(crate) fn report_stops(&mut self) {
         let (all, bad) = self.stops;
         self.precision = "all".to_owned();
-        let name = format!("stops at which a service did not end with status 0, of {all}");
+        let name = format!("shutdowns with an exit status other than 0, of {all}");
         self.row(name, "", Target::AtMost(0.0), Figures::from_iter([bad as f64]));
     }
 
-    /// All measures.
+    /// The table of measures.
     pub(crate) fn table(&self) -> String {
         let mut text = String::from(
             "| measure | model | target | median | spread (rounds) | met |\n|---|---|---|---|---|---|\n",
@@ -93,12 +93,12 @@ impl Report {
         text
     }
 
-    /// The tables that tell more.
+    /// The detailed tables.
     pub(crate) fn details(&self) -> &str {
         &self.details
     }
 
-    /// How many measures miss their target.
+    /// The number of measures that miss their target.
     pub(crate) fn missed(&self) -> usize {
         self.rows.iter().filter(|row| row.target.met(row.figures.median()) == Some(false)).count()
     }
@@ -127,28 +127,28 @@ impl Row {
     }
 }
 
-/// Says on the error output what is being measured now, apart from the report.
+/// Prints the current measurement to standard error.
 pub(crate) fn progress(text: &str) {
     eprintln!("… {text}");
 }
 
-/// A Markdown table of these columns.
+/// A Markdown table.
 #[derive(Debug)]
 pub(crate) struct Table(String);
 
 impl Table {
-    /// A table without lines.
+    /// Creates an empty table with these columns.
     pub(crate) fn new(columns: &[&str]) -> Self {
         let rule = vec!["---"; columns.len()].join("|");
         Self(format!("| {} |\n|{rule}|\n", columns.join(" | ")))
     }
 
-    /// Adds a line.
+    /// Adds a row.
     pub(crate) fn line(&mut self, cells: &[String]) {
         let _ = writeln!(self.0, "| {} |", cells.join(" | "));
     }
 
-    /// The table's text.
+    /// The Markdown text.
     pub(crate) fn text(&self) -> &str {
         &self.0
     }

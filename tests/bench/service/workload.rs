@@ -1,4 +1,4 @@
-//! What is asked: sentences, and requests that are encoded before the measuring starts.
+//! The workload: sentences, and requests that are encoded before the measurements.
 
 use bytes::Bytes;
 use muse_model::tokenizer::Tokenizer;
@@ -10,9 +10,9 @@ use serde_json::json;
 /// A request of `/embed` or of `Embed`.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
-    /// How many sentences it holds.
+    /// Number of sentences.
     pub(crate) sentences: usize,
-    /// An `EmbedRequest`.
+    /// An encoded `EmbedRequest`.
     pub(crate) message: Bytes,
     /// A body of `/embed`.
     pub(crate) json: Bytes,
@@ -30,12 +30,12 @@ impl Call {
     }
 }
 
-/// Sentences and their ids.
+/// Sentences and their token ids.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Texts {
     /// The sentences.
     pub(crate) sentences: Vec<String>,
-    /// What the model is fed of each.
+    /// The token ids of each sentence.
     pub(crate) ids: Vec<Vec<i64>>,
 }
 
@@ -45,19 +45,19 @@ impl Texts {
         Self { ids: sentences.iter().map(ids).collect(), sentences }
     }
 
-    /// Tokens of a sentence, on the average.
+    /// Mean number of tokens per sentence.
     pub(crate) fn mean_tokens(&self) -> f64 {
         self.ids.iter().map(Vec::len).sum::<usize>() as f64 / self.ids.len() as f64
     }
 
-    /// All sentences, so many a request.
+    /// Requests of `sentences` sentences each, which contain all sentences.
     pub(crate) fn calls(&self, sentences: usize) -> Vec<Call> {
         let whole = self.sentences.len().next_multiple_of(sentences);
         let cycled: Vec<String> = self.sentences.iter().cycle().take(whole).cloned().collect();
         cycled.chunks(sentences).map(Call::new).collect()
     }
 
-    /// Each sentence as an item of `EmbedStream`.
+    /// Each sentence as an encoded item of `EmbedStream`.
     pub(crate) fn items(&self) -> Vec<Bytes> {
         let item = |sentence: &String| EmbedStreamRequest { id: String::new(), sentence: sentence.clone() };
         self.sentences.iter().map(|sentence| item(sentence).encode_to_vec().into()).collect()
@@ -67,17 +67,17 @@ impl Texts {
 /// The sentences of all measurements.
 #[derive(Debug)]
 pub(crate) struct Workload {
-    /// Two sentences of a language at a time, which makes about as many tokens as a sentence of the corpus has that the
-    /// peers were measured on.
+    /// Pairs of sentences of one language, with about as many tokens as a sentence of the corpus in
+    /// other benchmarks.
     pub(crate) texts: Texts,
-    /// Sentences of about 21 tokens, as the old service was measured with.
+    /// Sentences of about 21 tokens, as in the measurement of the original service.
     pub(crate) of_21_tokens: Texts,
     /// One short sentence.
     pub(crate) short: Texts,
 }
 
 impl Workload {
-    /// Made of the golden sentences, but for the hard ones: those are there to be exact on, not to be fast on.
+    /// The golden sentences without the hard ones, which are not representative.
     pub(crate) fn new(tokenizer: &Tokenizer) -> Self {
         let natural: Vec<_> =
             golden_sentences().into_iter().filter(|line| !line.kind.starts_with("hard:")).collect();
@@ -99,12 +99,12 @@ impl Workload {
         }
     }
 
-    /// Requests of 1 to `most` sentences of 1 to 20 times the usual length, the same ones in each run.
+    /// Requests of 1 to `most` sentences of 1 to 20 times the usual length, the same in each run.
     pub(crate) fn random_calls(&self, count: usize, most: usize) -> Vec<Call> {
         let sentences = &self.texts.sentences;
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
         let sentence = |random: &mut Random| {
-            // Short ones are frequent and long ones rare, as in life.
+            // Short sentences are frequent, long ones rare.
             let parts = 1 + 19 * random.below(100).pow(4) / 100_usize.pow(4);
             let parts = (0..parts).map(|_| sentences[random.below(sentences.len())].as_str());
             parts.collect::<Vec<_>>().join(" ")
@@ -117,7 +117,7 @@ impl Workload {
     }
 }
 
-/// Marsaglia's xorshift64: good enough for lengths, and the same in each run.
+/// Marsaglia's xorshift64 with a fixed seed.
 struct Random(u64);
 
 impl Random {

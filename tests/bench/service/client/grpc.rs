@@ -1,4 +1,4 @@
-//! gRPC without the messages: bytes that were encoded before, and a count of those that come back.
+//! A gRPC client with pre-encoded messages that only counts the bytes of responses.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::workload::Call;
 
 const EMBED: PathAndQuery = PathAndQuery::from_static("/muse.v1.EmbedderService/Embed");
 const EMBED_STREAM: PathAndQuery = PathAndQuery::from_static("/muse.v1.EmbedderService/EmbedStream");
-/// A vector's numbers.
+/// Size of a vector in bytes.
 const VECTOR_BYTES: usize = 512 * 4;
 
 /// A client of `muse.v1.EmbedderService`.
@@ -29,17 +29,17 @@ pub(crate) struct GrpcClient {
 }
 
 impl GrpcClient {
-    /// Connects.
+    /// Connects to the gateway.
     pub(crate) async fn connect(address: SocketAddr, token: &str) -> Self {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("the address makes a URL");
-        // Windows in which the largest answer has room.
+        // Windows as large as the largest response.
         let endpoint = endpoint.tcp_nodelay(true).initial_stream_window_size(16 << 20);
         let channel = endpoint.initial_connection_window_size(64 << 20).connect().await;
         let grpc = Grpc::new(channel.expect("the gateway listens")).max_decoding_message_size(64 << 20);
         Self { grpc, token: format!("Bearer {token}").parse().expect("a token is ASCII") }
     }
 
-    /// `Embed`, with a deadline or without.
+    /// Calls `Embed`, optionally with a deadline.
     pub(crate) async fn embed(&mut self, call: &Call, deadline: Option<Duration>) -> Outcome {
         let mut request = self.request(call.message.clone());
         if let Some(deadline) = deadline {
@@ -54,7 +54,7 @@ impl GrpcClient {
         }
     }
 
-    /// `EmbedStream`: the length of each answer as it comes.
+    /// Calls `EmbedStream`; returns the length of each answer.
     pub(crate) async fn embed_stream(
         &mut self,
         items: impl Stream<Item = Bytes> + Send + 'static,
@@ -72,14 +72,14 @@ impl GrpcClient {
 }
 
 fn outcome(status: &Status) -> Outcome {
-    // What tonic makes of a broken connection has no details, unlike every refusal of the service.
+    // tonic's status for a broken connection has no details, unlike those of the service.
     match status.code() {
         Code::Unavailable | Code::Unknown if status.details().is_empty() => Outcome::Broken,
         code => Outcome::Grpc(code),
     }
 }
 
-/// Sends bytes as they are; of what comes it gives the length.
+/// A codec that sends bytes unchanged and decodes only the length of messages.
 #[derive(Debug, Clone, Copy, Default)]
 struct RawCodec;
 

@@ -1,5 +1,5 @@
-//! Clients that cost little: requests are encoded beforehand, and of answers only the bytes are counted, because the clients
-//! share the cores with what is measured.
+//! Cheap clients: requests are pre-encoded, and only the bytes of responses are counted, because
+//! the clients share the cores with the service.
 
 mod grpc;
 mod rest;
@@ -13,28 +13,28 @@ pub(crate) use rest::{Form, RestClient, Version};
 
 use crate::workload::Call;
 
-/// How a call ended.
+/// The result of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// With all vectors.
+    /// All vectors were returned.
     Served,
-    /// With another status of gRPC.
+    /// A gRPC error.
     Grpc(Code),
-    /// With another status of HTTP.
+    /// An HTTP error.
     Http(u16),
     /// The connection broke.
     Broken,
-    /// With fewer bytes than the vectors take.
+    /// The response has fewer bytes than the vectors.
     Short,
 }
 
 impl Outcome {
-    /// What a status without error is worth with so many bytes of an answer.
+    /// The result of a successful status with `bytes` bytes of a response.
     fn of_bytes(bytes: usize, least: usize) -> Self {
         if bytes >= least { Self::Served } else { Self::Short }
     }
 
-    /// A name for tables.
+    /// The name in tables.
     pub(crate) fn label(self) -> String {
         match self {
             Self::Served => "served".to_owned(),
@@ -46,17 +46,17 @@ impl Outcome {
     }
 }
 
-/// A client with a connection of its own; clones share it.
+/// A client with its own connection; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) enum Client {
-    /// Speaks gRPC.
+    /// gRPC.
     Grpc(Box<GrpcClient>),
-    /// Speaks REST.
+    /// REST.
     Rest(Box<RestClient>),
 }
 
 impl Client {
-    /// Sends a request and reads the whole answer.
+    /// Sends a request and reads the whole response.
     pub(crate) async fn call(&mut self, call: &Call) -> Outcome {
         match self {
             Self::Grpc(client) => client.embed(call, None).await,
@@ -64,7 +64,7 @@ impl Client {
         }
     }
 
-    /// The same with a deadline, where the protocol has one.
+    /// Like `call`, with a deadline, or a timeout over REST.
     pub(crate) async fn call_within(&mut self, call: &Call, deadline: Duration) -> Outcome {
         match self {
             Self::Grpc(client) => client.embed(call, Some(deadline)).await,

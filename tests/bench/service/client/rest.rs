@@ -1,4 +1,4 @@
-//! REST without JSON: bodies that were written before, and a count of the bytes that come back.
+//! A REST client with pre-encoded bodies that only counts the bytes of responses.
 
 use std::net::SocketAddr;
 
@@ -13,12 +13,12 @@ use hyper_util::{
 use super::Outcome;
 use crate::workload::Call;
 
-/// In which form the vectors come.
+/// The response format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// Numbers as text.
+    /// JSON.
     Json,
-    /// A file of NumPy.
+    /// A NumPy file.
     Npy,
 }
 
@@ -30,22 +30,22 @@ impl Form {
         })
     }
 
-    /// Bytes that a sentence's vector takes at least.
+    /// Minimum size of a vector in bytes.
     fn vector_bytes(self) -> usize {
         match self {
-            // A digit and a comma.
+            // One digit and a comma for each number.
             Self::Json => 512 * 2,
             Self::Npy => 512 * 4,
         }
     }
 }
 
-/// Which HTTP is spoken.
+/// The version of HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
-    /// One request at a time on a connection.
+    /// HTTP/1.1.
     Http1,
-    /// Many at a time.
+    /// HTTP/2.
     Http2,
 }
 
@@ -76,7 +76,7 @@ impl RestClient {
         }
     }
 
-    /// `POST /embed`.
+    /// Sends `POST /embed`.
     pub(crate) async fn embed(&self, call: &Call) -> Outcome {
         let request = Request::builder()
             .method(Method::POST)

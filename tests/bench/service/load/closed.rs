@@ -1,5 +1,5 @@
-//! A closed loop: each client asks again as soon as it has its answer. It shows what the service can do at most; for
-//! latencies at a given load see the open loop.
+//! A closed loop: each client sends its next call on the response to the previous one. It measures
+//! the maximum throughput; the open loop measures latencies at a given load.
 
 use std::{
     cell::RefCell,
@@ -12,54 +12,54 @@ use crate::{
     workload::Call,
 };
 
-/// How long a client that was refused waits before it asks again.
-const AFTER_REFUSAL: Duration = Duration::from_millis(10);
+/// Delay of a client after a failed call.
+const DELAY_AFTER_FAILURE: Duration = Duration::from_millis(10);
 
-/// When to measure.
+/// The window of a measurement.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Window {
-    /// Load before the measuring begins.
+    /// Duration of the load before the measurement.
     pub(crate) warm_up: Duration,
-    /// How long to measure.
+    /// Duration of the measurement.
     pub(crate) duration: Duration,
 }
 
-/// Has all clients ask the calls in turn, each from another one on.
+/// Lets all clients send the calls in turn, each with another offset.
 pub(crate) async fn closed_loop(clients: &mut [Client], calls: &[Call], window: Window) -> Measured {
     let measured = RefCell::new(Measured::new());
     let from = Instant::now() + window.warm_up;
     let until = from + window.duration;
-    let apart = calls.len().div_ceil(clients.len().max(1));
+    let offset = calls.len().div_ceil(clients.len().max(1));
     let each = clients.iter_mut().enumerate().map(|(number, client)| {
         let measured = &measured;
         async move {
-            for call in calls.iter().cycle().skip(number * apart) {
-                let asked = Instant::now();
-                if asked >= until {
+            for call in calls.iter().cycle().skip(number * offset) {
+                let start = Instant::now();
+                if start >= until {
                     break;
                 }
                 let outcome = client.call(call).await;
                 let answered = Instant::now();
                 if (from..until).contains(&answered) {
                     let mut measured = measured.borrow_mut();
-                    measured.ended(outcome, answered - asked);
+                    measured.ended(outcome, answered - start);
                     if outcome == Outcome::Served {
                         measured.served(call.sentences);
                     }
                 }
                 if outcome != Outcome::Served {
-                    tokio::time::sleep(AFTER_REFUSAL).await;
+                    tokio::time::sleep(DELAY_AFTER_FAILURE).await;
                 }
             }
         }
     });
-    let accounting = async {
+    let measuring = async {
         sleep_until(from).await;
         let generator = Generator::start();
         sleep_until(until).await;
-        generator.took()
+        generator.cpu_time()
     };
-    let (_, generator) = tokio::join!(futures::future::join_all(each), accounting);
+    let (_, generator) = tokio::join!(futures::future::join_all(each), measuring);
     let mut measured = measured.into_inner();
     measured.duration = window.duration;
     measured.generator = generator;

@@ -1,4 +1,4 @@
-//! Load on the service, and what came of it.
+//! Load generators and their measurements.
 
 mod closed;
 mod open;
@@ -17,23 +17,23 @@ use muse_tests::procfs;
 
 use crate::client::Outcome;
 
-/// No latency is longer than this.
+/// Upper bound of the latency histogram.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// What a load led to.
+/// The measurements of a load.
 #[derive(Debug)]
 pub(crate) struct Measured {
-    /// How long was measured.
+    /// Duration of the measurement.
     pub(crate) duration: Duration,
-    /// Sentences of the calls that were served within that time.
+    /// Sentences of successful calls in that time.
     pub(crate) sentences: usize,
-    /// Calls that were served within that time.
+    /// Successful calls in that time.
     pub(crate) calls: usize,
-    /// How calls ended, and how many.
+    /// Number of calls by outcome.
     pub(crate) outcomes: BTreeMap<String, usize>,
-    /// Microseconds that served calls took.
+    /// Latencies of successful calls in microseconds.
     latencies: Histogram<u64>,
-    /// Time on processors of this program.
+    /// CPU time of this program.
     generator: Duration,
 }
 
@@ -50,26 +50,26 @@ impl Measured {
         }
     }
 
-    /// Counts a call that was served in time.
+    /// Counts a successful call in the window.
     fn served(&mut self, sentences: usize) {
         self.sentences += sentences;
         self.calls += 1;
     }
 
-    /// Counts how a call ended, and how long it took if it was served.
-    fn ended(&mut self, outcome: Outcome, took: Duration) {
+    /// Counts the outcome of a call, and its latency if it was successful.
+    fn ended(&mut self, outcome: Outcome, latency: Duration) {
         *self.outcomes.entry(outcome.label()).or_default() += 1;
         if outcome == Outcome::Served {
-            self.latencies.saturating_record(took.as_micros() as u64);
+            self.latencies.saturating_record(latency.as_micros() as u64);
         }
     }
 
-    /// Sentences a second; NaN if no call ended in the time that was measured, which tells nothing.
+    /// Sentences per second, or NaN if no call ended in the window.
     pub(crate) fn sentences_per_second(&self) -> f64 {
         self.rate(self.sentences)
     }
 
-    /// Calls a second; NaN as above.
+    /// Calls per second, or NaN if no call ended in the window.
     pub(crate) fn calls_per_second(&self) -> f64 {
         self.rate(self.calls)
     }
@@ -78,7 +78,7 @@ impl Measured {
         if self.outcomes.is_empty() { f64::NAN } else { count as f64 / self.duration.as_secs_f64() }
     }
 
-    /// Calls that were not served.
+    /// Number of failed calls.
     pub(crate) fn failures(&self) -> usize {
         self.outcomes
             .iter()
@@ -87,7 +87,8 @@ impl Measured {
             .sum()
     }
 
-    /// Milliseconds within which this part (0.99) of the served calls was answered; NaN if none was.
+    /// A quantile (such as 0.99) of the latency of successful calls in milliseconds, or NaN without
+    /// calls.
     pub(crate) fn milliseconds(&self, part: f64) -> f64 {
         if self.latencies.is_empty() {
             return f64::NAN;
@@ -95,20 +96,20 @@ impl Measured {
         self.latencies.value_at_quantile(part) as f64 / 1e3
     }
 
-    /// The part of the machine's processors that this program took.
+    /// This program's share of the CPU time of the machine.
     pub(crate) fn generator_share(&self) -> f64 {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         self.generator.as_secs_f64() / (self.duration.as_secs_f64() * cores as f64)
     }
 
-    /// How calls ended other than well, for tables.
-    pub(crate) fn refusals(&self) -> String {
+    /// The failures by outcome, for tables.
+    pub(crate) fn failures_by_outcome(&self) -> String {
         let bad = self.outcomes.iter().filter(|(label, _)| **label != Outcome::Served.label());
         bad.map(|(label, count)| format!("{label} {count}")).collect::<Vec<_>>().join(", ")
     }
 }
 
-/// Measures this program's own time on processors.
+/// Measures the CPU time of this program.
 struct Generator(Duration);
 
 impl Generator {
@@ -116,13 +117,13 @@ impl Generator {
         Self(procfs::cpu_time(std::process::id()))
     }
 
-    fn took(&self) -> Duration {
+    fn cpu_time(&self) -> Duration {
         procfs::cpu_time(std::process::id()).saturating_sub(self.0)
     }
 }
 
-/// Sleeps until then. tokio's own timer is a millisecond coarse, which is fine for ends and too coarse for latencies, so that
-/// latencies are never measured from the moment of waking.
+/// Sleeps until `moment`. The resolution of tokio's timer is a millisecond, so latencies are not
+/// measured from the wake-up.
 async fn sleep_until(moment: Instant) {
     tokio::time::sleep_until(moment.into()).await;
 }

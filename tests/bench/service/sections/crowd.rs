@@ -1,4 +1,4 @@
-//! Closed-loop clients in growing numbers, without retries: all of them are to be served.
+//! Increasing numbers of closed-loop clients without retries: no call may fail.
 
 use std::time::Duration;
 
@@ -11,22 +11,21 @@ use crate::{
 
 /// Numbers of clients.
 const CLIENTS: [usize; 5] = [1, 4, 16, 64, 256];
-/// Sentences of a call.
+/// Numbers of sentences per call.
 const SENTENCES: [usize; 3] = [1, 32, 256];
-/// A measurement is so many times as long as the clients take for a call each, so that it has more than the calls with which
-/// it began.
+/// Minimum duration of a measurement, in rounds of one call for each client.
 const ROUNDS: f64 = 3.0;
 
-/// Rejections, throughput and p99 by the number of clients, through gRPC.
+/// Failures, throughput and p99 by number of clients over gRPC.
 pub(crate) async fn measure(bench: &mut Bench<'_>) {
     for sentences in SENTENCES {
         let calls = bench.workload.texts.calls(sentences);
-        let mut table = Table::new(&["clients", "sentences/s", "p50, ms", "p99, ms", "not served"]);
-        // The median time of a call that has the service for itself, in milliseconds.
+        let mut table = Table::new(&["clients", "sentences/s", "p50, ms", "p99, ms", "failed"]);
+        // Median latency of a call on the idle service, in milliseconds.
         let mut service_time = f64::NAN;
-        let (mut rejected, mut best, mut rate, mut slowest) = (0, 0.0_f64, 0.0, 0.0_f64);
+        let (mut failed, mut best, mut rate, mut worst_ratio) = (0, 0.0_f64, 0.0, 0.0_f64);
         for count in CLIENTS {
-            progress(&format!("crowd: {count} clients, {sentences} sentences a call"));
+            progress(&format!("crowd: {count} clients, {sentences} sentences per call"));
             let mut clients = bench.grpc_clients(count).await;
             let mut window = bench.options.window();
             if service_time.is_finite() {
@@ -43,27 +42,27 @@ pub(crate) async fn measure(bench: &mut Bench<'_>) {
             }
             rate = measured.sentences_per_second();
             best = best.max(rate);
-            rejected += measured.failures();
-            slowest = slowest.max(p99 / (count as f64 * service_time));
+            failed += measured.failures();
+            worst_ratio = worst_ratio.max(p99 / (count as f64 * service_time));
             table.line(&line(count, &measured));
         }
-        let name = |what: &str| format!("crowd, {sentences} sentences a call: {what}");
+        let name = |what: &str| format!("crowd, {sentences} sentences per call: {what}");
         let one = |figure: f64| Figures::from_iter([figure]);
         let report = &mut bench.report;
-        report.row(name("calls that were not served"), "", Target::AtMost(0.0), one(rejected as f64));
+        report.row(name("failed calls"), "", Target::AtMost(0.0), one(failed as f64));
         report.row(
-            name("throughput at 256 clients over the best"),
+            name("throughput at 256 clients over the maximum"),
             "",
             Target::AtLeast(0.9),
             one(rate / best),
         );
         report.row(
-            name("p99 over clients x median service time, at most"),
+            name("p99 over clients x median service time, maximum"),
             "times",
             Target::AtMost(2.0),
-            one(slowest),
+            one(worst_ratio),
         );
-        report.detail(&format!("Crowd, {sentences} sentences a call, gRPC"), table.text());
+        report.detail(&format!("Crowd, {sentences} sentences per call, gRPC"), table.text());
     }
 }
 
@@ -73,6 +72,6 @@ fn line(count: usize, measured: &Measured) -> [String; 5] {
         Short(measured.sentences_per_second()).to_string(),
         Short(measured.milliseconds(0.5)).to_string(),
         Short(measured.milliseconds(0.99)).to_string(),
-        measured.refusals(),
+        measured.failures_by_outcome(),
     ]
 }

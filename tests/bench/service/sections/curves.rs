@@ -1,4 +1,4 @@
-//! Throughput and latency by the number of clients, and by that of sentences a request.
+//! Throughput and latency by number of clients, and by number of sentences per request.
 
 use super::{Bench, CLIENTS, SENTENCES};
 use crate::{
@@ -13,7 +13,7 @@ const CLIENT_COUNTS: [usize; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
 /// Numbers of sentences in a request.
 const SENTENCE_COUNTS: [usize; 10] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
 
-/// Both through gRPC. Returns the curves for the plot.
+/// Measures both over gRPC. Returns the curves for the plot.
 pub(crate) async fn measure(bench: &mut Bench<'_>) -> Vec<Curve> {
     let mut curves = Vec::new();
     for sentences in [1, SENTENCES] {
@@ -25,25 +25,25 @@ pub(crate) async fn measure(bench: &mut Bench<'_>) -> Vec<Curve> {
             let [rate, _, p99] = medians(&measured);
             points.push(Point { clients: count, sentences_per_second: rate, p99_ms: p99 });
         }
-        let asked = if sentences == 1 { "1 sentence".to_owned() } else { format!("{sentences} sentences") };
-        bench.report.detail(&format!("By clients, {asked} a request, gRPC"), table.text());
-        curves.push(Curve { name: format!("{}, {asked} a request", bench.precision), points });
+        let size = if sentences == 1 { "1 sentence".to_owned() } else { format!("{sentences} sentences") };
+        bench.report.detail(&format!("By number of clients, {size} per request, gRPC"), table.text());
+        curves.push(Curve { name: format!("{}, {size} per request", bench.precision), points });
     }
-    let mut table = table("sentences a request");
+    let mut table = table("sentences per request");
     for sentences in SENTENCE_COUNTS {
         let measured = rounds(bench, CLIENTS, sentences).await;
         table.line(&line(sentences, &measured));
     }
-    bench.report.detail(&format!("By sentences a request, {CLIENTS} clients, gRPC"), table.text());
+    bench.report.detail(&format!("By sentences per request, {CLIENTS} clients, gRPC"), table.text());
     curves
 }
 
 async fn rounds(bench: &Bench<'_>, clients: usize, sentences: usize) -> Vec<Measured> {
-    progress(&format!("{clients} clients, {sentences} sentences a request"));
+    progress(&format!("{clients} clients, {sentences} sentences per request"));
     let calls = bench.workload.texts.calls(sentences);
     let mut clients = bench.grpc_clients(clients).await;
     let mut measured = Vec::new();
-    // The points of a curve tell of each other's spread, so that fewer rounds do.
+    // Neighbouring points of a curve show the spread, so fewer rounds suffice.
     for _ in 0..bench.options.rounds.div_ceil(2) {
         measured.push(closed_loop(&mut clients, &calls, bench.options.window()).await);
     }
@@ -51,19 +51,19 @@ async fn rounds(bench: &Bench<'_>, clients: usize, sentences: usize) -> Vec<Meas
 }
 
 fn table(first: &str) -> Table {
-    Table::new(&[first, "sentences/s", "p50, ms", "p99, ms", "calls that were not served"])
+    Table::new(&[first, "sentences/s", "p50, ms", "p99, ms", "failed calls"])
 }
 
 fn line(count: usize, rounds: &[Measured]) -> Vec<String> {
     let mut cells = vec![count.to_string()];
     cells.extend(medians(rounds).map(|figure| Short(figure).to_string()));
-    let refusals: Vec<String> =
-        rounds.iter().map(Measured::refusals).filter(|text| !text.is_empty()).collect();
-    cells.push(refusals.join("; "));
+    let failures_by_outcome: Vec<String> =
+        rounds.iter().map(Measured::failures_by_outcome).filter(|text| !text.is_empty()).collect();
+    cells.push(failures_by_outcome.join("; "));
     cells
 }
 
-/// Sentences a second, p50 and p99.
+/// Sentences per second, p50 and p99.
 fn medians(rounds: &[Measured]) -> [f64; 3] {
     let of = |figure: fn(&Measured) -> f64| rounds.iter().map(figure).collect::<Figures>().median();
     [

@@ -1,4 +1,5 @@
-//! A user with one sentence now and then, beside one with a job of ten thousand, and beside one with 256 clients.
+//! Latencies of a user with single sentences: on an idle system, during another user's job of
+//! 10,000 sentences, and during 256 clients of another user.
 
 use std::{cell::Cell, time::Duration};
 
@@ -13,14 +14,14 @@ use crate::{
 
 /// Sentences of a job.
 const JOB: usize = 10_000;
-/// Sentences of a request at most.
+/// Maximum number of sentences per request.
 const MOST: usize = 4_096;
-/// Calls a second of the other user.
+/// Calls per second of the user with single sentences.
 const RATE: f64 = 20.0;
-/// Clients of the first user, each with one call of [`SENTENCES`] after the other.
+/// Closed-loop clients of the other user, with [`SENTENCES`] sentences per call.
 const CROWD: usize = 256;
 
-/// The latencies of one user without the other's job, and with it.
+/// Latencies of a user on an idle system and during the load of another user.
 pub(crate) async fn measure(bench: &mut Bench<'_>) {
     progress("fairness");
     let many = bench.programs.add_user("many").await;
@@ -33,45 +34,50 @@ pub(crate) async fn measure(bench: &mut Bench<'_>) {
     let duration = Duration::from_secs_f64(bench.options.fairness_seconds);
     let arrivals = Arrivals { rate: RATE, duration };
 
-    // The service may have been started just now.
+    // Warm-up.
     closed_loop(&mut clients, &single, Window { duration: Duration::ZERO, ..bench.options.window() }).await;
-    let without = open_loop(&clients, &single, arrivals, None).await;
+    let idle = open_loop(&clients, &single, arrivals, None).await;
     let done = Cell::new(0);
-    let with = tokio::select! {
-        with = open_loop(&clients, &single, arrivals, None) => with,
-        () = work(worker, &job, &done) => unreachable!("there is always another job"),
+    let during_job = tokio::select! {
+        during_job = open_loop(&clients, &single, arrivals, None) => during_job,
+        () = run_job(worker, &job, &done) => unreachable!("it runs until it is dropped"),
     };
     let mut crowd = bench.grpc_clients_of(&many, CROWD).await;
     let calls = bench.workload.texts.calls(SENTENCES);
     let window = Window { warm_up: Duration::ZERO, duration };
-    let (beside_crowd, crowd) =
+    let (during_crowd, crowd) =
         tokio::join!(open_loop(&clients, &single, arrivals, None), closed_loop(&mut crowd, &calls, window),);
     let p99 = |measured: &Measured| Figures::from_iter([measured.milliseconds(0.99)]);
     let report = &mut bench.report;
-    report.row("fairness: p99 of single sentences, alone", "ms", Target::None, p99(&without));
-    report.row("fairness: the same beside a job of 10,000", "ms", Target::None, p99(&with));
+    report.row("fairness: p99 of single sentences on an idle system", "ms", Target::None, p99(&idle));
+    report.row(
+        "fairness: p99 of single sentences during a job of 10,000",
+        "ms",
+        Target::None,
+        p99(&during_job),
+    );
 
-    let ratio = beside_crowd.milliseconds(0.99) / without.milliseconds(0.99);
+    let ratio = during_crowd.milliseconds(0.99) / idle.milliseconds(0.99);
     let one = |figure: f64| Figures::from_iter([figure]);
     report.row(
-        "fairness: p99 of single sentences beside 256 clients of another user, over alone",
+        "fairness: p99 of single sentences during 256 clients of another user, over idle",
         "times",
         Target::AtMost(3.0),
         one(ratio),
     );
-    let rejected = beside_crowd.failures() + crowd.failures();
-    report.row("fairness: calls of both that were not served", "", Target::AtMost(0.0), one(rejected as f64));
+    let failed = during_crowd.failures() + crowd.failures();
+    report.row("fairness: failed calls of both users", "", Target::AtMost(0.0), one(failed as f64));
 
-    let mut table = Table::new(&["20 single sentences a second", "p50, ms", "p99, ms", "not served"]);
+    let mut table = Table::new(&["20 single sentences per second", "p50, ms", "p99, ms", "failed"]);
     for (name, measured) in
-        [("alone", &without), ("beside the job", &with), ("beside 256 clients", &beside_crowd)]
+        [("idle", &idle), ("during the job", &during_job), ("during 256 clients", &during_crowd)]
     {
         let [p50, p99] = [0.5, 0.99].map(|part| Short(measured.milliseconds(part)).to_string());
-        table.line(&[name.to_owned(), p50, p99, measured.refusals()]);
+        table.line(&[name.to_owned(), p50, p99, measured.failures_by_outcome()]);
     }
     let rate = done.get() as f64 / duration.as_secs_f64();
     let text = format!(
-        "{}\nThe job went on at {} sentences/s meanwhile, the 256 clients at {} (not served: {}).",
+        "{}\nThroughput of the job: {} sentences/s; of the 256 clients: {} sentences/s ({} failed calls).",
         table.text(),
         Short(rate),
         Short(crowd.sentences_per_second()),
@@ -80,15 +86,15 @@ pub(crate) async fn measure(bench: &mut Bench<'_>) {
     bench.report.detail("Fairness between users", &text);
 }
 
-/// Does the job again and again, all its requests at once.
-async fn work(client: Client, job: &[Call], done: &Cell<usize>) {
+/// Repeats the job, with all its requests concurrently.
+async fn run_job(client: Client, job: &[Call], done: &Cell<usize>) {
     loop {
         let parts = job.iter().map(|call| {
             let mut client = client.clone();
             async move {
                 match client.call(call).await {
                     Outcome::Served => done.set(done.get() + call.sentences),
-                    // Who is refused comes again later.
+                    // Back off after a rejection.
                     _ => tokio::time::sleep(Duration::from_millis(100)).await,
                 }
             }

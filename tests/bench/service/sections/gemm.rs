@@ -8,14 +8,14 @@ use crate::{
     report::{Target, progress},
 };
 
-/// Both in turns.
+/// Measures both alternately.
 pub(crate) fn measure(bench: &mut Bench<'_>, forward: &Forward) {
     progress("forward and GEMM");
     let gemm = Gemm::new(bench.precision);
     let duration = bench.options.duration();
     let [mut ratio, mut over_convolution, mut rate, mut matmul, mut convolution] = <[Figures; 5]>::default();
     for _ in 0..bench.options.rounds {
-        // Short turns, so that what else the machine does meets all three alike.
+        // Short turns, so that other load on the machine affects all three equally.
         let product = gemm.matmul(duration / 2);
         let as_convolution = gemm.convolution(duration / 2);
         let pass = forward.rate(&bench.workload.texts, duration).flops;
@@ -30,5 +30,5 @@ pub(crate) fn measure(bench: &mut Bench<'_>, forward: &Forward) {
     bench.report.row("forward over the same GEMM as a convolution", "", Target::None, over_convolution);
     bench.report.row("forward", "GFLOP/s", Target::None, rate);
     bench.report.row("GEMM 4096x1280 @ 1280x256 (`matmul`)", "GFLOP/s", Target::None, matmul);
-    bench.report.row("the same as a 1x1 convolution (oneDNN)", "GFLOP/s", Target::None, convolution);
+    bench.report.row("the same GEMM as a 1x1 convolution (oneDNN)", "GFLOP/s", Target::None, convolution);
 }

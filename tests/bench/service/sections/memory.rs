@@ -7,7 +7,7 @@ use crate::{
     report::{Table, Target, progress},
 };
 
-/// The programs' memory after a load with the usual requests and one with large ones.
+/// PSS of the programs after a load with usual requests and one with large requests.
 pub(crate) async fn measure(bench: &mut Bench<'_>) {
     progress("memory after load");
     let mut clients = bench.grpc_clients(CLIENTS).await;

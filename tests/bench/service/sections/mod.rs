@@ -1,4 +1,4 @@
-//! The parts of the benchmark.
+//! The sections of the benchmark.
 
 pub(crate) mod abandonment;
 pub(crate) mod crowd;
@@ -23,27 +23,27 @@ use crate::{
     workload::Workload,
 };
 
-/// Sentences of a request, where nothing else is said.
+/// Default number of sentences per request.
 pub(crate) const SENTENCES: usize = 32;
-/// Clients that keep the service busy with such requests.
+/// Number of clients that saturate the service with such requests.
 pub(crate) const CLIENTS: usize = 16;
 
-/// What all sections need.
+/// Shared state of the sections.
 pub(crate) struct Bench<'a> {
-    /// What to do.
+    /// The options.
     pub(crate) options: &'a Options,
-    /// What is measured.
+    /// The measured programs.
     pub(crate) programs: Programs,
-    /// What the model computes in.
+    /// The precision of the model.
     pub(crate) precision: Precision,
-    /// What is asked.
+    /// The workload.
     pub(crate) workload: &'a Workload,
-    /// What came out.
+    /// The report.
     pub(crate) report: &'a mut Report,
 }
 
 impl Bench<'_> {
-    /// A target that depends on the precision; there is none for half precision, which CPUs are slow in.
+    /// A target that depends on the precision. None for f16, which is slow on CPUs.
     pub(crate) fn by_precision<T>(&self, f32: T, bf16: T) -> Option<T> {
         match self.precision {
             Precision::F32 => Some(f32),
@@ -52,12 +52,12 @@ impl Bench<'_> {
         }
     }
 
-    /// So many clients of gRPC, with a connection each.
+    /// Creates `count` gRPC clients, each with its own connection.
     pub(crate) async fn grpc_clients(&self, count: usize) -> Vec<Client> {
         self.grpc_clients_of(&self.programs.token, count).await
     }
 
-    /// The same for another user.
+    /// Creates gRPC clients of another user.
     pub(crate) async fn grpc_clients_of(&self, token: &str, count: usize) -> Vec<Client> {
         let mut clients = Vec::new();
         for _ in 0..count {
@@ -66,10 +66,10 @@ impl Bench<'_> {
         clients
     }
 
-    /// So many clients of REST.
+    /// Creates `count` REST clients.
     pub(crate) fn rest_clients(&self, count: usize, form: Form, version: Version) -> Vec<Client> {
         let client = || RestClient::new(self.programs.address, &self.programs.token, form, version);
-        // Each with a pool of connections of its own, unlike clones.
+        // Each has its own connection pool, unlike clones.
         (0..count).map(|_| Client::Rest(Box::new(client()))).collect()
     }
 }

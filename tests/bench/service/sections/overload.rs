@@ -1,5 +1,6 @@
-//! Ten times more than can be served. Clients that give up after 5 s are to get as much as the service can do; clients without
-//! a timeout are to get vectors within the maximum queueing time, or a proper rejection.
+//! Ten times the capacity. The goodput of clients with a timeout of 5 s should equal the capacity;
+//! clients without a timeout should get vectors within the maximum queueing time, or a valid
+//! rejection.
 
 use std::{
     cell::RefCell,
@@ -21,57 +22,57 @@ use crate::{
     report::{Table, Target, progress},
 };
 
-/// Times the capacity.
+/// Offered load over the capacity.
 const EXCESS: f64 = 10.0;
-/// How long clients wait that give up.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The maximum queueing time, and the time of a call itself.
+/// Timeout of impatient clients.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The maximum queueing time plus the duration of a call.
 const LONGEST_MS: f64 = 65_000.0;
-/// Memory may be higher afterwards by this part.
+/// Maximum growth of memory.
 const GROWTH: f64 = 1.05;
-/// How long freed memory may take to be returned.
+/// Maximum time until freed memory is returned.
 const RETURNED_WITHIN: Duration = Duration::from_secs(30);
-/// Between two questions after the service's health.
+/// Interval of health checks.
 const PROBE_EVERY: Duration = Duration::from_millis(250);
-/// A service that does not answer within this is taken for dead, as an orchestrator would.
-const PROBE_PATIENCE: Duration = Duration::from_secs(1);
-/// How a service may refuse what is too much.
-const GOOD_REFUSALS: [&str; 5] = ["served", "ResourceExhausted", "Unavailable", "429", "503"];
-/// How calls of clients end that give up.
-const GIVEN_UP: [&str; 4] = ["DeadlineExceeded", "Cancelled", "504", "connection broken"];
+/// Timeout of a health check.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Valid outcomes under overload.
+const VALID_OUTCOMES: [&str; 5] = ["served", "ResourceExhausted", "Unavailable", "429", "503"];
+/// Additional valid outcomes of clients with a timeout.
+const TIMEOUT_OUTCOMES: [&str; 4] = ["DeadlineExceeded", "Cancelled", "504", "connection broken"];
 
-/// What `grpc.health.v1` said.
+/// Results of health checks.
 #[derive(Debug, Default)]
 struct Health {
-    asked: usize,
+    checks: usize,
     bad: usize,
     slowest: Duration,
 }
 
 impl AddAssign for Health {
     fn add_assign(&mut self, other: Self) {
-        self.asked += other.asked;
+        self.checks += other.checks;
         self.bad += other.bad;
         self.slowest = self.slowest.max(other.slowest);
     }
 }
 
-/// gRPC, then REST over HTTP/2: on both a bounded number of connections carries any number of calls.
+/// Measures gRPC, then REST over HTTP/2. Both multiplex any number of calls over few connections.
 pub(crate) async fn measure(bench: &mut Bench<'_>) {
     let mut clients = bench.grpc_clients(CLIENTS).await;
-    of(bench, "gRPC", &mut clients).await;
+    measure_protocol(bench, "gRPC", &mut clients).await;
     let mut clients = bench.rest_clients(CLIENTS, Form::Json, Version::Http2);
-    of(bench, "REST", &mut clients).await;
+    measure_protocol(bench, "REST", &mut clients).await;
 }
 
-async fn of(bench: &mut Bench<'_>, protocol: &str, clients: &mut [Client]) {
+async fn measure_protocol(bench: &mut Bench<'_>, protocol: &str, clients: &mut [Client]) {
     progress(&format!("overload, {protocol}"));
     let calls = bench.workload.texts.calls(SENTENCES);
     let duration = Duration::from_secs_f64(bench.options.overload_seconds);
-    // There are few such calls a second, and what follows is measured in them.
+    // A longer window, because the following load depends on the capacity.
     let window = Window { warm_up: bench.options.window().warm_up, duration: duration / 4 };
     let capacity = closed_loop(clients, &calls, window).await.calls_per_second();
-    // A moment after the load, as it is before the next.
+    // The same delay after the load as before the next one.
     tokio::time::sleep(RETURNED_WITHIN).await;
     let before = bench.programs.pss_mb();
     let arrivals = Arrivals { rate: capacity * EXCESS, duration };
@@ -79,64 +80,62 @@ async fn of(bench: &mut Bench<'_>, protocol: &str, clients: &mut [Client]) {
     let name = |what: &str| format!("overload, {protocol}: {what}");
     let one = |figure: f64| Figures::from_iter([figure]);
     let mut health = Health::default();
-    for patience in [Some(PATIENCE), None] {
+    for timeout in [Some(CLIENT_TIMEOUT), None] {
         let probed = RefCell::new(Health::default());
         let over = tokio::select! {
-            over = open_loop(clients, &calls, arrivals, patience) => over,
-            () = probe(channel(bench.programs.address), &probed) => unreachable!("it asks on and on"),
+            over = open_loop(clients, &calls, arrivals, timeout) => over,
+            () = probe(channel(bench.programs.address), &probed) => unreachable!("it runs until it is dropped"),
         };
         health += probed.into_inner();
-        let proper =
-            |label: &str| GOOD_REFUSALS.contains(&label) || (patience.is_some() && GIVEN_UP.contains(&label));
-        let bad = over.outcomes.iter().filter(|(label, _)| !proper(label));
+        let valid = |label: &str| {
+            VALID_OUTCOMES.contains(&label) || (timeout.is_some() && TIMEOUT_OUTCOMES.contains(&label))
+        };
+        let bad = over.outcomes.iter().filter(|(label, _)| !valid(label));
         let bad = bad.map(|(_, count)| count).sum::<usize>() as f64;
-        let clients = if patience.is_some() { "clients that give up after 5 s" } else { "patient clients" };
+        let clients =
+            if timeout.is_some() { "clients with a timeout of 5 s" } else { "clients without a timeout" };
         let report = &mut bench.report;
-        if patience.is_some() {
+        if timeout.is_some() {
             let goodput = over.calls_per_second() / capacity;
-            report.row(
-                name("calls served within 5 s, over capacity"),
-                "",
-                Target::AtLeast(0.9),
-                one(goodput),
-            );
+            report.row(name("goodput within 5 s, over capacity"), "", Target::AtLeast(0.9), one(goodput));
         } else {
             let slowest = over.milliseconds(1.0);
             report.row(
-                name("the slowest call of patient clients"),
+                name("slowest call of clients without a timeout"),
                 "ms",
                 Target::AtMost(LONGEST_MS),
                 one(slowest),
             );
         }
-        report.row(
-            name(&format!("answers to {clients} that are neither vectors nor a proper rejection")),
-            "",
-            Target::AtMost(0.0),
-            one(bad),
-        );
+        report.row(name(&format!("invalid outcomes of {clients}")), "", Target::AtMost(0.0), one(bad));
         loads.push((clients, over));
     }
     tokio::time::sleep(RETURNED_WITHIN).await;
     let after = bench.programs.pss_mb();
     let report = &mut bench.report;
     report.row(
-        name("checks of health that were not answered SERVING within 1 s"),
+        name("health checks without SERVING within 1 s"),
         "",
         Target::AtMost(0.0),
         one(health.bad as f64),
     );
-    report.row(name("memory afterwards over before"), "", Target::AtMost(GROWTH), one(after / before));
-    tell(bench, protocol, capacity, &loads, &health);
+    report.row(name("memory after over before"), "", Target::AtMost(GROWTH), one(after / before));
+    add_details(bench, protocol, capacity, &loads, &health);
 }
 
-fn tell(bench: &mut Bench<'_>, protocol: &str, capacity: f64, loads: &[(&str, Measured)], health: &Health) {
+fn add_details(
+    bench: &mut Bench<'_>,
+    protocol: &str,
+    capacity: f64,
+    loads: &[(&str, Measured)],
+    health: &Health,
+) {
     let mut table = Table::new(&[
         "",
-        "served a second",
+        "served per second",
         "p50 of served, ms",
         "p99 of served, ms",
-        "processors: generator",
+        "CPU share of the generator",
         "calls by outcome",
     ]);
     for (clients, measured) in loads {
@@ -152,30 +151,30 @@ fn tell(bench: &mut Bench<'_>, protocol: &str, capacity: f64, loads: &[(&str, Me
         ]);
     }
     let text = format!(
-        "The capacity is {} calls/s, ten times as many were begun.\n\n{}\nHealth was asked {} times, the slowest answer \
-         took {:.0} ms. Memory afterwards: {:.0} MB.",
+        "The capacity is {} calls/s, the offered load ten times that.\n\n{}\n{} health checks, the slowest took {:.0} ms. \
+         Memory afterwards: {:.0} MB.",
         Short(capacity),
         table.text(),
-        health.asked,
+        health.checks,
         health.slowest.as_secs_f64() * 1e3,
         bench.programs.pss_mb(),
     );
-    bench.report.detail(&format!("Overload, {protocol}, {SENTENCES} sentences a call"), &text);
+    bench.report.detail(&format!("Overload, {protocol}, {SENTENCES} sentences per call"), &text);
 }
 
-/// Asks on a connection of its own until it is dropped.
+/// Runs health checks on a separate connection until it is dropped.
 async fn probe(channel: Channel, health: &RefCell<Health>) {
     let mut client = HealthClient::new(channel);
     loop {
-        let asked = Instant::now();
+        let start = Instant::now();
         let answer = client.check(HealthCheckRequest { service: String::new() });
-        let answer = tokio::time::timeout(PROBE_PATIENCE, answer).await;
+        let answer = tokio::time::timeout(PROBE_TIMEOUT, answer).await;
         let serving = matches!(answer, Ok(Ok(report)) if report.get_ref().status() == ServingStatus::Serving);
         {
             let mut health = health.borrow_mut();
-            health.asked += 1;
+            health.checks += 1;
             health.bad += usize::from(!serving);
-            health.slowest = health.slowest.max(asked.elapsed());
+            health.slowest = health.slowest.max(start.elapsed());
         }
         tokio::time::sleep(PROBE_EVERY).await;
     }

@@ -1,4 +1,4 @@
-//! How long the services' async threads run between awaits, by what the services themselves export.
+//! Durations of the services' async polls, from their metrics.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -13,21 +13,21 @@ use crate::{
 };
 
 const METRIC: &str = "muse_poll_seconds";
-/// No poll may take longer, in seconds as the metric's bucket has it.
+/// Maximum duration of a poll, as the bound of a bucket in seconds.
 const BOUND: &str = "0.0005";
-/// Sentences of a large request.
+/// Number of sentences of a large request.
 const LARGE: usize = 2048;
 
-/// Polls by the upper bounds of their buckets, each with those below.
+/// Cumulative numbers of polls by the upper bound of their bucket.
 type Polls = BTreeMap<String, f64>;
 
-/// Loads the programs in several ways and asks how their polls were. They have to be built for it.
+/// Measures polls under several loads. The programs must be built with poll metrics.
 pub(crate) async fn measure(bench: &mut Bench<'_>) {
     progress("polls");
-    let services = bench.programs.private.clone();
+    let services = bench.programs.admin_ports.clone();
     if polls(services[0].1).await.is_empty() {
         progress(
-            "polls are not measured: these programs do not tell of them (make bench-polls builds some that do)",
+            "polls are skipped: these programs do not record them (make bench-polls builds programs that do)",
         );
         return;
     }
@@ -35,11 +35,11 @@ pub(crate) async fn measure(bench: &mut Bench<'_>) {
     let mut over = 0.0;
     let (usual, large) = (bench.workload.texts.calls(SENTENCES), bench.workload.texts.calls(LARGE));
     for (name, form, calls) in [
-        ("gRPC, 32 sentences a call", None, &usual),
-        ("gRPC, 2048 sentences a call", None, &large),
-        ("REST, JSON, 32 sentences a call", Some(Form::Json), &usual),
-        ("REST, JSON, 2048 sentences a call", Some(Form::Json), &large),
-        ("REST, .npy, 2048 sentences a call", Some(Form::Npy), &large),
+        ("gRPC, 32 sentences per call", None, &usual),
+        ("gRPC, 2048 sentences per call", None, &large),
+        ("REST, JSON, 32 sentences per call", Some(Form::Json), &usual),
+        ("REST, JSON, 2048 sentences per call", Some(Form::Json), &large),
+        ("REST, .npy, 2048 sentences per call", Some(Form::Npy), &large),
     ] {
         let mut clients = match form {
             None => bench.grpc_clients(CLIENTS).await,
@@ -63,16 +63,16 @@ pub(crate) async fn measure(bench: &mut Bench<'_>) {
         }
     }
     bench.report.row(
-        "polls of the async runtimes of more than 0.5 ms",
+        "polls of the async runtimes longer than 0.5 ms",
         "",
         Target::AtMost(0.0),
         Figures::from_iter([over]),
     );
-    bench.report.detail("Polls of the async runtimes, by processor time", table.text());
+    bench.report.detail("Polls of the async runtimes, by CPU time", table.text());
 }
 
-async fn polls(private: SocketAddr) -> Polls {
-    let answer = HttpClient::new(private).send("GET", "/metrics", &[], "").await;
+async fn polls(admin_port: SocketAddr) -> Polls {
+    let answer = HttpClient::new(admin_port).send("GET", "/metrics", &[], "").await;
     let text = String::from_utf8_lossy(&answer.body).into_owned();
     let buckets = text.lines().filter_map(|line| line.strip_prefix(METRIC)?.strip_prefix("_bucket{le=\""));
     let parsed = buckets.filter_map(|rest| {

@@ -1,4 +1,4 @@
-//! Memory over time, at full load with requests and sentences of all lengths.
+//! Memory over time at full load, with requests and sentences of all lengths.
 
 use std::{cell::RefCell, time::Duration};
 
@@ -9,16 +9,17 @@ use crate::{
     report::{Table, Target, progress},
 };
 
-/// Samples of the whole time: one in ten seconds of ten minutes.
+/// Number of samples: one every ten seconds for ten minutes.
 const SAMPLES: u32 = 60;
-/// Samples of a tenth of the time: a minute of ten.
+/// Number of samples in a tenth of the time.
 const TENTH: usize = SAMPLES as usize / 10;
-/// Different requests.
+/// Number of different requests.
 const CALLS: usize = 500;
-/// Sentences of a request at most.
+/// Maximum number of sentences per request.
 const MOST: usize = 64;
 
-/// Watches the memory; growth is that of the last tenth of the time over the second, as the first one fills the caches.
+/// Measures the growth of memory from the second to the last tenth of the time; the first tenth
+/// fills caches.
 pub(crate) async fn measure(bench: &mut Bench<'_>) {
     progress("soak");
     let calls = bench.workload.random_calls(CALLS, MOST);
@@ -36,7 +37,7 @@ pub(crate) async fn measure(bench: &mut Bench<'_>) {
     let window = Window { warm_up: Duration::ZERO, duration };
     let measured = tokio::select! {
         measured = closed_loop(&mut clients, &calls, window) => measured,
-        () = sampling => unreachable!("it goes on until the load ends"),
+        () = sampling => unreachable!("it runs until the load ends"),
     };
     let mut samples = samples.into_inner();
     samples.truncate(SAMPLES as usize);
@@ -57,11 +58,11 @@ pub(crate) async fn measure(bench: &mut Bench<'_>) {
         table.line(&[Short(at).to_string(), format!("{sample:.1}")]);
     }
     let text = format!(
-        "{CLIENTS} clients, 1 to {MOST} sentences a request of 1 to 20 times the usual length: {} sentences/s, \
+        "{CLIENTS} clients, 1 to {MOST} sentences per request of 1 to 20 times the usual length: {} sentences/s, \
          p99 {} ms. {}\n\n{}",
         Short(measured.sentences_per_second()),
         Short(measured.milliseconds(0.99)),
-        measured.refusals(),
+        measured.failures_by_outcome(),
         table.text()
     );
     bench.report.detail("Memory over time", &text);

@@ -1,4 +1,4 @@
-//! How long the programs take until they serve.
+//! Time until the programs are ready.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::{
     report::{Report, Target, progress},
 };
 
-/// Starts the programs several times.
+/// Starts and stops the programs several times.
 pub(crate) async fn measure(options: &Options, model: &Path, report: &mut Report) {
     progress("starts");
     let mut figures = Figures::default();
@@ -18,5 +18,10 @@ pub(crate) async fn measure(options: &Options, model: &Path, report: &mut Report
         figures.push(programs.ready_after.as_secs_f64());
         report.clean_stop(programs.stop().await);
     }
-    report.row("from the launcher's exec until all services are ready", "s", Target::AtMost(1.5), figures);
+    report.row(
+        "startup: from exec of the launcher until all services are ready",
+        "s",
+        Target::AtMost(1.5),
+        figures,
+    );
 }

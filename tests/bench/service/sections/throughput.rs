@@ -1,4 +1,4 @@
-//! Sentences a second through each door, over those of the forward pass alone.
+//! Sentences per second over each API, relative to the bare forward pass.
 
 use std::{
     cell::Cell,
@@ -20,16 +20,16 @@ use crate::{
     workload::{Call, Texts},
 };
 
-/// Clients that keep the service busy with one sentence a call.
-const LONE_CLIENTS: usize = 64;
-/// Items that a stream has under way: without a bound all that the windows of flow control let through would be sent ahead,
-/// and would have to be waited for.
+/// Number of clients that saturate the service with one sentence per call.
+const SINGLE_CLIENTS: usize = 64;
+/// Maximum number of unanswered items of a stream. Without it the flow-control windows would be
+/// filled, and the queued items would delay the end of the measurement.
 const UNANSWERED: usize = 64;
-/// What the service did that this one replaces.
-const REPLACED_SERVICE: &str = include_str!("../replaced_service.json");
+/// Measurements of the original service.
+const ORIGINAL_SERVICE: &str = include_str!("../replaced_service.json");
 
-/// A way in, with its clients.
-struct Door {
+/// An API and request size, with its clients.
+struct ApiVariant {
     name: String,
     clients: Vec<Client>,
     calls: Vec<Call>,
@@ -40,57 +40,63 @@ struct Door {
     services: Figures,
 }
 
-/// Rounds of: forward pass, each door, onnxruntime, forward pass. A round's ratios are to the mean of its two forwards.
+/// Each round measures: forward pass, each variant, onnxruntime, forward pass. Ratios are relative
+/// to the mean of the two forward passes.
 pub(crate) async fn measure(bench: &mut Bench<'_>, forward: &Forward, mut onnxruntime: Option<Peer>) {
     let (window, texts) = (bench.options.window(), &bench.workload.texts);
     let of_21_tokens = bench.workload.of_21_tokens.calls(SENTENCES);
-    let mut doors = doors(bench).await;
+    let mut variants = variants(bench).await;
     let mut streams = Vec::new();
     for _ in 0..CLIENTS {
         streams.push(GrpcClient::connect(bench.programs.address, &bench.programs.token).await);
     }
     let items = texts.items();
-    let replaced: Value = serde_json::from_str(REPLACED_SERVICE).expect("the file is JSON");
+    let original: Value = serde_json::from_str(ORIGINAL_SERVICE).expect("the file is JSON");
     let [as_shipped, at_best] =
-        ["as_shipped", "at_best"].map(|form| replaced[form]["value"].as_f64().expect("there is a number"));
-    let [mut bare, mut stream, mut stream_ratio, mut peer, mut over_peer, mut old] =
+        ["as_shipped", "at_best"].map(|form| original[form]["value"].as_f64().expect("there is a number"));
+    let [mut bare, mut stream, mut stream_ratio, mut peer, mut over_peer, mut over_original] =
         <[Figures; 6]>::default();
     for _ in 0..bench.options.rounds {
         let before = forward.rate(texts, window.duration / 2).sentences;
-        for door in &mut doors {
-            progress(&door.name);
-            door.measure(bench, window).await;
+        for variant in &mut variants {
+            progress(&variant.name);
+            variant.measure(bench, window).await;
         }
         progress("EmbedStream");
         let streamed = stream_rate(&mut streams, &items, window).await;
         progress("sentences of 21 tokens");
-        // The second door, as the old service has no form but JSON.
-        let measured = closed_loop(&mut doors[1].clients, &of_21_tokens, window).await;
-        old.push(measured.sentences_per_second() / at_best);
+        // The second variant, because the original service supports only JSON.
+        let measured = closed_loop(&mut variants[1].clients, &of_21_tokens, window).await;
+        over_original.push(measured.sentences_per_second() / at_best);
         if let Some(onnxruntime) = &mut onnxruntime {
             progress("onnxruntime");
             let rate = onnxruntime.sentences_per_second(window.duration);
             peer.push(rate);
-            over_peer.push(doors[0].rate.last() / rate);
+            over_peer.push(variants[0].rate.last() / rate);
         }
         let after = forward.rate(texts, window.duration / 2).sentences;
         bare.push(f64::midpoint(before, after));
-        for door in &mut doors {
-            door.ratio.push(door.rate.last() / bare.last());
+        for variant in &mut variants {
+            variant.ratio.push(variant.rate.last() / bare.last());
         }
         stream.push(streamed);
         stream_ratio.push(streamed / bare.last());
     }
-    // Of one sentence a call: gRPC and REST.
-    for door in &mut doors[3..] {
-        door.measure_cpu_time(bench).await;
+    // The variants with one sentence per call.
+    for variant in &mut variants[3..] {
+        variant.measure_cpu_time(bench).await;
     }
-    tell(bench, &doors, (&bare, &stream), texts.mean_tokens());
-    for door in &doors {
-        bench.report.row(format!("service over forward, {}", door.name), "", door.target, door.ratio.clone());
+    add_details(bench, &variants, (&bare, &stream), texts.mean_tokens());
+    for variant in &variants {
+        bench.report.row(
+            format!("service over forward pass, {}", variant.name),
+            "",
+            variant.target,
+            variant.ratio.clone(),
+        );
     }
     bench.report.row(
-        format!("service over forward, EmbedStream, {CLIENTS} clients"),
+        format!("service over forward pass, EmbedStream, {CLIENTS} clients"),
         "",
         Target::None,
         stream_ratio,
@@ -106,11 +112,11 @@ pub(crate) async fn measure(bench: &mut Bench<'_>, forward: &Forward, mut onnxru
     }
     let target = |least| bench.by_precision(Target::None, Target::AtLeast(least)).unwrap_or(Target::None);
     let (of_shipped, of_best) = (target(1_000.0), target(4.0));
-    let requests = doors[4].rate.iter().map(|rate| rate / as_shipped).collect();
-    let machine = replaced["machine"].as_str().unwrap_or_default();
+    let requests = variants[4].rate.iter().map(|rate| rate / as_shipped).collect();
+    let machine = original["machine"].as_str().unwrap_or_default();
     bench.report.row(
         format!(
-            "REST requests/s of one sentence, {LONE_CLIENTS} clients, over the replaced service as shipped ({as_shipped} on \
+            "REST requests/s of one sentence, {SINGLE_CLIENTS} clients, over the original service as released ({as_shipped} on \
              another machine: {machine})"
         ),
         "times",
@@ -119,32 +125,50 @@ pub(crate) async fn measure(bench: &mut Bench<'_>, forward: &Forward, mut onnxru
     );
     bench.report.row(
         format!(
-            "REST sentences/s of 21 tokens, 32 a request, over the replaced service at its best ({at_best} on that machine)"
+            "REST sentences/s of 21 tokens, 32 per request, over the original service in its best configuration ({at_best} on that machine)"
         ),
         "times",
         of_best,
-        old,
+        over_original,
     );
 }
 
-async fn doors(bench: &Bench<'_>) -> Vec<Door> {
+async fn variants(bench: &Bench<'_>) -> Vec<ApiVariant> {
     let texts = &bench.workload.texts;
-    let full = format!("{SENTENCES} sentences a call, {CLIENTS} clients");
-    let lone = format!("one sentence a call, {LONE_CLIENTS} clients");
+    let full = format!("{SENTENCES} sentences per call, {CLIENTS} clients");
+    let single = format!("one sentence per call, {SINGLE_CLIENTS} clients");
     let rest = |count, form| bench.rest_clients(count, form, Version::Http1);
     let grpc = bench.grpc_clients(CLIENTS).await;
-    let grpc_lone = bench.grpc_clients(LONE_CLIENTS).await;
+    let grpc_single = bench.grpc_clients(SINGLE_CLIENTS).await;
     let at_least = Target::AtLeast;
     vec![
-        Door::new(format!("gRPC, {full}"), grpc, texts, SENTENCES, at_least(0.85)),
-        Door::new(format!("REST JSON, {full}"), rest(CLIENTS, Form::Json), texts, SENTENCES, at_least(0.6)),
-        Door::new(format!("REST .npy, {full}"), rest(CLIENTS, Form::Npy), texts, SENTENCES, at_least(0.8)),
-        Door::new(format!("gRPC, {lone}"), grpc_lone, texts, 1, at_least(0.6)),
-        Door::new(format!("REST JSON, {lone}"), rest(LONE_CLIENTS, Form::Json), texts, 1, Target::None),
+        ApiVariant::new(format!("gRPC, {full}"), grpc, texts, SENTENCES, at_least(0.85)),
+        ApiVariant::new(
+            format!("REST JSON, {full}"),
+            rest(CLIENTS, Form::Json),
+            texts,
+            SENTENCES,
+            at_least(0.6),
+        ),
+        ApiVariant::new(
+            format!("REST .npy, {full}"),
+            rest(CLIENTS, Form::Npy),
+            texts,
+            SENTENCES,
+            at_least(0.8),
+        ),
+        ApiVariant::new(format!("gRPC, {single}"), grpc_single, texts, 1, at_least(0.6)),
+        ApiVariant::new(
+            format!("REST JSON, {single}"),
+            rest(SINGLE_CLIENTS, Form::Json),
+            texts,
+            1,
+            Target::None,
+        ),
     ]
 }
 
-impl Door {
+impl ApiVariant {
     fn new(name: String, clients: Vec<Client>, texts: &Texts, sentences: usize, target: Target) -> Self {
         let none = Figures::default;
         let (rate, ratio, generator, services) = (none(), none(), none(), none());
@@ -155,8 +179,8 @@ impl Door {
         let (started, before) = (Instant::now(), bench.programs.cpu_time());
         let measured = closed_loop(&mut self.clients, &self.calls, window).await;
         let (took, used) = (started.elapsed(), bench.programs.cpu_time().saturating_sub(before));
-        if !measured.refusals().is_empty() {
-            println!("{}: {}", self.name, measured.refusals());
+        if !measured.failures_by_outcome().is_empty() {
+            println!("{}: {}", self.name, measured.failures_by_outcome());
         }
         self.rate.push(measured.sentences_per_second());
         self.generator.push(measured.generator_share());
@@ -165,8 +189,8 @@ impl Door {
     }
 }
 
-impl Door {
-    /// Time on processors of each service for a call, without that of forward passes.
+impl ApiVariant {
+    /// CPU time of each service per call, without forward passes.
     async fn measure_cpu_time(&mut self, bench: &mut Bench<'_>) {
         let before = bench.programs.cpu_time_besides_model();
         let window = Window { warm_up: Duration::ZERO, ..bench.options.window() };
@@ -174,29 +198,29 @@ impl Door {
         for ((service, after), (_, before)) in bench.programs.cpu_time_besides_model().into_iter().zip(before)
         {
             let micros = after.saturating_sub(before).as_secs_f64() * 1e6 / measured.calls as f64;
-            let name = format!("CPU time of a call besides forward passes, {}: {service}", self.name);
+            let name = format!("CPU time per call without forward passes, {}: {service}", self.name);
             bench.report.row(name, "µs", Target::None, Figures::from_iter([micros]));
         }
     }
 }
 
-/// Sentences a second of all streams together.
+/// Sentences per second of all streams.
 async fn stream_rate(clients: &mut [GrpcClient], items: &[Bytes], window: Window) -> f64 {
     let answered = Cell::new(0_usize);
     let from = Instant::now() + window.warm_up;
     let until = from + window.duration;
-    let apart = items.len() / clients.len();
+    let offset = items.len() / clients.len();
     let each = clients.iter_mut().enumerate().map(|(number, client)| {
         let answered = &answered;
         async move {
-            let mut items = items.iter().cycle().skip(number * apart).cloned();
-            let (sender, asked) = mpsc::unbounded();
+            let mut items = items.iter().cycle().skip(number * offset).cloned();
+            let (sender, stream_items) = mpsc::unbounded();
             for item in items.by_ref().take(UNANSWERED) {
                 sender.unbounded_send(item).expect("the stream is open");
             }
-            let mut answers = client.embed_stream(asked).await.expect("a stream is served");
+            let mut answers = client.embed_stream(stream_items).await.expect("a stream is served");
             let mut sender = Some(sender);
-            // Once nothing more is sent the stream ends, with all that was sent answered.
+            // After the last item the service answers all items and ends the stream.
             while let Some(answer) = answers.next().await {
                 answer.expect("a stream is served to its end");
                 let now = Instant::now();
@@ -214,19 +238,24 @@ async fn stream_rate(clients: &mut [GrpcClient], items: &[Bytes], window: Window
     answered.get() as f64 / window.duration.as_secs_f64()
 }
 
-fn tell(bench: &mut Bench<'_>, doors: &[Door], (bare, stream): (&Figures, &Figures), tokens: f64) {
+fn add_details(
+    bench: &mut Bench<'_>,
+    variants: &[ApiVariant],
+    (bare, stream): (&Figures, &Figures),
+    tokens: f64,
+) {
     let percent = |share: &Figures| format!("{:.0} %", share.median() * 100.0);
     let mut table =
-        Table::new(&["", "sentences/s", "spread", "processors: services", "processors: generator"]);
+        Table::new(&["", "sentences/s", "spread", "CPU share of the services", "CPU share of the generator"]);
     let mut line = |name: &str, rate: &Figures, services: String, generator: String| {
         let spread = format!("{}..{}", Short(rate.min()), Short(rate.max()));
         table.line(&[name.to_owned(), Short(rate.median()).to_string(), spread, services, generator]);
     };
-    line("bare forward, full batches", bare, String::new(), String::new());
-    for door in doors {
-        line(&door.name, &door.rate, percent(&door.services), percent(&door.generator));
+    line("bare forward pass, full batches", bare, String::new(), String::new());
+    for variant in variants {
+        line(&variant.name, &variant.rate, percent(&variant.services), percent(&variant.generator));
     }
     line("EmbedStream", stream, String::new(), String::new());
-    let text = format!("Sentences of {tokens:.1} tokens.\n\n{}", table.text());
+    let text = format!("Mean number of tokens per sentence: {tokens:.1}.\n\n{}", table.text());
     bench.report.detail("Throughput", &text);
 }
