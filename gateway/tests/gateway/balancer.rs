@@ -1,4 +1,4 @@
-//! Several embedders behind a gateway, which do what a test says.
+//! A gateway with several embedders that return configured responses.
 
 use std::{
     io,
@@ -31,21 +31,21 @@ use crate::{
 };
 
 #[derive(Debug, Clone)]
-enum Says {
+enum Behavior {
     Vectors,
-    Refusal(Error),
-    /// Vectors, but not before it is told to say something else.
-    NothingYet,
+    Error(Error),
+    /// Waits for another behavior.
+    Pending,
 }
 
-/// An embedder whose vectors hold its number.
+/// An embedder whose vectors contain its number.
 #[derive(Clone)]
 struct Embedder {
     address: SocketAddr,
     number: f32,
-    says: Arc<watch::Sender<Says>>,
-    /// The deadlines of the calls that it has heard.
-    heard: Arc<Mutex<Vec<Option<Duration>>>>,
+    behavior: Arc<watch::Sender<Behavior>>,
+    /// The deadlines of the received calls.
+    received: Arc<Mutex<Vec<Option<Duration>>>>,
 }
 
 impl Embedder {
@@ -54,8 +54,8 @@ impl Embedder {
         let embedder = Self {
             address: listener.local_addr().unwrap(),
             number,
-            says: Arc::new(watch::Sender::new(Says::Vectors)),
-            heard: Arc::default(),
+            behavior: Arc::new(watch::Sender::new(Behavior::Vectors)),
+            received: Arc::default(),
         };
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status("muse.v1.EmbedderService", tonic_health::ServingStatus::Serving).await;
@@ -65,26 +65,27 @@ impl Embedder {
         embedder
     }
 
-    fn say(&self, what: Says) {
-        self.says.send_replace(what);
+    fn respond_with(&self, behavior: Behavior) {
+        self.behavior.send_replace(behavior);
     }
 
-    fn refuse(&self, reason: Reason, retry_after: Duration) {
-        self.say(Says::Refusal(Error::new(reason, "no").with_retry_after(retry_after)));
+    fn respond_with_error(&self, reason: Reason, retry_after: Duration) {
+        self.respond_with(Behavior::Error(Error::new(reason, "no").with_retry_after(retry_after)));
     }
 
-    /// The calls that have come since this was last asked.
-    fn heard(&self) -> Vec<Option<Duration>> {
-        std::mem::take(&mut *self.heard.lock().unwrap())
+    /// Takes the deadlines of the calls received since the last time.
+    fn take_received(&self) -> Vec<Option<Duration>> {
+        std::mem::take(&mut *self.received.lock().unwrap())
     }
 
-    async fn answer<T>(&self, call: &Request<T>) -> Result<Embedding, Status> {
-        self.heard.lock().unwrap().push(muse_server::deadline::of(call.metadata().as_ref()));
-        let mut says = self.says.subscribe();
-        let says = says.wait_for(|says| !matches!(says, Says::NothingYet)).await.unwrap().clone();
-        match says {
-            Says::Refusal(error) => Err(error.into()),
-            Says::Vectors | Says::NothingYet => Ok(Embedding::new(&[self.number], 1)),
+    async fn respond<T>(&self, call: &Request<T>) -> Result<Embedding, Status> {
+        self.received.lock().unwrap().push(muse_server::deadline::of(call.metadata().as_ref()));
+        let mut behavior = self.behavior.subscribe();
+        let behavior =
+            behavior.wait_for(|behavior| !matches!(behavior, Behavior::Pending)).await.unwrap().clone();
+        match behavior {
+            Behavior::Error(error) => Err(error.into()),
+            Behavior::Vectors | Behavior::Pending => Ok(Embedding::new(&[self.number], 1)),
         }
     }
 }
@@ -92,7 +93,7 @@ impl Embedder {
 #[tonic::async_trait]
 impl EmbedderService for Embedder {
     async fn embed(&self, call: Request<EmbedRequest>) -> Result<Response<EmbedResponse>, Status> {
-        let vector = self.answer(&call).await?;
+        let vector = self.respond(&call).await?;
         let embeddings = call.into_inner().sentences.iter().map(|_| vector.clone()).collect();
         Ok(Response::new(EmbedResponse { embeddings }))
     }
@@ -103,11 +104,11 @@ impl EmbedderService for Embedder {
         &self,
         call: Request<Streaming<EmbedStreamRequest>>,
     ) -> Result<Response<Self::EmbedStreamStream>, Status> {
-        let vector = self.answer(&call).await?;
-        let answers = call.into_inner().map(move |item| {
+        let vector = self.respond(&call).await?;
+        let responses = call.into_inner().map(move |item| {
             Ok(EmbedStreamResponse { id: item?.id, result: Some(Outcome::Embedding(vector.clone())) })
         });
-        Ok(Response::new(answers.boxed()))
+        Ok(Response::new(responses.boxed()))
     }
 
     async fn tokenize(&self, _: Request<TokenizeRequest>) -> Result<Response<TokenizeResponse>, Status> {
@@ -133,13 +134,12 @@ impl Fleet {
         let gateway = Gateway::start_before(&backend, &urls, Box::new(SystemResolver::default()), &[]).await;
         gateway.wait_until_ready().await;
         let fleet = Self { gateway, embedders };
-        let both = async || fleet.heard();
-        fleet.until(async || both().await.iter().all(|&heard| heard > 0)).await;
+        fleet.call_until(async || fleet.take_received().iter().all(|&count| count > 0)).await;
         fleet
     }
 
-    /// Makes calls until something holds.
-    async fn until(&self, mut holds: impl AsyncFnMut() -> bool) {
+    /// Makes calls until a condition holds.
+    async fn call_until(&self, mut holds: impl AsyncFnMut() -> bool) {
         let end = Instant::now() + Duration::from_secs(10);
         loop {
             for _ in 0..4 {
@@ -148,18 +148,18 @@ impl Fleet {
             if holds().await {
                 return;
             }
-            assert!(Instant::now() < end, "it does not come to that");
+            assert!(Instant::now() < end, "timeout of the condition");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// How many calls each has heard.
-    fn heard(&self) -> [usize; 2] {
-        self.embedders.each_ref().map(|embedder| embedder.heard().len())
+    /// Takes the numbers of calls that the embedders received.
+    fn take_received(&self) -> [usize; 2] {
+        self.embedders.each_ref().map(|embedder| embedder.take_received().len())
     }
 }
 
-/// The number of the embedder that has answered.
+/// Returns the number of the responding embedder.
 async fn embed(gateway: &Gateway, timeout: Option<Duration>) -> Result<f32, Error> {
     let request = EmbedRequest { sentences: vec!["a".to_owned()], ..EmbedRequest::default() };
     let mut call = bearing(&token("access", "a", None), request);
@@ -167,7 +167,7 @@ async fn embed(gateway: &Gateway, timeout: Option<Duration>) -> Result<f32, Erro
         call.set_timeout(timeout);
     }
     match gateway.embedder().embed(call).await {
-        Ok(answer) => Ok(answer.into_inner().embeddings[0].to_vec()[0]),
+        Ok(response) => Ok(response.into_inner().embeddings[0].to_vec()[0]),
         Err(status) => Err(Error::from(&status)),
     }
 }
@@ -178,74 +178,74 @@ async fn calls_go_to_who_has_the_least_to_do() {
     for _ in 0..10 {
         embed(&fleet.gateway, None).await.unwrap();
     }
-    assert_eq!(fleet.heard(), [5, 5]);
+    assert_eq!(fleet.take_received(), [5, 5]);
     let [first, second] = &fleet.embedders;
-    first.say(Says::NothingYet);
+    first.respond_with(Behavior::Pending);
     let calls = stream::iter(0..20).map(|_| embed(&fleet.gateway, None)).buffer_unordered(4);
     let waits = async {
-        while second.heard.lock().unwrap().len() < 15 {
+        while second.received.lock().unwrap().len() < 15 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        first.say(Says::Vectors);
+        first.respond_with(Behavior::Vectors);
     };
-    let (answers, ()) = tokio::join!(calls.collect::<Vec<_>>(), waits);
-    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
-    assert!(first.heard().len() <= 5);
+    let (responses, ()) = tokio::join!(calls.collect::<Vec<_>>(), waits);
+    assert!(responses.iter().all(Result::is_ok), "{responses:?}");
+    assert!(first.take_received().len() <= 5);
 }
 
 #[tokio::test]
 async fn unavailable_endpoint_is_retried_elsewhere_and_then_avoided() {
     let fleet = Fleet::start().await;
     let [first, second] = &fleet.embedders;
-    first.refuse(Reason::Unavailable, Duration::from_secs(1));
-    let second_in_command = Duration::from_secs(5);
+    first.respond_with_error(Reason::Unavailable, Duration::from_secs(1));
+    let deadline = Duration::from_secs(5);
     for _ in 0..2 {
-        assert_eq!(embed(&fleet.gateway, Some(second_in_command)).await, Ok(2.0));
+        assert_eq!(embed(&fleet.gateway, Some(deadline)).await, Ok(2.0));
     }
-    assert_eq!(first.heard().len(), 1);
-    for deadline in second.heard() {
-        assert!(deadline.is_some_and(|left| left <= second_in_command), "{deadline:?}");
+    assert_eq!(first.take_received().len(), 1);
+    for received in second.take_received() {
+        assert!(received.is_some_and(|left| left <= deadline), "{received:?}");
     }
-    // It serves by its health, so it is asked again, and when it answers it gets its share.
-    first.say(Says::Vectors);
-    fleet.until(async || !first.heard().is_empty()).await;
+    // It is healthy, so it gets calls again, and its share after a success.
+    first.respond_with(Behavior::Vectors);
+    fleet.call_until(async || !first.take_received().is_empty()).await;
 
-    first.refuse(Reason::Unavailable, Duration::from_secs(1));
-    second.refuse(Reason::Unavailable, Duration::from_secs(1));
-    let refused = embed(&fleet.gateway, None).await.unwrap_err();
-    assert_eq!((refused.reason(), refused.message()), (Reason::Unavailable, "no"));
+    first.respond_with_error(Reason::Unavailable, Duration::from_secs(1));
+    second.respond_with_error(Reason::Unavailable, Duration::from_secs(1));
+    let rejected = embed(&fleet.gateway, None).await.unwrap_err();
+    assert_eq!((rejected.reason(), rejected.message()), (Reason::Unavailable, "no"));
 }
 
 #[tokio::test]
 async fn rejected_call_is_sent_to_one_other_replica() {
     let fleet = Fleet::start().await;
     let [first, second] = &fleet.embedders;
-    first.refuse(Reason::Overloaded, Duration::from_millis(200));
+    first.respond_with_error(Reason::Overloaded, Duration::from_millis(200));
     for _ in 0..4 {
         assert_eq!(embed(&fleet.gateway, None).await, Ok(2.0));
     }
-    assert_eq!(fleet.heard()[1], 4);
+    assert_eq!(fleet.take_received()[1], 4);
 
-    second.refuse(Reason::Overloaded, Duration::from_secs(5));
+    second.respond_with_error(Reason::Overloaded, Duration::from_secs(5));
     for _ in 0..3 {
-        let refused = embed(&fleet.gateway, None).await.unwrap_err();
-        assert_eq!((refused.reason(), refused.message()), (Reason::Overloaded, "no"));
-        assert!(refused.retry_after().is_some());
-        assert_eq!(fleet.heard(), [1, 1]);
+        let rejected = embed(&fleet.gateway, None).await.unwrap_err();
+        assert_eq!((rejected.reason(), rejected.message()), (Reason::Overloaded, "no"));
+        assert!(rejected.retry_after().is_some());
+        assert_eq!(fleet.take_received(), [1, 1]);
     }
-    // A rejection concerns one call. The next one is served as soon as it can be.
-    first.say(Says::Vectors);
-    second.say(Says::Vectors);
+    // A rejection applies to one call; the next one is served.
+    first.respond_with(Behavior::Vectors);
+    second.respond_with(Behavior::Vectors);
     assert!(embed(&fleet.gateway, None).await.is_ok());
-    fleet.heard();
+    fleet.take_received();
 
     for reason in [Reason::InvalidArgument, Reason::Internal, Reason::TooManyAttempts] {
         tokio::time::sleep(Duration::from_millis(250)).await;
         for embedder in &fleet.embedders {
-            embedder.refuse(reason, Duration::from_secs(1));
+            embedder.respond_with_error(reason, Duration::from_secs(1));
         }
         assert_eq!(embed(&fleet.gateway, None).await.unwrap_err().reason(), reason);
-        assert_eq!(fleet.heard().iter().sum::<usize>(), 1, "{reason:?}");
+        assert_eq!(fleet.take_received().iter().sum::<usize>(), 1, "{reason:?}");
     }
 }
 
@@ -253,23 +253,23 @@ async fn rejected_call_is_sent_to_one_other_replica() {
 async fn a_stream_that_nobody_has_begun_to_answer_goes_elsewhere() {
     let fleet = Fleet::start().await;
     for embedder in &fleet.embedders {
-        fleet.heard();
-        embedder.refuse(Reason::Unavailable, Duration::from_secs(1));
+        fleet.take_received();
+        embedder.respond_with_error(Reason::Unavailable, Duration::from_secs(1));
         for _ in 0..2 {
             let items =
                 ["a", "b"].map(|id| EmbedStreamRequest { id: id.to_owned(), sentence: id.to_owned() });
             let call = bearing(&token("access", "a", None), stream::iter(items));
-            let answers = fleet.gateway.embedder().embed_stream(call).await.unwrap().into_inner();
-            let ids: Vec<String> = answers.map(|answer| answer.unwrap().id).collect().await;
+            let responses = fleet.gateway.embedder().embed_stream(call).await.unwrap().into_inner();
+            let ids: Vec<String> = responses.map(|response| response.unwrap().id).collect().await;
             assert_eq!(ids, ["a", "b"]);
         }
-        assert_eq!(embedder.heard().len(), 1);
-        embedder.say(Says::Vectors);
-        fleet.until(async || fleet.heard().iter().all(|&heard| heard > 0)).await;
+        assert_eq!(embedder.take_received().len(), 1);
+        embedder.respond_with(Behavior::Vectors);
+        fleet.call_until(async || fleet.take_received().iter().all(|&count| count > 0)).await;
     }
 }
 
-/// Names that a test gives addresses to.
+/// A resolver with the addresses of the test.
 #[derive(Debug, Clone, Default)]
 struct Names(Arc<Mutex<Vec<SocketAddr>>>);
 
@@ -297,27 +297,27 @@ async fn a_name_may_stand_for_several_and_for_others_later() {
     names.0.lock().unwrap().push(second.address);
     let end = Instant::now() + Duration::from_secs(10);
     while embed(&gateway, None).await != Ok(2.0) {
-        assert!(Instant::now() < end, "the second one gets nothing");
+        assert!(Instant::now() < end, "the second embedder gets no call");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 
-    // The first one vanishes while it is at work on a call.
-    first.say(Says::NothingYet);
-    first.heard();
-    let slow = async {
+    // The first embedder is removed from the name during a call.
+    first.respond_with(Behavior::Pending);
+    first.take_received();
+    let pending_calls = async {
         let calls = [embed(&gateway, None), embed(&gateway, None)];
         futures::future::join_all(calls).await
     };
-    let vanishes = async {
-        while first.heard.lock().unwrap().is_empty() {
+    let removal = async {
+        while first.received.lock().unwrap().is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         *names.0.lock().unwrap() = vec![second.address];
         tokio::time::sleep(Duration::from_secs(3)).await;
-        first.say(Says::Vectors);
+        first.respond_with(Behavior::Vectors);
     };
-    let (answers, ()) = tokio::join!(slow, vanishes);
-    assert!(answers.contains(&Ok(1.0)) && answers.iter().all(Result::is_ok), "{answers:?}");
+    let (responses, ()) = tokio::join!(pending_calls, removal);
+    assert!(responses.contains(&Ok(1.0)) && responses.iter().all(Result::is_ok), "{responses:?}");
     for _ in 0..10 {
         assert_eq!(embed(&gateway, None).await, Ok(2.0));
     }

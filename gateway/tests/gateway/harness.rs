@@ -1,4 +1,4 @@
-//! A gateway, and an auth service and an embedder without anything behind them.
+//! A gateway with a fake auth service and a fake embedder.
 
 use std::{
     mem,
@@ -55,7 +55,7 @@ use tonic_health::pb::{
 
 pub(crate) const KID: &str = "the key";
 
-/// Signed as the auth service would. It is the same for the same arguments, whenever it is asked for.
+/// A token signed like those of the auth service. Equal arguments result in equal tokens.
 pub(crate) fn token(kind: &str, id: &str, family: Option<&str>) -> String {
     token_of("a", kind, id, family)
 }
@@ -90,12 +90,12 @@ fn jwk() -> JsonWebKey {
     }
 }
 
-/// What a service was told about the caller.
+/// The metadata that a service received.
 #[derive(Debug, Default)]
-pub(crate) struct Heard {
+pub(crate) struct ReceivedMetadata {
     pub(crate) forwarded_for: Vec<String>,
     pub(crate) authorization: Vec<String>,
-    /// How long its caller waits.
+    /// The remaining time of the caller.
     pub(crate) deadline: Option<Duration>,
     /// The names of all headers.
     pub(crate) names: Vec<String>,
@@ -106,14 +106,15 @@ pub(crate) struct Heard {
 pub(crate) struct Backend {
     auth: SocketAddr,
     embedder: SocketAddr,
-    heard: Arc<Mutex<Heard>>,
-    /// Whether verifiers get to hear anything.
-    speaking: Arc<watch::Sender<bool>>,
+    received: Arc<Mutex<ReceivedMetadata>>,
+    /// Whether the auth service sends messages to verifiers.
+    sending: Arc<watch::Sender<bool>>,
     logging_in: Arc<Notify>,
     logins: Arc<AtomicUsize>,
-    /// Streams that nobody answers.
+    /// Streams without a response.
     streams: Arc<AtomicUsize>,
-    /// What the auth service runs on: its end breaks all connections, as that of a process does.
+    /// The runtime of the auth service. Its shutdown breaks all connections, like the end of a
+    /// process.
     auth_runtime: Arc<Mutex<Option<Runtime>>>,
 }
 
@@ -123,8 +124,8 @@ impl Backend {
         let mut backend = Self {
             auth: SocketAddr::from(([127, 0, 0, 1], 0)),
             embedder: embedder.local_addr().unwrap(),
-            heard: Arc::default(),
-            speaking: Arc::new(watch::Sender::new(true)),
+            received: Arc::default(),
+            sending: Arc::new(watch::Sender::new(true)),
             logging_in: Arc::default(),
             logins: Arc::default(),
             streams: Arc::default(),
@@ -161,56 +162,56 @@ impl Backend {
         }
     }
 
-    pub(crate) fn keep_silent(&self) {
-        self.speaking.send_replace(false);
+    pub(crate) fn stop_sending(&self) {
+        self.sending.send_replace(false);
     }
 
-    pub(crate) fn speak(&self) {
-        self.speaking.send_replace(true);
+    pub(crate) fn resume_sending(&self) {
+        self.sending.send_replace(true);
     }
 
-    /// Waits until a login has come that gets no answer.
+    /// Waits for a login that gets no response.
     pub(crate) async fn wait_for_login(&self) {
         self.logging_in.notified().await;
     }
 
-    /// Where the services are.
+    /// The addresses of the services.
     pub(crate) fn addresses(&self) -> [SocketAddr; 2] {
         [self.auth, self.embedder]
     }
 
-    /// The logins that have come.
+    /// The number of received logins.
     pub(crate) fn logins(&self) -> usize {
         self.logins.load(Ordering::Relaxed)
     }
 
-    /// The streams that are open.
+    /// The number of open streams.
     pub(crate) fn streams(&self) -> usize {
         self.streams.load(Ordering::Relaxed)
     }
 
-    /// What was heard since this was last asked.
-    pub(crate) fn heard(&self) -> Heard {
-        mem::take(&mut self.heard.lock().unwrap())
+    /// Takes the metadata of the last call.
+    pub(crate) fn take_received(&self) -> ReceivedMetadata {
+        mem::take(&mut self.received.lock().unwrap())
     }
 
-    fn hear<T>(&self, call: Request<T>) -> T {
+    fn record<T>(&self, call: Request<T>) -> T {
         let values = |name| {
             let values = call.metadata().get_all(name).iter();
             values.map(|value| value.to_str().unwrap().to_owned()).collect()
         };
-        let heard = Heard {
+        let received = ReceivedMetadata {
             forwarded_for: values("x-forwarded-for"),
             authorization: values("authorization"),
             deadline: deadline::of(call.metadata().as_ref()),
             names: call.metadata().clone().into_headers().keys().map(ToString::to_string).collect(),
         };
-        *self.heard.lock().unwrap() = heard;
+        *self.received.lock().unwrap() = received;
         call.into_inner()
     }
 }
 
-/// A stream that counts until this is dropped.
+/// Counts as an open stream until it is dropped.
 struct OpenStream(Arc<AtomicUsize>);
 
 impl OpenStream {
@@ -234,10 +235,10 @@ fn unimplemented<T>() -> Result<T, Status> {
 impl AuthService for Backend {
     async fn login(&self, call: Request<LoginRequest>) -> Result<Response<LoginResponse>, Status> {
         self.logins.fetch_add(1, Ordering::Relaxed);
-        match self.hear(call).username.as_str() {
+        match self.record(call).username.as_str() {
             "impatient" => {
-                let refused = Error::new(Reason::TooManyAttempts, "too many attempts");
-                Err(refused.with_retry_after(Duration::from_millis(30_100)).into())
+                let rejected = Error::new(Reason::TooManyAttempts, "too many attempts");
+                Err(rejected.with_retry_after(Duration::from_millis(30_100)).into())
             }
             "hanging" => {
                 self.logging_in.notify_one();
@@ -253,7 +254,7 @@ impl AuthService for Backend {
     ) -> Result<Response<RefreshTokenResponse>, Status> {
         let verifier = Verifier::with_keys(&[jwk()]);
         let claims = verifier.authorize(call.metadata().as_ref(), None)?;
-        self.hear(call);
+        self.record(call);
         let refresh_token = claims.family.as_ref().map(|_| "a new one".to_owned()).unwrap_or_default();
         Ok(Response::new(RefreshTokenResponse { refresh_token, ..Default::default() }))
     }
@@ -262,7 +263,7 @@ impl AuthService for Backend {
         &self,
         call: Request<RevokeTokenRequest>,
     ) -> Result<Response<RevokeTokenResponse>, Status> {
-        self.hear(call);
+        self.record(call);
         Ok(Response::new(RevokeTokenResponse {}))
     }
 
@@ -287,12 +288,12 @@ impl RevocationService for Backend {
         &self,
         _: Request<WatchRevocationsRequest>,
     ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
-        let speaking = self.speaking.subscribe();
-        let messages = stream::unfold(speaking, async |mut speaking| {
+        let sending = self.sending.subscribe();
+        let messages = stream::unfold(sending, async |mut sending| {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            speaking.wait_for(|speaking| *speaking).await.ok()?;
+            sending.wait_for(|sending| *sending).await.ok()?;
             let message = WatchRevocationsResponse { keys: vec![jwk()], ..Default::default() };
-            Some((Ok(message), speaking))
+            Some((Ok(message), sending))
         });
         Ok(Response::new(Box::pin(messages)))
     }
@@ -301,14 +302,14 @@ impl RevocationService for Backend {
 #[tonic::async_trait]
 impl EmbedderService for Backend {
     async fn embed(&self, call: Request<EmbedRequest>) -> Result<Response<EmbedResponse>, Status> {
-        let sentences = self.hear(call).sentences;
+        let sentences = self.record(call).sentences;
         let embeddings = sentences.iter().map(|_| Embedding::new(&[1.0], 1)).collect();
         Ok(Response::new(EmbedResponse { embeddings }))
     }
 
     type EmbedStreamStream = Pin<Box<dyn Stream<Item = Result<EmbedStreamResponse, Status>> + Send>>;
 
-    /// Reads nothing and answers nothing, until its connection ends.
+    /// Neither reads nor responds until its connection ends.
     async fn embed_stream(
         &self,
         call: Request<Streaming<EmbedStreamRequest>>,
@@ -337,7 +338,7 @@ fn server() -> Server<grpc::Layers> {
     grpc::server(RequestTelemetry::new(&metrics, traces, tracing::Level::DEBUG))
 }
 
-/// A running gateway. It ends with this.
+/// A running gateway, which ends when this is dropped.
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
     _shutdown: DropGuard,
@@ -349,7 +350,7 @@ impl Gateway {
         Self::start_before(backend, &embedder, Box::new(SystemResolver::default()), options).await
     }
 
-    /// A gateway with other embedders behind it.
+    /// Starts a gateway with other embedders.
     pub(crate) async fn start_before(
         backend: &Backend,
         embedders: &str,
@@ -391,12 +392,12 @@ impl Gateway {
         Endpoint::from_shared(format!("http://{}", self.address)).unwrap().connect_lazy()
     }
 
-    /// A REST request with a token.
+    /// Sends a REST request with a token.
     pub(crate) async fn send_as(&self, token: &str, method: &str, target: &str) -> Answer {
         self.send(method, target, &[("authorization", &format!("Bearer {token}"))]).await
     }
 
-    /// A REST request without a body.
+    /// Sends a REST request without a body.
     pub(crate) async fn send(&self, method: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
         let mut request =
             http::Request::builder().method(method).uri(format!("http://{}{target}", self.address));

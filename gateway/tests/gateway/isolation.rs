@@ -1,4 +1,4 @@
-//! What one client does is felt by no other.
+//! Isolation of clients from each other.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -42,7 +42,8 @@ fn exchange(address: SocketAddr, request: &[u8]) -> String {
 
 async fn http2(address: SocketAddr) -> SendRequest<Bytes> {
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    // With a small window h2 ends the connection of a client that leaves many small responses unread.
+    // With a small window h2 ends the connection of a client that leaves many small responses
+    // unread.
     let handshake = h2::client::Builder::new().initial_connection_window_size(16 << 20).handshake(stream);
     let (client, connection) = handshake.await.unwrap();
     tokio::spawn(connection);
@@ -56,7 +57,7 @@ fn grpc(address: SocketAddr, path: &str) -> http::request::Builder {
         .header("te", "trailers")
 }
 
-/// How many connections there are to the services behind the gateway, by their ports here.
+/// The established connections to the services behind the gateway, as local ports.
 fn connections_to(backend: &Backend) -> Vec<String> {
     let ports: Vec<String> =
         backend.addresses().iter().map(|address| format!(":{:04X}", address.port())).collect();
@@ -101,13 +102,13 @@ async fn oversized_heads_get_431_and_break_no_connection() {
             assert!(answer.starts_with("HTTP/1.1 431 "), "{path} {size}: {answer}");
         }
     }
-    // Many small ones.
+    // Many small headers.
     let many: String = (0..200).map(|number| format!("x-{number}: y\r\n")).collect();
     let head = format!("GET /embed?sentence=a HTTP/1.1\r\nHost: a\r\n{many}\r\n");
     let answer = tokio::task::spawn_blocking(move || exchange(address, head.as_bytes())).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
 
-    // Over HTTP/2 the connection of the client goes on, up to what it takes to say so.
+    // Over HTTP/2 the connection of the client continues, up to a size that allows a response.
     for path in ["/muse.v1.AuthService/Login", "/muse.v1.EmbedderService/Embed", "/embed"] {
         let mut client = http2(address).await;
         let big = HeaderValue::try_from("x".repeat(40_000)).unwrap();
@@ -142,7 +143,7 @@ async fn only_known_headers_are_forwarded() {
     // One that the gateway makes is that of the trace.
     call.metadata_mut().insert("x-request-id", "order-66".parse().unwrap());
     gateway.embedder().embed(call).await.unwrap();
-    let mut names = backend.heard().names;
+    let mut names = backend.take_received().names;
     names.sort();
     names.dedup();
     let expected = [
@@ -189,7 +190,7 @@ async fn slow_message_shortens_the_forwarded_deadline() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     body.send_data(Bytes::from_static(&[0; 5]), true).unwrap();
     assert_eq!(response.await.unwrap().status(), StatusCode::OK);
-    let left = backend.heard().deadline.unwrap();
+    let left = backend.take_received().deadline.unwrap();
     assert!(left <= Duration::from_secs(19), "{left:?}");
     assert!(left > Duration::from_secs(9), "{left:?}");
 }
@@ -242,7 +243,7 @@ async fn connections_of_one_address_are_bounded() {
         };
         silent.iter().filter(|stream| closed(stream)).count()
     });
-    // The connection of the test's own client may still be there.
+    // The connection of the test's client may still be open.
     assert!((10..=12).contains(&refused.await.unwrap()));
     let elsewhere = SocketAddr::from(([127, 0, 0, 9], 0));
     let other = socket_from(elsewhere, address);
@@ -402,7 +403,8 @@ async fn unread_response_is_ended() {
     assert!(began.elapsed() > Duration::from_millis(500));
 }
 
-/// An embedder that serves, by its health, and ends the connection of each other call with a GOAWAY that blames it. Counts those.
+/// An embedder that serves, by its health, and ends the connection of each other call with a GOAWAY
+/// that blames it. Counts those.
 async fn embedder_that_closes_connections(calls: Arc<AtomicUsize>) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! The gateway between users and services that do what a test says.
+//! A gateway with fake services behind it.
 
 #![expect(clippy::unwrap_used, reason = "a test helper that fails fails its test")]
 
@@ -39,21 +39,22 @@ async fn auth_receives_the_peer_address_not_the_one_a_client_claims() {
         [(&[][..], "127.0.0.1"), (&["--trusted-proxies", "127.0.0.0/8"], "198.51.100.7")]
     {
         let gateway = Gateway::ready(&backend, options).await;
-        let said = [("x-forwarded-for", "203.0.113.1"), ("x-forwarded-for", "203.0.113.2, 198.51.100.7")];
-        let answer = gateway.send("POST", "/login?username=a&password=x", &said).await;
-        assert_eq!(answer.status, StatusCode::OK);
-        assert_eq!(backend.heard().forwarded_for, [expected]);
+        let client_headers =
+            [("x-forwarded-for", "203.0.113.1"), ("x-forwarded-for", "203.0.113.2, 198.51.100.7")];
+        let response = gateway.send("POST", "/login?username=a&password=x", &client_headers).await;
+        assert_eq!(response.status, StatusCode::OK);
+        assert_eq!(backend.take_received().forwarded_for, [expected]);
 
         let mut call = Request::new(login("a"));
-        for (name, value) in said {
+        for (name, value) in client_headers {
             call.metadata_mut().append(name, value.parse().unwrap());
         }
         gateway.auth().login(call).await.unwrap();
-        assert_eq!(backend.heard().forwarded_for, [expected]);
+        assert_eq!(backend.take_received().forwarded_for, [expected]);
 
         let authorization = [("authorization", &*format!("Bearer {}", token("refresh", "r", None)))];
-        gateway.send("POST", "/token/refresh", &[said[1], authorization[0]]).await;
-        assert_eq!(backend.heard().forwarded_for, [expected]);
+        gateway.send("POST", "/token/refresh", &[client_headers[1], authorization[0]]).await;
+        assert_eq!(backend.take_received().forwarded_for, [expected]);
     }
 }
 
@@ -61,12 +62,12 @@ async fn auth_receives_the_peer_address_not_the_one_a_client_claims() {
 async fn a_user_who_fails_too_often_is_told_when_to_come_back() {
     let backend = Backend::start().await;
     let gateway = Gateway::ready(&backend, &[]).await;
-    let answer = gateway.send("POST", "/login?username=impatient&password=x", &[]).await;
-    let shown = (answer.status.as_u16(), answer.header("retry-after"), answer.json());
+    let response = gateway.send("POST", "/login?username=impatient&password=x", &[]).await;
+    let shown = (response.status.as_u16(), response.header("retry-after"), response.json());
     assert_eq!(shown, (429, "31", json!({ "message": "too many attempts" })));
-    let refused = Error::from(&gateway.auth().login(login("impatient")).await.unwrap_err());
+    let rejected = Error::from(&gateway.auth().login(login("impatient")).await.unwrap_err());
     let wait = Duration::from_millis(30_100);
-    assert_eq!(refused, Error::new(Reason::TooManyAttempts, "too many attempts").with_retry_after(wait));
+    assert_eq!(rejected, Error::new(Reason::TooManyAttempts, "too many attempts").with_retry_after(wait));
 }
 
 #[tokio::test]
@@ -74,9 +75,9 @@ async fn the_token_goes_on_to_the_embedder() {
     let backend = Backend::start().await;
     let gateway = Gateway::ready(&backend, &[]).await;
     let authorization = format!("bearer {}", token("access", "a", None));
-    let answer = gateway.send("GET", "/embed?sentence=a", &[("authorization", &authorization)]).await;
-    assert_eq!(answer.json(), json!({ "embedding": [[1.0]] }));
-    assert_eq!(backend.heard().authorization, [authorization]);
+    let response = gateway.send("GET", "/embed?sentence=a", &[("authorization", &authorization)]).await;
+    assert_eq!(response.json(), json!({ "embedding": [[1.0]] }));
+    assert_eq!(backend.take_received().authorization, [authorization]);
 }
 
 #[tokio::test]
@@ -87,10 +88,10 @@ async fn a_call_whose_message_does_not_come_is_given_up() {
     client.ready().await.unwrap();
     let call = bearing(&token("access", "a", None), stream::pending::<EmbedRequest>());
     let path = PathAndQuery::from_static("/muse.v1.EmbedderService/Embed");
-    let answer = client.client_streaming(call, path, Codec::<EmbedRequest, EmbedResponse>::default());
-    let refused = Error::from(&answer.await.unwrap_err());
+    let response = client.client_streaming(call, path, Codec::<EmbedRequest, EmbedResponse>::default());
+    let rejected = Error::from(&response.await.unwrap_err());
     let expected = Error::new(Reason::InvalidArgument, "the message did not come in time");
-    assert_eq!(refused, expected);
+    assert_eq!(rejected, expected);
 }
 
 #[tokio::test]
@@ -108,28 +109,28 @@ async fn refresh_tokens_may_rotate_and_a_family_ends_at_once() {
         if over_grpc {
             gateway.auth().revoke_token(bearing(&tokens[2], RevokeTokenRequest {})).await.unwrap();
         } else {
-            let answer = gateway.send_as(&tokens[2], "POST", "/logout/refresh").await;
-            assert_eq!(answer.status, StatusCode::OK);
+            let response = gateway.send_as(&tokens[2], "POST", "/logout/refresh").await;
+            assert_eq!(response.status, StatusCode::OK);
         }
-        // The backend has told nobody.
+        // The backend sends no revocations.
         assert_eq!(embed().await.json(), json!({ "msg": "Token has been revoked" }));
         assert_eq!(refresh().await.status, StatusCode::UNAUTHORIZED);
     }
-    let answer = gateway.send_as(&token("refresh", "x", None), "POST", "/token/refresh").await;
-    assert_eq!((answer.status, answer.json().get("refresh_token")), (StatusCode::OK, None));
+    let response = gateway.send_as(&token("refresh", "x", None), "POST", "/token/refresh").await;
+    assert_eq!((response.status, response.json().get("refresh_token")), (StatusCode::OK, None));
 }
 
 #[tokio::test]
 async fn the_keys_are_there_when_they_are_known() {
     let backend = Backend::start().await;
-    backend.keep_silent();
+    backend.stop_sending();
     let gateway = Gateway::start(&backend, &[]).await;
-    let answer = gateway.send("GET", "/.well-known/jwks.json", &[]).await;
-    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
-    backend.speak();
+    let response = gateway.send("GET", "/.well-known/jwks.json", &[]).await;
+    assert_eq!((response.status.as_u16(), response.header("retry-after")), (503, "1"));
+    backend.resume_sending();
     gateway.wait_until_ready().await;
-    let answer = gateway.send("GET", "/.well-known/jwks.json", &[]).await;
-    assert_eq!(answer.json()["keys"][0]["kid"], harness::KID);
+    let response = gateway.send("GET", "/.well-known/jwks.json", &[]).await;
+    assert_eq!(response.json()["keys"][0]["kid"], harness::KID);
 }
 
 #[tokio::test]
@@ -139,39 +140,39 @@ async fn without_the_auth_service_tokens_hold_for_a_while() {
     let token = token("access", "a", None);
     let embed = || gateway.send_as(&token, "GET", "/embed?sentence=a");
 
-    // In the middle of a call, and then for good.
+    // During a call, and afterwards.
     let login_path = "/login?username=hanging&password=x";
     let (hanging, ()) = tokio::join!(gateway.send("POST", login_path, &[]), async {
         backend.wait_for_login().await;
         backend.stop_auth();
     });
     assert_eq!((hanging.status.as_u16(), hanging.header("retry-after")), (503, "1"));
-    let begun = Instant::now();
-    let answer = gateway.send("POST", login_path, &[]).await;
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
-    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
-    assert!(answer.json()["message"].is_string());
-    let refused = Error::from(&gateway.auth().login(login("a")).await.unwrap_err());
+    let start = Instant::now();
+    let response = gateway.send("POST", login_path, &[]).await;
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert_eq!((response.status.as_u16(), response.header("retry-after")), (503, "1"));
+    assert!(response.json()["message"].is_string());
+    let rejected = Error::from(&gateway.auth().login(login("a")).await.unwrap_err());
     assert_eq!(
-        (refused.reason(), refused.retry_after()),
+        (rejected.reason(), rejected.retry_after()),
         (Reason::Unavailable, Some(Duration::from_secs(1)))
     );
 
     assert_eq!(embed().await.status, StatusCode::OK);
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let answer = embed().await;
-    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
+    let response = embed().await;
+    assert_eq!((response.status.as_u16(), response.header("retry-after")), (503, "1"));
     let call = bearing(&token, EmbedRequest { sentences: vec!["a".to_owned()], ..EmbedRequest::default() });
-    let refused = Error::from(&gateway.embedder().embed(call).await.unwrap_err());
+    let rejected = Error::from(&gateway.embedder().embed(call).await.unwrap_err());
     assert_eq!(
-        (refused.reason(), refused.retry_after()),
+        (rejected.reason(), rejected.retry_after()),
         (Reason::Unavailable, Some(Duration::from_secs(1)))
     );
 
     backend.start_auth().await;
     let deadline = Instant::now() + Duration::from_secs(10);
     while embed().await.status != StatusCode::OK {
-        assert!(Instant::now() < deadline, "it is not back");
+        assert!(Instant::now() < deadline, "the auth service is not connected in time");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     gateway.auth().login(login("a")).await.unwrap();
