@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Runs a command such as `cargo test`, shows its output, and ends with a summary: passed, failed, and skipped tests with the reasons.
+"""Runs a command such as `cargo test`, shows its output, and prints a summary: passed and failed tests, and skipped tests with reasons.
 
-The exit status is that of the command. Tests report what they skip, and pytest its results, in the file that MUSE_TEST_REPORT
-names (tests/support, tests/python/muse_report.py).
+The exit status is that of the command. Rust tests report skips, and pytest all results, in the file MUSE_TEST_REPORT
+(tests/support, tests/python/muse_report.py).
 """
 
 import collections
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 REPORT = Path(__file__).resolve().parent.parent / "target/test-report.tsv"
-# What MUSE_REQUIRE may name.
+# Valid names in MUSE_REQUIRE.
 REQUIREMENTS = (
     "amx",
     "avx2",
@@ -32,7 +32,7 @@ TEST = re.compile(r"test (.+?)(?: - should panic)? \.\.\. (ok|FAILED)$")
 
 
 def run(command):
-    """The exit status of the command, the numbers of passed, failed and ignored Rust tests, and the names of both."""
+    """Return the exit status of the command, the numbers of passed, failed and ignored Rust tests, and the names of passed and failed ones."""
     counts, names = [0, 0, 0], {"ok": [], "FAILED": []}
     environment = {**os.environ, "MUSE_TEST_REPORT": str(REPORT)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
@@ -48,7 +48,7 @@ def run(command):
 
 
 def reported():
-    """The outcomes and reasons that were reported, by test; the last one of a test counts."""
+    """Return the reported outcome and reason of each test; the last report of a test counts."""
     lines = REPORT.read_text(encoding="utf-8").splitlines() if REPORT.exists() else []
     results = (line.split("\t", 2) for line in lines)
     return {test: (outcome, reason) for outcome, test, reason in results}
@@ -57,17 +57,17 @@ def reported():
 def main():
     unknown = [name for name in os.environ.get("MUSE_REQUIRE", "").split() if name not in REQUIREMENTS]
     if unknown:
-        sys.exit(f"error: MUSE_REQUIRE names {', '.join(unknown)}; known are {', '.join(REQUIREMENTS)}")
+        sys.exit(f"error: MUSE_REQUIRE contains {', '.join(unknown)}; valid names are {', '.join(REQUIREMENTS)}")
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.unlink(missing_ok=True)
-    # Ctrl-C ends the command, which is waited for.
+    # Ctrl-C ends the command; this process waits for it.
     signal.signal(signal.SIGINT, lambda *_: None)
     status, (passed, failed, ignored), names = run(sys.argv[1:])
 
     results = reported()
     pytest = collections.Counter(outcome for test, (outcome, _) in results.items() if ".py::" in test)
     skipped = [(test, reason) for test, (outcome, reason) in results.items() if outcome == "skipped"]
-    # The test runner counts a Rust test that skips as passed.
+    # The test runner counts a skipped Rust test as passed.
     skipped_rust = sum(test.rpartition(" ")[2] in names["ok"] for test, _ in skipped if ".py::" not in test)
     failures = names["FAILED"] + [test for test, (outcome, _) in results.items() if outcome == "failed"]
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reports names that were replaced by standard terms, and test names that are too long.
+"""Reports names that standard terms replaced, and test names that are too long.
 
 Prints `file:line: name: use …` for each finding and ends with status 1 if there is one. `make check` runs it.
 """
@@ -15,7 +15,7 @@ THIS = Path(__file__).resolve().relative_to(ROOT).as_posix()
 SOURCES = (".rs", ".py", ".cpp", ".h", ".proto")
 LONGEST_TEST_NAME = 60
 
-# Path of a file or module (a pattern, in which `*` also matches `/`), and the name to use.
+# Pattern for the path of a file (`*` also matches `/`), and the replacement.
 FILES = {
     "*/answer.rs": "response, or the name of what it answers",
     "auth/*/first_start.rs": "bootstrap",
@@ -63,7 +63,7 @@ FILES = {
     "proto/*/aside.rs": "run_blocking",
 }
 
-# Identifiers that are wrong wherever they are: a regular expression of the whole word, the name to use, and the folder.
+# Identifiers that are wrong everywhere: a regular expression of the whole word, the replacement, and the folder.
 NAMES = [
     (r"Alike", "LimitKey", ""),
     (r"BadOption", "ConfigError", ""),
@@ -115,14 +115,14 @@ FUNCTIONS = [
     ("told", "sent", ""),
 ]
 
-# In C++: functions, where they are defined or called, and a constant.
+# In C++: definitions and calls of functions, and a constant.
 CPP = [
     (r"(?<![.>:\w])(all)\(", "broadcast"),
     (r"(?<![.>:\w])(sum)\(", "reduce_add"),
     (r"\b(KEPT)\b", "WORKSPACE_CACHE_BYTES"),
 ]
 
-# What at most one definition in a folder may be called.
+# Names with at most one definition in a folder.
 UNIQUE = [
     (r"^(?:pub(?:\([^)]*\))? )?(?:struct|enum|trait|type) (Encoder)\b", ""),
     (r"^(?:pub(?:\([^)]*\))? )?(?:struct|enum|trait|type) (Refusal)\b", ""),
@@ -149,7 +149,7 @@ def line_of(text, position):
 
 
 def findings(paths):
-    """The path, the line and the text of each."""
+    """Yield the path, the line and the text of each finding."""
     definitions = {}
     for path in paths:
         for pattern, use in FILES.items():
@@ -171,7 +171,7 @@ def findings(paths):
                 yield path, line_of(text, match.start(1)), f"{match[1]}: {len(match[1])} characters, at most {LONGEST_TEST_NAME}"
     for (name, _), places in definitions.items():
         if len(places) > 1:
-            yield from ((*place, f"{name}: defined {len(places)} times, use a name of its own for each") for place in places)
+            yield from ((*place, f"{name}: defined {len(places)} times, use a different name for each") for place in places)
 
 
 def main():

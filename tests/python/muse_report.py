@@ -1,7 +1,7 @@
 """A pytest plugin: appends the result of each test to the file MUSE_TEST_REPORT, for tests/run.py.
 
-The reason of a skip begins with the name of what is missing (`pytest.skip("systemd: …")`). A test that lacks something that the
-variable MUSE_REQUIRE names fails instead.
+The reason of a skip begins with the name of the missing requirement (`pytest.skip("systemd: …")`). If MUSE_REQUIRE contains
+that name, the test fails instead.
 """
 
 import os
@@ -12,7 +12,7 @@ REQUIRED = os.environ.get("MUSE_REQUIRE", "").split()
 
 
 def reason_of(report):
-    """Why a test was skipped."""
+    """Return the reason of a skip."""
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
     return reason.removeprefix("Skipped: ")
 
@@ -27,7 +27,7 @@ def pytest_runtest_makereport():
 
 def pytest_runtest_logreport(report):
     file = os.environ.get("MUSE_TEST_REPORT")
-    # The set-up and the end of a test count only if they fail or skip it.
+    # Setup and teardown of a test count only if they fail or skip it.
     if not file or (report.when != "call" and report.passed):
         return
     is_skip = report.skipped and not hasattr(report, "wasxfail")

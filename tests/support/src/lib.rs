@@ -1,8 +1,9 @@
 //! Reports of tests that cannot run on this machine.
 //!
-//! A test that lacks something calls [`skip`] and returns. `tests/run.py`, by which `make test` runs all tests, lists the skipped
-//! ones with their reasons at the end. The variable `MUSE_REQUIRE` names, separated by spaces, what must not be missing: a test
-//! that lacks one of these fails. CI sets it to what it installs.
+//! A test without one of its requirements calls [`skip`] and returns. `tests/run.py`, which runs
+//! all tests for `make test`, lists skipped tests with their reasons at the end. If the variable
+//! `MUSE_REQUIRE`, a list separated by spaces, contains the missing requirement, the test fails
+//! instead. CI sets it to the tools that it installs.
 
 use std::{
     env, fmt,
@@ -11,27 +12,28 @@ use std::{
     thread,
 };
 
-/// The file to which results are appended, a line each: outcome, test and reason, with tabs between them.
+/// Environment variable with the path of the report. Each result is a line: outcome, test and
+/// reason, separated by tabs.
 const REPORT: &str = "MUSE_TEST_REPORT";
-/// The requirements that must be met.
+/// Environment variable with the requirements whose absence is a failure.
 const REQUIRE: &str = "MUSE_REQUIRE";
 
-/// What a test needs and a machine may lack.
+/// A requirement of a test that a machine may lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Requirement {
-    /// The kernel for CPUs with AMX.
+    /// A CPU with AMX.
     Amx,
-    /// A kernel for CPUs with AVX2.
+    /// A CPU with AVX2.
     Avx2,
-    /// The kernel for CPUs with AVX-512.
+    /// A CPU with AVX-512.
     Avx512,
     /// A browser.
     Chromium,
-    /// The right to make memory cgroups.
+    /// Permission to create memory cgroups.
     MemoryCgroup,
     /// A machine without an NVIDIA driver.
     NoNvidiaDriver,
-    /// The server of Postgres.
+    /// A Postgres server.
     Postgres,
     /// `prometheus` and `promtool`.
     Prometheus,
@@ -54,17 +56,17 @@ impl Requirement {
     }
 }
 
-/// Reports that the test of this thread is skipped, because `reason`.
+/// Reports the test of this thread as skipped.
 ///
 /// # Panics
 ///
 /// If `MUSE_REQUIRE` names the requirement.
 pub fn skip(requirement: Requirement, reason: impl fmt::Display) {
-    // The test runner gives the thread of a test its name.
+    // The test runner names the thread after the test.
     report(requirement, thread::current().name().unwrap_or("a test"), &reason);
 }
 
-/// Reports that all tests of this program are skipped, because `reason`, and ends it with status 0.
+/// Reports all tests of this program as skipped, and exits with status 0.
 ///
 /// # Panics
 ///
@@ -81,10 +83,10 @@ fn report(requirement: Requirement, test: &str, reason: &dyn fmt::Display) {
     assert!(!is_required, "{requirement}: {reason} ({REQUIRE} is {required:?})");
 
     let line = format!("skipped\t{} {test}\t{requirement}: {reason}", program());
-    // Past the test runner, which shows the output of failed tests alone.
+    // Not captured by the test runner, which shows only the output of failed tests.
     let _ = writeln!(io::stderr(), "SKIPPED: {}", line.trim_start_matches("skipped\t").replace('\t', ": "));
     if let Some(file) = env::var_os(REPORT) {
-        // One write, so that lines of several processes do not mix.
+        // A single write, so that lines of several processes do not interleave.
         let written = OpenOptions::new()
             .create(true)
             .append(true)
