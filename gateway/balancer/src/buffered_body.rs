@@ -15,40 +15,41 @@ use tonic::{Status, body::Body};
 use super::replay_memory::{ReplayMemory, ReplayReservation};
 
 /// The buffered part of a response body, and the rest of it if the memory did not suffice.
+#[derive(Debug)]
 pub(super) struct BufferedBody {
-    pieces: VecDeque<Frame<Bytes>>,
+    frames: VecDeque<Frame<Bytes>>,
     rest: Body,
     /// Whether `rest` has come to its end.
-    whole: bool,
-    /// Released after the last piece.
+    complete: bool,
+    /// Released after the last frame.
     reservation: ReplayReservation,
 }
 
 impl BufferedBody {
     /// Reads a body to its end, or until no more memory can be reserved.
-    pub(super) async fn read(body: Body, store: &ReplayMemory) -> Result<Self, Status> {
-        let mut held =
-            Self { pieces: VecDeque::new(), rest: body, whole: false, reservation: store.reservation() };
-        while let Some(frame) = held.rest.frame().await {
+    pub(super) async fn read(body: Body, memory: &ReplayMemory) -> Result<Self, Status> {
+        let reservation = memory.reservation();
+        let mut buffered = Self { frames: VecDeque::new(), rest: body, complete: false, reservation };
+        while let Some(frame) = buffered.rest.frame().await {
             let frame = frame?;
-            let fits = frame.data_ref().is_none_or(|piece| held.reservation.take(piece.len()));
-            held.pieces.push_back(frame);
+            let fits = frame.data_ref().is_none_or(|piece| buffered.reservation.grow(piece.len()));
+            buffered.frames.push_back(frame);
             if !fits {
-                return Ok(held);
+                return Ok(buffered);
             }
         }
-        held.whole = true;
-        Ok(held)
+        buffered.complete = true;
+        Ok(buffered)
     }
 
     /// Whether the body was read to its end.
-    pub(super) fn is_whole(&self) -> bool {
-        self.whole
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete
     }
 
     /// The trailers, if they were read.
     pub(super) fn trailers(&self) -> Option<&HeaderMap> {
-        self.pieces.back().and_then(Frame::trailers_ref)
+        self.frames.back().and_then(Frame::trailers_ref)
     }
 }
 
@@ -61,17 +62,17 @@ impl http_body::Body for BufferedBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
-        if let Some(piece) = this.pieces.pop_front() {
-            return Poll::Ready(Some(Ok(piece)));
+        if let Some(frame) = this.frames.pop_front() {
+            return Poll::Ready(Some(Ok(frame)));
         }
-        this.reservation.clear();
-        if this.whole {
+        this.reservation.release();
+        if this.complete {
             return Poll::Ready(None);
         }
         Pin::new(&mut this.rest).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.pieces.is_empty() && (self.whole || self.rest.is_end_stream())
+        self.frames.is_empty() && (self.complete || self.rest.is_end_stream())
     }
 }

@@ -19,11 +19,11 @@ use tracing::{debug, warn};
 use super::Balancer;
 
 /// The period of resolving names,
-const LOOK_UP_EVERY: Duration = Duration::from_secs(2);
-/// and the shortest time until the next try, if an embedder cannot be reached and may have moved.
-const LOOK_UP_AFTER: Duration = Duration::from_millis(250);
+const LOOKUP_PERIOD: Duration = Duration::from_secs(2);
+/// and the shortest time until the next lookup, if an embedder cannot be reached and may have another address.
+const MIN_LOOKUP_PAUSE: Duration = Duration::from_millis(250);
 
-/// Turns names into addresses.
+/// Resolves names to addresses.
 pub trait Resolver: Debug + Send + Sync + 'static {
     /// All addresses of a host, each with `port`.
     fn resolve(&self, host: &str, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>>;
@@ -40,35 +40,36 @@ impl Resolver for SystemResolver {
     }
 }
 
-/// One of the URLs.
+/// One URL, and its addresses.
 #[derive(Debug)]
-struct Place {
-    target: Endpoint,
-    /// What is to be looked up.
+struct Target {
+    endpoint: Endpoint,
+    /// The host name and port to resolve; none if the URL contains an address.
     name: Option<(String, u16)>,
-    /// As they were last found.
+    /// The addresses that were last resolved.
     addresses: Vec<SocketAddr>,
+    /// Whether the last lookup failed.
     failed: bool,
 }
 
-impl Place {
-    fn new(target: Endpoint) -> Self {
-        let uri = target.uri();
+impl Target {
+    fn new(endpoint: Endpoint) -> Self {
+        let uri = endpoint.uri();
         let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let (name, addresses) = match host.parse::<IpAddr>() {
             Ok(address) => (None, vec![SocketAddr::new(address, port)]),
             Err(_) => (Some((host.to_owned(), port)), Vec::new()),
         };
-        Self { target, name, addresses, failed: false }
+        Self { endpoint, name, addresses, failed: false }
     }
 
-    /// Looks the name up. While that fails, what was found before holds: it may be the resolver that is away.
-    async fn look_up(&mut self, resolver: &dyn Resolver) {
+    /// Resolves the name. If that fails, the addresses stay: the cause may be an unavailable resolver.
+    async fn resolve(&mut self, resolver: &dyn Resolver) {
         let Some((host, port)) = &self.name else { return };
         let found = match resolver.resolve(host, *port).await {
             Ok(found) if !found.is_empty() => Ok(found),
-            Ok(_) => Err("it has no address".to_owned()),
+            Ok(_) => Err("the name has no address".to_owned()),
             Err(failure) => Err(failure.to_string()),
         };
         match found {
@@ -76,37 +77,40 @@ impl Place {
                 self.addresses = found;
                 self.failed = false;
             }
-            Err(reason) if self.failed => debug!(host, reason, "an embedder's name is still not found"),
+            Err(reason) if self.failed => {
+                debug!(host, reason, "the name of an embedder is still not resolved");
+            }
             Err(reason) => {
-                warn!(host, reason, "an embedder's name is not found");
+                warn!(host, reason, "the name of an embedder is not resolved");
                 self.failed = true;
             }
         }
     }
 }
 
-/// Keeps the balancer those of the URLs, for ever.
-pub(super) async fn discover(targets: Vec<Endpoint>, resolver: Box<dyn Resolver>, balancer: Balancer) {
-    let mut places: Vec<Place> = targets.into_iter().map(Place::new).collect();
+/// Updates the endpoints of the balancer. It returns if no URL contains a name.
+pub(super) async fn discover(urls: Vec<Endpoint>, resolver: Box<dyn Resolver>, balancer: Balancer) {
+    let mut targets: Vec<Target> = urls.into_iter().map(Target::new).collect();
     loop {
-        balancer.replace(&wanted(&places));
-        if places.iter().all(|place| place.name.is_none()) {
+        balancer.replace(&resolved(&targets));
+        if targets.iter().all(|target| target.name.is_none()) {
             return;
         }
-        join_all(places.iter_mut().map(|place| place.look_up(&*resolver))).await;
-        balancer.replace(&wanted(&places));
+        join_all(targets.iter_mut().map(|target| target.resolve(&*resolver))).await;
+        balancer.replace(&resolved(&targets));
         tokio::select! {
-            () = sleep(LOOK_UP_EVERY) => (),
+            () = sleep(LOOKUP_PERIOD) => (),
             () = async {
-                sleep(LOOK_UP_AFTER).await;
+                sleep(MIN_LOOKUP_PAUSE).await;
                 balancer.resolve_requested().await;
             } => (),
         }
     }
 }
 
-fn wanted(places: &[Place]) -> Vec<(SocketAddr, &Endpoint)> {
-    let all = places.iter().flat_map(|place| place.addresses.iter().map(|&found| (found, &place.target)));
+fn resolved(targets: &[Target]) -> Vec<(SocketAddr, &Endpoint)> {
+    let all =
+        targets.iter().flat_map(|target| target.addresses.iter().map(|&address| (address, &target.endpoint)));
     all.collect()
 }
 
@@ -115,28 +119,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_taken_from_urls_and_names_are_looked_up() {
-        let place = |url: &'static str| Place::new(Endpoint::from_static(url));
-        assert_eq!(place("http://127.0.0.1:5002").addresses, ["127.0.0.1:5002".parse().unwrap()]);
-        assert_eq!(place("http://[::1]:5002").addresses, ["[::1]:5002".parse().unwrap()]);
-        assert_eq!(place("http://embedder:5002").name, Some(("embedder".to_owned(), 5002)));
-        assert_eq!(place("https://embedder").name, Some(("embedder".to_owned(), 443)));
+    fn addresses_are_taken_from_urls_and_names_are_resolved() {
+        let target = |url: &'static str| Target::new(Endpoint::from_static(url));
+        assert_eq!(target("http://127.0.0.1:5002").addresses, ["127.0.0.1:5002".parse().unwrap()]);
+        assert_eq!(target("http://[::1]:5002").addresses, ["[::1]:5002".parse().unwrap()]);
+        assert_eq!(target("http://embedder:5002").name, Some(("embedder".to_owned(), 5002)));
+        assert_eq!(target("https://embedder").name, Some(("embedder".to_owned(), 443)));
     }
 
     #[tokio::test]
-    async fn what_is_not_found_is_where_it_was() {
+    async fn failed_lookup_leaves_the_addresses() {
         #[derive(Debug)]
         struct Unavailable;
         impl Resolver for Unavailable {
             fn resolve(&self, _: &str, _: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
-                async { Err(io::Error::other("no answer")) }.boxed()
+                async { Err(io::Error::other("timed out")) }.boxed()
             }
         }
-        let mut place = Place::new(Endpoint::from_static("http://localhost:1"));
-        place.look_up(&SystemResolver::default()).await;
-        let found = place.addresses.clone();
+        let mut target = Target::new(Endpoint::from_static("http://localhost:1"));
+        target.resolve(&SystemResolver::default()).await;
+        let found = target.addresses.clone();
         assert!(found.iter().any(|address| address.ip().is_loopback()), "{found:?}");
-        place.look_up(&Unavailable).await;
-        assert_eq!(place.addresses, found);
+        target.resolve(&Unavailable).await;
+        assert_eq!(target.addresses, found);
     }
 }

@@ -3,10 +3,7 @@
 use std::{
     fmt,
     net::SocketAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -22,8 +19,11 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, Endpoint};
 
-/// Time for a connection that shows whether an endpoint is reachable.
+use super::load::Load;
+
+/// Time for a connection of the test whether an endpoint is reachable,
 const CONNECT_WITHIN: Duration = Duration::from_millis(250);
+/// and between its two connections.
 const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// An embedder at one address.
@@ -34,12 +34,11 @@ pub(super) struct EmbedderEndpoint {
     target: Endpoint,
     connector: Connector,
     state: Mutex<State>,
-    /// The weight of all calls in flight.
-    load: AtomicUsize,
-    /// Notified when a call fails.
+    pub(super) load: Load,
+    /// Notified when the endpoint is ejected.
     pub(super) recheck: Notify,
     /// Cancelled when the address is no longer resolved.
-    pub(super) gone: CancellationToken,
+    pub(super) removed: CancellationToken,
 }
 
 /// The state of an endpoint, the best for the next call first.
@@ -57,7 +56,7 @@ impl EmbedderEndpoint {
     pub(super) fn new(
         address: SocketAddr,
         (target, connector): (&Endpoint, &Connector),
-        gone: CancellationToken,
+        removed: CancellationToken,
     ) -> Self {
         // Certificates are for the name in the URL; only the address is fixed.
         let connector = connector.at(address);
@@ -67,24 +66,24 @@ impl EmbedderEndpoint {
             target: target.clone(),
             connector,
             state: Mutex::new(State::Unknown),
-            load: AtomicUsize::new(0),
+            load: Load::default(),
             recheck: Notify::new(),
-            gone,
+            removed,
         }
     }
 
     /// A connection for one stream, which is closed when the guard is dropped.
     ///
-    /// hyper does not reset the stream of a caller who has left while it waits to send more of it, and what a stream does to its
-    /// connection (its windows, HTTP/2's limits) is felt by all calls on it.
+    /// hyper does not reset the stream of a caller who has left while it waits to send more of it, and a stream affects all calls on
+    /// its connection (by its windows, and HTTP/2's limits).
     pub(super) fn dedicated_channel(&self) -> (TracedClient<Channel>, DropGuard) {
         let closed = CancellationToken::new();
         let target = self.target.clone().executor(ConnectionExecutor(closed.clone()));
         (TracedClient(grpc::channel(&target, &self.connector)), closed.drop_guard())
     }
 
-    /// Whether it accepts connections, for some time. A process that was killed may have closed its connections a moment before its
-    /// listener.
+    /// Whether it accepts connections, twice in a row: a process that was killed may have closed its connections a moment before
+    /// its listener.
     pub(super) async fn is_reachable(&self) -> bool {
         let connects = async || {
             let connected = timeout(CONNECT_WITHIN, TcpStream::connect(self.address)).await;
@@ -110,10 +109,6 @@ impl EmbedderEndpoint {
         self.recheck.notify_one();
     }
 
-    pub(super) fn load(&self) -> usize {
-        self.load.load(Ordering::Relaxed)
-    }
-
     fn lock_state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -132,33 +127,6 @@ impl Executor<BoxFuture<'static, ()>> for ConnectionExecutor {
 
 impl fmt::Debug for EmbedderEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:?} {}", self.address, self.state(), self.load())
-    }
-}
-
-/// A call to an endpoint, which counts until this is dropped.
-#[derive(Debug)]
-pub(super) struct InFlight {
-    endpoint: Arc<EmbedderEndpoint>,
-    weight: AtomicUsize,
-}
-
-impl InFlight {
-    pub(super) fn new(endpoint: &Arc<EmbedderEndpoint>, weight: usize) -> Self {
-        let begun = Self { endpoint: Arc::clone(endpoint), weight: AtomicUsize::new(0) };
-        begun.add(weight);
-        begun
-    }
-
-    /// Adds to the load of the call.
-    pub(super) fn add(&self, weight: usize) {
-        self.weight.fetch_add(weight, Ordering::Relaxed);
-        self.endpoint.load.fetch_add(weight, Ordering::Relaxed);
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.endpoint.load.fetch_sub(*self.weight.get_mut(), Ordering::Relaxed);
+        write!(f, "{} {:?} {}", self.address, self.state(), self.load.get())
     }
 }

@@ -16,25 +16,25 @@ use super::{
     endpoint::{EmbedderEndpoint, State},
 };
 
-/// The name in the health service.
+/// The name of the embedder in the health service.
 const SERVICE: &str = "muse.v1.EmbedderService";
 /// The wait after a failure; each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// The time without a failure after which the back-off starts anew.
-const SETTLED: Duration = Duration::from_secs(10);
+/// The time without a failure after which the back-off is reset.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
 
-/// Updates the state of an endpoint for ever.
-pub(super) async fn follow(endpoint: Arc<EmbedderEndpoint>, balancer: Balancer) {
+/// Updates the state of an endpoint by its health checks. It does not return.
+pub(super) async fn watch(endpoint: Arc<EmbedderEndpoint>, balancer: Balancer) {
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     loop {
-        let began = Instant::now();
+        let started = Instant::now();
         let mut reported = State::Unknown;
         let ended = tokio::select! {
-            ended = listen(&endpoint, &balancer, &mut reported) => ended,
+            ended = apply_reports(&endpoint, &balancer, &mut reported) => ended,
             () = endpoint.recheck.notified() => Err(Status::unavailable("a call failed")),
         };
-        let ended = ended.err().unwrap_or_else(|| Status::unavailable("it ended the report"));
+        let ended = ended.err().unwrap_or_else(|| Status::unavailable("the health check ended"));
         let (address, reason) = (endpoint.address, reason(&ended));
         match endpoint.state() {
             State::Unavailable if reported != State::Serving => {
@@ -45,7 +45,7 @@ pub(super) async fn follow(endpoint: Arc<EmbedderEndpoint>, balancer: Balancer) 
         endpoint.set(State::Unavailable);
         balancer.publish_serving();
         balancer.request_resolve();
-        if reported == State::Serving && began.elapsed() > SETTLED {
+        if reported == State::Serving && started.elapsed() > STABLE_AFTER {
             backoff.reset();
         }
         backoff.wait().await;
@@ -55,7 +55,7 @@ pub(super) async fn follow(endpoint: Arc<EmbedderEndpoint>, balancer: Balancer) 
 }
 
 /// Applies the reports of the endpoint until they end.
-async fn listen(
+async fn apply_reports(
     endpoint: &EmbedderEndpoint,
     balancer: &Balancer,
     reported: &mut State,

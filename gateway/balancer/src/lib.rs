@@ -1,5 +1,16 @@
-//! The load balancer of the embedders: service discovery ([`discovery`]), health checks ([`health`]), least-loaded picking, and
-//! retries ([`retry`]).
+//! The load balancer of the embedders.
+//!
+//! | module | idea |
+//! |---|---|
+//! | [`discovery`] | service discovery: URLs and names become addresses |
+//! | [`endpoint`] | one embedder: connection, state, ejection |
+//! | [`health`] | health checks, which set the state |
+//! | [`load`] | the weight of the calls in flight of an endpoint |
+//! | [`pick`] | least-loaded picking |
+//! | [`attempt`] | one call to one endpoint |
+//! | [`retry`], [`retry_policy`], [`retry_budget`] | the retry loop, the classification of outcomes, the bound on retries |
+//! | [`replay_body`], [`buffered_body`], [`tracked_body`] | the bodies of requests and responses |
+//! | [`replay_memory`] | the bound on buffered bytes |
 //!
 //! A call goes to the least loaded endpoint, by the bytes of the requests in flight. An endpoint that cannot be reached, breaks a
 //! connection or returns UNAVAILABLE is ejected (outlier ejection), and one that reports not serving gets no calls either, until
@@ -7,22 +18,23 @@
 
 #![forbid(unsafe_code)]
 
+mod attempt;
 mod buffered_body;
 mod discovery;
 mod endpoint;
 mod health;
+mod load;
+mod pick;
 mod replay_body;
 mod replay_memory;
 mod retry;
 mod retry_budget;
+mod retry_policy;
 mod tracked_body;
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -37,12 +49,12 @@ use tracing::info;
 pub use discovery::Resolver;
 use endpoint::{EmbedderEndpoint, State};
 use replay_memory::ReplayMemory;
-pub use retry::ran_out_of_time;
 use retry_budget::RetryBudget;
+pub use retry_policy::is_timeout;
 
 /// Time without traffic from an embedder after which HTTP/2 sends it a ping,
 const PING_AFTER: Duration = Duration::from_secs(3);
-/// and time for the response, after which the connection is closed and its calls are retried elsewhere.
+/// and time for its acknowledgement, after which the connection is closed and its calls are retried elsewhere.
 const PONG_WITHIN: Duration = Duration::from_secs(5);
 
 /// Bytes of the replay bodies of all calls.
@@ -54,15 +66,15 @@ pub struct Balancer(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    list: RwLock<Arc<[Arc<EmbedderEndpoint>]>>,
+    endpoints: RwLock<Arc<[Arc<EmbedderEndpoint>]>>,
     /// The endpoint that is picked first among equally loaded ones, modulo their number.
     turn: AtomicUsize,
-    budget: RetryBudget,
-    store: ReplayMemory,
-    /// Whether any of them serves.
+    retry_budget: RetryBudget,
+    replay_memory: ReplayMemory,
+    /// Whether any endpoint serves.
     serving: watch::Sender<bool>,
-    /// An endpoint was not reachable at its address.
-    lost: Notify,
+    /// Notified when an endpoint fails: its name may have other addresses.
+    resolve_requested: Notify,
     /// Time for a call until its response begins.
     call_timeout: Duration,
     connector: Connector,
@@ -79,12 +91,12 @@ impl Balancer {
         shutdown: CancellationToken,
     ) -> Self {
         let balancer = Self(Arc::new(Shared {
-            list: RwLock::new(Arc::new([])),
+            endpoints: RwLock::new(Arc::new([])),
             turn: AtomicUsize::new(random() as usize),
-            budget: RetryBudget::new(),
-            store: ReplayMemory::of(REPLAY_BYTES),
+            retry_budget: RetryBudget::new(),
+            replay_memory: ReplayMemory::new(REPLAY_BYTES),
             serving: watch::Sender::new(false),
-            lost: Notify::new(),
+            resolve_requested: Notify::new(),
             call_timeout,
             connector: connector.clone(),
             shutdown: shutdown.clone(),
@@ -92,8 +104,8 @@ impl Balancer {
         let targets = targets.iter().cloned().map(|target| {
             target.timeout(call_timeout).http2_keep_alive_interval(PING_AFTER).keep_alive_timeout(PONG_WITHIN)
         });
-        let found = discovery::discover(targets.collect(), resolver, balancer.clone());
-        tokio::spawn(async move { shutdown.run_until_cancelled(found).await });
+        let discovery = discovery::discover(targets.collect(), resolver, balancer.clone());
+        tokio::spawn(async move { shutdown.run_until_cancelled(discovery).await });
         balancer
     }
 
@@ -108,78 +120,59 @@ impl Balancer {
         let (known, serving) = (self.clone(), self.clone());
         let name = "muse_embedders_known";
         metrics.pulled_gauge(name, "Embedders that the gateway has resolved.", move || {
-            known.list().len() as f64
+            known.endpoints().len() as f64
         });
         let name = "muse_embedders_serving";
         metrics.pulled_gauge(name, "Resolved embedders that get calls.", move || {
-            let list = serving.list();
-            list.iter().filter(|endpoint| endpoint.state() == State::Serving).count() as f64
+            let endpoints = serving.endpoints();
+            endpoints.iter().filter(|endpoint| endpoint.state() == State::Serving).count() as f64
         });
     }
 
-    fn list(&self) -> Arc<[Arc<EmbedderEndpoint>]> {
-        Arc::clone(&self.0.list.read().unwrap_or_else(PoisonError::into_inner))
+    fn endpoints(&self) -> Arc<[Arc<EmbedderEndpoint>]> {
+        Arc::clone(&self.0.endpoints.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Replaces the endpoints: adds new ones, and removes those that were not resolved; their calls in flight continue.
-    fn replace(&self, wanted: &[(SocketAddr, &Endpoint)]) {
-        let old = self.list();
-        let mut new: Vec<Arc<EmbedderEndpoint>> = Vec::with_capacity(wanted.len());
-        for (address, target) in wanted {
-            let is_it = |endpoint: &&Arc<EmbedderEndpoint>| endpoint.address == *address;
-            if new.iter().any(|endpoint| is_it(&endpoint)) {
+    fn replace(&self, resolved: &[(SocketAddr, &Endpoint)]) {
+        let old = self.endpoints();
+        let mut new: Vec<Arc<EmbedderEndpoint>> = Vec::with_capacity(resolved.len());
+        for (address, target) in resolved {
+            let has_address = |endpoint: &&Arc<EmbedderEndpoint>| endpoint.address == *address;
+            if new.iter().any(|endpoint| has_address(&endpoint)) {
                 continue;
             }
-            new.push(old.iter().find(is_it).cloned().unwrap_or_else(|| self.begin(*address, target)));
+            new.push(old.iter().find(has_address).cloned().unwrap_or_else(|| self.add(*address, target)));
         }
-        for vanished in old.iter().filter(|&endpoint| !new.iter().any(|kept| Arc::ptr_eq(kept, endpoint))) {
-            info!(address = %vanished.address, "an embedder was removed");
-            vanished.gone.cancel();
+        for removed in old.iter().filter(|&endpoint| !new.iter().any(|new| Arc::ptr_eq(new, endpoint))) {
+            info!(address = %removed.address, "an embedder was removed");
+            removed.removed.cancel();
         }
-        *self.0.list.write().unwrap_or_else(PoisonError::into_inner) = new.into();
+        *self.0.endpoints.write().unwrap_or_else(PoisonError::into_inner) = new.into();
         self.publish_serving();
     }
 
-    fn begin(&self, address: SocketAddr, target: &Endpoint) -> Arc<EmbedderEndpoint> {
+    fn add(&self, address: SocketAddr, target: &Endpoint) -> Arc<EmbedderEndpoint> {
         info!(%address, "an embedder was added");
-        let gone = self.0.shutdown.child_token();
-        let endpoint = Arc::new(EmbedderEndpoint::new(address, (target, &self.0.connector), gone.clone()));
-        let following = health::follow(Arc::clone(&endpoint), self.clone());
-        tokio::spawn(async move { gone.run_until_cancelled(following).await });
+        let removed = self.0.shutdown.child_token();
+        let endpoint = Arc::new(EmbedderEndpoint::new(address, (target, &self.0.connector), removed.clone()));
+        let health_checks = health::watch(Arc::clone(&endpoint), self.clone());
+        tokio::spawn(async move { removed.run_until_cancelled(health_checks).await });
         endpoint
     }
 
     /// Publishes whether any embedder serves.
     fn publish_serving(&self) {
-        let serves = self.list().iter().any(|endpoint| endpoint.state() == State::Serving);
-        self.0.serving.send_if_modified(|told| std::mem::replace(told, serves) != serves);
+        let serves = self.endpoints().iter().any(|endpoint| endpoint.state() == State::Serving);
+        self.0.serving.send_if_modified(|published| std::mem::replace(published, serves) != serves);
     }
 
-    /// Requests that the names are resolved soon.
+    /// Requests that discovery resolves the names soon.
     fn request_resolve(&self) {
-        self.0.lost.notify_one();
+        self.0.resolve_requested.notify_one();
     }
 
     async fn resolve_requested(&self) {
-        self.0.lost.notified().await;
-    }
-
-    fn next_turn(&self) {
-        self.0.turn.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Picks the least loaded endpoint in the best state, no worse than `worst`, that was not `tried`.
-    fn choose(&self, worst: State, tried: &[Arc<EmbedderEndpoint>]) -> Option<Arc<EmbedderEndpoint>> {
-        let list = self.list();
-        let turn = self.0.turn.load(Ordering::Relaxed) % list.len().max(1);
-        let (before, after) = list.split_at(turn);
-        after
-            .iter()
-            .chain(before)
-            .filter(|endpoint| !tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint)))
-            .map(|endpoint| (endpoint.state(), endpoint))
-            .filter(|(state, _)| *state <= worst)
-            .min_by_key(|(state, endpoint)| (*state, endpoint.load()))
-            .map(|(_, endpoint)| Arc::clone(endpoint))
+        self.0.resolve_requested.notified().await;
     }
 }

@@ -1,90 +1,114 @@
-//! A request body that can be sent again: what was sent is stored while it is sent. References to the bytes are stored, not copies.
+//! A request body that can be replayed: what was sent is buffered while it is sent. References to the bytes are buffered, not
+//! copies.
 
 use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use http_body::Frame;
 use tonic::{Status, body::Body};
 
-use super::{endpoint::InFlight, replay_memory::ReplayReservation};
+use super::replay_memory::ReplayReservation;
 
-/// A body, and the part of it that was sent.
+/// A body, and the part of it that was sent. Clones share them.
 #[derive(Debug, Clone)]
 pub(super) struct ReplayBody(Arc<Mutex<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
+    /// The part that was not sent yet.
     rest: Body,
     sent: Vec<Bytes>,
-    /// Bytes that may still be stored,
-    room: usize,
-    /// and the memory that is reserved for those that are.
+    /// Bytes that may still be buffered.
+    capacity: usize,
+    /// The memory of the buffered bytes.
     reservation: ReplayReservation,
-    /// The stored part is incomplete.
-    lost: bool,
-    /// The caller broke it off.
-    broken: bool,
+    /// The buffered part is incomplete.
+    discarded: bool,
+    /// The caller broke the body off.
+    aborted: bool,
     ended: bool,
-    /// Counts the attempts. Only the last one continues.
-    turn: usize,
+    /// Counts the attempts. Only the last one may read on.
+    attempt: usize,
 }
 
 impl ReplayBody {
-    /// Stores at most `room` bytes, as long as memory can be reserved; of a longer body nothing.
-    pub(super) fn new(body: Body, room: usize, reservation: ReplayReservation) -> Self {
+    /// Buffers at most `capacity` bytes, as long as memory can be reserved. A longer body is not buffered at all.
+    pub(super) fn new(body: Body, capacity: usize, reservation: ReplayReservation) -> Self {
         Self(Arc::new(Mutex::new(Inner {
             rest: body,
             sent: Vec::new(),
-            room,
+            capacity,
             reservation,
-            lost: false,
-            broken: false,
+            discarded: false,
+            aborted: false,
             ended: false,
-            turn: 0,
+            attempt: 0,
         })))
     }
 
-    /// The body from its beginning. If `weigh`, its bytes are added to the load of the call.
-    pub(super) fn send(&self, call: Arc<InFlight>, weigh: bool) -> Body {
-        let turn = self.inner().next_turn();
-        Body::new(Sending { kept: self.clone(), turn, next: 0, call, weigh })
+    /// The body from its beginning, for the next attempt. Bodies of earlier attempts end with an error.
+    pub(super) fn replay(&self) -> AttemptBody {
+        let mut inner = self.lock();
+        inner.attempt += 1;
+        AttemptBody { body: self.clone(), attempt: inner.attempt, position: 0 }
     }
 
-    /// Whether it can be replayed.
-    pub(super) fn is_whole(&self) -> bool {
-        let inner = self.inner();
-        !inner.lost && !inner.broken
+    /// Whether the body can be replayed.
+    pub(super) fn is_replayable(&self) -> bool {
+        let inner = self.lock();
+        !inner.discarded && !inner.aborted
     }
 
-    /// Whether the caller broke it off.
-    pub(super) fn is_broken(&self) -> bool {
-        self.inner().broken
+    /// Whether the caller broke the body off.
+    pub(super) fn is_aborted(&self) -> bool {
+        self.lock().aborted
     }
 
-    /// Frees what is stored: it will not be replayed.
-    pub(super) fn let_go(&self) {
-        self.inner().let_go();
+    /// Discards the buffered part. The body cannot be replayed any more.
+    pub(super) fn discard(&self) {
+        self.lock().discard();
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-struct Sending {
-    kept: ReplayBody,
-    turn: usize,
-    /// The next of the kept pieces.
-    next: usize,
-    call: Arc<InFlight>,
-    weigh: bool,
+impl Inner {
+    fn buffer(&mut self, piece: &Bytes) {
+        if self.discarded {
+            return;
+        }
+        match self.capacity.checked_sub(piece.len()) {
+            Some(capacity) if self.reservation.grow(piece.len()) => {
+                self.capacity = capacity;
+                self.sent.push(piece.clone());
+            }
+            _ => self.discard(),
+        }
+    }
+
+    fn discard(&mut self) {
+        self.discarded = true;
+        self.sent = Vec::new();
+        self.reservation.release();
+    }
 }
 
-impl http_body::Body for Sending {
+/// The body of one attempt: first the buffered part, then the rest.
+#[derive(Debug)]
+pub(super) struct AttemptBody {
+    body: ReplayBody,
+    attempt: usize,
+    /// The index of the next buffered piece.
+    position: usize,
+}
+
+impl http_body::Body for AttemptBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -93,69 +117,36 @@ impl http_body::Body for Sending {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
-        let mut guard = this.kept.inner();
-        let inner = &mut *guard;
-        if inner.turn != this.turn {
+        let mut inner = this.body.lock();
+        if inner.attempt != this.attempt {
             return Poll::Ready(Some(Err(Status::cancelled("the call was sent elsewhere"))));
         }
-        if let Some(piece) = inner.sent.get(this.next) {
-            this.next += 1;
-            if this.weigh {
-                this.call.add(piece.len());
-            }
+        if let Some(piece) = inner.sent.get(this.position) {
+            this.position += 1;
             return Poll::Ready(Some(Ok(Frame::data(piece.clone()))));
         }
         if inner.ended {
             return Poll::Ready(None);
         }
-        let frame = std::task::ready!(Pin::new(&mut inner.rest).poll_frame(context));
+        let frame = ready!(Pin::new(&mut inner.rest).poll_frame(context));
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(piece) = frame.data_ref() {
-                    inner.keep(piece);
-                    this.next = inner.sent.len();
-                    if this.weigh {
-                        this.call.add(piece.len());
-                    }
+                    inner.buffer(piece);
+                    this.position = inner.sent.len();
                 }
             }
-            Some(Err(_)) => inner.broken = true,
+            Some(Err(_)) => inner.aborted = true,
             None => inner.ended = true,
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        let inner = self.kept.inner();
-        inner.turn == self.turn
-            && self.next >= inner.sent.len()
+        let inner = self.body.lock();
+        inner.attempt == self.attempt
+            && self.position >= inner.sent.len()
             && (inner.ended || inner.rest.is_end_stream())
-    }
-}
-
-impl Inner {
-    fn next_turn(&mut self) -> usize {
-        self.turn += 1;
-        self.turn
-    }
-
-    fn keep(&mut self, piece: &Bytes) {
-        if self.lost {
-            return;
-        }
-        match self.room.checked_sub(piece.len()) {
-            Some(room) if self.reservation.take(piece.len()) => {
-                self.room = room;
-                self.sent.push(piece.clone());
-            }
-            _ => self.let_go(),
-        }
-    }
-
-    fn let_go(&mut self) {
-        self.lost = true;
-        self.sent = Vec::new();
-        self.reservation.clear();
     }
 }
 
@@ -163,12 +154,12 @@ impl Inner {
 mod tests {
     use futures::stream;
     use http_body_util::{BodyExt, StreamBody};
-    use muse_server::tls::Connector;
-    use tokio_util::sync::CancellationToken;
-    use tonic::transport::Endpoint;
 
     use super::*;
-    use crate::{endpoint::EmbedderEndpoint, replay_memory::ReplayMemory};
+    use crate::{
+        load::{Load, WeighedBody},
+        replay_memory::ReplayMemory,
+    };
 
     const PIECES: [&str; 3] = ["one", "two", "three"];
 
@@ -177,53 +168,51 @@ mod tests {
         Body::new(StreamBody::new(stream::iter(pieces.into_iter().chain(end.map(Err)))))
     }
 
-    fn endpoint() -> Arc<EmbedderEndpoint> {
-        let target = Endpoint::from_static("http://127.0.0.1:1");
-        let address = "127.0.0.1:1".parse().unwrap();
-        let connector = Connector::new(None);
-        Arc::new(EmbedderEndpoint::new(address, (&target, &connector), CancellationToken::new()))
+    type Weighed = WeighedBody<AttemptBody>;
+
+    /// The body of the next attempt, for an endpoint with this load.
+    fn replay(body: &ReplayBody, load: &Load) -> Weighed {
+        WeighedBody { body: body.replay(), call: load.begin(1) }
     }
 
-    async fn read(body: &mut Body) -> Option<Result<Bytes, Status>> {
+    async fn read(body: &mut Weighed) -> Option<Result<Bytes, Status>> {
         body.frame().await.map(|frame| frame.map(|frame| frame.into_data().unwrap()))
     }
 
     #[tokio::test]
     async fn replayed_body_counts_towards_the_load_of_its_endpoint() {
-        let (store, first, second) = (ReplayMemory::of(100), endpoint(), endpoint());
-        let kept = ReplayBody::new(body(None), 11, store.reservation());
-        let mut sent = kept.send(Arc::new(InFlight::new(&first, 1)), true);
+        let (memory, first, second) = (ReplayMemory::new(100), Load::default(), Load::default());
+        let replayed = ReplayBody::new(body(None), 11, memory.reservation());
+        let mut sent = replay(&replayed, &first);
         for piece in &PIECES[..2] {
             assert_eq!(read(&mut sent).await.unwrap().unwrap(), piece);
         }
-        assert!(kept.is_whole());
-        assert_eq!(first.load(), 1 + 6);
-        let again = kept.send(Arc::new(InFlight::new(&second, 1)), true);
-        assert!(read(&mut sent).await.unwrap().is_err(), "only the last one goes on");
+        assert!(replayed.is_replayable());
+        assert_eq!(first.get(), 1 + 6);
+        let again = replay(&replayed, &second);
+        assert!(read(&mut sent).await.unwrap().is_err(), "only the last attempt reads on");
         drop(sent);
-        assert_eq!(first.load(), 0);
+        assert_eq!(first.get(), 0);
         assert_eq!(again.collect().await.unwrap().to_bytes(), PIECES.concat());
-        let once_more = kept.send(Arc::new(InFlight::new(&first, 1)), false);
+        let once_more = replayed.replay();
         assert_eq!(once_more.collect().await.unwrap().to_bytes(), PIECES.concat());
-        assert!(!store.reservation().take(100));
-        kept.let_go();
-        assert!(store.reservation().take(100) && !kept.is_whole());
+        assert!(!memory.reservation().grow(100));
+        replayed.discard();
+        assert!(memory.reservation().grow(100) && !replayed.is_replayable());
     }
 
     #[tokio::test]
-    async fn what_is_too_long_or_broken_off_goes_on_but_not_again() {
-        for (room, bytes) in [(10, 100), (100, 10)] {
-            let store = ReplayMemory::of(bytes);
-            let kept = ReplayBody::new(body(None), room, store.reservation());
-            let sent = kept.send(Arc::new(InFlight::new(&endpoint(), 1)), true);
-            assert_eq!(sent.collect().await.unwrap().to_bytes(), PIECES.concat());
-            assert!(!kept.is_whole() && !kept.is_broken());
-            assert!(store.reservation().take(bytes));
+    async fn body_too_long_or_aborted_is_sent_but_not_replayed() {
+        for (capacity, bytes) in [(10, 100), (100, 10)] {
+            let memory = ReplayMemory::new(bytes);
+            let replayed = ReplayBody::new(body(None), capacity, memory.reservation());
+            assert_eq!(replayed.replay().collect().await.unwrap().to_bytes(), PIECES.concat());
+            assert!(!replayed.is_replayable() && !replayed.is_aborted());
+            assert!(memory.reservation().grow(bytes));
         }
-        let kept =
-            ReplayBody::new(body(Some(Status::cancelled("gone"))), 100, ReplayMemory::of(100).reservation());
-        let sent = kept.send(Arc::new(InFlight::new(&endpoint(), 1)), true);
-        assert!(sent.collect().await.is_err());
-        assert!(!kept.is_whole() && kept.is_broken());
+        let memory = ReplayMemory::new(100);
+        let replayed = ReplayBody::new(body(Some(Status::cancelled("gone"))), 100, memory.reservation());
+        assert!(replayed.replay().collect().await.is_err());
+        assert!(!replayed.is_replayable() && replayed.is_aborted());
     }
 }

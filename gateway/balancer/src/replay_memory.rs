@@ -5,48 +5,48 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// The bytes that are left. Clones share them.
+/// The unreserved bytes. Clones share them.
 #[derive(Debug, Clone)]
 pub(super) struct ReplayMemory(Arc<AtomicUsize>);
 
 impl ReplayMemory {
-    pub(super) fn of(bytes: usize) -> Self {
+    pub(super) fn new(bytes: usize) -> Self {
         Self(Arc::new(AtomicUsize::new(bytes)))
     }
 
     /// An empty reservation.
     pub(super) fn reservation(&self) -> ReplayReservation {
-        ReplayReservation { store: self.clone(), bytes: 0 }
+        ReplayReservation { memory: self.clone(), bytes: 0 }
     }
 }
 
 /// Reserved bytes, which are released when this is dropped.
 #[derive(Debug)]
 pub(super) struct ReplayReservation {
-    store: ReplayMemory,
+    memory: ReplayMemory,
     bytes: usize,
 }
 
 impl ReplayReservation {
-    /// Reserves more bytes, if so many are left.
-    pub(super) fn take(&mut self, bytes: usize) -> bool {
-        let taken = |left: usize| left.checked_sub(bytes);
-        let is_taken = self.store.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok();
-        if is_taken {
+    /// Reserves more bytes, if so many are unreserved.
+    pub(super) fn grow(&mut self, bytes: usize) -> bool {
+        let remaining = |unreserved: usize| unreserved.checked_sub(bytes);
+        let reserved = self.memory.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, remaining).is_ok();
+        if reserved {
             self.bytes += bytes;
         }
-        is_taken
+        reserved
     }
 
     /// Releases the bytes.
-    pub(super) fn clear(&mut self) {
-        self.store.0.fetch_add(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+    pub(super) fn release(&mut self) {
+        self.memory.0.fetch_add(std::mem::take(&mut self.bytes), Ordering::Relaxed);
     }
 }
 
 impl Drop for ReplayReservation {
     fn drop(&mut self) {
-        self.clear();
+        self.release();
     }
 }
 
@@ -56,12 +56,12 @@ mod tests {
 
     #[test]
     fn reservations_are_bounded_and_released() {
-        let store = ReplayMemory::of(10);
-        let (mut first, mut second) = (store.reservation(), store.reservation());
-        assert!(first.take(6) && !second.take(5) && second.take(4));
+        let memory = ReplayMemory::new(10);
+        let (mut first, mut second) = (memory.reservation(), memory.reservation());
+        assert!(first.grow(6) && !second.grow(5) && second.grow(4));
         drop(first);
-        assert!(!second.take(7) && second.take(6));
-        second.clear();
-        assert!(store.reservation().take(10));
+        assert!(!second.grow(7) && second.grow(6));
+        second.release();
+        assert!(memory.reservation().grow(10));
     }
 }

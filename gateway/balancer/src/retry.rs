@@ -10,9 +10,11 @@
 //! cause may be the deadline of the call, or the user's own backlog.
 //!
 //! With a single endpoint nothing is buffered. Beyond the bound on buffered bytes, calls are sent without retries.
+//!
+//! This is one loop, not tower's `Retry` around a balancing service: a retry depends on which endpoints were tried, on the state of
+//! the others, and on a connection test, and the budget is charged only if there is another endpoint.
 
 use std::{
-    error::Error as StdError,
     sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -20,61 +22,29 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use http::{Request, Response, request};
-use muse_proto::{Error, Reason};
+use muse_proto::limits::MAX_REQUEST_BYTES;
 use muse_server::deadline;
-use muse_telemetry::request_telemetry::TracedClient;
-use tokio_util::sync::DropGuard;
-use tonic::{Code, Status, TimeoutExpired, body::Body, transport::Channel};
-use tower::{Service, ServiceExt};
+use tonic::body::Body;
+use tower::Service;
 use tracing::debug;
 
 use super::{
     Balancer,
-    buffered_body::BufferedBody,
-    endpoint::{EmbedderEndpoint, InFlight, State},
+    attempt::{BoxError, CallKind, send_once, send_replayable},
+    endpoint::{EmbedderEndpoint, State},
     replay_body::ReplayBody,
-    replay_memory::ReplayMemory,
-    tracked_body::TrackedBody,
+    retry_policy::{Outcome, RetryDecision, RetryPolicy},
 };
 
-/// The idempotent methods.
-const IDEMPOTENT: [&str; 3] = ["Embed", "Tokenize", "GetModel"];
-/// Endpoints that a call is sent to at most.
-const MAX_ATTEMPTS: usize = 3;
-/// The load of a call besides its bytes: about what a forward pass costs for a few words more.
-const CALL_WEIGHT: usize = 256;
-/// The load of a stream, whose bytes come and go.
-const STREAM_WEIGHT: usize = 8 << 10;
-/// Bytes of the replay body of a call: the largest request of the embedder, and some for its frame.
-const CALL_REPLAY_BYTES: usize = (16 << 20) + 1024;
+/// Bytes of the replay body of an idempotent call: the largest request of the embedder, and some for its frame.
+const IDEMPOTENT_REPLAY_BYTES: usize = MAX_REQUEST_BYTES + 1024;
 /// Bytes of the replay body of a stream.
 const STREAM_REPLAY_BYTES: usize = 64 << 10;
-
-type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// No embedder was resolved.
 #[derive(Debug, thiserror::Error)]
 #[error("no embedder is known")]
 struct NoEmbedder;
-
-/// The outcome of an attempt.
-enum Outcome {
-    /// A response, or an error that another endpoint would return, too.
-    Final(Result<Response<Body>, BoxError>),
-    /// The endpoint failed: another one may serve the call.
-    Lost(Result<Response<Body>, BoxError>),
-    /// The endpoint rejected the call.
-    Rejected(Response<Body>),
-}
-
-impl Outcome {
-    fn into_result(self) -> Result<Response<Body>, BoxError> {
-        match self {
-            Self::Final(result) | Self::Lost(result) => result,
-            Self::Rejected(response) => Ok(response),
-        }
-    }
-}
 
 impl Service<Request<Body>> for Balancer {
     type Response = Response<Body>;
@@ -92,166 +62,61 @@ impl Service<Request<Body>> for Balancer {
 }
 
 impl Balancer {
-    /// Time for a call: until its deadline, `CALL_TIMEOUT` at most.
-    fn wait_for(&self, head: &request::Parts) -> Duration {
-        deadline::of(&head.headers).map_or(self.0.call_timeout, |wait| wait.min(self.0.call_timeout))
-    }
-
     async fn send(self, call: Request<Body>) -> Result<Response<Body>, BoxError> {
         self.next_turn();
-        let endpoint = self.choose(State::Unavailable, &[]).ok_or(NoEmbedder)?;
-        if self.choose(State::Unknown, std::slice::from_ref(&endpoint)).is_some() {
-            return self.send_to_any(call, endpoint).await;
+        let endpoint = self.pick(State::Unavailable, &[]).ok_or(NoEmbedder)?;
+        let kind = CallKind::of(&call);
+        if self.pick(State::Unknown, std::slice::from_ref(&endpoint)).is_some() {
+            self.send_with_retries(call, kind, endpoint).await
+        } else {
+            send_once(&endpoint, kind, call).await
         }
-        let pure = is_pure(&call);
-        let in_flight = Arc::new(InFlight::new(&endpoint, weight(pure)));
-        let (channel, connection) = channel(&endpoint, pure);
-        let answer = channel.oneshot(call).await?;
-        Ok(answer.map(|body| counted(body, in_flight, connection)))
     }
 
     /// Sends a call to an endpoint, and to others if that fails.
-    async fn send_to_any(
+    async fn send_with_retries(
         &self,
         call: Request<Body>,
+        kind: CallKind,
         mut endpoint: Arc<EmbedderEndpoint>,
     ) -> Result<Response<Body>, BoxError> {
-        let pure = is_pure(&call);
         let (mut head, body) = call.into_parts();
-        let end = Instant::now() + self.wait_for(&head);
-        let store = &self.0.store;
-        let kept = ReplayBody::new(
-            body,
-            if pure { CALL_REPLAY_BYTES } else { STREAM_REPLAY_BYTES },
-            store.reservation(),
-        );
-        let (mut tried, mut rejected, mut broke) = (Vec::new(), false, false);
+        let end = Instant::now() + self.timeout(&head);
+        let memory = &self.0.replay_memory;
+        let capacity = match kind {
+            CallKind::Idempotent => IDEMPOTENT_REPLAY_BYTES,
+            CallKind::Stream => STREAM_REPLAY_BYTES,
+        };
+        let replay = ReplayBody::new(body, capacity, memory.reservation());
+        let mut policy = RetryPolicy::default();
         loop {
-            tried.push(Arc::clone(&endpoint));
-            let outcome = call_endpoint(&endpoint, &head, &kept, pure.then_some(store)).await;
-            let worst = match &outcome {
-                Outcome::Final(_) => None,
-                Outcome::Lost(lost) => {
-                    endpoint.eject();
-                    let again = match lost {
-                        Err(failure) if broke_connection(&**failure) => {
-                            !std::mem::replace(&mut broke, true) && !endpoint.is_reachable().await
-                        }
-                        _ => true,
-                    };
-                    again.then_some(State::Unknown)
-                }
-                Outcome::Rejected(_) => (!std::mem::replace(&mut rejected, true)).then_some(State::Serving),
+            let outcome = send_replayable(&endpoint, kind, head.clone(), &replay, memory).await;
+            if let Outcome::EndpointFailed(_) = outcome {
+                endpoint.eject();
+            }
+            let worst = match policy.after_attempt(&endpoint, &outcome) {
+                RetryDecision::No => None,
+                RetryDecision::Yes(worst) => Some(worst),
+                RetryDecision::IfUnreachable(worst) => (!endpoint.is_reachable().await).then_some(worst),
             };
-            let next = worst.filter(|_| kept.is_whole() && tried.len() < MAX_ATTEMPTS).and_then(|worst| {
-                let next = self.choose(worst, &tried)?;
+            let next = worst.filter(|_| replay.is_replayable()).and_then(|worst| {
+                let next = self.pick(worst, policy.tried())?;
                 deadline::set(&mut head.headers, end).ok()?;
-                self.0.budget.withdraw().then_some(next)
+                self.0.retry_budget.withdraw().then_some(next)
             });
             let Some(next) = next else {
-                kept.let_go();
-                self.0.budget.deposit();
+                replay.discard();
+                self.0.retry_budget.deposit();
                 return outcome.into_result();
             };
             debug!(from = %endpoint.address, to = %next.address, "a call is retried");
             endpoint = next;
         }
     }
-}
 
-fn method_of<T>(call: &Request<T>) -> Option<&str> {
-    call.uri().path().rsplit('/').next()
-}
-
-fn is_pure<T>(call: &Request<T>) -> bool {
-    method_of(call).is_some_and(|method| IDEMPOTENT.contains(&method))
-}
-
-/// The connection for a call: the shared one, or a dedicated one with the guard that closes it.
-fn channel(endpoint: &EmbedderEndpoint, pure: bool) -> (TracedClient<Channel>, Option<DropGuard>) {
-    if pure {
-        return (endpoint.channel.clone(), None);
+    /// Time for a call with its retries: until its deadline, `CALL_TIMEOUT` at most.
+    fn timeout(&self, head: &request::Parts) -> Duration {
+        let call_timeout = self.0.call_timeout;
+        deadline::of(&head.headers).map_or(call_timeout, |left| left.min(call_timeout))
     }
-    let (channel, connection) = endpoint.dedicated_channel();
-    (channel, Some(connection))
-}
-
-fn weight(pure: bool) -> usize {
-    if pure { CALL_WEIGHT } else { STREAM_WEIGHT }
-}
-
-/// Makes a call to one endpoint. The response is buffered if there is memory for it.
-async fn call_endpoint(
-    endpoint: &Arc<EmbedderEndpoint>,
-    head: &request::Parts,
-    kept: &ReplayBody,
-    store: Option<&ReplayMemory>,
-) -> Outcome {
-    let pure = store.is_some();
-    let in_flight = Arc::new(InFlight::new(endpoint, weight(pure)));
-    let body = kept.send(Arc::clone(&in_flight), pure);
-    let (channel, connection) = channel(endpoint, pure);
-    let answered = channel.oneshot(Request::from_parts(head.clone(), body)).await;
-    let failed = |failure: BoxError| {
-        let is_final = kept.is_broken() || ran_out_of_time(&*failure) || violates_protocol(&*failure);
-        if is_final { Outcome::Final(Err(failure)) } else { Outcome::Lost(Err(failure)) }
-    };
-    let (head, body) = match answered {
-        Ok(answer) => answer.into_parts(),
-        Err(failure) => return failed(failure.into()),
-    };
-    let (status, body) = match store {
-        None => (Status::from_header_map(&head.headers), counted(body, in_flight, connection)),
-        Some(store) => match BufferedBody::read(body, store).await {
-            Err(failure) => return failed(failure.into()),
-            Ok(held) => {
-                let status = Status::from_header_map(held.trailers().unwrap_or(&head.headers));
-                let body =
-                    if held.is_whole() { Body::new(held) } else { counted(Body::new(held), in_flight, None) };
-                (status, body)
-            }
-        },
-    };
-    classify(Response::from_parts(head, body), status)
-}
-
-fn classify(answer: Response<Body>, status: Option<Status>) -> Outcome {
-    match status {
-        Some(status) if status.code() == Code::Unavailable => Outcome::Lost(Ok(answer)),
-        Some(status) if is_overloaded(&status) => Outcome::Rejected(answer),
-        _ => Outcome::Final(Ok(answer)),
-    }
-}
-
-fn is_overloaded(status: &Status) -> bool {
-    // Details take a while to decode, and most calls succeed.
-    status.code() == Code::ResourceExhausted && Error::from(status).reason() == Reason::Overloaded
-}
-
-fn counted(body: Body, call: Arc<InFlight>, connection: Option<DropGuard>) -> Body {
-    Body::new(TrackedBody { body, call, _connection: connection, broken: false })
-}
-
-/// Whether an established connection broke, other than by a timeout.
-fn broke_connection(failure: &(dyn StdError + 'static)) -> bool {
-    std::iter::successors(Some(failure), |&failure| failure.source())
-        .filter_map(<dyn StdError>::downcast_ref::<hyper::Error>)
-        .any(|failure| !failure.is_timeout())
-}
-
-/// Whether one side reports a violation of HTTP/2. This call may have caused it, so it is not retried.
-fn violates_protocol(failure: &(dyn StdError + 'static)) -> bool {
-    std::iter::successors(Some(failure), |&failure| failure.source())
-        .filter_map(<dyn StdError>::downcast_ref::<h2::Error>)
-        .filter_map(h2::Error::reason)
-        .any(|reason| {
-            !matches!(reason, h2::Reason::NO_ERROR | h2::Reason::REFUSED_STREAM | h2::Reason::CANCEL)
-        })
-}
-
-/// Whether the failure is a timeout.
-#[must_use]
-pub fn ran_out_of_time(failure: &(dyn StdError + 'static)) -> bool {
-    std::iter::successors(Some(failure), |&failure| failure.source())
-        .any(<dyn StdError>::is::<TimeoutExpired>)
 }

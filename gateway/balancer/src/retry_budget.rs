@@ -1,5 +1,8 @@
-//! Retry budget: retries are bounded to a fifth of the calls that succeed, and an initial number. Without it, retries would
-//! multiply the load in an overload.
+//! Retry budget: retries are bounded to a fifth of the served calls, and an initial balance. Without it, retries would multiply the
+//! load in an overload.
+//!
+//! This is not tower's `TpsBudget`: that allows a number of retries in each second even if no call succeeds, and forgets deposits
+//! after its window. Here only served calls refill the balance, whose initial value covers the failure of one endpoint.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -18,14 +21,15 @@ impl RetryBudget {
 
     /// Counts a served call.
     pub(super) fn deposit(&self) {
-        let saved = |saved| (saved < MAX_BALANCE * COST).then_some(saved + 1);
+        let deposited = |balance| (balance < MAX_BALANCE * COST).then_some(balance + 1);
         // It fails at the largest balance, which is intended.
-        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, saved);
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, deposited);
     }
 
     /// Pays for a retry, if the balance allows one.
     pub(super) fn withdraw(&self) -> bool {
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |saved| saved.checked_sub(COST)).is_ok()
+        let withdrawn = |balance: usize| balance.checked_sub(COST);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, withdrawn).is_ok()
     }
 }
 
@@ -37,8 +41,8 @@ mod tests {
     fn a_fifth_of_the_served_calls_may_be_retried() {
         let budget = RetryBudget::new();
         budget.deposit();
-        let tries = (0..2 * MAX_BALANCE).filter(|_| budget.withdraw()).count();
-        assert_eq!(tries, MAX_BALANCE);
+        let retries = (0..2 * MAX_BALANCE).filter(|_| budget.withdraw()).count();
+        assert_eq!(retries, MAX_BALANCE);
         for _ in 0..10 * COST {
             budget.deposit();
         }

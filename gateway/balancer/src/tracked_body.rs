@@ -1,6 +1,7 @@
-//! A response body whose call counts as load until it ends.
+//! A response body whose call is in flight until it is dropped.
 
 use std::{
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -15,16 +16,30 @@ use tokio_util::sync::DropGuard;
 use tonic::{Status, body::Body};
 use tracing::debug;
 
-use super::endpoint::InFlight;
+use super::load::InFlight;
 
-/// The body of a response. Its call counts as load until it ends. If the embedder breaks it off, the caller gets a gRPC status in
-/// place of an error of the HTTP/2 stream.
+/// The body of a response. Its call counts as load until this is dropped. If the embedder breaks it off, the caller gets a gRPC
+/// status in place of an error of the HTTP/2 stream.
+#[derive(Debug)]
 pub(super) struct TrackedBody {
-    pub(super) body: Body,
-    pub(super) call: Arc<InFlight>,
+    body: Body,
+    /// The embedder.
+    address: SocketAddr,
+    broken: bool,
+    _call: Arc<InFlight>,
     /// Of a stream: closes its connection.
-    pub(super) _connection: Option<DropGuard>,
-    pub(super) broken: bool,
+    _connection: Option<DropGuard>,
+}
+
+impl TrackedBody {
+    pub(super) fn new(
+        body: Body,
+        address: SocketAddr,
+        call: Arc<InFlight>,
+        connection: Option<DropGuard>,
+    ) -> Self {
+        Self { body, address, broken: false, _call: call, _connection: connection }
+    }
 }
 
 impl http_body::Body for TrackedBody {
@@ -41,10 +56,10 @@ impl http_body::Body for TrackedBody {
         }
         Poll::Ready(match ready!(Pin::new(&mut this.body).poll_frame(context)) {
             Some(Err(failure)) => {
-                debug!(%failure, call = ?this.call, "an answer was broken off");
+                debug!(%failure, address = %this.address, "an embedder broke off a response");
                 this.broken = true;
                 let mut trailers = HeaderMap::new();
-                // It fails only for text that is no header, which this is not.
+                // It fails only for text that is not a valid header value, which this text is.
                 let _ = broken_off().add_header(&mut trailers);
                 Some(Ok(Frame::trailers(trailers)))
             }
@@ -62,7 +77,7 @@ impl http_body::Body for TrackedBody {
 }
 
 fn broken_off() -> Status {
-    Error::new(Reason::Unavailable, "the embedder is gone; what has no answer can be sent again")
+    Error::new(Reason::Unavailable, "the embedder broke off the response; requests without a response can be sent again")
         .with_retry_after(Duration::from_secs(1))
         .into()
 }

@@ -23,7 +23,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderName, header};
 use http_body_util::{BodyExt, Full};
-use muse_balancer::ran_out_of_time;
+use muse_balancer::is_timeout;
 use muse_proto::Error;
 use muse_server::deadline;
 use muse_verifier::{Claims, TokenKind};
@@ -178,7 +178,7 @@ where
     let answered = to.oneshot(call.map(tonic::body::Body::new)).await;
     match answered.map_err(Into::into) {
         Ok(answer) => answer.map(Body::new),
-        Err(failure) if ran_out_of_time(&*failure) && end.is_some_and(|end| end <= Instant::now()) => {
+        Err(failure) if is_timeout(&*failure) && end.is_some_and(|end| end <= Instant::now()) => {
             status(deadline::passed())
         }
         Err(failure) => {
