@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, env, error::Error, fs, path::PathBuf};
 use prost::Message;
 
 const FILES: [&str; 3] = ["muse/v1/auth.proto", "muse/v1/embedder.proto", "muse/v1/user.proto"];
-/// Messages that src/limits.rs checks.
+/// Messages with limits in src/limits.rs.
 const LIMITED: [&str; 3] = ["EmbedRequest", "EmbedStreamRequest", "TokenizeRequest"];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("muse_descriptor.bin"), descriptors.encode_to_vec())?;
     let mut methods = Vec::new();
-    // What the decoder checks nothing of, beside the size of the whole message.
+    // Messages without limits on their fields.
     let mut unlimited = BTreeSet::new();
     for file in &descriptors.file {
         for service in &file.service {

@@ -1,4 +1,4 @@
-//! Messages of megabytes, without holding up what else a thread of the async runtime has to do.
+//! The codec of messages: limits are checked before decoding, and large messages do not block other tasks of the async runtime.
 
 use std::cell::Cell;
 
@@ -13,12 +13,14 @@ use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
 use crate::{Error, Limited, Reason};
 
-/// Bytes of a message that are decoded at once, in less than half a millisecond. An answer of 32 vectors has 66 kB.
-const BRIEF_TO_DECODE: usize = 80 << 10;
-/// The same for a message to encode. A request of as many bytes has a thousand sentences to copy and to free.
-const BRIEF_TO_ENCODE: usize = 128 << 10;
+/// Bytes of the largest message that is decoded without [`run_blocking`], in less than half a millisecond. A response of 32 vectors
+/// has 66 kB.
+const MAX_INLINE_DECODE: usize = 80 << 10;
+/// The same for encoding. A request of so many bytes has a thousand sentences to copy and to free.
+const MAX_INLINE_ENCODE: usize = 128 << 10;
 
-/// prost's encoding. The limits of a message are checked before it is decoded ([`Limited`]). A large message is worked on while the thread's other tasks go on elsewhere.
+/// prost's codec, which checks the limits of a message before it decodes it ([`Limited`]), and processes large messages with
+/// [`run_blocking`].
 #[derive(Debug, Clone)]
 pub struct Codec<T, U>(ProstCodec<T, U>);
 
@@ -35,30 +37,30 @@ where
 {
     type Encode = T;
     type Decode = U;
-    type Encoder = Encoder<T>;
-    type Decoder = Decoder<U>;
+    type Encoder = MessageEncoder<T>;
+    type Decoder = MessageDecoder<U>;
 
-    fn encoder(&mut self) -> Encoder<T> {
-        Encoder(self.0.encoder())
+    fn encoder(&mut self) -> MessageEncoder<T> {
+        MessageEncoder(self.0.encoder())
     }
 
-    fn decoder(&mut self) -> Decoder<U> {
-        Decoder(self.0.decoder())
+    fn decoder(&mut self) -> MessageDecoder<U> {
+        MessageDecoder(self.0.decoder())
     }
 }
 
 /// The encoder of [`Codec`].
 #[derive(Debug)]
-pub struct Encoder<T>(ProstEncoder<T>);
+pub struct MessageEncoder<T>(ProstEncoder<T>);
 
-impl<T: Message> codec::Encoder for Encoder<T> {
+impl<T: Message> codec::Encoder for MessageEncoder<T> {
     type Item = T;
     type Error = Status;
 
     fn encode(&mut self, message: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
         let length = message.encoded_len();
-        run_blocking(length > BRIEF_TO_ENCODE, || {
-            // By itself it grows step by step, and is copied each time.
+        run_blocking(length > MAX_INLINE_ENCODE, || {
+            // Without this the buffer would grow in steps, and be copied at each.
             buffer.reserve(length);
             self.0.encode(message, buffer)
         })
@@ -71,15 +73,15 @@ impl<T: Message> codec::Encoder for Encoder<T> {
 
 /// The decoder of [`Codec`].
 #[derive(Debug)]
-pub struct Decoder<U>(ProstDecoder<U>);
+pub struct MessageDecoder<U>(ProstDecoder<U>);
 
-impl<U: Limited + Message + Default> codec::Decoder for Decoder<U> {
+impl<U: Limited + Message + Default> codec::Decoder for MessageDecoder<U> {
     type Item = U;
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        run_blocking(buffer.remaining() > BRIEF_TO_DECODE, || {
-            // tonic has the whole message in one piece.
+        run_blocking(buffer.remaining() > MAX_INLINE_DECODE, || {
+            // tonic passes the whole message in one piece.
             U::check_limits(buffer.chunk())?;
             // tonic would return INTERNAL.
             let message = U::decode(buffer);
@@ -95,22 +97,22 @@ impl<U: Limited + Message + Default> codec::Decoder for Decoder<U> {
 }
 
 thread_local! {
-    static ASIDES: Cell<u64> = const { Cell::new(0) };
+    static BLOCKING_RUNS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// How often this thread has done long work after its other tasks had gone elsewhere.
+/// How often this thread has run work with [`tokio::task::block_in_place`].
 #[must_use]
 pub fn blocking_runs() -> u64 {
-    ASIDES.get()
+    BLOCKING_RUNS.get()
 }
 
-/// Does work that may be long after the thread's other tasks were handed to another one, where the runtime has several.
+/// Runs work. If it is `long`, the runtime first moves the other tasks of the thread to another one, if it has several threads.
 pub fn run_blocking<T>(long: bool, work: impl FnOnce() -> T) -> T {
-    let elsewhere =
+    let has_threads =
         || Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
-    if !long || !elsewhere() {
+    if !long || !has_threads() {
         return work();
     }
-    ASIDES.set(ASIDES.get() + 1);
+    BLOCKING_RUNS.set(BLOCKING_RUNS.get() + 1);
     tokio::task::block_in_place(work)
 }

@@ -1,12 +1,11 @@
-//! `muse.v1.Embedding` by hand, since its numbers are most of what the stack moves.
+//! `muse.v1.Embedding`, hand-written, because its numbers are most of the data of the services.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// A vector and the number of tokens that it was made of.
+/// A vector, and the number of tokens of its sentence.
 ///
-/// A packed `repeated float` and a `bytes` field are the same on the wire. Taken as bytes, the numbers are a slice of the
-/// buffer that they came in or were made in, not a `Vec` of their own. (Unpacked numbers, which proto3 writers do not
-/// write unless told to, are refused.)
+/// A packed `repeated float` and a `bytes` field are the same on the wire. As bytes, the numbers are a slice of the received or
+/// produced buffer, not a `Vec` of their own. (Unpacked numbers, which proto3 encoders do not write by default, are an error.)
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Embedding {
     /// The components: little-endian IEEE 754 single precision, one after the other.
@@ -28,7 +27,7 @@ impl Embedding {
         Self { packed: packed.freeze(), token_count }
     }
 
-    /// How many components it has.
+    /// The number of components.
     #[must_use]
     pub fn dimension(&self) -> usize {
         self.packed.len() / size_of::<f32>()
@@ -53,7 +52,7 @@ mod tests {
 
     use super::*;
 
-    /// As the code made from the `.proto` file would have it.
+    /// The message as generated from the `.proto` file.
     #[derive(Clone, PartialEq, prost::Message)]
     struct Plain {
         #[prost(float, repeated, tag = "1")]
@@ -63,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_same_on_the_wire() {
+    fn embedding_encodes_like_the_generated_message() {
         for values in [vec![], vec![1.5, -0.0, f32::MIN_POSITIVE, 1e30], vec![0.25; 512]] {
             let plain = Plain { values: values.clone(), token_count: 7 };
             let packed = Embedding::new(&values, 7);

@@ -1,7 +1,7 @@
-//! The one table of errors: a reason, its gRPC code and its HTTP status.
+//! The table of errors: each reason with its gRPC code and HTTP status.
 //!
-//! A service fails with an [`Error`]; on the wire it is a [`tonic::Status`] whose `google.rpc.ErrorInfo` names the
-//! reason, so that the gateway can turn it back into the same [`Error`] and answer over HTTP.
+//! A service returns an [`Error`]. On the wire it is a [`tonic::Status`] with the reason in `google.rpc.ErrorInfo`, from which the
+//! gateway reads the same [`Error`] for its response over HTTP.
 
 use std::{collections::HashMap, fmt, time::Duration};
 
@@ -60,13 +60,13 @@ reasons! {
     TokenMissing, "TOKEN_MISSING", Unauthenticated, 401;
     /// The `authorization` header is not of the form `Bearer <token>`.
     TokenMalformed, "TOKEN_MALFORMED", Unauthenticated, 422;
-    /// The token is not one of ours: signature, key, algorithm or a claim is wrong.
+    /// The token was not issued by this service: signature, key, algorithm or a claim is wrong.
     TokenInvalid, "TOKEN_INVALID", Unauthenticated, 422;
-    /// The token's time is over.
+    /// The token has expired.
     TokenExpired, "TOKEN_EXPIRED", Unauthenticated, 401;
     /// The token was revoked.
     TokenRevoked, "TOKEN_REVOKED", Unauthenticated, 401;
-    /// A refresh token where an access token is due, or the reverse.
+    /// A refresh token in place of an access token, or the reverse.
     TokenKind, "TOKEN_KIND", Unauthenticated, 422;
     /// The caller may not do this.
     PermissionDenied, "PERMISSION_DENIED", PermissionDenied, 403;
@@ -76,23 +76,23 @@ reasons! {
     NoSuchModel, "NO_SUCH_MODEL", NotFound, 404;
     /// There is a user of this name already.
     UserExists, "USER_EXISTS", AlreadyExists, 409;
-    /// Nobody would be left who may manage users.
+    /// The last administrator cannot be removed.
     LastAdmin, "LAST_ADMIN", FailedPrecondition, 409;
-    /// Logging in has failed too often, for this user or from this address.
+    /// Too many failed logins, of this user or from this address.
     TooManyAttempts, "TOO_MANY_ATTEMPTS", ResourceExhausted, 429;
     /// More work is waiting than the service accepts.
     Overloaded, "OVERLOADED", ResourceExhausted, 429;
-    /// A service that is needed for the answer does not respond, or is not ready yet.
+    /// A required service does not respond, or is not ready yet.
     Unavailable, "UNAVAILABLE", Unavailable, 503;
-    /// The caller's deadline passed before the answer was there.
+    /// The caller's deadline has passed.
     DeadlineExceeded, "DEADLINE_EXCEEDED", DeadlineExceeded, 504;
     /// The method does not exist.
     Unimplemented, "UNIMPLEMENTED", Unimplemented, 404;
-    /// A fault of the service itself. The details are in its log.
+    /// An internal error. The details are in the log of the service.
     Internal, "INTERNAL", Internal, 500;
 }
 
-/// A failed call: the reason, a text for the caller, the field that is at fault, and when another try may succeed.
+/// A failed call: the reason, a text for the caller, the invalid field, and the wait before a retry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     reason: Reason,
@@ -102,19 +102,18 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error with a text in the caller's terms.
+    /// An error with a text for the caller.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into(), field: None, retry_after: None }
     }
 
-    /// The same, and names the field of the request that is at fault, with its index: `sentences[3]`
-    /// (`google.rpc.BadRequest`).
+    /// Adds the invalid field of the request, with its index: `sentences[3]` (`google.rpc.BadRequest`).
     #[must_use]
     pub fn with_field(self, field: impl Into<String>) -> Self {
         Self { field: Some(field.into()), ..self }
     }
 
-    /// The same, and says how long to wait before trying again (`google.rpc.RetryInfo`, `Retry-After`).
+    /// Adds the wait before a retry (`google.rpc.RetryInfo`, `Retry-After`).
     #[must_use]
     pub fn with_retry_after(self, wait: Duration) -> Self {
         Self { retry_after: Some(wait), ..self }
@@ -132,13 +131,13 @@ impl Error {
         &self.message
     }
 
-    /// The field of the request that is at fault, where there is one.
+    /// The invalid field of the request, if known.
     #[must_use]
     pub fn field(&self) -> Option<&str> {
         self.field.as_deref()
     }
 
-    /// How long to wait before trying again, where that is known.
+    /// The wait before a retry, if known.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
@@ -167,7 +166,7 @@ impl From<Error> for Status {
 }
 
 impl From<&Status> for Error {
-    /// Reads back what [`From<Error> for Status`] wrote; a foreign status is mapped by its code.
+    /// The error that [`From<Error> for Status`] encoded; a foreign status is mapped by its code.
     fn from(status: &Status) -> Self {
         let named = status
             .get_details_error_info()
@@ -197,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_survives_the_wire() {
+    fn reason_round_trips_through_status() {
         for &reason in Reason::ALL {
             let error = Error::new(reason, "a text");
             let status = Status::from(error.clone());
@@ -211,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_status_is_mapped_by_its_code() {
+    fn foreign_status_is_mapped_by_its_code() {
         let error = Error::from(&Status::unavailable("tcp connect error"));
         assert_eq!(error, Error::new(Reason::Unavailable, "tcp connect error"));
         assert_eq!(Error::from(&Status::data_loss("x")).reason(), Reason::Internal);

@@ -1,5 +1,5 @@
 //! The contract between the services of MUSE as Service and their clients: the generated code of package `muse.v1`,
-//! its descriptor set, and the one table of errors.
+//! its descriptor set, the table of errors, and the limits of requests.
 
 mod codec;
 mod embedding;
@@ -8,7 +8,7 @@ pub mod limits;
 mod tokenized;
 pub mod wire;
 
-pub use codec::{Codec, Decoder, Encoder, blocking_runs, run_blocking};
+pub use codec::{Codec, MessageDecoder, MessageEncoder, blocking_runs, run_blocking};
 pub use error::{Error, Reason};
 pub use limits::Limited;
 pub use tokenized::TokenizeResponseWriter;

@@ -17,9 +17,11 @@ pub const MAX_SENTENCE_TOKENS: usize = 8_192;
 pub const MAX_REQUEST_TOKENS: usize = 262_144;
 /// Bytes of an encoded request.
 pub const MAX_REQUEST_BYTES: usize = 16 << 20;
-/// Bytes of an encoded item of a stream: a sentence that is too long is answered with its error up to this size.
+/// Bytes of a request to the auth service: at most a name and a password.
+pub const MAX_AUTH_REQUEST_BYTES: usize = 64 << 10;
+/// Bytes of an encoded item of a stream. Up to this size the response to a sentence that is too long is an error of the item.
 pub const MAX_ITEM_BYTES: usize = 320 << 10;
-/// Bytes of the id of an item of a stream. The server stores it until the answer is read.
+/// Bytes of the id of an item of a stream. The server stores it until the response is read.
 pub const MAX_ITEM_ID_BYTES: usize = 1_024;
 /// Tokens that the model adds to each sentence: `<s>` and `</s>`.
 pub const MARKS: usize = 2;
@@ -33,15 +35,15 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// Of [`MAX_SENTENCES`].
+    /// [`MAX_SENTENCES`] of a request.
     pub const SENTENCES: Self = Self { max: MAX_SENTENCES, unit: "sentences", scope: "a request" };
-    /// Of [`MAX_SENTENCE_BYTES`].
+    /// [`MAX_SENTENCE_BYTES`] of a sentence.
     pub const SENTENCE_BYTES: Self = Self { max: MAX_SENTENCE_BYTES, unit: "bytes", scope: "a sentence" };
-    /// Of [`MAX_SENTENCE_TOKENS`].
+    /// [`MAX_SENTENCE_TOKENS`] of a sentence.
     pub const SENTENCE_TOKENS: Self = Self { max: MAX_SENTENCE_TOKENS, unit: "tokens", scope: "a sentence" };
-    /// Of [`MAX_REQUEST_TOKENS`].
+    /// [`MAX_REQUEST_TOKENS`] of a request.
     pub const REQUEST_TOKENS: Self = Self { max: MAX_REQUEST_TOKENS, unit: "tokens", scope: "a request" };
-    /// Of [`MAX_ITEM_ID_BYTES`].
+    /// [`MAX_ITEM_ID_BYTES`] of an item.
     pub const ITEM_ID_BYTES: Self = Self { max: MAX_ITEM_ID_BYTES, unit: "bytes", scope: "an item" };
 
     /// The largest number that is allowed.
@@ -147,20 +149,20 @@ impl Limited for EmbedStreamRequest {
 struct Count {
     field: &'static str,
     count: usize,
-    at_fault: Option<Error>,
+    error: Option<Error>,
 }
 
 impl Count {
     fn new(field: &'static str) -> Self {
-        Self { field, count: 0, at_fault: None }
+        Self { field, count: 0, error: None }
     }
 
     /// Counts an element, of which `count` is limited.
     fn element(&mut self, limit: Limit, count: usize) {
-        // If there are too many elements, that is the error, whatever the later ones are like.
-        if self.at_fault.is_none() && self.count < MAX_SENTENCES {
+        // Later elements exceed the limit on elements, which is reported instead.
+        if self.error.is_none() && self.count < MAX_SENTENCES {
             let field = || format!("{}[{}]", self.field, self.count);
-            self.at_fault = limit.check(field, count).err();
+            self.error = limit.check(field, count).err();
         }
         self.count += 1;
     }
@@ -171,7 +173,7 @@ impl Count {
 
     fn check(self) -> Result<(), Error> {
         Limit::SENTENCES.check(|| self.field.to_owned(), self.count)?;
-        self.at_fault.map_or(Ok(()), Err)
+        self.error.map_or(Ok(()), Err)
     }
 }
 
@@ -189,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn each_limit_is_named_with_its_field() {
+    fn exceeded_limit_names_its_field() {
         let sentences = |sentences| EmbedRequest { sentences, ..EmbedRequest::default() }.encode_to_vec();
         let token_ids = |ids: Vec<usize>| {
             let token_ids = ids.into_iter().map(|count| TokenIds { ids: vec![7; count] }).collect();
@@ -216,7 +218,7 @@ mod tests {
         let item = EmbedStreamRequest { id: "x".repeat(1_025), ..EmbedStreamRequest::default() };
         let text = "id: 1025 bytes; the limit is 1024 an item".to_owned();
         assert_eq!(rejected::<EmbedStreamRequest>(&item.encode_to_vec()), ("id".to_owned(), text));
-        // Each merges with the one before, which is decoded nevertheless.
+        // A later occurrence replaces the earlier one, but that is decoded, too.
         let twice = [item.encode_to_vec(), vec![0x0a, 0]].concat();
         assert_eq!(rejected::<EmbedStreamRequest>(&twice).0, "id");
     }
@@ -231,7 +233,7 @@ mod tests {
         assert_eq!(EmbedRequest::check_limits(&most.encode_to_vec()), Ok(()));
         let most = EmbedStreamRequest { id: "x".repeat(1_024), sentence: "x".repeat(300_000) };
         assert_eq!(EmbedStreamRequest::check_limits(&most.encode_to_vec()), Ok(()));
-        // The decoder says what is wrong.
+        // The decoder reports malformed bytes.
         assert_eq!(EmbedRequest::check_limits(b"\x0a\x7f"), Ok(()));
     }
 }

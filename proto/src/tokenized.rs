@@ -1,5 +1,5 @@
-//! `muse.v1.TokenizeResponse` by hand: a token is 80 bytes in Rust's structures and some 30 on the wire, so the server writes the
-//! encoded message while it tokenizes.
+//! `muse.v1.TokenizeResponse`, hand-written: a token takes 80 bytes in Rust's structures and some 30 on the wire, so the server
+//! encodes the message while it tokenizes.
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::{
@@ -50,7 +50,7 @@ impl Message for TokenizeResponse {
 #[derive(Debug, Default)]
 pub struct TokenizeResponseWriter {
     response: Vec<u8>,
-    /// The fields of the present sentence.
+    /// The fields of the current sentence.
     tokens: Vec<u8>,
     ids: Vec<u8>,
     bytes: Vec<u8>,
@@ -58,7 +58,7 @@ pub struct TokenizeResponseWriter {
 }
 
 impl TokenizeResponseWriter {
-    /// Appends a token to the present sentence: its text and id in the vocabulary, and its start and end in the sentence, in
+    /// Appends a token to the current sentence: its text and id in the vocabulary, and its start and end in the sentence, in
     /// bytes and in characters.
     pub fn token(&mut self, token: &str, id: u32, bytes: (u32, u32), chars: (u32, u32)) {
         length_delimited(1, token.len(), &mut self.tokens);
@@ -68,7 +68,7 @@ impl TokenizeResponseWriter {
         span(4, chars, &mut self.chars);
     }
 
-    /// Ends the present sentence; the next token is the first of the next one.
+    /// Ends the current sentence; the next token is the first of the next one.
     pub fn end_sentence(&mut self) {
         let packed = if self.ids.is_empty() { 0 } else { 1 + varint_len(self.ids.len()) + self.ids.len() };
         let length = self.tokens.len() + packed + self.bytes.len() + self.chars.len();

@@ -8,7 +8,7 @@ use std::fmt;
 /// Nested groups that a scan follows; prost's decoder has the same limit.
 const MAX_DEPTH: usize = 100;
 
-/// The bytes are no encoded message.
+/// The bytes are not an encoded message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
 
@@ -20,7 +20,7 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// The value of a field as its wire type has it.
+/// The value of a field, by its wire type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Value<'a> {
     /// Integers, booleans and enums.
@@ -108,7 +108,7 @@ impl<'a> Fields<'a> {
         Ok((number, value))
     }
 
-    /// Skips the rest of a group whose start was read.
+    /// Skips the rest of a group after its start.
     fn skip_group(&mut self, number: u32) -> Result<(), Malformed> {
         let mut open = [0; MAX_DEPTH];
         open[0] = number;
@@ -156,7 +156,7 @@ impl<'a> Fields<'a> {
             value |= u64::from(byte & 0x7f) << (7 * index);
             if byte < 0x80 {
                 self.rest = &self.rest[index + 1..];
-                // Of the tenth byte a single bit belongs to the number.
+                // Only one bit of the tenth byte belongs to the number.
                 return if index == 9 && byte > 1 { Err(Malformed) } else { Ok(value) };
             }
         }
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
     use crate::v1::{EmbedRequest, TokenIds};
 
-    /// Knows no field, so prost checks the structure of any message and keeps nothing of it.
+    /// A message without fields: prost checks the structure of any message, and stores nothing.
     #[derive(Clone, PartialEq, prost::Message)]
     struct Unknown {}
 
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn nested_groups_are_followed_as_far_as_prost_does() {
+    fn group_depth_limit_is_that_of_prost() {
         for depth in [1, 2, 99, 100, 101, 150] {
             let nested = [vec![0x0b; depth], vec![0x0c; depth]].concat();
             assert_eq!(scan(&nested).is_ok(), Unknown::decode(&nested[..]).is_ok(), "{depth}");
