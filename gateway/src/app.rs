@@ -50,13 +50,7 @@ pub(crate) fn app(
         .into_axum_router()
         .reset_fallback();
 
-    let limits = &config.limits;
-    let call_limits = CallLimits::new(
-        upstream.verifier.clone(),
-        limits.max_calls_per_user,
-        limits.max_streams_per_user,
-        limits.max_calls_per_address,
-    );
+    let call_limits = CallLimits::new(upstream.verifier.clone(), config.limits);
     let requests = context.requests.clone();
     let router = Router::new()
         .merge(http)

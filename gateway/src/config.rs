@@ -1,10 +1,11 @@
-//! The gateway's options.
+//! The configuration of the gateway: [`Args`] are the options as given, [`Config`] is what they mean on this machine. Options are
+//! resolved once, before the service binds its addresses.
 
 use std::{net::SocketAddr, time::Duration};
 
-use clap::{Args, Parser};
+use clap::Parser;
 use muse_server::{
-    Addresses, ConfigError, ConnectionLimits, ShutdownArgs, TraceArgs, connection_limit, grpc,
+    Addresses, ConfigError, ShutdownArgs, TraceArgs, connection_limit, grpc,
     tls::{ClientTls, PeerArgs, ServerTls, UserArgs},
 };
 use muse_telemetry::LogArgs;
@@ -13,10 +14,13 @@ use tonic::transport::Endpoint;
 
 use crate::{AllowedOrigins, Cookies, TrustedProxies};
 
-/// Serves users on one port: the REST routes, and muse.v1's gRPC services straight through.
+/// The default of `--max-connections`, if the limit on open files allows as many.
+const MAX_CONNECTIONS: usize = 8192;
+
+/// Serves users on one port: the REST routes, OpenAI's API for embeddings, and the gRPC services of muse.v1.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "muse-gateway", version)]
-pub struct Config {
+pub struct Args {
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, env = "GATEWAY_LISTEN", default_value = "127.0.0.1:5000")]
     pub listen: SocketAddr,
@@ -25,37 +29,37 @@ pub struct Config {
     #[arg(long, env = "GATEWAY_PRIVATE_LISTEN", default_value = "127.0.0.1:5010", global = true)]
     pub private_listen: SocketAddr,
 
-    /// Who logs the users in.
+    /// The auth service, which logs users in.
     #[command(flatten)]
     pub auth: AuthArgs,
 
-    /// URLs of the embedders, with commas between them. Calls go to the one with the least to do. A host name may have
-    /// several addresses, each that of an embedder; they are looked up every two seconds.
+    /// URLs of the embedders, separated by commas. Calls go to the least loaded embedder. A host name may have several addresses,
+    /// one for each embedder; the gateway resolves it every two seconds.
     #[arg(long, env = "EMBEDDER_URL", default_value = "http://127.0.0.1:5002", value_delimiter = ',', value_parser = grpc::endpoint)]
     pub embedder: Vec<Endpoint>,
 
-    /// Seconds after which a call that the embedder has not answered is given up; streams have no such end.
+    /// Timeout of calls to the embedder, in seconds; streams have none.
     #[arg(long, env = "CALL_TIMEOUT", default_value = "120", value_parser = seconds)]
     pub call_timeout: Duration,
 
-    /// Seconds after which a call that the auth service has not answered is given up.
+    /// Timeout of calls to the auth service, in seconds.
     #[arg(long, env = "AUTH_TIMEOUT", default_value = "5", value_parser = seconds)]
     pub auth_timeout: Duration,
 
-    /// Addresses and networks (10.0.0.0/8), with commas between them, of the proxies whose X-Forwarded-For counts.
+    /// Addresses and networks (10.0.0.0/8), separated by commas, of the proxies whose X-Forwarded-For is trusted.
     #[arg(long, env = "TRUSTED_PROXIES", default_value = "", hide_default_value = true)]
     pub trusted_proxies: TrustedProxies,
 
-    /// Whether tokens may travel in cookies, as in muse_as_service 1.1: `on` (marked Secure if the request came to a
-    /// trusted proxy over TLS), `secure` (always marked) or `off`.
+    /// Whether tokens may travel in cookies, as in muse_as_service 1.1: `on` (marked Secure if the request came over TLS),
+    /// `secure` (always marked) or `off`.
     #[arg(long, env = "COOKIES", value_enum, default_value_t = Cookies::On)]
     pub cookies: Cookies,
 
-    /// Origins (https://example.org), with commas between them, whose web pages may call; `*` for all.
+    /// Origins (https://example.org), separated by commas, whose web pages may call; `*` for all.
     #[arg(long, env = "CORS_ORIGINS", default_value = "", hide_default_value = true)]
     pub cors_origins: AllowedOrigins,
 
-    /// Limits on what callers may have open.
+    /// Limits on open connections and requests.
     #[command(flatten)]
     pub limits: LimitArgs,
 
@@ -80,66 +84,126 @@ pub struct Config {
     pub log: LogArgs,
 }
 
-/// Limits on what callers may have open. What exceeds one of them is rejected with 429 or RESOURCE_EXHAUSTED, connections are
+/// Limits on open connections and requests. Requests beyond a limit are rejected with 429 or RESOURCE_EXHAUSTED, connections are
 /// closed.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct LimitArgs {
-    /// Connections that are open at a time [default: 8192, or fewer if the limit on open files allows fewer].
+    /// Maximum open connections [default: 8192, or fewer if the limit on open files allows fewer].
     #[arg(long, env = "MAX_CONNECTIONS", value_parser = count)]
     pub max_connections: Option<usize>,
 
-    /// Connections from one address (IPv6: one /64 network), unless it is a trusted proxy's; at most half of all.
+    /// Maximum open connections of one address (IPv6: one /64 network) that is not a trusted proxy; at most half of all.
     #[arg(long, env = "MAX_CONNECTIONS_PER_ADDRESS", default_value = "1024", value_parser = count)]
     pub max_connections_per_address: usize,
 
-    /// Requests of one user that are open at a time.
+    /// Maximum open requests of one user.
     #[arg(long, env = "MAX_CALLS_PER_USER", default_value = "512", value_parser = count)]
     pub max_calls_per_user: usize,
 
-    /// Streams (EmbedStream, and Watch and reflection, which need no token) of one user that are open at a time; without a
-    /// token, of one address.
+    /// Maximum open streams (EmbedStream, and Watch and reflection, which need no token) of one user; without a token, of one
+    /// address.
     #[arg(long, env = "MAX_STREAMS_PER_USER", default_value = "32", value_parser = count)]
     pub max_streams_per_user: usize,
 
-    /// Requests from one address that are open at a time.
+    /// Maximum open requests of one address.
     #[arg(long, env = "MAX_CALLS_PER_ADDRESS", default_value = "2048", value_parser = count)]
     pub max_calls_per_address: usize,
 
-    /// Seconds after which a response is ended of which the client has read nothing more.
+    /// Seconds for which a response may be unread until it is ended.
     #[arg(long, env = "SEND_TIMEOUT", default_value = "120", value_parser = seconds)]
     pub send_timeout: Duration,
 }
 
-impl Config {
+/// A valid configuration: files are read, limits are computed.
+#[derive(Debug, Clone)]
+pub struct Config {
     /// Where the service listens.
-    #[must_use]
-    pub fn addresses(&self) -> Addresses {
-        Addresses { public: self.listen, private: self.private_listen }
-    }
+    pub addresses: Addresses,
+    /// The auth service, with the timeout of its calls.
+    pub auth: AuthArgs,
+    /// The URLs of the embedders.
+    pub embedders: Vec<Endpoint>,
+    /// Timeout of calls to the embedders.
+    pub call_timeout: Duration,
+    /// The proxies whose X-Forwarded-For is trusted.
+    pub trusted_proxies: TrustedProxies,
+    /// Whether tokens may travel in cookies.
+    pub cookies: Cookies,
+    /// The origins whose web pages may call.
+    pub cors_origins: AllowedOrigins,
+    /// Limits on open connections and requests.
+    pub limits: ClientLimits,
+    /// The phases of the shutdown.
+    pub shutdown: ShutdownArgs,
+    /// TLS for users, if any.
+    pub server_tls: Option<ServerTls>,
+    /// TLS to other services, if any.
+    pub client_tls: Option<ClientTls>,
+    /// The collector of traces, if any.
+    pub traces: TraceArgs,
+}
 
-    /// How users connect to the gateway, and it to the services behind.
+/// What users and addresses may have open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// Open connections.
+    pub connections: usize,
+    /// Open connections of one address.
+    pub connections_per_address: usize,
+    /// Open requests of one user.
+    pub calls_per_user: usize,
+    /// Open streams of one user.
+    pub streams_per_user: usize,
+    /// Open requests of one address.
+    pub calls_per_address: usize,
+    /// Time for which a response may be unread.
+    pub send_timeout: Duration,
+}
+
+impl TryFrom<Args> for Config {
+    type Error = ConfigError;
+
+    /// Reads the files of TLS.
     ///
     /// # Errors
     ///
-    /// Names the option that cannot be.
-    pub fn tls(&self) -> Result<(Option<ServerTls>, Option<ClientTls>), ConfigError> {
-        let server = self.users.server(self.listen, &self.peers)?;
-        let embedders = self.embedder.iter().map(|endpoint| ("--embedder", endpoint.uri()));
-        let client = self.peers.client(embedders.chain([("--auth", self.auth.endpoint.uri())]))?;
-        self.traces.check(client.is_some())?;
-        Ok((server, client))
+    /// The option that is invalid, or contradicts another one.
+    fn try_from(args: Args) -> Result<Self, ConfigError> {
+        let server_tls = args.users.server(args.listen, &args.peers)?;
+        let embedders = args.embedder.iter().map(|endpoint| ("--embedder", endpoint.uri()));
+        let client_tls = args.peers.client(embedders.chain([("--auth", args.auth.endpoint.uri())]))?;
+        args.traces.check(client_tls.is_some())?;
+        let mut auth = args.auth;
+        auth.endpoint = auth.endpoint.timeout(args.auth_timeout);
+        Ok(Self {
+            addresses: Addresses { public: args.listen, private: args.private_listen },
+            auth,
+            embedders: args.embedder,
+            call_timeout: args.call_timeout,
+            trusted_proxies: args.trusted_proxies,
+            cookies: args.cookies,
+            cors_origins: args.cors_origins,
+            limits: args.limits.resolve(connection_limit()),
+            shutdown: args.shutdown,
+            server_tls,
+            client_tls,
+            traces: args.traces,
+        })
     }
 }
 
-/// The connections that the gateway accepts at most, whatever the limit on open files.
-const MAX_CONNECTIONS: usize = 8192;
-
-impl Config {
-    pub(crate) fn connection_limits(&self) -> ConnectionLimits {
-        let total = self.limits.max_connections.unwrap_or(MAX_CONNECTIONS).min(connection_limit());
-        let per_address = self.limits.max_connections_per_address.min((total / 2).max(1));
-        let proxies = self.trusted_proxies.clone();
-        ConnectionLimits::new(total, per_address, move |address| proxies.contain(address))
+impl LimitArgs {
+    /// The limits on a machine that allows `connection_limit` connections.
+    fn resolve(&self, connection_limit: usize) -> ClientLimits {
+        let connections = self.max_connections.unwrap_or(MAX_CONNECTIONS).min(connection_limit);
+        ClientLimits {
+            connections,
+            connections_per_address: self.max_connections_per_address.min((connections / 2).max(1)),
+            calls_per_user: self.max_calls_per_user,
+            streams_per_user: self.max_streams_per_user,
+            calls_per_address: self.max_calls_per_address,
+            send_timeout: self.send_timeout,
+        }
     }
 }
 
@@ -147,7 +211,7 @@ fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=1_000_000) => Ok(count),
         Ok(_) => Err("must lie between 1 and 1000000".to_owned()),
-        Err(refused) => Err(refused.to_string()),
+        Err(invalid) => Err(invalid.to_string()),
     }
 }
 
@@ -155,6 +219,24 @@ fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
         Ok(_) => Err("must lie between 1 and 86400".to_owned()),
-        Err(refused) => Err(refused.to_string()),
+        Err(invalid) => Err(invalid.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_limited_by_open_files_and_per_address() {
+        let limits = |options: &[&str], connection_limit| {
+            let args = Args::parse_from(["muse-gateway"].iter().chain(options));
+            let limits = args.limits.resolve(connection_limit);
+            (limits.connections, limits.connections_per_address)
+        };
+        assert_eq!(limits(&[], 100_000), (8192, 1024));
+        assert_eq!(limits(&[], 1_000), (1_000, 500));
+        assert_eq!(limits(&["--max-connections", "10000"], 100_000), (10_000, 1024));
+        assert_eq!(limits(&["--max-connections", "1"], 100_000), (1, 1));
     }
 }

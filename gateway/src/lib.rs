@@ -1,6 +1,7 @@
 //! The gateway of MUSE as Service: one port for REST and gRPC.
 //!
-//! It checks tokens and translates; what a token or a vector is made of is the business of the services behind it.
+//! It verifies tokens, limits clients, translates HTTP into gRPC, and balances calls over the embedders. [`app`] lists the layers of
+//! a request.
 
 #![forbid(unsafe_code)]
 
@@ -16,35 +17,35 @@ mod upstream;
 
 use futures::{FutureExt, future::BoxFuture};
 pub use muse_balancer::{Resolver, SystemResolver};
-use muse_server::{ConfigError, Listeners, ServiceContext, ServiceSettings, tls::Acceptor};
+use muse_server::{ConfigError, ConnectionLimits, Listeners, ServiceContext, ServiceSettings, tls::Acceptor};
 use tokio_util::sync::CancellationToken;
 use tracing::Level;
 
-pub use config::{Config, LimitArgs};
+pub use config::{Args, ClientLimits, Config, LimitArgs};
 pub use cookies::Cookies;
 pub use middleware::{AllowedOrigins, TrustedProxies};
 use readiness::SERVICES;
 use upstream::Upstream;
 
-/// Why the gateway could not start or go on.
+/// Why the gateway could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
-    /// An option cannot be.
+    /// An option is invalid.
     #[error(transparent)]
-    Option(#[from] ConfigError),
+    Config(#[from] ConfigError),
     /// The descriptor set is unusable.
     #[error("cannot serve reflection: {0}")]
     Reflection(#[from] prost::DecodeError),
 }
 
-/// Serves on the public listener until `shutdown` is cancelled and the requests in flight are answered.
+/// Serves on the public listener until `shutdown` is cancelled and the requests in flight are served.
 ///
 /// The gateway listens at once but reports itself ready, in `grpc.health.v1` and to its supervisor, only when it
 /// knows the revoked tokens and an embedder serves.
 ///
 /// # Errors
 ///
-/// If the server fails.
+/// If the server cannot start.
 pub fn run(
     config: Config,
     listeners: Listeners,
@@ -53,7 +54,7 @@ pub fn run(
     run_with_resolver(config, Box::new(SystemResolver::default()), listeners, shutdown)
 }
 
-/// As [`run`], and finds the embedders by a resolver of one's own.
+/// As [`run`], with another resolver of the names of embedders.
 ///
 /// # Errors
 ///
@@ -64,7 +65,7 @@ pub fn run_with_resolver(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> BoxFuture<'static, Result<(), GatewayError>> {
-    // Or it would be compiled once more in each program and test that awaits it.
+    // Without the box it would be compiled again in each program and test that awaits it.
     serve(config, resolver, listeners, shutdown).boxed()
 }
 
@@ -74,14 +75,13 @@ async fn serve(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), GatewayError> {
-    let (user_tls, peer_tls) = config.tls()?;
     let settings = ServiceSettings {
         name: "muse-gateway",
         services: &SERVICES,
         access_level: Level::INFO,
         shutdown: config.shutdown,
         traces: &config.traces,
-        client_tls: peer_tls.as_ref(),
+        client_tls: config.client_tls.as_ref(),
     };
     let (context, listener) = ServiceContext::start(settings, listeners, shutdown)?;
     let shutdown = context.shutdown.clone();
@@ -91,9 +91,12 @@ async fn serve(
     tokio::spawn(readiness::watch(upstream.clone(), context.health.clone(), shutdown.announced.clone()));
 
     let app = app::app(&config, upstream, &context)?;
-    let connections = config.connection_limits();
-    let limits = server::Limits { connections, send_timeout: config.limits.send_timeout };
-    server::serve(listener, Acceptor::new(user_tls.as_ref()), app, limits, shutdown).await;
+    let ClientLimits { connections, connections_per_address, send_timeout, .. } = config.limits;
+    let proxies = config.trusted_proxies.clone();
+    let connections =
+        ConnectionLimits::new(connections, connections_per_address, move |address| proxies.contain(address));
+    let limits = server::Limits { connections, send_timeout };
+    server::serve(listener, Acceptor::new(config.server_tls.as_ref()), app, limits, shutdown).await;
     context.finish().await;
     Ok(())
 }

@@ -2,16 +2,18 @@
 
 use std::process::ExitCode;
 
-use muse_gateway::{Config, run};
+use muse_gateway::{Args, Config, run};
 use muse_server::{allocator, serve};
 
 fn main() -> ExitCode {
-    let config: Config = muse_server::parse_service_options();
-    config.log.init();
-    if let Err(bad) = config.tls() {
-        return bad.usage();
-    }
+    let args: Args = muse_server::parse_service_options();
+    args.log.init();
     // Such as those of large bodies.
     allocator::return_large_blocks();
-    serve("muse-gateway", config.addresses(), |listeners, shutdown| run(config, listeners, shutdown))
+    match Config::try_from(args) {
+        Ok(config) => {
+            serve("muse-gateway", config.addresses, |listeners, shutdown| run(config, listeners, shutdown))
+        }
+        Err(error) => error.usage(),
+    }
 }

@@ -60,11 +60,9 @@ impl Upstream {
         connector: &Connector,
         shutdown: CancellationToken,
     ) -> Self {
-        let mut auth = config.auth.clone();
-        auth.endpoint = auth.endpoint.timeout(config.auth_timeout);
-        let (verifier, auth) = auth.follow(connector, shutdown.clone());
+        let (verifier, auth) = config.auth.clone().follow(connector, shutdown.clone());
         let embedder =
-            Balancer::follow(&config.embedder, (resolver, connector), config.call_timeout, shutdown.clone());
+            Balancer::follow(&config.embedders, (resolver, connector), config.call_timeout, shutdown.clone());
         let [request_memory, response_memory] = [REQUEST_MEMORY, RESPONSE_MEMORY]
             .map(|total| MemoryBudget::new(total, SMALL, config.call_timeout));
         Self(Arc::new(Services {

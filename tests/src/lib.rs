@@ -213,7 +213,8 @@ pub async fn start_embedder(directory: &Path, auth: SocketAddr, options: &[&str]
 pub async fn start_gateway(auth: SocketAddr, embedder: SocketAddr, options: &[&str]) -> Service {
     let (auth, embedder) = (format!("http://{auth}"), format!("http://{embedder}"));
     let own = ["muse-gateway", "--auth", &auth, "--embedder", &embedder];
-    let config = muse_gateway::Config::parse_from(own.iter().chain(options));
+    let args = muse_gateway::Args::parse_from(own.iter().chain(options));
+    let config = muse_gateway::Config::try_from(args).expect("the options are valid");
     Service::start(|listeners, shutdown| muse_gateway::run(config, listeners, shutdown)).await
 }
 

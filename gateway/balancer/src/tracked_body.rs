@@ -77,7 +77,10 @@ impl http_body::Body for TrackedBody {
 }
 
 fn broken_off() -> Status {
-    Error::new(Reason::Unavailable, "the embedder broke off the response; requests without a response can be sent again")
-        .with_retry_after(Duration::from_secs(1))
-        .into()
+    Error::new(
+        Reason::Unavailable,
+        "the embedder broke off the response; requests without a response can be sent again",
+    )
+    .with_retry_after(Duration::from_secs(1))
+    .into()
 }

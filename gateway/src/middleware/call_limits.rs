@@ -1,6 +1,8 @@
-//! How many calls, and how many streams among them, a user and an address have open at a time.
+//! Limits on the open calls of a user and of an address, and on the streams among them.
 //!
 //! A call is open until its response has been sent. A request without a valid token counts for its address alone.
+//!
+//! This is not tower's `ConcurrencyLimitLayer`, which limits a service as a whole, and lets calls wait.
 
 use std::{
     collections::HashMap,
@@ -14,9 +16,9 @@ use muse_proto::{Error, Reason};
 use muse_verifier::Verifier;
 
 use super::{Around, ConnectionResponses, Rejection, track_response};
-use crate::middleware::client_address::X_FORWARDED_FOR;
+use crate::{config::ClientLimits, middleware::client_address::X_FORWARDED_FOR};
 
-/// Methods whose calls stay open.
+/// The streaming methods.
 const STREAMS: [&str; 4] = [
     "/muse.v1.EmbedderService/EmbedStream",
     "/grpc.health.v1.Health/Watch",
@@ -28,17 +30,15 @@ const STREAMS: [&str; 4] = [
 #[derive(Debug, Clone)]
 pub(crate) struct CallLimits {
     verifier: Verifier,
-    calls_per_user: usize,
-    streams_per_user: usize,
-    calls_per_address: usize,
+    limits: ClientLimits,
     open: Arc<Mutex<HashMap<Subject, Open>>>,
 }
 
-/// Who has calls open.
+/// A user or an address, which has open calls.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Subject {
     User(String),
-    /// As X-Forwarded-For has it.
+    /// The value of X-Forwarded-For.
     Address(Vec<u8>),
 }
 
@@ -57,14 +57,9 @@ pub(crate) struct CallPermit {
 }
 
 impl CallLimits {
-    /// Limits for those whom `verifier` knows, and for addresses.
-    pub(crate) fn new(
-        verifier: Verifier,
-        calls_per_user: usize,
-        streams_per_user: usize,
-        calls_per_address: usize,
-    ) -> Self {
-        Self { verifier, calls_per_user, streams_per_user, calls_per_address, open: Arc::default() }
+    /// Limits of users, whose tokens `verifier` verifies, and of addresses.
+    pub(crate) fn new(verifier: Verifier, limits: ClientLimits) -> Self {
+        Self { verifier, limits, open: Arc::default() }
     }
 
     fn admit(&self, request: &Request) -> Result<CallPermit, Error> {
@@ -76,13 +71,14 @@ impl CallLimits {
         let address =
             headers.get(X_FORWARDED_FOR).map(|address| Subject::Address(address.as_bytes().to_vec()));
         let has_user = user.is_some();
+        let ClientLimits { calls_per_user, streams_per_user, calls_per_address, .. } = self.limits;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         for subject in user.into_iter().chain(address) {
             let (calls, streams, whose) = match &subject {
-                Subject::User(_) => (self.calls_per_user, self.streams_per_user, "one user"),
+                Subject::User(_) => (calls_per_user, streams_per_user, "one user"),
                 // Streams of users count for the user alone: an address may stand for many of them.
-                Subject::Address(_) if has_user => (self.calls_per_address, usize::MAX, "one address"),
-                Subject::Address(_) => (self.calls_per_address, self.streams_per_user, "one address"),
+                Subject::Address(_) if has_user => (calls_per_address, usize::MAX, "one address"),
+                Subject::Address(_) => (calls_per_address, streams_per_user, "one address"),
             };
             let counts = match open.get_mut(&subject) {
                 Some(counts) => counts,
@@ -122,7 +118,7 @@ impl Drop for CallPermit {
     }
 }
 
-/// Rejects a request of somebody who has too many open. Its response counts until it has been sent, or its connection ends.
+/// Rejects requests beyond the limits. A request is open until its response has been sent, or its connection ends.
 impl Around for CallLimits {
     type Context = (CallPermit, Option<ConnectionResponses>);
 

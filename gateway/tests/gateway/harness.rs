@@ -19,7 +19,7 @@ use futures::{Stream, stream};
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use muse_gateway::{Config, Resolver, SystemResolver};
+use muse_gateway::{Args, Config, Resolver, SystemResolver};
 use muse_proto::{
     Error, Reason,
     v1::{
@@ -359,7 +359,8 @@ impl Gateway {
     ) -> Self {
         let auth = format!("http://{}", backend.auth);
         let own = ["muse-gateway", "--auth", &auth, "--embedder", embedders];
-        let config = Config::parse_from(own.iter().chain(options));
+        let args = Args::parse_from(own.iter().chain(options));
+        let config = Config::try_from(args).unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let listeners = Listeners::bind(Addresses::with_any_private(any)).await.unwrap();
         let address = listeners.addresses().public;
