@@ -43,7 +43,7 @@ pub(crate) fn app(
         // Compresses responses.
         .layer(from_fn(compress));
 
-    // Services of the gateway itself, which anybody may call.
+    // Public services of the gateway itself: health and reflection.
     let own = Routes::new(context.health_service.clone())
         .add_service(grpc::reflection::v1::server()?)
         .add_service(grpc::reflection::v1alpha::server()?)
@@ -57,14 +57,14 @@ pub(crate) fn app(
         .merge(grpc::routes(upstream))
         .merge(own)
         .fallback(routing::not_found)
-        // The route is known inside the router only. One layer of it, because axum boxes each.
+        // The route is known inside the router only. These are one layer, because axum boxes each layer.
         .layer(
             ServiceBuilder::new()
                 // Metrics, the span and the line of the access log.
                 .layer(TelemetryLayer { requests, route: routing::route_of })
                 // Rejects requests that are malformed on every route.
                 .layer(AroundLayer(WellFormed))
-                // Limits what a user or an address has open.
+                // Limits the open calls of a user and of an address.
                 .layer(AroundLayer(call_limits)),
         );
 

@@ -1,7 +1,7 @@
 //! Credentials: each route requires an access token, unless it is registered otherwise.
 //!
-//! [`Routes`] is how every API registers its routes, so that a route without a credential cannot be added by omission. The order
-//! of the checks is that of the replaced service: path, method, credential, arguments.
+//! Every API registers its routes with [`Routes`], so that a route without a credential cannot be added by omission. The order of the
+//! checks is that of muse_as_service 1.1: path, method, credential, arguments.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub(crate) struct Routes<S> {
 }
 
 impl<S: Clone + Send + Sync + 'static> Routes<S> {
-    /// No routes so far. Tokens in cookies count unless `cookies` is [`Cookies::Off`].
+    /// No routes. Tokens in cookies are accepted unless `cookies` is [`Cookies::Off`].
     pub(crate) fn new(verifier: &Verifier, cookies: Cookies) -> Self {
         Self { router: Router::new(), verifier: verifier.clone(), cookies }
     }
@@ -52,7 +52,7 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     /// Adds a route that requires another credential.
     pub(crate) fn route_with(mut self, credential: Credential, path: &str, methods: MethodRouter<S>) -> Self {
         let layer = RequireCredential { credential, verifier: self.verifier.clone(), cookies: self.cookies };
-        // Not of the fallback: other methods are rejected before the credential is looked at.
+        // Not for the fallback: other methods are rejected before the credential is verified.
         self.router = self.router.route(path, methods.route_layer(AroundLayer(layer)));
         self
     }

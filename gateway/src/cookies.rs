@@ -1,7 +1,10 @@
-//! The dialect of muse_as_service 1.1, whose clients keep their tokens in cookies and send no `Authorization`.
+//! Tokens in cookies, as in muse_as_service 1.1, whose clients send no `Authorization`.
 //!
-//! The cookies are `SameSite=Strict`, so that no page of another site has a browser send them along, and `HttpOnly`, so
-//! that no script reads them. A login that a page of another site has sent sets none: it would be somebody else's.
+//! The cookies are `SameSite=Strict`, so that browsers do not send them with requests of other sites, and `HttpOnly`, so that scripts
+//! cannot read them. A login from a page of another site sets no cookies (login CSRF).
+//!
+//! This is own code: `CookieJar` of axum-extra returns the last cookie of a name, with quotes. This code returns the first one without
+//! quotes, as muse_as_service 1.1 does.
 
 use axum::{
     extract::Request,
@@ -19,11 +22,11 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Whether tokens may travel in cookies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Cookies {
-    /// No cookie is set, and none is read.
+    /// Cookies are neither set nor read.
     Off,
-    /// They are marked `Secure` where it is known that the client's connection is.
+    /// Cookies are marked `Secure` if the client uses TLS.
     On,
-    /// They are marked `Secure` always.
+    /// Cookies are always marked `Secure`.
     Secure,
 }
 
@@ -35,7 +38,7 @@ pub(crate) fn name(kind: TokenKind) -> &'static str {
     }
 }
 
-/// The value of a cookie of the request; of several with this name the first.
+/// The value of a cookie of the request; of several with this name the first that is not empty.
 pub(crate) fn value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let values = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
     let mut pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
@@ -43,11 +46,13 @@ pub(crate) fn value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
 }
 
-/// What a request allows to be set.
+/// The cookies of a response.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Jar {
+    /// Whether they are marked `Secure`.
     secure: bool,
-    open: bool,
+    /// Whether cookies may be set.
+    enabled: bool,
 }
 
 impl Jar {
@@ -55,21 +60,21 @@ impl Jar {
         let over_tls = request.extensions().get::<OverTls>().is_some();
         let of_another_site = match request.headers().get(SEC_FETCH_SITE) {
             Some(site) => site.as_bytes() == b"cross-site",
-            // An older browser, or none.
+            // An older browser, or another client.
             None => has_foreign_origin(request, over_tls),
         };
         Self {
             secure: cookies == Cookies::Secure || over_tls,
-            open: cookies != Cookies::Off && !of_another_site,
+            enabled: cookies != Cookies::Off && !of_another_site,
         }
     }
 
-    /// Hands a token to the client, to be kept until it ends the session.
+    /// Sets the cookie with a token, for the session of the browser.
     pub(crate) fn put(self, response: &mut Response, kind: TokenKind, token: &str) {
         self.set(response, &format!("{}={token}", name(kind)));
     }
 
-    /// Has the client forget a token.
+    /// Deletes the cookie with a token.
     pub(crate) fn clear(self, response: &mut Response, kind: TokenKind) {
         self.set(response, &format!("{}=; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0", name(kind)));
     }
@@ -77,26 +82,26 @@ impl Jar {
     fn set(self, response: &mut Response, cookie: &str) {
         let secure = if self.secure { "; Secure" } else { "" };
         let value = HeaderValue::try_from(format!("{cookie}; HttpOnly; Path=/; SameSite=Strict{secure}"));
-        if let (true, Ok(value)) = (self.open, value) {
+        if let (true, Ok(value)) = (self.enabled, value) {
             response.headers_mut().append(header::SET_COOKIE, value);
         }
     }
 }
 
-/// Whether a page has sent the request that does not come from where the request goes (RFC 6454). That page may be https where the
-/// request is not: TLS may end at a proxy in front.
+/// Whether the request comes from a page of another origin (RFC 6454). The page may use https and the request not: TLS may end at a
+/// proxy.
 fn has_foreign_origin(request: &Request, over_tls: bool) -> bool {
     let Some(origin) = request.headers().get(header::ORIGIN) else { return false };
-    let own = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let own = own.or(request.uri().authority().map(Authority::as_str));
-    let (Some(own), Ok(origin)) = (own, Uri::try_from(origin.as_bytes())) else { return true };
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.or(request.uri().authority().map(Authority::as_str));
+    let (Some(host), Ok(origin)) = (host, Uri::try_from(origin.as_bytes())) else { return true };
     let default_port = match origin.scheme_str() {
         Some("https") => ":443",
         Some("http") if !over_tls => ":80",
         _ => return true,
     };
     let without_port = |host: &str| host.strip_suffix(default_port).unwrap_or(host).to_ascii_lowercase();
-    origin.authority().is_none_or(|page| without_port(page.as_str()) != without_port(own))
+    origin.authority().is_none_or(|page| without_port(page.as_str()) != without_port(host))
 }
 
 /// The value of `Authorization` for a token.
@@ -109,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cookie_is_found_among_others() {
+    fn cookie_is_found_among_others() {
         let mut headers = HeaderMap::new();
         for cookies in
             ["a=1; access_token_cookie=x.y.z; b", "refresh_token_cookie=\"r\"; access_token_cookie=w"]
@@ -132,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies_are_set_with_care() {
+    fn cookies_have_security_attributes() {
         let [put, cleared] = set(Cookies::On, Request::builder()).try_into().unwrap();
         assert_eq!(put, "access_token_cookie=t; HttpOnly; Path=/; SameSite=Strict");
         assert!(

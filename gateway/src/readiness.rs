@@ -1,4 +1,4 @@
-//! When the gateway is ready: it knows which tokens are revoked, and an embedder serves.
+//! Readiness: the gateway is ready when it has the revocation list, and an embedder serves.
 
 use muse_server::health::Health;
 use tokio_util::sync::CancellationToken;
@@ -6,13 +6,13 @@ use tracing::{info, warn};
 
 use crate::upstream::Upstream;
 
-/// The names in `grpc.health.v1`; the empty one stands for the whole gateway.
+/// The names in `grpc.health.v1`; the empty name is the whole gateway.
 pub(crate) const SERVICES: [&str; 4] =
     ["", "muse.v1.AuthService", "muse.v1.EmbedderService", "muse.v1.UserService"];
 
-/// Keeps the health service true until `shutdown`.
+/// Updates the health service until `shutdown`.
 pub(crate) async fn watch(upstream: Upstream, health: Health, shutdown: CancellationToken) {
-    let followed = async {
+    let updates = async {
         upstream.verifier.wait_until_synced().await;
         let mut embedders = upstream.embedder.serving();
         while embedders.wait_for(|serving| *serving).await.is_ok() {
@@ -25,6 +25,6 @@ pub(crate) async fn watch(upstream: Upstream, health: Health, shutdown: Cancella
             warn!("no embedder serves");
         }
     };
-    shutdown.run_until_cancelled(followed).await;
+    shutdown.run_until_cancelled(updates).await;
     health.stop();
 }

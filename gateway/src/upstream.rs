@@ -1,4 +1,4 @@
-//! The services behind the gateway.
+//! The services behind the gateway: the auth service and the embedders.
 
 use std::{error::Error as _, ops::Deref, sync::Arc, time::Duration};
 
@@ -16,16 +16,15 @@ use tracing::{debug, error};
 
 use crate::{Config, Resolver, api::openai::models::ModelCache};
 
-/// Bytes that the requests of all callers hold in the gateway. Two of the largest fit into half of it, which one caller may have.
+/// Memory of the requests of all callers in the gateway, in bytes. One caller may reserve half of it, which is enough for two of the
+/// largest requests.
 const REQUEST_MEMORY: usize = 64 << 20;
-/// The same for the vectors and tokens of responses that are being sent.
+/// The same for the vectors and tokens of responses.
 const RESPONSE_MEMORY: usize = 96 << 20;
-/// Bytes of a request or a response for which nothing is reserved.
-const SMALL: usize = 64 << 10;
+/// Bytes of the largest request or response for which no memory is reserved.
+const UNRESERVED_BYTES: usize = 64 << 10;
 
-/// The auth service, to which a channel connects when it is first used and again after a break, the embedders, and the
-/// verifier that follows the auth service.
-/// Clones are handles on the same.
+/// A handle on the services behind the gateway. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Upstream(Arc<Services>);
 
@@ -40,15 +39,16 @@ impl Deref for Upstream {
 /// See [`Upstream`].
 #[derive(Debug)]
 pub(crate) struct Services {
+    /// The channel to the auth service, which connects when it is first used, and reconnects.
     pub(crate) auth: TracedClient<Channel>,
     pub(crate) embedder: Balancer,
     pub(crate) verifier: Verifier,
     pub(crate) shutdown: CancellationToken,
-    /// For a call to an embedder, the time to read its message included.
+    /// Timeout of a call to an embedder; the same for reading its message.
     pub(crate) call_timeout: Duration,
-    /// Reserved for a request's body from its first byte until it has been sent to a service.
+    /// For a request's body, from its first byte until it has been sent to a service.
     pub(crate) request_memory: MemoryBudget,
-    /// Reserved for a response before its call is made until its last byte has been sent to the caller.
+    /// For a response, from before its call until its last byte has been sent to the caller.
     pub(crate) response_memory: MemoryBudget,
     pub(crate) model: ModelCache,
 }
@@ -64,7 +64,7 @@ impl Upstream {
         let embedder =
             Balancer::follow(&config.embedders, (resolver, connector), config.call_timeout, shutdown.clone());
         let [request_memory, response_memory] = [REQUEST_MEMORY, RESPONSE_MEMORY]
-            .map(|total| MemoryBudget::new(total, SMALL, config.call_timeout));
+            .map(|total| MemoryBudget::new(total, UNRESERVED_BYTES, config.call_timeout));
         Self(Arc::new(Services {
             auth: TracedClient(auth),
             embedder,
@@ -82,25 +82,24 @@ impl Upstream {
     }
 
     pub(crate) fn embedder_client(&self) -> EmbedderServiceClient<Balancer> {
-        // The embedder bounds its answers by the limits of a request.
+        // The limits of requests bound the responses of the embedder.
         EmbedderServiceClient::new(self.embedder.clone())
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX)
     }
 
-    /// Refuses a token that the auth service has just revoked. It tells every verifier; this one need not wait to hear
-    /// it.
-    pub(crate) fn revoked(&self, claims: &Claims) {
+    /// Rejects a token from now on that the auth service has just revoked, before the auth service publishes that to all verifiers.
+    pub(crate) fn revoke(&self, claims: &Claims) {
         self.verifier.revoke(claims.revocation_id(), claims.exp);
     }
 }
 
-/// The error that a call has ended with.
+/// The error of a failed call.
 pub(crate) fn failure(status: &Status) -> Error {
-    // With a cause the status is not the service's answer, but tells why there is none.
+    // A status with a cause does not come from the service: there was no response.
     if status.source().is_some() {
-        debug!(%status, "a call gets no answer");
-        return out_of_reach();
+        debug!(%status, "a call gets no response");
+        return unreachable();
     }
     let error = Error::from(status);
     if error.reason() == Reason::Internal {
@@ -109,8 +108,8 @@ pub(crate) fn failure(status: &Status) -> Error {
     error
 }
 
-/// The error of a call that does not get to the service behind, or gets no answer from there.
-pub(crate) fn out_of_reach() -> Error {
+/// The error of a call that gets no response.
+pub(crate) fn unreachable() -> Error {
     Error::new(Reason::Unavailable, "the service behind the gateway cannot be reached")
         .with_retry_after(Duration::from_secs(1))
 }

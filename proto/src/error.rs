@@ -80,7 +80,7 @@ reasons! {
     LastAdmin, "LAST_ADMIN", FailedPrecondition, 409;
     /// Too many failed logins, of this user or from this address.
     TooManyAttempts, "TOO_MANY_ATTEMPTS", ResourceExhausted, 429;
-    /// More work is waiting than the service accepts.
+    /// The service is overloaded, or a limit is exceeded.
     Overloaded, "OVERLOADED", ResourceExhausted, 429;
     /// A required service does not respond, or is not ready yet.
     Unavailable, "UNAVAILABLE", Unavailable, 503;

@@ -1,10 +1,12 @@
-//! Weighted lists in headers, as `Accept` and `Accept-Encoding` hold them (RFC 9110, section 12.4.2).
+//! Headers with weighted lists: `Accept` and `Accept-Encoding` (RFC 9110, section 12.4.2).
+//!
+//! This is own code: the crate `headers`, which axum-extra uses, has neither header.
 
 use http::{HeaderMap, HeaderName};
 
 /// The names in such a header, in lower case and without parameters, each with its weight in thousandths.
 ///
-/// A weight that cannot be read counts as 0, so that what is malformed is never preferred.
+/// A malformed weight counts as 0, so that its entry is never preferred.
 pub(crate) fn weighted(headers: &HeaderMap, header: HeaderName) -> Vec<(String, u16)> {
     let values = headers.get_all(header).into_iter().filter_map(|value| value.to_str().ok());
     let entries = values.flat_map(|value| value.split(','));
@@ -32,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_come_with_their_weights() {
+    fn header_list_is_parsed_with_weights() {
         let mut headers = HeaderMap::new();
         headers.append(ACCEPT, "Text/HTML;level=1;q=0.7, */*; Q=0.05,,a/b".parse().unwrap());
         headers.append(ACCEPT, "c/d;q=2, e/f;q=x, g/h;q=0".parse().unwrap());

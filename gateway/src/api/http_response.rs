@@ -1,4 +1,4 @@
-//! What the answers of all HTTP routes have in common.
+//! Responses of all HTTP routes: JSON bodies, bodies produced in pieces, `Retry-After`.
 
 use std::{io, mem, time::Duration};
 
@@ -18,29 +18,29 @@ pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
         Ok(bytes) => (status, [(header::CONTENT_TYPE, "application/json")], bytes).into_response(),
         Err(failure) => {
-            error!(%failure, "an answer cannot be written as JSON");
+            error!(%failure, "a response cannot be serialized");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
 }
 
-/// A response to more sentences is produced on a thread where that may take its time; a number takes some 30 ns.
-const BRIEF_ITEMS: usize = 16;
-/// Items of an array that are produced together. A response with no more of them is one piece.
+/// A longer array is produced on a blocking thread; a number takes some 30 ns.
+const MAX_INLINE_ITEMS: usize = 16;
+/// Maximum items of a piece. An array with no more items is one piece.
 const PIECE_ITEMS: usize = 32;
-/// A piece that is as long is sent, however few items it has.
+/// A piece of so many bytes is sent, also with fewer items.
 const PIECE_BYTES: usize = 128 << 10;
 
-/// A body with a long array in it, which is produced in pieces while the client reads it.
+/// A body with a long array, which is produced in pieces while the client reads it.
 pub(crate) struct ArrayBody<T, W> {
-    /// What comes before the items, until it is produced.
+    /// Bytes before the items, until they are produced.
     pub(crate) head: Vec<u8>,
     pub(crate) items: std::vec::IntoIter<T>,
-    /// Between two items.
+    /// Bytes between two items.
     pub(crate) separator: &'static [u8],
     /// Appends an item.
     pub(crate) write: W,
-    /// What comes after the items, until it is produced.
+    /// Bytes after the items, until they are produced.
     pub(crate) tail: Vec<u8>,
 }
 
@@ -59,7 +59,7 @@ where
                 });
                 next.await.map_err(io::Error::other)?
             }))
-        } else if count > BRIEF_ITEMS {
+        } else if count > MAX_INLINE_ITEMS {
             let whole = tokio::task::spawn_blocking(move || self.whole()).await;
             whole.map_err(io::Error::other).flatten().map_err(|failure| not_written(&failure))?.into()
         } else {
@@ -110,7 +110,7 @@ pub(crate) fn status(error: &Error) -> StatusCode {
     StatusCode::from_u16(error.reason().http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// The text of an error for the client: what went wrong inside is in the log alone.
+/// The text of an error for the client. Details of internal errors are only logged.
 pub(crate) fn text(error: &Error) -> &str {
     match error.reason() {
         Reason::Internal => "Internal Server Error",
@@ -118,14 +118,15 @@ pub(crate) fn text(error: &Error) -> &str {
     }
 }
 
-/// Whole seconds after which a refused request may be tried again, if that is any use.
+/// Whole seconds after which the client may retry, if a retry may succeed.
 pub(crate) fn retry_after(error: &Error) -> Option<u64> {
-    let passes = matches!(error.reason(), Reason::TooManyAttempts | Reason::Overloaded | Reason::Unavailable);
-    let wait = error.retry_after().or(passes.then_some(Duration::from_secs(1)))?;
+    let may_succeed =
+        matches!(error.reason(), Reason::TooManyAttempts | Reason::Overloaded | Reason::Unavailable);
+    let wait = error.retry_after().or(may_succeed.then_some(Duration::from_secs(1)))?;
     Some(1.max(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)))
 }
 
-/// Says after how many seconds another try may succeed.
+/// Sets `Retry-After`, if there is a wait.
 pub(crate) fn set_retry_after(response: &mut Response, seconds: Option<u64>) {
     if let Some(seconds) = seconds {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());

@@ -1,10 +1,10 @@
-//! Vectors as arrays of JSON.
+//! Vectors as JSON arrays.
 
 use muse_proto::v1::Embedding;
 use serde::{Serialize, Serializer};
 
-/// The components of a vector, each the shortest decimal number that reads back as the same `f32`. They are written
-/// from the bytes that came from the embedder.
+/// A vector, each component as the shortest decimal number that parses to the same `f32`. It is serialized from the bytes that came
+/// from the embedder.
 pub(crate) struct Numbers(pub(crate) Embedding);
 
 impl Serialize for Numbers {
@@ -18,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_is_as_short_as_reads_back() {
+    fn numbers_have_the_shortest_exact_form() {
         let components = [0.1, -0.003_906_25, 1.0, 0.094_219_22, f32::MIN_POSITIVE, 1.0 / 3.0];
         let written = serde_json::to_string(&Numbers(Embedding::new(&components, 0))).unwrap();
         assert_eq!(written, "[0.1,-0.00390625,1.0,0.09421922,1.1754944e-38,0.33333334]");

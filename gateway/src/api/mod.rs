@@ -1,9 +1,10 @@
-//! The APIs of the public port, one folder each, and what they have in common.
+//! The APIs of the public port, one folder each, and their common parts.
 
 mod accept;
 pub(crate) mod grpc;
 mod http_response;
 mod json_vectors;
+pub(crate) mod limits;
 pub(crate) mod openai;
 pub(crate) mod openapi;
 pub(crate) mod problem;

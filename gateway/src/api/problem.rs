@@ -1,4 +1,4 @@
-//! Errors as problem details (RFC 9457), on the routes that the old service did not have.
+//! Errors as problem details (RFC 9457), on the routes that muse_as_service 1.1 did not have.
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -16,7 +16,7 @@ use crate::{
 
 const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// A request that is answered with an error.
+/// An error response with problem details.
 #[derive(Debug)]
 pub(crate) struct Problem {
     status: StatusCode,
@@ -27,7 +27,7 @@ pub(crate) struct Problem {
     retry_after: Option<u64>,
 }
 
-/// Why a request failed (RFC 9457). There is no `type`: the status says it all.
+/// Why a request failed (RFC 9457). `type` is omitted: the status is sufficient.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub(crate) struct Body<'a> {
@@ -42,12 +42,12 @@ pub(crate) struct Body<'a> {
 }
 
 impl Problem {
-    /// A problem that only HTTP knows.
+    /// An error of HTTP, which has no [`Reason`].
     pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self { status, detail: detail.into(), reason: None, field: None, retry_after: None }
     }
 
-    /// A fault of the service itself, whose details are in the log.
+    /// An internal error, whose details are logged.
     pub(crate) fn fault() -> Self {
         Error::new(Reason::Internal, "").into()
     }
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_says_what_is_known() {
+    async fn problem_contains_the_known_fields() {
         let error = Error::new(Reason::TooLarge, "too long").with_field("sentences[3]");
         let body = json!({
             "title": "Payload Too Large", "status": 413, "detail": "too long",

@@ -1,4 +1,4 @@
-//! What the requests of all HTTP routes have in common: bodies with a bound, tokens, and the calls that they become.
+//! Requests of all HTTP routes: bodies with limits, content encodings, and the metadata of their calls to services.
 
 use std::{io::Read, time::Duration};
 
@@ -16,19 +16,16 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::middleware::client_address::X_FORWARDED_FOR;
 
-/// Bytes of a body that holds sentences.
-pub(crate) const MAX_SENTENCES_BYTES: usize = 16 << 20;
-/// A larger body is parsed on a thread where that may take its time.
-const BRIEF_BODY: usize = 32 << 10;
-/// How long a body that is of no use is read on.
+/// A larger body is parsed on a blocking thread.
+const MAX_INLINE_BODY: usize = 32 << 10;
+/// Time for reading the body of a rejected request.
 const LINGER: Duration = Duration::from_secs(2);
-/// How long a client may take for the next part of a body.
+/// Timeout of the next part of a body.
 pub(crate) const NEXT_PART_WITHIN: Duration = Duration::from_secs(30);
-/// How long a client may take for a whole body.
+/// Timeout of a whole body.
 pub(crate) const BODY_WITHIN: Duration = Duration::from_secs(300);
 
-/// A call that is made for the request with these headers and extensions: with its token, if there is one, its context, and the
-/// address of the client.
+/// A call for the request with these headers and extensions: with its token, if any, its context, and the client's address.
 pub(crate) fn on_behalf_of<T>(headers: &HeaderMap, extensions: &Extensions, message: T) -> tonic::Request<T> {
     let mut call = tonic::Request::new(message);
     RequestContext::copy(extensions, call.extensions_mut());
@@ -44,14 +41,14 @@ pub(crate) fn on_behalf_of<T>(headers: &HeaderMap, extensions: &Extensions, mess
 /// Headers of a response.
 pub(crate) type Headers = Vec<(HeaderName, HeaderValue)>;
 
-/// Why a body cannot be used.
+/// Why a body is rejected.
 #[derive(Debug)]
 pub(crate) enum BodyError {
-    /// From the table of errors.
+    /// An error of the table.
     Error(Error),
-    /// The body stopped arriving; whether the connection ends therefore.
+    /// The body stopped arriving; `closes` is whether that ends the connection.
     Timeout { closes: bool },
-    /// It has a content encoding that is not decoded here.
+    /// The content encoding is not supported.
     Encoding,
 }
 
@@ -62,7 +59,7 @@ impl From<Error> for BodyError {
 }
 
 impl BodyError {
-    /// The status and the text of an error that is not in the table, and what its response needs beside them.
+    /// The status, text and headers of an error that is not in the table, or else the error.
     pub(crate) fn response(&self) -> Result<(StatusCode, &'static str, Headers), &Error> {
         match self {
             Self::Error(error) => Err(error),
@@ -87,7 +84,7 @@ pub(crate) struct RequestBody {
     pub(crate) reservation: Option<Reservation>,
 }
 
-/// Reads a body that is no longer than `limit` bytes, also when it is decoded. `caller` is who reserves memory for it.
+/// Reads and decodes a body of at most `limit` bytes, encoded and decoded. Its memory is accounted to `caller`.
 pub(crate) async fn read_body(
     memory: &MemoryBudget,
     caller: &str,
@@ -112,7 +109,7 @@ async fn read_body_within(
     let timed_out = || BodyError::Timeout { closes: head.version <= Version::HTTP_11 };
     let broke_off = || Error::new(Reason::InvalidArgument, "The body broke off");
     let declared = http_body::Body::size_hint(&body).exact().map(|length| length as usize);
-    // The memory of an encoded body is that of the decoded one, which is known when it is decoded.
+    // The decoded size of an encoded body is not known yet: reserve the limit.
     let needed = declared.filter(|_| encoding.is_none()).unwrap_or(limit).min(limit);
     let mut reservation = None;
     let mut whole = Vec::new();
@@ -130,7 +127,7 @@ async fn read_body_within(
             reservation = reserve(memory, caller, needed, &mut body).await?;
         }
         if length > whole.capacity() {
-            // What is not written to yet takes no memory.
+            // Capacity that is not written yet takes no memory.
             let capacity = declared.unwrap_or(2 * length).clamp(length, limit);
             whole.reserve_exact(capacity - whole.len());
         }
@@ -168,7 +165,7 @@ fn too_large(limit: usize) -> Error {
     Error::new(Reason::TooLarge, format!("The body is too large; the limit is {limit} bytes"))
 }
 
-/// The error of a request with sentences, with what helps if it exceeds a limit.
+/// The error of a request with sentences; an exceeded limit with advice.
 pub(crate) fn with_remedy(error: Error) -> Error {
     if error.reason() != Reason::TooLarge {
         return error;
@@ -179,19 +176,22 @@ pub(crate) fn with_remedy(error: Error) -> Error {
         "send fewer texts per request (LangChain: chunk_size)"
     };
     let field = error.field().map(str::to_owned);
-    let told = Error::new(Reason::TooLarge, format!("{}; {remedy}", error.message()));
+    let advised = Error::new(Reason::TooLarge, format!("{}; {remedy}", error.message()));
     match field {
-        Some(field) => told.with_field(field),
-        None => told,
+        Some(field) => advised.with_field(field),
+        None => advised,
     }
 }
 
-/// What `Accept-Encoding` lists where a request has another encoding (RFC 9110, section 12.5.3).
+/// The value of `Accept-Encoding` in the response to a request with another encoding (RFC 9110, section 12.5.3).
 const ACCEPTED_ENCODINGS: &str = "gzip, deflate, zstd";
-/// Memory that a zstd frame may demand for its window: what RFC 8878, section 3.1.1.1.2, asks decoders to support.
+/// Maximum window of a zstd frame: the size that RFC 8878, section 3.1.1.1.2, recommends decoders to support.
 const ZSTD_WINDOW_LOG: u32 = 23;
 
-/// The content encodings of requests.
+/// The supported content encodings of requests.
+///
+/// This is not tower-http's `RequestDecompressionLayer`, which decodes on the threads of the async runtime and without a memory
+/// reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ContentEncoding {
     Gzip,
@@ -200,7 +200,7 @@ enum ContentEncoding {
 }
 
 impl ContentEncoding {
-    /// The encoding of a body, if it has one.
+    /// The encoding of a body, if it is encoded; an error if it is not supported.
     fn of(headers: &HeaderMap) -> Result<Option<Self>, ()> {
         let mut values = headers.get_all(header::CONTENT_ENCODING).into_iter();
         let value = values.next().map(HeaderValue::as_bytes).unwrap_or_default().trim_ascii();
@@ -214,7 +214,7 @@ impl ContentEncoding {
         }
     }
 
-    /// Decodes a body of which no more than `limit` bytes come.
+    /// Decodes a body to at most `limit` bytes.
     fn decode(self, body: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
         let mut decoded = Vec::new();
         let most = limit as u64 + 1;
@@ -237,20 +237,20 @@ impl ContentEncoding {
     }
 }
 
-/// What `parse` makes of a body.
+/// Parses a body, on a blocking thread if it is large.
 pub(crate) async fn parsed<T: Send + 'static>(
     body: Bytes,
     parse: impl FnOnce(Bytes) -> T + Send + 'static,
 ) -> Result<T, Error> {
-    if body.len() <= BRIEF_BODY {
+    if body.len() <= MAX_INLINE_BODY {
         return Ok(parse(body));
     }
     let parsing = tokio::task::spawn_blocking(|| parse(body)).await;
     parsing.map_err(|_| Error::new(Reason::Internal, "a body could not be parsed"))
 }
 
-/// Reads and forgets the rest of a body, for a while. A client that is still sending when the connection is closed may
-/// never see the answer (RFC 9112, section 9.6), and so not learn why it was refused.
+/// Reads and discards the rest of a body, for a limited time. A client that is still sending when the connection is closed may lose
+/// the error response (RFC 9112, section 9.6).
 pub(crate) async fn read_out(mut body: Body) {
     let rest = async { while let Some(Ok(_)) = body.frame().await {} };
     let _ = tokio::time::timeout(LINGER, rest).await;
@@ -298,19 +298,19 @@ mod tests {
             ("identity", body.clone()),
         ] {
             assert_eq!(read(name, encoded.clone(), body.len()).await.unwrap(), body, "{name}");
-            let refused = read(name, encoded, body.len() - 1).await.unwrap_err();
-            assert!(matches!(&refused, BodyError::Error(e) if e.reason() == Reason::TooLarge), "{refused:?}");
+            let error = read(name, encoded, body.len() - 1).await.unwrap_err();
+            assert!(matches!(&error, BodyError::Error(e) if e.reason() == Reason::TooLarge), "{error:?}");
         }
         // A bomb: 64 MiB in some 64 KB.
         for (name, bomb) in [("gzip", gzip(&vec![0; 64 << 20])), ("zstd", zstd(&vec![0; 64 << 20]))] {
-            let refused = read(name, bomb, 16 << 20).await.unwrap_err();
-            assert!(matches!(&refused, BodyError::Error(e) if e.reason() == Reason::TooLarge), "{refused:?}");
+            let error = read(name, bomb, 16 << 20).await.unwrap_err();
+            assert!(matches!(&error, BodyError::Error(e) if e.reason() == Reason::TooLarge), "{error:?}");
         }
         for (name, broken) in [("gzip", &gzip(&body)[..100]), ("zstd", &zstd(&body)[..10]), ("deflate", b"x")]
         {
-            let refused = read(name, broken.to_vec(), 1 << 20).await.unwrap_err();
+            let error = read(name, broken.to_vec(), 1 << 20).await.unwrap_err();
             let expected = Reason::InvalidArgument;
-            assert!(matches!(&refused, BodyError::Error(e) if e.reason() == expected), "{refused:?}");
+            assert!(matches!(&error, BodyError::Error(e) if e.reason() == expected), "{error:?}");
         }
         for other in ["br", "gzip, gzip", "compress"] {
             assert!(matches!(read(other, "a", 10).await, Err(BodyError::Encoding)), "{other}");
@@ -320,8 +320,8 @@ mod tests {
     #[tokio::test]
     async fn body_that_stops_arriving_times_out() {
         let body = Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
-        let refused = read("identity", body, 1 << 20).await.unwrap_err();
-        let (status, _, headers) = refused.response().unwrap();
+        let error = read("identity", body, 1 << 20).await.unwrap_err();
+        let (status, _, headers) = error.response().unwrap();
         let close = vec![(header::CONNECTION, HeaderValue::from_static("close"))];
         assert_eq!((status.as_u16(), headers), (408, close));
     }
@@ -332,9 +332,9 @@ mod tests {
             ("sentences: 5000 sentences; the limit is 4096 a request", "; send fewer texts per request"),
             ("sentences[3]: 9000 tokens; the limit is 8192 a sentence", "; split the text"),
         ] {
-            let told = with_remedy(Error::new(Reason::TooLarge, text).with_field("f"));
-            assert!(told.message().starts_with(&format!("{text}{remedy}")), "{told}");
-            assert_eq!(told.field(), Some("f"));
+            let advised = with_remedy(Error::new(Reason::TooLarge, text).with_field("f"));
+            assert!(advised.message().starts_with(&format!("{text}{remedy}")), "{advised}");
+            assert_eq!(advised.field(), Some("f"));
         }
         let other = Error::new(Reason::InvalidArgument, "x");
         assert_eq!(with_remedy(other.clone()), other);

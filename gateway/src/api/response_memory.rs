@@ -1,4 +1,4 @@
-//! What the response to a call will take, and the memory that is reserved for it until it has been sent.
+//! Estimates of the memory of responses, and bodies that hold a reservation until they have been sent.
 
 use std::{
     pin::Pin,
@@ -11,23 +11,25 @@ use http_body::{Frame, SizeHint};
 use muse_proto::wire;
 use muse_server::memory_budget::Reservation;
 
+use super::limits::DIMENSION;
+
 /// Bytes of the vector of a sentence.
-pub(crate) const VECTOR_BYTES: usize = 2 << 10;
-/// Bytes of the tokens of a text, for each of its own: some 30 for a token, which has 4.
+const VECTOR_BYTES: usize = DIMENSION * size_of::<f32>();
+/// Bytes of tokens for each byte of text: a token takes some 30 bytes, and has 4 bytes of text.
 const TOKEN_BYTES_PER_TEXT_BYTE: usize = 8;
-/// The response of the largest request: 4,096 vectors, or 262,144 tokens.
+/// The response to the largest request: [`MAX_SENTENCES`](muse_proto::limits::MAX_SENTENCES) vectors with their framing, or the
+/// tokens of [`MAX_REQUEST_TOKENS`](muse_proto::limits::MAX_REQUEST_TOKENS).
 const LARGEST: usize = 10 << 20;
 
 /// The fields of EmbedRequest that hold sentences.
 const SENTENCES: u32 = 1;
 const TOKEN_IDS: u32 = 2;
 
-/// About how many bytes the response to a call takes, of which the message is `plain`, unless it is compressed, and has `length`
-/// bytes.
+/// Estimated bytes of the response to a call, whose message has `length` bytes and is `plain`, unless it is compressed.
 pub(crate) fn of_call(method: &str, plain: Option<&[u8]>, length: usize) -> usize {
     match (method, plain) {
         ("Embed", Some(message)) => {
-            // What is malformed gets a small answer.
+            // A malformed message gets a small response.
             let count = |field| wire::count_field(message, field).unwrap_or(0);
             of_vectors(count(SENTENCES) + count(TOKEN_IDS))
         }
@@ -37,12 +39,12 @@ pub(crate) fn of_call(method: &str, plain: Option<&[u8]>, length: usize) -> usiz
     }
 }
 
-/// The bytes of so many vectors.
+/// Bytes of the vectors of so many sentences.
 pub(crate) fn of_vectors(sentences: usize) -> usize {
     sentences.saturating_mul(VECTOR_BYTES).min(LARGEST)
 }
 
-/// About how many bytes the tokens of a text of so many bytes take.
+/// Estimated bytes of the tokens of a text of so many bytes.
 pub(crate) fn of_tokens(text_bytes: usize) -> usize {
     text_bytes.saturating_mul(TOKEN_BYTES_PER_TEXT_BYTE).min(LARGEST)
 }
@@ -55,7 +57,7 @@ pub(crate) struct ReservedBody {
 }
 
 impl ReservedBody {
-    /// The body, which holds the reservation.
+    /// A body with its reservation, if one was needed.
     pub(crate) fn new(body: Body, reservation: Option<Reservation>) -> Self {
         Self { body, _reservation: reservation }
     }

@@ -1,4 +1,4 @@
-//! Methods and paths that are not there, in the terms of who asks.
+//! Error responses of unknown methods and paths, and of rejected requests, in the format of the API.
 
 use std::borrow::Cow;
 
@@ -14,11 +14,11 @@ use tonic::Status;
 
 use super::{openai, problem::Problem, request::read_out, rest};
 
-/// A route that tells its methods, and refuses others by `refusal`.
+/// A route that responds to OPTIONS, and rejects other methods with `reject`. Both responses have `Allow`.
 pub(crate) fn with_methods<S, R>(
     route: MethodRouter<S>,
     allowed: &'static str,
-    refusal: fn(&Method) -> R,
+    reject: fn(&Method) -> R,
 ) -> MethodRouter<S>
 where
     S: Clone + Send + Sync + 'static,
@@ -27,7 +27,7 @@ where
     route.fallback(async move |method: Method| -> Response {
         let mut response = match method {
             Method::OPTIONS => StatusCode::OK.into_response(),
-            _ => refusal(&method).into_response(),
+            _ => reject(&method).into_response(),
         };
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
         response
@@ -38,7 +38,7 @@ pub(crate) fn method_not_allowed(method: &Method) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not allowed here"))
 }
 
-/// The route that a request has matched, as metrics, traces and the log name it.
+/// The route of a request in metrics, traces and the log.
 pub(crate) fn route_of(request: &Parts) -> Cow<'static, str> {
     match request.extensions.get::<MatchedPath>() {
         _ if is_call(&request.headers) => route(request.uri.path()).into(),
@@ -47,25 +47,29 @@ pub(crate) fn route_of(request: &Parts) -> Cow<'static, str> {
     }
 }
 
-/// Rejects a request, in the terms of the API that its path belongs to. The body is read to its end, for a while, so that a client
-/// of HTTP/1.1 that is still sending gets the answer.
-pub(crate) async fn refusal(request: Request, error: Error) -> Response {
+/// The error response to a request, in the format of the API that its path belongs to. The body is read first, for a limited time,
+/// so that a client of HTTP/1.1 that is still sending gets the response.
+pub(crate) async fn error_response(request: Request, error: Error) -> Response {
     if is_call(request.headers()) {
         return Status::from(error).into_http();
     }
     let is_openai = request.uri().path().starts_with("/v1/");
     read_out(request.into_body()).await;
-    if is_openai { openai::response::OpenAiError::from(error).into_response() } else { rest::refusal(error) }
+    if is_openai {
+        openai::response::OpenAiError::from(error).into_response()
+    } else {
+        rest::to_response(error)
+    }
 }
 
-/// That of these content types which a request has, whatever its case and parameters.
+/// The content type of a request among `known`, compared without case and parameters.
 pub(crate) fn content_type(headers: &HeaderMap, known: &[&'static str]) -> Option<&'static str> {
     let value = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let essence = value.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
     known.iter().copied().find(|name| essence.eq_ignore_ascii_case(name.as_bytes()))
 }
 
-/// The answer where there is no route: in the terms of the protocol that was spoken.
+/// The response to an unknown path.
 pub(crate) async fn not_found(request: Request) -> Response {
     if is_call(request.headers()) {
         let method = request.uri().path();

@@ -1,4 +1,4 @@
-//! Where the time of a request went, in HTTP's `Server-Timing` header (W3C Server Timing).
+//! The time of a request and of its parts, in the `Server-Timing` header (W3C Server Timing).
 
 use std::time::Instant;
 
@@ -12,23 +12,23 @@ pub(crate) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-tim
 #[derive(Debug)]
 pub(crate) struct Timing {
     started: Instant,
-    /// What the embedder says of its part.
+    /// The metrics that the embedder reports.
     parts: Option<String>,
 }
 
 impl Timing {
-    /// The request begins now.
+    /// Starts the clock.
     pub(crate) fn start() -> Self {
         Self { started: Instant::now(), parts: None }
     }
 
-    /// Takes in the timings of the service behind.
-    pub(crate) fn add_upstream(&mut self, answered: &MetadataMap) {
-        let said = answered.get(SERVER_TIMING.as_str()).and_then(|parts| parts.to_str().ok());
-        self.parts = said.map(str::to_owned);
+    /// Adds the metrics in the response of the embedder.
+    pub(crate) fn add_upstream(&mut self, response: &MetadataMap) {
+        let parts = response.get(SERVER_TIMING.as_str()).and_then(|parts| parts.to_str().ok());
+        self.parts = parts.map(str::to_owned);
     }
 
-    /// Says how long all took until now.
+    /// Stops the clock, and adds the header.
     pub(crate) fn add_header(self, mut response: Response) -> Response {
         let total = self.started.elapsed().as_secs_f64() * 1e3;
         let parts = self.parts.map(|parts| parts + ", ").unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Layers that look at a request before it is served, and at its response afterwards. A call takes no box for them, as it would
-//! with axum's `from_fn`: at one sentence a call, boxes and clones of axum's layers were a fifth of the gateway's work.
+//! Layers that inspect a request before it is served, and its response afterwards. Unlike axum's `from_fn` they allocate no box for
+//! a call: at one sentence a call, boxes and clones of axum's layers were a fifth of the gateway's work.
 
 use std::{
     convert::Infallible,
@@ -16,33 +16,37 @@ use muse_proto::Error;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use crate::api::{problem::Problem, request::read_out, routing::refusal};
+use crate::api::{problem::Problem, request::read_out, routing::error_response};
 
 /// What a layer does before and after a request is served.
 pub(crate) trait Around: Clone {
-    /// What it remembers of the request for the response.
+    /// Data of the request that `after` needs.
     type Context;
 
-    /// Looks at a request, which is answered with the rejection if that is returned.
+    /// Inspects or changes a request.
+    ///
+    /// # Errors
+    ///
+    /// The request is rejected.
     fn before(&self, request: &mut Request) -> Result<Self::Context, Rejection>;
 
-    /// Looks at the response.
+    /// Inspects or changes the response.
     fn after(context: Self::Context, response: Response) -> Response;
 }
 
 /// Why a request is not served.
 #[derive(Debug)]
 pub(crate) enum Rejection {
-    /// In the terms of the API that its path belongs to.
+    /// The response has the format of the API that the path belongs to.
     Error(Error),
-    /// In those of HTTP.
+    /// The response is a problem document.
     Problem(Problem),
 }
 
 impl Rejection {
     async fn respond(self, request: Request) -> Response {
         match self {
-            Self::Error(error) => refusal(request, error).await,
+            Self::Error(error) => error_response(request, error).await,
             Self::Problem(problem) => {
                 read_out(request.into_body()).await;
                 problem.into_response()
@@ -100,7 +104,7 @@ pin_project! {
         Served {
             #[pin]
             response: F,
-            // Until there is a response.
+            // Taken when the response is there.
             context: Option<A::Context>,
         },
         Rejected { response: BoxFuture<'static, Response> },
@@ -116,10 +120,10 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         match self.project() {
-            Projected::Served { response, context: remembered } => {
+            Projected::Served { response, context: before } => {
                 let Ok(response) = ready!(response.poll(context));
-                let remembered = remembered.take().expect("a future is not polled after its end");
-                Poll::Ready(Ok(A::after(remembered, response)))
+                let before = before.take().expect("a future is not polled after its end");
+                Poll::Ready(Ok(A::after(before, response)))
             }
             Projected::Rejected { response } => response.poll_unpin(context).map(Ok),
         }

@@ -1,7 +1,8 @@
-//! From which address a request comes, and whether over TLS. The auth service slows down those who guess passwords by it, and writes it down.
+//! The address of the client, and whether it uses TLS. The auth service throttles logins by the address, and logs it.
 //!
-//! The services behind the gateway find it in `X-Forwarded-For`, which holds that one address and nothing that the
-//! client can choose.
+//! The gateway forwards the address in `X-Forwarded-For`, which contains that one address and nothing that the client can choose.
+//!
+//! This is own code: axum-client-ip does not support trusted networks.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -18,14 +19,14 @@ use ipnet::IpNet;
 
 use crate::middleware::{Around, Rejection};
 
-/// Who is believed when they say for whom they pass a request on.
+/// The proxies whose X-Forwarded-For is trusted.
 #[derive(Debug, Clone)]
 pub struct TrustedProxies(Arc<[IpNet]>);
 
 impl FromStr for TrustedProxies {
     type Err = String;
 
-    /// Reads addresses and networks with commas between them; there may be none.
+    /// Parses addresses and networks, separated by commas. An empty list is valid.
     fn from_str(text: &str) -> Result<Self, String> {
         let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
         entries.map(network).collect::<Result<_, _>>().map(Self)
@@ -38,7 +39,7 @@ fn network(text: &str) -> Result<IpNet, String> {
 }
 
 impl TrustedProxies {
-    /// The peer, or, if that is a proxy, the last address that the proxies name and that is none of theirs.
+    /// The peer, or, if that is a trusted proxy, the last forwarded address that is not a trusted proxy's.
     fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
         let values = headers.get_all(X_FORWARDED_FOR).into_iter().rev();
@@ -46,7 +47,7 @@ impl TrustedProxies {
             if !self.contain(client) {
                 break;
             }
-            // What stands before something malformed was passed on by who knows whom.
+            // An entry before a malformed one is not trusted.
             let Some(before) = address(entry) else { break };
             client = before;
         }
@@ -59,7 +60,7 @@ impl TrustedProxies {
     }
 }
 
-/// An address as proxies write it, some of them with a port.
+/// Parses an address as proxies write it, some of them with a port.
 fn address(entry: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(entry).ok()?.trim();
     let with_port = || text.parse::<SocketAddr>().map(|address| address.ip());
@@ -69,15 +70,15 @@ fn address(entry: &[u8]) -> Option<IpAddr> {
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// An extension of requests that came from the client over TLS: to the gateway, or to a trusted proxy, as that says.
+/// Request extension: the client uses TLS, to the gateway or, as that reports, to a trusted proxy.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OverTls;
 
-/// The other side of the connection that a request comes on, as an extension of the request.
+/// Request extension: the peer of the connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer(pub(crate) SocketAddr);
 
-/// Puts the client's address in the place of whatever the request says about it, and marks what came over TLS.
+/// Replaces `X-Forwarded-For` by the client's address, and sets or removes [`OverTls`].
 #[derive(Debug, Clone)]
 pub(crate) struct ClientAddress(pub(crate) TrustedProxies);
 
@@ -85,9 +86,9 @@ impl Around for ClientAddress {
     type Context = ();
 
     fn before(&self, request: &mut Request) -> Result<(), Rejection> {
-        // The connection has put it there.
+        // The server inserts it for each connection.
         if let Some(&Peer(peer)) = request.extensions().get() {
-            name_client(&self.0, peer, request);
+            set_client(&self.0, peer, request);
         }
         Ok(())
     }
@@ -97,7 +98,7 @@ impl Around for ClientAddress {
     }
 }
 
-fn name_client(trusted: &TrustedProxies, peer: SocketAddr, request: &mut Request) {
+fn set_client(trusted: &TrustedProxies, peer: SocketAddr, request: &mut Request) {
     let client = trusted.client(peer.ip(), request.headers());
     match is_https(request.headers()).filter(|_| trusted.contain(peer.ip().to_canonical())) {
         Some(true) => {
@@ -109,19 +110,19 @@ fn name_client(trusted: &TrustedProxies, peer: SocketAddr, request: &mut Request
         None => (),
     }
     request.headers_mut().remove(X_FORWARDED_FOR);
-    // An address is a good value.
+    // An address is always a valid header value.
     if let Ok(value) = HeaderValue::try_from(client.to_string()) {
         request.headers_mut().insert(X_FORWARDED_FOR, value);
     }
 }
 
-/// The client's address, as [`ClientAddress`] has put it.
-pub(crate) fn name(headers: &HeaderMap) -> String {
+/// The client's address, as [`ClientAddress`] set it.
+pub(crate) fn client_of(headers: &HeaderMap) -> String {
     let address = headers.get(X_FORWARDED_FOR).map(HeaderValue::as_bytes).unwrap_or_default();
     String::from_utf8_lossy(address).into_owned()
 }
 
-/// Whether the proxy next to the client, the first in the list, was spoken to over TLS, if it is said.
+/// Whether the client used TLS to the first proxy, if a proxy reports it.
 fn is_https(headers: &HeaderMap) -> Option<bool> {
     let scheme = headers.get(X_FORWARDED_PROTO)?.as_bytes().split(|&byte| byte == b',').next()?;
     Some(scheme.trim_ascii().eq_ignore_ascii_case(b"https"))
@@ -143,14 +144,14 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_is_not_believed() {
+    fn forwarded_address_of_untrusted_peer_is_ignored() {
         for trusted in ["", "10.0.0.0/8"] {
             assert_eq!(client(trusted, "192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
         }
     }
 
     #[test]
-    fn a_proxy_is_believed_as_far_as_proxies_go() {
+    fn client_is_the_last_untrusted_address() {
         let trusted = " 10.0.0.0/8, 2001:db8::/32 ,";
         for (forwarded, expected) in [
             (&["198.51.100.7"][..], "198.51.100.7"),
@@ -160,9 +161,9 @@ mod tests {
             (&["198.51.100.7:4711"], "198.51.100.7"),
             (&["[2001:db9::7]:4711"], "2001:db9::7"),
             (&["::ffff:198.51.100.7"], "198.51.100.7"),
-            // All of them proxies: the farthest one.
+            // All are proxies: the farthest one.
             (&["10.0.0.9, 10.0.0.8"], "10.0.0.9"),
-            // Malformed: the nearest one that is known.
+            // Malformed: the nearest valid one.
             (&["198.51.100.7, unknown, 10.0.0.8"], "10.0.0.8"),
             (&["198.51.100.7,"], "10.0.0.1"),
             (&[""], "10.0.0.1"),
@@ -175,38 +176,38 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_named() {
+    fn invalid_network_is_reported() {
         for text in ["localhost", "10.0.0.0/33", "10.0.0.1 10.0.0.2", "10.0.0.1,x"] {
-            let refused = text.parse::<TrustedProxies>().unwrap_err();
-            assert!(refused.contains("is neither an address nor a network"), "{refused}");
+            let error = text.parse::<TrustedProxies>().unwrap_err();
+            assert!(error.contains("is neither an address nor a network"), "{error}");
         }
     }
 
     proptest! {
         #[test]
-        fn a_stranger_is_the_client_whatever_the_header(
+        fn untrusted_peer_is_the_client_for_any_header(
             values in prop::collection::vec(prop::collection::vec(0x20..=0xff_u8, 0..40), 0..4),
         ) {
             let mut headers = HeaderMap::new();
             for value in values.iter().filter_map(|value| HeaderValue::from_bytes(value).ok()) {
                 headers.append(X_FORWARDED_FOR, value);
             }
-            let (stranger, proxy) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([10, 0, 0, 1]));
+            let (direct, proxy) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([10, 0, 0, 1]));
             let trusted: TrustedProxies = "10.0.0.0/8".parse().unwrap();
-            prop_assert_eq!(trusted.client(stranger, &headers), stranger);
+            prop_assert_eq!(trusted.client(direct, &headers), direct);
             trusted.client(proxy, &headers);
         }
 
         #[test]
-        fn what_a_client_says_changes_nothing(
-            said in "[0-9a-f:., x\\[\\]]{0,40}",
+        fn forged_addresses_do_not_change_the_client(
+            forged in "[0-9a-f:., x\\[\\]]{0,40}",
             client in any::<[u8; 4]>().prop_map(IpAddr::from),
             proxies in prop::collection::vec(any::<[u8; 3]>(), 0..4),
         ) {
             let trusted: TrustedProxies = "10.0.0.0/8".parse().unwrap();
             prop_assume!(!trusted.contain(client));
             // Each proxy adds where the request came from.
-            let mut header = format!("{said},{client}");
+            let mut header = format!("{forged},{client}");
             for [a, b, c] in proxies {
                 header.push_str(&format!(", 10.{a}.{b}.{c}"));
             }

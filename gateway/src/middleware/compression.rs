@@ -1,7 +1,8 @@
-//! Bodies in gzip or zstd for those who ask for it.
+//! Compression of responses with gzip or zstd, by `Accept-Encoding`.
 //!
-//! A response is compressed on a thread where that may take its time: thousands of vectors are megabytes, and the async runtime's
-//! threads belong to the other requests. One that is produced in pieces is compressed piece by piece, while the client reads it.
+//! This is not tower-http's `CompressionLayer`, which compresses on the threads of the async runtime: thousands of vectors are
+//! megabytes. Here a blocking thread compresses. A body that is produced in pieces is compressed piece by piece, while the client
+//! reads it.
 
 use std::io::{self, Write};
 
@@ -19,8 +20,8 @@ use tracing::error;
 
 use crate::api::{problem::Problem, weighted};
 
-/// A shorter body is hardly shorter compressed.
-const WORTHWHILE_BYTES: usize = 1024;
+/// Bytes of the smallest body that is compressed.
+const MIN_BYTES: usize = 1024;
 const ZSTD_LEVEL: i32 = 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +31,7 @@ enum Encoding {
 }
 
 impl Encoding {
-    /// The one that the client likes best; zstd if it does not care, since that is faster and smaller.
+    /// The encoding with the highest weight; of equal ones zstd, which is faster and smaller.
     fn preferred(headers: &HeaderMap) -> Option<Self> {
         let listed = weighted(headers, header::ACCEPT_ENCODING);
         let weight =
@@ -62,13 +63,13 @@ impl Encoding {
     }
 }
 
-/// Compresses what comes in pieces. It holds what its window takes: 32 KiB of gzip, and some 500 KiB of zstd.
-enum Encoder {
+/// Compresses a body that comes in pieces. It allocates its window: 32 KiB for gzip, some 500 KiB for zstd.
+enum StreamCompressor {
     Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
     Gzip(GzEncoder<Vec<u8>>),
 }
 
-impl Encoder {
+impl StreamCompressor {
     fn new(encoding: Encoding) -> io::Result<Self> {
         Ok(match encoding {
             Encoding::Zstd => Self::Zstd(zstd::stream::write::Encoder::new(Vec::new(), ZSTD_LEVEL)?),
@@ -76,7 +77,7 @@ impl Encoder {
         })
     }
 
-    /// What there is of the encoded body when this piece has been added.
+    /// Adds a piece, and returns the compressed bytes so far.
     fn add(&mut self, piece: &[u8]) -> io::Result<Vec<u8>> {
         let encoded = match self {
             Self::Zstd(encoder) => {
@@ -99,7 +100,7 @@ impl Encoder {
     }
 }
 
-/// A layer for routes whose responses have bodies of a known size, or come in pieces.
+/// Compresses the response, for `from_fn`. A body without a known size comes in pieces.
 pub(crate) async fn compress(request: Request, next: Next) -> Response {
     let encoding = Encoding::preferred(request.headers());
     let mut response = next.run(request).await;
@@ -107,7 +108,7 @@ pub(crate) async fn compress(request: Request, next: Next) -> Response {
     let size = http_body::Body::size_hint(response.body()).exact();
     match encoding {
         Some(encoding) if size.is_none() => encoded_in_pieces(response, encoding),
-        Some(encoding) if size.is_some_and(|size| size >= WORTHWHILE_BYTES as u64) => {
+        Some(encoding) if size.is_some_and(|size| size >= MIN_BYTES as u64) => {
             encoded(response, encoding).await
         }
         _ => response,
@@ -116,7 +117,7 @@ pub(crate) async fn compress(request: Request, next: Next) -> Response {
 
 fn encoded_in_pieces(response: Response, encoding: Encoding) -> Response {
     let (mut head, body) = response.into_parts();
-    let encoder = match Encoder::new(encoding) {
+    let encoder = match StreamCompressor::new(encoding) {
         Ok(encoder) => encoder,
         Err(failure) => {
             error!(%failure, "a response cannot be compressed");
@@ -154,13 +155,13 @@ async fn encoded(response: Response, encoding: Encoding) -> Response {
     };
     let compressing = tokio::task::spawn_blocking(move || encoding.encode(&body)).await;
     match compressing.map_err(io::Error::other).flatten() {
-        Ok(shorter) => {
+        Ok(compressed) => {
             head.headers.insert(header::CONTENT_ENCODING, encoding.name());
-            head.headers.insert(header::CONTENT_LENGTH, shorter.len().into());
-            Response::from_parts(head, Body::from(shorter))
+            head.headers.insert(header::CONTENT_LENGTH, compressed.len().into());
+            Response::from_parts(head, Body::from(compressed))
         }
         Err(failure) => {
-            error!(%failure, "an answer cannot be compressed");
+            error!(%failure, "a response cannot be compressed");
             Problem::fault().into_response()
         }
     }
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_client_chooses() {
+    fn encoding_follows_accept_encoding() {
         assert_eq!(Encoding::preferred(&HeaderMap::new()), None);
         for (accepted, expected) in [
             ("gzip, deflate, br, zstd", Some(Encoding::Zstd)),
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pieces_are_compressed_one_by_one() {
+    async fn body_in_pieces_is_compressed_in_pieces() {
         let piece = b"0.012345678,0.9,".repeat(10_000);
         for encoding in [Encoding::Gzip, Encoding::Zstd] {
             let (pieces, expected) = (vec![piece.clone(); 20], piece.repeat(20));
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_can_be_decoded() {
+    fn compressed_body_decompresses() {
         let body = b"0.012345678,".repeat(1000);
         let mut unzipped = Vec::new();
         let gzip = Encoding::Gzip.encode(&body).unwrap();

@@ -1,4 +1,4 @@
-//! Which web pages of other origins may call the service: none, unless they are listed.
+//! CORS: which web pages of other origins may call the service. By default none.
 
 use std::{convert::Infallible, str::FromStr, time::Duration};
 
@@ -11,13 +11,13 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::{api::server_timing::SERVER_TIMING, middleware::Detour};
 
-/// How long a browser may remember what it was allowed.
+/// How long a browser may cache the response to a preflight request.
 const MAX_AGE: Duration = Duration::from_secs(3600);
 
-/// The origins whose pages may read answers.
+/// The origins whose pages may read responses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AllowedOrigins {
-    /// These; there may be none.
+    /// The listed ones; the list may be empty.
     Listed(Vec<HeaderValue>),
     /// All, but without cookies.
     Any,
@@ -26,7 +26,7 @@ pub enum AllowedOrigins {
 impl FromStr for AllowedOrigins {
     type Err = String;
 
-    /// Reads `*`, or origins (`https://example.org`) with commas between them.
+    /// Parses `*`, or origins (`https://example.org`), separated by commas.
     fn from_str(text: &str) -> Result<Self, String> {
         let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
         if entries.clone().eq(["*"]) {
@@ -39,7 +39,7 @@ impl FromStr for AllowedOrigins {
 fn origin(text: &str) -> Result<HeaderValue, String> {
     let is_origin = text.parse::<Uri>().is_ok_and(|uri| {
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return false };
-        // As a browser writes it, or it would never be equal: no path, no user, lower case.
+        // Browsers send origins without path and user, in lower case; another one would never match.
         text == format!("{scheme}://{authority}").to_ascii_lowercase() && !authority.as_str().contains('@')
     });
     let value = HeaderValue::try_from(text).ok().filter(|_| is_origin);
@@ -47,7 +47,7 @@ fn origin(text: &str) -> Result<HeaderValue, String> {
 }
 
 impl AllowedOrigins {
-    /// The layer that answers browsers' questions; none if no page may read anything.
+    /// The layer, if there are allowed origins.
     pub(crate) fn layer(&self) -> Option<CorsLayer> {
         let origins = match self {
             Self::Listed(origins) if origins.is_empty() => return None,
@@ -61,8 +61,8 @@ impl AllowedOrigins {
                 .allow_origin(origins)
                 .allow_credentials(matches!(self, Self::Listed(_)))
                 .allow_methods([Method::GET, Method::HEAD, Method::POST])
-                // Clients send headers of their own: OpenAI's SDK dozens of `x-stainless-*`. None of them is worth refusing to a
-                // page that may send a token.
+                // Clients send headers of their own (OpenAI's SDK dozens of `x-stainless-*`), and a page that may send a token
+                // may send any.
                 .allow_headers(AllowHeaders::mirror_request())
                 .expose_headers([SERVER_TIMING, REQUEST_ID, header::RETRY_AFTER, status, message, details])
                 .max_age(MAX_AGE),
@@ -70,8 +70,7 @@ impl AllowedOrigins {
     }
 }
 
-/// Has the layer answer what browsers ask for pages of other origins. All other requests, an OPTIONS of another kind
-/// too, go on as they are.
+/// Applies the layer to the requests of web pages. All other requests, also OPTIONS without an origin, bypass it.
 #[derive(Debug, Clone)]
 pub(crate) struct Cors(pub(crate) Option<CorsLayer>);
 
@@ -99,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn origins_are_read_as_browsers_write_them() {
+    fn origins_are_parsed_in_the_form_of_browsers() {
         let listed = |origins: &[&'static str]| {
             Ok(AllowedOrigins::Listed(
                 origins.iter().map(|origin| HeaderValue::from_static(origin)).collect(),
@@ -116,8 +115,8 @@ mod tests {
             "https://a@b.org",
             "*, https://a.org",
         ] {
-            let refused = bad.parse::<AllowedOrigins>().unwrap_err();
-            assert!(refused.contains("is no origin"), "{bad}: {refused}");
+            let error = bad.parse::<AllowedOrigins>().unwrap_err();
+            assert!(error.contains("is no origin"), "{bad}: {error}");
         }
     }
 }

@@ -1,10 +1,12 @@
-//! Deadlines of HTTP requests: the header `Grpc-Timeout`, as grpc-gateway has it.
+//! Deadlines of HTTP requests, by the header `Grpc-Timeout`, as in grpc-gateway.
+//!
+//! This is not tower-http's `TimeoutLayer`: the timeout comes from the request, and the error has the format of its API.
 
 use axum::{extract::Request, middleware::Next, response::Response};
 use muse_proto::{Error, Reason};
 use muse_server::deadline::{self, Deadline, GRPC_TIMEOUT};
 
-use crate::api::routing::refusal;
+use crate::api::routing::error_response;
 
 /// Ends a request at its deadline, with 504, and drops the calls that are made for it.
 pub(crate) async fn apply_deadline(mut request: Request, next: Next) -> Response {
@@ -14,20 +16,20 @@ pub(crate) async fn apply_deadline(mut request: Request, next: Next) -> Response
     let Some(end) = deadline::end(request.headers()) else {
         let text =
             "The Grpc-Timeout header must be a number of at most 8 digits with a unit: H, M, S, m, u or n";
-        return refusal(request, Error::new(Reason::InvalidArgument, text)).await;
+        return error_response(request, Error::new(Reason::InvalidArgument, text)).await;
     };
     request.extensions_mut().insert(Deadline(end));
-    // Of the request, what an error needs.
+    // An error needs the head of the request.
     let (head, body) = request.into_parts();
     let without_body = Request::from_parts(head.clone(), axum::body::Body::empty());
-    let answered = deadline::within(Some(end), async { Ok(next.run(Request::from_parts(head, body)).await) });
-    match answered.await {
+    let response = deadline::within(Some(end), async { Ok(next.run(Request::from_parts(head, body)).await) });
+    match response.await {
         Ok(response) => response,
-        Err(error) => refusal(without_body, error).await,
+        Err(error) => error_response(without_body, error).await,
     }
 }
 
-/// The call that is made for a request, with the deadline of the request, if there is one.
+/// Adds the deadline of a request, if any, to its call.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Layers for requests of a kind that is seldom: all others go straight to the inner service.
+//! Layers for rare kinds of requests. All other requests bypass them.
 
 use std::{
     convert::Infallible,
@@ -9,12 +9,12 @@ use axum::{extract::Request, response::Response};
 use futures::future::{BoxFuture, Either};
 use tower::{Layer, Service};
 
-/// What serves the requests of a kind.
+/// Serves one kind of requests.
 pub(crate) trait Detour: Clone {
     /// Whether a request is of this kind.
     fn applies(&self, request: &Request) -> bool;
 
-    /// Serves it, by way of the inner service.
+    /// Serves a request, with the inner service.
     fn serve<S>(&self, request: Request, inner: S) -> BoxFuture<'static, Response>
     where
         S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,

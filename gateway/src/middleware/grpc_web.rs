@@ -1,8 +1,8 @@
-//! gRPC-Web, for browsers: translated to gRPC on the way in and back on the way out, in both of its modes and over both
-//! versions of HTTP, so that everything else here sees gRPC alone.
+//! gRPC-Web, for browsers: requests are translated to gRPC, and responses back (`tonic-web`), in both modes and over both versions of
+//! HTTP. The inner layers see gRPC alone.
 //!
-//! A request whose body is not made of messages is the caller's fault, which no retry helps: it is answered with INVALID_ARGUMENT,
-//! whatever becomes of what was forwarded.
+//! A request whose body does not consist of messages gets INVALID_ARGUMENT, also if a service has already replied: it is the caller's
+//! fault, and must not be retried.
 
 use std::{
     convert::Infallible,
@@ -60,14 +60,14 @@ where
     S::Future: Send,
 {
     if let Some(kind) = content_type(request.headers(), &CONTENT_TYPES) {
-        // tonic-web takes it without parameters and in lower case alone.
+        // tonic-web accepts only lower case without parameters.
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     }
     let grpc = service_fn(move |call: http::Request<tonic::body::Body>| {
         let inner = inner.clone();
         let fault = Fault::default();
-        // Decoded from Base64 a body is shorter than it says.
-        let call = call.map(|body| Body::new(Messages::new(body, fault.clone())));
+        // A body decoded from Base64 is shorter than its Content-Length.
+        let call = call.map(|body| Body::new(CheckedBody::new(body, fault.clone())));
         async move {
             let Ok(response) = inner.oneshot(call).await;
             let response =
@@ -79,8 +79,8 @@ where
     response.map(Body::new)
 }
 
-/// Moves a status from the headers to the trailers, which a page of another origin can read without leave. The trailers
-/// become a part of the body, so its length is not known any more.
+/// Moves a status from the headers to the trailers, which a page of another origin can read without CORS. The trailers
+/// become a part of the body, so the length is not known any more.
 fn in_trailers(response: Response, fault: Fault) -> Response {
     let (mut head, mut body) = response.into_parts();
     if head.headers.contains_key(Status::GRPC_STATUS) {
@@ -96,7 +96,7 @@ fn in_trailers(response: Response, fault: Fault) -> Response {
     let body = body.map_frame(move |mut frame| {
         if let Some(trailers) = frame.trailers_mut().filter(|_| fault.get().is_some()) {
             trailers.clear();
-            // It fails only for text that is no header, which this is not.
+            // It fails only for text that is not a valid header value, which these texts are.
             let _ = Status::from(fault.error()).add_header(trailers);
         }
         frame
@@ -104,7 +104,7 @@ fn in_trailers(response: Response, fault: Fault) -> Response {
     Response::from_parts(head, Body::new(body))
 }
 
-/// What is wrong with the body of a request, once it is known.
+/// The error in the body of a request, once it is found.
 #[derive(Debug, Clone, Default)]
 struct Fault(Arc<OnceLock<&'static str>>);
 
@@ -121,16 +121,16 @@ impl Fault {
 /// Bytes before a message: flags and its length.
 const PREFIX: usize = 5;
 
-/// The body of a request as gRPC has it, with a note of what is wrong with it.
-struct Messages {
+/// The body of a gRPC request, which is checked while it is read.
+struct CheckedBody {
     body: tonic::body::Body,
     fault: Fault,
     prefix: Vec<u8>,
-    /// Bytes that are missing of the message that has begun.
+    /// Bytes of the current message that have not arrived.
     missing: usize,
 }
 
-impl Messages {
+impl CheckedBody {
     fn new(body: tonic::body::Body, fault: Fault) -> Self {
         Self { body, fault, prefix: Vec::with_capacity(PREFIX), missing: 0 }
     }
@@ -165,7 +165,7 @@ impl Messages {
     }
 }
 
-impl HttpBody for Messages {
+impl HttpBody for CheckedBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -198,13 +198,13 @@ mod tests {
         let pieces: Vec<_> = body.chunks(piece).map(|piece| Ok::<_, Status>(piece.to_vec())).collect();
         let fault = Fault::default();
         let body = tonic::body::Body::new(Body::from_stream(stream::iter(pieces)));
-        let read = Messages::new(body, fault.clone()).collect().await;
+        let read = CheckedBody::new(body, fault.clone()).collect().await;
         assert_eq!(read.is_err(), fault.get().is_some());
         fault.get()
     }
 
     #[tokio::test]
-    async fn malformed_messages_are_found_whatever_their_parts() {
+    async fn malformed_messages_are_found_in_parts_of_any_size() {
         let message = [&[0, 0, 0, 0, 3][..], b"abc"].concat();
         let trailers = [&[0x80, 0, 0, 0, 3][..], b"a:b"].concat();
         for piece in [1, 3, 5, 100] {

@@ -1,4 +1,6 @@
-//! Headers that tell browsers what an answer may do, and caches what they may keep.
+//! Security headers for browsers, and `Cache-Control`.
+//!
+//! This is one layer in place of several `SetResponseHeaderLayer`s of tower-http: the values depend on the path and on TLS.
 
 use axum::{extract::Request, response::Response};
 use http::{HeaderName, HeaderValue, header};
@@ -6,17 +8,17 @@ use muse_telemetry::request_telemetry::is_call;
 
 use crate::middleware::{Around, Rejection, client_address::OverTls};
 
-/// Nothing: what the service answers is data.
-const NO_PAGE: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
-/// What Swagger UI needs: its own files, styles that it sets itself, and pictures in its style sheet.
-const SWAGGER_UI: HeaderValue = HeaderValue::from_static(
+/// Nothing may be loaded: responses are data.
+const DATA_POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+/// Swagger UI needs its own files, inline styles, and the images in its style sheet.
+const SWAGGER_UI_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 const SWAGGER_UI_PATH: &str = "/docs";
-/// The rest is answered to somebody, or may be another answer the next time.
+/// Paths whose responses do not depend on the caller. All others are not cached.
 const PUBLIC_PATHS: [&str; 3] = [SWAGGER_UI_PATH, "/openapi.json", "/.well-known/"];
-/// A year.
+/// Browsers use TLS only, for a year.
 const ONLY_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 const FOR_ALL: [(HeaderName, HeaderValue); 3] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
@@ -24,17 +26,17 @@ const FOR_ALL: [(HeaderName, HeaderValue); 3] = [
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
 ];
 
-/// What may be loaded by an answer from this path, and whether it is the same for all and for a while.
+/// The content security policy of a path, and whether it is public.
 fn by_path(path: &str) -> (HeaderValue, bool) {
-    let policy = if path.starts_with(SWAGGER_UI_PATH) { SWAGGER_UI } else { NO_PAGE };
+    let policy = if path.starts_with(SWAGGER_UI_PATH) { SWAGGER_UI_POLICY } else { DATA_POLICY };
     (policy, PUBLIC_PATHS.into_iter().any(|public| path.starts_with(public)))
 }
 
-/// A layer that adds them, but for gRPC, which no browser shows.
+/// Adds the headers, except to gRPC responses.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SecurityHeaders;
 
-/// What the headers depend on.
+/// The properties of a request that the headers depend on.
 #[derive(Debug)]
 pub(crate) struct Context {
     over_tls: bool,

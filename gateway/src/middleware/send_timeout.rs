@@ -1,13 +1,14 @@
-//! Responses that nobody reads: one of which a part has waited too long for its client to take it is ended.
+//! Send timeout: a response is ended if its client has read nothing of it for too long.
 //!
-//! hyper takes a part of a body when it has sent the one before. So the time from a part's being taken until the next one is
-//! asked for is the time for which the client has not read. hyper's task cannot notice it itself, as it waits for the client.
-//! The connection's task looks at all its responses now and then, and aborts the task that sends one: of HTTP/2 that of the
-//! stream (RST_STREAM), of HTTP/1.1 that of the connection. What the response holds (its data, the call behind it) is dropped
-//! with it.
+//! This is not tower-http's `TimeoutBody`, which limits the time in which a body produces a part. Here the client is slow.
 //!
-//! hyper drops a body when it has handed on its last part, which it does as soon as a byte of it can be sent. So the last byte of a
-//! part of more than [`SMALL_PART`] is a part of its own: it is taken when all before it can be sent.
+//! hyper polls a body for a part when it has sent the previous one. So the time from one part until the next poll is the time for
+//! which the client has not read. hyper's task cannot measure it, because it waits for the client. The connection's task checks all
+//! its responses periodically, and aborts the task that sends a stalled one: over HTTP/2 the task of the stream (RST_STREAM), over
+//! HTTP/1.1 the task of the connection. That drops the response with its data and its call to a service.
+//!
+//! hyper drops a body after its last part, as soon as one byte of that can be sent. So the last byte of a part of more than
+//! [`SMALL_PART`] is a part of its own: hyper polls for it when all bytes before it can be sent.
 
 use std::{
     collections::HashMap,
@@ -32,11 +33,11 @@ use tracing::debug;
 
 use super::call_limits::CallPermit;
 
-/// A larger part of a response is not given up before its client has taken nearly all of it.
+/// Bytes of a part that is not split.
 const SMALL_PART: usize = 4 << 10;
 
 tokio::task_local! {
-    /// The task that sends the response which is being made. hyper makes it, and offers no other way to it.
+    /// The task that sends the current response. hyper creates it, and gives no other access to it.
     static SENDER: SenderTask;
 }
 
@@ -64,7 +65,7 @@ where
 {
     let sender = SenderTask::default();
     let task = tokio::spawn(SENDER.scope(Arc::clone(&sender), sending));
-    // Nobody else sets it.
+    // It is set only here.
     let _ = sender.set(task.abort_handle());
 }
 
@@ -78,15 +79,15 @@ struct Responses {
     sending: HashMap<u64, Arc<Progress>>,
 }
 
-/// How far a response is.
+/// The progress of a response.
 #[derive(Debug)]
 struct Progress {
-    /// The millisecond of the process in which a part was taken, if the next one was not asked for yet; else 0.
-    taken: AtomicU64,
+    /// The time of the last part (see [`milliseconds`]) while hyper has not polled for the next one; else 0.
+    sent: AtomicU64,
     sender: SenderTask,
 }
 
-/// Runs a connection, and ends those of its responses of which nothing was read for `send_timeout`.
+/// Runs a connection, and ends its responses of which the client has read nothing for `send_timeout`.
 pub(crate) fn run_connection(
     connection: impl Future<Output = ()> + Send + 'static,
     responses: ConnectionResponses,
@@ -110,7 +111,7 @@ pub(crate) fn run_connection(
 impl ConnectionResponses {
     fn begin(&self) -> Option<Tracked> {
         let sender = SENDER.try_with(Arc::clone).ok()?;
-        let progress = Arc::new(Progress { taken: AtomicU64::new(0), sender });
+        let progress = Arc::new(Progress { sent: AtomicU64::new(0), sender });
         let mut responses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         responses.last += 1;
         let id = responses.last;
@@ -122,9 +123,9 @@ impl ConnectionResponses {
         let (now, limit) = (milliseconds(), u64::try_from(send_timeout.as_millis()).unwrap_or(u64::MAX));
         let responses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for progress in responses.sending.values() {
-            let taken = progress.taken.load(Ordering::Relaxed);
-            if taken != 0
-                && now.saturating_sub(taken) > limit
+            let sent = progress.sent.load(Ordering::Relaxed);
+            if sent != 0
+                && now.saturating_sub(sent) > limit
                 && let Some(sender) = progress.sender.get()
             {
                 debug!("the client has not read a response for too long");
@@ -148,7 +149,7 @@ impl Drop for Tracked {
     }
 }
 
-/// The body of a response, whose progress is watched, and with which its call ends.
+/// A response body that records its progress. The call is open until the body is dropped.
 pub(crate) fn track_response(
     body: Body,
     permit: CallPermit,
@@ -161,9 +162,9 @@ pub(crate) fn track_response(
 /// See [`track_response`].
 #[derive(Debug)]
 pub(crate) struct ProgressBody {
-    // First, so that what it holds is gone when the call no longer counts.
+    // The first field, so that it is dropped before the permit.
     body: Body,
-    /// Of the part that was taken.
+    /// The last byte of the previous part.
     last_byte: Option<Bytes>,
     tracked: Option<Tracked>,
     _permit: CallPermit,
@@ -188,8 +189,8 @@ impl http_body::Body for ProgressBody {
             }),
         };
         if let Some(tracked) = &this.tracked {
-            let taken = if matches!(polled, Poll::Ready(Some(Ok(_)))) { milliseconds() } else { 0 };
-            tracked.progress.taken.store(taken, Ordering::Relaxed);
+            let sent = if matches!(polled, Poll::Ready(Some(Ok(_)))) { milliseconds() } else { 0 };
+            tracked.progress.sent.store(sent, Ordering::Relaxed);
         }
         polled
     }
@@ -208,8 +209,8 @@ impl http_body::Body for ProgressBody {
     }
 }
 
-/// Milliseconds since the process began to send responses, from 1 on.
+/// Milliseconds since the first response of the process, from 1 on.
 fn milliseconds() -> u64 {
-    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
-    u64::try_from(BEGAN.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }

@@ -1,4 +1,4 @@
-//! Rejects requests that are malformed on every route.
+//! Rejects requests that are malformed for every route.
 
 use axum::{
     extract::Request,
@@ -27,7 +27,7 @@ impl Around for WellFormed {
     }
 }
 
-/// Rejects requests of HTTP/1.1 that do not name one host (RFC 9112, section 3.2).
+/// Rejects requests of HTTP/1.1 without exactly one Host header (RFC 9112, section 3.2).
 fn require_host(request: &Request) -> Result<(), Rejection> {
     let hosts = request.headers().get_all(header::HOST).iter().count();
     let least = usize::from(request.version() == Version::HTTP_11);
@@ -38,8 +38,8 @@ fn require_host(request: &Request) -> Result<(), Rejection> {
     Err(Rejection::Error(Error::new(Reason::InvalidArgument, text)))
 }
 
-/// Rejects calls of gRPC methods in other content types than gRPC's (its protocol over HTTP/2, "Requests"). gRPC-Web is translated
-/// before. JSON inside gRPC is not served.
+/// Rejects calls of gRPC methods with another content type than gRPC's (gRPC over HTTP/2, "Requests"). gRPC-Web was already
+/// translated. JSON inside gRPC is not supported.
 fn require_grpc(request: &Request) -> Result<(), Rejection> {
     let path = request.uri().path();
     let is_method = path.starts_with("/muse.v1.") || path.starts_with("/grpc.");

@@ -173,7 +173,7 @@ async fn embed(gateway: &Gateway, timeout: Option<Duration>) -> Result<f32, Erro
 }
 
 #[tokio::test]
-async fn calls_go_to_who_has_the_least_to_do() {
+async fn calls_go_to_the_least_loaded_embedder() {
     let fleet = Fleet::start().await;
     for _ in 0..10 {
         embed(&fleet.gateway, None).await.unwrap();
@@ -217,7 +217,7 @@ async fn unavailable_endpoint_is_retried_elsewhere_and_then_avoided() {
 }
 
 #[tokio::test]
-async fn rejected_call_is_sent_to_one_other_replica() {
+async fn rejected_call_is_sent_to_one_other_embedder() {
     let fleet = Fleet::start().await;
     let [first, second] = &fleet.embedders;
     first.respond_with_error(Reason::Overloaded, Duration::from_millis(200));
@@ -250,7 +250,7 @@ async fn rejected_call_is_sent_to_one_other_replica() {
 }
 
 #[tokio::test]
-async fn a_stream_that_nobody_has_begun_to_answer_goes_elsewhere() {
+async fn stream_without_response_is_retried_elsewhere() {
     let fleet = Fleet::start().await;
     for embedder in &fleet.embedders {
         fleet.take_received();
@@ -282,7 +282,7 @@ impl Resolver for Names {
 }
 
 #[tokio::test]
-async fn a_name_may_stand_for_several_and_for_others_later() {
+async fn changed_addresses_of_a_name_are_used() {
     let names = Names::default();
     let [first, second] =
         [Embedder::start("127.0.0.2:0", 1.0).await, Embedder::start("127.0.0.3:0", 2.0).await];

@@ -1,4 +1,4 @@
-//! Every route and method without a credential.
+//! Requests without a credential to every route and method.
 
 use http::{StatusCode, uri::PathAndQuery};
 use muse_proto::{
@@ -10,7 +10,7 @@ use tonic::{Code, Request, Status, client::Grpc};
 
 use crate::harness::{Backend, Gateway, token};
 
-/// What anybody may call.
+/// Public routes and methods.
 const PUBLIC_OPERATIONS: [(&str, &str); 4] =
     [("post", "/login"), ("post", "/logout"), ("get", "/.well-known/jwks.json"), ("get", "/openapi.json")];
 const PUBLIC_METHODS: [&str; 1] = ["/muse.v1.AuthService/Login"];
@@ -33,19 +33,19 @@ async fn http_route_without_a_credential_is_rejected() {
     for (method, path) in operations {
         let is_public = PUBLIC_OPERATIONS.contains(&(&*method, &*path));
         let target = path.replace("{model}", "any");
-        let answer = gateway.send(&method.to_uppercase(), &target, &[]).await;
+        let response = gateway.send(&method.to_uppercase(), &target, &[]).await;
         assert_eq!(
-            answer.status == StatusCode::UNAUTHORIZED,
+            response.status == StatusCode::UNAUTHORIZED,
             !is_public,
             "{method} {path}: {}",
-            answer.status
+            response.status
         );
         if !is_public {
             let takes_refresh = ["/logout/refresh", "/token/refresh"].contains(&&*path);
             let other_kind = token(if takes_refresh { "access" } else { "refresh" }, "someone", None);
-            let answer = gateway.send_as(&other_kind, &method.to_uppercase(), &target).await;
+            let response = gateway.send_as(&other_kind, &method.to_uppercase(), &target).await;
             let rejected = [StatusCode::UNAUTHORIZED, StatusCode::UNPROCESSABLE_ENTITY];
-            assert!(rejected.contains(&answer.status), "{method} {path}: {}", answer.status);
+            assert!(rejected.contains(&response.status), "{method} {path}: {}", response.status);
         }
     }
 }
@@ -55,7 +55,7 @@ async fn grpc_method_without_a_credential_is_unauthenticated() {
     let backend = Backend::start().await;
     let gateway = Gateway::ready(&backend, &[]).await;
     let served = METHODS.iter().filter(|method| !method.contains("RevocationService"));
-    // As if it were added to the proto.
+    // A method that the proto does not have (yet).
     let unknown =
         ["/muse.v1.AuthService/Added", "/muse.v1.EmbedderService/Added", "/muse.v1.UserService/Added"];
     for method in served.chain(&unknown) {

@@ -394,12 +394,12 @@ impl Gateway {
     }
 
     /// Sends a REST request with a token.
-    pub(crate) async fn send_as(&self, token: &str, method: &str, target: &str) -> Answer {
+    pub(crate) async fn send_as(&self, token: &str, method: &str, target: &str) -> HttpResponse {
         self.send(method, target, &[("authorization", &format!("Bearer {token}"))]).await
     }
 
     /// Sends a REST request without a body.
-    pub(crate) async fn send(&self, method: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn send(&self, method: &str, target: &str, headers: &[(&str, &str)]) -> HttpResponse {
         let mut request =
             http::Request::builder().method(method).uri(format!("http://{}{target}", self.address));
         for (name, value) in headers {
@@ -409,17 +409,17 @@ impl Gateway {
         let response = client.request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        Answer { status: head.status, headers: head.headers, body }
+        HttpResponse { status: head.status, headers: head.headers, body }
     }
 }
 
-pub(crate) struct Answer {
+pub(crate) struct HttpResponse {
     pub(crate) status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
 }
 
-impl Answer {
+impl HttpResponse {
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }

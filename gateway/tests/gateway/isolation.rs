@@ -29,15 +29,15 @@ fn exchange(address: SocketAddr, request: &[u8]) -> String {
     stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     // The gateway may close the connection before it has read all.
     let _ = stream.write_all(request);
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     let mut part = [0; 4096];
     while let Ok(length) = stream.read(&mut part) {
         if length == 0 {
             break;
         }
-        answer.extend_from_slice(&part[..length]);
+        response.extend_from_slice(&part[..length]);
     }
-    String::from_utf8_lossy(&answer).into_owned()
+    String::from_utf8_lossy(&response).into_owned()
 }
 
 async fn http2(address: SocketAddr) -> SendRequest<Bytes> {
@@ -97,16 +97,16 @@ async fn oversized_heads_get_431_and_break_no_connection() {
                 "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\nAuthorization: Bearer {token}\r\n\
                  X-Big: {padding}\r\nContent-Length: 5\r\n\r\n\0\0\0\0\0"
             );
-            let answer =
+            let response =
                 tokio::task::spawn_blocking(move || exchange(address, head.as_bytes())).await.unwrap();
-            assert!(answer.starts_with("HTTP/1.1 431 "), "{path} {size}: {answer}");
+            assert!(response.starts_with("HTTP/1.1 431 "), "{path} {size}: {response}");
         }
     }
     // Many small headers.
     let many: String = (0..200).map(|number| format!("x-{number}: y\r\n")).collect();
     let head = format!("GET /embed?sentence=a HTTP/1.1\r\nHost: a\r\n{many}\r\n");
-    let answer = tokio::task::spawn_blocking(move || exchange(address, head.as_bytes())).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    let response = tokio::task::spawn_blocking(move || exchange(address, head.as_bytes())).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 431 "), "{response}");
 
     // Over HTTP/2 the connection of the client continues, up to a size that allows a response.
     for path in ["/muse.v1.AuthService/Login", "/muse.v1.EmbedderService/Embed", "/embed"] {
@@ -140,7 +140,7 @@ async fn only_known_headers_are_forwarded() {
             }
         }
     }
-    // One that the gateway makes is that of the trace.
+    // The gateway adds the headers of the request id and the trace.
     call.metadata_mut().insert("x-request-id", "order-66".parse().unwrap());
     gateway.embedder().embed(call).await.unwrap();
     let mut names = backend.take_received().names;
@@ -160,7 +160,7 @@ async fn only_known_headers_are_forwarded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_calls_hold_nothing_of_the_auth_service() {
+async fn idle_calls_are_not_forwarded_to_auth() {
     let backend = Backend::start().await;
     let gateway = Gateway::ready(&backend, &[]).await;
     let mut idle = Vec::new();
@@ -231,7 +231,7 @@ async fn connections_of_one_address_are_bounded() {
     let backend = Backend::start().await;
     let gateway = Gateway::ready(&backend, &["--max-connections-per-address", "20"]).await;
     let address = gateway.address;
-    let refused = tokio::task::spawn_blocking(move || {
+    let rejected = tokio::task::spawn_blocking(move || {
         let silent: Vec<TcpStream> = (0..30).map(|_| TcpStream::connect(address).unwrap()).collect();
         let closed = |mut stream: &TcpStream| {
             stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
@@ -244,9 +244,9 @@ async fn connections_of_one_address_are_bounded() {
         silent.iter().filter(|stream| closed(stream)).count()
     });
     // The connection of the test's client may still be open.
-    assert!((10..=12).contains(&refused.await.unwrap()));
-    let elsewhere = SocketAddr::from(([127, 0, 0, 9], 0));
-    let other = socket_from(elsewhere, address);
+    assert!((10..=12).contains(&rejected.await.unwrap()));
+    let other_address = SocketAddr::from(([127, 0, 0, 9], 0));
+    let other = socket_from(other_address, address);
     assert!(
         exchange_on(other, b"GET /.well-known/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             .starts_with("HTTP/1.1 404")
@@ -270,9 +270,9 @@ fn socket_from(local: SocketAddr, remote: SocketAddr) -> TcpStream {
 
 fn exchange_on(mut stream: TcpStream, request: &[u8]) -> String {
     stream.write_all(request).unwrap();
-    let mut answer = String::new();
-    let _ = stream.read_to_string(&mut answer);
-    answer
+    let mut response = String::new();
+    let _ = stream.read_to_string(&mut response);
+    response
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -291,39 +291,41 @@ async fn open_calls_of_one_user_are_bounded() {
     for _ in 0..3 {
         open.push(call("/muse.v1.EmbedderService/EmbedStream", &token).await);
     }
-    // The gateway looks at calls in any order: these are the ones that count.
-    for (answer, _) in &mut open {
-        assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+    // The gateway admits calls in any order: wait until it has admitted these.
+    for (response, _) in &mut open {
+        assert_eq!(response.await.unwrap().status(), StatusCode::OK);
     }
-    let (refused, _) = call("/muse.v1.EmbedderService/EmbedStream", &token).await;
-    let refused = tonic::Status::from_header_map(refused.await.unwrap().headers()).unwrap();
+    let (rejected, _) = call("/muse.v1.EmbedderService/EmbedStream", &token).await;
+    let rejected = tonic::Status::from_header_map(rejected.await.unwrap().headers()).unwrap();
     assert_eq!(
-        (refused.code(), Error::from(&refused).reason()),
+        (rejected.code(), Error::from(&rejected).reason()),
         (Code::ResourceExhausted, Reason::Overloaded)
     );
-    assert!(refused.message().contains("3 streams of one user"), "{refused}");
+    assert!(rejected.message().contains("3 streams of one user"), "{rejected}");
     for _ in 0..7 {
         open.push(call("/muse.v1.EmbedderService/Embed", &token).await);
     }
-    // What is open is seen as soon as the gateway has looked at it.
-    let answer = loop {
-        let answer = gateway.send_as(&token, "GET", "/embed?sentence=a").await;
-        if answer.status != StatusCode::OK {
-            break answer;
+    // A call counts as soon as the gateway has admitted it. One that is admitted while a request of this loop is open is rejected,
+    // so there is a further one each time.
+    let response = loop {
+        open.push(call("/muse.v1.EmbedderService/Embed", &token).await);
+        let response = gateway.send_as(&token, "GET", "/embed?sentence=a").await;
+        if response.status != StatusCode::OK {
+            break response;
         }
     };
-    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (429, "1"));
+    assert_eq!((response.status.as_u16(), response.header("retry-after")), (429, "1"));
     let openai = gateway.send_as(&token, "GET", "/v1/models").await;
     assert_eq!((openai.status.as_u16(), &openai.json()["error"]["type"]), (429, &"rate_limit_error".into()));
-    // Another user is served, and so is this one when the calls have gone.
+    // Another user is served, and this one when the calls have ended.
     let other = crate::harness::token_of("b", "access", "b", None);
     assert_eq!(gateway.send_as(&other, "GET", "/embed?sentence=a").await.status, StatusCode::OK);
     for (_, body) in &mut open {
         body.send_reset(Http2Reason::CANCEL);
     }
-    let began = Instant::now();
+    let started = Instant::now();
     while gateway.send_as(&token, "GET", "/embed?sentence=a").await.status != StatusCode::OK {
-        assert!(began.elapsed() < Duration::from_secs(10));
+        assert!(started.elapsed() < Duration::from_secs(10));
     }
 }
 
@@ -355,18 +357,18 @@ async fn stream_of_caller_who_left_ends_upstream() {
             body.send_data(part, false).unwrap();
         }
         assert!(sent > 100 << 10, "{sent}");
-        let began = Instant::now();
+        let started = Instant::now();
         while backend.streams() != 1 {
-            assert!(began.elapsed() < Duration::from_secs(10), "the stream was forwarded");
+            assert!(started.elapsed() < Duration::from_secs(10), "the stream was forwarded");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         match end {
             "reset" => body.send_reset(Http2Reason::CANCEL),
             _ => drop((response, body, client)),
         }
-        let began = Instant::now();
+        let started = Instant::now();
         while backend.streams() != 0 {
-            assert!(began.elapsed() < Duration::from_secs(10), "{end}: the stream is still there");
+            assert!(started.elapsed() < Duration::from_secs(10), "{end}: the stream is still there");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -379,7 +381,7 @@ async fn unread_response_is_ended() {
     let token = token("access", "a", None);
     let sentences = "sentence=&".repeat(2_000);
     let stream = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
-    // The answer has twelve thousand bytes.
+    // The response has twelve thousand bytes.
     let (client, connection) =
         h2::client::Builder::new().initial_window_size(10).handshake::<_, Bytes>(stream).await.unwrap();
     tokio::spawn(connection);
@@ -395,12 +397,12 @@ async fn unread_response_is_ended() {
         gateway.send_as(&token, "GET", "/embed?sentence=a").await.status,
         StatusCode::TOO_MANY_REQUESTS
     );
-    let began = Instant::now();
+    let started = Instant::now();
     while gateway.send_as(&token, "GET", "/embed?sentence=a").await.status != StatusCode::OK {
-        assert!(began.elapsed() < Duration::from_secs(10));
+        assert!(started.elapsed() < Duration::from_secs(10));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(began.elapsed() > Duration::from_millis(500));
+    assert!(started.elapsed() > Duration::from_millis(500));
 }
 
 /// An embedder that serves, by its health, and ends the connection of each other call with a GOAWAY
@@ -448,8 +450,8 @@ async fn call_that_broke_a_connection_is_not_retried_elsewhere() {
     gateway.wait_until_ready().await;
     // All three are known to serve.
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let answer =
+    let response =
         gateway.embedder().embed(bearing(&token("access", "a", None), EmbedRequest::default())).await;
-    assert_eq!(answer.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(response.unwrap_err().code(), Code::Unavailable);
     assert_eq!(calls.load(Ordering::Relaxed), 1);
 }

@@ -59,7 +59,7 @@ async fn auth_receives_the_peer_address_not_the_one_a_client_claims() {
 }
 
 #[tokio::test]
-async fn a_user_who_fails_too_often_is_told_when_to_come_back() {
+async fn throttled_login_returns_retry_after() {
     let backend = Backend::start().await;
     let gateway = Gateway::ready(&backend, &[]).await;
     let response = gateway.send("POST", "/login?username=impatient&password=x", &[]).await;
@@ -71,7 +71,7 @@ async fn a_user_who_fails_too_often_is_told_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn the_token_goes_on_to_the_embedder() {
+async fn token_is_forwarded_to_the_embedder() {
     let backend = Backend::start().await;
     let gateway = Gateway::ready(&backend, &[]).await;
     let authorization = format!("bearer {}", token("access", "a", None));
@@ -81,7 +81,7 @@ async fn the_token_goes_on_to_the_embedder() {
 }
 
 #[tokio::test]
-async fn a_call_whose_message_does_not_come_is_given_up() {
+async fn call_without_its_message_times_out() {
     let backend = Backend::start().await;
     let gateway = Gateway::ready(&backend, &["--call-timeout", "1"]).await;
     let mut client = Grpc::new(gateway.channel());
@@ -95,7 +95,7 @@ async fn a_call_whose_message_does_not_come_is_given_up() {
 }
 
 #[tokio::test]
-async fn refresh_tokens_may_rotate_and_a_family_ends_at_once() {
+async fn refresh_tokens_rotate_and_family_is_revoked_at_once() {
     let backend = Backend::start().await;
     let gateway = Gateway::ready(&backend, &[]).await;
     for (user, over_grpc) in [("f", true), ("g", false)] {
@@ -121,7 +121,7 @@ async fn refresh_tokens_may_rotate_and_a_family_ends_at_once() {
 }
 
 #[tokio::test]
-async fn the_keys_are_there_when_they_are_known() {
+async fn jwks_is_unavailable_until_keys_are_known() {
     let backend = Backend::start().await;
     backend.stop_sending();
     let gateway = Gateway::start(&backend, &[]).await;
@@ -134,7 +134,7 @@ async fn the_keys_are_there_when_they_are_known() {
 }
 
 #[tokio::test]
-async fn without_the_auth_service_tokens_hold_for_a_while() {
+async fn tokens_are_valid_for_max_staleness_without_auth() {
     let backend = Backend::start().await;
     let gateway = Gateway::ready(&backend, &["--max-staleness", "2"]).await;
     let token = token("access", "a", None);

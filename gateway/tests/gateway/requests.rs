@@ -40,9 +40,9 @@ async fn request_without_exactly_one_host_gets_400() {
     for path in ["/openapi.json", "/v1/models", "/muse.v1.AuthService/Login"] {
         for hosts in ["", "host: a\r\nhost: a\r\n"] {
             let request = format!("GET {path} HTTP/1.1\r\n{hosts}connection: close\r\n\r\n");
-            let answer = exchange(gateway.address, request.into()).await;
-            assert!(answer.starts_with("HTTP/1.1 400 "), "{path}: {answer}");
-            assert!(answer.contains("one Host header"), "{answer}");
+            let response = exchange(gateway.address, request.into()).await;
+            assert!(response.starts_with("HTTP/1.1 400 "), "{path}: {response}");
+            assert!(response.contains("one Host header"), "{response}");
         }
     }
     let old = b"GET /openapi.json HTTP/1.0\r\n\r\n".to_vec();
@@ -63,15 +63,15 @@ async fn grpc_methods_reject_other_content_types() {
         "application/grpc-web-textx",
     ] {
         for path in ["/muse.v1.AuthService/Login", "/grpc.health.v1.Health/Check"] {
-            let answer = exchange(gateway.address, post(path, &[("content-type", kind)], &[0; 5])).await;
-            assert!(answer.starts_with("HTTP/1.1 415 "), "{kind}: {answer}");
+            let response = exchange(gateway.address, post(path, &[("content-type", kind)], &[0; 5])).await;
+            assert!(response.starts_with("HTTP/1.1 415 "), "{kind}: {response}");
         }
     }
     assert_eq!(backend.logins(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn malformed_grpc_web_is_the_callers_fault() {
+async fn malformed_grpc_web_is_an_invalid_argument() {
     let backend = Backend::start().await;
     let gateway = Gateway::ready(&backend, &[]).await;
     let authorization = format!("Bearer {}", token("access", "a", None));
@@ -94,9 +94,9 @@ async fn malformed_grpc_web_is_the_callers_fault() {
             ("Application/grpc-web; charset=utf-8", vec![0, 0]),
         ] {
             let headers = [("content-type", kind), ("authorization", authorization.as_str())];
-            let answer = exchange(gateway.address, post(path, &headers, &body)).await;
-            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-            let (_, trailers) = answer.split_once("\r\n\r\n").unwrap();
+            let response = exchange(gateway.address, post(path, &headers, &body)).await;
+            assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+            let (_, trailers) = response.split_once("\r\n\r\n").unwrap();
             assert!(trailers.contains("grpc-status:3"), "{path}, {kind}, {body:?}: {trailers}");
             assert!(!trailers.contains("RetryInfo"), "{trailers}");
         }
@@ -115,10 +115,10 @@ async fn unknown_content_encoding_gets_415_with_the_known_ones() {
             ("content-type", "application/json"),
             ("content-encoding", "br"),
         ];
-        let answer = exchange(gateway.address, post(path, &headers, body)).await;
-        assert!(answer.starts_with("HTTP/1.1 415 "), "{path}: {answer}");
-        assert!(answer.contains("accept-encoding: gzip, deflate, zstd\r\n"), "{answer}");
-        assert_eq!(answer.contains("{\"error\":{"), path == "/v1/embeddings", "{answer}");
+        let response = exchange(gateway.address, post(path, &headers, body)).await;
+        assert!(response.starts_with("HTTP/1.1 415 "), "{path}: {response}");
+        assert!(response.contains("accept-encoding: gzip, deflate, zstd\r\n"), "{response}");
+        assert_eq!(response.contains("{\"error\":{"), path == "/v1/embeddings", "{response}");
     }
     let zstd = zstd::bulk::compress(body, 1).unwrap();
     let headers = [
@@ -126,11 +126,14 @@ async fn unknown_content_encoding_gets_415_with_the_known_ones() {
         ("content-type", "application/json"),
         ("content-encoding", "zstd"),
     ];
-    let answer = exchange(gateway.address, post("/embed", &headers, &zstd)).await;
-    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("{\"embedding\":[[1.0]]}"), "{answer}");
+    let response = exchange(gateway.address, post("/embed", &headers, &zstd)).await;
+    assert!(
+        response.starts_with("HTTP/1.1 200 ") && response.ends_with("{\"embedding\":[[1.0]]}"),
+        "{response}"
+    );
 }
 
-/// As the preflight of OpenAI's TypeScript SDK 4 in a browser.
+/// The preflight request of OpenAI's TypeScript SDK 4 in a browser.
 #[tokio::test(flavor = "multi_thread")]
 async fn preflight_allows_the_headers_of_openais_sdk() {
     let backend = Backend::start().await;
@@ -138,9 +141,9 @@ async fn preflight_allows_the_headers_of_openais_sdk() {
     let wanted = "authorization,content-type,openai-organization,openai-project,x-stainless-arch,x-stainless-lang,\
                   x-stainless-os,x-stainless-package-version,x-stainless-retry-count,x-stainless-runtime,\
                   x-stainless-runtime-version,x-stainless-timeout";
-    let asked = [("access-control-request-method", "POST"), ("access-control-request-headers", wanted)];
+    let headers = [("access-control-request-method", "POST"), ("access-control-request-headers", wanted)];
     let preflight = async |origin| {
-        gateway.send("OPTIONS", "/v1/embeddings", &[asked[0], asked[1], ("origin", origin)]).await
+        gateway.send("OPTIONS", "/v1/embeddings", &[headers[0], headers[1], ("origin", origin)]).await
     };
     let allowed = preflight("https://example.org").await;
     assert_eq!(allowed.status, StatusCode::OK);

@@ -1,4 +1,4 @@
-//! What answers tell browsers and caches.
+//! Security headers of responses.
 
 use crate::{
     harness::{Backend, Gateway, token},
@@ -6,7 +6,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn answers_carry_security_headers() {
+async fn responses_have_security_headers() {
     let backend = Backend::start().await;
     let gateway = Gateway::ready(&backend, &["--trusted-proxies", "127.0.0.1"]).await;
     let authorization = format!("Bearer {}", token("access", "a", None));
@@ -22,8 +22,8 @@ async fn answers_carry_security_headers() {
     ] {
         let headers = [("authorization", &*authorization), ("x-forwarded-proto", "https")];
         for (headers, only_tls) in [(&headers[..1], ""), (&headers[..], "max-age=31536000")] {
-            let answer = gateway.send(method, target, headers).await;
-            let header = |name| answer.header(name);
+            let response = gateway.send(method, target, headers).await;
+            let header = |name| response.header(name);
             assert_eq!(header("x-content-type-options"), "nosniff", "{target}");
             assert_eq!(header("referrer-policy"), "no-referrer", "{target}");
             assert_eq!(header("x-frame-options"), "DENY", "{target}");
@@ -38,5 +38,5 @@ async fn answers_carry_security_headers() {
         }
     }
     let call = gateway.auth().login(login("a")).await.unwrap();
-    assert!(!call.metadata().contains_key("content-security-policy"), "gRPC is for no browser to show");
+    assert!(!call.metadata().contains_key("content-security-policy"), "browsers do not display gRPC");
 }

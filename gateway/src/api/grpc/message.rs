@@ -1,8 +1,8 @@
-//! The messages of gRPC calls, as they come from callers: length-prefixed (gRPC over HTTP/2, "Length-Prefixed-Message": a flag
-//! for compression, four bytes of length, the message).
+//! The messages of gRPC calls, length-prefixed (gRPC over HTTP/2, "Length-Prefixed-Message": a flag for compression, four bytes of
+//! length, the message).
 //!
-//! A unary call is forwarded when its message is there, whole. So a caller who sends slowly, or not to the end, holds nothing
-//! of the services behind, and a call can be sent again.
+//! A unary call is forwarded when its whole message has arrived. So a caller who sends slowly, or not to the end, uses no resources
+//! of other services, and a call can be retried.
 
 use std::{
     pin::Pin,
@@ -23,14 +23,14 @@ const PREFIX: usize = 5;
 /// Bytes of a stream that are forwarded together at most.
 const PIECE: usize = 16 << 10;
 
-/// What limits the message of a call.
+/// The limits of the message of a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MessageLimits {
     /// Bytes of the message.
     pub(crate) bytes: usize,
-    /// Time for the next part of it.
+    /// Timeout of the next part.
     pub(crate) next_part: Duration,
-    /// Time for all of it.
+    /// Timeout of the whole message.
     pub(crate) whole: Duration,
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct MessageLimits {
 pub(crate) struct Message {
     /// With its prefix.
     pub(crate) framed: Bytes,
-    /// Held for the bytes of a large message.
+    /// The memory of a large message.
     pub(crate) reservation: Option<Reservation>,
 }
 
@@ -49,7 +49,7 @@ impl Message {
         (self.framed.first() == Some(&0)).then(|| &self.framed[PREFIX..])
     }
 
-    /// Reads the one message of a call. `caller` is who reserves memory for it in `memory`.
+    /// Reads the one message of a call. Its memory is accounted to `caller` in `memory`.
     ///
     /// # Errors
     ///
@@ -122,15 +122,15 @@ fn invalid(text: &str) -> Error {
 
 /// The body of a stream, cut between messages where that is possible.
 ///
-/// A caller may send each byte in a frame of its own. Were they forwarded so, each would take a few hundred bytes in the service
-/// behind for as long as it is not read.
+/// A caller may send each byte in a frame of its own. Forwarded as such, each frame would take a few hundred bytes in the other
+/// service until it is read.
 #[derive(Debug)]
 pub(crate) struct WholeMessages {
     body: Body,
     buffer: BytesMut,
     /// Bytes in the buffer up to the last end of a message.
     whole: usize,
-    /// Bytes that are missing of a message of which the beginning has been forwarded.
+    /// Bytes of a partly forwarded message that have not arrived.
     missing: usize,
     ended: bool,
 }
@@ -140,13 +140,13 @@ impl WholeMessages {
         Self { body, buffer: BytesMut::new(), whole: 0, missing: 0, ended: false }
     }
 
-    /// Reads on until something can be forwarded; whether there is anything before the end.
+    /// Reads until bytes can be forwarded. Returns whether there are any before the end.
     pub(crate) async fn begin(&mut self) -> Result<bool, axum::Error> {
         std::future::poll_fn(|context| self.poll_fill(context, 1)).await?;
         Ok(!self.buffer.is_empty())
     }
 
-    /// Reads until `enough` bytes can be forwarded, or nothing more is there now, or at all.
+    /// Reads until `enough` bytes can be forwarded, or no more are ready, or the body ends.
     fn poll_fill(&mut self, context: &mut Context<'_>, enough: usize) -> Poll<Result<(), axum::Error>> {
         while !self.ended && self.ready_bytes() < enough && self.buffer.len() < PIECE {
             match Pin::new(&mut self.body).poll_frame(context) {
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_message_is_read_whatever_its_parts() {
+    async fn message_is_read_from_parts_of_any_size() {
         let sent = framed(&[7; 100_000]);
         for size in [1, 3, 5, 6, 64_000, 200_000] {
             let message = read(body(sent.chunks(size).map(<[u8]>::to_vec))).await.unwrap();
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn malformed_message_is_the_callers_fault() {
+    async fn malformed_message_is_an_invalid_argument() {
         let two = [framed(b"a"), framed(b"b")];
         let cases: [(Vec<Vec<u8>>, &str); 6] = [
             (vec![], "no message"),
@@ -263,12 +263,12 @@ mod tests {
             (vec![vec![9, 0, 0, 0, 0]], "prefix"),
         ];
         for (parts, expected) in cases {
-            let refused = read(body(parts)).await.unwrap_err();
-            assert_eq!(refused.reason(), Reason::InvalidArgument, "{refused}");
-            assert!(refused.message().contains(expected), "{refused}");
+            let error = read(body(parts)).await.unwrap_err();
+            assert_eq!(error.reason(), Reason::InvalidArgument, "{error}");
+            assert!(error.message().contains(expected), "{error}");
         }
-        let refused = read(body([vec![0, 0, 0x20, 0, 0]])).await.unwrap_err();
-        assert_eq!(refused.reason(), Reason::TooLarge);
+        let error = read(body([vec![0, 0, 0x20, 0, 0]])).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::TooLarge);
     }
 
     #[tokio::test]

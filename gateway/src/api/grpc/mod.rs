@@ -1,7 +1,7 @@
-//! The gRPC services of muse.v1, forwarded: the gateway checks the token of a call, reads its message, and forwards both
-//! unchanged, so a method that is added to the proto needs no code here. Only headers that the services know are forwarded.
+//! The gRPC proxy for the services of muse.v1: the gateway verifies the token of a call, reads its message, and forwards both
+//! unchanged, so a method that is added to the proto needs no code here. Only headers that the services use are forwarded.
 //!
-//! A unary call ends at the caller's deadline, or at the timeout of the service behind. The response of a stream
+//! A unary call ends at the caller's deadline, or at the timeout of the service. The response to a stream
 //! ([`stream`]) begins at once, and has no timeout.
 
 mod message;
@@ -32,19 +32,20 @@ use tower::{Service, ServiceExt};
 use tracing::debug;
 
 use super::{
-    request::{BODY_WITHIN, MAX_SENTENCES_BYTES, NEXT_PART_WITHIN},
+    limits::{MAX_AUTH_REQUEST_BYTES, MAX_REQUEST_BYTES},
+    request::{BODY_WITHIN, NEXT_PART_WITHIN},
     response_memory::{self, ReservedBody},
     routing::{method_not_allowed, with_methods},
 };
 use crate::{
     Cookies,
     auth::{Credential, Routes, User},
-    middleware::client_address::X_FORWARDED_FOR,
-    upstream::{Upstream, out_of_reach},
+    middleware::client_address::{self, X_FORWARDED_FOR},
+    upstream::{Upstream, unreachable},
 };
 use message::{Message, MessageLimits};
 
-/// What the services behind get of a caller's headers; the id of the request and its trace are added on the way.
+/// The headers of a caller that are forwarded. The client adds the request id and the trace.
 const FORWARDED: [HeaderName; 7] = [
     header::AUTHORIZATION,
     header::CONTENT_TYPE,
@@ -54,9 +55,11 @@ const FORWARDED: [HeaderName; 7] = [
     HeaderName::from_static("grpc-accept-encoding"),
     X_FORWARDED_FOR,
 ];
-/// A message of the auth service is a name and a password.
+/// Timeout of the message of a call to the auth service.
+const AUTH_BODY_WITHIN: Duration = Duration::from_secs(10);
+/// The limits of the auth service, whose largest message is a name and a password.
 const AUTH_MESSAGE: MessageLimits =
-    MessageLimits { bytes: 64 << 10, next_part: Duration::from_secs(10), whole: Duration::from_secs(10) };
+    MessageLimits { bytes: MAX_AUTH_REQUEST_BYTES, next_part: AUTH_BODY_WITHIN, whole: AUTH_BODY_WITHIN };
 
 pub(crate) fn routes(upstream: Upstream) -> Router {
     // A method that is added to the proto requires an access token.
@@ -84,7 +87,7 @@ fn method_of(call: &Request) -> &str {
 }
 
 async fn login(State(upstream): State<Upstream>, call: Request) -> Response {
-    let address = address_of(call.headers());
+    let address = client_address::client_of(call.headers());
     or_status(forward_to_auth(&upstream, &address, call).await)
 }
 
@@ -93,29 +96,29 @@ async fn to_auth(State(upstream): State<Upstream>, user: User, call: Request) ->
 }
 
 async fn embed_stream(State(upstream): State<Upstream>, _: User, call: Request) -> Response {
-    stream::forward(upstream, forwardable(call))
+    stream::forward_stream(upstream, forwardable(call))
 }
 
 async fn to_embedder(State(upstream): State<Upstream>, user: User, call: Request) -> Response {
     or_status(forward_to_embedder(&upstream, user.name(), call).await)
 }
 
-/// As [`to_auth`]. When the caller has the response, the revoked token is rejected here.
+/// As [`to_auth`]. The gateway rejects the revoked token from the response on.
 async fn revoke(State(upstream): State<Upstream>, user: User, call: Request) -> Response {
     or_status(forward_revocation(&upstream, &user.0, call).await)
 }
 
-/// Forwards a unary call to the embedders. What its answer will take is reserved before it is made.
+/// Forwards a unary call to the embedders. The memory of the response is reserved before.
 async fn forward_to_embedder(upstream: &Upstream, caller: &str, call: Request) -> Result<Response, Error> {
     let whole = upstream.call_timeout.min(BODY_WITHIN);
     let next_part = whole.min(NEXT_PART_WITHIN);
-    let limits = MessageLimits { bytes: MAX_SENTENCES_BYTES, next_part, whole };
+    let limits = MessageLimits { bytes: MAX_REQUEST_BYTES, next_part, whole };
     let (call, end, message) = read(upstream, caller, call, limits).await?;
     let bytes = response_memory::of_call(method_of(&call), message.plain(), message.framed.len());
     let reserved = deadline::within(end, upstream.response_memory.reserve(caller, bytes)).await?;
-    let answer = forward(upstream.embedder.clone(), call, end).await;
+    let response = forward(upstream.embedder.clone(), call, end).await;
     drop(message.reservation);
-    Ok(answer.map(|body| Body::new(ReservedBody::new(body, reserved))))
+    Ok(response.map(|body| Body::new(ReservedBody::new(body, reserved))))
 }
 
 /// Forwards a unary call to the auth service.
@@ -126,17 +129,17 @@ async fn forward_to_auth(upstream: &Upstream, caller: &str, call: Request) -> Re
 
 async fn forward_revocation(upstream: &Upstream, claims: &Claims, call: Request) -> Result<Response, Error> {
     let (mut head, body) = forward_to_auth(upstream, &claims.sub, call).await?.into_parts();
-    let answer = body.collect().await.map_err(|_| out_of_reach())?;
-    let trailers = answer.trailers().cloned().unwrap_or_default();
+    let body = body.collect().await.map_err(|_| unreachable())?;
+    let trailers = body.trailers().cloned().unwrap_or_default();
     let status = trailers.get(Status::GRPC_STATUS).or_else(|| head.headers.get(Status::GRPC_STATUS));
     if status.is_some_and(|status| Code::from_bytes(status.as_bytes()) == Code::Ok) {
-        upstream.revoked(claims);
+        upstream.revoke(claims);
     }
     head.headers.remove(header::CONTENT_LENGTH);
-    Ok(Response::from_parts(head, Body::new(answer)))
+    Ok(Response::from_parts(head, Body::new(body)))
 }
 
-/// Reads the message of a unary call within the caller's deadline, and returns the call as it is forwarded.
+/// Reads the message of a unary call within the caller's deadline. Returns the call to forward, the deadline and the message.
 async fn read(
     upstream: &Upstream,
     caller: &str,
@@ -151,7 +154,7 @@ async fn read(
     Ok((call, end, message))
 }
 
-/// The call with nothing but the headers that are forwarded.
+/// The call with only the headers of [`FORWARDED`].
 fn forwardable(call: Request) -> Request {
     let (mut head, body) = call.into_parts();
     let mut headers = HeaderMap::with_capacity(FORWARDED.len());
@@ -161,45 +164,37 @@ fn forwardable(call: Request) -> Request {
         }
     }
     head.headers = headers;
-    // As gRPC-Web over HTTP/1.1 came.
+    // gRPC-Web may come over HTTP/1.1.
     head.version = http::Version::HTTP_2;
     Request::from_parts(head, body)
 }
 
-/// Makes a call to a service, which gets what is left until `end`, the caller's deadline.
+/// Sends a call to a service, with the time that is left until `end`, the caller's deadline.
 pub(crate) async fn forward<S>(to: S, mut call: Request, end: Option<Instant>) -> Response
 where
     S: Service<http::Request<tonic::body::Body>, Response = http::Response<tonic::body::Body>>,
     S::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    if let Some(Err(refusal)) = end.map(|end| deadline::set(call.headers_mut(), end)) {
-        return status(refusal);
+    if let Some(Err(passed)) = end.map(|end| deadline::set(call.headers_mut(), end)) {
+        return status(passed);
     }
-    let answered = to.oneshot(call.map(tonic::body::Body::new)).await;
-    match answered.map_err(Into::into) {
-        Ok(answer) => answer.map(Body::new),
+    let response = to.oneshot(call.map(tonic::body::Body::new)).await;
+    match response.map_err(Into::into) {
+        Ok(response) => response.map(Body::new),
         Err(failure) if is_timeout(&*failure) && end.is_some_and(|end| end <= Instant::now()) => {
             status(deadline::passed())
         }
         Err(failure) => {
             debug!(failure = muse_telemetry::with_causes(&*failure), "a call cannot be forwarded");
-            status(out_of_reach())
+            status(unreachable())
         }
     }
 }
 
-/// The address from which a call comes, as the key of its limits.
-fn address_of(headers: &HeaderMap) -> String {
-    headers
-        .get(X_FORWARDED_FOR)
-        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
-        .unwrap_or_default()
+fn or_status(result: Result<Response, Error>) -> Response {
+    result.unwrap_or_else(status)
 }
 
-fn or_status(answer: Result<Response, Error>) -> Response {
-    answer.unwrap_or_else(status)
-}
-
-fn status(refusal: Error) -> Response {
-    Status::from(refusal).into_http()
+fn status(error: Error) -> Response {
+    Status::from(error).into_http()
 }

@@ -1,8 +1,8 @@
 //! gRPC server reflection (`grpc.reflection.v1` and `v1alpha`) of the services that users can call.
 //!
-//! Own code over the messages of `tonic-reflection`, because the service of that crate ends the stream at an unknown symbol,
-//! repeats the symbol in the trailers whatever its size, and describes every service of a file. Anybody may call it, so that
-//! requests are small, and a stream has an end.
+//! This is own code over the messages of `tonic-reflection`: the service of that crate ends the stream at an unknown symbol, repeats
+//! a symbol of any size in the trailers, and describes every service of a file. Reflection is public, so requests and streams are
+//! limited.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,14 +25,14 @@ use tonic_reflection::pb;
 /// The services that users can call.
 pub(crate) const SERVICES: &[&str] =
     &["muse.v1.AuthService", "muse.v1.EmbedderService", "muse.v1.UserService", "grpc.health.v1.Health"];
-/// Bytes of a request, which its response repeats.
+/// Maximum bytes of a request, which the response repeats.
 const REQUEST_BYTES: usize = 4 << 10;
-/// Requests of a stream.
+/// Maximum requests of a stream.
 const REQUESTS: usize = 1_000;
-/// How long a stream lasts.
+/// Maximum duration of a stream.
 const STREAM_WITHIN: Duration = Duration::from_secs(60);
 
-/// The files that describe `services`, without other services and the messages that only those use.
+/// The descriptors of `services`, without other services and the messages that only those use.
 #[derive(Debug)]
 pub(crate) struct Descriptors {
     services: Vec<&'static str>,
@@ -103,15 +103,15 @@ fn join(scope: &str, name: &str) -> String {
 fn without_internals(mut file: FileDescriptorProto, public: &[&str]) -> FileDescriptorProto {
     let package = file.package().to_owned();
     let all = std::mem::take(&mut file.service);
-    let (kept, internal): (Vec<_>, Vec<_>) =
+    let (public, internal): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|service| public.contains(&join(&package, service.name()).as_str()));
-    let (used, hidden) = (messages_of(&kept, &file), messages_of(&internal, &file));
-    file.service = kept;
+    let (used, hidden) = (messages_of(&public, &file), messages_of(&internal, &file));
+    file.service = public;
     file.message_type.retain(|message| {
         let name = format!(".{}", join(&package, message.name()));
         used.contains(&name) || !hidden.contains(&name)
     });
-    // The comments, whose places are no longer right.
+    // The comments, whose positions are no longer right.
     file.source_code_info = None;
     file
 }
@@ -198,7 +198,10 @@ macro_rules! version {
                         async move {
                             let (mut requests, count) = open?;
                             let outcome = match timeout_at(end, requests.message()).await {
-                                Err(_) => Err(Status::deadline_exceeded("a reflection stream may last 60 s")),
+                                Err(_) => Err(Status::deadline_exceeded(format!(
+                                    "a reflection stream may last {} s",
+                                    STREAM_WITHIN.as_secs(),
+                                ))),
                                 Ok(Ok(None)) => return None,
                                 Ok(Ok(Some(_))) if count == REQUESTS => Err(Status::resource_exhausted(
                                     format!("a reflection stream may have {REQUESTS} requests"),

@@ -1,4 +1,5 @@
-//! `EmbedStream`, forwarded: with its first item, over a connection of its own, which ends when its caller has left.
+//! The proxy for `EmbedStream`: a stream is forwarded when its first item has arrived, over a connection of its own, which ends when
+//! its caller leaves.
 
 use std::{
     pin::Pin,
@@ -15,38 +16,37 @@ use muse_server::deadline;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
-use super::{message::WholeMessages, stream_shutdown::Cut};
+use super::{message::WholeMessages, stream_shutdown::StreamShutdown};
 use crate::{api::request::BODY_WITHIN, upstream::Upstream};
 
 /// The headers of a status.
 const STATUS: [http::HeaderName; 3] =
     [Status::GRPC_STATUS, Status::GRPC_MESSAGE, Status::GRPC_STATUS_DETAILS];
 
-/// Answers a stream, and forwards it as soon as its first item is there. The head of the answer does not wait for that: there are
-/// clients that wait for the head before they send an item.
-pub(crate) fn forward(upstream: Upstream, call: Request) -> Response {
-    let cut = Cut::default();
-    let call = cut.at(upstream.shutdown.clone(), call);
+/// Responds to a stream, and forwards it when its first item has arrived. The head of the response is sent before: there are
+/// clients that wait for it before they send an item.
+pub(crate) fn forward_stream(upstream: Upstream, call: Request) -> Response {
+    let shutdown = StreamShutdown::default();
+    let call = shutdown.end_request(upstream.shutdown.clone(), call);
     let opening = open(upstream, call)
-        .map(|opened| opened.unwrap_or_else(|refusal| Status::from(refusal).into_http()))
+        .map(|opened| opened.unwrap_or_else(|error| Status::from(error).into_http()))
         .boxed();
-    let mut response = Response::new(Body::new(StreamAnswer::Opening(opening)));
+    let mut response = Response::new(Body::new(StreamBody::Opening(opening)));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    cut.told(response)
+    shutdown.replace_status(response)
 }
 
 async fn open(upstream: Upstream, call: Request) -> Result<Response, Error> {
     let (head, body) = call.into_parts();
     let end = deadline::end(&head.headers);
     let mut messages = WholeMessages::new(body);
-    let begun = deadline::within(end, async {
+    let has_item = deadline::within(end, async {
         match timeout(BODY_WITHIN, messages.begin()).await {
-            Ok(begun) => begun.map_err(|_| invalid("the stream broke off")),
+            Ok(has_item) => has_item.map_err(|_| invalid("the stream broke off")),
             Err(_) => Err(invalid("the first item of the stream did not arrive in time")),
         }
     });
-    if !begun.await? {
-        // No item, no answer.
+    if !has_item.await? {
         return Ok(Status::new(Code::Ok, "").into_http());
     }
     let call = Request::from_parts(head, Body::new(messages));
@@ -57,15 +57,16 @@ fn invalid(text: &str) -> Error {
     Error::new(Reason::InvalidArgument, text)
 }
 
-/// The body of the answer to a stream.
-enum StreamAnswer {
-    /// Until the service behind has begun to answer.
+/// The response body of a stream.
+enum StreamBody {
+    /// The embedder has not responded yet.
     Opening(BoxFuture<'static, Response>),
-    Answering(Body),
+    /// The body of the embedder's response.
+    Open(Body),
     Ended,
 }
 
-impl http_body::Body for StreamAnswer {
+impl http_body::Body for StreamBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -77,7 +78,7 @@ impl http_body::Body for StreamAnswer {
         if let Self::Opening(opening) = this {
             let (mut head, body) = ready!(opening.poll_unpin(context)).into_parts();
             let status = head.headers.contains_key(Status::GRPC_STATUS);
-            *this = if status { Self::Ended } else { Self::Answering(body) };
+            *this = if status { Self::Ended } else { Self::Open(body) };
             if status {
                 let of_status =
                     |name: http::HeaderName| head.headers.remove(&name).map(|value| (name, value));
@@ -86,7 +87,7 @@ impl http_body::Body for StreamAnswer {
             }
         }
         match this {
-            Self::Answering(body) => Pin::new(body).poll_frame(context),
+            Self::Open(body) => Pin::new(body).poll_frame(context),
             Self::Opening(_) | Self::Ended => Poll::Ready(None),
         }
     }

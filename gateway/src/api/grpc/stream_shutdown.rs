@@ -1,4 +1,5 @@
-//! Streams at the shutdown: no more of them is handed on, what was is answered, and then the client is told.
+//! Graceful shutdown of streams: no more items are forwarded, the forwarded ones are served, and then the stream ends with
+//! UNAVAILABLE.
 
 use std::{
     sync::{
@@ -15,28 +16,28 @@ use muse_proto::{Error, Reason};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-/// Whether a stream was cut short.
+/// Whether the shutdown has ended the request of a stream.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Cut(Arc<AtomicBool>);
+pub(crate) struct StreamShutdown(Arc<AtomicBool>);
 
-impl Cut {
-    /// A call that ends at the shutdown.
-    pub(crate) fn at(&self, shutdown: CancellationToken, call: Request) -> Request {
-        let cut = Arc::clone(&self.0);
+impl StreamShutdown {
+    /// Ends the request body at the shutdown.
+    pub(crate) fn end_request(&self, shutdown: CancellationToken, call: Request) -> Request {
+        let ended = Arc::clone(&self.0);
         call.map(|body| {
             Body::from_stream(body.into_data_stream().take_until(async move {
                 shutdown.cancelled().await;
-                cut.store(true, Ordering::Relaxed);
+                ended.store(true, Ordering::Relaxed);
             }))
         })
     }
 
-    /// Its answer, which says so where that has happened.
-    pub(crate) fn told(self, answer: Response) -> Response {
-        answer.map(|body| {
+    /// Replaces the status of the response if the shutdown has ended the request.
+    pub(crate) fn replace_status(self, response: Response) -> Response {
+        response.map(|body| {
             Body::new(body.map_frame(move |mut frame| {
                 if let Some(trailers) = frame.trailers_mut().filter(|_| self.0.load(Ordering::Relaxed)) {
-                    // It fails only for text that is no header, which this is not.
+                    // It fails only for text that is not a valid header value, which this text is.
                     let _ = shutting_down().add_header(trailers);
                 }
                 frame
@@ -46,7 +47,7 @@ impl Cut {
 }
 
 fn shutting_down() -> Status {
-    Error::new(Reason::Unavailable, "the service shuts down; what has no answer can be sent again")
+    Error::new(Reason::Unavailable, "the service shuts down; items without a response can be sent again")
         .with_retry_after(Duration::from_secs(1))
         .into()
 }

@@ -15,7 +15,7 @@ use utoipa::{
 };
 
 use super::{
-    input::{EmbeddingRequest, EncodingFormat, in_terms_of_input},
+    input::{EmbeddingRequest, EncodingFormat, with_input_field},
     models,
     response::{Errors, OpenAiError},
 };
@@ -23,7 +23,8 @@ use crate::{
     api::{
         http_response::ArrayBody,
         json_vectors::Numbers,
-        request::{BodyError, MAX_SENTENCES_BYTES, on_behalf_of, parsed, read_body, with_remedy},
+        limits::{DIMENSION, MAX_REQUEST_BYTES, embed_limits},
+        request::{BodyError, on_behalf_of, parsed, read_body, with_remedy},
         response_memory::{self, ReservedBody},
         server_timing::Timing,
     },
@@ -34,7 +35,7 @@ use crate::{
 
 /// One vector for each sentence, in their order.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "only the OpenAPI document is made from this; the body is produced in pieces")]
+#[expect(dead_code, reason = "only the OpenAPI document uses this; the body is produced in pieces")]
 pub(crate) struct EmbeddingList {
     #[schema(example = "list")]
     object: &'static str,
@@ -48,13 +49,13 @@ pub(crate) struct EmbeddingList {
 struct Embedding {
     #[schema(example = "embedding")]
     object: &'static str,
-    /// The place of the sentence in the input.
+    /// The index of the sentence in the input.
     index: usize,
     #[schema(inline)]
     embedding: Vector,
 }
 
-/// A vector of norm 1, in the form that was asked for.
+/// A vector of norm 1, in the requested encoding.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Vector {
@@ -68,14 +69,14 @@ impl PartialSchema for Vector {
     fn schema() -> RefOr<Schema> {
         let numbers = Array::builder()
             .items(f32::schema())
-            .description(Some("512 numbers, or as many as `dimensions` says."));
+            .description(Some(format!("{DIMENSION} numbers, or as many as `dimensions`.")));
         let base64 = Object::builder()
             .schema_type(Type::String)
             .description(Some("The same as base64 of little-endian float32."));
         OneOf::builder()
             .item(numbers)
             .item(base64)
-            .description(Some("A vector of norm 1, in the form that was asked for."))
+            .description(Some("A vector of norm 1, in the requested encoding."))
             .into()
     }
 }
@@ -88,12 +89,12 @@ struct Usage {
 }
 
 /// Embed sentences
-///
-/// One vector for each sentence of the input, in its order, as OpenAI's API gives them. At most 4,096 sentences,
-/// 262,144 bytes and 8,192 tokens a sentence, 262,144 tokens and 16 MiB in all; nothing is ever cut off. An empty
-/// sentence has a vector, too.
 #[utoipa::path(
     post,
+    description = format!(
+        "One vector for each sentence of the input, in its order. {} An empty sentence has a vector, too.",
+        embed_limits(),
+    ),
     path = "/v1/embeddings",
     tag = "OpenAI",
     operation_id = "createEmbedding",
@@ -109,21 +110,21 @@ pub(crate) async fn create(
     let mut timing = Timing::start();
     let caller = user.name();
     let (head, body) = request.into_parts();
-    let body = read_body(&upstream.request_memory, caller, &head, body, MAX_SENTENCES_BYTES).await;
+    let body = read_body(&upstream.request_memory, caller, &head, body, MAX_REQUEST_BYTES).await;
     let body = body.map_err(|error| match error {
         BodyError::Error(error) => BodyError::Error(with_remedy(error)),
         other => other,
     })?;
-    let asked = parsed(body.bytes, |body| EmbeddingRequest::read(&body)).await?.map_err(with_remedy)?;
+    let request = parsed(body.bytes, |body| EmbeddingRequest::read(&body)).await?.map_err(with_remedy)?;
     let model = models::cached(&upstream, &head).await?;
-    model.check(&asked.model)?;
-    if asked.input.is_ids() && asked.model != model.id {
+    model.check(&request.model)?;
+    if request.input.is_ids() && request.model != model.id {
         let text =
             format!("input: token ids are those of {0}; name {0} as the model, or send text", model.id);
         return Err(Error::new(Reason::InvalidArgument, text).with_field("input").into());
     }
 
-    if let Some(dimensions) = asked.dimensions.filter(|dimensions| dimensions.get() > model.dimension) {
+    if let Some(dimensions) = request.dimensions.filter(|dimensions| dimensions.get() > model.dimension) {
         let text = format!(
             "dimensions: {dimensions}; the vectors of {} have {most} components: leave `dimensions` out, or ask for at \
              most {most}",
@@ -133,22 +134,22 @@ pub(crate) async fn create(
         return Err(Error::new(Reason::InvalidArgument, text).with_field("dimensions").into());
     }
 
-    let is_one = asked.input.is_one();
-    let bytes = response_memory::of_vectors(asked.input.count());
+    let is_one = request.input.is_one();
+    let bytes = response_memory::of_vectors(request.input.count());
     let reserved = upstream.response_memory.reserve(caller, bytes).await?;
-    let message = asked.input.into_call(asked.dimensions.map_or(0, u32::from));
+    let message = request.input.into_call(request.dimensions.map_or(0, u32::from));
     let call = with_deadline(
         on_behalf_of(&head.headers, &head.extensions, message),
         head.extensions.get().copied(),
     )?;
-    let answer = upstream.embedder_client().embed(call).await;
-    let answer = answer.map_err(|status| with_remedy(in_terms_of_input(failure(&status), is_one)))?;
+    let response = upstream.embedder_client().embed(call).await;
+    let response = response.map_err(|status| with_remedy(with_input_field(failure(&status), is_one)))?;
     drop(body.reservation);
-    timing.add_upstream(answer.metadata());
+    timing.add_upstream(response.metadata());
 
-    let encoding = asked.encoding_format.unwrap_or(EncodingFormat::Float);
-    let response =
-        list(model.id.clone(), answer.into_inner().embeddings, encoding).respond("application/json").await?;
+    let encoding = request.encoding_format.unwrap_or(EncodingFormat::Float);
+    let list = list(model.id.clone(), response.into_inner().embeddings, encoding);
+    let response = list.respond("application/json").await?;
     Ok(timing.add_header(response.map(|body| Body::new(ReservedBody::new(body, reserved)))))
 }
 
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn long_list_is_as_openai_has_it() {
+    async fn long_list_has_openai_format() {
         let list = shown(100, EncodingFormat::Float).await;
         assert_eq!(list["data"][99], json!({ "object": "embedding", "index": 99, "embedding": [1.0, -2.0] }));
         assert_eq!(list["data"].as_array().map(Vec::len), Some(100));

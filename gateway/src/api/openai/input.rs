@@ -1,4 +1,4 @@
-//! The body of a request for embeddings.
+//! The body of `POST /v1/embeddings`.
 
 use std::{fmt, num::NonZeroU32};
 
@@ -20,22 +20,24 @@ use utoipa::{
     },
 };
 
-/// What to embed. Fields that are not listed, as OpenAI's `user`, are ignored.
+use crate::api::limits::VOCABULARY;
+
+/// The texts to embed, and the format of the vectors. Other fields, such as OpenAI's `user`, are ignored.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(title = "Embedding request")]
 pub(crate) struct EmbeddingRequest {
     #[schema(schema_with = Input::schema)]
     pub(super) input: Input,
-    /// The id that `/v1/models` lists, or one of OpenAI's own, which stand for the same model:
-    /// `text-embedding-3-small`, `text-embedding-3-large`, `text-embedding-ada-002`. Token ids need the former.
+    /// The id that `/v1/models` lists, or one of its aliases, the names of OpenAI's models:
+    /// `text-embedding-3-small`, `text-embedding-3-large`, `text-embedding-ada-002`. Token ids require the id.
     #[schema(example = "universal-sentence-encoder-multilingual")]
     pub(super) model: String,
     /// Numbers, or the same as base64 of little-endian float32.
     #[serde(default)]
     #[schema(default = "float")]
     pub(super) encoding_format: Option<EncodingFormat>,
-    /// How many components a vector has: the first ones, scaled to norm 1 again. The model was not trained for shorter
-    /// vectors: they are smaller and less exact.
+    /// Number of components of a vector: the first ones, scaled to norm 1. The model was not trained for shorter vectors:
+    /// they are less exact.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 512)]
     pub(super) dimensions: Option<NonZeroU32>,
 }
@@ -54,25 +56,25 @@ pub(super) enum Input {
     Texts(Vec<String>),
     Ids(Vec<u32>),
     IdLists(Vec<Vec<u32>>),
-    /// More than a request may hold, and why.
+    /// Input beyond a limit, with the text of the error.
     Excessive(String),
 }
 
 impl EmbeddingRequest {
-    /// Reads a body.
+    /// Parses a body.
     ///
     /// # Errors
     ///
-    /// Names the field that is at fault.
+    /// [`Reason::InvalidArgument`] or [`Reason::TooLarge`], with the field.
     pub(super) fn read(body: &[u8]) -> Result<Self, Error> {
-        // Serde would take an array for a struct, too.
+        // serde accepts an array for a struct, too.
         if body.trim_ascii_start().first() != Some(&b'{') {
             return Err(Error::new(Reason::InvalidArgument, "The body must be a JSON object"));
         }
         let mut json = serde_json::Deserializer::from_slice(body);
         let request: Self = serde_path_to_error::deserialize(&mut json)
-            .map_err(|failure| refusal(&failure.path().to_string(), failure.inner()))?;
-        json.end().map_err(|failure| refusal("", &failure))?;
+            .map_err(|failure| json_error(&failure.path().to_string(), failure.inner()))?;
+        json.end().map_err(|failure| json_error("", &failure))?;
         match request.input {
             Input::Excessive(text) => {
                 Err(Error::new(Reason::TooLarge, format!("input: {text}")).with_field("input"))
@@ -82,12 +84,12 @@ impl EmbeddingRequest {
     }
 }
 
-fn refusal(path: &str, failure: &serde_json::Error) -> Error {
+fn json_error(path: &str, failure: &serde_json::Error) -> Error {
     let text = failure.to_string();
     if !failure.is_data() {
         return Error::new(Reason::InvalidArgument, format!("The body is not JSON: {text}"));
     }
-    // What is missing has no path.
+    // The error of a missing field has no path.
     let missing = text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
     match missing.unwrap_or(path) {
         "." => Error::new(Reason::InvalidArgument, text),
@@ -100,7 +102,7 @@ impl Input {
         matches!(self, Self::Ids(_) | Self::IdLists(_))
     }
 
-    /// How many sentences it holds.
+    /// The number of sentences.
     pub(super) fn count(&self) -> usize {
         match self {
             Self::Text(_) | Self::Ids(_) => 1,
@@ -110,7 +112,7 @@ impl Input {
         }
     }
 
-    /// Whether it is a sentence and no list of them.
+    /// Whether it is one sentence, not a list of sentences.
     pub(super) fn is_one(&self) -> bool {
         matches!(self, Self::Text(_) | Self::Ids(_))
     }
@@ -126,27 +128,27 @@ impl Input {
             Self::Texts(sentences) => texts(sentences),
             Self::Ids(list) => ids(vec![list]),
             Self::IdLists(lists) => ids(lists),
-            // `read` lets none through.
+            // `read` returns an error for it.
             Self::Excessive(_) => EmbedRequest::default(),
         }
     }
 }
 
-/// The embedder's error in the terms of a request whose `input` is one sentence or several: `sentences[3]` is
-/// `input[3]` there.
-pub(super) fn in_terms_of_input(error: Error, is_one: bool) -> Error {
+/// Replaces the field of the embedder's error by that of the request: `sentences[3]` by `input[3]`, or `input` if that is one
+/// sentence.
+pub(super) fn with_input_field(error: Error, is_one: bool) -> Error {
     let Some(field) = error.field() else { return error };
-    let Some(place) = field.strip_prefix("sentences").or_else(|| field.strip_prefix("token_ids")) else {
+    let Some(index) = field.strip_prefix("sentences").or_else(|| field.strip_prefix("token_ids")) else {
         return error;
     };
-    let place = place.replace(".ids", "");
-    let place = if is_one { place.strip_prefix("[0]").unwrap_or(&place) } else { &place };
-    let named = format!("input{place}");
+    let index = index.replace(".ids", "");
+    let index = if is_one { index.strip_prefix("[0]").unwrap_or(&index) } else { &index };
+    let input_field = format!("input{index}");
     let text = match error.message().strip_prefix(field) {
-        Some(rest) => format!("{named}{rest}"),
+        Some(rest) => format!("{input_field}{rest}"),
         None => error.message().to_owned(),
     };
-    Error::new(error.reason(), text).with_field(named)
+    Error::new(error.reason(), text).with_field(input_field)
 }
 
 impl<'de> Deserialize<'de> for Input {
@@ -168,7 +170,7 @@ impl<'de> Visitor<'de> for InputVisitor {
         Ok(Input::Text(text.to_owned()))
     }
 
-    /// The first item tells what the others must be.
+    /// The first item determines the type of the others.
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Input, A::Error> {
         let sentences = |count| format!("{count} sentences; the limit is {MAX_SENTENCES} a request");
         Ok(match items.next_element()? {
@@ -190,7 +192,7 @@ fn too_many_ids(count: usize) -> String {
     format!("{count} tokens; the limit is {MAX_SENTENCE_TOKENS} a sentence")
 }
 
-/// The items of a list, or how many they are if they are more than `most`.
+/// The items of a list, or their number if that is more than `most`.
 fn all<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
     first: T,
     mut others: A,
@@ -209,7 +211,7 @@ fn all<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
     Ok(if count > most { Err(count) } else { Ok(all) })
 }
 
-/// Lists of token ids, of which a request holds so many and no more ids.
+/// Lists of token ids, with the limits on lists and on ids of a request.
 fn lists<'de, A: SeqAccess<'de>>(first: IdList, mut others: A) -> Result<Input, A::Error> {
     let (mut lists, mut count, mut tokens, mut excess) = (Vec::new(), 0, 0, None);
     let mut next = Some(first);
@@ -244,7 +246,7 @@ fn lists<'de, A: SeqAccess<'de>>(first: IdList, mut others: A) -> Result<Input, 
     Ok(excess.map_or(Input::IdLists(lists), Input::Excessive))
 }
 
-/// The ids of a sentence, or how many they are if they are too many.
+/// The token ids of a sentence, or their number if that exceeds the limit.
 struct IdList(Result<Vec<TokenId>, usize>);
 
 impl<'de> Deserialize<'de> for IdList {
@@ -270,7 +272,7 @@ impl<'de> Visitor<'de> for IdListVisitor {
     }
 }
 
-/// The id of a token; in JSON 6.0 is as good a 6 as 6.
+/// The id of a token; JSON does not distinguish 6.0 from 6.
 struct TokenId(u32);
 
 fn ids(list: Vec<TokenId>) -> Vec<u32> {
@@ -346,11 +348,11 @@ impl<'de> Visitor<'de> for ItemVisitor {
 
 impl Input {
     fn schema() -> RefOr<Schema> {
-        let text = "One text, or several; or one or several as ids of the model's own vocabulary, as gRPC's Tokenize \
+        let text = "One text or several, or one or several lists of token ids of the model's vocabulary, as gRPC's Tokenize \
                     returns them.";
         let list = |items: RefOr<Schema>| ArrayBuilder::new().items(items).min_items(Some(1));
         let ids = || ArrayBuilder::new().items(token_id());
-        let many = |items: RefOr<Schema>| list(items).max_items(Some(4_096));
+        let many = |items: RefOr<Schema>| list(items).max_items(Some(MAX_SENTENCES));
         AnyOfBuilder::new()
             .description(Some(text))
             .item(String::schema())
@@ -362,10 +364,10 @@ impl Input {
     }
 }
 
-/// The vocabulary has 128,000 entries; 1 and 2 are the marks around a sentence, which occur in none, and 0 is what it lacks.
+/// Of the vocabulary, 1 and 2 are `<s>` and `</s>`, which occur in no sentence, and 0 is the unknown token.
 fn token_id() -> RefOr<Schema> {
     let integer = || ObjectBuilder::new().schema_type(Type::Integer);
-    let piece = integer().minimum(Some(3)).maximum(Some(127_999));
+    let piece = integer().minimum(Some(3)).maximum(Some(VOCABULARY - 1));
     AnyOfBuilder::new().item(integer().enum_values(Some([0]))).item(piece).into()
 }
 
@@ -389,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn invalid_input_names_its_field() {
         for (json, field) in [
             ("5", "input"),
             ("null", "input"),
@@ -403,9 +405,9 @@ mod tests {
             ("[[1], [2, true]]", "input[1][1]"),
             ("[[true]]", "input[0][0]"),
         ] {
-            let refused = input(json).unwrap_err();
-            assert_eq!((refused.reason(), refused.field()), (Reason::InvalidArgument, Some(field)), "{json}");
-            assert!(refused.message().starts_with(&format!("{field}: ")), "{refused}");
+            let error = input(json).unwrap_err();
+            assert_eq!((error.reason(), error.field()), (Reason::InvalidArgument, Some(field)), "{json}");
+            assert!(error.message().starts_with(&format!("{field}: ")), "{error}");
         }
         for (body, field) in [
             (r#"{"input": "a"}"#, Some("model")),
@@ -420,8 +422,8 @@ mod tests {
             (r#"{"input": "\ud800", "model": "m"}"#, None),
             ("", None),
         ] {
-            let refused = EmbeddingRequest::read(body.as_bytes()).unwrap_err();
-            assert_eq!((refused.reason(), refused.field()), (Reason::InvalidArgument, field), "{body}");
+            let error = EmbeddingRequest::read(body.as_bytes()).unwrap_err();
+            assert_eq!((error.reason(), error.field()), (Reason::InvalidArgument, field), "{body}");
         }
     }
 
@@ -436,23 +438,23 @@ mod tests {
             (list(&list("5", 8_193), 1), "input: 8193 tokens; the limit is 8192 a sentence"),
             (list(&ids, 33), "input: 270336 tokens; the limit is 262144 a request"),
         ] {
-            let refused = input(&json).unwrap_err();
-            assert_eq!((refused.reason(), refused.message()), (Reason::TooLarge, expected));
-            assert_eq!(refused.field(), Some("input"));
+            let error = input(&json).unwrap_err();
+            assert_eq!((error.reason(), error.message()), (Reason::TooLarge, expected));
+            assert_eq!(error.field(), Some("input"));
         }
         assert_eq!(input(&list("\"a\"", 4_096)).unwrap().count(), 4_096);
         assert_eq!(input(&list(&ids, 32)).unwrap().count(), 32);
     }
 
     #[test]
-    fn a_null_is_as_good_as_nothing() {
+    fn null_field_is_like_a_missing_one() {
         let body = br#"{"input": "a", "model": "m", "dimensions": null, "encoding_format": null}"#;
         let request = EmbeddingRequest::read(body).unwrap();
         assert_eq!((request.dimensions, request.encoding_format), (None, None));
     }
 
     #[test]
-    fn errors_speak_of_the_input() {
+    fn embedder_errors_name_the_input_field() {
         for (field, is_one, expected) in [
             ("sentences[3]", false, "input[3]"),
             ("sentences[0]", true, "input"),
@@ -462,9 +464,9 @@ mod tests {
             ("dimensions", false, "dimensions"),
         ] {
             let error = Error::new(Reason::TooLarge, format!("{field}: too much")).with_field(field);
-            let told = in_terms_of_input(error, is_one);
+            let error = with_input_field(error, is_one);
             let text = format!("{expected}: too much");
-            assert_eq!((told.field(), told.message()), (Some(expected), text.as_str()));
+            assert_eq!((error.field(), error.message()), (Some(expected), text.as_str()));
         }
     }
 }

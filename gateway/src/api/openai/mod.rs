@@ -1,5 +1,4 @@
-//! The routes of OpenAI's API that are about embeddings, as its clients call them: `/v1/embeddings` and `/v1/models`,
-//! with an access token as the API key.
+//! OpenAI's API for embeddings: `/v1/embeddings` and `/v1/models`, with an access token as the API key.
 
 pub(crate) mod embeddings;
 mod input;

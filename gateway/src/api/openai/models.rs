@@ -1,4 +1,4 @@
-//! `GET /v1/models` and `GET /v1/models/{model}`: there is one model.
+//! `GET /v1/models` and `GET /v1/models/{model}`. There is one model.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -19,16 +19,16 @@ use utoipa::ToSchema;
 
 use super::response::{Errors, OpenAiError};
 use crate::{
-    api::{http_response::json, request::on_behalf_of},
+    api::{http_response::json, limits::DIMENSION, request::on_behalf_of},
     upstream::Upstream,
 };
 
-/// Names that programs written for OpenAI ask for, often without their user's doing. They stand for the one model;
-/// the answers say which it is.
+/// Aliases of the model: the names that programs written for OpenAI send, often without their user's choice. Responses contain the
+/// name of the model.
 const ALIASES: [&str; 3] = ["text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002"];
 
-/// How long a model that was asked for is taken for the one that is served. It changes with an upgrade of the embedders alone.
-const FRESH_FOR: Duration = Duration::from_secs(10);
+/// Time for which the response of `GetModel` is cached. The model changes only with an upgrade of the embedders.
+const TIME_TO_LIVE: Duration = Duration::from_secs(10);
 
 /// All models.
 #[derive(Serialize, ToSchema)]
@@ -45,42 +45,48 @@ pub(crate) struct Model {
     pub(super) id: String,
     #[schema(example = "model")]
     object: &'static str,
-    /// Not known: always 0.
+    /// Always 0: not known.
     created: u64,
     #[schema(example = "muse-as-service")]
     owned_by: &'static str,
-    /// Version of the original that it was converted from.
+    /// Version of the original model from which it was converted.
     #[schema(example = "3")]
     version: String,
     /// Components of its vectors.
-    #[schema(example = 512)]
+    #[schema(example = json!(DIMENSION))]
     pub(super) dimension: u32,
-    /// What it computes in: `f32`, `bf16` or `f16`.
+    /// Number format of the computation: `f32`, `bf16` or `f16`.
     #[schema(example = "f32")]
     precision: String,
-    /// Where it runs.
+    /// Device that runs the model.
     #[schema(example = "cpu")]
     device: String,
 }
 
 impl Model {
-    /// Whether this is the model that is meant.
-    pub(super) fn check(&self, asked: &str) -> Result<(), Error> {
-        if asked == self.id || ALIASES.contains(&asked) {
+    /// Checks the name of a model in a request.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::NoSuchModel`] if it is neither this model nor an alias.
+    pub(super) fn check(&self, name: &str) -> Result<(), Error> {
+        if name == self.id || ALIASES.contains(&name) {
             return Ok(());
         }
-        let text = format!("model: there is no model '{asked}' here; the one that is served is {}", self.id);
+        let text = format!("model: there is no model '{name}' here; the one that is served is {}", self.id);
         Err(Error::new(Reason::NoSuchModel, text).with_field("model"))
     }
 }
 
-/// The model as it was last asked for, so that `/v1/embeddings` makes one call for a request. Clones share it.
+/// A cache of `GetModel`, so that `/v1/embeddings` makes one call for a request. Clones share it.
+///
+/// It has one entry, so that a cache crate would not make it shorter.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ModelCache(Arc<Mutex<Option<Cached>>>);
 
 #[derive(Debug)]
 struct Cached {
-    when: Instant,
+    since: Instant,
     model: Arc<Model>,
 }
 
@@ -89,17 +95,17 @@ impl ModelCache {
         let cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         cached
             .as_ref()
-            .filter(|cached| cached.when.elapsed() < FRESH_FOR)
+            .filter(|cached| cached.since.elapsed() < TIME_TO_LIVE)
             .map(|cached| Arc::clone(&cached.model))
     }
 
     fn set(&self, model: &Arc<Model>) {
-        let cached = Cached { when: Instant::now(), model: Arc::clone(model) };
+        let cached = Cached { since: Instant::now(), model: Arc::clone(model) };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(cached);
     }
 }
 
-/// The model that is served, as it was up to ten seconds ago.
+/// The model, from the cache if it is fresh.
 pub(super) async fn cached(upstream: &Upstream, head: &Parts) -> Result<Arc<Model>, OpenAiError> {
     if let Some(model) = upstream.model.get() {
         return Ok(model);
@@ -109,7 +115,7 @@ pub(super) async fn cached(upstream: &Upstream, head: &Parts) -> Result<Arc<Mode
     Ok(model)
 }
 
-/// The model that is served.
+/// The model, as an embedder reports it.
 async fn served(upstream: &Upstream, head: &Parts) -> Result<Model, OpenAiError> {
     let call = on_behalf_of(&head.headers, &head.extensions, GetModelRequest {});
     let GetModelResponse { name, version, dimension, precision, device, .. } =
@@ -118,9 +124,9 @@ async fn served(upstream: &Upstream, head: &Parts) -> Result<Model, OpenAiError>
     Ok(Model { id: name, object, created: 0, owned_by, version, dimension, precision, device })
 }
 
-/// The models
+/// List the models
 ///
-/// There is one.
+/// There is one model.
 #[utoipa::path(
     get,
     path = "/v1/models",
@@ -134,25 +140,25 @@ pub(crate) async fn list(State(upstream): State<Upstream>, head: Parts) -> Resul
     Ok(json(StatusCode::OK, &ModelList { object: "list", data }))
 }
 
-/// A model
+/// Describe a model
 ///
-/// The one that is served, by its own name or one that stands for it.
+/// By its name or an alias.
 #[utoipa::path(
     get,
     path = "/v1/models/{model}",
     tag = "OpenAI",
     operation_id = "retrieveModel",
-    params(("model" = String, Path, description = "Its id", example = "universal-sentence-encoder-multilingual")),
+    params(("model" = String, Path, description = "The name or an alias", example = "universal-sentence-encoder-multilingual")),
     responses((status = 200, description = "The model", body = Model), Errors),
     security(("access_token" = [])),
 )]
 pub(crate) async fn retrieve(
     State(upstream): State<Upstream>,
-    asked: Result<Path<String>, PathRejection>,
+    name: Result<Path<String>, PathRejection>,
     head: Parts,
 ) -> Result<Response, OpenAiError> {
     let model = served(&upstream, &head).await?;
-    // What is not UTF-8 is no model's name.
-    model.check(&asked.map_or_else(|_| String::new(), |Path(asked)| asked))?;
+    // A name that is not UTF-8 is unknown, like the empty one.
+    model.check(&name.map_or_else(|_| String::new(), |Path(name)| name))?;
     Ok(json(StatusCode::OK, &model))
 }

@@ -1,4 +1,4 @@
-//! Errors in OpenAI's shape, which its clients turn into exceptions by the status.
+//! Errors in the format of OpenAI's API, whose clients raise exceptions by the status.
 
 use std::collections::BTreeMap;
 
@@ -14,31 +14,32 @@ use utoipa::{IntoResponses, ToSchema, openapi::RefOr};
 use crate::{
     api::{
         http_response::{self, json, retry_after, set_retry_after, text},
+        limits::UNSUPPORTED_ENCODING,
         openapi,
         request::{BodyError, Headers},
     },
     upstream::failure,
 };
 
-/// An error as OpenAI's API tells it.
+/// An error in the format of OpenAI's API.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(title = "OpenAI error")]
 pub(crate) struct ErrorBody {
     error: ErrorDetail,
 }
 
-/// What went wrong.
+/// Why a request failed.
 #[derive(Debug, Serialize, ToSchema)]
 struct ErrorDetail {
-    /// For people.
+    /// The text for the user.
     #[schema(example = "input[3]: 8193 tokens; the limit is 8192 a sentence")]
     message: String,
-    /// Whose fault it is.
+    /// The class of the error.
     r#type: ErrorType,
     /// The field of the request that is at fault, with its index.
     #[schema(required = true, example = "input[3]")]
     param: Option<String>,
-    /// For programs.
+    /// The reason, for programs.
     #[schema(required = true, example = json!(null))]
     code: Option<&'static str>,
 }
@@ -59,21 +60,21 @@ pub(super) struct Errors;
 impl IntoResponses for Errors {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
         openapi::errors::<ErrorBody>(&[
-            (400, "The request is malformed, or a field is missing or wrong"),
-            (401, "The API key is no access token that holds"),
+            (400, "The request is malformed, or a field is missing or invalid"),
+            (401, "The API key is not a valid access token"),
             (404, "There is no such model"),
             (408, "The body did not arrive in time"),
             (413, "The request is larger than a limit allows"),
-            (415, "The body has a Content-Encoding other than gzip, deflate and zstd"),
-            (429, "More work is waiting than the service accepts"),
-            (500, "A fault of the service"),
+            (415, UNSUPPORTED_ENCODING),
+            (429, "The service is overloaded, or a limit on open requests is exceeded"),
+            (500, "An internal error"),
             (503, "The service is not ready"),
             (504, "The deadline has passed"),
         ])
     }
 }
 
-/// A request that is answered with an error.
+/// An error response.
 #[derive(Debug)]
 pub(crate) struct OpenAiError {
     status: StatusCode,
@@ -98,7 +99,7 @@ impl From<BodyError> for OpenAiError {
 }
 
 impl OpenAiError {
-    /// The route has other methods.
+    /// The error of a method that the route does not have.
     pub(super) fn method_not_allowed(method: &axum::http::Method) -> Self {
         let message = format!("{method} is not allowed here");
         let r#type = ErrorType::InvalidRequest;
@@ -109,7 +110,7 @@ impl OpenAiError {
 
 impl From<Error> for OpenAiError {
     fn from(error: Error) -> Self {
-        // OpenAI has one status for all that can be wrong with a key.
+        // OpenAI's API has one status for all errors of a key.
         let status = match error.reason().code() {
             Code::Unauthenticated => StatusCode::UNAUTHORIZED,
             _ => http_response::status(&error),
@@ -154,12 +155,12 @@ mod tests {
     use super::*;
 
     fn shown(error: Error) -> (u16, ErrorType, Option<&'static str>) {
-        let refusal = OpenAiError::from(error);
-        (refusal.status.as_u16(), refusal.detail.r#type, refusal.detail.code)
+        let error = OpenAiError::from(error);
+        (error.status.as_u16(), error.detail.r#type, error.detail.code)
     }
 
     #[test]
-    fn each_reason_has_a_status_that_the_clients_know() {
+    fn each_reason_has_an_openai_status() {
         for &reason in Reason::ALL {
             let (status, r#type, _) = shown(Error::new(reason, "x"));
             let expected = if reason.code() == Code::Unauthenticated { 401 } else { reason.http_status() };
@@ -173,9 +174,9 @@ mod tests {
     }
 
     #[test]
-    fn waits_are_told_and_faults_are_not() {
-        let answer = OpenAiError::from(Error::new(Reason::Overloaded, "full")).into_response();
-        assert_eq!(answer.headers()[header::RETRY_AFTER], "1");
+    fn retry_after_is_sent_and_internal_details_are_not() {
+        let response = OpenAiError::from(Error::new(Reason::Overloaded, "full")).into_response();
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
         let fault = OpenAiError::from(Error::new(Reason::Internal, "a secret"));
         assert!(!fault.detail.message.contains("secret"));
     }

@@ -1,4 +1,4 @@
-//! The OpenAPI document, made from the code: at `/openapi.json`, and for people in Swagger UI at `/docs`.
+//! The OpenAPI document, generated from the code: at `/openapi.json`, and as Swagger UI at `/docs`.
 
 mod ui;
 
@@ -44,9 +44,9 @@ use crate::{Cookies, auth::Routes};
     modifiers(&Tokens),
     tags(
         (name = "Sentences"),
-        (name = "Tokens", description = "Logins, and what ends them"),
+        (name = "Tokens", description = "Login, refresh and logout"),
         (name = "OpenAI", description = "OpenAI's API for embeddings, with an access token as the API key"),
-        (name = "Service", description = "What is public"),
+        (name = "Service", description = "Public routes"),
     ),
 )]
 struct Document;
@@ -58,7 +58,7 @@ pub(crate) fn routes(verifier: &Verifier) -> Router {
     document.with_state(()).merge(ui::routes(verifier))
 }
 
-/// This document
+/// The OpenAPI document
 #[utoipa::path(
     get,
     path = "/openapi.json",
@@ -70,7 +70,7 @@ async fn document() -> Response {
     json(StatusCode::OK, &*DOCUMENT)
 }
 
-/// How requests carry tokens.
+/// The security schemes.
 struct Tokens;
 
 impl Modify for Tokens {
@@ -80,16 +80,16 @@ impl Modify for Tokens {
             SecurityScheme::Http(scheme.description(Some(text)).build())
         };
         let components = document.components.get_or_insert_default();
-        components.add_security_scheme("access_token", bearer("An access token; it holds for 24 hours"));
-        components.add_security_scheme("refresh_token", bearer("A refresh token; it holds for 30 days"));
+        components.add_security_scheme("access_token", bearer("An access token; it is valid for 24 hours"));
+        components.add_security_scheme("refresh_token", bearer("A refresh token; it is valid for 30 days"));
         for (name, text) in [
             (
                 "access_token_cookie",
-                "An access token, as `/login` sets it; counts where there is no `Authorization`",
+                "An access token, as `/login` sets it; used if there is no `Authorization`",
             ),
             (
                 "refresh_token_cookie",
-                "A refresh token, as `/login` sets it; counts where there is no `Authorization`",
+                "A refresh token, as `/login` sets it; used if there is no `Authorization`",
             ),
         ] {
             let cookie = ApiKey::Cookie(ApiKeyValue::with_description(name, text));
@@ -98,14 +98,14 @@ impl Modify for Tokens {
     }
 }
 
-/// Responses with a body of one form, by status.
+/// Error responses with bodies of type `T`, by status.
 pub(crate) fn errors<T: ToSchema>(statuses: &[(u16, &str)]) -> BTreeMap<String, RefOr<openapi::Response>> {
     let response = |status: u16, description: &str| {
         let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(T::name()))).build();
         let response = ResponseBuilder::new().description(description).content("application/json", content);
         match status {
             429 | 503 => {
-                let header = HeaderBuilder::new().description(Some("Seconds to wait before another try"));
+                let header = HeaderBuilder::new().description(Some("Seconds to wait before a retry"));
                 response.header("Retry-After", header.build())
             }
             _ => response,
@@ -120,20 +120,30 @@ pub(crate) fn errors<T: ToSchema>(statuses: &[(u16, &str)]) -> BTreeMap<String, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::limits::DIMENSION;
 
-    /// The document is checked in, so that a change of the API is seen in review.
+    /// The document is committed, so that a review shows changes of the API.
     #[test]
-    fn the_document_is_the_one_that_is_checked_in() {
+    fn committed_openapi_document_is_up_to_date() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
-        let made = DOCUMENT.to_pretty_json().unwrap() + "\n";
+        let generated = DOCUMENT.to_pretty_json().unwrap() + "\n";
         if std::env::var_os("UPDATE").is_some() {
-            std::fs::write(path, &made).unwrap();
+            std::fs::write(path, &generated).unwrap();
         }
-        let kept = std::fs::read_to_string(path).unwrap_or_default();
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
-            made == kept,
-            "gateway/openapi.json is not what the code makes; renew it with\n\
+            generated == committed,
+            "gateway/openapi.json is not up to date; generate it with\n\
              UPDATE=1 cargo test --release -p muse-gateway openapi"
         );
+    }
+    /// utoipa accepts only literals in these places.
+    #[test]
+    fn literals_in_the_document_match_the_constants() {
+        let document = serde_json::to_value(&*DOCUMENT).unwrap();
+        let schemas = &document["components"]["schemas"];
+        assert_eq!(schemas["EmbeddingRequest"]["properties"]["dimensions"]["maximum"], DIMENSION);
+        let description = schemas["Embeddings"]["properties"]["embedding"]["description"].as_str().unwrap();
+        assert!(description.starts_with(&format!("{DIMENSION} numbers")), "{description}");
     }
 }

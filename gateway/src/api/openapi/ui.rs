@@ -1,4 +1,4 @@
-//! Swagger UI.
+//! Swagger UI, at `/docs`.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
-//! The arguments of a REST request, gathered as the old service gathered them: from a JSON body, then from the query,
-//! then (on POST) from a form or multipart body.
+//! The arguments of a REST request, in the order of muse_as_service 1.1: from a JSON body, then from the query, then (on POST) from
+//! a form or multipart body.
 //!
-//! Only the arguments that a route has are stored. All else is skipped where it stands, so that a body of millions of fields
-//! takes no more memory than its bytes.
+//! Only the arguments of the route are stored. Others are skipped while parsing, so that a body of millions of fields takes no more
+//! memory than its bytes.
 
 use std::fmt;
 
@@ -26,9 +26,9 @@ use serde_json::value::RawValue;
 use super::response::RestError;
 use crate::api::request::{parsed, read_body};
 
-/// What some programs put before UTF-8.
+/// The UTF-8 byte order mark, which some programs send.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// Bytes of a multipart body that its parser takes in at a time.
+/// Bytes of a multipart body that its parser buffers at a time.
 const MULTIPART_PIECE: usize = 64 << 10;
 
 /// An argument of a route.
@@ -44,7 +44,7 @@ pub(super) enum Wanted {
 #[derive(Debug)]
 pub(super) struct Arguments {
     all: Vec<Argument>,
-    /// The memory that is reserved for the body that they come from.
+    /// The memory of the body.
     pub(super) reservation: Option<Reservation>,
 }
 
@@ -52,12 +52,12 @@ pub(super) struct Arguments {
 struct Argument {
     wanted: Wanted,
     values: Vec<String>,
-    /// How many values there are, stored or not.
+    /// The number of values, stored or not.
     count: usize,
-    /// Bytes of the values that are stored.
+    /// Bytes of the stored values.
     bytes: usize,
-    /// Why the values cannot be used, which matters only to who asks for them.
-    fault: Option<Error>,
+    /// Why the values are invalid. It is returned when a handler takes them.
+    error: Option<Error>,
 }
 
 impl Wanted {
@@ -70,10 +70,10 @@ impl Wanted {
 
 impl Argument {
     fn new(wanted: Wanted) -> Self {
-        Self { wanted, values: Vec::new(), count: 0, bytes: 0, fault: None }
+        Self { wanted, values: Vec::new(), count: 0, bytes: 0, error: None }
     }
 
-    /// Adds a value; none where it is of a kind that none of them can have.
+    /// Adds a value; `None` is a value of an invalid type.
     fn push(&mut self, value: Option<String>) {
         let index = self.count;
         self.count += 1;
@@ -81,7 +81,7 @@ impl Argument {
             Wanted::First(_) => 1,
             Wanted::Sentences(_) => MAX_SENTENCES,
         };
-        if index >= most || self.fault.is_some() {
+        if index >= most || self.error.is_some() {
             return;
         }
         match value {
@@ -94,7 +94,7 @@ impl Argument {
         }
     }
 
-    /// Stores a value, with the limits that the embedder has for sentences.
+    /// Stores a value, if it is within the limits of sentences.
     fn store(&mut self, index: usize, value: String) {
         self.bytes += value.len();
         if matches!(self.wanted, Wanted::Sentences(_)) {
@@ -113,9 +113,9 @@ impl Argument {
         self.values.push(value);
     }
 
-    fn fail(&mut self, fault: Error) {
+    fn fail(&mut self, error: Error) {
         self.values = Vec::new();
-        self.fault = Some(fault);
+        self.error = Some(error);
     }
 
     fn take(self) -> Result<Vec<String>, RestError> {
@@ -124,8 +124,8 @@ impl Argument {
             let text = format!("sentences: {} sentences; the limit is {MAX_SENTENCES} a request", self.count);
             return Err(Error::new(Reason::TooLarge, text).with_field("sentences").into());
         }
-        match self.fault {
-            Some(fault) => Err(fault.into()),
+        match self.error {
+            Some(error) => Err(error.into()),
             None if self.values.is_empty() => Err(RestError::Blank(self.wanted.name())),
             None => Ok(self.values),
         }
@@ -133,8 +133,7 @@ impl Argument {
 }
 
 impl Arguments {
-    /// Reads the arguments `wanted` of a request whose body is no longer than `limit` bytes. `caller` is who reserves memory for
-    /// the body.
+    /// Reads the arguments `wanted` of a request whose body has at most `limit` bytes. Its memory is accounted to `caller`.
     pub(super) async fn read(
         request: Request,
         wanted: &'static [Wanted],
@@ -183,7 +182,7 @@ impl Arguments {
     /// Takes all values of an argument; at least one.
     pub(super) fn all(&mut self, name: &'static str) -> Result<Vec<String>, RestError> {
         match self.all.iter().position(|argument| argument.wanted.name() == name) {
-            Some(place) => self.all.swap_remove(place).take(),
+            Some(index) => self.all.swap_remove(index).take(),
             None => Err(RestError::Blank(name)),
         }
     }
@@ -195,7 +194,7 @@ impl Arguments {
     fn read_urlencoded(&mut self, text: &[u8]) {
         for pair in text.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()) {
             let name = pair.split(|&byte| byte == b'=').next().unwrap_or_default();
-            // Each character of a name takes three at most, and none of the names is long.
+            // An encoded character takes at most three bytes, and the names of arguments are short.
             if name.len() > 64 {
                 continue;
             }
@@ -217,20 +216,20 @@ impl Arguments {
             Ok(false) => {
                 Err(Error::new(Reason::InvalidArgument, "The JSON body must be an object".to_owned()).into())
             }
-            // A body that begins in another way is plainly none, and the old service says no more of it.
+            // If no object has begun, the response has no detail, as in muse_as_service 1.1.
             Err(failure) => Err(RestError::NotJson(has_begun.then(|| failure.to_string()))),
         }
     }
 
-    /// A malformed body gives what can be read of it, as in the old service.
+    /// Reads a malformed body as far as possible, as muse_as_service 1.1 does.
     fn read_multipart(&mut self, body: Bytes, boundary: String) {
         let mut reading = std::pin::pin!(self.read_parts(body, boundary));
-        // All of the body is there, so there is nothing to wait for but the next piece.
+        // The whole body is in memory: the future is pending only between pieces.
         while reading.as_mut().now_or_never().is_none() {}
     }
 
     async fn read_parts(&mut self, body: Bytes, boundary: String) {
-        // The parser buffers whatever is ready, so now and then nothing is.
+        // The parser buffers all ready pieces, so the stream is pending between them.
         let pieces = stream::unfold((body, false), async |(mut body, pauses)| {
             if pauses {
                 pending_once().await;
@@ -259,7 +258,7 @@ impl Arguments {
     }
 }
 
-/// Is ready when it is polled for the second time.
+/// A future that is pending once.
 async fn pending_once() {
     let mut polled = false;
     std::future::poll_fn(|context| {
@@ -272,11 +271,11 @@ async fn pending_once() {
     .await;
 }
 
-/// Reads the fields of a JSON body that are wanted; whether it is an object, or what Python takes for false: nothing is in that,
-/// though the old service failed on 0 and false.
+/// Reads the wanted fields of a JSON body. The value is whether the body is an object or, as in Python, an empty value (`null`,
+/// `[]`, `""`).
 struct Fields<'a> {
     arguments: &'a mut Arguments,
-    /// Set when there is a first field.
+    /// Set at the first field.
     has_begun: &'a mut bool,
 }
 
@@ -288,20 +287,20 @@ impl<'de> Visitor<'de> for Fields<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<bool, A::Error> {
-        while let Some(argument) = fields.next_key_seed(Name(&mut *self.arguments))? {
+        while let Some(argument) = fields.next_key_seed(FieldName(&mut *self.arguments))? {
             *self.has_begun = true;
-            let Some(argument) = argument.map(|place| &mut self.arguments.all[place]) else {
+            let Some(argument) = argument.map(|index| &mut self.arguments.all[index]) else {
                 fields.next_value::<IgnoredAny>()?;
                 continue;
             };
-            // The last one of several fields of a name counts.
+            // Of several fields with one name, the last one counts.
             *argument = Argument::new(argument.wanted);
             let value = fields.next_value::<&RawValue>()?.get();
             if value.starts_with('[') {
                 let mut items = serde_json::Deserializer::from_str(value);
-                items.deserialize_seq(Items(argument)).map_err(without_place)?;
+                items.deserialize_seq(Items(argument)).map_err(without_position)?;
             } else {
-                argument.push(scalar(value).map_err(without_place)?);
+                argument.push(scalar(value).map_err(without_position)?);
             }
         }
         Ok(true)
@@ -340,10 +339,10 @@ impl<'de> Visitor<'de> for Fields<'_> {
     }
 }
 
-/// The name of a field: the place of the argument that has it, if any has.
-struct Name<'a>(&'a mut Arguments);
+/// The name of a field, as the index of its argument, if it is wanted.
+struct FieldName<'a>(&'a mut Arguments);
 
-impl<'de> DeserializeSeed<'de> for Name<'_> {
+impl<'de> DeserializeSeed<'de> for FieldName<'_> {
     type Value = Option<usize>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<usize>, D::Error> {
@@ -351,7 +350,7 @@ impl<'de> DeserializeSeed<'de> for Name<'_> {
     }
 }
 
-impl Visitor<'_> for Name<'_> {
+impl Visitor<'_> for FieldName<'_> {
     type Value = Option<usize>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -363,7 +362,7 @@ impl Visitor<'_> for Name<'_> {
     }
 }
 
-/// The items of a list, which are values.
+/// Reads the items of a list as values.
 struct Items<'a>(&'a mut Argument);
 
 impl<'de> Visitor<'de> for Items<'_> {
@@ -377,7 +376,7 @@ impl<'de> Visitor<'de> for Items<'_> {
         while self.0.count < MAX_SENTENCES
             && let Some(item) = items.next_element::<&RawValue>()?
         {
-            self.0.push(scalar(item.get()).map_err(without_place)?);
+            self.0.push(scalar(item.get()).map_err(without_position)?);
         }
         while items.next_element::<IgnoredAny>()?.is_some() {
             self.0.count += 1;
@@ -386,7 +385,7 @@ impl<'de> Visitor<'de> for Items<'_> {
     }
 }
 
-/// The forms in which a body holds arguments.
+/// The format of a body with arguments.
 #[derive(Debug, PartialEq, Eq)]
 enum BodyForm {
     Json,
@@ -424,13 +423,13 @@ fn text_of(headers: &HeaderMap, name: header::HeaderName) -> &str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-/// An error in a part of a body without its place in that part: the parser of the whole adds the place in the body.
-fn without_place<E: de::Error>(failure: serde_json::Error) -> E {
+/// An error in a part of a body, without the position in that part: the parser of the whole body adds its own.
+fn without_position<E: de::Error>(failure: serde_json::Error) -> E {
     let text = failure.to_string();
     E::custom(text.split(" at line ").next().unwrap_or(&text))
 }
 
-/// The text of a JSON string, number or boolean, the latter two as Python prints them; nothing for the rest.
+/// The text of a JSON string, number or boolean, the latter two as Python prints them; `None` for other values.
 fn scalar(json: &str) -> Result<Option<String>, serde_json::Error> {
     Ok(match json.as_bytes().first() {
         Some(b'"') => Some(serde_json::from_str(json)?),
@@ -502,14 +501,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_bad_json_body_is_refused_even_if_the_query_is_complete() {
+    async fn invalid_json_is_rejected_despite_a_complete_query() {
         for body in ["", "{bad", "{\"sentence\": \"\\ud800\"}"] {
-            let refused = read("GET", "/embed?sentence=a", Some("application/json"), body).await;
-            assert!(matches!(refused, Err(RestError::NotJson(_))), "{body}: {refused:?}");
+            let read = read("GET", "/embed?sentence=a", Some("application/json"), body).await;
+            assert!(matches!(read, Err(RestError::NotJson(_))), "{body}: {read:?}");
         }
         for body in ["5", "true", "[1]"] {
-            let refused = read("GET", "/embed?sentence=a", Some("application/json"), body).await;
-            assert!(matches!(refused, Err(RestError::Error(_))), "{body}: {refused:?}");
+            let read = read("GET", "/embed?sentence=a", Some("application/json"), body).await;
+            assert!(matches!(read, Err(RestError::Error(_))), "{body}: {read:?}");
         }
         for body in [r#"{"sentence": null}"#, r#"{"sentence": ["a", {}]}"#, r#"{"sentence": [["a"]]}"#] {
             let mut read = read("GET", "/embed?sentence=a", Some("application/json"), body).await.unwrap();
@@ -519,7 +518,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn forms_count_on_post_alone() {
+    async fn forms_are_read_on_post_only() {
         let form = Some("application/x-www-form-urlencoded");
         assert_eq!(sentences("POST", "/x?sentence=a", form, "sentence=b+c%2").await, ["a", "b c%2"]);
         assert!(sentences("GET", "/x", form, "sentence=b").await.is_empty());
@@ -537,13 +536,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_beyond_the_limit_is_refused_with_the_number() {
+    async fn oversized_body_is_rejected_with_the_limit() {
         let long = format!("{{\"sentence\": \"{}\"}}", "x".repeat(1_000));
-        let Err(RestError::Error(refusal)) = read("GET", "/x", Some("application/json"), &long).await else {
+        let Err(RestError::Error(error)) = read("GET", "/x", Some("application/json"), &long).await else {
             panic!("a long body was accepted")
         };
-        assert_eq!(refusal.reason(), Reason::TooLarge);
-        assert!(refusal.message().contains("1000 bytes"), "{refusal}");
+        assert_eq!(error.reason(), Reason::TooLarge);
+        assert!(error.message().contains("1000 bytes"), "{error}");
     }
 
     #[test]
@@ -557,7 +556,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn integers_keep_their_digits() {
+    async fn integers_have_all_their_digits() {
         let numbers = r#"{"sentence": [123456789012345678901234567890, -0, -0.0, 1e2, 2.50, true]}"#;
         let found = sentences("GET", "/x", Some("application/json"), numbers).await;
         assert_eq!(found, ["123456789012345678901234567890", "0", "-0.0", "100.0", "2.5", "True"]);
@@ -590,16 +589,16 @@ mod tests {
             ("application/x-www-form-urlencoded", form),
             ("multipart/form-data; boundary=X", parts),
         ] {
-            let refused = read("POST", "/large", Some(kind), &body).await.unwrap().all("sentence");
-            let Err(RestError::Error(error)) = refused else { panic!("{kind} was accepted") };
+            let read = read("POST", "/large", Some(kind), &body).await.unwrap().all("sentence");
+            let Err(RestError::Error(error)) = read else { panic!("{kind} was accepted") };
             let text = "sentences: 4097 sentences; the limit is 4096 a request";
             assert_eq!((error.reason(), error.message()), (Reason::TooLarge, text));
         }
         // Invalid UTF-8 takes three times its bytes as text.
         let long = format!("sentence={}", "%ff".repeat(100_000));
         let kind = Some("application/x-www-form-urlencoded");
-        let refused = read("POST", "/large", kind, &long).await.unwrap().all("sentence");
-        let Err(RestError::Error(error)) = refused else { panic!("a long sentence was accepted") };
+        let read = read("POST", "/large", kind, &long).await.unwrap().all("sentence");
+        let Err(RestError::Error(error)) = read else { panic!("a long sentence was accepted") };
         assert_eq!(error.message(), "sentences[0]: 300000 bytes; the limit is 262144 a sentence");
     }
 

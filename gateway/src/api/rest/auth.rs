@@ -11,13 +11,17 @@ use serde_json::json;
 use tonic::Code;
 
 use super::{
-    MAX_BODY_BYTES, Rest,
+    Rest,
     arguments::{Arguments, Wanted},
     response::{RestError, message},
     schemas::{Failed, LoggedIn, Login, Refreshed, Refused, Said, TokenErrors},
 };
 use crate::{
-    api::{http_response::json, request::on_behalf_of},
+    api::{
+        http_response::json,
+        limits::{MAX_AUTH_REQUEST_BYTES, UNSUPPORTED_ENCODING},
+        request::on_behalf_of,
+    },
     auth::User,
     cookies::{self, Jar},
     middleware::client_address,
@@ -28,7 +32,7 @@ const CREDENTIALS: &[Wanted] = &[Wanted::First("username"), Wanted::First("passw
 
 /// Log in
 ///
-/// Exchanges a name and a password for tokens, in the body and in cookies. Who fails too often has to wait.
+/// Exchanges a name and a password for tokens, in the body and in cookies. Failed logins are throttled.
 #[utoipa::path(
     post,
     path = "/login",
@@ -41,14 +45,13 @@ const CREDENTIALS: &[Wanted] = &[Wanted::First("username"), Wanted::First("passw
         (status = 401, description = "The name or the password is wrong", body = Refused,
             headers(("WWW-Authenticate" = String))),
         (status = 408, description = "The body did not arrive in time", body = Failed),
-        (status = 413, description = "The body is larger than 64 KiB", body = Failed),
-        (status = 415, description = "The body has a Content-Encoding other than gzip, deflate and zstd",
-            body = Failed),
+        (status = 413, description = format!("The body is larger than {} KiB", MAX_AUTH_REQUEST_BYTES >> 10), body = Failed),
+        (status = 415, description = UNSUPPORTED_ENCODING, body = Failed),
         (status = 429, description = "Too many failed logins, of this name or from this address", body = Failed,
-            headers(("Retry-After" = u64, description = "Seconds to wait before another try"))),
-        (status = 500, description = "A fault of the service", body = Failed),
-        (status = 503, description = "The auth service is away", body = Failed,
-            headers(("Retry-After" = u64, description = "Seconds to wait before another try"))),
+            headers(("Retry-After" = u64, description = "Seconds to wait before a retry"))),
+        (status = 500, description = "An internal error", body = Failed),
+        (status = 503, description = "The auth service is unavailable", body = Failed,
+            headers(("Retry-After" = u64, description = "Seconds to wait before a retry"))),
         (status = 504, description = "The deadline has passed", body = Failed),
     ),
 )]
@@ -56,8 +59,9 @@ pub(crate) async fn login(State(rest): State<Rest>, request: Request) -> Result<
     let jar = Jar::of(rest.cookies, &request);
     let call = on_behalf_of(request.headers(), request.extensions(), ());
     let memory = &rest.upstream.request_memory;
-    let caller = client_address::name(request.headers());
-    let mut arguments = Arguments::read(request, CREDENTIALS, MAX_BODY_BYTES, memory, &caller).await?;
+    let caller = client_address::client_of(request.headers());
+    let mut arguments =
+        Arguments::read(request, CREDENTIALS, MAX_AUTH_REQUEST_BYTES, memory, &caller).await?;
     let username = arguments.first("username")?;
     let password = arguments.first("password")?;
     let body_text = format!("Logged in as {username}");
@@ -74,7 +78,7 @@ pub(crate) async fn login(State(rest): State<Rest>, request: Request) -> Result<
     Ok(response)
 }
 
-/// A new access token
+/// Refresh the access token
 #[utoipa::path(
     post,
     path = "/token/refresh",
@@ -89,7 +93,7 @@ pub(crate) async fn refresh(State(rest): State<Rest>, request: Request) -> Resul
     let tokens = rest.upstream.auth_client().refresh_token(call).await?.into_inner();
     let mut body =
         json!({ "message": "Access token has been refreshed", "access_token": tokens.access_token });
-    // Only where refresh tokens rotate.
+    // Only if refresh tokens rotate.
     if !tokens.refresh_token.is_empty() {
         body["refresh_token"] = tokens.refresh_token.as_str().into();
     }
@@ -103,16 +107,16 @@ pub(crate) async fn refresh(State(rest): State<Rest>, request: Request) -> Resul
 
 /// Log out, with cookies
 ///
-/// Revokes the tokens in the cookies, as far as they hold, and has the client forget them.
+/// Revokes the valid tokens among the cookies, and deletes the cookies.
 #[utoipa::path(
     post,
     path = "/logout",
     tag = "Tokens",
     operation_id = "logout",
     responses(
-        (status = 200, description = "No cookie holds any more", body = Said),
-        (status = 500, description = "A fault of the service", body = Failed),
-        (status = 503, description = "The auth service is away", body = Failed),
+        (status = 200, description = "The tokens are revoked, and the cookies are deleted", body = Said),
+        (status = 500, description = "An internal error", body = Failed),
+        (status = 503, description = "The auth service is unavailable", body = Failed),
         (status = 504, description = "The deadline has passed", body = Failed),
     ),
     security(("access_token_cookie" = [], "refresh_token_cookie" = []), ()),
@@ -189,6 +193,6 @@ async fn revoke(
 ) -> Result<(), RestError> {
     let call = on_behalf_of(headers, extensions, RevokeTokenRequest {});
     upstream.auth_client().revoke_token(call).await?;
-    upstream.revoked(claims);
+    upstream.revoke(claims);
     Ok(())
 }

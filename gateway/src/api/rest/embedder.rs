@@ -29,7 +29,8 @@ use crate::{
     api::{
         http_response::ArrayBody,
         json_vectors::Numbers,
-        request::{MAX_SENTENCES_BYTES, on_behalf_of, with_remedy},
+        limits::{MAX_REQUEST_BYTES, embed_limits, tokenize_limits},
+        request::{on_behalf_of, with_remedy},
         response_memory::{self, ReservedBody},
         server_timing::Timing,
     },
@@ -40,7 +41,7 @@ use crate::{
 
 const SENTENCE: &str = "sentence";
 
-/// A `TokenizeResponse`, of which the sentences are left as they are encoded: a `String` takes several times the bytes of a token.
+/// A `TokenizeResponse` with encoded sentences: decoded, a token takes several times its bytes.
 #[derive(Clone, PartialEq, prost::Message)]
 struct EncodedTokens {
     #[prost(bytes = "bytes", repeated, tag = "1")]
@@ -49,12 +50,12 @@ struct EncodedTokens {
 
 impl Limited for EncodedTokens {}
 
-/// The field of `SentenceTokens` that holds a token.
+/// The field `tokens` of `TokenizedSentence`.
 const TOKEN: u32 = 1;
 
 /// Tokens of sentences
 ///
-/// A request line has no room for many sentences: POST has.
+/// For few sentences: the request line is limited. POST is for many.
 #[utoipa::path(
     get,
     path = "/tokenize",
@@ -73,10 +74,9 @@ pub(crate) async fn tokenize(
 }
 
 /// Tokens of many sentences
-///
-/// At most 4,096 sentences, 262,144 bytes a sentence, 16 MiB in all; nothing is ever cut off.
 #[utoipa::path(
     post,
+    description = tokenize_limits(),
     path = "/tokenize",
     tag = "Sentences",
     operation_id = "tokenizeMany",
@@ -98,8 +98,8 @@ async fn respond_with_tokens(
     request: Request,
 ) -> Result<Response, RestError> {
     let mut timing = Timing::start();
-    let mut asked = EmbedderRequest::read(upstream, &user, request, &[Wanted::Sentences(SENTENCE)]).await?;
-    let sentences = asked.sentences()?;
+    let mut request = EmbedderRequest::read(upstream, &user, request, &[Wanted::Sentences(SENTENCE)]).await?;
+    let sentences = request.sentences()?;
     let text_bytes = sentences.iter().map(String::len).sum();
     let reserved =
         upstream.response_memory.reserve(user.name(), response_memory::of_tokens(text_bytes)).await?;
@@ -109,14 +109,14 @@ async fn respond_with_tokens(
     client.ready().await.map_err(tonic::Status::from_error)?;
     let path = PathAndQuery::from_static("/muse.v1.EmbedderService/Tokenize");
     let codec = Codec::<TokenizeRequest, EncodedTokens>::default();
-    let call = with_deadline(asked.call.map(|()| TokenizeRequest { sentences }), asked.deadline)?;
-    let answer = client.unary(call, path, codec).await;
-    let answer = answer.map_err(|status| with_remedy(failure(&status)))?;
-    drop(asked.arguments);
-    timing.add_upstream(answer.metadata());
+    let call = with_deadline(request.call.map(|()| TokenizeRequest { sentences }), request.deadline)?;
+    let response = client.unary(call, path, codec).await;
+    let tokens = response.map_err(|status| with_remedy(failure(&status)))?;
+    drop(request.arguments);
+    timing.add_upstream(tokens.metadata());
     let array = ArrayBody {
         head: b"{\"tokens\":[".to_vec(),
-        items: answer.into_inner().sentences.into_iter(),
+        items: tokens.into_inner().sentences.into_iter(),
         separator: b",",
         write: |json: &mut Vec<u8>, sentence: Bytes| write_tokens(json, &sentence),
         tail: b"]}".to_vec(),
@@ -142,7 +142,7 @@ fn write_tokens(json: &mut Vec<u8>, sentence: &[u8]) -> serde_json::Result<()> {
 
 /// Vectors of sentences
 ///
-/// A request line has no room for many sentences: POST has.
+/// For few sentences: the request line is limited. POST is for many.
 #[utoipa::path(
     get,
     path = "/embed",
@@ -166,11 +166,9 @@ pub(crate) async fn embed(
 }
 
 /// Vectors of many sentences
-///
-/// At most 4,096 sentences, 262,144 bytes and 8,192 tokens a sentence, 262,144 tokens and 16 MiB in all; nothing is ever
-/// cut off.
 #[utoipa::path(
     post,
+    description = embed_limits(),
     path = "/embed",
     tag = "Sentences",
     operation_id = "embedMany",
@@ -199,19 +197,19 @@ async fn respond_with_vectors(
     let mut timing = Timing::start();
     let accepted = ResponseFormat::accepted(request.headers());
     let wanted = &[Wanted::Sentences(SENTENCE), Wanted::First("format")];
-    let mut asked = EmbedderRequest::read(upstream, &user, request, wanted).await?;
-    let form = ResponseFormat::named(&mut asked.arguments)?.unwrap_or(accepted);
-    let sentences = asked.sentences()?;
+    let mut request = EmbedderRequest::read(upstream, &user, request, wanted).await?;
+    let format = ResponseFormat::named(&mut request.arguments)?.unwrap_or(accepted);
+    let sentences = request.sentences()?;
     let bytes = response_memory::of_vectors(sentences.len());
     let reserved = upstream.response_memory.reserve(user.name(), bytes).await?;
     let message = EmbedRequest { sentences, ..EmbedRequest::default() };
-    let call = with_deadline(asked.call.map(|()| message), asked.deadline)?;
-    let answer = upstream.embedder_client().embed(call).await;
-    let answer = answer.map_err(|status| with_remedy(failure(&status)))?;
-    drop(asked.arguments);
-    timing.add_upstream(answer.metadata());
-    let embeddings = answer.into_inner().embeddings;
-    let response = match form {
+    let call = with_deadline(request.call.map(|()| message), request.deadline)?;
+    let response = upstream.embedder_client().embed(call).await;
+    let response = response.map_err(|status| with_remedy(failure(&status)))?;
+    drop(request.arguments);
+    timing.add_upstream(response.metadata());
+    let embeddings = response.into_inner().embeddings;
+    let response = match format {
         ResponseFormat::Json => {
             let array = ArrayBody {
                 head: b"{\"embedding\":[".to_vec(),
@@ -246,7 +244,7 @@ async fn respond_with_vectors(
     Ok(timing.add_header(response))
 }
 
-/// A request to the embedder: the call that it becomes, its deadline, and its arguments.
+/// A request with sentences: its call to the embedder, its deadline, and its arguments.
 struct EmbedderRequest {
     call: tonic::Request<()>,
     deadline: Option<Deadline>,
@@ -263,7 +261,7 @@ impl EmbedderRequest {
         let extensions = request.extensions();
         let (call, deadline) = (on_behalf_of(request.headers(), extensions, ()), extensions.get().copied());
         let memory = &upstream.request_memory;
-        let arguments = Arguments::read(request, wanted, MAX_SENTENCES_BYTES, memory, user.name()).await;
+        let arguments = Arguments::read(request, wanted, MAX_REQUEST_BYTES, memory, user.name()).await;
         Ok(Self { call, deadline, arguments: arguments.map_err(RestError::with_remedy)? })
     }
 

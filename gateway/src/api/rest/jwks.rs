@@ -1,4 +1,4 @@
-//! `/.well-known/jwks.json`: the keys for those who check tokens by themselves (RFC 7517, RFC 8037).
+//! `/.well-known/jwks.json`: the public keys, for other verifiers of tokens (RFC 7517, RFC 8037).
 
 use axum::{
     extract::State,
@@ -14,10 +14,10 @@ use crate::{
         http_response::json,
         problem::{Body, Problem},
     },
-    upstream::{Upstream, out_of_reach},
+    upstream::{Upstream, unreachable},
 };
 
-/// Keys change seldom, and a new one is published some seconds before it is used.
+/// Keys rarely change, and a new one is published some seconds before it is used.
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=60");
 const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/jwk-set+json");
 
@@ -33,12 +33,12 @@ const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/jwk-set+js
         (status = 200, description = "The keys", body = Jwks, content_type = "application/jwk-set+json"),
         (status = 503, description = "The service is not ready", body = Body<'static>,
             content_type = "application/problem+json",
-            headers(("Retry-After" = u64, description = "Seconds to wait before another try"))),
+            headers(("Retry-After" = u64, description = "Seconds to wait before a retry"))),
     ),
 )]
 pub(crate) async fn jwks(State(upstream): State<Upstream>) -> Result<Response, Problem> {
     if !upstream.verifier.synced() {
-        return Err(out_of_reach().into());
+        return Err(unreachable().into());
     }
     let keys: Vec<Value> = upstream.verifier.published_keys().into_iter().map(jwk).collect();
     let mut response = json(StatusCode::OK, &json!({ "keys": keys }));

@@ -1,4 +1,4 @@
-//! The REST routes of the service that this one replaces, by its rules: path, method, token, then arguments.
+//! The REST routes of muse_as_service 1.1. Checks have its order: path, method, token, then arguments.
 
 mod arguments;
 pub(crate) mod auth;
@@ -27,10 +27,7 @@ use crate::{
 };
 use response::{RestError, message};
 
-/// Bytes of a body of the other routes.
-const MAX_BODY_BYTES: usize = 64 << 10;
-
-/// What the routes work with.
+/// The state of the routes.
 #[derive(Debug, Clone)]
 pub(crate) struct Rest {
     upstream: Upstream,
@@ -57,7 +54,7 @@ pub(crate) fn routes(upstream: Upstream, cookies: Cookies) -> Router {
             with_methods(get(jwks::jwks), "GET, HEAD, OPTIONS", method_not_allowed),
         );
     if cookies != Cookies::Off {
-        // Revokes the valid tokens among the cookies, of which there may be none.
+        // Public, because a request may have no valid token.
         routes = routes.public_route("/logout", on_post(post(auth::logout)));
     }
     routes.with_state(Rest { upstream, cookies })
@@ -71,8 +68,8 @@ fn on_both(route: MethodRouter<Rest>) -> MethodRouter<Rest> {
     with_methods(route, "GET, HEAD, OPTIONS, POST", wrong_method)
 }
 
-/// An error of the table, as clients of the old service know it.
-pub(crate) fn refusal(error: Error) -> Response {
+/// An error of the table, in the format of muse_as_service 1.1.
+pub(crate) fn to_response(error: Error) -> Response {
     RestError::from(error).into_response()
 }
 

@@ -1,4 +1,4 @@
-//! Vectors as a file of NumPy (its format version 1.0, from `numpy.lib.format`): float32, little-endian, in C order.
+//! Vectors as a NumPy file (format version 1.0 of `numpy.lib.format`): float32, little-endian, in C order.
 
 use bytes::BufMut;
 use muse_proto::v1::Embedding;
@@ -7,7 +7,7 @@ const MAGIC: &[u8] = b"\x93NUMPY\x01\x00";
 /// The array begins at a multiple of this.
 const ALIGNMENT: usize = 64;
 
-/// What comes before the rows of an array: one for each vector, all of one length.
+/// The bytes before the rows: there is a row for each vector, and all have the same length.
 pub(super) fn header(rows: &[Embedding]) -> Vec<u8> {
     let columns = rows.first().map_or(0, Embedding::dimension);
     let description =
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_has_its_header_and_its_numbers() {
+    fn npy_file_has_header_and_rows() {
         let rows = [[1.0, -2.5, 0.0], [f32::MIN_POSITIVE, 3.0, 4.0]];
         let rows = rows.map(|row| Embedding::new(&row, 0));
         let mut file = header(&rows);

@@ -1,4 +1,4 @@
-//! Refusals in the shapes that clients of the old service know.
+//! Error responses in the format of muse_as_service 1.1.
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -21,16 +21,16 @@ pub(super) fn message(status: StatusCode, text: &str) -> Response {
     json(status, &json!({ "message": text }))
 }
 
-/// A request that is answered with an error.
+/// An error response.
 #[derive(Debug)]
 pub(crate) enum RestError {
-    /// An argument that is needed is not there.
+    /// A required argument is missing.
     Blank(&'static str),
-    /// A JSON content type with a body that is no JSON; what is wrong with it, once an object has begun.
+    /// The body is not JSON, though its content type is; with the error, if an object has begun.
     NotJson(Option<String>),
-    /// From the table of errors.
+    /// An error of the table.
     Error(Error),
-    /// The body does not arrive, or cannot be decoded.
+    /// The body did not arrive, or cannot be decoded.
     Body(BodyError),
 }
 
@@ -44,7 +44,7 @@ impl From<BodyError> for RestError {
 }
 
 impl RestError {
-    /// Adds what helps to the error of a request with sentences that exceeds a limit.
+    /// Adds advice to the error of a request with sentences that exceeds a limit.
     pub(super) fn with_remedy(self) -> Self {
         match self {
             Self::Error(error) => Self::Error(with_remedy(error)),
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_connection_is_no_internal_error() {
+    fn broken_connection_is_unavailable_not_internal() {
         let broken = Status::from_error(Box::new(std::io::Error::other("connection reset")));
         assert_eq!(RestError::from(broken).into_response().status(), StatusCode::SERVICE_UNAVAILABLE);
         let faulty = Status::unknown("a panic");

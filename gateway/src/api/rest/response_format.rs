@@ -1,4 +1,4 @@
-//! In which form a client wants its vectors.
+//! The format of the response of `/embed`, by the argument `format` or the header `Accept`.
 
 use axum::http::{HeaderMap, header};
 use muse_proto::{Error, Reason};
@@ -6,34 +6,34 @@ use muse_proto::{Error, Reason};
 use super::{arguments::Arguments, response::RestError};
 use crate::api::accept::weighted;
 
-/// The form of the answer of `/embed`.
+/// The format of the response of `/embed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ResponseFormat {
     /// `{"embedding": [[…], …]}`.
     Json,
-    /// A file of NumPy.
+    /// A NumPy file.
     Npy,
 }
 
 impl ResponseFormat {
-    /// What the headers ask for; JSON unless they name `application/octet-stream` and like it no less.
+    /// The format by `Accept`: JSON, unless `application/octet-stream` has a higher weight.
     pub(super) fn accepted(headers: &HeaderMap) -> Self {
         let listed = weighted(headers, header::ACCEPT);
         let weight = |name: &str| listed.iter().find(|(listed, _)| listed == name).map(|(_, weight)| *weight);
         let npy = weight("application/octet-stream").unwrap_or(0);
         let json = match weight("application/json") {
             Some(named) => named,
-            // A range is less than a name.
+            // A range is less specific than a name.
             None => weight("application/*").or(weight("*/*")).unwrap_or(0).saturating_sub(1),
         };
         if npy > json { Self::Npy } else { Self::Json }
     }
 
-    /// What the argument `format` asks for, if it is there; it counts more than the headers.
+    /// The format by the argument `format`, if there is one; it takes precedence over `Accept`.
     pub(super) fn named(arguments: &mut Arguments) -> Result<Option<Self>, RestError> {
         match arguments.first("format") {
             Err(RestError::Blank(_)) => Ok(None),
-            Err(refusal) => Err(refusal),
+            Err(error) => Err(error),
             Ok(name) if name == "json" => Ok(Some(Self::Json)),
             Ok(name) if name == "npy" => Ok(Some(Self::Npy)),
             Ok(name) => {
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_is_for_those_who_do_not_ask() {
+    fn format_defaults_to_json() {
         let accepted = |value: &str| {
             ResponseFormat::accepted(&HeaderMap::from_iter([(header::ACCEPT, value.parse().unwrap())]))
         };

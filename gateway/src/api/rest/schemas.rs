@@ -1,6 +1,6 @@
-//! The schemas of the REST routes, for the OpenAPI document. Bodies are read and written in pieces, not from these types.
+//! The schemas of the REST routes, for the OpenAPI document. Handlers read and produce bodies in pieces, without these types.
 
-#![expect(dead_code, reason = "only the OpenAPI document is made from these types")]
+#![expect(dead_code, reason = "only the OpenAPI document uses these types")]
 
 use std::collections::BTreeMap;
 
@@ -13,16 +13,19 @@ use utoipa::{
     },
 };
 
-use crate::api::openapi::errors;
+use crate::api::{
+    limits::{DIMENSION, MAX_SENTENCES, UNSUPPORTED_ENCODING},
+    openapi::errors,
+};
 
-/// Why a token or a password is refused.
+/// Why a token or a password is rejected.
 #[derive(ToSchema)]
 pub(crate) struct Refused {
     #[schema(example = "Token has expired")]
     msg: String,
 }
 
-/// What a request did, or why it failed.
+/// The outcome of a request.
 #[derive(ToSchema)]
 pub(crate) struct Said {
     #[schema(example = "Access token has been revoked")]
@@ -34,7 +37,7 @@ pub(crate) struct Said {
 pub(crate) struct Failed {
     #[schema(inline)]
     message: Failure,
-    /// What is wrong with a JSON body, and where.
+    /// The error in a JSON body, with its position.
     #[schema(nullable = false)]
     detail: Option<String>,
 }
@@ -43,7 +46,7 @@ pub(crate) struct Failed {
 #[serde(untagged)]
 pub(crate) enum Failure {
     Text(String),
-    /// By the name of an argument.
+    /// By the names of arguments.
     Arguments(BTreeMap<String, String>),
 }
 
@@ -70,7 +73,7 @@ pub(crate) struct Refreshed {
     #[schema(example = "Access token has been refreshed")]
     message: String,
     access_token: String,
-    /// In place of the one that was sent; only where refresh tokens rotate.
+    /// Replaces the refresh token of the request; only if refresh tokens rotate.
     #[schema(nullable = false)]
     refresh_token: Option<String>,
 }
@@ -85,7 +88,7 @@ pub(crate) struct Sentences {
 pub(crate) struct SentencesToEmbed {
     #[schema(schema_with = one_or_several)]
     sentence: String,
-    /// The form of the answer; it counts more than `Accept`.
+    /// The format of the response; it takes precedence over `Accept`.
     #[schema(nullable = false, inline)]
     format: Option<Form>,
 }
@@ -95,10 +98,10 @@ fn one_or_several() -> RefOr<Schema> {
         let kinds = [Type::String, Type::Number, Type::Boolean];
         ObjectBuilder::new().schema_type(SchemaType::from_iter(kinds))
     };
-    let several = ArrayBuilder::new().items(scalar()).min_items(Some(1)).max_items(Some(4_096));
+    let several = ArrayBuilder::new().items(scalar()).min_items(Some(1)).max_items(Some(MAX_SENTENCES));
     AnyOfBuilder::new()
         .description(Some(
-            "One or several. Numbers and booleans count as their text; an empty sentence is one, too.",
+            "One sentence or several. Numbers and booleans are converted to text; an empty sentence is valid.",
         ))
         .item(scalar())
         .item(several)
@@ -109,7 +112,7 @@ fn one_or_several() -> RefOr<Schema> {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct SentencesInQuery {
-    /// Once or more.
+    /// One sentence or several.
     #[param(style = Form, explode, min_items = 1, example = json!(["This is sentence example."]))]
     sentence: Vec<String>,
 }
@@ -117,7 +120,7 @@ pub(crate) struct SentencesInQuery {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct FormInQuery {
-    /// The form of the answer; it counts more than `Accept`.
+    /// The format of the response; it takes precedence over `Accept`.
     #[param(inline, nullable = false)]
     format: Option<Form>,
 }
@@ -142,9 +145,12 @@ pub(crate) struct Embeddings {
     embedding: Vec<Vec<f32>>,
 }
 
-/// A file of NumPy: an array of float32, a row of 512 for each sentence.
 #[derive(ToSchema)]
-#[schema(value_type = String, format = Binary)]
+#[schema(
+    description = format!("A NumPy file: an array of float32, a row of {DIMENSION} for each sentence."),
+    value_type = String,
+    format = Binary,
+)]
 pub(crate) struct Npy(Vec<u8>);
 
 #[derive(ToSchema)]
@@ -168,35 +174,35 @@ pub(crate) struct Jwk {
     r#use: String,
 }
 
-/// What is wrong with a token.
+/// The errors of a token.
 pub(crate) struct TokenErrors;
 
 impl IntoResponses for TokenErrors {
     fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
         let mut responses = errors::<Refused>(&[
             (401, "There is no token, or it has expired or was revoked"),
-            (422, "The token is malformed, of the other kind, or not one of ours"),
+            (422, "The token is malformed, of the wrong kind, or not issued by this service"),
         ]);
         responses.extend(errors::<Failed>(&[
-            (500, "A fault of the service"),
-            (503, "The service behind is away, or has been for too long to know which tokens hold"),
+            (500, "An internal error"),
+            (503, "The embedder or the auth service is unavailable"),
             (504, "The deadline has passed"),
         ]));
         responses
     }
 }
 
-/// What is wrong with arguments.
+/// The errors of arguments.
 pub(crate) struct ArgumentErrors;
 
 impl IntoResponses for ArgumentErrors {
     fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
         errors::<Failed>(&[
-            (400, "The request is malformed, or an argument is missing or wrong"),
+            (400, "The request is malformed, or an argument is missing or invalid"),
             (408, "The body did not arrive in time"),
             (413, "The request is larger than a limit allows"),
-            (415, "The body has a Content-Encoding other than gzip, deflate and zstd"),
-            (429, "More work is waiting than the service accepts"),
+            (415, UNSUPPORTED_ENCODING),
+            (429, "The service is overloaded, or a limit on open requests is exceeded"),
         ])
     }
 }
