@@ -130,3 +130,39 @@ fn violates_protocol(failure: &(dyn StdError + 'static)) -> bool {
 pub fn is_timeout(failure: &(dyn StdError + 'static)) -> bool {
     causes(failure).any(<dyn StdError>::is::<TimeoutExpired>)
 }
+
+#[cfg(test)]
+mod tests {
+    use muse_server::tls::Connector;
+    use tokio_util::sync::CancellationToken;
+    use tonic::transport::Endpoint;
+
+    use super::*;
+
+    fn response(error: Option<Error>) -> Outcome {
+        let status = error.map_or_else(|| Status::ok(""), Status::from);
+        classify_response(Response::new(Body::default()), Some(status))
+    }
+
+    #[tokio::test]
+    async fn rejections_are_retried_once_and_failures_twice() {
+        let target = Endpoint::from_static("http://127.0.0.1:1");
+        let address = "127.0.0.1:1".parse().unwrap();
+        let connector = Connector::new(None);
+        let endpoint = EmbedderEndpoint::new(address, (&target, &connector), CancellationToken::new());
+        let endpoint = Arc::new(endpoint);
+        let decisions = |outcomes: &[fn() -> Outcome]| -> Vec<_> {
+            let mut policy = RetryPolicy::default();
+            outcomes.iter().map(|outcome| policy.after_attempt(&endpoint, &outcome())).collect()
+        };
+        let served: fn() -> Outcome = || response(None);
+        let rejected: fn() -> Outcome = || response(Some(Error::new(Reason::Overloaded, "x")));
+        let unavailable: fn() -> Outcome = || response(Some(Error::new(Reason::Unavailable, "x")));
+        let aborted: fn() -> Outcome = || classify_failure("x".into(), true);
+        let (no, again) = (RetryDecision::No, RetryDecision::Yes(State::Unknown));
+        assert_eq!(decisions(&[served]), [no]);
+        assert_eq!(decisions(&[aborted]), [no]);
+        assert_eq!(decisions(&[rejected, rejected]), [RetryDecision::Yes(State::Serving), no]);
+        assert_eq!(decisions(&[unavailable, unavailable, unavailable]), [again, again, no]);
+    }
+}
