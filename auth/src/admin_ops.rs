@@ -5,7 +5,7 @@ use std::path::Path;
 use tracing::info;
 
 use crate::{
-    AuthError, Config, Users,
+    ApiKeys, AuthError, Config, Users,
     bootstrap::ADMIN,
     clock,
     keys::{self, KeyInfo, Keyring},
@@ -55,6 +55,12 @@ impl AdminOps {
     /// [`AuthError::Open`], also if the SQLite file is missing.
     pub async fn open_existing(config: Config) -> Result<Self, AuthError> {
         Ok(Self { store: Store::open(&config.database, MissingFile::Reject).await?, config })
+    }
+
+    /// The API keys.
+    #[must_use]
+    pub fn api_keys(&self) -> ApiKeys {
+        ApiKeys::new(self.store.clone())
     }
 
     /// The signing keys, in the order in which they sign.

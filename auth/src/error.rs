@@ -191,6 +191,25 @@ pub enum AuthError {
     /// No user has this name.
     #[error("there is no user {0:?}")]
     NoSuchUser(String),
+    /// There is no such API key, or it belongs to another user.
+    #[error("there is no such API key")]
+    NoSuchKey,
+    /// An argument for an API key is invalid.
+    #[error("{field}: {problem}")]
+    BadKey {
+        /// The argument.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The user has too many API keys.
+    #[error("{owner:?} has {limit} API keys, those that were deleted within the last 30 days included")]
+    TooManyKeys {
+        /// The user.
+        owner: String,
+        /// How many are allowed.
+        limit: u64,
+    },
     /// No enabled admin would remain.
     #[error("{0:?} is the last enabled admin")]
     LastAdmin(String),
@@ -204,6 +223,9 @@ impl From<AuthError> for Error {
             AuthError::Hash(error) => return error,
             AuthError::BadName { .. } => return invalid("username", failure.to_string()),
             AuthError::BadPassword(_) => return invalid("password", failure.to_string()),
+            AuthError::BadKey { field, .. } => return invalid(field, failure.to_string()),
+            AuthError::NoSuchKey => Reason::NoSuchKey,
+            AuthError::TooManyKeys { .. } => Reason::TooManyKeys,
             AuthError::UserExists(_) => Reason::UserExists,
             AuthError::NoSuchUser(_) => Reason::NoSuchUser,
             AuthError::LastAdmin(_) => Reason::LastAdmin,

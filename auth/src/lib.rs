@@ -6,6 +6,7 @@
 
 mod admin_ops;
 mod api;
+mod api_keys;
 mod audit;
 mod authentication;
 mod bootstrap;
@@ -23,6 +24,7 @@ mod usernames;
 mod users;
 
 pub use admin_ops::{AdminOps, ImportReport};
+pub use api_keys::{ApiKey, ApiKeyChange, ApiKeys, NewApiKey};
 pub use config::{Config, Database, RefreshRotation};
 pub use error::AuthError;
 pub use keys::KeyInfo;

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
 use muse_proto::v1::{
-    auth_service_server::AuthServiceServer, revocation_service_server::RevocationServiceServer,
-    user_service_server::UserServiceServer,
+    auth_service_server::AuthServiceServer, key_service_server::KeyServiceServer,
+    revocation_service_server::RevocationServiceServer, user_service_server::UserServiceServer,
 };
 use muse_server::{
     ConnectionLimits, Listeners, ServiceContext, ServiceSettings, connection_limit, grpc, notify,
@@ -18,8 +18,8 @@ use tonic::codec::CompressionEncoding;
 use tracing::{Level, info, warn};
 
 use crate::{
-    AuthError, Config, Users,
-    api::{AuthService, RevocationService, UserService},
+    ApiKeys, AuthError, Config, Users,
+    api::{AuthService, KeyService, RevocationService, UserService},
     authentication::{LoginMetrics, LoginThrottle, PasswordAuthenticator, TokenAuthenticator},
     bootstrap, clock,
     error::one_line,
@@ -30,7 +30,8 @@ use crate::{
 };
 
 /// The services of `grpc.health.v1`; the empty name is the whole server.
-const SERVICES: &[&str] = &["", "muse.v1.AuthService", "muse.v1.RevocationService", "muse.v1.UserService"];
+const SERVICES: &[&str] =
+    &["", "muse.v1.AuthService", "muse.v1.KeyService", "muse.v1.RevocationService", "muse.v1.UserService"];
 const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
 /// The longest time for which a change is only in SQLite's write-ahead log.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
@@ -101,10 +102,12 @@ async fn serve(
         metrics: LoginMetrics::new(&context.metrics),
     };
     let users = users.protecting_last_admin();
+    let api_keys = ApiKeys::new(store.clone());
     let auth = AuthService {
         passwords: passwords.clone(),
         tokens: tokens.clone(),
         users: users.clone(),
+        keys: api_keys.clone(),
         signer: Arc::new(TokenSigner::new(keys.clone(), config)),
         refresh_rotation: config.refresh_rotation,
     };
@@ -121,7 +124,12 @@ async fn serve(
                 .max_decoding_message_size(MAX_REQUEST_BYTES),
         )
         .add_service(
-            UserServiceServer::new(UserService { passwords, tokens, users })
+            KeyServiceServer::new(KeyService { tokens: tokens.clone(), keys: api_keys.clone() })
+                .accept_compressed(CompressionEncoding::Gzip)
+                .max_decoding_message_size(MAX_REQUEST_BYTES),
+        )
+        .add_service(
+            UserServiceServer::new(UserService { passwords, tokens, users, keys: api_keys })
                 .accept_compressed(CompressionEncoding::Gzip)
                 .max_decoding_message_size(MAX_REQUEST_BYTES),
         )
@@ -190,9 +198,10 @@ async fn prune(store: &Store, throttle: &LoginThrottle, keys: &KeyringReceiver) 
     }
     let deleted = store.prune_revocations(now).await?
         + store.prune_refresh_tokens(now).await?
+        + store.prune_api_keys(now).await?
         + throttle.prune().await?;
     if deleted > 0 {
-        info!(deleted, "deleted revocations of expired tokens, and old logins");
+        info!(deleted, "deleted revocations of expired tokens, deleted API keys, and old logins");
     }
     Ok(())
 }

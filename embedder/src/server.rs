@@ -19,7 +19,7 @@ use muse_server::{
     tls::{self, Acceptor},
 };
 use muse_telemetry::metrics::Metrics;
-use muse_verifier::{TokenKind, Verifier};
+use muse_verifier::{Credential, Verifier};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, codec::CompressionEncoding, service::interceptor::InterceptedService};
 use tracing::{Level, info};
@@ -109,9 +109,10 @@ async fn serve(
     let service = ReserveMemory::new(unary, streaming, batcher, limits);
     // The outermost layer: a caller without a token must not use memory either.
     let service = InterceptedService::new(service, move |mut call: Request<()>| {
-        let claims = verifier.authorize(call.metadata().as_ref(), Some(TokenKind::Access))?;
-        claims.record(call.extensions());
-        call.extensions_mut().insert(UserName::from(claims.sub.as_str()));
+        let principal = verifier.authenticate(call.metadata().as_ref(), Credential::AccessTokenOrKey)?;
+        principal.record(call.extensions());
+        // Calls with an API key share the queue of its owner.
+        call.extensions_mut().insert(UserName::from(principal.user()));
         Ok::<_, Status>(call)
     });
     let incoming = tls::incoming(listener, acceptor, ConnectionLimits::total(connection_limit()));

@@ -28,7 +28,7 @@ use muse_proto::{
     v1::{EmbedStreamRequest, EmbedStreamResponse, ItemError, embed_stream_response::Result as Outcome},
 };
 use muse_server::{deadline, error_mapping};
-use muse_verifier::{TokenKind, Verifier};
+use muse_verifier::{Credential, Verifier};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming};
@@ -116,7 +116,8 @@ impl Streams {
     ) -> Result<StreamResponses, Error> {
         let user = user(request.extensions());
         let permit = self.limit.acquire(&user)?;
-        let token_refused = self.verifier.until_invalid(request.metadata().as_ref(), Some(TokenKind::Access));
+        let token_refused =
+            self.verifier.until_invalid(request.metadata().as_ref(), Credential::AccessTokenOrKey);
         let deadline = match deadline::of(request.metadata().as_ref()) {
             Some(deadline) => Either::Left(tokio::time::sleep(deadline)),
             None => Either::Right(future::pending()),

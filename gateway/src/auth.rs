@@ -1,9 +1,8 @@
-//! Credentials: each route requires an access token, unless it is registered otherwise.
+//! Credentials: each route requires an access token, unless it is registered otherwise. Routes for embedding and tokenizing
+//! accept an API key, too.
 //!
 //! Every API registers its routes with [`Routes`], so that a route without a credential cannot be added by omission. The order of the
 //! checks is that of muse_as_service 1.1: path, method, credential, arguments.
-
-use std::sync::Arc;
 
 use axum::{
     Router,
@@ -13,22 +12,14 @@ use axum::{
     routing::MethodRouter,
 };
 use muse_proto::{Error, Reason};
-use muse_verifier::{Claims, TokenKind, Verifier};
+pub(crate) use muse_verifier::Credential;
+use muse_verifier::{Claims, Principal, TokenKind, Verifier};
 use tracing::error;
 
 use crate::{
     Cookies, cookies,
-    middleware::{Around, AroundLayer, Rejection},
+    middleware::{Around, AroundLayer, Rejection, client_address},
 };
-
-/// What a route requires of its callers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Credential {
-    /// A token of this kind.
-    Token(TokenKind),
-    /// An access token or a refresh token.
-    AnyToken,
-}
 
 /// The routes of an API.
 #[derive(Debug)]
@@ -36,12 +27,20 @@ pub(crate) struct Routes<S> {
     router: Router<S>,
     verifier: Verifier,
     cookies: Cookies,
+    rejects_cross_site: bool,
 }
 
 impl<S: Clone + Send + Sync + 'static> Routes<S> {
     /// No routes. Tokens in cookies are accepted unless `cookies` is [`Cookies::Off`].
     pub(crate) fn new(verifier: &Verifier, cookies: Cookies) -> Self {
-        Self { router: Router::new(), verifier: verifier.clone(), cookies }
+        Self { router: Router::new(), verifier: verifier.clone(), cookies, rejects_cross_site: false }
+    }
+
+    /// Requests that pages of other sites send with a cookie are rejected on the routes that follow.
+    /// The cookies are `SameSite=Strict`; this is for browsers that do not know it, and for pages of
+    /// other hosts of the same site.
+    pub(crate) fn rejecting_cross_site(self) -> Self {
+        Self { rejects_cross_site: true, ..self }
     }
 
     /// Adds a route that requires an access token.
@@ -51,7 +50,12 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
 
     /// Adds a route that requires another credential.
     pub(crate) fn route_with(mut self, credential: Credential, path: &str, methods: MethodRouter<S>) -> Self {
-        let layer = RequireCredential { credential, verifier: self.verifier.clone(), cookies: self.cookies };
+        let layer = RequireCredential {
+            credential,
+            verifier: self.verifier.clone(),
+            cookies: self.cookies,
+            rejects_cross_site: self.rejects_cross_site,
+        };
         // Not for the fallback: other methods are rejected before the credential is verified.
         self.router = self.router.route(path, methods.route_layer(AroundLayer(layer)));
         self
@@ -68,14 +72,23 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     }
 }
 
-/// The user of a request, whose credential was verified. Its claims are those of the token.
+/// The user of a request, whose token was verified, or the owner of its API key.
 #[derive(Debug, Clone)]
-pub(crate) struct User(pub(crate) Arc<Claims>);
+pub(crate) struct User(Principal);
 
 impl User {
     /// The user's name.
     pub(crate) fn name(&self) -> &str {
-        &self.0.sub
+        self.0.user()
+    }
+
+    /// The claims of the token.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::PermissionDenied`] for an API key.
+    pub(crate) fn claims(&self) -> Result<&Claims, Error> {
+        self.0.claims().map(|claims| &**claims)
     }
 }
 
@@ -97,6 +110,7 @@ struct RequireCredential {
     credential: Credential,
     verifier: Verifier,
     cookies: Cookies,
+    rejects_cross_site: bool,
 }
 
 impl Around for RequireCredential {
@@ -113,25 +127,36 @@ impl Around for RequireCredential {
 
 impl RequireCredential {
     fn verify(&self, request: &mut Request) -> Result<(), Error> {
-        let kind = match self.credential {
-            Credential::Token(kind) => Some(kind),
-            Credential::AnyToken => None,
-        };
-        if let Some(kind) = kind.filter(|_| self.cookies != Cookies::Off) {
-            use_cookie(kind, request)?;
+        let kind = self.credential.token_kind().filter(|_| self.cookies != Cookies::Off);
+        let mut accepted = self.credential;
+        if let Some(kind) = kind
+            && use_cookie(kind, request)?
+        {
+            // Cookies contain tokens only.
+            accepted = Credential::Token(kind);
+            if self.rejects_cross_site && !cookies::is_same_origin(request) {
+                let text = "A page of another site must not use a cookie here";
+                return Err(Error::new(Reason::PermissionDenied, text));
+            }
         }
-        let claims = self.verifier.authorize(request.headers(), kind)?;
-        claims.record(request.extensions());
-        request.extensions_mut().insert(User(claims));
+        let principal = self.verifier.authenticate(request.headers(), accepted)?;
+        principal.record(request.extensions());
+        if let Principal::Key(key) = &principal
+            && let Some(address) = client_address::address_of(request.headers())
+        {
+            self.verifier.record_use(key, address);
+        }
+        request.extensions_mut().insert(User(principal));
         Ok(())
     }
 }
 
-/// Turns the cookie with the token into an `Authorization` header if there is none.
-fn use_cookie(kind: TokenKind, request: &mut Request) -> Result<(), Error> {
+/// Turns the cookie with the token into an `Authorization` header if there is none. Returns whether
+/// it did.
+fn use_cookie(kind: TokenKind, request: &mut Request) -> Result<bool, Error> {
     let headers = request.headers_mut();
     if headers.contains_key(header::AUTHORIZATION) || !headers.contains_key(header::COOKIE) {
-        return Ok(());
+        return Ok(false);
     }
     let name = cookies::name(kind);
     match cookies::value(headers, name).map(cookies::bearer) {
@@ -140,5 +165,5 @@ fn use_cookie(kind: TokenKind, request: &mut Request) -> Result<(), Error> {
             return Err(Error::new(Reason::TokenMissing, format!("Missing cookie \"{name}\"")));
         }
     }
-    Ok(())
+    Ok(true)
 }

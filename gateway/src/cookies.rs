@@ -88,6 +88,14 @@ impl Jar {
     }
 }
 
+/// Whether a page of the gateway's own origin has sent the request, or no page at all.
+pub(crate) fn is_same_origin(request: &Request) -> bool {
+    match request.headers().get(SEC_FETCH_SITE) {
+        Some(site) => matches!(site.as_bytes(), b"same-origin" | b"none"),
+        None => !has_foreign_origin(request, request.extensions().get::<OverTls>().is_some()),
+    }
+}
+
 /// Whether the request comes from a page of another origin (RFC 6454). The page may use https and the request not: TLS may end at a
 /// proxy.
 fn has_foreign_origin(request: &Request, over_tls: bool) -> bool {

@@ -5,7 +5,10 @@ use std::{error::Error as _, ops::Deref, sync::Arc, time::Duration};
 use muse_balancer::Balancer;
 use muse_proto::{
     Error, Reason,
-    v1::{auth_service_client::AuthServiceClient, embedder_service_client::EmbedderServiceClient},
+    v1::{
+        auth_service_client::AuthServiceClient, embedder_service_client::EmbedderServiceClient,
+        key_service_client::KeyServiceClient,
+    },
 };
 use muse_server::{memory_budget::MemoryBudget, tls::Connector};
 use muse_telemetry::request_telemetry::TracedClient;
@@ -79,6 +82,10 @@ impl Upstream {
 
     pub(crate) fn auth_client(&self) -> AuthServiceClient<TracedClient<Channel>> {
         AuthServiceClient::new(self.auth.clone())
+    }
+
+    pub(crate) fn key_client(&self) -> KeyServiceClient<TracedClient<Channel>> {
+        KeyServiceClient::new(self.auth.clone())
     }
 
     pub(crate) fn embedder_client(&self) -> EmbedderServiceClient<Balancer> {

@@ -68,16 +68,30 @@ reasons! {
     TokenRevoked, "TOKEN_REVOKED", Unauthenticated, 401;
     /// A refresh token in place of an access token, or the reverse.
     TokenKind, "TOKEN_KIND", Unauthenticated, 422;
+    /// The API key has a typing error: its form or its checksum is wrong.
+    KeyMalformed, "KEY_MALFORMED", Unauthenticated, 401;
+    /// There is no such API key, or its secret is wrong.
+    KeyUnknown, "KEY_UNKNOWN", Unauthenticated, 401;
+    /// The API key was deleted, or its owner was removed or disabled.
+    KeyRevoked, "KEY_REVOKED", Unauthenticated, 401;
+    /// The API key has expired.
+    KeyExpired, "KEY_EXPIRED", Unauthenticated, 401;
+    /// The API key is disabled.
+    KeyDisabled, "KEY_DISABLED", Unauthenticated, 401;
     /// The caller may not do this.
     PermissionDenied, "PERMISSION_DENIED", PermissionDenied, 403;
     /// There is no such user.
     NoSuchUser, "NO_SUCH_USER", NotFound, 404;
+    /// There is no such API key, or it belongs to somebody else.
+    NoSuchKey, "NO_SUCH_KEY", NotFound, 404;
     /// There is no such model.
     NoSuchModel, "NO_SUCH_MODEL", NotFound, 404;
     /// There is a user of this name already.
     UserExists, "USER_EXISTS", AlreadyExists, 409;
     /// The last administrator cannot be removed.
     LastAdmin, "LAST_ADMIN", FailedPrecondition, 409;
+    /// The user has as many API keys as allowed.
+    TooManyKeys, "TOO_MANY_KEYS", FailedPrecondition, 409;
     /// Too many failed logins, of this user or from this address.
     TooManyAttempts, "TOO_MANY_ATTEMPTS", ResourceExhausted, 429;
     /// The service is overloaded, or a limit is exceeded.

@@ -7,8 +7,13 @@ use tonic_reflection::pb;
 #[tokio::test(flavor = "multi_thread")]
 async fn reflection_lists_the_services_in_both_versions() {
     let stack = Stack::start().await;
-    let wanted =
-        ["grpc.health.v1.Health", "muse.v1.AuthService", "muse.v1.EmbedderService", "muse.v1.UserService"];
+    let wanted = [
+        "grpc.health.v1.Health",
+        "muse.v1.AuthService",
+        "muse.v1.EmbedderService",
+        "muse.v1.KeyService",
+        "muse.v1.UserService",
+    ];
     macro_rules! services {
         ($version:ident) => {{
             use pb::$version::{

@@ -165,7 +165,7 @@ async fn only_admins_manage_users() {
         ["admin", "maria"]
     );
 
-    let all = RevokeUserTokensRequest { username: "maria".to_owned() };
+    let all = RevokeUserTokensRequest { username: "maria".to_owned(), delete_keys: false };
     stack.auth_client().revoke_user_tokens(bearing(&admin, all)).await.unwrap();
     for address in [stack.gateway.address, stack.embedder.address] {
         let rejected = until_rejected(&tokens.access_token, address).await;

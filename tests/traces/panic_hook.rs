@@ -38,8 +38,20 @@ async fn log_at_trace_level_contains_no_text_password_or_token() {
     http.get("/embed?sentence=a", &format!("{access}{TEXT}")).await;
     assert_eq!(http.log_in("admin", PASSWORD, &[]).await.status, 401);
 
+    let created = http.json("POST", "/api/keys", &access, &json!({ "name": "a key" })).await.json();
+    let key = created["key"].as_str().expect("it is created");
+    let typo = format!("{}!", &key[..key.len() - 1]);
+    assert_eq!(http.get("/embed?sentence=a", key).await.status, 200);
+    assert_eq!(http.get("/api/key", key).await.status, 200);
+    assert_eq!(http.get("/api/keys", key).await.status, 403);
+    assert_eq!(http.get("/embed?sentence=a", &typo).await.status, 401);
+    assert_eq!(http.get(&format!("/embed?sentence=a&api_key={key}"), &access).await.status, 200);
+    assert_eq!(http.get(&format!("/api/keys/{key}"), &access).await.status, 404);
+    let secret_of_key = &key["muse_aaaaaaaaaaaa_".len()..key.len() - 1];
+
     let mut embedder = EmbedderServiceClient::new(channel(services.gateway));
     let request = EmbedRequest { sentences: vec![TEXT.to_owned()], ..Default::default() };
+    embedder.embed(bearing(key, request.clone())).await.expect("it is answered");
     embedder.embed(bearing(&access, request)).await.expect("it is answered");
     let item = EmbedStreamRequest { sentence: TEXT.to_owned(), ..Default::default() };
     let stream = bearing(&access, futures::stream::iter([item]));
@@ -54,9 +66,9 @@ async fn log_at_trace_level_contains_no_text_password_or_token() {
     // The audit log contains the names of failed logins.
     let lines: Vec<_> = log.lines().filter(|line| !line.contains("\"audit\"")).collect();
     let signature = access.rsplit('.').next().expect("it has three parts");
-    for secret in [TEXT, PASSWORD, signature] {
+    for secret in [TEXT, PASSWORD, signature, secret_of_key] {
         let leaks: Vec<_> = lines.iter().filter(|line| line.contains(secret)).collect();
         assert!(leaks.is_empty(), "{leaks:#?}");
     }
-    assert!(!log.contains(PASSWORD) && !log.contains(signature));
+    assert!(!log.contains(PASSWORD) && !log.contains(signature) && !log.contains(secret_of_key));
 }

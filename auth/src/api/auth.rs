@@ -15,6 +15,7 @@ use secrecy::SecretString;
 use tonic::{Request, Response, Status};
 
 use crate::{
+    api_keys::ApiKeys,
     audit::AuditEvent,
     authentication::{PasswordAuthenticator, Session, TokenAuthenticator, client_address, token_revoked},
     clock,
@@ -33,6 +34,7 @@ pub(crate) struct AuthService {
     pub(crate) passwords: PasswordAuthenticator,
     pub(crate) tokens: TokenAuthenticator,
     pub(crate) users: Users,
+    pub(crate) keys: ApiKeys,
     pub(crate) signer: Arc<TokenSigner>,
     pub(crate) refresh_rotation: Option<RefreshRotation>,
 }
@@ -111,7 +113,12 @@ impl AuthService {
         Ok(RevokeTokenResponse {})
     }
 
-    async fn revoke_user(&self, session: &Session, named: &str) -> Result<RevokeUserTokensResponse, Error> {
+    async fn revoke_user(
+        &self,
+        session: &Session,
+        request: RevokeUserTokensRequest,
+    ) -> Result<RevokeUserTokensResponse, Error> {
+        let named = request.username.as_str();
         let own = &session.user.username;
         let name = if named.is_empty() { own } else { named };
         let event = AuditEvent {
@@ -124,6 +131,9 @@ impl AuthService {
             require_admin(session).inspect_err(|_| event.rejected("not an admin"))?;
         }
         self.users.revoke_tokens(name).await?;
+        if request.delete_keys {
+            self.keys.delete_all_of(name).await?;
+        }
         event.granted();
         Ok(RevokeUserTokensResponse {})
     }
@@ -163,7 +173,7 @@ impl auth_service_server::AuthService for AuthService {
         request: Request<RevokeUserTokensRequest>,
     ) -> Result<Response<RevokeUserTokensResponse>, Status> {
         let session = self.tokens.authenticate(&request, Some(TokenKind::Access)).await?;
-        Ok(Response::new(self.revoke_user(&session, &request.into_inner().username).await?))
+        Ok(Response::new(self.revoke_user(&session, request.into_inner()).await?))
     }
 
     async fn get_jwks(&self, _: Request<GetJwksRequest>) -> Result<Response<GetJwksResponse>, Status> {

@@ -8,7 +8,8 @@ use std::{pin::Pin, time::Duration};
 
 use futures::{Stream, StreamExt, stream};
 use muse_proto::v1::{
-    JsonWebKey, WatchRevocationsRequest, WatchRevocationsResponse, revocation_service_server,
+    JsonWebKey, KeyUse, ReportKeyUseRequest, ReportKeyUseResponse, WatchRevocationsRequest,
+    WatchRevocationsResponse, revocation_service_server,
 };
 use tokio::{
     sync::watch,
@@ -21,13 +22,17 @@ use crate::{
     clock,
     error::database_failed,
     keys::KeyringReceiver,
-    store::{RevocationPage, Store},
+    store::{KeyPage, RevocationPage, Store},
 };
 
 /// A message is sent at least this often, by which watchers detect a lost connection.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Streams revocations and keys to verifiers.
+/// Bytes of a network with its prefix length.
+const MAX_ORIGIN_BYTES: usize = 64;
+const MAX_CLOCK_SKEW_SECONDS: i64 = 3600;
+
+/// Streams revocations, signing keys and API keys to verifiers.
 pub(crate) struct RevocationService {
     pub(crate) store: Store,
     /// The name of the revocation log, in which cursors are positions.
@@ -46,6 +51,9 @@ struct Watcher {
     /// The keys of the last message that had some.
     sent_keys: Vec<JsonWebKey>,
     cursor: i64,
+    key_cursor: i64,
+    /// Whether all API keys are being sent, up to the first message without `more`.
+    all_api_keys: bool,
     /// Whether a message is sent without waiting: the first one, or one after a full page.
     is_due: bool,
 }
@@ -59,12 +67,28 @@ impl Watcher {
             let keys = self.changed_keys();
             let page =
                 self.store.revocations_after(self.cursor, clock::now()).await.map_err(database_failed)?;
-            let RevocationPage { revocations, cursor, full: more } = page;
-            if self.is_due || !revocations.is_empty() || !keys.is_empty() || heartbeat <= Instant::now() {
+            let RevocationPage { revocations, cursor, full } = page;
+            let KeyPage { keys: api_keys, cursor: key_cursor, full: more_keys } =
+                self.store.api_keys_after(self.key_cursor).await.map_err(database_failed)?;
+            let is_news = !revocations.is_empty() || !keys.is_empty() || !api_keys.is_empty();
+            if self.is_due || is_news || heartbeat <= Instant::now() {
+                let more = full || more_keys;
                 self.cursor = cursor;
+                // A cursor of 0 would request all keys, of which there are none.
+                self.key_cursor = key_cursor.max(1);
+                let message = WatchRevocationsResponse {
+                    revocations,
+                    cursor,
+                    log: self.log.clone(),
+                    more,
+                    keys,
+                    api_keys,
+                    key_cursor: self.key_cursor,
+                    all_api_keys: self.all_api_keys,
+                };
                 self.is_due = more;
-                let log = self.log.clone();
-                return Ok(Some((WatchRevocationsResponse { revocations, cursor, log, more, keys }, self)));
+                self.all_api_keys &= more;
+                return Ok(Some((message, self)));
             }
             tokio::select! {
                 changed = self.changes.changed() => if changed.is_err() { return Ok(None) },
@@ -94,10 +118,12 @@ impl revocation_service_server::RevocationService for RevocationService {
         &self,
         request: Request<WatchRevocationsRequest>,
     ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
-        let WatchRevocationsRequest { cursor, log } = request.into_inner();
+        let WatchRevocationsRequest { cursor, log, key_cursor } = request.into_inner();
         // A cursor beyond the last one is from before the database was restored: start over.
         let last = self.store.last_cursor().await.map_err(database_failed)?;
+        let last_key_version = self.store.last_key_version().await.map_err(database_failed)?;
         let is_known = log == self.log && cursor <= last;
+        let is_known_key_version = is_known && (1..=last_key_version).contains(&key_cursor);
         let watcher = Watcher {
             store: self.store.clone(),
             log: self.log.clone(),
@@ -105,10 +131,28 @@ impl revocation_service_server::RevocationService for RevocationService {
             keys: self.keys.clone(),
             sent_keys: Vec::new(),
             cursor: if is_known { cursor } else { 0 },
+            key_cursor: if is_known_key_version { key_cursor } else { 0 },
+            all_api_keys: !is_known_key_version,
             is_due: true,
         };
         let messages =
             stream::try_unfold(watcher, Watcher::next).take_until(self.shutdown.clone().cancelled_owned());
         Ok(Response::new(Box::pin(messages)))
+    }
+
+    async fn report_key_use(
+        &self,
+        request: Request<ReportKeyUseRequest>,
+    ) -> Result<Response<ReportKeyUseResponse>, Status> {
+        let now = clock::now();
+        let mut uses = request.into_inner().uses;
+        // The clocks of the gateways may differ, but a day in the future would hide later uses.
+        uses.retain(|KeyUse { day, origin, .. }| {
+            origin.len() <= MAX_ORIGIN_BYTES && *day <= now + MAX_CLOCK_SKEW_SECONDS
+        });
+        if !uses.is_empty() {
+            self.store.record_key_uses(&uses).await.map_err(database_failed)?;
+        }
+        Ok(Response::new(ReportKeyUseResponse {}))
     }
 }

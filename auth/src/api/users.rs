@@ -14,14 +14,15 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     AuthError,
+    api_keys::ApiKeys,
     audit::AuditEvent,
     authentication::{PasswordAuthenticator, Session, TokenAuthenticator},
     error::invalid,
     users::{Role, User, Users},
 };
 
-const DEFAULT_PAGE_SIZE: i32 = 100;
-const MAX_PAGE_SIZE: i32 = 1000;
+const DEFAULT_PAGE_SIZE: u64 = 100;
+const MAX_PAGE_SIZE: u64 = 1000;
 
 /// Manages users.
 #[derive(Clone)]
@@ -29,6 +30,7 @@ pub(crate) struct UserService {
     pub(crate) passwords: PasswordAuthenticator,
     pub(crate) tokens: TokenAuthenticator,
     pub(crate) users: Users,
+    pub(crate) keys: ApiKeys,
 }
 
 impl UserService {
@@ -59,6 +61,9 @@ impl UserService {
             self.passwords.log_in(name.clone(), current, session.from).await?;
         }
         let changed = self.users.set_password(&name, SecretString::from(request.password)).await;
+        if changed.is_ok() && request.delete_keys {
+            self.keys.delete_all_of(&name).await?;
+        }
         log_outcome(&event, changed).map(drop)
     }
 }
@@ -66,6 +71,15 @@ impl UserService {
 /// Returns an error unless the caller is an admin, by the role in the database.
 pub(super) fn require_admin(session: &Session) -> Result<(), Error> {
     if session.user.role() == Role::Admin { Ok(()) } else { Err(permission_denied()) }
+}
+
+/// The size of a page, of a list of users or keys.
+pub(super) fn page_size(requested: i32) -> Result<u64, Error> {
+    match requested {
+        0 => Ok(DEFAULT_PAGE_SIZE),
+        1.. => Ok(u64::from(requested.unsigned_abs()).min(MAX_PAGE_SIZE)),
+        _ => Err(invalid("page_size", "page_size must not be negative")),
+    }
 }
 
 fn permission_denied() -> Error {
@@ -126,14 +140,10 @@ impl user_service_server::UserService for UserService {
     ) -> Result<Response<ListUsersResponse>, Status> {
         self.authenticate_admin(&request, "list users", "-").await?;
         let ListUsersRequest { page_size, page_token } = request.into_inner();
-        let size = match page_size {
-            0 => DEFAULT_PAGE_SIZE,
-            1.. => page_size.min(MAX_PAGE_SIZE),
-            _ => return Err(invalid("page_size", "page_size must not be negative").into()),
-        };
-        let size = size as usize;
+        let size = self::page_size(page_size)?;
         // One more shows whether this is the last page.
-        let mut users = self.users.page(&page_token, size as u64 + 1).await.map_err(Error::from)?;
+        let mut users = self.users.page(&page_token, size + 1).await.map_err(Error::from)?;
+        let size = size as usize;
         let more = users.len() > size;
         users.truncate(size);
         let last = users.last().filter(|_| more);

@@ -6,7 +6,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use muse_proto::{Error, Reason};
-use muse_verifier::{Claims, TokenKind, Verifier};
+use muse_verifier::{Claims, TokenKind, Verifier, api_keys::is_api_key, bearer, key_not_accepted};
 use tonic::Request;
 
 use crate::{
@@ -41,7 +41,12 @@ impl TokenAuthenticator {
         request: &Request<T>,
         kind: Option<TokenKind>,
     ) -> Result<Session, Error> {
-        let claims = self.verifier.authorize(request.metadata().as_ref(), kind)?;
+        let authorization = bearer::authorization(request.metadata().as_ref());
+        let credential = bearer::token(authorization.as_deref())?;
+        if is_api_key(credential) {
+            return Err(key_not_accepted());
+        }
+        let claims = self.verifier.verify(credential, kind)?;
         claims.record(request.extensions());
         let ids = [claims.jti.as_str(), claims.family_id()];
         if self.store.is_revoked(&ids).await.map_err(database_failed)? {

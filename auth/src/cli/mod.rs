@@ -1,5 +1,6 @@
 //! The commands of `muse-auth` for its operator.
 
+mod api_key;
 mod prompt;
 mod user;
 
@@ -16,6 +17,7 @@ use muse_auth::{AdminOps, AuthError, BackupError, Config, ImportReport};
 use muse_telemetry::with_causes;
 use tokio::runtime::Runtime;
 
+use api_key::ApiKeyCommand;
 use prompt::PromptError;
 use user::UserCommand;
 
@@ -28,6 +30,9 @@ pub(crate) enum OperatorCommand {
     /// Manage the signing keys.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Manage API keys, which are credentials of programs.
+    #[command(subcommand)]
+    ApiKey(ApiKeyCommand),
     /// Import the users of muse_as_service 1.x, with their passwords.
     Import {
         /// Its SQLite file, app.db.
@@ -108,8 +113,11 @@ fn report(line: fmt::Arguments<'_>) {
 
 async fn execute(command: OperatorCommand, operations: &AdminOps) -> Result<(), CommandError> {
     match command {
-        OperatorCommand::User(command) => user::execute(command, &operations.users()?).await,
+        OperatorCommand::User(command) => {
+            user::execute(command, &operations.users()?, &operations.api_keys()).await
+        }
         OperatorCommand::Key(command) => execute_key(command, operations).await,
+        OperatorCommand::ApiKey(command) => api_key::execute(command, &operations.api_keys()).await,
         OperatorCommand::Import { file } => report_import(&operations.import(&file).await?),
         OperatorCommand::Backup { file } => {
             operations.back_up(&file).await?;

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use clap::{Subcommand, ValueEnum};
-use muse_auth::{AuthError, Role, Users};
+use muse_auth::{ApiKeys, AuthError, Role, Users};
 
 use super::{CommandError, prompt::new_password, report, utc};
 
@@ -19,7 +19,7 @@ pub(crate) enum UserCommand {
         #[arg(long, value_enum, default_value = "user")]
         role: RoleName,
     },
-    /// Remove a user and revoke the user's tokens.
+    /// Remove a user, revoke the user's tokens, and delete the user's API keys.
     Remove {
         /// The name of the user.
         name: String,
@@ -32,8 +32,12 @@ pub(crate) enum UserCommand {
     Passwd {
         /// The name of the user.
         name: String,
+        /// Delete the user's API keys, too.
+        #[arg(long)]
+        delete_keys: bool,
     },
-    /// Disable a user, who cannot log in then, and revoke the user's tokens.
+    /// Disable a user, who cannot log in then, revoke the user's tokens, and delete the user's API
+    /// keys.
     Disable {
         /// The name of the user.
         name: String,
@@ -50,10 +54,13 @@ pub(crate) enum UserCommand {
         /// The role of the user.
         role: RoleName,
     },
-    /// Revoke all tokens of a user.
+    /// Revoke all tokens of a user. API keys are not tokens: they remain valid.
     Revoke {
         /// The name of the user.
         name: String,
+        /// Delete the user's API keys, too.
+        #[arg(long)]
+        delete_keys: bool,
     },
 }
 
@@ -75,7 +82,13 @@ impl From<RoleName> for Role {
     }
 }
 
-pub(super) async fn execute(command: UserCommand, users: &Users) -> Result<(), CommandError> {
+async fn delete_all_keys(name: &str, keys: &ApiKeys) -> Result<(), CommandError> {
+    let count = keys.delete_all_of(name).await?;
+    report(format_args!("deleted {count} API keys of {name:?}"));
+    Ok(())
+}
+
+pub(super) async fn execute(command: UserCommand, users: &Users, keys: &ApiKeys) -> Result<(), CommandError> {
     match command {
         UserCommand::Add { name, role } => {
             // Before the prompt, so that nobody types a password in vain.
@@ -83,12 +96,15 @@ pub(super) async fn execute(command: UserCommand, users: &Users) -> Result<(), C
             users.add(&name, new_password(&name)?, role.into()).await?;
             report(format_args!("added {name:?}"));
         }
-        UserCommand::Passwd { name } => {
+        UserCommand::Passwd { name, delete_keys } => {
             if !users.exists(&name).await? {
                 return Err(AuthError::NoSuchUser(name).into());
             }
             users.set_password(&name, new_password(&name)?).await?;
             report(format_args!("changed the password of {name:?}"));
+            if delete_keys {
+                delete_all_keys(&name, keys).await?;
+            }
         }
         UserCommand::Remove { name } => {
             users.remove(&name).await?;
@@ -106,9 +122,12 @@ pub(super) async fn execute(command: UserCommand, users: &Users) -> Result<(), C
             let user = users.set_role(&name, role.into()).await?;
             report(format_args!("changed the role of {name:?} to {}", user.role.as_str()));
         }
-        UserCommand::Revoke { name } => {
+        UserCommand::Revoke { name, delete_keys } => {
             users.revoke_tokens(&name).await?;
             report(format_args!("revoked all tokens of {name:?}"));
+            if delete_keys {
+                delete_all_keys(&name, keys).await?;
+            }
         }
         UserCommand::List => {
             let mut out = io::stdout().lock();

@@ -156,6 +156,55 @@ pub(super) mod revocation_log {
     pub(crate) struct Model {
         #[sea_orm(primary_key, auto_increment = false)]
         pub(crate) name: String,
+        /// The number of the last change of an API key, which is a cursor of verifiers. It only
+        /// increases, from 1.
+        pub(crate) key_version: i64,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub(crate) enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// API keys. A deleted key is stored without its digest for some time, so that its use can be told
+/// from a typing error.
+pub(crate) mod api_key {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "api_keys")]
+    pub(crate) struct Model {
+        /// The permanent id: a random number of 60 bits.
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub(crate) id: i64,
+        /// The number of its last change.
+        pub(crate) version: i64,
+        pub(crate) name: String,
+        /// The name of the user whom the calls of the key count for.
+        pub(crate) owner: String,
+        /// The SHA-256 of the secret; empty if the key was deleted.
+        #[sea_orm(column_type = "Blob")]
+        pub(crate) digest: Vec<u8>,
+        pub(crate) created_at: i64,
+        /// The name of a user; empty for the operator.
+        pub(crate) created_by: String,
+        /// 0 for never.
+        pub(crate) expires_at: i64,
+        pub(crate) disabled: bool,
+        pub(crate) bulk: bool,
+        /// 0 if it was not deleted.
+        pub(crate) deleted_at: i64,
+        /// The start of the day on which it was last used; 0 for never.
+        pub(crate) last_used_day: i64,
+        pub(crate) last_used_from: String,
+    }
+
+    // Not derived: the digest is not for logs.
+    impl std::fmt::Debug for Model {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("ApiKey").field("id", &self.id).field("owner", &self.owner).finish_non_exhaustive()
+        }
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

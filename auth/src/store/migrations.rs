@@ -6,7 +6,7 @@ pub(super) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(FirstTables), Box::new(SharedServer)]
+        vec![Box::new(FirstTables), Box::new(SharedServer), Box::new(ApiKeys)]
     }
 }
 
@@ -142,5 +142,45 @@ impl MigrationTrait for SharedServer {
             .and_where(Expr::col("username").eq("admin"))
             .take();
         manager.execute(first).await
+    }
+}
+
+/// API keys, and the number of their last change.
+struct ApiKeys;
+
+impl MigrationName for ApiKeys {
+    fn name(&self) -> &str {
+        "m0003_api_keys"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for ApiKeys {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let flag = |name| ColumnDef::new(name).boolean().not_null().default(false).take();
+        let api_keys = Table::create()
+            .table("api_keys")
+            .col(number("id").primary_key())
+            .col(number("version"))
+            .col(text("name"))
+            .col(text("owner"))
+            .col(ColumnDef::new("digest").blob().not_null())
+            .col(number("created_at"))
+            .col(text("created_by"))
+            .col(number("expires_at").default(0))
+            .col(flag("disabled"))
+            .col(flag("bulk"))
+            .col(number("deleted_at").default(0))
+            .col(number("last_used_day").default(0))
+            .col(text("last_used_from").default(""))
+            .take();
+        manager.create_table(api_keys).await?;
+        for column in ["version", "owner"] {
+            let index =
+                Index::create().name(format!("api_keys_{column}")).table("api_keys").col(column).take();
+            manager.create_index(index).await?;
+        }
+        let version = number("key_version").default(1).take();
+        manager.alter_table(Table::alter().table("revocation_log").add_column(version).take()).await
     }
 }

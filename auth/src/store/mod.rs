@@ -3,6 +3,7 @@
 //! Changes that others must see are made between [`Store::begin`] and [`Store::commit`], which
 //! serialise them, also if several processes share a database.
 
+mod api_keys;
 mod backup;
 mod changes;
 mod entities;
@@ -23,9 +24,10 @@ use tracing::warn;
 
 use crate::error::one_line;
 
+pub(crate) use api_keys::{KeyListFilter, KeyPage, NewKeyError, mark_deleted};
 pub use backup::BackupError;
 pub(crate) use changes::ChangeNotifier;
-pub(crate) use entities::user::Model as UserRow;
+pub(crate) use entities::{api_key::Model as ApiKeyRow, user::Model as UserRow};
 pub(crate) use keys::StoredKey;
 pub(crate) use login_failures::Failures;
 pub(crate) use open::MissingFile;

@@ -5,7 +5,7 @@ use sea_orm::{
     QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
 
-use super::{Store, UserRow, entities::user, is_new, revocations};
+use super::{Store, UserRow, api_keys, entities::user, is_new, revocations};
 use crate::{Role, usernames};
 
 impl UserRow {
@@ -29,6 +29,11 @@ impl UserChange {
     /// Whether it revokes the tokens of the user.
     fn revokes_tokens(&self) -> bool {
         !matches!(self, Self::Disabled(false) | Self::Role(_))
+    }
+
+    /// Whether it deletes the API keys of the user.
+    fn deletes_keys(&self) -> bool {
+        matches!(self, Self::Remove | Self::Disabled(true))
     }
 
     /// Whether the user may be an enabled admin before the change, and is none afterwards.
@@ -118,6 +123,9 @@ impl Store {
         let mut row = found.ok_or(UserChangeError::NoSuchUser)?;
         if what.revokes_tokens() {
             row.generation = revocations::add_for_user(&change, name, tokens_expire_at).await?;
+        }
+        if what.deletes_keys() {
+            api_keys::delete_of_user(&change, name).await?;
         }
         match what {
             UserChange::Remove | UserChange::RevokeTokens => (),

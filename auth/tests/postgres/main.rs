@@ -5,6 +5,8 @@
 mod backend;
 mod tls;
 
+#[path = "../service/api_keys.rs"]
+mod api_keys;
 #[path = "../service/crash.rs"]
 mod crash;
 #[path = "../service/forged.rs"]

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test helper that fails fails its test")]
 
+mod api_keys;
 mod backend;
 mod crash;
 mod database;
@@ -12,6 +13,7 @@ mod harness;
 mod import;
 mod keys;
 mod login;
+mod migration;
 mod restart;
 mod rotation;
 mod throttle;

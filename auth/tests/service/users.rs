@@ -46,7 +46,7 @@ async fn set_role(service: &Service, token: &str, username: &str, role: Role) ->
 
 async fn set_password(service: &Service, token: &str, words: [&str; 3]) -> Result<(), Error> {
     let [username, password, current_password] = words.map(str::to_owned);
-    let message = SetPasswordRequest { username, password, current_password };
+    let message = SetPasswordRequest { username, password, current_password, delete_keys: false };
     into_result(service.users().set_password(with_token(message, token)).await).map(drop)
 }
 
@@ -103,7 +103,7 @@ async fn non_admin_cannot_manage_users() {
     assert_eq!(reason(set_password(&service, &ann, words).await), Reason::PermissionDenied);
     let listed = service.users().list_users(with_token(ListUsersRequest::default(), &ann)).await;
     assert_eq!(reason(into_result(listed)), Reason::PermissionDenied);
-    let of_admin = RevokeUserTokensRequest { username: "admin".to_owned() };
+    let of_admin = RevokeUserTokensRequest { username: "admin".to_owned(), delete_keys: false };
     let rejected = service.auth().revoke_user_tokens(with_token(of_admin, &ann)).await;
     assert_eq!(reason(into_result(rejected)), Reason::PermissionDenied);
 

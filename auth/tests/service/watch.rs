@@ -10,7 +10,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use crate::harness::{Service, folder};
 
 async fn watch(service: &Service, cursor: i64, log: &str) -> Streaming<WatchRevocationsResponse> {
-    let request = WatchRevocationsRequest { cursor, log: log.to_owned() };
+    let request = WatchRevocationsRequest { cursor, log: log.to_owned(), key_cursor: 0 };
     service.revocations().watch_revocations(request).await.unwrap().into_inner()
 }
 
@@ -112,7 +112,9 @@ async fn health_watches_do_not_delay_the_shutdown() {
     let (_folder, config) = folder();
     let service = Service::start(&config).await;
     let mut streams = Vec::new();
-    for name in ["", "muse.v1.AuthService", "muse.v1.RevocationService", "muse.v1.UserService"] {
+    for name in
+        ["", "muse.v1.AuthService", "muse.v1.KeyService", "muse.v1.RevocationService", "muse.v1.UserService"]
+    {
         let mut health = HealthClient::new(service.channel.clone());
         let request = HealthCheckRequest { service: name.to_owned() };
         let mut stream = health.watch(request).await.unwrap().into_inner();

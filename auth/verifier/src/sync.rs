@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use muse_proto::v1::{
-    WatchRevocationsRequest, WatchRevocationsResponse, revocation_service_client::RevocationServiceClient,
+    ReportKeyUseRequest, WatchRevocationsRequest, WatchRevocationsResponse,
+    revocation_service_client::RevocationServiceClient,
 };
 use muse_server::backoff::{Backoff, reason};
 use tokio::{task::JoinHandle, time::timeout};
@@ -11,7 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Channel};
 use tracing::{debug, info, warn};
 
-use crate::Verifier;
+use crate::{
+    Verifier,
+    api_keys::{KeyTable, KeyUpdate},
+};
 
 /// The auth service sends a message every second; after this time without one the connection is
 /// lost.
@@ -19,6 +23,10 @@ const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The bounds of the back-off between two attempts to connect.
 const MIN_BACKOFF: Duration = Duration::from_millis(25);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
+/// The interval of reports of where API keys were used.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+/// Uses in a report.
+const REPORT_USES: usize = 1000;
 
 impl Verifier {
     /// Starts a task that updates the keys and revocations from the auth service behind `channel`,
@@ -28,14 +36,18 @@ impl Verifier {
     /// is too old. The task reconnects with exponential back-off of up to a second and resumes at
     /// its cursor, so that no revocation is missed.
     pub fn follow(&self, channel: Channel, shutdown: CancellationToken) -> JoinHandle<()> {
+        let revocations = RevocationServiceClient::new(channel);
+        let reports = report_key_uses(self.clone(), revocations.clone());
         let task = SyncTask {
             verifier: self.clone(),
-            revocations: RevocationServiceClient::new(channel),
+            revocations,
             position: WatchRevocationsRequest::default(),
+            new_table: None,
         };
         tokio::spawn(async move {
             // Cancellation safe: no update is incomplete at an await.
-            shutdown.run_until_cancelled(task.run()).await;
+            let both = async { tokio::join!(task.run(), reports) };
+            shutdown.run_until_cancelled(both).await;
         })
     }
 }
@@ -45,6 +57,22 @@ struct SyncTask {
     revocations: RevocationServiceClient<Channel>,
     /// Where the stream resumes after a reconnect.
     position: WatchRevocationsRequest,
+    /// The API keys of the messages so far that replace all others, until the last of them.
+    new_table: Option<KeyTable>,
+}
+
+/// Reports where API keys were used. A report that fails is not repeated: the next day has another.
+async fn report_key_uses(verifier: Verifier, mut revocations: RevocationServiceClient<Channel>) {
+    loop {
+        tokio::time::sleep(REPORT_INTERVAL).await;
+        let uses = verifier.take_key_uses();
+        for uses in uses.chunks(REPORT_USES) {
+            let report = ReportKeyUseRequest { uses: uses.to_vec() };
+            if let Err(failure) = with_timeout(revocations.report_key_use(report)).await {
+                debug!(error = reason(&failure), "cannot report the use of API keys");
+            }
+        }
+    }
 }
 
 impl SyncTask {
@@ -72,6 +100,7 @@ impl SyncTask {
 
     /// Applies the messages of a stream until it ends or fails.
     async fn follow_stream(&mut self) -> Result<(), Status> {
+        self.new_table = None;
         let mut stream =
             with_timeout(self.revocations.watch_revocations(self.position.clone())).await?.into_inner();
         let mut revocations = 0;
@@ -98,8 +127,32 @@ impl SyncTask {
             return Err(Status::failed_precondition("the auth service publishes no usable key"));
         }
         self.verifier.revoke_all(&message.revocations);
-        self.position = WatchRevocationsRequest { cursor: message.cursor, log: message.log.clone() };
+        self.apply_keys(message);
+        // A table that is incomplete when the connection is lost is sent again.
+        let key_cursor = if self.new_table.is_some() { 0 } else { message.key_cursor };
+        self.position =
+            WatchRevocationsRequest { cursor: message.cursor, log: message.log.clone(), key_cursor };
         Ok(())
+    }
+
+    /// Applies the API keys of a message. The present ones remain in use until those that replace
+    /// them are complete.
+    fn apply_keys(&mut self, message: &WatchRevocationsResponse) {
+        if message.all_api_keys && self.new_table.is_none() {
+            self.new_table = Some(KeyTable::new());
+        }
+        match &self.new_table {
+            Some(table) => message.api_keys.iter().for_each(|key| table.apply(KeyUpdate(key))),
+            None if message.key_cursor > 0 => self.verifier.apply_keys(&message.api_keys),
+            // An auth service that has no API keys, as before they were introduced: none is valid.
+            None => self.new_table = (self.position.key_cursor > 0).then(KeyTable::new),
+        }
+        if !message.more
+            && let Some(table) = self.new_table.take()
+        {
+            debug!(keys = table.len(), "replaced the API keys");
+            self.verifier.replace_key_table(table);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     fmt,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -10,15 +11,17 @@ use std::{
 use http::HeaderMap;
 use muse_proto::{
     Error, Reason,
-    v1::{JsonWebKey, Revocation, UserTokens, revocation::What},
+    v1::{JsonWebKey, KeyUse, Revocation, UserTokens, VerifiableKey, revocation::What},
 };
 use muse_telemetry::{log_throttle::LogThrottle, metrics::Metrics};
 use parking_lot::RwLock;
 use tracing::warn;
 
 use crate::{
+    api_keys::{KeyTable, KeyUpdate, KeyUseLog, ParsedKey, VerifiedKey, is_api_key},
     bearer,
     claims::{Claims, TokenKind},
+    credential::{Credential, Principal, key_not_accepted, token_not_accepted},
     install_crypto_provider,
     keys::{BAD_SIGNATURE, KeySet, SignatureProblem},
     revocation_list::RevocationList,
@@ -32,10 +35,10 @@ pub const NBF_LEEWAY_SECONDS: i64 = 60;
 /// Retry-After while the verifier is not synced. It tries to reconnect at least this often.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Interval at which the token of a long call is verified again.
-const REVERIFY_INTERVAL: Duration = Duration::from_millis(500);
+/// Interval at which the credential of a long call is verified again.
+const REVERIFY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Verifies tokens. Clones share the keys and the revocation list.
+/// Verifies tokens and API keys. Clones share the keys and the revocation list.
 #[derive(Clone)]
 pub struct Verifier {
     shared: Arc<VerifierState>,
@@ -44,6 +47,8 @@ pub struct Verifier {
 struct VerifierState {
     keys: RwLock<Arc<KeySet>>,
     revoked: RevocationList,
+    api_keys: RwLock<Arc<KeyTable>>,
+    key_uses: KeyUseLog,
     sync: SyncState,
     log_throttle: LogThrottle,
 }
@@ -72,10 +77,76 @@ impl Verifier {
             shared: Arc::new(VerifierState {
                 keys,
                 revoked: RevocationList::new(),
+                api_keys: RwLock::new(Arc::new(KeyTable::new())),
+                key_uses: KeyUseLog::default(),
                 sync,
                 log_throttle: LogThrottle::default(),
             }),
         }
+    }
+
+    /// Verifies the credential in the `Authorization` header of a request.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`bearer::token`], [`Verifier::verify`] and [`Verifier::verify_key`];
+    /// [`Reason::PermissionDenied`] for a valid API key where none is accepted, and
+    /// [`Reason::TokenKind`] for a token where only keys are.
+    pub fn authenticate(&self, headers: &HeaderMap, accepted: Credential) -> Result<Principal, Error> {
+        self.authenticate_value(bearer::authorization(headers).as_deref(), accepted)
+    }
+
+    fn authenticate_value(&self, value: Option<&[u8]>, accepted: Credential) -> Result<Principal, Error> {
+        let credential = bearer::token(value)?;
+        if is_api_key(credential) {
+            let key = self.verify_key(credential)?;
+            return if accepted.accepts_keys() { Ok(Principal::Key(key)) } else { Err(key_not_accepted()) };
+        }
+        if accepted == Credential::Key {
+            return Err(token_not_accepted());
+        }
+        self.verify(credential, accepted.token_kind()).map(Principal::Token)
+    }
+
+    /// Verifies an API key, in this order: form and checksum, that it exists and has this secret,
+    /// that it is neither disabled nor expired.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::KeyMalformed`], [`Reason::KeyUnknown`], [`Reason::KeyRevoked`],
+    /// [`Reason::KeyDisabled`], [`Reason::KeyExpired`]; [`Reason::Unavailable`] under the conditions
+    /// of [`Verifier::verify`], of which an unknown key is one that may be new.
+    pub fn verify_key(&self, key: &str) -> Result<VerifiedKey, Error> {
+        let key = ParsedKey::parse(key)?;
+        self.check_sync_state()?;
+        let table = Arc::clone(&self.shared.api_keys.read());
+        table.verify(&key, now()).map_err(|error| match error.reason() {
+            Reason::KeyUnknown if !self.shared.sync.is_current() => {
+                unavailable("The API key cannot be verified: the auth service is unreachable")
+            }
+            _ => error,
+        })
+    }
+
+    /// Records the use of an API key from an address, for the report to the auth service.
+    pub fn record_use(&self, key: &VerifiedKey, address: IpAddr) {
+        self.shared.key_uses.record(key.id, address, now());
+    }
+
+    pub(crate) fn take_key_uses(&self) -> Vec<KeyUse> {
+        self.shared.key_uses.take()
+    }
+
+    /// Adds and changes API keys.
+    pub fn apply_keys(&self, keys: &[VerifiableKey]) {
+        let table = Arc::clone(&self.shared.api_keys.read());
+        for key in keys {
+            table.apply(KeyUpdate(key));
+        }
+    }
+
+    pub(crate) fn replace_key_table(&self, table: KeyTable) {
+        *self.shared.api_keys.write() = Arc::new(table);
     }
 
     /// Verifies the token in the `Authorization` header of a request.
@@ -110,15 +181,8 @@ impl Verifier {
     /// last one is too long ago, and, while disconnected, for a token of an unknown key, which may
     /// be a new one.
     pub fn verify(&self, token: &str, kind: Option<TokenKind>) -> Result<Arc<Claims>, Error> {
+        self.check_sync_state()?;
         let sync = &self.shared.sync;
-        if !sync.synced() {
-            return Err(unavailable("Tokens cannot be verified yet"));
-        }
-        if sync.is_stale() {
-            return Err(unavailable(
-                "Tokens cannot be verified: the auth service has been unreachable for too long",
-            ));
-        }
         let keys = Arc::clone(&self.shared.keys.read());
         let claims = keys.claims(token).map_err(|problem| match problem {
             SignatureProblem::Invalid(error) => error,
@@ -150,6 +214,20 @@ impl Verifier {
         Ok(claims)
     }
 
+    /// Rejects all credentials before the first synchronisation, and if the last one is too long ago.
+    fn check_sync_state(&self) -> Result<(), Error> {
+        let sync = &self.shared.sync;
+        if !sync.synced() {
+            return Err(unavailable("Tokens cannot be verified yet"));
+        }
+        if sync.is_stale() {
+            return Err(unavailable(
+                "Tokens cannot be verified: the auth service has been unreachable for too long",
+            ));
+        }
+        Ok(())
+    }
+
     /// The error of a token that is not valid until `ahead` seconds from now. Its signature is
     /// valid, so the clocks differ.
     fn not_yet_valid(&self, ahead: i64) -> Error {
@@ -167,18 +245,18 @@ impl Verifier {
         ))
     }
 
-    /// Waits until the token in these headers is no longer valid, which is detected within a
-    /// second, and returns the error. For calls that last longer than the validity of a token.
+    /// Waits until the credential in these headers is no longer valid, which is detected within
+    /// 200 ms, and returns the error. For calls that last longer than the validity of a token.
     pub fn until_invalid(
         &self,
         headers: &HeaderMap,
-        kind: Option<TokenKind>,
+        accepted: Credential,
     ) -> impl Future<Output = Error> + Send + use<> {
         let verifier = self.clone();
         let authorization = bearer::authorization(headers).map(Cow::into_owned);
         async move {
             loop {
-                if let Err(error) = verifier.authorize_value(authorization.as_deref(), kind) {
+                if let Err(error) = verifier.authenticate_value(authorization.as_deref(), accepted) {
                     return error;
                 }
                 tokio::time::sleep(REVERIFY_INTERVAL).await;

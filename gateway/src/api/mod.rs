@@ -4,6 +4,7 @@ mod accept;
 pub(crate) mod grpc;
 mod http_response;
 mod json_vectors;
+pub(crate) mod keys;
 pub(crate) mod limits;
 pub(crate) mod openai;
 pub(crate) mod openapi;

@@ -10,7 +10,10 @@ use tonic::Status;
 use utoipa::ToSchema;
 
 use crate::{
-    api::http_response::{json, retry_after, set_retry_after, status, text},
+    api::{
+        http_response::{json, retry_after, set_retry_after, status, text},
+        request::{BodyError, Headers},
+    },
     upstream::failure,
 };
 
@@ -25,6 +28,8 @@ pub(crate) struct Problem {
     field: Option<String>,
     /// Seconds.
     retry_after: Option<u64>,
+    /// Other headers of the response.
+    headers: Headers,
 }
 
 /// Why a request failed (RFC 9457). `type` is omitted: the status is sufficient.
@@ -44,7 +49,14 @@ pub(crate) struct Body<'a> {
 impl Problem {
     /// An error of HTTP, which has no [`Reason`].
     pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), reason: None, field: None, retry_after: None }
+        Self {
+            status,
+            detail: detail.into(),
+            reason: None,
+            field: None,
+            retry_after: None,
+            headers: Vec::new(),
+        }
     }
 
     /// An internal error, whose details are logged.
@@ -61,6 +73,16 @@ impl From<Error> for Problem {
             reason: Some(error.reason()),
             field: error.field().map(str::to_owned),
             retry_after: retry_after(&error),
+            headers: Vec::new(),
+        }
+    }
+}
+
+impl From<BodyError> for Problem {
+    fn from(error: BodyError) -> Self {
+        match error.response() {
+            Ok((status, text, headers)) => Self { headers, ..Self::new(status, text) },
+            Err(error) => error.clone().into(),
         }
     }
 }
@@ -83,6 +105,7 @@ impl IntoResponse for Problem {
         let mut response = json(self.status, &body);
         response.headers_mut().insert(header::CONTENT_TYPE, MEDIA_TYPE);
         set_retry_after(&mut response, self.retry_after);
+        response.headers_mut().extend(self.headers);
         response
     }
 }

@@ -53,10 +53,13 @@ pub(crate) async fn error_response(request: Request, error: Error) -> Response {
     if is_call(request.headers()) {
         return Status::from(error).into_http();
     }
-    let is_openai = request.uri().path().starts_with("/v1/");
+    let path = request.uri().path();
+    let (is_openai, is_own) = (path.starts_with("/v1/"), path.starts_with("/api/"));
     read_out(request.into_body()).await;
     if is_openai {
         openai::response::OpenAiError::from(error).into_response()
+    } else if is_own {
+        Problem::from(error).into_response()
     } else {
         rest::to_response(error)
     }

@@ -13,7 +13,7 @@ use std::{
 
 use axum::{body::Body, extract::Request, response::Response};
 use muse_proto::{Error, Reason};
-use muse_verifier::Verifier;
+use muse_verifier::{Credential, Verifier};
 
 use super::{Around, ConnectionResponses, Rejection, track_response};
 use crate::{config::ClientLimits, middleware::client_address::X_FORWARDED_FOR};
@@ -66,8 +66,8 @@ impl CallLimits {
         let headers = request.headers();
         let is_stream = STREAMS.contains(&request.uri().path());
         let mut permit = CallPermit { limits: self.clone(), subjects: Vec::with_capacity(2), is_stream };
-        let user =
-            self.verifier.authorize(headers, None).ok().map(|claims| Subject::User(claims.sub.clone()));
+        let user = self.verifier.authenticate(headers, Credential::Any).ok();
+        let user = user.map(|principal| Subject::User(principal.user().to_owned()));
         let address =
             headers.get(X_FORWARDED_FOR).map(|address| Subject::Address(address.as_bytes().to_vec()));
         let has_user = user.is_some();

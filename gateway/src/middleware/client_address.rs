@@ -122,6 +122,11 @@ pub(crate) fn client_of(headers: &HeaderMap) -> String {
     String::from_utf8_lossy(address).into_owned()
 }
 
+/// As [`client_of`], as an address.
+pub(crate) fn address_of(headers: &HeaderMap) -> Option<IpAddr> {
+    headers.get(X_FORWARDED_FOR)?.to_str().ok()?.parse().ok()
+}
+
 /// Whether the client used TLS to the first proxy, if a proxy reports it.
 fn is_https(headers: &HeaderMap) -> Option<bool> {
     let scheme = headers.get(X_FORWARDED_PROTO)?.as_bytes().split(|&byte| byte == b',').next()?;

@@ -60,7 +60,7 @@ impl AllowedOrigins {
             CorsLayer::new()
                 .allow_origin(origins)
                 .allow_credentials(matches!(self, Self::Listed(_)))
-                .allow_methods([Method::GET, Method::HEAD, Method::POST])
+                .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE])
                 // Clients send headers of their own (OpenAI's SDK dozens of `x-stainless-*`), and a page that may send a token
                 // may send any.
                 .allow_headers(AllowHeaders::mirror_request())

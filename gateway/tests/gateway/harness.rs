@@ -17,21 +17,25 @@ use clap::Parser;
 use ed25519_dalek::{Signer as _, SigningKey};
 use futures::{Stream, stream};
 use http::{HeaderMap, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use muse_gateway::{Args, Config, Resolver, SystemResolver};
 use muse_proto::{
     Error, Reason,
     v1::{
-        EmbedRequest, EmbedResponse, EmbedStreamRequest, EmbedStreamResponse, Embedding, GetJwksRequest,
-        GetJwksResponse, GetModelRequest, GetModelResponse, JsonWebKey, LoginRequest, LoginResponse,
-        RefreshTokenRequest, RefreshTokenResponse, RevokeTokenRequest, RevokeTokenResponse,
-        RevokeUserTokensRequest, RevokeUserTokensResponse, TokenizeRequest, TokenizeResponse,
-        WatchRevocationsRequest, WatchRevocationsResponse,
+        ApiKey, CreateKeyRequest, CreateKeyResponse, DeleteKeyRequest, DeleteKeyResponse, DescribeKeyRequest,
+        DescribeKeyResponse, EmbedRequest, EmbedResponse, EmbedStreamRequest, EmbedStreamResponse, Embedding,
+        GetJwksRequest, GetJwksResponse, GetKeyRequest, GetKeyResponse, GetModelRequest, GetModelResponse,
+        JsonWebKey, ListKeysRequest, ListKeysResponse, LoginRequest, LoginResponse, RefreshTokenRequest,
+        RefreshTokenResponse, ReportKeyUseRequest, ReportKeyUseResponse, RevokeTokenRequest,
+        RevokeTokenResponse, RevokeUserTokensRequest, RevokeUserTokensResponse, TokenizeRequest,
+        TokenizeResponse, UpdateKeyRequest, UpdateKeyResponse, VerifiableKey, WatchRevocationsRequest,
+        WatchRevocationsResponse,
         auth_service_client::AuthServiceClient,
         auth_service_server::{AuthService, AuthServiceServer},
         embedder_service_client::EmbedderServiceClient,
         embedder_service_server::{EmbedderService, EmbedderServiceServer},
+        key_service_server::{KeyService, KeyServiceServer},
         revocation_service_server::{RevocationService, RevocationServiceServer},
     },
 };
@@ -111,6 +115,8 @@ pub(crate) struct Backend {
     sending: Arc<watch::Sender<bool>>,
     logging_in: Arc<Notify>,
     logins: Arc<AtomicUsize>,
+    /// The API keys that verifiers get.
+    pub(crate) api_keys: Arc<Mutex<Vec<VerifiableKey>>>,
     /// Streams without a response.
     streams: Arc<AtomicUsize>,
     /// The runtime of the auth service. Its shutdown breaks all connections, like the end of a
@@ -128,6 +134,7 @@ impl Backend {
             sending: Arc::new(watch::Sender::new(true)),
             logging_in: Arc::default(),
             logins: Arc::default(),
+            api_keys: Arc::default(),
             streams: Arc::default(),
             auth_runtime: Arc::default(),
         };
@@ -149,6 +156,7 @@ impl Backend {
             bound.send(listener.local_addr().unwrap()).unwrap();
             let router = server()
                 .add_service(AuthServiceServer::new(service.clone()))
+                .add_service(KeyServiceServer::new(service.clone()))
                 .add_service(RevocationServiceServer::new(service));
             router.serve_with_incoming(TcpIncoming::from(listener)).await
         });
@@ -288,15 +296,85 @@ impl RevocationService for Backend {
         &self,
         _: Request<WatchRevocationsRequest>,
     ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
-        let sending = self.sending.subscribe();
-        let messages = stream::unfold(sending, async |mut sending| {
+        let state = (self.sending.subscribe(), Arc::clone(&self.api_keys));
+        let messages = stream::unfold(state, async |(mut sending, known_keys)| {
             tokio::time::sleep(Duration::from_millis(50)).await;
             sending.wait_for(|sending| *sending).await.ok()?;
-            let message = WatchRevocationsResponse { keys: vec![jwk()], ..Default::default() };
-            Some((Ok(message), sending))
+            let (api_keys, key_cursor) = (known_keys.lock().unwrap().clone(), 1);
+            let message =
+                WatchRevocationsResponse { keys: vec![jwk()], api_keys, key_cursor, ..Default::default() };
+            Some((Ok(message), (sending, known_keys)))
         });
         Ok(Response::new(Box::pin(messages)))
     }
+
+    async fn report_key_use(
+        &self,
+        _: Request<ReportKeyUseRequest>,
+    ) -> Result<Response<ReportKeyUseResponse>, Status> {
+        Ok(Response::new(ReportKeyUseResponse {}))
+    }
+}
+
+/// Answers with what it was asked for.
+#[tonic::async_trait]
+impl KeyService for Backend {
+    async fn create_key(
+        &self,
+        call: Request<CreateKeyRequest>,
+    ) -> Result<Response<CreateKeyResponse>, Status> {
+        let CreateKeyRequest { name, expires_in, bulk, username } = self.record(call);
+        if name == "one too many" {
+            return Err(Error::new(Reason::TooManyKeys, "too many keys").into());
+        }
+        let key = ApiKey { name, expires_at: expires_in, bulk, owner: username, ..described("a") };
+        Ok(Response::new(CreateKeyResponse { key: Some(key), secret_key: "muse_a_b".to_owned() }))
+    }
+
+    async fn list_keys(&self, call: Request<ListKeysRequest>) -> Result<Response<ListKeysResponse>, Status> {
+        let ListKeysRequest { page_size, page_token, username, all_users } = self.record(call);
+        let name = format!("{page_size} {page_token} {username} {all_users}");
+        let keys = vec![ApiKey { name, ..described("a") }];
+        Ok(Response::new(ListKeysResponse { keys, next_page_token: "next".to_owned() }))
+    }
+
+    async fn get_key(&self, call: Request<GetKeyRequest>) -> Result<Response<GetKeyResponse>, Status> {
+        let id = self.record(call).id;
+        if id == "none" {
+            return Err(Error::new(Reason::NoSuchKey, "there is no such API key").into());
+        }
+        Ok(Response::new(GetKeyResponse { key: Some(described(&id)) }))
+    }
+
+    async fn update_key(
+        &self,
+        call: Request<UpdateKeyRequest>,
+    ) -> Result<Response<UpdateKeyResponse>, Status> {
+        let change = self.record(call);
+        let name =
+            format!("{:?} {:?} {:?} {:?}", change.name, change.disabled, change.expires_in, change.bulk);
+        Ok(Response::new(UpdateKeyResponse { key: Some(ApiKey { name, ..described(&change.id) }) }))
+    }
+
+    async fn delete_key(
+        &self,
+        call: Request<DeleteKeyRequest>,
+    ) -> Result<Response<DeleteKeyResponse>, Status> {
+        self.record(call);
+        Ok(Response::new(DeleteKeyResponse {}))
+    }
+
+    async fn describe_key(
+        &self,
+        call: Request<DescribeKeyRequest>,
+    ) -> Result<Response<DescribeKeyResponse>, Status> {
+        self.record(call);
+        Ok(Response::new(DescribeKeyResponse { key: Some(described("presented")) }))
+    }
+}
+
+fn described(id: &str) -> ApiKey {
+    ApiKey { id: id.to_owned(), owner: "a".to_owned(), created_at: 1, ..ApiKey::default() }
 }
 
 #[tonic::async_trait]
@@ -327,7 +405,8 @@ impl EmbedderService for Backend {
     }
 
     async fn get_model(&self, _: Request<GetModelRequest>) -> Result<Response<GetModelResponse>, Status> {
-        unimplemented()
+        let (name, dimension) = ("a model".to_owned(), 512);
+        Ok(Response::new(GetModelResponse { name, dimension, ..Default::default() }))
     }
 }
 
@@ -400,13 +479,25 @@ impl Gateway {
 
     /// Sends a REST request without a body.
     pub(crate) async fn send(&self, method: &str, target: &str, headers: &[(&str, &str)]) -> HttpResponse {
+        self.send_body(method, target, headers, "").await
+    }
+
+    /// A REST request with a body.
+    pub(crate) async fn send_body(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> HttpResponse {
         let mut request =
             http::Request::builder().method(method).uri(format!("http://{}{target}", self.address));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let client = Client::builder(TokioExecutor::new()).build_http();
-        let response = client.request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
+        let response =
+            client.request(request.body(Full::new(Bytes::from(body.to_owned()))).unwrap()).await.unwrap();
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         HttpResponse { status: head.status, headers: head.headers, body }

@@ -16,7 +16,8 @@ use futures::{
 use muse_proto::{
     Error, Reason,
     v1::{
-        GetJwksRequest, JsonWebKey, Revocation, WatchRevocationsRequest, WatchRevocationsResponse,
+        GetJwksRequest, JsonWebKey, ReportKeyUseRequest, ReportKeyUseResponse, Revocation,
+        WatchRevocationsRequest, WatchRevocationsResponse,
         auth_service_client::AuthServiceClient,
         revocation::What,
         revocation_service_server::{RevocationService, RevocationServiceServer},
@@ -43,13 +44,13 @@ type Responses = UnboundedSender<Result<WatchRevocationsResponse, Status>>;
 struct Scripted(mpsc::UnboundedSender<Watch>);
 
 /// A call: its request, and the sender of its responses. The stream ends when this is dropped.
-struct Watch {
-    request: WatchRevocationsRequest,
+pub(crate) struct Watch {
+    pub(crate) request: WatchRevocationsRequest,
     responses: Responses,
 }
 
 impl Watch {
-    fn send(&self, message: WatchRevocationsResponse) {
+    pub(crate) fn send(&self, message: WatchRevocationsResponse) {
         self.responses.unbounded_send(Ok(message)).unwrap();
     }
 }
@@ -67,17 +68,24 @@ impl RevocationService for Scripted {
         let _ = self.0.send(Watch { request: request.into_inner(), responses });
         Ok(Response::new(stream))
     }
+
+    async fn report_key_use(
+        &self,
+        _: Request<ReportKeyUseRequest>,
+    ) -> Result<Response<ReportKeyUseResponse>, Status> {
+        Ok(Response::new(ReportKeyUseResponse {}))
+    }
 }
 
 /// A verifier and the scripted service that it follows.
-struct Followed {
-    verifier: Verifier,
+pub(crate) struct Followed {
+    pub(crate) verifier: Verifier,
     calls: mpsc::UnboundedReceiver<Watch>,
     shutdown: CancellationToken,
 }
 
 impl Followed {
-    async fn start(max_staleness: Duration) -> Self {
+    pub(crate) async fn start(max_staleness: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (to_test, calls) = mpsc::unbounded_channel();
@@ -91,12 +99,12 @@ impl Followed {
     }
 
     /// The next call of the verifier.
-    async fn call(&mut self) -> Watch {
+    pub(crate) async fn call(&mut self) -> Watch {
         timeout(STEP_TIMEOUT, self.calls.recv()).await.unwrap().unwrap()
     }
 
     /// A synced verifier.
-    async fn synced(max_staleness: Duration) -> (Self, Watch) {
+    pub(crate) async fn synced(max_staleness: Duration) -> (Self, Watch) {
         let mut followed = Self::start(max_staleness).await;
         let watch = followed.call().await;
         watch.send(WatchRevocationsResponse { keys: vec![jwk(&key(), KID)], ..message(1) });
@@ -154,7 +162,7 @@ impl Drop for Followed {
     }
 }
 
-fn message(cursor: i64) -> WatchRevocationsResponse {
+pub(crate) fn message(cursor: i64) -> WatchRevocationsResponse {
     WatchRevocationsResponse { cursor, log: "a log".to_owned(), ..Default::default() }
 }
 
@@ -168,7 +176,7 @@ fn token(id: &str) -> String {
 }
 
 fn position(cursor: i64, log: &str) -> WatchRevocationsRequest {
-    WatchRevocationsRequest { cursor, log: log.to_owned() }
+    WatchRevocationsRequest { cursor, log: log.to_owned(), key_cursor: 0 }
 }
 
 /// Another key and a token that it signed.
@@ -178,7 +186,7 @@ fn new_key() -> (JsonWebKey, String) {
     (jwk(&key, "new"), token)
 }
 
-const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn verifier_is_not_synced_before_the_last_page() {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test helper that fails fails its test")]
 
+mod api_keys;
 mod follow;
 mod properties;
 mod revocation;

@@ -62,7 +62,8 @@ const AUTH_MESSAGE: MessageLimits =
     MessageLimits { bytes: MAX_AUTH_REQUEST_BYTES, next_part: AUTH_BODY_WITHIN, whole: AUTH_BODY_WITHIN };
 
 pub(crate) fn routes(upstream: Upstream) -> Router {
-    // A method that is added to the proto requires an access token.
+    let token_or_key = Credential::AccessTokenOrKey;
+    // A method that is added to the proto requires an access token: an API key does not permit it.
     Routes::new(&upstream.verifier, Cookies::Off)
         .public_route("/muse.v1.AuthService/Login", on_post(post(login)))
         .route_with(
@@ -72,8 +73,13 @@ pub(crate) fn routes(upstream: Upstream) -> Router {
         )
         .route_with(Credential::AnyToken, "/muse.v1.AuthService/RevokeToken", on_post(post(revoke)))
         .route("/muse.v1.AuthService/{method}", on_post(post(to_auth)))
+        .route_with(Credential::Key, "/muse.v1.KeyService/DescribeKey", on_post(post(to_auth)))
+        .route("/muse.v1.KeyService/{method}", on_post(post(to_auth)))
         .route("/muse.v1.UserService/{method}", on_post(post(to_auth)))
-        .route("/muse.v1.EmbedderService/EmbedStream", on_post(post(embed_stream)))
+        .route_with(token_or_key, "/muse.v1.EmbedderService/EmbedStream", on_post(post(embed_stream)))
+        .route_with(token_or_key, "/muse.v1.EmbedderService/Embed", on_post(post(to_embedder)))
+        .route_with(token_or_key, "/muse.v1.EmbedderService/Tokenize", on_post(post(to_embedder)))
+        .route_with(token_or_key, "/muse.v1.EmbedderService/GetModel", on_post(post(to_embedder)))
         .route("/muse.v1.EmbedderService/{method}", on_post(post(to_embedder)))
         .with_state(upstream)
 }
@@ -105,7 +111,10 @@ async fn to_embedder(State(upstream): State<Upstream>, user: User, call: Request
 
 /// As [`to_auth`]. The gateway rejects the revoked token from the response on.
 async fn revoke(State(upstream): State<Upstream>, user: User, call: Request) -> Response {
-    or_status(forward_revocation(&upstream, &user.0, call).await)
+    or_status(match user.claims() {
+        Ok(claims) => forward_revocation(&upstream, claims, call).await,
+        Err(error) => Err(error),
+    })
 }
 
 /// Forwards a unary call to the embedders. The memory of the response is reserved before.

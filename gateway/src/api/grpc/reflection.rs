@@ -23,8 +23,13 @@ use tonic_health::pb::FILE_DESCRIPTOR_SET as HEALTH_DESCRIPTOR_SET;
 use tonic_reflection::pb;
 
 /// The services that users can call.
-pub(crate) const SERVICES: &[&str] =
-    &["muse.v1.AuthService", "muse.v1.EmbedderService", "muse.v1.UserService", "grpc.health.v1.Health"];
+pub(crate) const SERVICES: &[&str] = &[
+    "muse.v1.AuthService",
+    "muse.v1.EmbedderService",
+    "muse.v1.KeyService",
+    "muse.v1.UserService",
+    "grpc.health.v1.Health",
+];
 /// Maximum bytes of a request, which the response repeats.
 const REQUEST_BYTES: usize = 4 << 10;
 /// Maximum requests of a stream.

@@ -100,7 +100,7 @@ struct Usage {
     operation_id = "createEmbedding",
     request_body = EmbeddingRequest,
     responses((status = 200, description = "The vectors", body = EmbeddingList), Errors),
-    security(("access_token" = [])),
+    security(("access_token" = []), ("api_key" = [])),
 )]
 pub(crate) async fn create(
     State(upstream): State<Upstream>,

@@ -1,4 +1,5 @@
-//! OpenAI's API for embeddings: `/v1/embeddings` and `/v1/models`, with an access token as the API key.
+//! OpenAI's API for embeddings: `/v1/embeddings` and `/v1/models`, with an API key of this service or an access token
+//! as the API key.
 
 pub(crate) mod embeddings;
 mod input;
@@ -13,20 +14,27 @@ use axum::{
 use muse_proto::{Error, Reason};
 
 use super::routing::with_methods;
-use crate::{Cookies, auth::Routes, upstream::Upstream};
+use crate::{
+    Cookies,
+    auth::{Credential, Routes},
+    upstream::Upstream,
+};
 use response::OpenAiError;
 
 pub(crate) fn routes(upstream: Upstream) -> Router {
     Routes::new(&upstream.verifier, Cookies::Off)
-        .route(
+        .route_with(
+            Credential::AccessTokenOrKey,
             "/v1/embeddings",
             with_methods(post(embeddings::create), "OPTIONS, POST", OpenAiError::method_not_allowed),
         )
-        .route(
+        .route_with(
+            Credential::AccessTokenOrKey,
             "/v1/models",
             with_methods(get(models::list), "GET, HEAD, OPTIONS", OpenAiError::method_not_allowed),
         )
-        .route(
+        .route_with(
+            Credential::AccessTokenOrKey,
             "/v1/models/{model}",
             with_methods(get(models::retrieve), "GET, HEAD, OPTIONS", OpenAiError::method_not_allowed),
         )

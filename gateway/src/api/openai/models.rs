@@ -133,7 +133,7 @@ async fn served(upstream: &Upstream, head: &Parts) -> Result<Model, OpenAiError>
     tag = "OpenAI",
     operation_id = "listModels",
     responses((status = 200, description = "The model", body = ModelList), Errors),
-    security(("access_token" = [])),
+    security(("access_token" = []), ("api_key" = [])),
 )]
 pub(crate) async fn list(State(upstream): State<Upstream>, head: Parts) -> Result<Response, OpenAiError> {
     let data = vec![served(&upstream, &head).await?];
@@ -150,7 +150,7 @@ pub(crate) async fn list(State(upstream): State<Upstream>, head: Parts) -> Resul
     operation_id = "retrieveModel",
     params(("model" = String, Path, description = "The name or an alias", example = "universal-sentence-encoder-multilingual")),
     responses((status = 200, description = "The model", body = Model), Errors),
-    security(("access_token" = [])),
+    security(("access_token" = []), ("api_key" = [])),
 )]
 pub(crate) async fn retrieve(
     State(upstream): State<Upstream>,

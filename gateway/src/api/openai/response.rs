@@ -61,7 +61,7 @@ impl IntoResponses for Errors {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
         openapi::errors::<ErrorBody>(&[
             (400, "The request is malformed, or a field is missing or invalid"),
-            (401, "The API key is not a valid access token"),
+            (401, "The key is neither a valid API key nor a valid access token"),
             (404, "There is no such model"),
             (408, "The body did not arrive in time"),
             (413, "The request is larger than a limit allows"),

@@ -15,7 +15,7 @@ use utoipa::{
     },
 };
 
-use super::{http_response::json, openai, rest};
+use super::{http_response::json, keys, openai, problem, rest};
 use crate::{Cookies, auth::Routes};
 
 #[derive(OpenApi)]
@@ -34,18 +34,25 @@ use crate::{Cookies, auth::Routes};
         rest::embedder::tokenize_many,
         rest::embedder::embed,
         rest::embedder::embed_many,
+        keys::handlers::create,
+        keys::handlers::list,
+        keys::handlers::retrieve,
+        keys::handlers::update,
+        keys::handlers::delete,
+        keys::handlers::describe,
         openai::embeddings::create,
         openai::models::list,
         openai::models::retrieve,
         rest::jwks::jwks,
         document,
     ),
-    components(schemas(openai::response::ErrorBody, rest::schemas::Failed, rest::schemas::Refused)),
+    components(schemas(openai::response::ErrorBody, problem::Body<'static>, rest::schemas::Failed, rest::schemas::Refused)),
     modifiers(&Tokens),
     tags(
         (name = "Sentences"),
         (name = "Tokens", description = "Login, refresh and logout"),
-        (name = "OpenAI", description = "OpenAI's API for embeddings, with an access token as the API key"),
+        (name = "Keys", description = "API keys, for programs that cannot log in"),
+        (name = "OpenAI", description = "OpenAI's API for embeddings, with an API key or an access token as its key"),
         (name = "Service", description = "Public routes"),
     ),
 )]
@@ -80,6 +87,10 @@ impl Modify for Tokens {
             SecurityScheme::Http(scheme.description(Some(text)).build())
         };
         let components = document.components.get_or_insert_default();
+        let key = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("An API key: `muse_…`. It permits embedding and tokenizing"));
+        components.add_security_scheme("api_key", SecurityScheme::Http(key.build()));
         components.add_security_scheme("access_token", bearer("An access token; it is valid for 24 hours"));
         components.add_security_scheme("refresh_token", bearer("A refresh token; it is valid for 30 days"));
         for (name, text) in [

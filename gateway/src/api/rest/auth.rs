@@ -162,7 +162,7 @@ pub(crate) async fn logout_access(
     user: User,
     head: Parts,
 ) -> Result<Response, RestError> {
-    revoke(&rest.upstream, &head.headers, &head.extensions, &user.0).await?;
+    revoke(&rest.upstream, &head.headers, &head.extensions, user.claims()?).await?;
     Ok(message(StatusCode::OK, "Access token has been revoked"))
 }
 
@@ -180,7 +180,7 @@ pub(crate) async fn logout_refresh(
     user: User,
     head: Parts,
 ) -> Result<Response, RestError> {
-    revoke(&rest.upstream, &head.headers, &head.extensions, &user.0).await?;
+    revoke(&rest.upstream, &head.headers, &head.extensions, user.claims()?).await?;
     Ok(message(StatusCode::OK, "Refresh token has been revoked"))
 }
 

@@ -63,7 +63,7 @@ const TOKEN: u32 = 1;
     operation_id = "tokenize",
     params(SentencesInQuery),
     responses((status = 200, description = "The tokens", body = Tokens), ArgumentErrors, TokenErrors),
-    security(("access_token" = []), ("access_token_cookie" = [])),
+    security(("access_token" = []), ("api_key" = []), ("access_token_cookie" = [])),
 )]
 pub(crate) async fn tokenize(
     State(upstream): State<Upstream>,
@@ -82,7 +82,7 @@ pub(crate) async fn tokenize(
     operation_id = "tokenizeMany",
     request_body(content((Sentences = "application/json"))),
     responses((status = 200, description = "The tokens", body = Tokens), ArgumentErrors, TokenErrors),
-    security(("access_token" = []), ("access_token_cookie" = [])),
+    security(("access_token" = []), ("api_key" = []), ("access_token_cookie" = [])),
 )]
 pub(crate) async fn tokenize_many(
     State(upstream): State<Upstream>,
@@ -155,7 +155,7 @@ fn write_tokens(json: &mut Vec<u8>, sentence: &[u8]) -> serde_json::Result<()> {
         ArgumentErrors,
         TokenErrors,
     ),
-    security(("access_token" = []), ("access_token_cookie" = [])),
+    security(("access_token" = []), ("api_key" = []), ("access_token_cookie" = [])),
 )]
 pub(crate) async fn embed(
     State(upstream): State<Upstream>,
@@ -179,7 +179,7 @@ pub(crate) async fn embed(
         ArgumentErrors,
         TokenErrors,
     ),
-    security(("access_token" = []), ("access_token_cookie" = [])),
+    security(("access_token" = []), ("api_key" = []), ("access_token_cookie" = [])),
 )]
 pub(crate) async fn embed_many(
     State(upstream): State<Upstream>,

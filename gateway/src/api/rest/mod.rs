@@ -43,8 +43,16 @@ impl FromRef<Rest> for Upstream {
 pub(crate) fn routes(upstream: Upstream, cookies: Cookies) -> Router {
     let refresh = Credential::Token(TokenKind::Refresh);
     let mut routes = Routes::new(&upstream.verifier, cookies)
-        .route("/embed", on_both(get(embedder::embed).post(embedder::embed_many)))
-        .route("/tokenize", on_both(get(embedder::tokenize).post(embedder::tokenize_many)))
+        .route_with(
+            Credential::AccessTokenOrKey,
+            "/embed",
+            on_both(get(embedder::embed).post(embedder::embed_many)),
+        )
+        .route_with(
+            Credential::AccessTokenOrKey,
+            "/tokenize",
+            on_both(get(embedder::tokenize).post(embedder::tokenize_many)),
+        )
         .route("/logout/access", on_post(post(auth::logout_access)))
         .route_with(refresh, "/logout/refresh", on_post(post(auth::logout_refresh)))
         .route_with(refresh, "/token/refresh", on_post(post(auth::refresh)))

@@ -102,15 +102,22 @@ fn from_table(error: &Error) -> Response {
         | Reason::TokenInvalid
         | Reason::TokenExpired
         | Reason::TokenRevoked
-        | Reason::TokenKind => json(status, &json!({ "msg": error.message() })),
+        | Reason::TokenKind
+        | Reason::KeyMalformed
+        | Reason::KeyUnknown
+        | Reason::KeyRevoked
+        | Reason::KeyExpired
+        | Reason::KeyDisabled => json(status, &json!({ "msg": error.message() })),
         Reason::Internal
         | Reason::InvalidArgument
         | Reason::TooLarge
         | Reason::PermissionDenied
         | Reason::NoSuchUser
+        | Reason::NoSuchKey
         | Reason::NoSuchModel
         | Reason::UserExists
         | Reason::LastAdmin
+        | Reason::TooManyKeys
         | Reason::TooManyAttempts
         | Reason::Overloaded
         | Reason::Unavailable

@@ -180,10 +180,11 @@ pub(crate) struct TokenErrors;
 impl IntoResponses for TokenErrors {
     fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
         let mut responses = errors::<Refused>(&[
-            (401, "There is no token, or it has expired or was revoked"),
+            (401, "There is no token and no API key, or it has expired or was revoked"),
             (422, "The token is malformed, of the wrong kind, or not issued by this service"),
         ]);
         responses.extend(errors::<Failed>(&[
+            (403, "An API key does not permit this"),
             (500, "An internal error"),
             (503, "The embedder or the auth service is unavailable"),
             (504, "The deadline has passed"),

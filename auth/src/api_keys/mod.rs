@@ -1,0 +1,367 @@
+//! API keys: long-lived credentials of programs, with fewer rights than their owners.
+//!
+//! A key is the responsibility of its owner: it ends when the owner is removed or disabled. It is
+//! not a token, so a change of the password and a revocation of all tokens do not delete it unless
+//! that is requested. Its format is that of [`muse_verifier::api_keys`].
+
+mod name;
+
+use muse_proto::{Error, v1};
+use muse_verifier::api_keys::{
+    KeyId, ParsedKey, SECRET_BYTES, compose, key_disabled, key_expired, key_revoked, key_unknown,
+};
+use secrecy::SecretString;
+
+use crate::{
+    AuthError, clock,
+    error::database_failed,
+    store::{ApiKeyRow, KeyListFilter, NewKeyError, Store, mark_deleted},
+};
+
+/// Keys of a user, those that were deleted within the last 30 days included.
+const MAX_KEYS_PER_USER: u64 = 1_000;
+/// The longest time until a key expires: ten years.
+const MAX_LIFETIME_SECONDS: i64 = 10 * 366 * 86_400;
+/// Keys that are read at a time.
+const PAGE_SIZE: u64 = 500;
+
+/// An API key, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKey {
+    /// The permanent id.
+    pub id: KeyId,
+    /// The name for people.
+    pub name: String,
+    /// The user whom its calls count for.
+    pub owner: String,
+    /// When it was created, in seconds since 1970.
+    pub created_at: i64,
+    /// The user who created it; `None` for the operator.
+    pub created_by: Option<String>,
+    /// When it expires, in seconds since 1970.
+    pub expires_at: Option<i64>,
+    /// Whether it is rejected until it is enabled again.
+    pub disabled: bool,
+    /// Whether its calls are a bulk job.
+    pub bulk: bool,
+    /// The start of the day on which it was last used, in seconds since 1970.
+    pub last_used_day: Option<i64>,
+    /// The network from which it was used on that day.
+    pub last_used_from: String,
+}
+
+/// A key to be created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewApiKey<'a> {
+    /// 1 to 100 bytes without control characters.
+    pub name: &'a str,
+    /// The user whom its calls will count for.
+    pub owner: &'a str,
+    /// The user who creates it; `None` for the operator.
+    pub created_by: Option<&'a str>,
+    /// Seconds until it expires; 0 for never.
+    pub expires_in: i64,
+    /// Whether its calls are a bulk job.
+    pub bulk: bool,
+}
+
+/// Changes of a key: of those properties that are set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ApiKeyChange {
+    /// Another name.
+    pub name: Option<String>,
+    /// Whether it is rejected.
+    pub disabled: Option<bool>,
+    /// Seconds from now until it expires; 0 for never.
+    pub expires_in: Option<i64>,
+    /// Whether its calls are a bulk job.
+    pub bulk: Option<bool>,
+}
+
+/// Creates, lists, changes and deletes API keys, also while the service runs.
+#[derive(Debug, Clone)]
+pub struct ApiKeys {
+    store: Store,
+}
+
+impl ApiKeys {
+    pub(crate) fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// Creates a key, and returns its description and the key itself, which cannot be read again.
+    ///
+    /// # Errors
+    ///
+    /// If an argument is invalid, the owner does not exist or is disabled, or has too many keys.
+    pub async fn create(&self, new: NewApiKey<'_>) -> Result<(ApiKey, SecretString), AuthError> {
+        name::check(new.name)?;
+        let now = clock::now();
+        let expires_at = expiry(new.expires_in, now)?;
+        let owner = self.store.find_user(new.owner).await?.map(|user| user.username);
+        let owner = owner.ok_or_else(|| AuthError::NoSuchUser(new.owner.to_owned()))?;
+        let (mut id, mut secret) = ([0; 8], [0; SECRET_BYTES]);
+        getrandom::fill(&mut id)?;
+        getrandom::fill(&mut secret)?;
+        let id = KeyId::new(u64::from_le_bytes(id));
+        let (key, digest) = compose(id, &secret);
+        let key = SecretString::from(key);
+        let row = ApiKeyRow {
+            id: id.number().cast_signed(),
+            version: 0,
+            name: new.name.to_owned(),
+            owner,
+            digest: digest.to_vec(),
+            created_at: now,
+            created_by: new.created_by.unwrap_or_default().to_owned(),
+            expires_at,
+            disabled: false,
+            bulk: new.bulk,
+            deleted_at: 0,
+            last_used_day: 0,
+            last_used_from: String::new(),
+        };
+        self.store.add_api_key(&row, MAX_KEYS_PER_USER).await.map_err(|failure| match failure {
+            NewKeyError::NoSuchUser => AuthError::NoSuchUser(row.owner.clone()),
+            NewKeyError::TooMany => {
+                AuthError::TooManyKeys { owner: row.owner.clone(), limit: MAX_KEYS_PER_USER }
+            }
+            NewKeyError::Database(cause) => AuthError::Database(cause),
+        })?;
+        Ok((row.into(), key))
+    }
+
+    /// A key of `owner`, or of any user.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::NoSuchKey`], also if it belongs to another user.
+    pub async fn get(&self, id: &str, owner: Option<&str>) -> Result<ApiKey, AuthError> {
+        let id: KeyId = id.parse().map_err(|_| AuthError::NoSuchKey)?;
+        let row = self.store.api_key(id).await?.filter(|row| row.deleted_at == 0);
+        let row = row.filter(|row| owner.is_none_or(|owner| row.owner == owner));
+        row.map(ApiKey::from).ok_or(AuthError::NoSuchKey)
+    }
+
+    /// Changes a key of `owner`, or of any user.
+    ///
+    /// # Errors
+    ///
+    /// If an argument is invalid; [`AuthError::NoSuchKey`].
+    pub async fn update(
+        &self,
+        id: &str,
+        owner: Option<&str>,
+        change: ApiKeyChange,
+    ) -> Result<ApiKey, AuthError> {
+        let id = self.get(id, owner).await?.id;
+        let ApiKeyChange { name, disabled, expires_in, bulk } = change;
+        if let Some(name) = &name {
+            name::check(name)?;
+        }
+        let expires_at = expires_in.map(|seconds| expiry(seconds, clock::now())).transpose()?;
+        let changed = self.store.change_api_key(id, move |row| {
+            if let Some(name) = name {
+                row.name = name;
+            }
+            row.disabled = disabled.unwrap_or(row.disabled);
+            row.expires_at = expires_at.unwrap_or(row.expires_at);
+            row.bulk = bulk.unwrap_or(row.bulk);
+        });
+        changed.await?.map(ApiKey::from).ok_or(AuthError::NoSuchKey)
+    }
+
+    /// Deletes a key of `owner`, or of any user, and returns what it was.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::NoSuchKey`].
+    pub async fn delete(&self, id: &str, owner: Option<&str>) -> Result<ApiKey, AuthError> {
+        let key = self.get(id, owner).await?;
+        let deleted = self.store.change_api_key(key.id, mark_deleted).await?;
+        deleted.map(|_| key).ok_or(AuthError::NoSuchKey)
+    }
+
+    /// Deletes all keys of a user, and returns how many there were.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such user.
+    pub async fn delete_all_of(&self, owner: &str) -> Result<u64, AuthError> {
+        let user = self.store.find_user(owner).await?;
+        let user = user.ok_or_else(|| AuthError::NoSuchUser(owner.to_owned()))?;
+        Ok(self.store.delete_api_keys_of(&user.username).await?)
+    }
+
+    /// All keys, or those of a user, in the order of their creation.
+    ///
+    /// # Errors
+    ///
+    /// If the database fails.
+    pub async fn list(&self, owner: Option<&str>) -> Result<Vec<ApiKey>, AuthError> {
+        let mut all = Vec::new();
+        let mut page_token = String::new();
+        loop {
+            let (page, next) = self.page(owner, &page_token, PAGE_SIZE).await?;
+            all.extend(page);
+            match next {
+                Some(next) => page_token = next,
+                None => return Ok(all),
+            }
+        }
+    }
+
+    /// At most `limit` keys after those of the page with this token, and the token of the next page.
+    pub(crate) async fn page(
+        &self,
+        owner: Option<&str>,
+        page_token: &str,
+        limit: u64,
+    ) -> Result<(Vec<ApiKey>, Option<String>), AuthError> {
+        let after = position(page_token)?;
+        // One more shows whether this is the last page.
+        let filter = KeyListFilter { owner, after, limit: limit + 1 };
+        let mut rows = self.store.list_api_keys(filter).await?;
+        let more = rows.len() as u64 > limit;
+        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let next = rows.last().filter(|_| more).map(|row| format!("{}-{}", row.created_at, key_id(row)));
+        Ok((rows.into_iter().map(ApiKey::from).collect(), next))
+    }
+
+    /// Verifies a key against the database, and returns its description. The verifiers of the other
+    /// services have copies; this one is what they are copies of.
+    pub(crate) async fn authenticate(&self, key: &str) -> Result<ApiKey, Error> {
+        let key = ParsedKey::parse(key)?;
+        let row = self.store.api_key(key.id).await.map_err(database_failed)?.ok_or_else(key_unknown)?;
+        if row.deleted_at != 0 {
+            return Err(key_revoked());
+        }
+        if !key.matches(&row.digest) {
+            return Err(key_unknown());
+        }
+        if row.disabled {
+            return Err(key_disabled());
+        }
+        if row.expires_at != 0 && row.expires_at <= clock::now() {
+            return Err(key_expired());
+        }
+        Ok(row.into())
+    }
+}
+
+/// The Unix time of an expiry; 0 for never.
+fn expiry(expires_in: i64, now: i64) -> Result<i64, AuthError> {
+    match expires_in {
+        0 => Ok(0),
+        1..=MAX_LIFETIME_SECONDS => Ok(now + expires_in),
+        _ => Err(AuthError::BadKey {
+            field: "expires_in",
+            problem: "it is in seconds, from 1 to ten years; 0 is for never",
+        }),
+    }
+}
+
+/// The time of creation and the id of the last key of a page.
+fn position(page_token: &str) -> Result<(i64, i64), AuthError> {
+    if page_token.is_empty() {
+        return Ok((i64::MIN, 0));
+    }
+    let parse = || {
+        let (created_at, id) = page_token.split_once('-')?;
+        let id: KeyId = id.parse().ok()?;
+        Some((created_at.parse().ok()?, id.number().cast_signed()))
+    };
+    parse().ok_or(AuthError::BadKey { field: "page_token", problem: "it is not one of a page before" })
+}
+
+fn key_id(row: &ApiKeyRow) -> KeyId {
+    KeyId::new(row.id.cast_unsigned())
+}
+
+impl From<ApiKeyRow> for ApiKey {
+    fn from(row: ApiKeyRow) -> Self {
+        let set = |time: i64| (time != 0).then_some(time);
+        Self {
+            id: key_id(&row),
+            name: row.name,
+            owner: row.owner,
+            created_at: row.created_at,
+            created_by: Some(row.created_by).filter(|name| !name.is_empty()),
+            expires_at: set(row.expires_at),
+            disabled: row.disabled,
+            bulk: row.bulk,
+            last_used_day: set(row.last_used_day),
+            last_used_from: row.last_used_from,
+        }
+    }
+}
+
+impl From<ApiKey> for v1::ApiKey {
+    fn from(key: ApiKey) -> Self {
+        Self {
+            id: key.id.to_string(),
+            name: key.name,
+            owner: key.owner,
+            created_at: key.created_at,
+            created_by: key.created_by.unwrap_or_default(),
+            expires_at: key.expires_at.unwrap_or_default(),
+            disabled: key.disabled,
+            bulk: key.bulk,
+            last_used_day: key.last_used_day.unwrap_or_default(),
+            last_used_from: key.last_used_from,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muse_proto::Reason;
+    use secrecy::ExposeSecret;
+
+    use super::*;
+    use crate::{Role, store::fixture::store};
+
+    #[tokio::test]
+    async fn key_is_authenticated_by_its_digest() {
+        let (_folder, store) = store().await;
+        store.add_user("ann", "hash", Role::User, 0).await.unwrap();
+        let keys = ApiKeys::new(store.clone());
+        let new = NewApiKey { name: "a", owner: "ann", created_by: Some("ann"), expires_in: 0, bulk: false };
+        let (key, secret) = keys.create(new).await.unwrap();
+        let secret = secret.expose_secret();
+        assert_eq!(keys.authenticate(secret).await.unwrap(), key);
+        let row = store.api_key(key.id).await.unwrap().unwrap();
+        assert!(!format!("{row:?} {key:?}").contains(&secret[18..]));
+        assert_eq!(row.digest.len(), 32);
+
+        let (other, _) = compose(key.id, &[9; SECRET_BYTES]);
+        assert_eq!(keys.authenticate(&other).await.unwrap_err().reason(), Reason::KeyUnknown);
+        store.change_api_key(key.id, |row| row.expires_at = 1).await.unwrap();
+        assert_eq!(keys.authenticate(secret).await.unwrap_err().reason(), Reason::KeyExpired);
+        keys.delete(&key.id.to_string(), Some("ann")).await.unwrap();
+        assert_eq!(keys.authenticate(secret).await.unwrap_err().reason(), Reason::KeyRevoked);
+    }
+
+    #[tokio::test]
+    async fn invalid_arguments_are_named() {
+        let (_folder, store) = store().await;
+        store.add_user("ann", "hash", Role::User, 0).await.unwrap();
+        let keys = ApiKeys::new(store);
+        let valid = NewApiKey { name: "a", owner: "ann", created_by: None, expires_in: 0, bulk: false };
+        let field = async |new: NewApiKey<'_>| match keys.create(new).await.map(drop) {
+            Err(AuthError::BadKey { field, .. }) => field,
+            other => panic!("{other:?}"),
+        };
+        for name in ["", "a\nb", "muse_aaaaaaaaaaaa_bbbb", &"a".repeat(101)] {
+            assert_eq!(field(NewApiKey { name, ..valid }).await, "name", "{name}");
+        }
+        for expires_in in [-1, MAX_LIFETIME_SECONDS + 1, i64::MAX] {
+            assert_eq!(field(NewApiKey { expires_in, ..valid }).await, "expires_in");
+        }
+        let unknown = keys.create(NewApiKey { owner: "nobody", ..valid }).await.map(drop);
+        assert!(matches!(unknown, Err(AuthError::NoSuchUser(_))), "{unknown:?}");
+        for page_token in ["x", "1-", "1-aaaa", "-"] {
+            assert!(keys.page(None, page_token, 1).await.is_err(), "{page_token}");
+        }
+    }
+}

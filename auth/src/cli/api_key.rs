@@ -1,0 +1,80 @@
+//! `muse-auth api-key …`.
+
+use std::io::{self, Write};
+
+use clap::Subcommand;
+use muse_auth::{ApiKeys, NewApiKey};
+use secrecy::ExposeSecret;
+
+use super::{CommandError, report, utc};
+
+/// Commands for API keys.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ApiKeyCommand {
+    /// Create a key and print it. It cannot be printed again: only its SHA-256 is stored.
+    Create {
+        /// The name of the key, for people.
+        name: String,
+        /// The user whom its calls count for.
+        #[arg(long)]
+        user: String,
+        /// Seconds until the key expires; 0 for never.
+        #[arg(long, default_value_t = 0)]
+        expires_in: i64,
+        /// Its calls are a bulk job.
+        #[arg(long)]
+        bulk: bool,
+    },
+    /// Print the keys, one per line: the id, the owner, the time of creation and of expiry (UTC),
+    /// the day and the network of the last use, the name, and `disabled` and `bulk` if so.
+    List {
+        /// Only the keys of this user.
+        #[arg(long)]
+        user: Option<String>,
+    },
+    /// Delete a key, which is rejected from then on.
+    Revoke {
+        /// The id of the key.
+        id: String,
+    },
+}
+
+pub(super) async fn execute(command: ApiKeyCommand, keys: &ApiKeys) -> Result<(), CommandError> {
+    match command {
+        ApiKeyCommand::Create { name, user, expires_in, bulk } => {
+            let new = NewApiKey { name: &name, owner: &user, created_by: None, expires_in, bulk };
+            let (key, secret) = keys.create(new).await?;
+            report(format_args!("created the API key {} of {:?}", key.id, key.owner));
+            let mut out = io::stdout().lock();
+            writeln!(out, "{}", secret.expose_secret())?;
+            out.flush()?;
+        }
+        ApiKeyCommand::List { user } => {
+            let mut out = io::stdout().lock();
+            for key in keys.list(user.as_deref()).await? {
+                let time = |time: Option<i64>| time.map_or_else(|| "-".to_owned(), utc);
+                let used = match key.last_used_day {
+                    Some(day) => format!("{}\t{}", &utc(day)[..10], key.last_used_from),
+                    None => "-\t-".to_owned(),
+                };
+                let disabled = if key.disabled { "\tdisabled" } else { "" };
+                let bulk = if key.bulk { "\tbulk" } else { "" };
+                writeln!(
+                    out,
+                    "{}\t{}\t{}\t{}\t{used}\t{}{disabled}{bulk}",
+                    key.id,
+                    key.owner.escape_debug(),
+                    utc(key.created_at),
+                    time(key.expires_at),
+                    key.name.escape_debug(),
+                )?;
+            }
+            out.flush()?;
+        }
+        ApiKeyCommand::Revoke { id } => {
+            let key = keys.delete(&id, None).await?;
+            report(format_args!("revoked the API key {} of {:?}", key.id, key.owner));
+        }
+    }
+    Ok(())
+}

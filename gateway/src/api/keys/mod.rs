@@ -1,0 +1,32 @@
+//! `/api/keys` and `/api/key`: API keys, as `muse.v1.KeyService` offers them.
+//!
+//! Keys are managed with an access token, also in a cookie, unless a page of another site sends the
+//! request. Errors are problem details (RFC 9457).
+
+pub(crate) mod handlers;
+mod request;
+pub(crate) mod schemas;
+
+use axum::{Router, routing::get};
+
+use super::routing::{method_not_allowed, with_methods};
+use crate::{
+    Cookies,
+    auth::{Credential, Routes},
+    upstream::Upstream,
+};
+
+pub(crate) fn routes(upstream: Upstream, cookies: Cookies) -> Router {
+    let keys = get(handlers::list).post(handlers::create);
+    let key = get(handlers::retrieve).patch(handlers::update).delete(handlers::delete);
+    Routes::new(&upstream.verifier, cookies)
+        .rejecting_cross_site()
+        .route("/api/keys", with_methods(keys, "GET, HEAD, OPTIONS, POST", method_not_allowed))
+        .route("/api/keys/{id}", with_methods(key, "DELETE, GET, HEAD, OPTIONS, PATCH", method_not_allowed))
+        .route_with(
+            Credential::Key,
+            "/api/key",
+            with_methods(get(handlers::describe), "GET, HEAD, OPTIONS", method_not_allowed),
+        )
+        .with_state(upstream)
+}
