@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from relay import Relay, running
 
@@ -43,6 +44,18 @@ def client(request: pytest.FixtureRequest, url: str) -> Iterator[MUSEClient]:
     with MUSEClient(url=url, grpc=request.param == "grpc") as client:
         client.login(username="admin", password="admin")
         yield client
+
+
+@pytest.fixture
+def api_key(url: str) -> Iterator[str]:
+    """A new API key, which is deleted after the test."""
+    with httpx.Client(base_url=url) as http:
+        token = http.post("/login", json={"username": "admin", "password": "admin"}).json()["access_token"]
+        headers = {"Authorization": f"Bearer {token}"}
+        created = http.post("/api/keys", json={"name": "client test"}, headers=headers)
+        assert created.status_code == 201
+        yield created.json()["key"]
+        http.delete(f"/api/keys/{created.json()['id']}", headers=headers)
 
 
 @pytest.fixture(scope="session")

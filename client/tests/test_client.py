@@ -303,3 +303,32 @@ def test_invalid_options_raise_errors() -> None:
         MUSEClient(dtype=int)
     with pytest.raises(ValueError, match="gRPC has no paths"):
         MUSEClient(url="http://localhost/muse", grpc=True)
+
+
+@pytest.mark.parametrize("grpc", [False, True])
+def test_api_key_replaces_the_login(url: str, api_key: str, grpc: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    with MUSEClient(url=url, grpc=grpc, api_key=f" {api_key}\n") as client:
+        assert client.embed(SENTENCES).shape == (2, 512)
+        assert len(client.tokenize(SENTENCES)) == 2
+        client.logout()
+        assert client.embed(SENTENCES).shape == (2, 512), "a logout does not end it"
+    monkeypatch.setenv("MUSE_API_KEY", api_key)
+    with MUSEClient(url=url, grpc=grpc) as client:
+        assert client.embed(SENTENCES).shape == (2, 512)
+    with (
+        MUSEClient(url=url, grpc=grpc, api_key="") as client,
+        pytest.raises(AuthenticationError, match="not logged in"),
+    ):
+        client.embed(SENTENCES)
+
+
+@pytest.mark.parametrize("grpc", [False, True])
+def test_rejected_api_key_has_its_reason(url: str, api_key: str, grpc: bool) -> None:
+    typo = api_key[:-1] + ("b" if api_key[-1] == "a" else "a")
+    with MUSEClient(url=url, grpc=grpc, api_key=typo) as client, pytest.raises(AuthenticationError) as error:
+        client.embed(SENTENCES)
+    assert (error.value.status, error.value.reason) == (401, "KEY_MALFORMED")
+    assert typo not in repr(error.value)
+    with pytest.raises(ValueError, match="copied completely") as invalid:
+        MUSEClient(url=url, api_key="muse_a b")
+    assert "muse_a" not in str(invalid.value)

@@ -558,6 +558,16 @@ def test_saved_login_is_refreshed_between_commands(muse: Muse, strict_url: str) 
     muse.run("logout")
 
 
+def test_api_key_in_the_environment_replaces_the_login(muse: Muse, url: str, api_key: str) -> None:
+    write_text(muse.folder / "in.txt", ["a"])
+    assert "require an API key in MUSE_API_KEY" in muse.fails("tokenize", "in.txt", "-", "--url", url)
+    muse.environment["MUSE_API_KEY"] = api_key
+    assert json.loads(muse.run("tokenize", "in.txt", "-", "--url", url)) == {"sentence": "a", "tokens": ["▁a"]}
+    muse.environment["MUSE_API_KEY"] = api_key[:-1] + ("b" if api_key[-1] == "a" else "a")
+    message = muse.fails("tokenize", "in.txt", "-", "--url", url)
+    assert "checksum" in message and "muse_" not in message
+
+
 def test_help_and_version_are_printed(muse: Muse) -> None:
     assert muse.run("--version") == "muse 2.0.0\n"
     assert "muse login" in muse.run("--help") or "login" in muse.run("--help")

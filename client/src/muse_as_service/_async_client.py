@@ -41,10 +41,11 @@ class AsyncMUSEClient:
         retry_for: float = 60.0,
         dtype: npt.DTypeLike = np.float64,
         tokens: Optional[TokenStore] = None,
+        api_key: Optional[str] = None,
     ) -> None:
         """As `MUSEClient`."""
         self.url = base_url(ip, port, url)
-        self._session = Session(tokens, retry_for, dtype)
+        self._session = Session(tokens, retry_for, dtype, api_key)
         self._refresh_lock: Optional[asyncio.Lock] = None
         self._transport: _Transport = _Grpc(self.url, ca_file, timeout) if grpc else _Rest(self.url, ca_file, timeout)
 

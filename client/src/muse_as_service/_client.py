@@ -44,6 +44,7 @@ class MUSEClient:
         retry_for: float = 60.0,
         dtype: npt.DTypeLike = np.float64,
         tokens: Optional[TokenStore] = None,
+        api_key: Optional[str] = None,
     ) -> None:
         """Does not connect yet.
 
@@ -57,21 +58,23 @@ class MUSEClient:
             broken connection interrupts; 0 disables retries
         :param dtype: data type of the vectors. The service computes float32; float64 is the type of release 1
         :param tokens: stores the tokens outside of this object, so that a login outlives it
+        :param api_key: API key (`muse_…`), instead of a login; default: the environment variable `MUSE_API_KEY`, unless
+            `tokens` is set. An empty string disables both. After `login` the client uses the tokens of the login
         """
         self.url = base_url(ip, port, url)
-        self._session = Session(tokens, retry_for, dtype)
+        self._session = Session(tokens, retry_for, dtype, api_key)
         self._refresh_lock = threading.Lock()
         self._transport: _Transport = _Grpc(self.url, ca_file, timeout) if grpc else _Rest(self.url, ca_file, timeout)
 
     def login(self, username: str, password: str) -> None:
-        """Logs in. Required before `tokenize` and `embed`. The client renews expired tokens itself.
+        """Logs in. Required before `tokenize` and `embed` without an API key. The client renews expired tokens itself.
 
         Raises `AuthenticationError` if the name or the password is wrong, `OverloadedError` after too many failures.
         """
         self._run(self._session.login(username, password))
 
     def logout(self) -> None:
-        """Revokes both tokens of the login."""
+        """Revokes both tokens of the login. Does nothing with an API key, which remains valid."""
         self._run(self._session.logout())
 
     def tokenize(self, sentences: Iterable[str]) -> list[list[str]]:

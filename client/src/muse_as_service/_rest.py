@@ -37,6 +37,11 @@ TOKEN_REASONS = {
     "Token has been revoked": "TOKEN_REVOKED",
     "Signature verification failed": "TOKEN_INVALID",
     "Missing Authorization Header": "TOKEN_MISSING",
+    "The API key is malformed: its checksum is wrong. Was it copied completely?": "KEY_MALFORMED",
+    "There is no such API key": "KEY_UNKNOWN",
+    "The API key has been revoked": "KEY_REVOKED",
+    "The API key has expired": "KEY_EXPIRED",
+    "The API key is disabled": "KEY_DISABLED",
 }
 REASONS = {
     400: "INVALID_ARGUMENT",

@@ -6,6 +6,7 @@ A flow is a generator. It yields steps; the client executes each step and sends 
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Generator, Iterable, Sequence
@@ -19,6 +20,7 @@ from ._calls import Call, Embed, Login, Refresh, Revoke, Tokenize, Tokens, Vecto
 from ._chunking import check, chunks, size
 from .errors import AuthenticationError, MUSEError, OverloadedError, TooLargeError, UnavailableError
 
+API_KEY_VARIABLE = "MUSE_API_KEY"
 DIMENSION = 512
 INITIAL_BACKOFF_S = 0.2
 MAX_BACKOFF_S = 10.0
@@ -76,7 +78,11 @@ class InMemory:
 class Session:
     """The flows of one client and its tokens."""
 
-    def __init__(self, store: Optional[TokenStore], retry_for: float, dtype: npt.DTypeLike) -> None:
+    def __init__(
+        self, store: Optional[TokenStore], retry_for: float, dtype: npt.DTypeLike, api_key: Optional[str] = None
+    ) -> None:
+        # The environment is for programs that pass neither credential.
+        self._api_key = _checked_key(os.environ.get(API_KEY_VARIABLE) if api_key is None and store is None else api_key)
         self._store = store or InMemory()
         self._tokens = self._store.load()
         self._retry_for = retry_for
@@ -90,9 +96,13 @@ class Session:
         except AuthenticationError as error:
             text = f"the user's name or the password is wrong ({error.message})"
             raise AuthenticationError(text, status=error.status, reason=error.reason) from None
+        self._api_key = None
         self._save(tokens)
 
     def logout(self) -> Flow[None]:
+        if self._api_key is not None:
+            # An API key remains valid: nothing to revoke.
+            return
         tokens = self._logged_in()
         for call in Revoke(tokens.access, "access"), Revoke(tokens.refresh, "refresh"):
             try:
@@ -141,6 +151,8 @@ class Session:
         return first + (yield from self._split_if_too_large(chunk[middle:], start + middle, call))
 
     def _with_token(self, call: Callable[[str], Call[T]]) -> Flow[T]:
+        if self._api_key is not None:
+            return (yield from self._with_retries(call(self._api_key)))
         for _ in range(MAX_RENEWALS):
             token = self._logged_in().access
             try:
@@ -182,12 +194,20 @@ class Session:
 
     def _logged_in(self) -> Tokens:
         if self._tokens is None:
-            raise AuthenticationError("not logged in: call login() first", reason="TOKEN_MISSING")
+            raise AuthenticationError("not logged in: call login() first, or pass an api_key", reason="TOKEN_MISSING")
         return self._tokens
 
     def _save(self, tokens: Optional[Tokens]) -> None:
         self._tokens = tokens
         self._store.save(tokens)
+
+
+def _checked_key(api_key: Optional[str]) -> Optional[str]:
+    """The key without white space around it; None if it is empty. The error does not quote it."""
+    key = (api_key or "").strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ValueError("the API key contains characters that no key has: was it copied completely?")
+    return key or None
 
 
 def _may_retry(error: MUSEError, call: Call[Any]) -> bool:

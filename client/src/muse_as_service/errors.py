@@ -61,7 +61,8 @@ def _rebuild(kind: type[MUSEError], message: str, fields: dict[str, object]) -> 
 
 
 class AuthenticationError(MUSEError):
-    """The name or password is wrong, the client is not logged in, or the session has ended: log in (again)."""
+    """The name or password is wrong, the client is not logged in, or the session has ended: log in (again). With an API
+    key: it is malformed, unknown, revoked, expired or disabled; `reason` names which."""
 
 
 class InvalidArgumentError(MUSEError):

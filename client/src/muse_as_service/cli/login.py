@@ -33,6 +33,16 @@ class SavedLogin:
             raise Failure("not logged in: run 'muse login' first")
         return cls(saved["url"], saved["ca_file"])
 
+    @classmethod
+    def of_key(cls, url: Optional[str], ca_file: Optional[str]) -> SavedLogin:
+        """The service to use with an API key: by default that of the login, if there is one."""
+        if url is not None:
+            return cls(url, ca_file)
+        saved = _read()
+        if saved is None:
+            return cls("http://localhost:5000", ca_file)
+        return cls(saved["url"], ca_file or saved["ca_file"])
+
     def client(self, **options: Any) -> MUSEClient:
         try:
             return MUSEClient(url=self.url, ca_file=self.ca_file, tokens=self, **options)

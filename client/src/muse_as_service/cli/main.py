@@ -13,6 +13,7 @@ from typing import Optional
 import numpy as np
 
 from .. import AuthenticationError, MUSEClient, MUSEError
+from .._transfer import API_KEY_VARIABLE
 from . import Failure, bulk, doctor, inputs, outputs
 from .login import SavedLogin
 
@@ -20,7 +21,8 @@ DESCRIPTION = "Computes sentence embeddings and tokens with MUSE as Service."
 BULK = """\
 INPUT is a text file with a sentence per line (.txt), a CSV or TSV file with a header (.csv, .tsv), JSON lines (.jsonl)
 or Parquet (.parquet); - is standard input. OUTPUT is {outputs}. Results have the order of the input.
-The same command resumes interrupted work. Until all sentences are done, the results are in OUTPUT.part."""
+The same command resumes interrupted work. Until all sentences are done, the results are in OUTPUT.part.
+The credential is the API key in the environment variable MUSE_API_KEY, otherwise the login of 'muse login'."""
 
 
 VERDICTS = {True: "ok", False: "FAILED", None: "skipped"}
@@ -113,6 +115,10 @@ def _add_bulk_options(command: argparse.ArgumentParser, field: str) -> None:
         help="how long to retry if the service is unavailable or overloaded (%(default)g)",
     )
     command.add_argument("--grpc", action="store_true", help="use gRPC instead of REST")
+    command.add_argument(
+        "--url", help="URL of the service, with an API key; default: that of the login, or http://localhost:5000"
+    )
+    command.add_argument("--ca-file", help="PEM file with the CA certificates to trust, with an API key")
     command.add_argument("--overwrite", action="store_true", help="replace an existing OUTPUT")
     command.add_argument("--restart", action="store_true", help="start over and discard saved results")
     command.set_defaults(run=_bulk, field=field)
@@ -177,13 +183,23 @@ def _logout(options: argparse.Namespace) -> None:
 
 
 def _bulk(options: argparse.Namespace) -> None:
-    login = SavedLogin.read()
+    login, api_key = _credential(options)
     source = inputs.open_input(options.input, options.format, options.column)
     output = outputs.open_output(
         options.output, options.output_format, options.field, overwrite=options.overwrite, restart=options.restart
     )
-    with login.client(grpc=options.grpc, retry_for=options.retry_for, dtype=np.float32) as client:
+    with login.client(grpc=options.grpc, retry_for=options.retry_for, dtype=np.float32, api_key=api_key) as client:
         bulk.run(source, output, _work(client, options.field), options.in_flight)
+
+
+def _credential(options: argparse.Namespace) -> tuple[SavedLogin, str]:
+    """The service, and the API key; an empty one stands for the saved login."""
+    api_key = os.environ.get(API_KEY_VARIABLE, "")
+    if api_key:
+        return SavedLogin.of_key(options.url, options.ca_file), api_key
+    if options.url is not None or options.ca_file is not None:
+        raise Failure(f"--url and --ca-file require an API key in {API_KEY_VARIABLE}: 'muse login' saves the URL")
+    return SavedLogin.read(), api_key
 
 
 def _work(client: MUSEClient, field: str) -> bulk.Work:
