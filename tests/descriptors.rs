@@ -266,5 +266,14 @@ async fn soft_limit_on_open_files_is_raised() {
     let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     let numbers: Vec<_> = line.split_whitespace().skip(3).take(2).collect();
     assert!(numbers[0] == numbers[1] && numbers[0] != "64", "{line}");
+    // The limit on connections follows: with 64 files it would be 32.
+    let mut idle = Vec::new();
+    for _ in 0..100 {
+        idle.push(TcpStream::connect(gateway.public).await.unwrap());
+    }
+    let served = HttpClient::new(gateway.public);
+    let answer = timeout(PROBE_TIMEOUT, served.send("GET", "/openapi.json", &[], "")).await;
+    assert_eq!(answer.expect("it is served at once").status, 200);
+    drop(idle);
     gateway.stop().await;
 }

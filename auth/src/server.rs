@@ -3,9 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
-use muse_proto::v1::{
-    auth_service_server::AuthServiceServer, key_service_server::KeyServiceServer,
-    revocation_service_server::RevocationServiceServer, user_service_server::UserServiceServer,
+use muse_proto::{
+    limits::MAX_AUTH_REQUEST_BYTES,
+    v1::{
+        auth_service_server::AuthServiceServer, key_service_server::KeyServiceServer,
+        revocation_service_server::RevocationServiceServer, user_service_server::UserServiceServer,
+    },
 };
 use muse_server::{
     ConnectionLimits, Listeners, ServiceContext, ServiceSettings, connection_limit, grpc, notify,
@@ -35,8 +38,6 @@ const SERVICES: &[&str] =
 const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
 /// The longest time for which a change is only in SQLite's write-ahead log.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
-/// Far more than a name, a password and a token have.
-const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
 /// Serves on the public listener until `shutdown`, then until the calls in flight have ended.
 ///
@@ -121,19 +122,21 @@ async fn serve(
         .add_service(
             AuthServiceServer::new(auth)
                 .accept_compressed(CompressionEncoding::Gzip)
-                .max_decoding_message_size(MAX_REQUEST_BYTES),
+                .max_decoding_message_size(MAX_AUTH_REQUEST_BYTES),
         )
         .add_service(
             KeyServiceServer::new(KeyService { tokens: tokens.clone(), keys: api_keys.clone() })
                 .accept_compressed(CompressionEncoding::Gzip)
-                .max_decoding_message_size(MAX_REQUEST_BYTES),
+                .max_decoding_message_size(MAX_AUTH_REQUEST_BYTES),
         )
         .add_service(
             UserServiceServer::new(UserService { passwords, tokens, users, keys: api_keys })
                 .accept_compressed(CompressionEncoding::Gzip)
-                .max_decoding_message_size(MAX_REQUEST_BYTES),
+                .max_decoding_message_size(MAX_AUTH_REQUEST_BYTES),
         )
-        .add_service(RevocationServiceServer::new(revocations).max_decoding_message_size(MAX_REQUEST_BYTES));
+        .add_service(
+            RevocationServiceServer::new(revocations).max_decoding_message_size(MAX_AUTH_REQUEST_BYTES),
+        );
     let router = router.add_service(context.health_service.clone());
     context.health.report(true);
     notify::ready();

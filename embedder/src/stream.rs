@@ -32,6 +32,7 @@ use muse_verifier::{Credential, Verifier};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming};
+use tracing::Instrument;
 
 use crate::{
     batcher::{Batcher, Batching, UserName},
@@ -132,7 +133,7 @@ impl Streams {
         let outbox = Outbox::new();
         let work = self.work(user, request.into_inner(), outbox.clone());
         let (task_outbox, read_timeout) = (outbox.clone(), self.read_timeout);
-        let task = tokio::spawn(async move {
+        let task = async move {
             let work = async {
                 work.await;
                 // Unread responses remain subject to the token and the timeout.
@@ -144,7 +145,9 @@ impl Streams {
                 never = work => match never {},
             };
             task_outbox.abort(status);
-        });
+        };
+        // Its log lines have the id of the request.
+        let task = tokio::spawn(task.in_current_span());
         Ok(outbox.into_reader(task.abort_handle(), permit).boxed())
     }
 

@@ -34,11 +34,11 @@ pub(crate) fn app(
     DecodeError,
 > {
     // Routes over HTTP. Each requires an access token unless it is registered otherwise: see `auth`.
-    let http = Router::new()
-        .merge(rest::routes(upstream.clone(), config.cookies))
+    let http = rest::routes(upstream.clone(), config.cookies)
         .merge(openai::routes(upstream.clone()))
         .merge(keys::routes(upstream.clone(), config.cookies))
         .merge(openapi::routes(&upstream.verifier))
+        .into_router()
         // Ends a request at the deadline of its Grpc-Timeout header.
         .layer(from_fn(apply_deadline))
         // Compresses responses.
@@ -55,7 +55,7 @@ pub(crate) fn app(
     let requests = context.requests.clone();
     let router = Router::new()
         .merge(http)
-        .merge(grpc::routes(upstream))
+        .merge(grpc::routes(upstream).into_router())
         .merge(own)
         .fallback(routing::not_found)
         // The route is known inside the router only. These are one layer, because axum boxes each layer.

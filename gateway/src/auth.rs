@@ -67,10 +67,29 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         self
     }
 
-    pub(crate) fn with_state(self, state: S) -> Router {
-        self.router.with_state(state)
+    pub(crate) fn with_state(self, state: S) -> ApiRouter {
+        ApiRouter(self.router.with_state(state))
     }
 }
+
+/// The router of one or several APIs, which only [`Routes`] creates.
+#[derive(Debug)]
+pub(crate) struct ApiRouter(Router);
+
+impl ApiRouter {
+    /// Adds the routes of another API.
+    pub(crate) fn merge(self, other: Self) -> Self {
+        Self(self.0.merge(other.0))
+    }
+
+    pub(crate) fn into_router(self) -> Router {
+        self.0
+    }
+}
+
+/// In the extensions of a request whose `Authorization` header has been verified: whom it identifies.
+#[derive(Debug, Clone)]
+pub(crate) struct Authenticated(pub(crate) Principal);
 
 /// The user of a request, whose token was verified, or the owner of its API key.
 #[derive(Debug, Clone)]
@@ -139,7 +158,11 @@ impl RequireCredential {
                 return Err(Error::new(Reason::PermissionDenied, text));
             }
         }
-        let principal = self.verifier.authenticate(request.headers(), accepted)?;
+        let principal = match request.extensions_mut().remove() {
+            // The limits on calls have verified it. If it is not accepted here, the error is found below.
+            Some(Authenticated(principal)) if accepted.accepts(&principal) => principal,
+            _ => self.verifier.authenticate(request.headers(), accepted)?,
+        };
         principal.record(request.extensions());
         if let Principal::Key(key) = &principal
             && let Some(address) = client_address::address_of(request.headers())

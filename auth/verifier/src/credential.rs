@@ -37,6 +37,16 @@ impl Credential {
         }
     }
 
+    /// Whether this principal's credential is accepted.
+    #[must_use]
+    pub fn accepts(self, principal: &Principal) -> bool {
+        match principal {
+            Principal::Key(_) => self.accepts_keys(),
+            Principal::Token(_) if self == Self::Key => false,
+            Principal::Token(claims) => self.token_kind().is_none_or(|kind| kind == claims.kind),
+        }
+    }
+
     /// Whether API keys are accepted.
     #[must_use]
     pub fn accepts_keys(self) -> bool {

@@ -98,7 +98,7 @@ impl ConnectionLimits {
     /// Admits a connection from an address; `None` if that has too many.
     fn admit(&self, address: IpAddr, total: OwnedSemaphorePermit) -> Option<ConnectionPermit> {
         let shared = &self.0;
-        let address = (!(shared.is_exempt)(address.to_canonical())).then(|| limited_network(address));
+        let address = (!(shared.is_exempt)(address.to_canonical())).then(|| client_network(address));
         if let Some(address) = address {
             let mut open = shared.open.lock().unwrap_or_else(PoisonError::into_inner);
             let count = open.entry(address).or_default();
@@ -111,8 +111,9 @@ impl ConnectionLimits {
     }
 }
 
-/// The unit of limits by address: an IPv4 address, or the 64 bits of an IPv6 address that a provider assigns.
-fn limited_network(address: IpAddr) -> IpAddr {
+/// The unit of limits by address: an IPv4 address, or the /64 network of an IPv6 address, which providers assign to one client.
+#[must_use]
+pub fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
         v4 @ IpAddr::V4(_) => v4,

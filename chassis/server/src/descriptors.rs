@@ -1,5 +1,7 @@
 //! The limit on open files, and how it is shared between connections and everything else.
 
+use std::sync::Once;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{debug, warn};
 
@@ -10,7 +12,14 @@ const RESERVED: u64 = 512;
 const UNLIMITED: u64 = 1 << 20;
 
 /// Raises the soft limit on open files to the hard one: the low soft limit is for programs that call select(2).
+///
+/// The first call in a process does it: limits on connections are computed from it, before and after the service starts.
 pub(crate) fn raise_limit() {
+    static RAISED: Once = Once::new();
+    RAISED.call_once(raise_now);
+}
+
+fn raise_now() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {
         return;
@@ -35,6 +44,7 @@ pub(crate) fn private_connection_limit() -> usize {
 }
 
 fn open_files() -> u64 {
+    raise_limit();
     getrlimit(Resource::Nofile).current.unwrap_or(UNLIMITED).min(UNLIMITED)
 }
 

@@ -26,7 +26,7 @@ pub mod shutdown;
 pub mod tls;
 mod trace_options;
 
-use std::{error::Error as StdError, io, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{error::Error as StdError, io, net::SocketAddr, num::NonZero, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use muse_telemetry::{flush_log, with_causes};
@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 pub use config::ConfigError;
-pub use connection_limits::{ConnectionLimits, ConnectionPermit};
+pub use connection_limits::{ConnectionLimits, ConnectionPermit, client_network};
 pub use context::{ServiceContext, ServiceSettings};
 pub use descriptors::connection_limit;
 pub use healthcheck::parse_service_options;
@@ -48,6 +48,8 @@ pub use trace_options::{Collector, TraceArgs};
 pub const EXIT_USAGE: u8 = 64;
 /// Cores for which the async runtime has a thread each.
 const CORES_PER_IO_THREAD: usize = 4;
+/// The largest `TOKIO_WORKER_THREADS`.
+const MAX_WORKER_THREADS: usize = 1024;
 
 /// How long the end of a service waits for blocking calls (files, names) that have begun.
 const BLOCKING_CALLS_WITHIN: Duration = Duration::from_secs(10);
@@ -96,6 +98,9 @@ where
     F: Future<Output = Result<(), E>>,
     E: StdError + 'static,
 {
+    if let Err(invalid) = worker_threads() {
+        return invalid.usage();
+    }
     descriptors::raise_limit();
     allocator::return_unused_memory();
     let outcome = runtime().map_err(StartError::Runtime).map(|runtime| {
@@ -118,17 +123,29 @@ where
     }
 }
 
-/// The async runtime. It only moves messages; what takes long has threads of its own, which on a small machine are better
-/// off if it has one thread alone. `TOKIO_WORKER_THREADS` sets another number.
+/// The async runtime. It only moves messages; long work has threads of its own. On a small machine one thread serves messages
+/// faster than several. `TOKIO_WORKER_THREADS` sets another number.
 fn runtime() -> io::Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
-    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        builder.worker_threads((cores / CORES_PER_IO_THREAD).max(1));
-    }
+    builder.worker_threads(worker_threads().map_err(io::Error::other)?);
     #[cfg(tokio_unstable)]
     muse_telemetry::observe_polls(&mut builder);
     builder.enable_all().build()
+}
+
+/// The number of threads of the async runtime.
+///
+/// # Errors
+///
+/// If `TOKIO_WORKER_THREADS` is not a number of threads; tokio itself would panic.
+fn worker_threads() -> Result<usize, ConfigError> {
+    const VARIABLE: &str = "TOKIO_WORKER_THREADS";
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let Some(value) = std::env::var_os(VARIABLE) else { return Ok((cores / CORES_PER_IO_THREAD).max(1)) };
+    match value.to_str().and_then(|text| text.parse().ok()) {
+        Some(threads @ 1..=MAX_WORKER_THREADS) => Ok(threads),
+        _ => Err(ConfigError::new(VARIABLE, format!("must lie between 1 and {MAX_WORKER_THREADS}"))),
+    }
 }
 
 /// Ends a program: success, or the error with all its causes in one line of the log and status 1.

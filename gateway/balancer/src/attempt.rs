@@ -20,6 +20,8 @@ use super::{
 
 /// The idempotent methods.
 const IDEMPOTENT: [&str; 3] = ["Embed", "Tokenize", "GetModel"];
+/// The streaming method.
+const STREAM: &str = "EmbedStream";
 /// The load of an idempotent call besides its bytes: about what a forward pass costs for a few words more.
 const IDEMPOTENT_WEIGHT: usize = 256;
 /// The load of a stream, whose bytes come and go.
@@ -32,21 +34,24 @@ pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
 pub(super) enum CallKind {
     /// An unary call of an idempotent method. Its response is buffered, so that it can be retried until that is complete.
     Idempotent,
-    /// A stream, and each method that is not known to be idempotent. It has a connection of its own.
+    /// A stream. It has a connection of its own, and is retried only before its response begins.
     Stream,
+    /// A call of another method. It is not retried.
+    Other,
 }
 
 impl CallKind {
     pub(super) fn of<T>(call: &Request<T>) -> Self {
         match call.uri().path().rsplit('/').next() {
             Some(method) if IDEMPOTENT.contains(&method) => Self::Idempotent,
-            _ => Self::Stream,
+            Some(STREAM) => Self::Stream,
+            _ => Self::Other,
         }
     }
 
     fn weight(self) -> usize {
         match self {
-            Self::Idempotent => IDEMPOTENT_WEIGHT,
+            Self::Idempotent | Self::Other => IDEMPOTENT_WEIGHT,
             Self::Stream => STREAM_WEIGHT,
         }
     }
@@ -77,7 +82,7 @@ pub(super) async fn send_replayable(
         CallKind::Idempotent => {
             Body::new(WeighedBody { body: replay.replay(), call: Arc::clone(&in_flight) })
         }
-        CallKind::Stream => Body::new(replay.replay()),
+        CallKind::Stream | CallKind::Other => Body::new(replay.replay()),
     };
     let (channel, connection) = channel(endpoint, kind);
     let (head, body) = match channel.oneshot(Request::from_parts(head, body)).await {
@@ -85,7 +90,7 @@ pub(super) async fn send_replayable(
         Err(failure) => return classify_failure(failure.into(), replay.is_aborted()),
     };
     let (status, body) = match kind {
-        CallKind::Stream => {
+        CallKind::Stream | CallKind::Other => {
             (Status::from_header_map(&head.headers), tracked(body, endpoint, in_flight, connection))
         }
         CallKind::Idempotent => match BufferedBody::read(body, memory).await {
@@ -104,7 +109,7 @@ pub(super) async fn send_replayable(
 /// The connection for a call: the shared one, or a dedicated one with the guard that closes it.
 fn channel(endpoint: &EmbedderEndpoint, kind: CallKind) -> (TracedClient<Channel>, Option<DropGuard>) {
     match kind {
-        CallKind::Idempotent => (endpoint.channel.clone(), None),
+        CallKind::Idempotent | CallKind::Other => (endpoint.channel.clone(), None),
         CallKind::Stream => {
             let (channel, connection) = endpoint.dedicated_channel();
             (channel, Some(connection))

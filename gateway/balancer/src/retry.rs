@@ -66,7 +66,8 @@ impl Balancer {
         self.next_turn();
         let endpoint = self.pick(State::Unavailable, &[]).ok_or(NoEmbedder)?;
         let kind = CallKind::of(&call);
-        if self.pick(State::Unknown, std::slice::from_ref(&endpoint)).is_some() {
+        let has_other = || self.pick(State::Unknown, std::slice::from_ref(&endpoint)).is_some();
+        if kind != CallKind::Other && has_other() {
             self.send_with_retries(call, kind, endpoint).await
         } else {
             send_once(&endpoint, kind, call).await
@@ -85,7 +86,7 @@ impl Balancer {
         let memory = &self.0.replay_memory;
         let capacity = match kind {
             CallKind::Idempotent => IDEMPOTENT_REPLAY_BYTES,
-            CallKind::Stream => STREAM_REPLAY_BYTES,
+            CallKind::Stream | CallKind::Other => STREAM_REPLAY_BYTES,
         };
         let replay = ReplayBody::new(body, capacity, memory.reservation());
         let mut policy = RetryPolicy::default();
@@ -106,7 +107,9 @@ impl Balancer {
             });
             let Some(next) = next else {
                 replay.discard();
-                self.0.retry_budget.deposit();
+                if outcome.is_served() {
+                    self.0.retry_budget.deposit();
+                }
                 return outcome.into_result();
             };
             debug!(from = %endpoint.address, to = %next.address, "a call is retried");

@@ -26,6 +26,11 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
+    /// Whether the endpoint served the call: the response may still be an error of the caller.
+    pub(super) fn is_served(&self) -> bool {
+        matches!(self, Self::Final(Ok(_)))
+    }
+
     pub(super) fn into_result(self) -> Result<Response<Body>, BoxError> {
         match self {
             Self::Final(result) | Self::EndpointFailed(result) => result,

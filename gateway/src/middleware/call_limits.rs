@@ -7,16 +7,18 @@
 use std::{
     collections::HashMap,
     hash::Hash,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use axum::{body::Body, extract::Request, response::Response};
 use muse_proto::{Error, Reason};
+use muse_server::client_network;
 use muse_verifier::{Credential, Verifier};
 
 use super::{Around, ConnectionResponses, Rejection, track_response};
-use crate::{config::ClientLimits, middleware::client_address::X_FORWARDED_FOR};
+use crate::{auth::Authenticated, config::ClientLimits, middleware::client_address::address_of};
 
 /// The streaming methods.
 const STREAMS: [&str; 4] = [
@@ -38,8 +40,8 @@ pub(crate) struct CallLimits {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Subject {
     User(String),
-    /// The value of X-Forwarded-For.
-    Address(Vec<u8>),
+    /// An address, or an IPv6 network.
+    Address(IpAddr),
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -62,14 +64,17 @@ impl CallLimits {
         Self { verifier, limits, open: Arc::default() }
     }
 
-    fn admit(&self, request: &Request) -> Result<CallPermit, Error> {
-        let headers = request.headers();
+    fn admit(&self, request: &mut Request) -> Result<CallPermit, Error> {
+        let principal = self.verifier.authenticate(request.headers(), Credential::Any).ok();
+        if let Some(principal) = &principal {
+            principal.record(request.extensions());
+            request.extensions_mut().insert(Authenticated(principal.clone()));
+        }
         let is_stream = STREAMS.contains(&request.uri().path());
         let mut permit = CallPermit { limits: self.clone(), subjects: Vec::with_capacity(2), is_stream };
-        let user = self.verifier.authenticate(headers, Credential::Any).ok();
-        let user = user.map(|principal| Subject::User(principal.user().to_owned()));
-        let address =
-            headers.get(X_FORWARDED_FOR).map(|address| Subject::Address(address.as_bytes().to_vec()));
+        let user = principal.map(|principal| Subject::User(principal.user().to_owned()));
+        let address = address_of(request.headers());
+        let address = address.map(|address| Subject::Address(client_network(address)));
         let has_user = user.is_some();
         let ClientLimits { calls_per_user, streams_per_user, calls_per_address, .. } = self.limits;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);

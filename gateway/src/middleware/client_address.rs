@@ -16,6 +16,7 @@ use axum::{
     response::Response,
 };
 use ipnet::IpNet;
+use muse_server::client_network;
 
 use crate::middleware::{Around, Rejection};
 
@@ -116,13 +117,12 @@ fn set_client(trusted: &TrustedProxies, peer: SocketAddr, request: &mut Request)
     }
 }
 
-/// The client's address, as [`ClientAddress`] set it.
+/// The client, by whose address or IPv6 network its requests and memory are limited.
 pub(crate) fn client_of(headers: &HeaderMap) -> String {
-    let address = headers.get(X_FORWARDED_FOR).map(HeaderValue::as_bytes).unwrap_or_default();
-    String::from_utf8_lossy(address).into_owned()
+    address_of(headers).map(|address| client_network(address).to_string()).unwrap_or_default()
 }
 
-/// As [`client_of`], as an address.
+/// The client's address, as [`ClientAddress`] set it.
 pub(crate) fn address_of(headers: &HeaderMap) -> Option<IpAddr> {
     headers.get(X_FORWARDED_FOR)?.to_str().ok()?.parse().ok()
 }

@@ -25,14 +25,10 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv6Addr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use muse_proto::{Error, Reason};
+use muse_server::client_network;
 use muse_telemetry::log_throttle::LogThrottle;
 use parking_lot::Mutex;
 use sea_orm::DbErr;
@@ -116,7 +112,7 @@ impl LoginThrottle {
     /// [`Reason::TooManyAttempts`] or [`Reason::Overloaded`], with the time after which to retry.
     pub(crate) async fn begin(&self, username: &str, address: IpAddr) -> Result<LoginAttempt, Error> {
         let now = (self.clock.0)();
-        let address = network(address).to_string();
+        let address = client_network(address).to_string();
         let pair = digest(&["pair", username, &address]);
         let last_login = self.store.last_login(&pair).await.map_err(database_failed)?;
         let subjects = if last_login > now.saturating_sub(KNOWN_FOR) {
@@ -248,15 +244,6 @@ fn check(failures: Failures, backoff: BackoffPolicy, in_flight: usize, now: i64)
         return Err(error.with_retry_after(Duration::from_secs(1)));
     }
     Ok(())
-}
-
-/// The network of one party: an IPv4 address, or the /64 of an IPv6 address that a provider
-/// assigns.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-        v4 @ IpAddr::V4(_) => v4,
-    }
 }
 
 /// The key of a subject. Names are stored as digests, because users type passwords in their place.

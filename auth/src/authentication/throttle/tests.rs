@@ -417,7 +417,7 @@ async fn unlimited_subjects_do_not_fill_the_database() {
 
 #[test]
 fn ipv6_address_stands_for_its_network() {
-    let parse = |text: &str| network(text.parse().unwrap()).to_string();
+    let parse = |text: &str| client_network(text.parse().unwrap()).to_string();
     assert_eq!(parse("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
     assert_eq!(parse("::ffff:192.0.2.7"), "192.0.2.7");
 }

@@ -15,7 +15,6 @@ use std::{
 };
 
 use axum::{
-    Router,
     body::Body,
     extract::{Request, State},
     response::Response,
@@ -39,7 +38,7 @@ use super::{
 };
 use crate::{
     Cookies,
-    auth::{Credential, Routes, User},
+    auth::{ApiRouter, Credential, Routes, User},
     middleware::client_address::{self, X_FORWARDED_FOR},
     upstream::{Upstream, unreachable},
 };
@@ -61,7 +60,7 @@ const AUTH_BODY_WITHIN: Duration = Duration::from_secs(10);
 const AUTH_MESSAGE: MessageLimits =
     MessageLimits { bytes: MAX_AUTH_REQUEST_BYTES, next_part: AUTH_BODY_WITHIN, whole: AUTH_BODY_WITHIN };
 
-pub(crate) fn routes(upstream: Upstream) -> Router {
+pub(crate) fn routes(upstream: Upstream) -> ApiRouter {
     let token_or_key = Credential::AccessTokenOrKey;
     // A method that is added to the proto requires an access token: an API key does not permit it.
     Routes::new(&upstream.verifier, Cookies::Off)

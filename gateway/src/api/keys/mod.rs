@@ -7,16 +7,16 @@ pub(crate) mod handlers;
 mod request;
 pub(crate) mod schemas;
 
-use axum::{Router, routing::get};
+use axum::routing::get;
 
 use super::routing::{method_not_allowed, with_methods};
 use crate::{
     Cookies,
-    auth::{Credential, Routes},
+    auth::{ApiRouter, Credential, Routes},
     upstream::Upstream,
 };
 
-pub(crate) fn routes(upstream: Upstream, cookies: Cookies) -> Router {
+pub(crate) fn routes(upstream: Upstream, cookies: Cookies) -> ApiRouter {
     let keys = get(handlers::list).post(handlers::create);
     let key = get(handlers::retrieve).patch(handlers::update).delete(handlers::delete);
     Routes::new(&upstream.verifier, cookies)

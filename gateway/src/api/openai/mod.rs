@@ -7,7 +7,6 @@ pub(crate) mod models;
 pub(crate) mod response;
 
 use axum::{
-    Router,
     http::{Method, Uri},
     routing::{any, get, post},
 };
@@ -16,12 +15,12 @@ use muse_proto::{Error, Reason};
 use super::routing::with_methods;
 use crate::{
     Cookies,
-    auth::{Credential, Routes},
+    auth::{ApiRouter, Credential, Routes},
     upstream::Upstream,
 };
 use response::OpenAiError;
 
-pub(crate) fn routes(upstream: Upstream) -> Router {
+pub(crate) fn routes(upstream: Upstream) -> ApiRouter {
     Routes::new(&upstream.verifier, Cookies::Off)
         .route_with(
             Credential::AccessTokenOrKey,

@@ -4,7 +4,7 @@ mod ui;
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
-use axum::{Router, http::StatusCode, response::Response, routing::get};
+use axum::{http::StatusCode, response::Response, routing::get};
 use muse_verifier::Verifier;
 use utoipa::{
     Modify, OpenApi, ToSchema,
@@ -16,7 +16,10 @@ use utoipa::{
 };
 
 use super::{http_response::json, keys, openai, problem, rest};
-use crate::{Cookies, auth::Routes};
+use crate::{
+    Cookies,
+    auth::{ApiRouter, Routes},
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -60,7 +63,7 @@ struct Document;
 
 static DOCUMENT: LazyLock<openapi::OpenApi> = LazyLock::new(Document::openapi);
 
-pub(crate) fn routes(verifier: &Verifier) -> Router {
+pub(crate) fn routes(verifier: &Verifier) -> ApiRouter {
     let document = Routes::new(verifier, Cookies::Off).public_route("/openapi.json", get(document));
     document.with_state(()).merge(ui::routes(verifier))
 }

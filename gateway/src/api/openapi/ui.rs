@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::{
-    Router,
     extract::{Request, State},
     http::{StatusCode, header},
     response::{IntoResponse, Redirect, Response},
@@ -13,11 +12,15 @@ use muse_verifier::Verifier;
 use tracing::error;
 use utoipa_swagger_ui::{Config, serve};
 
-use crate::{Cookies, api::routing::not_found, auth::Routes};
+use crate::{
+    Cookies,
+    api::routing::not_found,
+    auth::{ApiRouter, Routes},
+};
 
 type Ui = Arc<Config<'static>>;
 
-pub(super) fn routes(verifier: &Verifier) -> Router {
+pub(super) fn routes(verifier: &Verifier) -> ApiRouter {
     Routes::new(verifier, Cookies::Off)
         .public_route("/docs", get(async || Redirect::permanent("/docs/")))
         .public_route("/docs/", get(file))

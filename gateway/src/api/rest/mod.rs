@@ -10,7 +10,6 @@ mod response_format;
 pub(crate) mod schemas;
 
 use axum::{
-    Router,
     extract::FromRef,
     http::{Method, StatusCode},
     response::{IntoResponse, Response},
@@ -22,7 +21,7 @@ use muse_verifier::TokenKind;
 use super::routing::{method_not_allowed, with_methods};
 use crate::{
     Cookies,
-    auth::{Credential, Routes},
+    auth::{ApiRouter, Credential, Routes},
     upstream::Upstream,
 };
 use response::{RestError, message};
@@ -40,7 +39,7 @@ impl FromRef<Rest> for Upstream {
     }
 }
 
-pub(crate) fn routes(upstream: Upstream, cookies: Cookies) -> Router {
+pub(crate) fn routes(upstream: Upstream, cookies: Cookies) -> ApiRouter {
     let refresh = Credential::Token(TokenKind::Refresh);
     let mut routes = Routes::new(&upstream.verifier, cookies)
         .route_with(
