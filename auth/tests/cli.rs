@@ -84,6 +84,35 @@ fn users_are_added_changed_and_removed() {
 }
 
 #[test]
+fn api_keys_are_created_listed_and_revoked() {
+    let folder = tempdir().unwrap();
+    assert_eq!(status(&run(&folder, &["user", "add", "ann"], "correct horse\n")), 0);
+    let printed = |arguments: &[&str]| {
+        let output = run(&folder, arguments, "");
+        assert_eq!(status(&output), 0, "{}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let key = printed(&["api-key", "create", "a job", "--user", "ann", "--expires-in", "60", "--bulk"]);
+    let id = key.trim_end().strip_prefix("muse_").unwrap().split('_').next().unwrap();
+    let listed = printed(&["api-key", "list", "--user", "ann"]);
+    let fields: Vec<&str> = listed.trim_end().split('\t').collect();
+    let [listed_id, owner, _, _, "-", "-", "a job", "bulk"] = fields[..] else { panic!("{fields:?}") };
+    assert_eq!((listed_id, owner), (id, "ann"));
+    assert!(!listed.contains(key.trim_end()), "it is printed once");
+
+    printed(&["api-key", "revoke", id]);
+    let again = run(&folder, &["api-key", "revoke", id], "");
+    assert_eq!((status(&again), stderr(&again).trim()), (1, "error: there is no such API key"));
+    printed(&["api-key", "create", "another", "--user", "ann"]);
+    printed(&["user", "revoke", "ann"]);
+    assert_eq!(printed(&["api-key", "list"]).lines().count(), 1, "keys are no tokens");
+    printed(&["user", "revoke", "ann", "--delete-keys"]);
+    assert_eq!(printed(&["api-key", "list"]), "");
+    let unknown = run(&folder, &["api-key", "create", "x", "--user", "bob"], "");
+    assert_eq!((status(&unknown), stderr(&unknown).trim()), (1, "error: there is no user \"bob\""));
+}
+
+#[test]
 fn invalid_names_and_passwords_are_rejected() {
     let folder = tempdir().unwrap();
     for name in ["", " ann", "ann ", "a\nb", &"x".repeat(65)] {
