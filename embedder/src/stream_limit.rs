@@ -10,7 +10,7 @@ use muse_proto::{Error, Reason};
 
 use crate::batcher::UserName;
 
-/// Streams that a user may have open. The limit of the gateway is lower.
+/// Streams that a user may have open. The limit of the gateway is lower by default.
 pub(crate) const MAX_USER_STREAMS: usize = 64;
 /// Streams that may be open.
 pub(crate) const MAX_STREAMS: usize = 1_024;
