@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(long, env = "EMBEDDER_LISTEN", default_value = "127.0.0.1:5002")]
     pub listen: SocketAddr,
 
-    /// Address of the private port, for probes and Prometheus: /livez, /readyz and /metrics over
+    /// Address of the admin port, for probes and Prometheus: /livez, /readyz and /metrics over
     /// plain HTTP.
     #[arg(long, env = "EMBEDDER_PRIVATE_LISTEN", default_value = "127.0.0.1:5012", global = true)]
     pub private_listen: SocketAddr,
@@ -155,7 +155,7 @@ impl TryFrom<Args> for Config {
         args.traces.check(client_tls.is_some())?;
         let device = device::resolve(args.device).map_err(|error| ArgsError::Device(args.device, error))?;
         Ok(Self {
-            addresses: Addresses { public: args.listen, private: args.private_listen },
+            addresses: Addresses { public: args.listen, admin: args.private_listen },
             device,
             batching: args.batching(device),
             tokenizer_threads: args.tokenizer_threads,

@@ -61,7 +61,7 @@ pub enum EmbedderError {
 /// Loads and warms the model, then serves on the public listener until `shutdown` is cancelled and
 /// the calls in flight have ended.
 ///
-/// It is ready, in `grpc.health.v1`, on the private port and to its supervisor, when the revocation
+/// It is ready, in `grpc.health.v1`, on the admin port and to its supervisor, when the revocation
 /// list is complete. A long queue does not change that.
 ///
 /// # Errors

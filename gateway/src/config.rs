@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(long, env = "GATEWAY_LISTEN", default_value = "127.0.0.1:5000")]
     pub listen: SocketAddr,
 
-    /// Address of the private port, for probes and Prometheus: /livez, /readyz and /metrics over plain HTTP.
+    /// Address of the admin port, for probes and Prometheus: /livez, /readyz and /metrics over plain HTTP.
     #[arg(long, env = "GATEWAY_PRIVATE_LISTEN", default_value = "127.0.0.1:5010", global = true)]
     pub private_listen: SocketAddr,
 
@@ -176,7 +176,7 @@ impl TryFrom<Args> for Config {
         let mut auth = args.auth;
         auth.endpoint = auth.endpoint.timeout(args.auth_timeout);
         Ok(Self {
-            addresses: Addresses { public: args.listen, private: args.private_listen },
+            addresses: Addresses { public: args.listen, admin: args.private_listen },
             auth,
             embedders: args.embedder,
             call_timeout: args.call_timeout,

@@ -90,13 +90,13 @@ impl Service {
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Debug + Send,
     {
-        let addresses = Addresses::with_any_private(address);
+        let addresses = Addresses::with_any_admin(address);
         let listeners = Listeners::bind(addresses).await.expect("the address is free");
-        let Addresses { public, private } = listeners.addresses();
+        let Addresses { public, admin } = listeners.addresses();
         let shutdown = CancellationToken::new();
         let served = run(listeners, shutdown.clone());
         let task = tokio::spawn(async move { served.await.expect("the service ends without an error") });
-        Self { address: public, admin_port: private, shutdown, task }
+        Self { address: public, admin_port: admin, shutdown, task }
     }
 
     /// Shuts the service down and waits until it has ended without an error.

@@ -25,7 +25,7 @@ pub(super) struct ServiceArgs {
     /// Address to listen on, for the other services of the stack. Users connect to the gateway.
     #[arg(long, env = "AUTH_LISTEN", default_value = "127.0.0.1:5001", global = true)]
     pub(super) listen: SocketAddr,
-    /// Address of the private port, for probes and Prometheus: /livez, /readyz and /metrics over
+    /// Address of the admin port, for probes and Prometheus: /livez, /readyz and /metrics over
     /// plain HTTP.
     #[arg(long, env = "AUTH_PRIVATE_LISTEN", default_value = "127.0.0.1:5011", global = true)]
     pub(super) private_listen: SocketAddr,

@@ -76,7 +76,7 @@ impl Config {
     pub fn new(database: impl Into<PathBuf>) -> Self {
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Self {
-            addresses: Addresses { public: loopback(5001), private: loopback(5011) },
+            addresses: Addresses { public: loopback(5001), admin: loopback(5011) },
             database: Database::Sqlite(database.into()),
             exposed: false,
             secret: None,
@@ -126,7 +126,7 @@ impl TryFrom<Args> for Config {
         args.traces.check(collector_tls.is_some())?;
         let rotation = RefreshRotation { grace: Duration::from_secs(args.refresh_grace) };
         Ok(Self {
-            addresses: Addresses { public: args.listen, private: args.private_listen },
+            addresses: Addresses { public: args.listen, admin: args.private_listen },
             database: database.try_into()?,
             exposed,
             secret,

@@ -42,7 +42,7 @@ pub(crate) async fn listeners() -> Listeners {
 }
 
 async fn listeners_at(address: SocketAddr) -> Listeners {
-    Listeners::bind(Addresses::with_any_private(address)).await.unwrap()
+    Listeners::bind(Addresses::with_any_admin(address)).await.unwrap()
 }
 
 pub(crate) struct Service {

@@ -28,7 +28,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::{ConnectionLimits, descriptors::private_connection_limit, health::Health};
+use crate::{ConnectionLimits, descriptors::admin_connection_limit, health::Health};
 
 /// Time for the head of a request, the wait for the next one on its connection included.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
@@ -102,7 +102,7 @@ impl Drop for Server {
 
 async fn serve(listener: TcpListener, router: Router) {
     let mut connections = JoinSet::new();
-    let limits = ConnectionLimits::total(private_connection_limit());
+    let limits = ConnectionLimits::total(admin_connection_limit());
     loop {
         tokio::select! {
             (stream, peer, permit) = limits.accept(&listener) => {
@@ -186,7 +186,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let _server = AdminPort::new(health, Metrics::of("muse-test")).serve(listener);
         let mut idle = Vec::new();
-        for _ in 0..private_connection_limit() {
+        for _ in 0..admin_connection_limit() {
             idle.push(TcpStream::connect(address).await.unwrap());
         }
         let mut waits = Box::pin(ask(address, "GET", "/livez"));

@@ -63,7 +63,7 @@ impl ServiceContext {
         let shutdown = settings.shutdown.after(shutdown);
         let (health, health_service) = health::not_serving(services);
         let metrics = Metrics::of(name);
-        let admin = AdminPort::new(health.clone(), metrics.clone()).serve(listeners.private);
+        let admin = AdminPort::new(health.clone(), metrics.clone()).serve(listeners.admin);
         let connector = Connector::new(client_tls);
         let traces = traces.start(name, &connector)?;
         let requests = RequestTelemetry::new(&metrics, traces.clone(), access_level);

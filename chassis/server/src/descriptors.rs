@@ -5,7 +5,7 @@ use std::sync::Once;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{debug, warn};
 
-/// File descriptors that public connections leave free at most: for the private port, the connections to other services, and
+/// File descriptors that public connections leave free at most: for the admin port, the connections to other services, and
 /// files. A process that has few leaves half of them free.
 const RESERVED: u64 = 512;
 /// What stands in for no limit at all.
@@ -31,15 +31,15 @@ fn raise_now() {
 }
 
 /// The number of connections that a service may accept on its public port: the limit on open files without a reserve for
-/// the private port, the connections to other services, and files.
+/// the admin port, the connections to other services, and files.
 #[must_use]
 pub fn connection_limit() -> usize {
     let limit = open_files();
     usize::try_from(limit - reserve(limit)).unwrap_or(usize::MAX)
 }
 
-/// The number of connections that the private port may accept: a quarter of the reserve.
-pub(crate) fn private_connection_limit() -> usize {
+/// The number of connections that the admin port may accept: a quarter of the reserve.
+pub(crate) fn admin_connection_limit() -> usize {
     usize::try_from(reserve(open_files()) / 4).unwrap_or(usize::MAX).max(1)
 }
 
@@ -61,6 +61,6 @@ mod tests {
         for (limit, reserved) in [(128, 64), (1_024, 512), (1_025, 512), (65_536, 512)] {
             assert_eq!(reserve(limit), reserved, "{limit}");
         }
-        assert!(connection_limit() >= 1 && private_connection_limit() >= 1);
+        assert!(connection_limit() >= 1 && admin_connection_limit() >= 1);
     }
 }

@@ -1,5 +1,5 @@
-//! `PROGRAM healthcheck`: asks the private port of the running service whether it is ready. For containers, whose
-//! images hold neither a shell nor curl.
+//! `PROGRAM healthcheck`: checks on the admin port of the running service whether it is ready. For
+//! containers, whose images contain neither a shell nor curl.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -18,21 +18,21 @@ use muse_telemetry::{print_to_operator, with_causes};
 use crate::end;
 
 const NAME: &str = "healthcheck";
-/// The option that says where the private port is, as each service has it.
+/// The id of the option `--private-listen`, the address of the admin port.
 const PRIVATE_LISTEN: &str = "private_listen";
-/// An answer that takes longer is none.
-const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// Time for the whole check.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(Debug, thiserror::Error)]
 enum CheckError {
-    #[error("the service chooses a private port when it starts; --private-listen has to name one")]
+    #[error("the service chooses an admin port when it starts; set --private-listen to its address")]
     AnyPort,
     #[error("{0} does not answer: {1}")]
     Connect(SocketAddr, #[source] std::io::Error),
     #[error("{0} does not answer: {1}")]
-    Ask(SocketAddr, #[source] hyper::Error),
-    #[error("{0} does not answer within {seconds} s", seconds = ANSWER_WITHIN.as_secs())]
-    Late(SocketAddr),
+    Request(SocketAddr, #[source] hyper::Error),
+    #[error("{0} does not answer within {seconds} s", seconds = TIMEOUT.as_secs())]
+    Timeout(SocketAddr),
     #[error("{}", .0.trim_end())]
     NotReady(String),
 }
@@ -51,8 +51,9 @@ pub fn parse_service_options<C: Parser>() -> C {
 }
 
 fn with_command(options: Command) -> Command {
-    let command = Command::new(NAME)
-        .about("Ask the running service on its private port whether it is ready: status 0 if so, else 1");
+    let command = Command::new(NAME).about(
+        "Check on the admin port of the running service whether it is ready: exit status 0 if so, else 1",
+    );
     options.subcommand(command).subcommand_negates_reqs(true)
 }
 
@@ -62,25 +63,25 @@ fn check(options: &ArgMatches) -> Result<(), String> {
     let address = reachable(*address);
     let runtime =
         Builder::new_current_thread().enable_all().build().map_err(|failure| failure.to_string())?;
-    let asked = runtime.block_on(async { timeout(ANSWER_WITHIN, ask(address)).await });
-    asked.unwrap_or(Err(CheckError::Late(address))).map_err(|failure| with_causes(&failure))
+    let checked = runtime.block_on(async { timeout(TIMEOUT, get_readiness(address)).await });
+    checked.unwrap_or(Err(CheckError::Timeout(address))).map_err(|failure| with_causes(&failure))
 }
 
-/// Where a service that listens on `address` can be reached from this machine.
+/// The address at which this machine can reach a service that listens on `address`.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-        named => named,
+        other => other,
     };
     SocketAddr::new(ip, address.port())
 }
 
-async fn ask(address: SocketAddr) -> Result<(), CheckError> {
+async fn get_readiness(address: SocketAddr) -> Result<(), CheckError> {
     if address.port() == 0 {
         return Err(CheckError::AnyPort);
     }
-    let failed = |failure| CheckError::Ask(address, failure);
+    let failed = |failure| CheckError::Request(address, failure);
     let stream =
         TcpStream::connect(address).await.map_err(|failure| CheckError::Connect(address, failure))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
@@ -90,13 +91,13 @@ async fn ask(address: SocketAddr) -> Result<(), CheckError> {
     if let Ok(host) = address.to_string().parse() {
         request.headers_mut().insert(header::HOST, host);
     }
-    let answer = sender.send_request(request).await.map_err(failed)?;
-    if answer.status() == StatusCode::OK {
+    let response = sender.send_request(request).await.map_err(failed)?;
+    if response.status() == StatusCode::OK {
         return Ok(());
     }
-    let status = answer.status();
-    let said = answer.into_body().collect().await.map_err(failed)?.to_bytes();
-    Err(CheckError::NotReady(format!("{address} answers {status}: {}", String::from_utf8_lossy(&said))))
+    let status = response.status();
+    let body = response.into_body().collect().await.map_err(failed)?.to_bytes();
+    Err(CheckError::NotReady(format!("{address} answers {status}: {}", String::from_utf8_lossy(&body))))
 }
 
 #[cfg(test)]
@@ -109,38 +110,38 @@ mod tests {
 
     use crate::{admin::AdminPort, health};
 
-    fn asked(address: SocketAddr) -> Result<(), String> {
-        let private = Arg::new(PRIVATE_LISTEN).long("private-listen").global(true);
+    fn checked(address: SocketAddr) -> Result<(), String> {
+        let admin = Arg::new(PRIVATE_LISTEN).long("private-listen").global(true);
         let options = Command::new("muse-test")
-            .arg(private.value_parser(value_parser!(SocketAddr)))
-            .arg(Arg::new("what the service needs").long("needed").required(true));
+            .arg(admin.value_parser(value_parser!(SocketAddr)))
+            .arg(Arg::new("required").long("needed").required(true));
         let arguments = ["muse-test", "healthcheck", "--private-listen", &address.to_string()];
         check(&with_command(options).try_get_matches_from(arguments).unwrap())
     }
 
     #[test]
-    fn it_asks_the_running_service_and_needs_nothing_else() {
+    fn readiness_is_checked_without_the_other_options() {
         let runtime = Runtime::new().unwrap();
         let (health, _service) = health::not_serving(&[""]);
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let pages = AdminPort::new(health.clone(), Metrics::of("muse-test"));
-        // No runtime is entered where the program asks.
-        let server = runtime.block_on(async { pages.serve(listener) });
+        let admin = AdminPort::new(health.clone(), Metrics::of("muse-test"));
+        // The check starts a runtime of its own, so it runs outside this one.
+        let server = runtime.block_on(async { admin.serve(listener) });
 
-        let not_ready = asked(address).unwrap_err();
+        let not_ready = checked(address).unwrap_err();
         assert!(
             not_ready.ends_with("503 Service Unavailable: not ready: the service does not serve"),
             "{not_ready}"
         );
         health.report(true);
-        assert_eq!(asked(address), Ok(()));
+        assert_eq!(checked(address), Ok(()));
         let everywhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
-        assert_eq!(asked(everywhere), Ok(()));
+        assert_eq!(checked(everywhere), Ok(()));
         drop(server);
         drop(runtime);
-        let gone = asked(address).unwrap_err();
+        let gone = checked(address).unwrap_err();
         assert!(gone.starts_with(&format!("{address} does not answer: ")), "{gone}");
-        assert!(asked(SocketAddr::new(address.ip(), 0)).unwrap_err().contains("--private-listen"));
+        assert!(checked(SocketAddr::new(address.ip(), 0)).unwrap_err().contains("--private-listen"));
     }
 }

@@ -107,9 +107,9 @@ where
         let served = runtime.block_on(async {
             let shutdown = shutdown::on_signal()?;
             let listeners = Listeners::bind(addresses).await?;
-            let Addresses { public, private } = listeners.addresses();
-            info!(%private, address = %public, "{name} {} listens", env!("CARGO_PKG_VERSION"));
-            notify::private(private);
+            let Addresses { public, admin } = listeners.addresses();
+            info!(%admin, address = %public, "{name} {} listens", env!("CARGO_PKG_VERSION"));
+            notify::admin(admin);
             notify::listening(public);
             Ok::<_, StartError>(run(listeners, shutdown).await)
         });

@@ -9,30 +9,30 @@ use tokio::net::TcpListener;
 
 use crate::StartError;
 
-/// Where a service listens; port 0 stands for a free one.
+/// The addresses on which a service listens; port 0 stands for a free one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses {
-    /// For its users or for the other services.
+    /// For users or for the other services.
     pub public: SocketAddr,
-    /// For those who watch it: see [`private`](crate::admin).
-    pub private: SocketAddr,
+    /// For operators: the [admin port](crate::admin).
+    pub admin: SocketAddr,
 }
 
 impl Addresses {
-    /// `public`, and any free port of the loopback interface as the private one.
+    /// `public`, and a free port of the loopback interface as the admin port.
     #[must_use]
-    pub fn with_any_private(public: SocketAddr) -> Self {
-        Self { public, private: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) }
+    pub fn with_any_admin(public: SocketAddr) -> Self {
+        Self { public, admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) }
     }
 }
 
 /// The bound listeners.
 #[derive(Debug)]
 pub struct Listeners {
-    /// For its users or for the other services.
+    /// For users or for the other services.
     pub public: TcpListener,
-    /// For those who watch it.
-    pub private: TcpListener,
+    /// For operators.
+    pub admin: TcpListener,
     addresses: Addresses,
 }
 
@@ -44,12 +44,12 @@ impl Listeners {
     /// [`StartError::Bind`], which names the address.
     pub async fn bind(addresses: Addresses) -> Result<Self, StartError> {
         let (public, public_address) = bind(addresses.public).await?;
-        let (private, private_address) = bind(addresses.private).await?;
-        let addresses = Addresses { public: public_address, private: private_address };
-        Ok(Self { public, private, addresses })
+        let (admin, admin_address) = bind(addresses.admin).await?;
+        let addresses = Addresses { public: public_address, admin: admin_address };
+        Ok(Self { public, admin, addresses })
     }
 
-    /// What they are bound to.
+    /// The bound addresses.
     #[must_use]
     pub fn addresses(&self) -> Addresses {
         self.addresses
@@ -71,15 +71,14 @@ mod tests {
     use muse_telemetry::with_causes;
 
     #[tokio::test]
-    async fn a_port_in_use_is_named() {
+    async fn bind_error_contains_the_address() {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let first = Listeners::bind(Addresses::with_any_private(any)).await.unwrap();
-        let Addresses { public, private } = first.addresses();
-        let taken =
-            [(public, Addresses { public, private: any }), (private, Addresses { public: any, private })];
+        let first = Listeners::bind(Addresses::with_any_admin(any)).await.unwrap();
+        let Addresses { public, admin } = first.addresses();
+        let taken = [(public, Addresses { public, admin: any }), (admin, Addresses { public: any, admin })];
         for (taken, addresses) in taken {
-            let refused = Listeners::bind(addresses).await.unwrap_err();
-            assert!(with_causes(&refused).starts_with(&format!("cannot listen on {taken}: ")), "{refused}");
+            let error = Listeners::bind(addresses).await.unwrap_err();
+            assert!(with_causes(&error).starts_with(&format!("cannot listen on {taken}: ")), "{error}");
         }
     }
 }

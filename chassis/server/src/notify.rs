@@ -27,8 +27,8 @@ pub fn listening(address: SocketAddr) {
     send(&format!("X_MUSE_LISTENING={address}"));
 }
 
-/// The program's private port is bound to `address`; not known to systemd either.
-pub fn private(address: SocketAddr) {
+/// The program's admin port is bound to `address`; not known to systemd either.
+pub fn admin(address: SocketAddr) {
     send(&format!("X_MUSE_PRIVATE={address}"));
 }
 

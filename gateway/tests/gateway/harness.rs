@@ -441,7 +441,7 @@ impl Gateway {
         let args = Args::parse_from(own.iter().chain(options));
         let config = Config::try_from(args).unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let listeners = Listeners::bind(Addresses::with_any_private(any)).await.unwrap();
+        let listeners = Listeners::bind(Addresses::with_any_admin(any)).await.unwrap();
         let address = listeners.addresses().public;
         let shutdown = CancellationToken::new();
         tokio::spawn(muse_gateway::run_with_resolver(config, resolver, listeners, shutdown.clone()));
