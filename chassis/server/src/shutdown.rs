@@ -16,12 +16,12 @@ use crate::{StartError, notify};
 /// Options of the shutdown.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct ShutdownArgs {
-    /// Seconds that work which has begun may take, once nothing new is accepted.
+    /// Time for calls in flight to finish after the listener is closed, in seconds.
     #[arg(long = "shutdown-grace", env = "SHUTDOWN_GRACE", default_value = "10", value_parser = seconds, global = true)]
     pub grace: Duration,
 
-    /// Seconds from the signal to stop until nothing new is accepted, in which load balancers notice that the service is
-    /// not ready any more.
+    /// Time between the signal and the close of the listener, in seconds. The service reports not
+    /// ready but still serves, so that load balancers can detect the change.
     #[arg(long = "shutdown-delay", env = "SHUTDOWN_DELAY", default_value = "0", value_parser = seconds, global = true)]
     pub delay: Duration,
 }

@@ -16,12 +16,14 @@ use crate::{
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Options of traces")]
 pub struct TraceArgs {
-    /// URL of an OpenTelemetry collector that takes traces over gRPC (http://127.0.0.1:4317). With https:// it is one of the
-    /// services of MUSE_TLS_CA. Without a collector trace ids are handed on, but nothing is recorded.
+    /// URL of an OpenTelemetry collector with OTLP over gRPC (http://127.0.0.1:4317). With https://
+    /// MUSE_TLS_CA must have signed its certificate. Without a collector trace ids are propagated,
+    /// but no span is recorded.
     #[arg(long = "otlp-endpoint", env = "OTEL_EXPORTER_OTLP_ENDPOINT", default_value = "", global = true)]
     #[arg(hide_default_value = true)]
     pub collector: Collector,
-    /// Which part, from 0 to 1, of the traces that begin here is recorded. Of one that a caller has begun, the caller says it.
+    /// Fraction of traces that are recorded, from 0 to 1. For traces started by a caller its
+    /// `traceparent` decides.
     #[arg(long = "trace-ratio", env = "OTEL_TRACES_SAMPLER_ARG", default_value = "1", global = true)]
     #[arg(value_parser = ratio)]
     pub ratio: f64,

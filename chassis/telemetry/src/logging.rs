@@ -27,22 +27,24 @@ pub(crate) static DROPPED_LINES: LazyLock<IntCounter> = LazyLock::new(|| {
 /// Set by [`LogArgs::init`].
 static WRITER: OnceLock<Arc<LogWriter>> = OnceLock::new();
 
-/// How a line of the log looks.
+/// The format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Pretty,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
 /// Options of the log.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of the log")]
 pub struct LogArgs {
-    /// What is logged, as in `info` or `muse_gateway=debug,warn`. `access=warn` leaves out the requests.
+    /// Filter of the log: a level, or levels by target, such as `info` or `muse_gateway=debug,warn`.
+    /// `access=warn` omits the access log.
     #[arg(long, env = "LOG_LEVEL", default_value = "info", value_parser = parse_filter, global = true)]
     pub log_level: String,
-    /// How it is logged.
+    /// Format of the log.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "pretty", global = true)]
     pub log_format: LogFormat,
 }

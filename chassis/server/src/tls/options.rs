@@ -20,18 +20,19 @@ use crate::{
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Options of TLS between the services")]
 pub struct PeerArgs {
-    /// PEM file with the CA of the certificates that the services of the stack show each other. With it and the next two
-    /// a service accepts no connection of another kind, and URLs of other services begin with https://.
+    /// PEM file with the CA that signs the certificates of the services. Enables mutual TLS between
+    /// the services, together with the certificate and its key: a service accepts connections with a
+    /// certificate of this CA only, and URLs of other services begin with https://.
     #[arg(long, env = "MUSE_TLS_CA", requires_all = ["peer_cert", "peer_key"], global = true)]
     pub peer_ca: Option<PathBuf>,
-    /// PEM file with the certificate of this service, and those between it and the CA.
+    /// PEM file with the certificate of this service and its intermediate certificates.
     #[arg(long, env = "MUSE_TLS_CERT", requires_all = ["peer_ca", "peer_key"], global = true)]
     pub peer_cert: Option<PathBuf>,
-    /// PEM file with its private key.
+    /// PEM file with the private key of the certificate.
     #[arg(long, env = "MUSE_TLS_KEY", requires_all = ["peer_ca", "peer_cert"], global = true)]
     pub peer_key: Option<PathBuf>,
-    /// Allow passwords and tokens in plain text on addresses that are not loopback: what carries them is private, or
-    /// encrypts them itself.
+    /// Allow passwords and tokens in plain text on addresses that are not loopback, for networks that
+    /// are isolated or encrypt traffic themselves.
     #[arg(long, env = "MUSE_PLAINTEXT", value_parser = BoolishValueParser::new(), global = true)]
     pub plaintext: bool,
 }
@@ -116,10 +117,11 @@ pub(crate) fn check_scheme(option: &'static str, url: &Uri, has_tls: bool) -> Re
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Options of TLS for users")]
 pub struct UserArgs {
-    /// PEM file with the certificate, and those between it and its CA. With it and the next the port speaks TLS alone.
+    /// PEM file with the certificate and its intermediate certificates. Enables TLS, together with
+    /// the key: the port accepts TLS connections only.
     #[arg(long, env = "GATEWAY_TLS_CERT", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
-    /// PEM file with its private key.
+    /// PEM file with the private key of the certificate.
     #[arg(long, env = "GATEWAY_TLS_KEY", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
 }
