@@ -2,7 +2,8 @@
 
 use std::error::Error;
 
-/// An error and its causes, joined by colons. A cause that the text already contains is not repeated.
+/// An error and its causes, joined by colons. A cause that the text already contains is not
+/// repeated.
 #[must_use]
 pub fn with_causes(failure: &dyn Error) -> String {
     followed_by_causes(failure.to_string(), failure.source())

@@ -1,5 +1,5 @@
-//! Telemetry of the services: logs on standard error, metrics for Prometheus, traces for OpenTelemetry, and the request telemetry
-//! that ties the three to each request.
+//! Telemetry of the services: logs on standard error, metrics for Prometheus, traces for
+//! OpenTelemetry, and request telemetry, which produces all three for each request.
 
 #![forbid(unsafe_code)]
 

@@ -6,13 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// After a message was logged, the same message is suppressed for so long.
+/// Time for which a message is suppressed after it was logged.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// Messages that are remembered; while so many were logged within the interval, further ones are
+/// Maximum stored messages. While as many were logged within the interval, other messages are
 /// suppressed.
 const CAPACITY: usize = 64;
 
-/// Decides whether a message is logged. A clone shares the messages that are remembered.
+/// Decides whether a message is logged. Clones share the stored messages.
 #[derive(Debug, Clone, Default)]
 pub struct LogThrottle(Arc<Mutex<HashMap<String, Instant>>>);
 
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn remembered_messages_are_bounded() {
+    fn stored_messages_are_bounded() {
         let throttle = LogThrottle::default();
         let logged = (0..1000).filter(|number| throttle.allows(&number.to_string())).count();
         assert_eq!(logged, CAPACITY);

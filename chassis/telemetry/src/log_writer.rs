@@ -1,7 +1,9 @@
-//! A bounded, non-blocking writer for log lines: callers append to a buffer in memory, and a thread writes it out.
+//! A bounded, non-blocking writer for log lines: callers append to a buffer in memory, and a thread
+//! writes it out.
 //!
-//! Own code, because `tracing-appender` bounds its buffer in lines but not in bytes, reports its dropped lines nowhere, and
-//! prints to standard error, which blocks, when it shuts down while its output is full.
+//! Own code, because `tracing-appender` bounds its buffer in lines but not in bytes, reports its
+//! dropped lines nowhere, and prints to standard error, which blocks, when it shuts down while its
+//! output is full.
 
 use std::{
     io::{self, Write},
@@ -14,22 +16,24 @@ use std::{
 use prometheus::IntCounter;
 use tracing::warn;
 
-/// Bytes that wait for the thread. As many again may be in its hands.
+/// Capacity of the buffer, in bytes. The thread may be writing as many more.
 const BUFFER_BYTES: usize = 1 << 20;
-/// Bytes of a line; a longer one is truncated.
+/// Maximum bytes of a line; longer lines are truncated.
 const LINE_BYTES: usize = 64 << 10;
 /// Ends a truncated line.
 const TRUNCATED: &[u8] = b" [truncated]\n";
-/// Between two writes: under load, lines are written together, which saves the system calls and wake-ups of most of them.
+/// Pause between two writes: under load, lines are written together, which saves most system calls
+/// and wake-ups.
 const BETWEEN_WRITES: Duration = Duration::from_millis(20);
-/// How long to wait before another try at an output that another process has made non-blocking.
+/// Pause before a retry if another process has made the output non-blocking.
 const RETRY_AFTER: Duration = Duration::from_millis(10);
 
-/// Appends each `write` as one line; drops and counts it when the buffer is full. Never blocks and never fails.
+/// Appends each `write` as one line, or drops and counts it if the buffer is full. Never blocks and
+/// never fails.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
     state: Mutex<State>,
-    /// Something waits in the buffer.
+    /// The buffer is not empty.
     filled: Condvar,
     /// A buffer was written.
     written: Condvar,
@@ -44,16 +48,17 @@ struct State {
     idle: bool,
     /// The thread has taken a buffer and has not written all of it.
     writing: bool,
-    /// A flush has run out of time, and nothing was written since.
+    /// A flush timed out, and nothing was written since.
     stalled: bool,
 }
 
 impl LogWriter {
-    /// A writer whose thread writes to `output`, and counts in `dropped` the lines that were not written.
+    /// Starts the thread, which writes to `output`. `dropped` counts the lines that were not
+    /// written.
     ///
     /// # Errors
     ///
-    /// If there is no thread for it.
+    /// If the thread cannot be started.
     pub(crate) fn start(output: impl Write + Send + 'static, dropped: IntCounter) -> io::Result<Arc<Self>> {
         let writer = Arc::new(Self {
             state: Mutex::default(),
@@ -101,10 +106,10 @@ impl LogWriter {
         state.buffer.extend_from_slice(line);
         state.buffer.extend_from_slice(end);
         state.lines += 1;
-        // Each notice is a system call.
-        let is_awaited = mem::take(&mut state.idle);
+        // Each notification is a system call.
+        let is_idle = mem::take(&mut state.idle);
         drop(state);
-        if is_awaited {
+        if is_idle {
             self.filled.notify_one();
         }
     }
@@ -127,13 +132,13 @@ impl LogWriter {
             let outcome = write_all(&mut output, &buffer);
             buffer.clear();
             if outcome.is_err() {
-                // Its reader is gone, say. There is nobody to tell, and the service goes on.
+                // For example, the reader of the pipe has exited. The error cannot be logged.
                 self.dropped.inc_by(lines);
             }
             let mut state = self.state();
             state.writing = false;
             state.stalled &= outcome.is_err();
-            // The report must not be dropped itself.
+            // Otherwise the report would be dropped, too.
             let has_room = state.buffer.len() + LINE_BYTES <= BUFFER_BYTES;
             drop(state);
             self.written.notify_all();
@@ -172,7 +177,7 @@ fn write_all(output: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Without the start of a character at the end.
+/// Removes an incomplete character from the end.
 fn truncate(start: &[u8]) -> &[u8] {
     match str::from_utf8(start) {
         Ok(_) => start,
@@ -206,7 +211,7 @@ mod tests {
         let (mut reader, writer) = into_pipe();
         let line = [&[b'x'; 999][..], b"\n"].concat();
         let started = Instant::now();
-        // A pipe, a buffer on its way and one that waits hold fewer than 4 MB.
+        // The capacity of the pipe and of both buffers is less than 4 MB.
         for _ in 0..4_000 {
             (&*writer).write_all(&line).unwrap();
         }
@@ -216,8 +221,8 @@ mod tests {
         assert!(started.elapsed() < LONG_ENOUGH);
         assert!(writer.state().buffer.len() <= BUFFER_BYTES);
 
-        let kept = 4_000 - writer.dropped.get();
-        let mut text = vec![0; usize::try_from(kept).unwrap() * line.len()];
+        let written = 4_000 - writer.dropped.get();
+        let mut text = vec![0; usize::try_from(written).unwrap() * line.len()];
         reader.read_exact(&mut text).unwrap();
         assert!(text.chunks(line.len()).all(|found| found == line), "a line is not whole");
         writer.flush(LONG_ENOUGH);
@@ -225,8 +230,8 @@ mod tests {
     }
 
     #[test]
-    fn lines_flow_again_after_the_reader_has_gone() {
-        /// Fails until it is mended.
+    fn writer_recovers_from_a_broken_pipe() {
+        /// Fails until it contains a buffer.
         struct Broken(Arc<Mutex<Option<Vec<u8>>>>);
         impl Write for Broken {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

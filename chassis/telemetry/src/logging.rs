@@ -13,14 +13,14 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{log_writer::LogWriter, panic_hook};
 
-/// How long the end of a program waits for the last lines to be written.
-const FLUSH_WITHIN: Duration = Duration::from_secs(1);
-/// How long a panic does, which may be in a task of a service that goes on.
-const BRIEF: Duration = Duration::from_millis(100);
+/// Timeout of the flush at the end of a program.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Timeout of the flush in a panic, after which the service may continue.
+const BRIEF_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Lines that were not written, of the whole process.
+/// Lines that were not written, in the whole process.
 pub(crate) static DROPPED_LINES: LazyLock<IntCounter> = LazyLock::new(|| {
-    let help = "Lines of the log that were dropped since nobody read them in time, or at all.";
+    let help = "Lines of the log that were dropped because standard error was not read in time.";
     IntCounter::new("muse_log_lines_dropped_total", help).expect("its name and help are well-formed")
 });
 
@@ -40,8 +40,8 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Options of the log")]
 pub struct LogArgs {
-    /// Filter of the log: a level, or levels by target, such as `info` or `muse_gateway=debug,warn`.
-    /// `access=warn` omits the access log.
+    /// Filter of the log: a level, or levels by target, such as `info` or
+    /// `muse_gateway=debug,warn`. `access=warn` omits the access log.
     #[arg(long, env = "LOG_LEVEL", default_value = "info", value_parser = parse_filter, global = true)]
     pub log_level: String,
     /// Format of the log.
@@ -50,13 +50,14 @@ pub struct LogArgs {
 }
 
 fn parse_filter(text: &str) -> Result<String, String> {
-    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|refused| refused.to_string())
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 impl LogArgs {
-    /// Starts logging, and keeps what users send out of it, however the program ends. To be called once, first of all.
+    /// Starts logging, and installs the panic hook. Call it once, at the start of the program.
     ///
-    /// A thread writes the lines, so that no reader of standard error can block the service or end it.
+    /// A thread writes the lines, so that a slow or closed standard error neither blocks nor ends
+    /// the service.
     pub fn init(&self) {
         let writer = LogWriter::start(io::stderr(), DROPPED_LINES.clone()).unwrap_or_else(|failure| {
             let _ = writeln!(io::stderr(), "error: cannot start the thread of the log: {failure}");
@@ -66,7 +67,7 @@ impl LogArgs {
         let builder = tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::new(&self.log_level))
             .with_writer(writer)
-            // It would print to standard error itself, and panic where that fails.
+            // They would be printed to standard error directly, with a panic if that fails.
             .log_internal_errors(false)
             .with_ansi(io::stderr().is_terminal());
         match self.log_format {
@@ -75,26 +76,26 @@ impl LogArgs {
                 builder.json().flatten_event(true).with_current_span(true).with_span_list(false).init();
             }
         }
-        panic_hook::prevent();
+        panic_hook::install();
     }
 }
 
-/// Writes the lines of the log that wait, within a second; for the end of a program.
+/// Flushes the log, for at most a second. Call it at the end of a program.
 pub fn flush_log() {
     if let Some(writer) = WRITER.get() {
-        writer.flush(FLUSH_WITHIN);
+        writer.flush(FLUSH_TIMEOUT);
     }
 }
 
-/// As [`flush_log`], but brief, and without a wait where nobody reads.
+/// Flushes the log for at most 100 ms, or not at all while standard error is not read.
 pub fn flush_brief() {
     if let Some(writer) = WRITER.get() {
-        writer.flush_unless_stalled(BRIEF);
+        writer.flush_unless_stalled(BRIEF_TIMEOUT);
     }
 }
 
-/// Writes a text for the operator to standard error that is no line of the log. Neither blocks nor panics once logging has
-/// started.
+/// Prints a text for the operator to standard error, outside the log. Neither blocks nor panics
+/// after logging has started.
 pub fn print_to_operator(text: &str) {
     let text = format!("{text}\n");
     let _ = match WRITER.get() {

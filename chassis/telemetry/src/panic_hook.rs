@@ -1,4 +1,4 @@
-//! Prevents that a failing program reveals what users sent: a panic hook that redacts, and no core dumps.
+//! A panic hook that redacts user data, and the limit that disables core dumps.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -11,32 +11,33 @@ use tracing::error;
 
 use crate::logging::flush_brief;
 
-/// Installs the panic hook and disables core dumps. The hook logs the location of a panic, and its message only if that is a fixed
-/// text: others may quote what a user sent.
-pub(crate) fn prevent() {
+/// Installs the panic hook and disables core dumps. The hook logs the location of a panic, and its
+/// message only if it is a fixed text: a formatted message may quote user data.
+pub(crate) fn install() {
     panic::set_hook(Box::new(log_panic));
-    forbid_core_dumps();
+    disable_core_dumps();
 }
 
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let thread = thread::current();
     let location = panic.location().map(ToString::to_string).unwrap_or_default();
-    let said = panic.payload().downcast_ref::<&'static str>().copied();
-    let said = said.unwrap_or("what it says is left out, since it may quote what a user sent");
-    // Only with RUST_BACKTRACE, as by default.
+    let message = panic.payload().downcast_ref::<&'static str>().copied();
+    let message = message.unwrap_or("the message is omitted, because it may quote user data");
+    // Empty unless RUST_BACKTRACE is set.
     let trace = Backtrace::capture();
     let trace = (trace.status() == BacktraceStatus::Captured).then(|| trace.to_string());
-    error!(thread = thread.name().unwrap_or_default(), location, trace, "panicked: {said}");
+    error!(thread = thread.name().unwrap_or_default(), location, trace, "panicked: {message}");
     // The program may end with this panic.
     flush_brief();
 }
 
-/// With a limit of 0 the kernel writes no file, but still pipes the dump to a program; with 1 it does neither (core(5)).
-fn forbid_core_dumps() {
-    let most = getrlimit(Resource::Core).maximum.map_or(1, |most| most.min(1));
-    let limit = Rlimit { current: Some(most), maximum: Some(most) };
+/// With a limit of 0 the kernel writes no file, but still pipes the dump to a program; with 1 it
+/// does neither (core(5)).
+fn disable_core_dumps() {
+    let maximum = getrlimit(Resource::Core).maximum.map_or(1, |maximum| maximum.min(1));
+    let limit = Rlimit { current: Some(maximum), maximum: Some(maximum) };
     if let Err(failure) = setrlimit(Resource::Core, limit) {
-        error!(%failure, "core dumps cannot be forbidden");
+        error!(%failure, "cannot disable core dumps");
     }
 }
 
@@ -51,10 +52,10 @@ mod tests {
     use crate::{LogArgs, LogFormat};
 
     /// Set in a child process that panics.
-    const FAILING: &str = "MUSE_TEST_OF_LEAKS";
-    const NAME: &str = "panic_hook::tests::a_program_that_fails_leaves_no_text_behind";
+    const PANICKING: &str = "MUSE_TEST_PANIC_HOOK";
+    const NAME: &str = "panic_hook::tests::panic_and_core_dump_reveal_no_user_data";
 
-    fn fail(text: &str) -> ! {
+    fn panic_with(text: &str) -> ! {
         LogArgs { log_level: "trace".to_owned(), log_format: LogFormat::Json }.init();
         let quotes = text.to_owned();
         assert!(std::thread::spawn(move || panic!("cannot read {quotes}")).join().is_err());
@@ -65,31 +66,31 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_fails_leaves_no_text_behind() {
-        if let Ok(text) = std::env::var(FAILING) {
-            fail(&text);
+    fn panic_and_core_dump_reveal_no_user_data() {
+        if let Ok(text) = std::env::var(PANICKING) {
+            panic_with(&text);
         }
-        let folder = std::env::temp_dir().join(format!("muse-leaks-{}", std::process::id()));
+        let folder = std::env::temp_dir().join(format!("muse-panic-hook-{}", std::process::id()));
         fs::create_dir(&folder).unwrap();
-        let failed = Command::new("sh")
+        let output = Command::new("sh")
             .args(["-c", "ulimit -c $(ulimit -Hc); exec \"$@\"", "sh"])
             .arg(std::env::current_exe().unwrap())
             .args(["--exact", NAME, "--nocapture"])
-            .env(FAILING, "é canary")
+            .env(PANICKING, "é canary")
             .current_dir(&folder)
             .output()
             .unwrap();
-        let left = fs::read_dir(&folder).unwrap().count();
+        let files = fs::read_dir(&folder).unwrap().count();
         fs::remove_dir_all(&folder).unwrap();
-        assert_eq!((failed.status.core_dumped(), left), (false, 0), "{failed:?}");
-        let said = String::from_utf8(failed.stderr).unwrap();
-        assert!(!said.contains("canary"), "{said}");
-        let panics: Vec<_> = said.lines().filter(|line| line.contains("panicked: ")).collect();
-        assert_eq!(panics.len(), 3, "{said}");
+        assert_eq!((output.status.core_dumped(), files), (false, 0), "{output:?}");
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert!(!log.contains("canary"), "{log}");
+        let panics: Vec<_> = log.lines().filter(|line| line.contains("panicked: ")).collect();
+        assert_eq!(panics.len(), 3, "{log}");
         assert!(
-            panics[0].contains("chassis/telemetry/src/panic_hook.rs") && panics[0].contains("left out"),
-            "{said}"
+            panics[0].contains("chassis/telemetry/src/panic_hook.rs") && panics[0].contains("omitted"),
+            "{log}"
         );
-        assert!(panics[2].contains("panicked: a fixed text"), "{said}");
+        assert!(panics[2].contains("panicked: a fixed text"), "{log}");
     }
 }

@@ -1,8 +1,8 @@
-//! The metrics of a service, for Prometheus, which reads them from its admin port.
+//! The metrics of a service, which Prometheus scrapes from its admin port.
 //!
-//! Each service has a registry of its own, so that several can run in one process. Names follow Prometheus'
-//! conventions: `muse_…`, the unit at the end, `_total` for what is counted. Counting and observing is atomic; a label's
-//! values are few and known beforehand, never what a user sent.
+//! Each service has a registry of its own, so that several can run in one process. Names follow the
+//! conventions of Prometheus: `muse_…`, the unit at the end, `_total` for counters. Label values
+//! form a small fixed set and never contain user input.
 
 mod process;
 
@@ -25,7 +25,7 @@ impl Metrics {
     /// The media type of [`Metrics::text`].
     pub const FORMAT: &str = TEXT_FORMAT;
 
-    /// The registry of a service with this name, with what is known of its process and build.
+    /// The registry of a service, with the metrics of its process and build.
     #[must_use]
     pub fn of(service: &str) -> Self {
         let metrics = Self(Registry::new());
@@ -36,13 +36,13 @@ impl Metrics {
         let version = env!("CARGO_PKG_VERSION");
         metrics.info(
             "muse_build_info",
-            "Which service this is, and of which version; always 1.",
+            "Name and version of the service; always 1.",
             &[("service", &service), ("version", &version)],
         );
         metrics
     }
 
-    /// All of them as they are now, in Prometheus' text format.
+    /// The current values, in the text format of Prometheus.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
@@ -52,54 +52,55 @@ impl Metrics {
         text
     }
 
-    /// A number that only grows.
+    /// A counter.
     #[must_use]
     pub fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.added(IntCounter::new(name, help))
+        self.add(IntCounter::new(name, help))
     }
 
-    /// Numbers that only grow, by the values of labels.
+    /// A counter with labels.
     #[must_use]
     pub fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.added(IntCounterVec::new(Opts::new(name, help), labels))
+        self.add(IntCounterVec::new(Opts::new(name, help), labels))
     }
 
-    /// A number that is set.
+    /// A gauge.
     #[must_use]
     pub fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.added(IntGauge::new(name, help))
+        self.add(IntGauge::new(name, help))
     }
 
-    /// A number that is asked for at each scrape.
+    /// A gauge whose value is computed at each scrape.
     pub fn pulled_gauge(&self, name: &str, help: &str, value: impl Fn() -> f64 + Send + Sync + 'static) {
-        self.added(PullingGauge::new(name, help, Box::new(value)));
+        self.add(PullingGauge::new(name, help, Box::new(value)));
     }
 
-    /// How often a value was at most each of `bounds`.
+    /// A histogram with these upper bounds of its buckets.
     #[must_use]
     pub fn histogram(&self, name: &str, help: &str, bounds: &[f64]) -> Histogram {
-        self.added(Histogram::with_opts(HistogramOpts::new(name, help).buckets(bounds.to_vec())))
+        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(bounds.to_vec())))
     }
 
-    /// The same by the values of labels.
+    /// A histogram with labels.
     #[must_use]
     pub fn histograms(&self, name: &str, help: &str, labels: &[&str], bounds: &[f64]) -> HistogramVec {
-        self.added(HistogramVec::new(HistogramOpts::new(name, help).buckets(bounds.to_vec()), labels))
+        self.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(bounds.to_vec()), labels))
     }
 
-    /// Labels that say what there is.
+    /// An info metric: its labels contain the information, its value is 1.
     pub fn info(&self, name: &str, help: &str, labels: &[(&str, &dyn Display)]) {
         let (names, values): (Vec<&str>, Vec<String>) =
             labels.iter().map(|(name, value)| (*name, value.to_string())).unzip();
-        self.added(IntGaugeVec::new(Opts::new(name, help), &names)).with_label_values(&values).set(1);
+        self.add(IntGaugeVec::new(Opts::new(name, help), &names)).with_label_values(&values).set(1);
     }
 
-    /// Adds a metric that was made without fault.
+    /// Registers a metric.
     ///
     /// # Panics
     ///
-    /// If it was not, or there is one of its name: both are mistakes in the program, and show at each start.
-    fn added<M: Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> M {
+    /// If it is malformed or its name is already registered: both are errors in the program that
+    /// appear at each start.
+    fn add<M: Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> M {
         let metric = metric.expect("a metric's name, help and labels are well-formed");
         self.register(metric.clone());
         metric

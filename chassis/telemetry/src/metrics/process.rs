@@ -1,4 +1,4 @@
-//! What Linux tells of this process, under the names that Prometheus' own client libraries use.
+//! Metrics of the process from `/proc`, with the names that the client libraries of Prometheus use.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use prometheus::{
     proto::MetricFamily,
 };
 
-/// Read from `/proc/self` at each scrape; what cannot be read stays what it was.
+/// Read from `/proc/self` at each scrape; if that fails, the previous values remain.
 #[derive(Debug)]
 pub(super) struct Process {
     cpu: Counter,
@@ -49,7 +49,7 @@ impl Collector for Process {
 
     fn collect(&self) -> Vec<MetricFamily> {
         if let Some(reading) = read() {
-            // Two scrapes at once may come here in either order.
+            // Concurrent scrapes may arrive here in either order.
             self.cpu.inc_by((reading.cpu_seconds - self.cpu.get()).max(0.0));
             for (gauge, value) in self.gauges.iter().zip(reading.gauges) {
                 gauge.set(value);
@@ -61,7 +61,8 @@ impl Collector for Process {
 
 fn read() -> Option<Reading> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The name in front may hold anything. The first field here is the third of proc(5).
+    // The name of the program may contain any character. The first field here is the third of
+    // proc(5).
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
     let ticks = rustix::param::clock_ticks_per_second() as f64;
@@ -73,7 +74,7 @@ fn read() -> Option<Reading> {
             booted_at()? + field(22)? / ticks,
             field(20)?,
             fs::read_dir("/proc/self/fd").ok()?.count() as f64,
-            most_files()?,
+            max_files()?,
         ],
     })
 }
@@ -85,7 +86,7 @@ fn booted_at() -> Option<f64> {
 }
 
 /// The soft limit of open files.
-fn most_files() -> Option<f64> {
+fn max_files() -> Option<f64> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let soft =
         limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace().next()?;
@@ -99,16 +100,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_is_told_of() {
+    fn metrics_of_this_process_are_plausible() {
         let process = Process::new();
         let file = fs::File::open("/proc/self/stat").unwrap();
         let Reading { cpu_seconds, gauges } = read().unwrap();
-        let [resident, virtual_, start, threads, files, most_files] = gauges;
+        let [resident, virtual_, start, threads, files, max_files] = gauges;
         assert!((0.0..3600.0).contains(&cpu_seconds), "{cpu_seconds}");
         assert!((1e6..1e9).contains(&resident) && resident < virtual_, "{resident} {virtual_}");
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
         assert!((now - 3600.0..now + 1.0).contains(&start), "{start} at {now}");
-        assert!(threads >= 1.0 && files >= 3.0 && files < most_files, "{threads} {files} {most_files}");
+        assert!(threads >= 1.0 && files >= 3.0 && files < max_files, "{threads} {files} {max_files}");
         drop(file);
         let collected = process.collect();
         assert_eq!(collected.len(), process.desc().len());

@@ -14,7 +14,7 @@ use super::{RequestSpan, status::End};
 #[derive(Debug)]
 pub struct TelemetryBody<B> {
     body: B,
-    /// Until the body ends.
+    /// `None` after the end of the body.
     span: Option<RequestSpan>,
 }
 
@@ -40,7 +40,7 @@ impl<B: Body + Unpin> Body for TelemetryBody<B> {
         });
         let end = match &frame {
             Some(Ok(frame)) => frame.trailers_ref().map(End::of_trailers),
-            // Broken off before its trailers.
+            // It failed before its trailers.
             Some(Err(_)) | None => Some(End::Call(Code::Unknown)),
         };
         if let Some(end) = end

@@ -20,8 +20,9 @@ use tower::Service;
 use super::{RequestContext, name_of, route};
 use crate::trace::inject;
 
-/// A client of another service. It adds the request id and the trace of the [`RequestContext`] in a call's extensions to the
-/// call's headers. In the trace the call is a span, which ends when the response begins.
+/// A client of another service. It adds the request id and the trace of the [`RequestContext`] in a
+/// call's extensions to the call's headers. In the trace the call is a span, which ends when the
+/// response begins.
 #[derive(Debug, Clone)]
 pub struct TracedClient<S>(pub S);
 
@@ -32,7 +33,7 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    /// Only a call that is recorded takes a box.
+    /// Boxed only for a recorded call.
     type Future = Either<S::Future, BoxFuture<'static, Result<S::Response, S::Error>>>;
 
     fn poll_ready(&mut self, task: &mut Task<'_>) -> Poll<Result<(), S::Error>> {

@@ -1,6 +1,7 @@
-//! The context of a request: its id, its trace, and who called.
+//! The context of a request: its id, its trace and its caller.
 //!
-//! It travels in the extensions of the request, and of the calls to other services that are made for it.
+//! It travels in the extensions of the request, and of the calls to other services that are made
+//! for it.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -35,7 +36,7 @@ impl Caller {
     }
 }
 
-/// The context of a request. Clones are handles on the same.
+/// The context of a request. Clones share it.
 #[derive(Debug, Clone)]
 pub struct RequestContext(Arc<Shared>);
 
@@ -55,7 +56,8 @@ impl RequestContext {
         Self(Arc::new(Shared { id, traces, trace, log, caller: OnceLock::new() }))
     }
 
-    /// Adds the context of the request with the extensions `from` to those of a call that is made for it.
+    /// Adds the context of the request with the extensions `from` to those of a call that is made
+    /// for it.
     pub fn copy(from: &Extensions, to: &mut Extensions) {
         if let Some(context) = from.get::<Self>() {
             to.insert(context.clone());

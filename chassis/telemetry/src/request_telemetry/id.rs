@@ -9,8 +9,8 @@ use crate::trace::unique;
 
 /// The header of the request id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Longer ids of callers are ignored.
-const LONGEST: usize = 128;
+/// Maximum length of an id from a caller; longer ids are ignored.
+const MAX_LENGTH: usize = 128;
 
 /// The id of a request: the caller's, or that of its trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +23,8 @@ impl RequestId {
     /// The caller's id, if it is safe in a log line.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let id = headers.get(REQUEST_ID)?;
-        let fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:~+/=@".contains(byte);
-        ((1..=LONGEST).contains(&id.len()) && id.as_bytes().iter().all(fit))
+        let is_safe = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:~+/=@".contains(byte);
+        ((1..=MAX_LENGTH).contains(&id.len()) && id.as_bytes().iter().all(is_safe))
             .then(|| Self { value: unique(id.clone()), is_of_trace: false })
     }
 
@@ -57,16 +57,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_taken_if_it_cannot_spoil_a_log() {
-        let taken = |value: &[u8]| {
+    fn id_with_unsafe_characters_is_ignored() {
+        let accepted = |value: &[u8]| {
             let value = HeaderValue::from_bytes(value).unwrap();
             RequestId::of(&HeaderMap::from_iter([(REQUEST_ID, value)])).map(|id| id.to_string())
         };
         for id in ["a", "0123-4567_89.ab:cd~e+f/g=h@i", &"x".repeat(128)] {
-            assert_eq!(taken(id.as_bytes()).as_deref(), Some(id));
+            assert_eq!(accepted(id.as_bytes()).as_deref(), Some(id));
         }
-        for bad in ["", " ", "a b", "a\tb", "a\"b", "a,b", "{x}", &"x".repeat(129), "é"] {
-            assert_eq!(taken(bad.as_bytes()), None, "{bad:?}");
+        for invalid in ["", " ", "a b", "a\tb", "a\"b", "a,b", "{x}", &"x".repeat(129), "é"] {
+            assert_eq!(accepted(invalid.as_bytes()), None, "{invalid:?}");
         }
         assert_eq!(RequestId::of(&HeaderMap::new()), None);
     }

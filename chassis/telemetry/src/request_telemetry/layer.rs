@@ -92,7 +92,7 @@ pin_project! {
     pub struct TelemetryFuture<F> {
         #[pin]
         response: Instrumented<F>,
-        // Until the response.
+        // `None` after the response.
         span: Option<RequestSpan>,
     }
 }

@@ -1,7 +1,8 @@
-//! Request telemetry of a service: counts requests by route, status and class of user, times them, and creates a span and a line of
-//! the access log for each.
+//! Request telemetry of a service: counts requests by route, status and class of user, measures
+//! their duration, and creates a span and a line of the access log for each.
 //!
-//! A gRPC call ends with its trailers, another request with the head of its response, and either when its caller leaves before.
+//! A gRPC call ends with its trailers, another request with the head of its response, and both end
+//! when the caller cancels them.
 
 mod body;
 mod client;
@@ -36,7 +37,7 @@ pub const OTHER: &str = "other";
 const SECONDS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
-/// The request telemetry of a service. Clones are handles on the same.
+/// The request telemetry of a service. Clones share it.
 #[derive(Debug, Clone)]
 pub struct RequestTelemetry(Arc<Shared>);
 
@@ -51,7 +52,8 @@ struct Shared {
 }
 
 impl RequestTelemetry {
-    /// Registers the metrics, and logs the end of each request with the target `access`, at level INFO (on the users' port) or DEBUG.
+    /// Registers the metrics, and logs the end of each request with the target `access`, at level
+    /// INFO (on the users' port) or DEBUG.
     #[must_use]
     pub fn new(metrics: &Metrics, traces: Traces, access_level: Level) -> Self {
         Self(Arc::new(Shared {
@@ -63,11 +65,11 @@ impl RequestTelemetry {
             ),
             duration: metrics.histograms(
                 "muse_request_duration_seconds",
-                "Time from the head of a request to its answer; of a gRPC call to its end.",
+                "Time from the head of a request to the head of its response; of a gRPC call to its end.",
                 &["route"],
                 SECONDS,
             ),
-            in_flight: metrics.gauge("muse_requests_in_flight", "Requests that are being answered, streams included."),
+            in_flight: metrics.gauge("muse_requests_in_flight", "Requests in flight, including streams."),
             traces,
             access_level,
         }))
@@ -102,20 +104,21 @@ impl RequestTelemetry {
     }
 }
 
-/// A request until its response ends. If it is dropped before, it counts as cancelled by its caller.
+/// A request until its response ends. If it is dropped before, it counts as cancelled by its
+/// caller.
 #[derive(Debug)]
 pub struct RequestSpan {
     requests: RequestTelemetry,
     context: RequestContext,
     route: Cow<'static, str>,
-    /// The method of HTTP; none for a gRPC call.
+    /// The HTTP method; `None` for a gRPC call.
     method: Option<Method>,
     began: Instant,
     ended: bool,
 }
 
 impl RequestSpan {
-    /// Follows the response to its end.
+    /// Ends the request with its response, or with the trailers of a gRPC response.
     pub fn respond<B>(mut self, mut response: Response<B>) -> Response<TelemetryBody<B>> {
         self.context.id().put(response.headers_mut());
         let end = match Status::from_header_map(response.headers()) {
@@ -167,7 +170,7 @@ impl RequestSpan {
 
 impl Drop for RequestSpan {
     fn drop(&mut self) {
-        self.end(if self.method.is_none() { End::Call(Code::Cancelled) } else { End::Gone });
+        self.end(if self.method.is_none() { End::Call(Code::Cancelled) } else { End::Cancelled });
     }
 }
 
@@ -270,12 +273,13 @@ mod tests {
         assert_eq!(counted(&metrics), counts);
     }
 
-    /// The headers that another service receives for a request with these headers, and those of the response.
-    async fn handed_on(given: &[(&'static str, &'static str)]) -> (HeaderMap, HeaderMap) {
-        let got = Arc::new(std::sync::Mutex::new(HeaderMap::new()));
-        let put = Arc::clone(&got);
+    /// The headers that another service receives for a request with these headers, and those of the
+    /// response.
+    async fn forwarded(given: &[(&'static str, &'static str)]) -> (HeaderMap, HeaderMap) {
+        let received = Arc::new(std::sync::Mutex::new(HeaderMap::new()));
+        let sink = Arc::clone(&received);
         let behind = service_fn(move |call: Request<()>| {
-            *put.lock().unwrap() = call.headers().clone();
+            *sink.lock().unwrap() = call.headers().clone();
             std::future::ready(Ok::<_, Infallible>(Response::new(())))
         });
         let forward = service_fn(move |call: Request<()>| TracedClient(behind.clone()).oneshot(call));
@@ -285,7 +289,7 @@ mod tests {
             call.headers_mut().insert(*name, HeaderValue::from_static(value));
         }
         let Ok(answer) = observe.layer(forward).oneshot(call).await;
-        (got.lock().unwrap().clone(), answer.headers().clone())
+        (received.lock().unwrap().clone(), answer.headers().clone())
     }
 
     #[tokio::test]
@@ -293,25 +297,25 @@ mod tests {
         let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
         let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let given = [("traceparent", parent), ("tracestate", "a=1,b=2"), ("x-request-id", "order-66")];
-        let (got, answered) = handed_on(&given).await;
+        let (received, answered) = forwarded(&given).await;
         let text = |headers: &HeaderMap, name: &str| {
             headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
         };
-        let parts: Vec<_> = text(&got, "traceparent").split('-').map(str::to_owned).collect();
+        let parts: Vec<_> = text(&received, "traceparent").split('-').map(str::to_owned).collect();
         assert_eq!((parts.len(), &*parts[1]), (4, trace));
         assert_ne!(parts[2], "00f067aa0ba902b7", "the span is the caller's");
-        assert_eq!(text(&got, "tracestate"), "a=1,b=2");
+        assert_eq!(text(&received, "tracestate"), "a=1,b=2");
         assert_eq!(
-            (text(&got, "x-request-id"), text(&answered, "x-request-id")),
+            (text(&received, "x-request-id"), text(&answered, "x-request-id")),
             ("order-66".into(), "order-66".into())
         );
 
-        let (got, answered) = handed_on(&[("traceparent", "nonsense"), ("tracestate", "a=1")]).await;
-        let parts: Vec<_> = text(&got, "traceparent").split('-').map(str::to_owned).collect();
+        let (received, answered) = forwarded(&[("traceparent", "nonsense"), ("tracestate", "a=1")]).await;
+        let parts: Vec<_> = text(&received, "traceparent").split('-').map(str::to_owned).collect();
         assert_eq!((&*parts[0], parts[1].len(), parts[2].len(), &*parts[3]), ("00", 32, 16, "00"));
-        assert!(!got.contains_key("tracestate"));
+        assert!(!received.contains_key("tracestate"));
         // The service behind derives it from the trace.
-        assert!(!got.contains_key("x-request-id"));
+        assert!(!received.contains_key("x-request-id"));
         assert_eq!(text(&answered, "x-request-id"), parts[1]);
     }
 }

@@ -6,8 +6,9 @@ use http::{HeaderMap, StatusCode};
 use opentelemetry::KeyValue;
 use tonic::{Code, Status};
 
-/// The status of an HTTP request that its client cancelled: 499, as in nginx; the standard has none.
-const CLIENT_GONE: &str = "499";
+/// The status of an HTTP request that its client cancelled: 499, as in nginx; the standard has
+/// none.
+const CLIENT_CLOSED_REQUEST: &str = "499";
 
 /// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub(super) enum End {
     /// Another request.
     Http(StatusCode),
     /// An HTTP request that its client cancelled before the response.
-    Gone,
+    Cancelled,
 }
 
 impl End {
@@ -31,11 +32,11 @@ impl End {
         match self {
             Self::Call(code) => name_of(code).into(),
             Self::Http(status) => status.as_u16().to_string().into(),
-            Self::Gone => CLIENT_GONE.into(),
+            Self::Cancelled => CLIENT_CLOSED_REQUEST.into(),
         }
     }
 
-    /// Whether the service is at fault, by OpenTelemetry's conventions.
+    /// Whether the service is at fault, by the conventions of OpenTelemetry.
     pub(super) fn is_fault(self) -> bool {
         match self {
             Self::Call(code) => matches!(
@@ -48,7 +49,7 @@ impl End {
                     | Code::DataLoss
             ),
             Self::Http(status) => status.is_server_error(),
-            Self::Gone => false,
+            Self::Cancelled => false,
         }
     }
 
@@ -59,7 +60,7 @@ impl End {
             Self::Http(status) => {
                 Some(KeyValue::new("http.response.status_code", i64::from(status.as_u16())))
             }
-            Self::Gone => None,
+            Self::Cancelled => None,
         }
     }
 }

@@ -3,8 +3,8 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::propagation::{Extractor, Injector};
 
-/// A value that HTTP/2 does not add to its table for header compression, where it would evict others: it does not recur (RFC 7541,
-/// section 6.2.3).
+/// Marks a value as never indexed in HPACK (RFC 7541, section 6.2.3): it does not recur, and would
+/// evict other entries from the table.
 pub(crate) fn unique(mut value: HeaderValue) -> HeaderValue {
     value.set_sensitive(true);
     value

@@ -1,7 +1,8 @@
 //! Traces of requests through the services, by OpenTelemetry.
 //!
-//! A caller's trace continues here and in the services behind by W3C Trace Context (`traceparent`, `tracestate`). Spans are exported
-//! over OTLP to a collector, if one is configured. They contain routes, statuses and times, never what a user sent.
+//! A caller's trace continues here and in the services behind by W3C Trace Context (`traceparent`,
+//! `tracestate`). Spans are exported over OTLP to a collector, if one is configured. They contain
+//! routes, statuses and times, never user input.
 
 mod headers;
 
@@ -29,9 +30,9 @@ use crate::with_causes;
 pub(crate) use headers::unique;
 use headers::{HeaderExtractor, HeaderInjector};
 
-/// How long the collector may take for a batch of spans.
+/// Timeout of the export of a batch of spans.
 pub const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a service that ends waits for the collector to take its last spans.
+/// Timeout of the export of the last spans at the end of a service.
 const LAST_EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An invalid environment variable `OTEL_EXPORTER_OTLP_…`.
@@ -53,15 +54,16 @@ impl Traces {
         Self::of(provider(service).with_sampler(Sampler::AlwaysOff).build())
     }
 
-    /// Traces that go to the collector behind `channel`, within an async runtime. `ratio`, from 0 to 1, of those that begin here
-    /// are recorded, and those whose caller says so.
+    /// Traces that are exported to the collector behind `channel`, within an async runtime.
+    /// `ratio`, from 0 to 1, is the sampled fraction of traces that begin here; for others the
+    /// `traceparent` of the caller decides.
     ///
     /// # Errors
     ///
     /// If one of the environment variables `OTEL_EXPORTER_OTLP_…` is invalid.
     pub fn recorded(service: &'static str, ratio: f64, channel: Channel) -> Result<Self, ExporterError> {
         let exporter = SpanExporter::builder().with_tonic().with_channel(channel).build();
-        let exporter = exporter.map_err(|refused| ExporterError(with_causes(&refused)))?;
+        let exporter = exporter.map_err(|error| ExporterError(with_causes(&error)))?;
         let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(ratio)));
         Ok(Self::of(provider(service).with_sampler(sampler).with_batch_exporter(exporter).build()))
     }
@@ -82,14 +84,14 @@ impl Traces {
         from.with_span(span)
     }
 
-    /// Records a span within another that is over already.
+    /// Records a span that has ended, as a child of another.
     pub(crate) fn record(&self, name: &'static str, (began, took): (Instant, Duration), within: &Context) {
         let began = SystemTime::now() - began.elapsed();
         let span = SpanBuilder::from_name(name).with_kind(SpanKind::Internal).with_start_time(began);
         self.tracer.build_with_context(span, within).end_with_timestamp(began + took);
     }
 
-    /// Exports the spans that wait, for at most two seconds.
+    /// Exports the remaining spans, for at most two seconds.
     pub async fn finish(self) {
         let finished = move || self.provider.shutdown_with_timeout(LAST_EXPORT_TIMEOUT);
         if let Ok(Err(failure)) = tokio::task::spawn_blocking(finished).await {
@@ -104,7 +106,7 @@ fn provider(service: &'static str) -> TracerProviderBuilder {
     SdkTracerProvider::builder().with_resource(Resource::builder().with_attributes(about).build())
 }
 
-/// Adds a span to the headers of a call, as the parent of the callee's.
+/// Adds a span to the headers of a call, as the parent of the callee's span.
 pub(crate) fn inject(span: &Context, headers: &mut HeaderMap) {
     TraceContextPropagator::new().inject_context(span, &mut HeaderInjector(headers));
 }
