@@ -75,7 +75,7 @@ async fn invalid_certificate_files_are_rejected_at_startup() {
         ("garbage.pem", "good.key", "MUSE_TLS_CERT", "no certificate"),
         ("good.pem", "missing.key", "MUSE_TLS_KEY", "cannot read"),
         ("good.pem", "garbage.pem", "MUSE_TLS_KEY", "no private key"),
-        ("good.pem", "other.key", "MUSE_TLS_KEY", "not that of the certificate"),
+        ("good.pem", "other.key", "MUSE_TLS_KEY", "does not belong to the certificate"),
         ("expired.pem", "expired.key", "MUSE_TLS_CERT", "has expired"),
         ("foreign.pem", "foreign.key", "MUSE_TLS_CERT", "not signed by the CA in MUSE_TLS_CA"),
     ] {

@@ -71,7 +71,7 @@ async fn server_requires_a_client_certificate_of_its_ca() {
     call(&address, &ca, Some(&gateway)).await.expect("certificates of the CA are accepted");
 
     for (own, reason) in [
-        (None, "it shows no certificate"),
+        (None, "it presents no certificate"),
         (Some(fixture.foreign.issue(&["gateway"])), "its certificate is not signed by the CA in MUSE_TLS_CA"),
         (Some(fixture.ours.issue_expired(&["gateway"])), "its certificate has expired"),
     ] {
@@ -116,7 +116,7 @@ async fn client_verifies_the_name_and_ca_of_the_server() {
     let both = fixture.path("both.pem");
     let text = [&ca, &foreign_ca].map(|path| std::fs::read_to_string(path).unwrap()).concat();
     std::fs::write(&both, text).unwrap();
-    gateway(&by_name, &both, &foreign).wait_for_log("it refuses our certificate").await;
+    gateway(&by_name, &both, &foreign).wait_for_log("it rejects our certificate").await;
 
     let plain = gateway(&format!("http://127.0.0.1:{port}"), &ca, &ours);
     auth.wait_for_log("it does not speak TLS").await;

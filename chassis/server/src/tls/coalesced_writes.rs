@@ -1,8 +1,9 @@
-//! Writes that are collected and handed to the kernel together.
+//! Write coalescing: small writes are buffered and passed to the kernel together.
 //!
-//! h2 writes and flushes the data of a response apart from its trailers, and each response apart from others that are ready at the
-//! same time: each is a system call, which costs more than the rest of what HTTP/2 does for a small message. So a flush is put off
-//! until the task has been polled once more, which is when the tasks that were ready before it have run.
+//! h2 writes and flushes the data of a response separately from its trailers, and each response
+//! separately from others that are ready at the same time. Each is a system call, which costs more
+//! than the rest of the work of HTTP/2 for a small message. So a flush is deferred until the next
+//! poll of the task, after the tasks that were ready before it have run.
 
 use std::{
     io::{self, IoSlice},
@@ -12,27 +13,28 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes that are collected; more are written at once.
+/// Capacity of the buffer, in bytes; larger writes bypass it.
 const CAPACITY: usize = 16 << 10;
 
-/// A stream whose writes are collected.
+/// A stream whose writes are coalesced.
 ///
-/// A flush that is put off has succeeded as far as its caller knows, and wakes the task. The next read or flush of the task, and a
-/// shutdown, write what was collected, so a connection must do one of them each time that it is polled, as those of hyper do.
+/// A deferred flush returns success to its caller and wakes the task. The next read or flush of the
+/// task, or a shutdown, writes the buffer, so a connection must do one of them at each poll, as
+/// those of hyper do.
 #[derive(Debug)]
 pub(super) struct CoalescedWrites<S> {
     stream: S,
-    /// Idle connections hold no memory for it.
+    /// Unallocated on idle connections.
     buffer: Vec<u8>,
-    /// Bytes at the front of the buffer that were written.
+    /// Bytes at the front of the buffer that are already written.
     written: usize,
-    /// Whether a flush was put off.
-    put_off: bool,
+    /// Whether a flush was deferred.
+    flush_deferred: bool,
 }
 
 impl<S> CoalescedWrites<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, buffer: Vec::new(), written: 0, put_off: false }
+        Self { stream, buffer: Vec::new(), written: 0, flush_deferred: false }
     }
 
     pub(super) fn get_ref(&self) -> &S {
@@ -41,7 +43,7 @@ impl<S> CoalescedWrites<S> {
 }
 
 impl<S: AsyncWrite + Unpin> CoalescedWrites<S> {
-    /// Writes what was collected.
+    /// Writes the buffer.
     fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.buffer.len() {
             let left = &self.buffer[self.written..];
@@ -52,11 +54,11 @@ impl<S: AsyncWrite + Unpin> CoalescedWrites<S> {
         }
         self.buffer = Vec::new();
         self.written = 0;
-        self.put_off = false;
+        self.flush_deferred = false;
         Poll::Ready(Ok(()))
     }
 
-    /// Sees to it that so many bytes can be collected, and returns whether they can be.
+    /// Makes room for `bytes` in the buffer; returns whether they fit.
     fn poll_has_room(&mut self, context: &mut Context<'_>, bytes: usize) -> Poll<io::Result<bool>> {
         if self.buffer.len() + bytes > CAPACITY {
             ready!(self.poll_drain(context))?;
@@ -72,10 +74,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CoalescedWrites<S> {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let drained = if this.put_off { this.poll_drain(context) } else { Poll::Pending };
+        let drained = if this.flush_deferred { this.poll_drain(context) } else { Poll::Pending };
         let before = out.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(context, out);
-        // What has arrived is read, although nothing can be written any more: it may be why.
+        // Data that has arrived is returned although the write failed: it may contain the reason.
         let has_read = read.is_ready() && out.filled().len() > before;
         match drained {
             Poll::Ready(Err(failure)) if !has_read => Poll::Ready(Err(failure)),
@@ -117,8 +119,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for CoalescedWrites<S> {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.buffer.is_empty() {
-            if !this.put_off {
-                this.put_off = true;
+            if !this.flush_deferred {
+                this.flush_deferred = true;
                 context.waker().wake_by_ref();
                 return Poll::Ready(Ok(()));
             }
@@ -145,7 +147,7 @@ mod tests {
 
     use super::*;
 
-    /// Remembers each write, and can be read without end.
+    /// Records each write; reads return endless data.
     #[derive(Default, Clone)]
     struct Writes(Arc<Mutex<Vec<Vec<u8>>>>);
 
@@ -183,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn small_writes_become_one_at_the_next_read() {
+    async fn small_writes_are_coalesced_at_the_next_read() {
         let writes = Writes::default();
         let mut stream = CoalescedWrites::new(writes.clone());
         stream.write_all(&[1; 2_000]).await.unwrap();
@@ -195,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn second_flush_and_shutdown_write() {
+    async fn second_flush_and_shutdown_write_the_buffer() {
         let writes = Writes::default();
         let mut stream = CoalescedWrites::new(writes.clone());
         stream.write_all(&[1; 10]).await.unwrap();
@@ -208,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn flush_that_is_put_off_wakes_the_task() {
+    async fn deferred_flush_wakes_the_task() {
         let writes = Writes::default();
         let mut stream = CoalescedWrites::new(writes.clone());
         stream.write_all(&[1; 10]).await.unwrap();
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn large_writes_are_not_collected_and_keep_their_order() {
+    async fn large_writes_bypass_the_buffer_in_order() {
         let writes = Writes::default();
         let mut stream = CoalescedWrites::new(writes.clone());
         stream.write_all(&[1; 10]).await.unwrap();

@@ -1,5 +1,5 @@
-//! Makes the TLS configuration of a server or a client from PEM files. Errors in them are reported here, not in the first
-//! handshake.
+//! Builds the TLS configuration of a server or a client from PEM files. Errors in the files are
+//! reported here, not in the first handshake.
 
 use std::{fmt, sync::Arc};
 
@@ -17,51 +17,51 @@ use super::{
 };
 use crate::ConfigError;
 
-/// ALPN's names.
+/// Protocol names of ALPN.
 const H2: &[u8] = b"h2";
 const HTTP_1_1: &[u8] = b"http/1.1";
 
-/// The files of a server, or what they contained.
+/// The files of a server, or their contents.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerFiles<T> {
-    /// The CA of the certificates that clients must show; `None` if everybody may connect.
+    /// The CA of the client certificates; `None` if clients need no certificate.
     pub(super) ca: Option<T>,
     pub(super) cert: T,
     pub(super) key: T,
 }
 
-/// The files of a client, or what they contained.
+/// The files of a client, or their contents.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClientFiles<T> {
-    /// The CA of the certificates that servers must show.
+    /// The CA of the server certificates.
     pub(super) ca: T,
     pub(super) cert: T,
     pub(super) key: T,
 }
 
-/// A side of TLS that is made from files.
-pub trait Side: Sized + Send + Sync + 'static {
+/// A TLS configuration that is built from files.
+pub trait TlsConfig: Sized + Send + Sync + 'static {
     /// The files.
     type Files: fmt::Debug + Clone + Send + Sync + 'static;
-    /// What they contained.
+    /// The contents of the files.
     type Contents: PartialEq + Send + Sync + 'static;
 
     /// Reads the files.
     ///
     /// # Errors
     ///
-    /// Names the option of the file that cannot be read.
+    /// With the option of the file that cannot be read.
     fn read(files: &Self::Files) -> Result<Self::Contents, ConfigError>;
 
-    /// Makes this side from what the files contained.
+    /// Builds the configuration from the contents of the files.
     ///
     /// # Errors
     ///
-    /// Names the option of the file that cannot be used.
-    fn make(contents: &Self::Contents) -> Result<Self, ConfigError>;
+    /// With the option of the file that is invalid.
+    fn build(contents: &Self::Contents) -> Result<Self, ConfigError>;
 }
 
-impl Side for ServerConfig {
+impl TlsConfig for ServerConfig {
     type Files = ServerFiles<PemFile>;
     type Contents = ServerFiles<Pem>;
 
@@ -70,11 +70,11 @@ impl Side for ServerConfig {
         Ok(ServerFiles { ca, cert: files.cert.read()?, key: files.key.read()? })
     }
 
-    fn make(ServerFiles { ca, cert, key }: &Self::Contents) -> Result<Self, ConfigError> {
+    fn build(ServerFiles { ca, cert, key }: &Self::Contents) -> Result<Self, ConfigError> {
         let chain = cert.certificates()?;
         let builder = Self::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
-            .map_err(|refused| cert.bad(&refused.to_string()))?;
+            .map_err(|error| cert.invalid(&error.to_string()))?;
         let builder = match ca {
             Some(ca) => {
                 let roots = ca.roots()?;
@@ -82,13 +82,13 @@ impl Side for ServerConfig {
                 builder.with_client_cert_verifier(verifier(ca, roots)?)
             }
             None => {
-                check(cert, server_is_of_today(&chain))?;
+                check(cert, server_is_current(&chain))?;
                 builder.with_no_client_auth()
             }
         };
         let mut config = builder
             .with_single_cert(chain, key.private_key()?)
-            .map_err(|refused| pair_refused(cert, key, &refused))?;
+            .map_err(|error| pair_error(cert, key, &error))?;
         config.alpn_protocols = match ca {
             Some(_) => vec![H2.to_vec()],
             None => vec![H2.to_vec(), HTTP_1_1.to_vec()],
@@ -97,7 +97,7 @@ impl Side for ServerConfig {
     }
 }
 
-impl Side for ClientConfig {
+impl TlsConfig for ClientConfig {
     type Files = ClientFiles<PemFile>;
     type Contents = ClientFiles<Pem>;
 
@@ -105,16 +105,16 @@ impl Side for ClientConfig {
         Ok(ClientFiles { ca: files.ca.read()?, cert: files.cert.read()?, key: files.key.read()? })
     }
 
-    fn make(ClientFiles { ca, cert, key }: &Self::Contents) -> Result<Self, ConfigError> {
+    fn build(ClientFiles { ca, cert, key }: &Self::Contents) -> Result<Self, ConfigError> {
         let chain = cert.certificates()?;
         let roots = ca.roots()?;
         check(cert, client_is_signed(&chain, &*verifier(ca, roots.clone())?))?;
         let mut config = Self::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
-            .map_err(|refused| cert.bad(&refused.to_string()))?
+            .map_err(|error| cert.invalid(&error.to_string()))?
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key.private_key()?)
-            .map_err(|refused| pair_refused(cert, key, &refused))?;
+            .map_err(|error| pair_error(cert, key, &error))?;
         config.alpn_protocols = vec![H2.to_vec()];
         Ok(config)
     }
@@ -124,16 +124,16 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// What checks the certificates of clients.
+/// The verifier of client certificates.
 fn verifier(ca: &Pem, roots: RootCertStore) -> Result<Arc<dyn ClientCertVerifier>, ConfigError> {
     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
         .build()
-        .map_err(|refused| ca.bad(&refused.to_string()))
+        .map_err(|error| ca.invalid(&error.to_string()))
 }
 
-/// Refuses a certificate that the other side would refuse.
+/// Rejects a certificate that the other side would reject.
 fn check(cert: &Pem, checked: Result<(), Error>) -> Result<(), ConfigError> {
-    checked.map_err(|refused| cert.bad(&format!("the certificate {}", explain::refusal(&refused))))
+    checked.map_err(|error| cert.invalid(&format!("the certificate {}", explain::rejection(&error))))
 }
 
 fn client_is_signed(chain: &[CertificateDer<'_>], verifier: &dyn ClientCertVerifier) -> Result<(), Error> {
@@ -148,26 +148,27 @@ fn server_is_signed(chain: &[CertificateDer<'_>], roots: &RootCertStore) -> Resu
     verify_server_cert_signed_by_trust_anchor(&own, roots, intermediates, UnixTime::now(), algorithms)
 }
 
-/// Whose signature it must be is known to the users' programs alone, but its time is looked at before that.
-fn server_is_of_today(chain: &[CertificateDer<'_>]) -> Result<(), Error> {
+/// Checks the encoding and the validity period. Only the clients know the CA, but the verifier
+/// checks these before the signature.
+fn server_is_current(chain: &[CertificateDer<'_>]) -> Result<(), Error> {
     match server_is_signed(chain, &RootCertStore::empty()) {
         Err(
-            refused @ Error::InvalidCertificate(
+            error @ Error::InvalidCertificate(
                 CertificateError::BadEncoding
                 | CertificateError::ExpiredContext { .. }
                 | CertificateError::NotValidYetContext { .. },
             ),
-        ) => Err(refused),
+        ) => Err(error),
         _ => Ok(()),
     }
 }
 
-fn pair_refused(cert: &Pem, key: &Pem, refused: &Error) -> ConfigError {
-    match refused {
+fn pair_error(cert: &Pem, key: &Pem, error: &Error) -> ConfigError {
+    match error {
         Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-            key.bad("the key is not that of the certificate")
+            key.invalid("the key does not belong to the certificate")
         }
-        Error::InvalidCertificate(_) => cert.bad(&refused.to_string()),
-        _ => key.bad(&refused.to_string()),
+        Error::InvalidCertificate(_) => cert.invalid(&error.to_string()),
+        _ => key.invalid(&error.to_string()),
     }
 }

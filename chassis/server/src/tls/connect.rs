@@ -25,30 +25,33 @@ use crate::resolver::SystemResolver;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Connects to the hosts of URLs, with TLS for `https`. The certificate must be valid for the host of the URL.
+/// Connects to the hosts of URLs, with TLS for `https`. The certificate must be valid for the host
+/// of the URL.
 #[derive(Debug, Clone)]
 pub struct Connector {
     tcp: HttpConnector<SystemResolver>,
-    /// The address to connect to, if it is not that of the URL's host.
-    place: Option<Uri>,
+    /// The address to connect to, in place of that of the URL's host.
+    address: Option<Uri>,
     tls: Option<watch::Receiver<Arc<ClientConfig>>>,
     throttle: LogThrottle,
 }
 
 impl Connector {
-    /// A connector that reloads the files, within an async runtime; without files it supports no `https`.
+    /// A connector that reloads the files, within an async runtime; without files it supports no
+    /// `https`.
     #[must_use]
     pub fn new(tls: Option<&ClientTls>) -> Self {
         let mut tcp = HttpConnector::new_with_resolver(SystemResolver::default());
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        Self { tcp, place: None, tls: tls.map(ClientTls::follow), throttle: LogThrottle::default() }
+        Self { tcp, address: None, tls: tls.map(ClientTls::follow), throttle: LogThrottle::default() }
     }
 
-    /// A connector to one of the addresses of the URL's host. The certificate must be valid for the host all the same.
+    /// A connector to one of the addresses of the URL's host. The certificate must be valid for the
+    /// host all the same.
     #[must_use]
     pub fn at(&self, address: SocketAddr) -> Self {
-        Self { place: format!("http://{address}").parse().ok(), ..self.clone() }
+        Self { address: format!("http://{address}").parse().ok(), ..self.clone() }
     }
 }
 
@@ -63,7 +66,7 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, url: Uri) -> Self::Future {
         let connector = self.clone();
-        let tcp = self.tcp.call(self.place.clone().unwrap_or_else(|| url.clone()));
+        let tcp = self.tcp.call(self.address.clone().unwrap_or_else(|| url.clone()));
         Box::pin(async move {
             let tcp = tcp.await?.into_inner();
             if url.scheme() != Some(&Scheme::HTTPS) {
@@ -82,19 +85,19 @@ impl Connector {
         let name = ServerName::try_from(host.to_owned())?;
         let connector = TlsConnector::from(Arc::clone(&latest.borrow()));
         let to = url.authority().map(ToString::to_string).unwrap_or_default();
-        let failures = ConnectionLog { to: to.into(), throttle: self.throttle };
+        let log = ConnectionLog { to: to.into(), throttle: self.throttle };
         match connector.connect(name, tcp).await {
-            Ok(stream) => Ok(Socket::failures(stream, failures)),
+            Ok(stream) => Ok(Socket::connected(stream, log)),
             Err(failure) => {
-                failures.log_failure(&failure);
-                Err(explain::failure(&failure).into())
+                log.log_failure(&failure);
+                Err(explain::describe(&failure).into())
             }
         }
     }
 }
 
-/// Logs why a TLS connection fails. In TLS 1.3 the client receives the rejection of its certificate after the handshake has
-/// completed on its side.
+/// Logs why a TLS connection failed. In TLS 1.3 the client receives the rejection of its
+/// certificate after the handshake has completed on its side.
 #[derive(Debug)]
 pub(super) struct ConnectionLog {
     to: Arc<str>,
@@ -104,7 +107,7 @@ pub(super) struct ConnectionLog {
 impl ConnectionLog {
     pub(super) fn log_failure(&self, failure: &io::Error) {
         let to = &self.to;
-        let text = format!("no connection with {to}: {}", explain::failure(failure));
+        let text = format!("the connection to {to} failed: {}", explain::describe(failure));
         if self.throttle.allows(&text) {
             warn!("{text}");
         }

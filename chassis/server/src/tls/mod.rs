@@ -1,7 +1,8 @@
-//! TLS: for users' connections to the gateway, and mutual TLS between the services, by the operator's CA.
+//! TLS for the connections of users to the gateway, and mutual TLS between the services, with a CA
+//! of the operator.
 //!
-//! The files are reloaded when their contents change, and are used for new connections. If they are invalid, the log reports it, and
-//! the previous ones remain in use.
+//! The files are reloaded when their contents change, and apply to new connections. If they are
+//! invalid, the error is logged, and the previous contents remain in use.
 
 mod accept;
 mod coalesced_writes;

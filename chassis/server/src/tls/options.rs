@@ -1,4 +1,5 @@
-//! The options, and the rule that what is secret travels in plain text on this machine alone.
+//! Options of TLS. Secrets travel in plain text on the loopback interface only, unless an option
+//! allows more.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -16,13 +17,13 @@ use crate::{
     loopback::{is_loopback, is_loopback_url},
 };
 
-/// How the services of the stack connect with each other.
+/// Options of connections between the services.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Options of TLS between the services")]
 pub struct PeerArgs {
     /// PEM file with the CA that signs the certificates of the services. Enables mutual TLS between
-    /// the services, together with the certificate and its key: a service accepts connections with a
-    /// certificate of this CA only, and URLs of other services begin with https://.
+    /// the services, together with the certificate and its key: a service accepts connections with
+    /// a certificate of this CA only, and URLs of other services begin with https://.
     #[arg(long, env = "MUSE_TLS_CA", requires_all = ["peer_cert", "peer_key"], global = true)]
     pub peer_ca: Option<PathBuf>,
     /// PEM file with the certificate of this service and its intermediate certificates.
@@ -31,14 +32,14 @@ pub struct PeerArgs {
     /// PEM file with the private key of the certificate.
     #[arg(long, env = "MUSE_TLS_KEY", requires_all = ["peer_ca", "peer_cert"], global = true)]
     pub peer_key: Option<PathBuf>,
-    /// Allow passwords and tokens in plain text on addresses that are not loopback, for networks that
-    /// are isolated or encrypt traffic themselves.
+    /// Allow passwords and tokens in plain text on addresses that are not loopback, for networks
+    /// that are isolated or encrypt traffic themselves.
     #[arg(long, env = "MUSE_PLAINTEXT", value_parser = BoolishValueParser::new(), global = true)]
     pub plaintext: bool,
 }
 
 impl PeerArgs {
-    /// The CA, the certificate and its key: all of them, or none.
+    /// The CA, the certificate and its key: all three, or none.
     fn files(&self) -> Option<[PemFile; 3]> {
         let [ca, cert, key] = [
             ("--peer-ca (MUSE_TLS_CA)", &self.peer_ca),
@@ -49,12 +50,12 @@ impl PeerArgs {
         Some([ca?, cert?, key?])
     }
 
-    /// How a service listens on `address` for the others.
+    /// The TLS files with which a service listens on `address` for the other services, if any.
     ///
     /// # Errors
     ///
-    /// Names the option whose file cannot be used, or `--listen` if passwords and tokens would go there in plain text from
-    /// other machines.
+    /// If a file is invalid, or if other machines would send passwords and tokens to the address in
+    /// plain text (`--listen`).
     pub fn server(&self, address: SocketAddr) -> Result<Option<ServerTls>, ConfigError> {
         let files = self.files().map(|[ca, cert, key]| ServerFiles { ca: Some(ca), cert, key });
         let tls = files.map(Reloadable::open).transpose()?;
@@ -62,12 +63,12 @@ impl PeerArgs {
         Ok(tls)
     }
 
-    /// How a service connects to others at `urls`, which have the names of their options.
+    /// The TLS files with which a service connects to other services, if any. `urls` are their URLs
+    /// with the names of the options.
     ///
     /// # Errors
     ///
-    /// Names the option whose file cannot be used, or with whose URL passwords and tokens would go in plain text to another
-    /// machine.
+    /// If a file is invalid, or if passwords and tokens would go to another machine in plain text.
     pub fn client<'a>(
         &self,
         urls: impl IntoIterator<Item = (&'static str, &'a Uri)>,
@@ -103,7 +104,8 @@ impl PeerArgs {
     }
 }
 
-/// Refuses a URL, of the option of this name, that a [`Connector`](super::Connector) with or without TLS cannot connect to.
+/// Rejects the URL of an option if a [`Connector`](super::Connector) with or without TLS does not
+/// support its scheme.
 pub(crate) fn check_scheme(option: &'static str, url: &Uri, has_tls: bool) -> Result<(), ConfigError> {
     let problem = match url.scheme() {
         Some(scheme) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS && has_tls => return Ok(()),
@@ -113,7 +115,7 @@ pub(crate) fn check_scheme(option: &'static str, url: &Uri, has_tls: bool) -> Re
     Err(ConfigError::new(option, format!("{url} {problem}")))
 }
 
-/// How users connect to the gateway.
+/// Options of connections of users to the gateway.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Options of TLS for users")]
 pub struct UserArgs {
@@ -127,12 +129,12 @@ pub struct UserArgs {
 }
 
 impl UserArgs {
-    /// How the gateway listens on `address` for users.
+    /// The TLS files with which the gateway listens on `address` for users, if any.
     ///
     /// # Errors
     ///
-    /// Names the option whose file cannot be used, or `--listen` if passwords and tokens would go there in plain text from
-    /// other machines.
+    /// If a file is invalid, or if other machines would send passwords and tokens to the address in
+    /// plain text (`--listen`).
     pub fn server(&self, address: SocketAddr, peers: &PeerArgs) -> Result<Option<ServerTls>, ConfigError> {
         let [cert, key] = [
             ("--tls-cert (GATEWAY_TLS_CERT)", &self.tls_cert),

@@ -41,27 +41,27 @@ impl PartialEq for Pem {
 }
 
 impl Pem {
-    /// What is wrong with this file.
-    pub(super) fn bad(&self, problem: &str) -> ConfigError {
+    /// An error of this file.
+    pub(super) fn invalid(&self, problem: &str) -> ConfigError {
         ConfigError::new(self.file.option, format!("{}: {problem}", self.file.path.display()))
     }
 
-    /// All certificates, of which there is at least one.
+    /// All certificates, at least one.
     pub(super) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
         let found: Vec<_> = CertificateDer::pem_slice_iter(&self.contents)
             .collect::<Result<_, _>>()
-            .map_err(|failure| self.bad(&failure.to_string()))?;
+            .map_err(|failure| self.invalid(&failure.to_string()))?;
         if found.is_empty() {
-            return Err(self.bad("there is no certificate in it (PEM, \"-----BEGIN CERTIFICATE-----\")"));
+            return Err(self.invalid("there is no certificate in it (PEM, \"-----BEGIN CERTIFICATE-----\")"));
         }
         Ok(found)
     }
 
-    /// The certificates, as those whose signature is believed.
+    /// The certificates as trust anchors.
     pub(super) fn roots(&self) -> Result<RootCertStore, ConfigError> {
         let mut roots = RootCertStore::empty();
         for certificate in self.certificates()? {
-            roots.add(certificate).map_err(|refused| self.bad(&refused.to_string()))?;
+            roots.add(certificate).map_err(|error| self.invalid(&error.to_string()))?;
         }
         Ok(roots)
     }
@@ -69,8 +69,8 @@ impl Pem {
     /// The first private key.
     pub(super) fn private_key(&self) -> Result<PrivateKeyDer<'static>, ConfigError> {
         PrivateKeyDer::from_pem_slice(&self.contents).map_err(|failure| match failure {
-            Error::NoItemsFound => self.bad("there is no private key in it that is not encrypted (PEM)"),
-            other => self.bad(&other.to_string()),
+            Error::NoItemsFound => self.invalid("there is no unencrypted private key in it (PEM)"),
+            other => self.invalid(&other.to_string()),
         })
     }
 }

@@ -25,7 +25,7 @@ use super::{
 
 /// The connection preface of HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const NOTHING: ([u8; PREFACE.len()], Range<usize>) = ([0; PREFACE.len()], 0..0);
+const NO_BYTES: ([u8; PREFACE.len()], Range<usize>) = ([0; PREFACE.len()], 0..0);
 
 /// A connection, with TLS or without.
 #[derive(Debug)]
@@ -34,8 +34,8 @@ pub struct Socket {
     /// The first bytes from the client, and the range of them that was inspected and not read yet.
     ahead: ([u8; PREFACE.len()], Range<usize>),
     /// Logs read failures.
-    failures: Option<ConnectionLog>,
-    /// Counts the connection, until this is dropped.
+    log: Option<ConnectionLog>,
+    /// Counts the connection until it is dropped.
     _permit: Option<ConnectionPermit>,
 }
 
@@ -48,12 +48,12 @@ impl Socket {
         Self::new(Either::Right(Box::new(stream.into())), None)
     }
 
-    pub(super) fn failures(stream: client::TlsStream<TcpStream>, failures: ConnectionLog) -> Self {
-        Self::new(Either::Right(Box::new(stream.into())), Some(failures))
+    pub(super) fn connected(stream: client::TlsStream<TcpStream>, log: ConnectionLog) -> Self {
+        Self::new(Either::Right(Box::new(stream.into())), Some(log))
     }
 
-    fn new(stream: Either<TcpStream, Box<TlsStream<TcpStream>>>, failures: Option<ConnectionLog>) -> Self {
-        Self { stream: CoalescedWrites::new(stream), ahead: NOTHING, failures, _permit: None }
+    fn new(stream: Either<TcpStream, Box<TlsStream<TcpStream>>>, log: Option<ConnectionLog>) -> Self {
+        Self { stream: CoalescedWrites::new(stream), ahead: NO_BYTES, log, _permit: None }
     }
 
     pub(super) fn counted(self, permit: ConnectionPermit) -> Self {
@@ -66,12 +66,12 @@ impl Socket {
         matches!(self.stream.get_ref(), Either::Right(_))
     }
 
-    /// Waits until the client has sent enough to identify the version of HTTP; false if the client closes before. The bytes can still
-    /// be read.
+    /// Waits until the client has sent enough to identify the version of HTTP; false if the client
+    /// closes the connection before. The bytes can still be read.
     pub async fn read_preface(&mut self) -> bool {
-        let (said, known) = &mut self.ahead;
-        while PREFACE.starts_with(&said[..known.end]) && known.end < PREFACE.len() {
-            match self.stream.read(&mut said[known.end..]).await {
+        let (received, known) = &mut self.ahead;
+        while PREFACE.starts_with(&received[..known.end]) && known.end < PREFACE.len() {
+            match self.stream.read(&mut received[known.end..]).await {
                 Ok(0) | Err(_) => return false,
                 Ok(length) => known.end += length,
             }
@@ -87,10 +87,10 @@ impl AsyncRead for Socket {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let (said, unread) = &mut this.ahead;
+        let (received, unread) = &mut this.ahead;
         if unread.start < unread.end {
             let length = unread.len().min(out.remaining());
-            out.put_slice(&said[unread.start..unread.start + length]);
+            out.put_slice(&received[unread.start..unread.start + length]);
             unread.start += length;
             return Poll::Ready(Ok(()));
         }
@@ -106,25 +106,25 @@ impl AsyncRead for Socket {
             read
         };
         charge(out.filled().len() - before, cx);
-        if let (Poll::Ready(Err(failure)), Some(failures)) = (&read, &this.failures) {
-            failures.log_failure(failure);
+        if let (Poll::Ready(Err(failure)), Some(log)) = (&read, &this.log) {
+            log.log_failure(failure);
         }
         read
     }
 }
 
 /// Charges the bytes of a write.
-fn wrote(wrote: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-    if let Poll::Ready(Ok(bytes)) = wrote {
+fn charge_write(written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    if let Poll::Ready(Ok(bytes)) = written {
         charge(bytes, cx);
     }
-    wrote
+    written
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let bytes = &bytes[..bytes.len().min(BURST)];
-        wrote(Pin::new(&mut self.stream).poll_write(cx, bytes), cx)
+        charge_write(Pin::new(&mut self.stream).poll_write(cx, bytes), cx)
     }
 
     fn poll_write_vectored(
@@ -134,7 +134,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         match (within(slices, BURST), slices) {
             ([], [first, ..]) => self.poll_write(cx, first),
-            (slices, _) => wrote(Pin::new(&mut self.stream).poll_write_vectored(cx, slices), cx),
+            (slices, _) => charge_write(Pin::new(&mut self.stream).poll_write_vectored(cx, slices), cx),
         }
     }
 
@@ -170,7 +170,7 @@ mod tests {
 
     use super::{super::io_throttle::BURST, *};
 
-    /// The bytes that a poll of a task writes until it is out of budget.
+    /// The bytes that one poll of a task writes until its budget is used up.
     async fn written(to: &mut Socket, bytes: &[u8]) -> usize {
         poll_fn(|cx| {
             let mut sum = 0;
@@ -191,18 +191,18 @@ mod tests {
         let sent: Vec<u8> = (0..4 << 20).map(|byte: u32| (byte / 251) as u8).collect();
         tokio::task::yield_now().await;
         // The kernel would accept more.
-        let begun = written(&mut from, &sent).await;
-        assert!((1..=BURST).contains(&begun), "{begun}");
+        let first = written(&mut from, &sent).await;
+        assert!((1..=BURST).contains(&first), "{first}");
 
         let sending = async {
-            from.write_all(&sent[begun..]).await.unwrap();
+            from.write_all(&sent[first..]).await.unwrap();
             from.shutdown().await.unwrap();
         };
-        let mut got = vec![0; sent.len() + 1];
+        let mut received = vec![0; sent.len() + 1];
         let receiving = async {
             let mut length = 0;
             loop {
-                let read = to.read(&mut got[length..]).await.unwrap();
+                let read = to.read(&mut received[length..]).await.unwrap();
                 assert!(read <= BURST, "{read}");
                 length += read;
                 if read == 0 {
@@ -211,6 +211,6 @@ mod tests {
             }
         };
         let ((), length) = tokio::join!(sending, receiving);
-        assert!(got[..length] == sent[..]);
+        assert!(received[..length] == sent[..]);
     }
 }
