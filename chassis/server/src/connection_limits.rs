@@ -1,4 +1,4 @@
-//! Accepts connections within limits: in total, and from one address.
+//! Limits on open connections: in total, and per address.
 
 use std::{
     collections::HashMap,
@@ -14,7 +14,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-/// The pause after a failure of the system to accept a connection.
+/// Pause after the system failed to accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Limits on open connections. Clones share them.
@@ -57,7 +57,8 @@ impl ConnectionLimits {
         Self::new(total, usize::MAX, |_| true)
     }
 
-    /// At most `total` connections, and `per_address` from one address (of IPv6: from one /64 network) that is not exempt.
+    /// At most `total` connections, and `per_address` from one address (of IPv6: from one /64
+    /// network) that is not exempt.
     #[must_use]
     pub fn new(
         total: usize,
@@ -68,10 +69,11 @@ impl ConnectionLimits {
         Self(Arc::new(Shared { total, per_address, is_exempt: Box::new(is_exempt), open: Mutex::default() }))
     }
 
-    /// Waits until one more connection is allowed, and accepts the next one whose address has not too many. The wait may be
-    /// cancelled.
+    /// Waits until one more connection is allowed, and accepts the next one whose address is below
+    /// its limit. The wait may be cancelled.
     ///
-    /// A failure of the system, such as a lack of file descriptors, is logged, and followed by a pause.
+    /// A failure of the system, such as a lack of file descriptors, is logged, and followed by a
+    /// pause.
     pub async fn accept(&self, listener: &TcpListener) -> (TcpStream, SocketAddr, ConnectionPermit) {
         loop {
             let total = Arc::clone(&self.0.total).acquire_owned().await;
@@ -95,7 +97,7 @@ impl ConnectionLimits {
         }
     }
 
-    /// Admits a connection from an address; `None` if that has too many.
+    /// Admits a connection from an address; `None` if the address is at its limit.
     fn admit(&self, address: IpAddr, total: OwnedSemaphorePermit) -> Option<ConnectionPermit> {
         let shared = &self.0;
         let address = (!(shared.is_exempt)(address.to_canonical())).then(|| client_network(address));

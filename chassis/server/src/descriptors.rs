@@ -5,10 +5,10 @@ use std::sync::Once;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{debug, warn};
 
-/// File descriptors that public connections leave free at most: for the admin port, the connections to other services, and
-/// files. A process that has few leaves half of them free.
+/// File descriptors that are reserved for the admin port, the connections to other services, and
+/// files; at most half of all.
 const RESERVED: u64 = 512;
-/// What stands in for no limit at all.
+/// Stands for the absence of a limit.
 const UNLIMITED: u64 = 1 << 20;
 
 /// Raises the soft limit on open files to the hard one: the low soft limit is for programs that call select(2).
@@ -30,8 +30,8 @@ fn raise_now() {
     }
 }
 
-/// The number of connections that a service may accept on its public port: the limit on open files without a reserve for
-/// the admin port, the connections to other services, and files.
+/// The number of connections that a service may accept on its public port: the limit on open files
+/// without a reserve for the admin port, the connections to other services, and files.
 #[must_use]
 pub fn connection_limit() -> usize {
     let limit = open_files();

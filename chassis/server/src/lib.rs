@@ -1,6 +1,7 @@
-//! The server parts that the services share: options, listeners, TLS, the admin port, health, shutdown.
+//! The server parts that the services share: options, listeners, TLS, the admin port, health,
+//! shutdown.
 //!
-//! Options are validated before anything binds; SIGINT or SIGTERM becomes one cancellation token.
+//! Options are validated before a port is bound. SIGINT and SIGTERM cancel one cancellation token.
 
 #![deny(unsafe_code)]
 
@@ -46,12 +47,12 @@ pub use trace_options::{Collector, TraceArgs};
 
 /// The exit status after a bad option or environment variable (`EX_USAGE` of `sysexits.h`).
 pub const EXIT_USAGE: u8 = 64;
-/// Cores for which the async runtime has a thread each.
+/// Cores per thread of the async runtime.
 const CORES_PER_IO_THREAD: usize = 4;
 /// The largest `TOKIO_WORKER_THREADS`.
 const MAX_WORKER_THREADS: usize = 1024;
 
-/// How long the end of a service waits for blocking calls (files, names) that have begun.
+/// Time at the end of a service for running blocking calls, such as DNS lookups.
 const BLOCKING_CALLS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why a service could not start.
@@ -60,33 +61,35 @@ pub enum StartError {
     /// The address cannot be bound.
     #[error("cannot listen on {address}: {source}")]
     Bind {
-        /// The address asked for.
+        /// The configured address.
         address: SocketAddr,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The signal handlers cannot be installed.
     #[error("cannot watch for signals: {0}")]
     Signals(io::Error),
-    /// The operating system gives no threads.
+    /// The threads of the async runtime cannot be started.
     #[error("cannot start the async runtime: {0}")]
     Runtime(io::Error),
 }
 
-/// Reads options from the command line and the environment; on a bad one says so and ends with status 64.
+/// Parses options from the command line and the environment. For an invalid option it prints the
+/// error and exits with status 64.
 #[must_use]
 pub fn parse_options<C: Parser>() -> C {
     C::try_parse().unwrap_or_else(|refused| end(&refused))
 }
 
-/// Ends the program with what clap has to say.
+/// Prints the error, help or version of clap, and exits.
 fn end(refused: &clap::Error) -> ! {
     let _ = refused.print();
     let status = if refused.use_stderr() { i32::from(EXIT_USAGE) } else { 0 };
     std::process::exit(status)
 }
 
-/// The life of a service's program: binds its addresses, runs the service until a signal, and reports how it ended.
+/// Runs the program of a service: binds its addresses, runs the service until a signal, and returns
+/// the exit status.
 ///
 /// `run` gets the listeners and the token of [`shutdown::on_signal`].
 pub fn serve<F, E>(
@@ -113,7 +116,7 @@ where
             notify::listening(public);
             Ok::<_, StartError>(run(listeners, shutdown).await)
         });
-        // A look-up of a name whose DNS server does not answer can take minutes, and cannot be cancelled.
+        // A DNS lookup can take minutes if the server does not answer, and cannot be cancelled.
         runtime.shutdown_timeout(BLOCKING_CALLS_WITHIN);
         served
     });

@@ -1,4 +1,4 @@
-//! Options of traces. Their environment variables are those of OpenTelemetry's specification.
+//! Options of traces, with the environment variables of OpenTelemetry's specification.
 
 use std::str::FromStr;
 
@@ -12,7 +12,7 @@ use crate::{
     tls::{Connector, check_scheme},
 };
 
-/// Where traces go, and which of them.
+/// The collector and the sampling of traces.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Options of traces")]
 pub struct TraceArgs {
@@ -50,11 +50,11 @@ impl TraceArgs {
         Ok(traces)
     }
 
-    /// Checks that the URL of the collector can be connected to.
+    /// Checks the scheme of the collector's URL.
     ///
     /// # Errors
     ///
-    /// Names the option if its URL needs TLS and there is none.
+    /// If the URL requires TLS and no certificate is configured.
     pub fn check(&self, has_tls: bool) -> Result<(), ConfigError> {
         self.collector
             .endpoint()
@@ -62,7 +62,7 @@ impl TraceArgs {
     }
 }
 
-/// A collector of OpenTelemetry, or none.
+/// The OpenTelemetry collector, if one is configured.
 #[derive(Debug, Clone)]
 pub struct Collector(Option<Endpoint>);
 
@@ -75,7 +75,7 @@ impl Collector {
 impl FromStr for Collector {
     type Err = String;
 
-    /// Reads a URL; nothing is none.
+    /// Parses a URL; the empty string means no collector.
     fn from_str(text: &str) -> Result<Self, String> {
         (!text.is_empty()).then(|| grpc::endpoint(text)).transpose().map(Self)
     }
