@@ -109,7 +109,7 @@ pub(crate) async fn serve<S>(
     drop(listener);
     tokio::select! {
         () = connections.shutdown() => (),
-        () = shutdown.out_of_grace() => (),
+        () = shutdown.grace_expired() => (),
     }
 }
 

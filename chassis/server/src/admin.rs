@@ -4,7 +4,8 @@
 //! - `/readyz` returns 200 while the service serves, 503 otherwise;
 //! - `/metrics` returns its metrics for Prometheus.
 //!
-//! It serves from the start of the service, before anything is loaded, to its end, the grace of the shutdown included.
+//! It serves from the start of the service, before anything is loaded, to its end, including the
+//! grace period of the shutdown.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -30,7 +31,7 @@ use tracing::debug;
 
 use crate::{ConnectionLimits, descriptors::admin_connection_limit, health::Health};
 
-/// Time for the head of a request, the wait for the next one on its connection included.
+/// Timeout of the head of a request, including the wait for the next request of a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// The admin port of a service.
@@ -45,7 +46,7 @@ impl AdminPort {
     #[must_use]
     pub fn new(health: Health, metrics: Metrics) -> Self {
         let reported = health.clone();
-        metrics.pulled_gauge("muse_ready", "Whether the service serves: 1, or else 0.", move || {
+        metrics.pulled_gauge("muse_ready", "1 if the service serves, otherwise 0.", move || {
             f64::from(u8::from(reported.is_serving()))
         });
         Self { health, metrics }
@@ -76,7 +77,7 @@ impl AdminPort {
     }
 
     async fn metrics(State(admin): State<Self>) -> Response {
-        // It reads files of /proc and formats hundreds of numbers.
+        // Reads files of /proc and formats hundreds of numbers.
         let metrics = run_blocking(true, || admin.metrics.text());
         let headers = [(header::CONTENT_TYPE, Metrics::FORMAT), (header::CACHE_CONTROL, "no-store")];
         (headers, metrics).into_response()
@@ -122,7 +123,7 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router) {
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     let service = TowerToHyperService::new(router);
     if let Err(failure) = server.serve_connection(TokioIo::new(stream), service).await {
-        debug!(%peer, %failure, "a connection to the admin port broke");
+        debug!(%peer, %failure, "a connection to the admin port failed");
     }
 }
 
@@ -139,13 +140,13 @@ mod tests {
     use crate::health;
 
     /// The status line and the body of a response, over a new connection.
-    async fn ask(address: SocketAddr, method: &str, path: &str) -> (String, String) {
+    async fn fetch(address: SocketAddr, method: &str, path: &str) -> (String, String) {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let request = format!("{method} {path} HTTP/1.1\r\nhost: muse\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
         (head.lines().next().unwrap().to_owned(), body.to_owned())
     }
 
@@ -155,7 +156,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = AdminPort::new(health.clone(), Metrics::of("muse-test")).serve(listener);
-        let readiness = async || ask(address, "GET", "/readyz").await;
+        let readiness = async || fetch(address, "GET", "/readyz").await;
         let answer = |status: &str, body: &str| (format!("HTTP/1.1 {status}"), body.to_owned());
         let (no, not_serving) = ("503 Service Unavailable", "not ready: the service does not serve\n");
 
@@ -165,11 +166,11 @@ mod tests {
         health.stop();
         assert_eq!(readiness().await, answer(no, not_serving));
 
-        assert_eq!(ask(address, "GET", "/livez").await, answer("200 OK", "alive\n"));
-        assert_eq!(ask(address, "HEAD", "/livez").await, answer("200 OK", ""));
-        assert_eq!(ask(address, "POST", "/livez").await.0, "HTTP/1.1 405 Method Not Allowed");
-        assert_eq!(ask(address, "GET", "/").await.0, "HTTP/1.1 404 Not Found");
-        let (status, metrics) = ask(address, "GET", "/metrics?a=b").await;
+        assert_eq!(fetch(address, "GET", "/livez").await, answer("200 OK", "alive\n"));
+        assert_eq!(fetch(address, "HEAD", "/livez").await, answer("200 OK", ""));
+        assert_eq!(fetch(address, "POST", "/livez").await.0, "HTTP/1.1 405 Method Not Allowed");
+        assert_eq!(fetch(address, "GET", "/").await.0, "HTTP/1.1 404 Not Found");
+        let (status, metrics) = fetch(address, "GET", "/metrics?a=b").await;
         assert_eq!(status, "HTTP/1.1 200 OK");
         assert!(metrics.contains("\nmuse_build_info{service=\"muse-test\",version="), "{metrics}");
 
@@ -189,9 +190,9 @@ mod tests {
         for _ in 0..admin_connection_limit() {
             idle.push(TcpStream::connect(address).await.unwrap());
         }
-        let mut waits = Box::pin(ask(address, "GET", "/livez"));
+        let mut waits = Box::pin(fetch(address, "GET", "/livez"));
         let early = tokio::time::timeout(Duration::from_millis(100), &mut waits).await;
-        assert!(early.is_err(), "one more than the bound was answered: {early:?}");
+        assert!(early.is_err(), "a connection above the limit was served: {early:?}");
         idle.pop();
         assert_eq!(waits.await.0, "HTTP/1.1 200 OK");
     }

@@ -1,30 +1,32 @@
-//! What glibc's allocator keeps of memory that is not in use, and what it gives back. Other C libraries' have none of these
-//! settings.
+//! Settings of glibc's allocator: how much free memory its arenas retain, and when free memory is
+//! returned to the kernel. On other C libraries these functions have no effect.
 
-/// The most that [`configure_allocator`] can keep: the largest block that glibc can tell apart from small ones.
-pub const MOST_KEPT: usize = 32 << 20;
+/// Upper limit of `bytes` in [`configure_allocator`]: the maximum that glibc accepts for
+/// M_MMAP_THRESHOLD.
+pub const MAX_RETAINED_BYTES: usize = 32 << 20;
 
-/// Has each heap keep up to so many bytes (at most [`MOST_KEPT`]) that are not in use, and gives blocks of more back as soon as
-/// they are free. It is for memory of which as much will be used again soon: by itself the allocator gives most of it back to
-/// the kernel, which then clears it page by page for the next use.
+/// Lets each arena retain up to `bytes` (at most [`MAX_RETAINED_BYTES`]) of free memory; larger
+/// blocks are returned to the kernel as soon as they are free. For memory that will be reused soon:
+/// by default the allocator returns most of it to the kernel, which then clears it page by page for
+/// the next use.
 ///
-/// Only so many heaps are made as there are `threads` that use much memory, and two for all others, so that no other heap
-/// keeps memory, too.
+/// Limits the number of arenas to `threads`, the threads that use much memory, and two for all
+/// others, so that no further arena retains memory.
 pub fn configure_allocator(threads: usize, bytes: usize) {
     #[cfg(target_env = "gnu")]
     {
-        let heaps = i32::try_from(threads).unwrap_or(i32::MAX).saturating_add(2);
-        let bytes = i32::try_from(bytes.min(MOST_KEPT)).unwrap_or(i32::MAX);
+        let arenas = i32::try_from(threads).unwrap_or(i32::MAX).saturating_add(2);
+        let bytes = i32::try_from(bytes.min(MAX_RETAINED_BYTES)).unwrap_or(i32::MAX);
         set(libc::M_MMAP_THRESHOLD, bytes);
         set(libc::M_TRIM_THRESHOLD, bytes);
         set(libc::M_TOP_PAD, 1 << 20);
-        set(libc::M_ARENA_MAX, heaps);
+        set(libc::M_ARENA_MAX, arenas);
     }
 }
 
-/// Gives blocks of a megabyte and more back to the kernel as soon as they are free. By itself the allocator does so once, and
-/// then takes them for something that will be needed again: after the first block of 16 MB each of its heaps keeps up to 32 MB
-/// at its end, where no trim reaches.
+/// Returns blocks of at least one megabyte to the kernel as soon as they are free. By default
+/// glibc's thresholds are dynamic: after the first free block of 16 MB each arena retains up to 32
+/// MB at its top, which no trim returns.
 pub fn return_large_blocks() {
     #[cfg(target_env = "gnu")]
     {
@@ -33,7 +35,7 @@ pub fn return_large_blocks() {
     }
 }
 
-/// Gives memory that is not in use back to the kernel: what loading a model took, say.
+/// Returns free memory to the kernel, for example after a model was loaded.
 pub fn trim() {
     #[cfg(target_env = "gnu")]
     {
@@ -43,58 +45,59 @@ pub fn trim() {
     }
 }
 
-/// Starts a thread, once in a process, that gives memory back to the kernel when much of it was free at two looks in a row: after
-/// a burst of large requests, and not between the requests of one. By itself glibc returns only what is free at the end of a
-/// heap, and keeps whatever lies below the last block in use.
+/// Starts a thread, once per process, that returns free memory to the kernel if much of it was free
+/// at two consecutive checks: after a burst of large requests, and not between the requests of a
+/// burst. glibc itself returns only memory at the top of an arena, and retains everything below the
+/// last block in use.
 pub fn return_unused_memory() {
     #[cfg(target_env = "gnu")]
     {
         static STARTED: std::sync::Once = std::sync::Once::new();
         STARTED.call_once(|| {
-            let thread = std::thread::Builder::new().name("muse-trim".to_owned()).spawn(trim_now_and_then);
+            let thread = std::thread::Builder::new().name("muse-trim".to_owned()).spawn(trim_periodically);
             if let Err(failure) = thread {
-                tracing::warn!(%failure, "unused memory is not returned");
+                tracing::warn!(%failure, "cannot start the thread that returns unused memory");
             }
         });
     }
 }
 
-/// The thread of [`return_unused_memory`]. It has the usual priority: it takes the locks of the heaps, and must not wait for a
-/// core meanwhile.
+/// The thread of [`return_unused_memory`]. It runs at normal priority, because it must not wait for
+/// a core while it owns the locks of the arenas.
 #[cfg(target_env = "gnu")]
-fn trim_now_and_then() {
-    /// What is worth it: to fault so much in again takes about a millisecond.
-    const MUCH: usize = 4 << 20;
-    const BETWEEN_LOOKS: std::time::Duration =
+fn trim_periodically() {
+    /// Minimum of free memory for a trim. Page faults for as much take about a millisecond.
+    const TRIM_THRESHOLD: usize = 4 << 20;
+    const INTERVAL: std::time::Duration =
         std::time::Duration::from_millis(if cfg!(test) { 200 } else { 5_000 });
 
-    let (mut before, mut rest) = (0, 0);
+    let (mut previous, mut untrimmable) = (0, 0);
     loop {
-        std::thread::sleep(BETWEEN_LOOKS);
-        let unused = not_in_use().saturating_sub(rest);
-        if unused.min(before) < MUCH {
-            before = unused;
+        std::thread::sleep(INTERVAL);
+        let unused = free_resident().saturating_sub(untrimmable);
+        if unused.min(previous) < TRIM_THRESHOLD {
+            previous = unused;
             continue;
         }
         trim();
-        // What no trim returns: stacks, the ends of pages. It is not the resident memory: of that much may be in use
-        // now, in the middle of a burst, and free at the next look.
-        (before, rest) = (0, not_in_use());
-        tracing::debug!(unused, rest, "returned unused memory");
+        // A trim does not return stacks and partly used pages. The resident memory would not do as
+        // a baseline: in a burst much of it is in use now and free at the next check.
+        (previous, untrimmable) = (0, free_resident());
+        tracing::debug!(unused, untrimmable, "returned unused memory");
     }
 }
 
-/// Bytes of the process that are in memory, without files, and not in use as far as the allocator knows. What the allocator
-/// counts as free would not do: it includes what was returned.
+/// Resident anonymous bytes of the process that the allocator has not handed out. The allocator's
+/// own count of free bytes includes memory that was returned to the kernel.
 #[cfg(target_env = "gnu")]
-fn not_in_use() -> usize {
+fn free_resident() -> usize {
     #[expect(unsafe_code, reason = "the C library's allocator has no safe interface")]
     // SAFETY: mallinfo2 may be called at any time and takes locks of its own.
-    let heaps = unsafe { libc::mallinfo2() };
-    resident().saturating_sub(heaps.uordblks + heaps.hblkhd)
+    let arenas = unsafe { libc::mallinfo2() };
+    resident().saturating_sub(arenas.uordblks + arenas.hblkhd)
 }
 
-/// Bytes of the process that are in memory, without those of files; none where the kernel does not tell.
+/// Resident anonymous bytes of the process; 0 if `/proc` cannot be read.
 #[cfg(target_env = "gnu")]
 fn resident() -> usize {
     let pages = std::fs::read_to_string("/proc/self/statm").ok().and_then(|numbers| {
@@ -108,10 +111,10 @@ fn resident() -> usize {
 #[cfg(target_env = "gnu")]
 fn set(parameter: i32, value: i32) {
     #[expect(unsafe_code, reason = "a setting of the C library has no safe interface")]
-    // SAFETY: mallopt may be called at any time, takes a lock of its own, and is given numbers alone.
+    // SAFETY: mallopt may be called at any time, takes a lock of its own, and takes only numbers.
     let set = unsafe { libc::mallopt(parameter, value) };
     if set == 0 {
-        tracing::debug!(parameter, value, "the allocator does not take a setting");
+        tracing::debug!(parameter, value, "the allocator rejected a setting");
     }
 }
 
@@ -124,7 +127,7 @@ mod tests {
     #[test]
     fn freed_memory_below_a_used_block_is_returned() {
         return_unused_memory();
-        // Blocks of a heap, with one in use above them: glibc alone returns none of it.
+        // Blocks of one arena with a used block above them: glibc alone returns none of them.
         let blocks: Vec<Vec<u8>> = (0..40_000).map(|_| vec![1; 4096]).collect();
         let last = vec![1_u8; 4096];
         let full = resident();
@@ -147,7 +150,7 @@ mod tests {
         let last = vec![1_u8; 4096];
         let full = resident();
         drop(first);
-        // A trim comes while the second half is in use; that it is free later must be noticed, too.
+        // The first trim runs while the second half is in use; a later one must return that half.
         let began = Instant::now();
         while resident() + (100 << 20) > full {
             assert!(began.elapsed() < Duration::from_secs(60), "{} of {full} are still resident", resident());
@@ -157,7 +160,7 @@ mod tests {
         while resident() > idle + (32 << 20) {
             assert!(
                 began.elapsed() < Duration::from_secs(60),
-                "{} are still resident; idle, {idle}",
+                "{} are still resident; {idle} before",
                 resident()
             );
             std::thread::sleep(Duration::from_millis(20));

@@ -1,4 +1,4 @@
-//! Waits before another service is tried again.
+//! Exponential backoff with jitter, for retries of connections to other services.
 
 use std::{collections::hash_map::RandomState, error::Error as _, hash::BuildHasher, time::Duration};
 
@@ -6,8 +6,8 @@ use tonic::Status;
 
 use muse_telemetry::followed_by_causes;
 
-/// Each wait is up to twice as long as the one before, and at random between half of that and all, so that not all who wait
-/// come back at once.
+/// Exponential backoff: the delay doubles after each wait up to a maximum. Each wait takes a random
+/// time between half of the delay and all of it, so that not all clients retry at once.
 #[derive(Debug)]
 pub struct Backoff {
     first: Duration,
@@ -16,33 +16,33 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Waits from `first` to `longest`.
+    /// A backoff whose delay grows from `first` to `longest`.
     #[must_use]
     pub fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest, next: first }
     }
 
-    /// The next wait is the first again.
+    /// Resets the delay to the first.
     pub fn reset(&mut self) {
         self.next = self.first;
     }
 
-    /// Waits.
+    /// Waits for the delay, with jitter, and doubles it.
     pub async fn wait(&mut self) {
-        let part = random() as f64 / u64::MAX as f64;
-        let wait = self.next.mul_f64(0.5 + part / 2.0);
+        let fraction = random() as f64 / u64::MAX as f64;
+        let wait = self.next.mul_f64(0.5 + fraction / 2.0);
         self.next = self.longest.min(2 * self.next);
         tokio::time::sleep(wait).await;
     }
 }
 
-/// A number that others will not have, too.
+/// A random number, for jitter; not for secrets.
 #[must_use]
 pub fn random() -> u64 {
     RandomState::new().hash_one(())
 }
 
-/// What a status says, with the causes of one that is not the service's own answer: why it cannot be reached.
+/// The message of a status, followed by the causes of a local failure, such as a failed connection.
 #[must_use]
 pub fn reason(status: &Status) -> String {
     followed_by_causes(status.message().to_owned(), status.source())
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn waits_grow_up_to_a_bound_and_begin_again() {
+    async fn waits_grow_to_the_maximum_and_reset() {
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(50));
         for (least, reset) in [(10, false), (20, false), (25, false), (25, true), (10, false)] {
             let began = Instant::now();

@@ -6,7 +6,8 @@ use muse_telemetry::{flush_log, print_to_operator};
 
 use crate::EXIT_USAGE;
 
-/// An option that parses but is invalid. The text contains the name of the option, and never its value if that is secret.
+/// An option that parses but is invalid. The text contains the name of the option, and never its
+/// value if that is secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid value for '{option}': {problem}")]
 pub struct ConfigError {

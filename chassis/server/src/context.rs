@@ -12,10 +12,10 @@ use crate::{
     tls::{ClientTls, Connector},
 };
 
-/// The parts that a service has besides its own. While it exists, the admin port serves.
+/// The parts that all services have in common. The admin port serves until this is dropped.
 #[derive(Debug)]
 pub struct ServiceContext {
-    /// The state that `grpc.health.v1` and the admin port report: not serving, so far.
+    /// The state that `grpc.health.v1` and the admin port report: not serving at first.
     pub health: Health,
     /// The service of `grpc.health.v1`.
     pub health_service: health::Service,
@@ -49,7 +49,8 @@ pub struct ServiceSettings<'a> {
 }
 
 impl ServiceContext {
-    /// Starts the admin port and the telemetry of a service, within an async runtime. Returns the listener of the public port, too.
+    /// Starts the admin port and the telemetry of a service, within an async runtime. Also returns
+    /// the listener of the public port.
     ///
     /// # Errors
     ///

@@ -16,11 +16,11 @@ use tower::{Layer, Service};
 /// The header.
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// When the caller of a request stops to wait, as an extension of the request: `grpc-timeout` counts from its arrival.
+/// The deadline of a request, as an extension of the request: its arrival plus `grpc-timeout`.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline(pub Instant);
 
-/// How long the caller waits for the end of a call with these headers, if that was said.
+/// The timeout in the headers of a call, if there is a valid one.
 #[must_use]
 pub fn of(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
@@ -41,21 +41,21 @@ pub fn of(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
-/// The header that says to wait no longer than this. Nothing for less than a millisecond, which is no time.
+/// The value of the header for this timeout; `None` for less than a millisecond.
 #[must_use]
 pub fn header(wait: Duration) -> Option<HeaderValue> {
     let milliseconds = wait.as_millis().min(99_999_999);
     (milliseconds > 0).then(|| HeaderValue::try_from(format!("{milliseconds}m")).ok())?
 }
 
-/// When the deadline of a call with these headers, which has just arrived, passes; nothing without a deadline.
+/// The deadline of a call with these headers that has just arrived, if it has one.
 #[must_use]
 pub fn end(headers: &HeaderMap) -> Option<Instant> {
     of(headers).and_then(|wait| Instant::now().checked_add(wait))
 }
 
-/// Sets the deadline of a call that is forwarded to the time that is left until `end`, rounded up to a millisecond: when the
-/// forwarded deadline has passed, so has the caller's.
+/// Sets the deadline of a call that is forwarded to the time that is left until `end`, rounded up
+/// to a millisecond: when the forwarded deadline has passed, so has the caller's.
 ///
 /// # Errors
 ///
@@ -67,11 +67,11 @@ pub fn set(headers: &mut HeaderMap, end: Instant) -> Result<(), Error> {
     Ok(())
 }
 
-/// Does a part of a call, until `end` at most.
+/// Runs a part of a call until `end` at most.
 ///
 /// # Errors
 ///
-/// Those of the work; [`passed`] if it is not done at `end`.
+/// Those of `work`; [`passed`] if it has not finished by `end`.
 pub async fn within<T>(
     end: Option<Instant>,
     work: impl Future<Output = Result<T, Error>>,
@@ -88,7 +88,8 @@ pub fn passed() -> Error {
     Error::new(Reason::DeadlineExceeded, "the caller's deadline passed before the answer was there")
 }
 
-/// Ends calls at their deadline with DEADLINE_EXCEEDED; tonic alone would return CANCELLED a moment later.
+/// Ends calls at their deadline with DEADLINE_EXCEEDED; tonic alone would return CANCELLED a moment
+/// later.
 #[derive(Debug, Clone, Copy)]
 pub struct DeadlineLayer;
 
@@ -161,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_unit_is_read_and_the_rest_is_not() {
+    fn each_unit_is_parsed_and_invalid_values_are_ignored() {
         let read = |text: &str| of(&HeaderMap::from_iter([(GRPC_TIMEOUT, text.parse().unwrap())]));
         assert_eq!(read("2H"), Some(Duration::from_secs(7200)));
         assert_eq!(read("3M"), Some(Duration::from_secs(180)));
@@ -169,8 +170,8 @@ mod tests {
         assert_eq!(read("13m"), Some(Duration::from_millis(13)));
         assert_eq!(read("2u"), Some(Duration::from_micros(2)));
         assert_eq!(read("99999999n"), Some(Duration::from_nanos(99_999_999)));
-        for odd in ["", "S", "1", "1s", "-1S", "+1S", "1.5S", "123456789S", " 1S", "\u{fc}"] {
-            assert_eq!(read(odd), None, "{odd:?}");
+        for invalid in ["", "S", "1", "1s", "-1S", "+1S", "1.5S", "123456789S", " 1S", "\u{fc}"] {
+            assert_eq!(read(invalid), None, "{invalid:?}");
         }
         assert_eq!(of(&HeaderMap::new()), None);
     }
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_can_be_read() {
+    fn written_timeout_can_be_parsed() {
         let written = |wait| of(&HeaderMap::from_iter([(GRPC_TIMEOUT, header(wait)?)]));
         assert_eq!(written(Duration::from_micros(1500)), Some(Duration::from_millis(1)));
         assert_eq!(written(Duration::from_secs(120)), Some(Duration::from_secs(120)));

@@ -11,11 +11,11 @@ use pin_project_lite::pin_project;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
-/// The status of the error table for one that tonic returns: for a message that is too large or cannot be decompressed, and for an
-/// unknown method.
+/// The status of the error table for one that tonic returns: for a message that is too large or
+/// cannot be decompressed, and for an unknown method.
 ///
-/// Messages that cannot be decoded get their reason in the [codec](muse_proto::Codec). What tonic finds before it calls the codec
-/// has no other mark than its text.
+/// The [codec](muse_proto::Codec) sets the reason of messages that cannot be decoded. An error that
+/// tonic returns before it calls the codec can be recognised by its text only.
 #[must_use]
 pub fn map_status(status: Status) -> Status {
     let text = status.message();

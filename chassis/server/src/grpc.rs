@@ -19,29 +19,33 @@ use crate::{
     tls::{Connector, Socket},
 };
 
-/// Bytes of a request that may be on their way before they are read. It bounds what a stream holds whose answers nobody reads.
+/// Flow-control window of a request, in bytes. It bounds the memory of a stream whose responses are
+/// not read.
 const REQUEST_WINDOW: u32 = 64 << 10;
-/// The same of an answer.
-const ANSWER_WINDOW: u32 = 256 << 10;
-/// The same of all calls on a connection: as many as HTTP/2 allows. The calls of all users share the connection between
-/// two services; with less, a few whose callers do not read, or send more than is read, would keep all others waiting.
+/// Flow-control window of a response, in bytes.
+const RESPONSE_WINDOW: u32 = 256 << 10;
+/// Flow-control window of a connection, in bytes: the maximum of HTTP/2. The calls of all users
+/// share the connection between two services; with a smaller window, a few calls whose data is not
+/// read would block all others.
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
-/// Calls at a time on a connection between two services: more than 100 users have open. One more would wait in the connection,
-/// first come, first served, instead of in the queue that is fair to users.
+/// Concurrent calls on a connection between two services: more than 100 users can open. Further
+/// calls would wait in the connection, in order of arrival, instead of in the fair queue.
 const MAX_CALLS: u32 = 100_000;
-/// Bytes of the headers of a call or an answer between two services, as HTTP/2 counts them: more than the public port accepts, so
-/// that no caller's headers can break a connection that all share.
+/// Bytes of the headers of a call or a response between two services, as HTTP/2 counts them: more
+/// than the public port accepts, so that no caller's headers can break the shared connection.
 const HEADERS: u32 = 64 << 10;
-/// HTTP/2's limits on reset streams (CVE-2023-44487, CVE-2025-8671) close a connection, which here is shared by all callers. The
-/// public port has such limits, where they close the connection of the one who resets; between the services there are none.
+/// Disables HTTP/2's limits on reset streams (CVE-2023-44487, CVE-2025-8671) between the services:
+/// they close a connection, which here is shared by all callers. The public port has such limits;
+/// there they close the connection of the client that resets.
 const NO_RESET_LIMIT: usize = usize::MAX;
-/// Calls that were given up and whose remaining frames are still recognised; those of others are answered with RST_STREAM.
+/// Cancelled calls whose remaining frames are still recognised; frames of older ones are answered
+/// with RST_STREAM.
 const REMEMBERED_RESETS: usize = 10_000;
 
-/// The layers of a service, the innermost first.
+/// The layers of a service, innermost first.
 pub type Layers = Stack<DeadlineLayer, Stack<ErrorMapping, Stack<TelemetryLayer, Identity>>>;
 
-/// A server with the stack's settings, which follows its calls.
+/// A server with the settings of the stack and request telemetry.
 #[must_use]
 pub fn server(requests: RequestTelemetry) -> Server<Layers> {
     Server::builder()
@@ -58,15 +62,15 @@ pub fn server(requests: RequestTelemetry) -> Server<Layers> {
         .layer(DeadlineLayer)
 }
 
-/// Where another service of the stack is, with the stack's settings.
+/// The endpoint of another service, with the settings of the stack.
 ///
 /// # Errors
 ///
-/// If `url` is not a URL, or names no host.
+/// If `url` is not a URL, or has no host.
 pub fn endpoint(url: &str) -> Result<Endpoint, String> {
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|refused| with_causes(&refused))?;
+    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| with_causes(&error))?;
     if endpoint.uri().host().is_none_or(str::is_empty) {
-        return Err("it names no host".to_owned());
+        return Err("it has no host".to_owned());
     }
     Ok(endpoint
         .tcp_nodelay(true)
@@ -74,23 +78,24 @@ pub fn endpoint(url: &str) -> Result<Endpoint, String> {
         .http2_keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(10))
         .keep_alive_while_idle(true)
-        .initial_stream_window_size(ANSWER_WINDOW)
+        .initial_stream_window_size(RESPONSE_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_max_header_list_size(HEADERS)
         .http2_max_concurrent_reset_streams(REMEMBERED_RESETS)
         .http2_max_local_error_reset_streams(NO_RESET_LIMIT))
 }
 
-/// A channel to it, which connects when it is first used and again after a break.
+/// A channel to an endpoint, which connects at its first use and reconnects after a failure.
 #[must_use]
 pub fn channel(endpoint: &Endpoint, connector: &Connector) -> Channel {
     endpoint.connect_with_connector_lazy(connector.clone())
 }
 
-/// Serves the connections of [`tls::incoming`](crate::tls::incoming) until the shutdown closes it, and then until the calls that
-/// have begun are answered or the grace is over. Connections are told to open no further calls (GOAWAY).
+/// Serves the connections of [`tls::incoming`](crate::tls::incoming) until the shutdown closes the
+/// listener, and then until the calls in flight have finished or the grace period is over. Clients
+/// receive GOAWAY, and open no further calls.
 ///
-/// From the announcement of the shutdown on `health` says that nothing serves.
+/// When the shutdown is announced, `health` changes to not serving.
 ///
 /// # Errors
 ///
@@ -104,14 +109,14 @@ pub async fn serve(
     let incoming = incoming.map_ok(LingeringClose::new);
     let server = router.serve_with_incoming_shutdown(incoming, shutdown.closing.clone().cancelled_owned());
     let announced = shutdown.announced.clone();
-    let told = async move {
+    let stop_health = async move {
         announced.cancelled().await;
         health.stop();
         std::future::pending().await
     };
     tokio::select! {
         served = server => served,
-        () = shutdown.out_of_grace() => Ok(()),
-        never = told => never,
+        () = shutdown.grace_expired() => Ok(()),
+        pending = stop_health => pending,
     }
 }

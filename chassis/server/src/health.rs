@@ -1,7 +1,8 @@
-//! What a server says of itself in `grpc.health.v1`: whether it serves, as a whole (the empty name) and by the names of
-//! its services.
+//! The health service of a server (`grpc.health.v1`): whether it serves, as a whole (the empty
+//! name) and for each of its services.
 //!
-//! tonic's own service cannot tell a watcher of the shutdown and then let go, and forgets the names with that.
+//! Own code, because tonic's health service cannot report the shutdown to watchers and then end
+//! their streams, and it removes the names of the services when it clears a status.
 
 use futures::{
     StreamExt,
@@ -19,27 +20,27 @@ use tonic_health::pb::{
 enum State {
     NotServing,
     Serving,
-    /// It will not serve again.
+    /// Final: the server is shutting down.
     Stopping,
 }
 
 /// The health service of a server.
 pub type Service = HealthServer<HealthService>;
 
-/// Tells the health service how its server is.
+/// Sets the state that the health service reports.
 #[derive(Debug, Clone)]
 pub struct Health(watch::Sender<State>);
 
 impl Health {
-    /// Says whether the services serve. After [`Health::stop`] they do not.
+    /// Reports whether the services serve. Has no effect after [`Health::stop`].
     pub fn report(&self, serving: bool) {
         let state = if serving { State::Serving } else { State::NotServing };
         self.0.send_if_modified(|old| {
-            let changes = *old != State::Stopping && *old != state;
-            if changes {
+            let is_change = *old != State::Stopping && *old != state;
+            if is_change {
                 *old = state;
             }
-            changes
+            is_change
         });
     }
 
@@ -49,7 +50,8 @@ impl Health {
         *self.0.borrow() == State::Serving
     }
 
-    /// Says that nothing serves any more, and ends the streams of those who watch, which would hold a shutdown up.
+    /// Reports that the services no longer serve, and ends the streams of watchers, which would
+    /// delay the shutdown.
     pub fn stop(&self) {
         self.0.send_replace(State::Stopping);
     }
@@ -84,7 +86,7 @@ impl health_server::Health for HealthService {
         if !self.serves(&request) {
             return Err(Status::not_found("there is no service of this name here"));
         }
-        Ok(Response::new(answer(true, *self.state.borrow())))
+        Ok(Response::new(response(true, *self.state.borrow())))
     }
 
     type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
@@ -97,14 +99,14 @@ impl health_server::Health for HealthService {
         let mut state = self.state.clone();
         state.mark_changed();
         let reports = stream::unfold(Some((state, None)), move |watching| async move {
-            let (mut state, told) = watching?;
+            let (mut state, reported) = watching?;
             loop {
                 state.changed().await.ok()?;
                 let latest = *state.borrow_and_update();
-                let report = answer(known, latest);
+                let report = response(known, latest);
                 let rest = (latest != State::Stopping).then(|| (state.clone(), Some(report.status)));
-                // An unknown service stays so, but its watcher has to go, too.
-                if told != Some(report.status) {
+                // The status of an unknown service does not change, but its stream ends, too.
+                if reported != Some(report.status) {
                     return Some((Ok(report), rest));
                 }
                 rest?;
@@ -114,7 +116,7 @@ impl health_server::Health for HealthService {
     }
 }
 
-fn answer(known: bool, state: State) -> HealthCheckResponse {
+fn response(known: bool, state: State) -> HealthCheckResponse {
     let status = match state {
         _ if !known => ServingStatus::ServiceUnknown,
         State::Serving => ServingStatus::Serving,
@@ -129,7 +131,7 @@ mod tests {
 
     use super::*;
 
-    fn asked(service: &str) -> Request<HealthCheckRequest> {
+    fn request(service: &str) -> Request<HealthCheckRequest> {
         Request::new(HealthCheckRequest { service: service.to_owned() })
     }
 
@@ -139,9 +141,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_name_is_answered_and_no_other() {
+    async fn known_services_are_reported_and_others_not_found() {
         let (health, service) = service();
-        let check = async |name| service.check(asked(name)).await.map(|answer| answer.into_inner().status());
+        let check =
+            async |name| service.check(request(name)).await.map(|response| response.into_inner().status());
         for name in ["", "a.B"] {
             assert_eq!(check(name).await.unwrap(), ServingStatus::NotServing);
         }
@@ -158,10 +161,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn watchers_hear_each_change_and_of_the_end_before_it() {
+    async fn watchers_receive_each_change_and_the_shutdown() {
         let (health, service) = service();
-        let mut reports = service.watch(asked("a.B")).await.unwrap().into_inner();
-        let mut unknown = service.watch(asked("a.C")).await.unwrap().into_inner();
+        let mut reports = service.watch(request("a.B")).await.unwrap().into_inner();
+        let mut unknown = service.watch(request("a.C")).await.unwrap().into_inner();
         let next = async |reports: &mut BoxStream<'static, Result<HealthCheckResponse, Status>>| {
             reports.next().await.map(|report| report.unwrap().status())
         };
@@ -174,8 +177,8 @@ mod tests {
         assert_eq!(next(&mut reports).await, Some(ServingStatus::NotServing));
         assert_eq!(next(&mut reports).await, None);
         assert_eq!(next(&mut unknown).await, None);
-        // Who comes now is told, and does not hold the shutdown up.
-        let mut late = service.watch(asked("")).await.unwrap().into_inner();
+        // A late watcher receives the status, and its stream ends.
+        let mut late = service.watch(request("")).await.unwrap().into_inner();
         assert_eq!(next(&mut late).await, Some(ServingStatus::NotServing));
         assert_eq!(next(&mut late).await, None);
     }

@@ -37,9 +37,9 @@ enum CheckError {
     NotReady(String),
 }
 
-/// As [`parse_options`](crate::parse_options), for a service with the option `--private-listen`. Answers the command
-/// `healthcheck` itself, which needs that option alone, and ends the program then: with status 0 if the service is
-/// ready, else with 1.
+/// [`parse_options`](crate::parse_options) of a service with the option `--private-listen`. The
+/// command `healthcheck`, which requires only that option, ends the program here: with status 0 if
+/// the running service is ready, otherwise with 1.
 #[must_use]
 pub fn parse_service_options<C: Parser>() -> C {
     let matches = with_command(C::command()).try_get_matches().unwrap_or_else(|refused| end(&refused));

@@ -1,7 +1,9 @@
-//! Lingering close (nginx's term): a connection is closed after the other side has received everything.
+//! Lingering close (nginx's term): after its last write, a server reads the connection until the
+//! client closes it.
 //!
-//! If a socket is closed while data still arrives (a window update, say), the kernel resets the connection, and data that was
-//! written last is lost on its way. At a shutdown that would be the end of a large response.
+//! If a socket is closed while data still arrives, such as a window update, the kernel resets the
+//! connection, and the client loses the data that was written last. At a shutdown that would be the
+//! end of a large response.
 
 use std::{
     io,
@@ -16,10 +18,10 @@ use tokio::{
 };
 use tonic::transport::server::Connected;
 
-/// Time for the other side to close a connection, if something was written to it within this time.
+/// Time for the other side to close a connection that was written to within the same time.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// A stream that, when it is shut down, is read until the other side closes it, too.
+/// A stream that is read after its shutdown until the other side closes it.
 #[derive(Debug)]
 pub struct LingeringClose<S> {
     stream: S,
@@ -41,7 +43,7 @@ impl<S> LingeringClose<S> {
         Self { stream, written: None, state: State::Open }
     }
 
-    fn note<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn record_write<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if matches!(written, Poll::Ready(Ok(_))) {
             self.written = Some(Instant::now());
         }
@@ -63,7 +65,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for LingeringClose<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write(context, data);
-        this.note(written)
+        this.record_write(written)
     }
 
     fn poll_write_vectored(
@@ -73,7 +75,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for LingeringClose<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write_vectored(context, data);
-        this.note(written)
+        this.record_write(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -90,8 +92,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for LingeringClose<S> {
             match &mut this.state {
                 State::Open => {
                     ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
-                    let lately = this.written.is_some_and(|written| written.elapsed() < LINGER);
-                    this.state = if lately { State::Closing(Box::pin(sleep(LINGER))) } else { State::Closed };
+                    let is_recent = this.written.is_some_and(|written| written.elapsed() < LINGER);
+                    this.state =
+                        if is_recent { State::Closing(Box::pin(sleep(LINGER))) } else { State::Closed };
                 }
                 State::Closing(end) => {
                     if end.as_mut().poll(context).is_pending() {
@@ -107,9 +110,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for LingeringClose<S> {
 
 /// Reads and discards data until the other side has closed the stream.
 fn poll_read_out(stream: &mut (impl AsyncRead + Unpin), context: &mut Context<'_>) -> Poll<()> {
-    let mut forgotten = [0; 4096];
+    let mut discarded = [0; 4096];
     loop {
-        let mut buffer = ReadBuf::new(&mut forgotten);
+        let mut buffer = ReadBuf::new(&mut discarded);
         match ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer)) {
             Ok(()) if !buffer.filled().is_empty() => (),
             _ => return Poll::Ready(()),
@@ -135,7 +138,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_was_written_last_arrives_whatever_still_comes_in() {
+    async fn last_write_arrives_while_the_client_still_sends() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let mut server = LingeringClose::new(listener.accept().await.unwrap().0);
@@ -163,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_waits_for_a_connection_that_was_idle() {
+    async fn idle_connection_closes_without_delay() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let mut server = LingeringClose::new(listener.accept().await.unwrap().0);

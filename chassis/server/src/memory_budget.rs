@@ -1,9 +1,11 @@
-//! Bounds the bytes that calls hold: of all callers together, and of each caller by a dynamic threshold (Choudhury and Hahne 1998).
+//! Bounds the memory that calls reserve: in total, and per caller by a dynamic threshold (Choudhury
+//! and Hahne 1998).
 //!
-//! A caller may hold as many bytes as are left free for others: one caller alone half of them, two a third each, and there is
-//! always room for another caller. A call that exceeds that waits for the caller's other calls, in order of arrival, and delays
-//! nobody else. Only while a caller that holds nothing waits, because a large call of that caller does not fit, is nothing granted
-//! to callers that hold something.
+//! A caller may reserve as many bytes as remain free for others: one caller alone half of the
+//! total, two callers a third each, so there is always room for another caller. A call above the
+//! threshold waits for the caller's other calls, in order of arrival, and does not delay other
+//! callers. There is one exception: while a large call of a caller without reservations waits,
+//! callers with reservations get no more.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,7 +16,7 @@ use std::{
 use muse_proto::{Error, Reason};
 use tokio::{sync::oneshot, time::timeout};
 
-/// Bytes that calls may hold. Clones share them.
+/// A bound on the bytes that calls reserve. Clones share it.
 #[derive(Debug, Clone)]
 pub struct MemoryBudget(Arc<Shared>);
 
@@ -28,16 +30,16 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    held: usize,
-    /// The callers that hold something, or wait for it.
+    reserved: usize,
+    /// The callers with reservations or waiting calls.
     callers: HashMap<Arc<str>, Caller>,
-    /// Those of them that wait, in the order in which their first call has come.
+    /// The callers with waiting calls, in the order of the arrival of their first.
     waiting: VecDeque<Arc<str>>,
 }
 
 #[derive(Debug, Default)]
 struct Caller {
-    held: usize,
+    reserved: usize,
     /// In order of arrival.
     calls: VecDeque<WaitingCall>,
 }
@@ -48,7 +50,7 @@ struct WaitingCall {
     granted: oneshot::Sender<Reservation>,
 }
 
-/// Bytes that a call holds, until this is dropped.
+/// Reserved bytes of a call, which are released when this is dropped.
 #[derive(Debug)]
 pub struct Reservation {
     budget: MemoryBudget,
@@ -57,19 +59,19 @@ pub struct Reservation {
 }
 
 impl MemoryBudget {
-    /// A budget of `total` bytes. A call waits for `wait` at most; one of up to `exempt` bytes needs no reservation: the limits on
-    /// open calls bound it well enough.
+    /// A budget of `total` bytes. A call waits for `wait` at most. A call of up to `exempt` bytes
+    /// needs no reservation, because the limits on open calls bound such calls.
     #[must_use]
     pub fn new(total: usize, exempt: usize, wait: Duration) -> Self {
         Self(Arc::new(Shared { total, exempt, wait, state: Mutex::default() }))
     }
 
-    /// Reserves `bytes` for a call of `caller`, a user's name or an address. A call that needs more than half of all waits for that
-    /// half. Nothing is reserved for a small call.
+    /// Reserves `bytes` for a call of `caller`, a user's name or an address. A call that needs more
+    /// than half of the total waits for half of it. Nothing is reserved for a small call.
     ///
     /// # Errors
     ///
-    /// [`Reason::Overloaded`] after the longest wait.
+    /// [`Reason::Overloaded`] if the call has waited for `wait`.
     pub async fn reserve(&self, caller: &str, bytes: usize) -> Result<Option<Reservation>, Error> {
         if !self.counts(bytes) {
             return Ok(None);
@@ -79,7 +81,7 @@ impl MemoryBudget {
             let mut state = self.state();
             let (name, others_wait) = (Arc::from(caller), !state.waiting.is_empty());
             if !others_wait && state.fits(self.0.total, &name, bytes) {
-                return Ok(Some(state.hold(self, &name, bytes)));
+                return Ok(Some(state.reserve(self, &name, bytes)));
             }
             let (sender, granted) = oneshot::channel();
             let entry = state.callers.entry(Arc::clone(&name)).or_default();
@@ -87,13 +89,13 @@ impl MemoryBudget {
             if entry.calls.len() == 1 {
                 state.waiting.push_back(name);
             }
-            // Those that wait may not be able to use what this call can.
+            // This call may fit although the calls in front of it do not.
             let returned = state.grant(self);
             drop(state);
             drop(returned);
             Waiting { budget: self, granted }
         };
-        let text = "requests and responses hold all the memory that one caller, or all together, may use; try again later";
+        let text = "requests and responses use all the memory that is allowed for one caller, or for all callers; try again later";
         let exhausted = || Error::new(Reason::Overloaded, text).with_retry_after(Duration::from_secs(1));
         let granted = timeout(self.0.wait, &mut waiting.granted).await.ok().and_then(Result::ok);
         granted.map(Some).ok_or_else(exhausted)
@@ -107,24 +109,24 @@ impl MemoryBudget {
 
     fn release(&self, caller: &Arc<str>, bytes: usize) {
         let mut state = self.state();
-        state.held -= bytes;
+        state.reserved -= bytes;
         if let Some(entry) = state.callers.get_mut(caller) {
-            entry.held -= bytes;
+            entry.reserved -= bytes;
         }
         state.forget_if_idle(caller);
         let returned = state.grant(self);
         drop(state);
-        // Releases what it holds, for which the lock must be free.
+        // Dropping them takes the lock.
         drop(returned);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // No code that holds it can panic halfway through a change.
+        // No code panics under the lock in the middle of a change.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A call that waits. When it stops to wait, those behind it may be granted what they wait for.
+/// A call that waits. When it is dropped, the calls behind it may be granted.
 struct Waiting<'a> {
     budget: &'a MemoryBudget,
     granted: oneshot::Receiver<Reservation>,
@@ -133,7 +135,7 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.granted.close();
-        // What was granted and not received.
+        // Granted but not received.
         drop(self.granted.try_recv());
         let returned = self.budget.state().grant(self.budget);
         drop(returned);
@@ -141,24 +143,26 @@ impl Drop for Waiting<'_> {
 }
 
 impl State {
-    fn held_by(&self, caller: &str) -> usize {
-        self.callers.get(caller).map_or(0, |caller| caller.held)
+    fn reserved_by(&self, caller: &str) -> usize {
+        self.callers.get(caller).map_or(0, |caller| caller.reserved)
     }
 
-    /// Whether a caller may hold so many bytes more: as many as are free then, or anything that is free as the first.
+    /// Whether a caller may reserve `bytes` more: its sum must not exceed the bytes that remain
+    /// free. A first reservation must only fit.
     fn fits(&self, total: usize, caller: &str, bytes: usize) -> bool {
-        let Some(free) = total.checked_sub(self.held + bytes) else { return false };
-        let held = self.held_by(caller);
-        held == 0 || held + bytes <= free
+        let Some(free) = total.checked_sub(self.reserved + bytes) else { return false };
+        let reserved = self.reserved_by(caller);
+        reserved == 0 || reserved + bytes <= free
     }
 
-    fn hold(&mut self, budget: &MemoryBudget, caller: &Arc<str>, bytes: usize) -> Reservation {
-        self.held += bytes;
-        self.callers.entry(Arc::clone(caller)).or_default().held += bytes;
+    fn reserve(&mut self, budget: &MemoryBudget, caller: &Arc<str>, bytes: usize) -> Reservation {
+        self.reserved += bytes;
+        self.callers.entry(Arc::clone(caller)).or_default().reserved += bytes;
         Reservation { budget: budget.clone(), caller: Arc::clone(caller), bytes }
     }
 
-    /// Grants what can be granted, to each caller in turn, and returns what nobody waits for any more.
+    /// Grants waiting calls that fit, to each caller in turn. Returns the reservations of calls
+    /// that no longer wait.
     fn grant(&mut self, budget: &MemoryBudget) -> Vec<Reservation> {
         let mut returned = Vec::new();
         let (mut passed_over, mut newcomer_waits) = (0, false);
@@ -173,11 +177,12 @@ impl State {
                 self.forget_if_idle(&caller);
                 continue;
             };
-            let is_newcomer = self.held_by(&caller) == 0;
-            // Or others could go on to take what becomes free.
+            let is_newcomer = self.reserved_by(&caller) == 0;
+            // Otherwise callers with reservations could take all that becomes free, and starve a
+            // newcomer.
             let may_pass = is_newcomer || !newcomer_waits;
             if may_pass && self.fits(budget.0.total, &caller, bytes) {
-                let reservation = self.hold(budget, &caller, bytes);
+                let reservation = self.reserve(budget, &caller, bytes);
                 let entry = self.callers.entry(Arc::clone(&caller)).or_default();
                 let sent = entry.calls.pop_front().map(|call| call.granted.send(reservation));
                 returned.extend(sent.and_then(Result::err));
@@ -196,14 +201,14 @@ impl State {
     }
 
     fn forget_if_idle(&mut self, caller: &Arc<str>) {
-        if self.callers.get(caller).is_some_and(|entry| entry.held == 0 && entry.calls.is_empty()) {
+        if self.callers.get(caller).is_some_and(|entry| entry.reserved == 0 && entry.calls.is_empty()) {
             self.callers.remove(caller);
         }
     }
 }
 
 impl Reservation {
-    /// Releases what is more than `bytes`.
+    /// Releases all but `bytes`.
     pub fn shrink_to(&mut self, bytes: usize) {
         let excess = self.bytes.saturating_sub(bytes);
         self.bytes -= excess;
@@ -234,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn caller_may_hold_as_much_as_is_left_free() {
+    async fn caller_may_reserve_as_much_as_remains_free() {
         let budget = budget(120);
         let first = reserve_now(&budget, "ann", 60).unwrap();
         assert!(reserve_now(&budget, "ann", 1).is_none());
@@ -244,14 +249,14 @@ mod tests {
         let third = reserve_now(&budget, "eve", 20).unwrap();
         drop((first, second, third));
         assert!(budget.state().callers.is_empty());
-        assert_eq!(budget.state().held, 0);
+        assert_eq!(budget.state().reserved, 0);
     }
 
     #[test]
     fn call_of_more_than_half_gets_half() {
         let budget = budget(100);
         let _all = reserve_now(&budget, "ann", 1 << 30).unwrap();
-        assert_eq!(budget.state().held, 50);
+        assert_eq!(budget.state().reserved, 50);
     }
 
     #[test]
@@ -279,7 +284,7 @@ mod tests {
             drop(first);
         };
         let waits = futures::future::join3(wait("1", "ann", 30), wait("2", "ann", 10), wait("3", "ann", 5));
-        let (_held, ()) = tokio::join!(waits, release);
+        let (_reservations, ()) = tokio::join!(waits, release);
         assert_eq!(*granted.lock().unwrap(), ["1", "2", "3"]);
     }
 
@@ -320,7 +325,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn call_that_stops_to_wait_lets_others_pass() {
+    async fn cancelled_wait_lets_other_calls_pass() {
         let budget = budget(100);
         let _ann = reserve_now(&budget, "ann", 40).unwrap();
         let _bob = reserve_now(&budget, "bob", 25).unwrap();
@@ -338,13 +343,13 @@ mod tests {
     async fn wait_ends_with_an_error() {
         let budget = budget(100);
         let _first = reserve_now(&budget, "ann", 50).unwrap();
-        let refused = budget.reserve("ann", 1).await.unwrap_err();
+        let error = budget.reserve("ann", 1).await.unwrap_err();
         let expected = (Reason::Overloaded, Some(Duration::from_secs(1)));
-        assert_eq!((refused.reason(), refused.retry_after()), expected);
+        assert_eq!((error.reason(), error.retry_after()), expected);
     }
 
     #[tokio::test]
-    async fn cancelled_calls_leave_nothing_behind() {
+    async fn cancelled_calls_release_their_bytes() {
         let budget = budget(100);
         let first = reserve_now(&budget, "ann", 50).unwrap();
         {
@@ -357,7 +362,7 @@ mod tests {
             // Granted, and dropped before it is received.
             drop(granted);
         }
-        assert_eq!(budget.state().held, 0);
+        assert_eq!(budget.state().reserved, 0);
         assert!(reserve_now(&budget, "bob", 50).is_some());
         assert!(budget.state().callers.is_empty() && budget.state().waiting.is_empty());
     }

@@ -1,6 +1,7 @@
-//! Tells whoever started this program how far it is, by the protocol of systemd's `sd_notify(3)`: datagrams to the
-//! Unix socket that `NOTIFY_SOCKET` names. Without that variable nothing happens.
-//! A notice never waits: it is dropped when the supervisor does not read.
+//! Notifies the supervisor of the program's state, by the protocol of systemd's `sd_notify(3)`:
+//! datagrams to the Unix socket in `NOTIFY_SOCKET`. Without that variable nothing is sent.
+//!
+//! A notice never blocks: it is dropped if the supervisor does not read.
 
 use std::{
     env,
@@ -22,12 +23,12 @@ pub fn ready() {
 
 /// The program is bound to `address` but may not serve yet.
 ///
-/// Not a field that systemd knows; a launcher that let the program choose its port learns it here.
+/// An own field, which systemd ignores: a launcher that sets port 0 reads the port from it.
 pub fn listening(address: SocketAddr) {
     send(&format!("X_MUSE_LISTENING={address}"));
 }
 
-/// The program's admin port is bound to `address`; not known to systemd either.
+/// The admin port is bound to `address`. An own field, which systemd ignores.
 pub fn admin(address: SocketAddr) {
     send(&format!("X_MUSE_PRIVATE={address}"));
 }
@@ -42,14 +43,14 @@ fn send(message: &str) {
     match send_to(&path, message) {
         Ok(()) => (),
         Err(failure) if failure.kind() == io::ErrorKind::WouldBlock => {
-            warn!(notice = message, "the supervisor does not read its notices: one is dropped");
+            warn!(notice = message, "a notice was dropped: the supervisor does not read");
         }
         Err(failure) => warn!(%failure, "cannot notify the supervisor"),
     }
 }
 
-/// Sends without waiting for a receiver that does not read: the queue of its socket is short (`net.unix.max_dgram_qlen`), and
-/// this runs on async threads. The crate `sd-notify` waits.
+/// Sends without blocking: the queue of the receiver's socket is short (`net.unix.max_dgram_qlen`),
+/// and this runs on async threads. The crate `sd-notify` blocks.
 fn send_to(path: &OsStr, message: &str) -> io::Result<()> {
     let address = match path.as_bytes().strip_prefix(b"@") {
         Some(name) => net::SocketAddr::from_abstract_name(name)?,
@@ -75,7 +76,7 @@ mod tests {
         let (sent, outcomes) = mpsc::channel();
         thread::spawn(move || {
             let path = format!("@{name}");
-            // More than any system's queue, so that a blocking send would not come to the end.
+            // More than any system's queue, so a blocking send would never return.
             let outcome = (0..100_000).try_for_each(|_| send_to(path.as_ref(), "READY=1"));
             let _ = sent.send((outcome, path));
         });

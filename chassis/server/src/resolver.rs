@@ -15,16 +15,17 @@ use hyper_util::client::legacy::connect::dns::Name;
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 use tower::Service;
 
-/// How long a lookup may take.
+/// Timeout of a lookup.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Lookups of one name that may run at a time.
+/// Concurrent lookups of one name.
 const LOOKUPS_PER_NAME: usize = 2;
 
 /// The operating system's resolver.
 ///
-/// `getaddrinfo` blocks a thread, for a minute or more if no DNS server answers, and cannot be cancelled. So lookups run on
-/// the threads for blocking calls, and the threads that one name may occupy are bounded: further lookups wait for them. Lookups
-/// of other names go on. The clones of a resolver share the bound.
+/// `getaddrinfo` blocks a thread, for a minute or more if no DNS server answers, and cannot be
+/// cancelled. So lookups run on the threads for blocking calls, and the threads that one name may
+/// occupy are bounded: further lookups of the name wait. Lookups of other names continue. Clones of
+/// a resolver share the bound.
 #[derive(Debug, Clone, Default)]
 pub struct SystemResolver {
     /// By name. The names come from the configuration, so they are few.
@@ -36,7 +37,7 @@ impl SystemResolver {
     ///
     /// # Errors
     ///
-    /// What the operating system reports; [`io::ErrorKind::TimedOut`] after 5 seconds.
+    /// Those of the operating system; [`io::ErrorKind::TimedOut`] after 5 seconds.
     pub async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>> {
         let name = host.to_owned();
         self.bounded(host, move || {
@@ -61,8 +62,8 @@ impl SystemResolver {
             })
             .await?
         };
-        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the DNS lookup timed out");
-        timeout(TIMEOUT, lookup).await.map_err(late)?
+        let timed_out = |_| io::Error::new(io::ErrorKind::TimedOut, "the DNS lookup timed out");
+        timeout(TIMEOUT, lookup).await.map_err(timed_out)?
     }
 
     fn slots(&self, host: &str) -> Arc<Semaphore> {
@@ -112,7 +113,7 @@ mod tests {
         assert!(SystemResolver::default().lookup("name.invalid").await.is_err());
     }
 
-    /// The fault is a DNS server that does not answer, for longer than the lookup may take.
+    /// Simulates a DNS server that does not answer within the timeout.
     #[tokio::test]
     async fn hanging_lookups_occupy_few_threads_and_time_out() {
         let resolver = SystemResolver::default();
@@ -133,14 +134,14 @@ mod tests {
             })
         });
         let lookups: Vec<_> = lookups.collect();
-        // Another name is resolved meanwhile.
+        // Another name is resolved in the meantime.
         assert!(resolver.lookup("localhost").await.is_ok());
         assert!(started.elapsed() < TIMEOUT);
         for lookup in lookups {
             assert_eq!(lookup.await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
         }
         assert_eq!(blocked.load(Ordering::Relaxed), LOOKUPS_PER_NAME);
-        // Their threads end, and lookups of the name go on.
+        // The threads end, and the name can be resolved again.
         drop(release);
         assert!(resolver.bounded("hanging", || Ok(Vec::new())).await.is_ok());
     }

@@ -1,5 +1,6 @@
-//! The end of a service, in three steps: it says that it is not ready but goes on, so that load balancers notice; it
-//! accepts nothing new; and what has begun may end, for a while.
+//! Graceful shutdown in three phases: delay (the service reports not ready but still serves, so
+//! that load balancers can detect the change), drain (it closes the listener) and grace (calls in
+//! flight finish).
 
 use std::time::Duration;
 
@@ -36,49 +37,50 @@ fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds @ 0..=86_400) => Ok(Duration::from_secs(seconds)),
         Ok(_) => Err("must lie between 0 and 86400".to_owned()),
-        Err(refused) => Err(refused.to_string()),
+        Err(error) => Err(error.to_string()),
     }
 }
 
 impl ShutdownArgs {
-    /// The shutdown that begins when `asked` is cancelled.
+    /// The shutdown that begins when `signal` is cancelled.
     #[must_use]
-    pub fn after(self, asked: CancellationToken) -> Shutdown {
+    pub fn after(self, signal: CancellationToken) -> Shutdown {
         if self.delay.is_zero() {
-            return Shutdown { announced: asked.clone(), closing: asked, grace: self.grace };
+            return Shutdown { announced: signal.clone(), closing: signal, grace: self.grace };
         }
-        let shutdown = Shutdown { announced: asked, closing: CancellationToken::new(), grace: self.grace };
+        let shutdown = Shutdown { announced: signal, closing: CancellationToken::new(), grace: self.grace };
         let (announced, closing) = (shutdown.announced.clone(), shutdown.closing.clone());
         tokio::spawn(async move {
             announced.cancelled().await;
             tokio::time::sleep(self.delay).await;
-            info!("nothing new is accepted any more");
+            info!("closing the listener");
             closing.cancel();
         });
         shutdown
     }
 }
 
-/// How far a shutdown is.
+/// The progress of a shutdown.
 #[derive(Debug, Clone)]
 pub struct Shutdown {
-    /// Cancelled when the service is no longer ready. It accepts and serves all the same.
+    /// Cancelled when the service is no longer ready. It still accepts connections and serves.
     pub announced: CancellationToken,
-    /// Cancelled when nothing new is accepted.
+    /// Cancelled when the listener is closed.
     pub closing: CancellationToken,
     grace: Duration,
 }
 
 impl Shutdown {
-    /// Ends when the time for work that had begun is over, with a warning.
-    pub async fn out_of_grace(self) {
+    /// Waits for the end of the grace period, and logs a warning.
+    pub async fn grace_expired(self) {
         self.closing.cancelled().await;
         tokio::time::sleep(self.grace).await;
-        warn!("some calls were still going on when the time for them was over");
+        warn!("the grace period is over: calls in flight are aborted");
     }
 }
 
-/// A token that is cancelled at the first SIGINT or SIGTERM. A second one ends the program at once.
+/// A token that is cancelled at the first SIGINT or SIGTERM. A second signal ends the program
+/// immediately.
 ///
 /// # Errors
 ///
@@ -87,17 +89,17 @@ pub fn on_signal() -> Result<CancellationToken, StartError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
     let shutdown = CancellationToken::new();
-    let asked = shutdown.clone();
+    let token = shutdown.clone();
     tokio::spawn(async move {
         let name = either(&mut interrupt, &mut terminate).await;
         info!(signal = name, "shutting down");
         notify::stopping();
-        asked.cancel();
+        token.cancel();
         let name = either(&mut interrupt, &mut terminate).await;
-        warn!(signal = name, "asked once more, ending at once");
-        // That line is still to be written, by a thread that the signal ends, too.
+        warn!(signal = name, "second signal: the program ends immediately");
+        // The thread that writes the line ends with the process.
         flush_brief();
-        // An exit would take down what libtorch's threads are working with before them.
+        // An exit would run destructors of data that libtorch's threads still use.
         let _ = kill_process(getpid(), Kill::KILL);
     });
     Ok(shutdown)
@@ -117,26 +119,26 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_serves_on_for_the_delay_and_ends_after_the_grace() {
+    async fn shutdown_has_a_delay_and_a_grace_period() {
         let (grace, delay) = (Duration::from_millis(50), Duration::from_millis(100));
-        let asked = CancellationToken::new();
-        let shutdown = ShutdownArgs { grace, delay }.after(asked.clone());
+        let signal = CancellationToken::new();
+        let shutdown = ShutdownArgs { grace, delay }.after(signal.clone());
         assert!(!shutdown.announced.is_cancelled());
-        let begun = Instant::now();
-        asked.cancel();
+        let started = Instant::now();
+        signal.cancel();
         assert!(shutdown.announced.is_cancelled() && !shutdown.closing.is_cancelled());
         shutdown.closing.cancelled().await;
-        assert!(begun.elapsed() >= delay);
-        shutdown.out_of_grace().await;
-        assert!(begun.elapsed() >= delay + grace);
+        assert!(started.elapsed() >= delay);
+        shutdown.grace_expired().await;
+        assert!(started.elapsed() >= delay + grace);
     }
 
     #[test]
-    fn times_are_whole_seconds_up_to_a_day() {
+    fn durations_are_whole_seconds_up_to_a_day() {
         assert_eq!(seconds("0"), Ok(Duration::ZERO));
         assert_eq!(seconds("86400"), Ok(Duration::from_secs(86_400)));
-        for odd in ["86401", "-1", "1.5", "", "x"] {
-            assert!(seconds(odd).is_err(), "{odd}");
+        for invalid in ["86401", "-1", "1.5", "", "x"] {
+            assert!(seconds(invalid).is_err(), "{invalid}");
         }
     }
 }

@@ -32,7 +32,7 @@ const RETAINED_BESIDE_KERNEL: usize = 8 << 20;
 /// Configures the heap to retain the memory that so many `passes` at a time use again and again. A
 /// kernel has its memory by itself; libtorch allocates that of each step of a pass.
 pub fn configure_allocator(precision: Precision, device: Device, passes: usize) {
-    let bytes = kernel(precision, device).map_or(allocator::MOST_KEPT, |_| RETAINED_BESIDE_KERNEL);
+    let bytes = kernel(precision, device).map_or(allocator::MAX_RETAINED_BYTES, |_| RETAINED_BESIDE_KERNEL);
     allocator::configure_allocator(passes, bytes);
 }
 
