@@ -94,8 +94,10 @@ impl Modify for Tokens {
             .scheme(HttpAuthScheme::Bearer)
             .description(Some("An API key: `muse_…`. It permits embedding and tokenizing"));
         components.add_security_scheme("api_key", SecurityScheme::Http(key.build()));
-        components.add_security_scheme("access_token", bearer("An access token, by default valid for 24 hours"));
-        components.add_security_scheme("refresh_token", bearer("A refresh token, by default valid for 30 days"));
+        components
+            .add_security_scheme("access_token", bearer("An access token, by default valid for 24 hours"));
+        components
+            .add_security_scheme("refresh_token", bearer("A refresh token, by default valid for 30 days"));
         for (name, text) in [
             (
                 "access_token_cookie",
