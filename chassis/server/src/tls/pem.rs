@@ -69,7 +69,7 @@ impl Pem {
     /// The first private key.
     pub(super) fn private_key(&self) -> Result<PrivateKeyDer<'static>, ConfigError> {
         PrivateKeyDer::from_pem_slice(&self.contents).map_err(|failure| match failure {
-            Error::NoItemsFound => self.invalid("there is no unencrypted private key in it (PEM)"),
+            Error::NoItemsFound => self.invalid("it contains no private key, or only an encrypted one (PEM)"),
             other => self.invalid(&other.to_string()),
         })
     }
