@@ -28,6 +28,15 @@ impl AuditEvent<'_> {
         self.log("granted");
     }
 
+    /// Logs that the action was performed, and how many API keys it has deleted, if any.
+    pub(crate) fn granted_deleting_keys(&self, count: u64) {
+        if count == 0 {
+            self.granted();
+        } else {
+            self.log(&format!("granted, deleted {count} API keys"));
+        }
+    }
+
     /// Logs that the action was rejected.
     pub(crate) fn rejected(&self, reason: &str) {
         self.log(reason);

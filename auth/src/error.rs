@@ -203,13 +203,18 @@ pub enum AuthError {
         problem: &'static str,
     },
     /// The user has too many API keys.
-    #[error("{owner:?} has {limit} API keys, those that were deleted within the last 30 days included")]
+    #[error(
+        "{owner:?} has {limit} API keys, or ten times as many with those deleted within the last 30 days"
+    )]
     TooManyKeys {
         /// The user.
         owner: String,
         /// How many are allowed.
         limit: u64,
     },
+    /// The caller's token was revoked meanwhile, or does not permit the action.
+    #[error("{0}")]
+    Rejected(Error),
     /// No enabled admin would remain.
     #[error("{0:?} is the last enabled admin")]
     LastAdmin(String),
@@ -220,7 +225,7 @@ impl From<AuthError> for Error {
     fn from(failure: AuthError) -> Self {
         let reason = match failure {
             AuthError::Database(cause) => return database_failed(cause),
-            AuthError::Hash(error) => return error,
+            AuthError::Hash(error) | AuthError::Rejected(error) => return error,
             AuthError::BadName { .. } => return invalid("username", failure.to_string()),
             AuthError::BadPassword(_) => return invalid("password", failure.to_string()),
             AuthError::BadKey { field, .. } => return invalid(field, failure.to_string()),

@@ -32,4 +32,4 @@ pub use passwords::Cost;
 pub use server::run;
 pub use store::BackupError;
 pub use usernames::NameProblem;
-pub use users::{Role, User, Users};
+pub use users::{Role, User, UserUpdate, Users};

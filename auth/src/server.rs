@@ -108,7 +108,6 @@ async fn serve(
         passwords: passwords.clone(),
         tokens: tokens.clone(),
         users: users.clone(),
-        keys: api_keys.clone(),
         signer: Arc::new(TokenSigner::new(keys.clone(), config)),
         refresh_rotation: config.refresh_rotation,
     };
@@ -125,12 +124,12 @@ async fn serve(
                 .max_decoding_message_size(MAX_AUTH_REQUEST_BYTES),
         )
         .add_service(
-            KeyServiceServer::new(KeyService { tokens: tokens.clone(), keys: api_keys.clone() })
+            KeyServiceServer::new(KeyService { tokens: tokens.clone(), keys: api_keys })
                 .accept_compressed(CompressionEncoding::Gzip)
                 .max_decoding_message_size(MAX_AUTH_REQUEST_BYTES),
         )
         .add_service(
-            UserServiceServer::new(UserService { passwords, tokens, users, keys: api_keys })
+            UserServiceServer::new(UserService { passwords, tokens, users })
                 .accept_compressed(CompressionEncoding::Gzip)
                 .max_decoding_message_size(MAX_AUTH_REQUEST_BYTES),
         )
@@ -198,6 +197,10 @@ async fn prune(store: &Store, throttle: &LoginThrottle, keys: &KeyringReceiver) 
     if !retired.is_empty() {
         store.remove_keys(&retired).await?;
         info!(?retired, "deleted keys whose tokens have all expired");
+    }
+    let orphaned = store.delete_orphaned_api_keys().await?;
+    if orphaned > 0 {
+        warn!(orphaned, "deleted API keys whose owners are missing or disabled");
     }
     let deleted = store.prune_revocations(now).await?
         + store.prune_refresh_tokens(now).await?

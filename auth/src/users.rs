@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::{
     AuthError, clock,
     passwords::{self, PasswordHashPool},
-    store::{Store, UserChange, UserChangeError, UserRow},
+    store::{ChangedUser, Store, UserChange, UserChangeError, UserRow},
     usernames::{self, NameProblem},
 };
 
@@ -65,6 +65,21 @@ impl User {
 impl From<UserRow> for User {
     fn from(row: UserRow) -> Self {
         Self { role: row.role(), name: row.username, disabled: row.disabled, created_at: row.created_at }
+    }
+}
+
+/// A user after a change, or before the removal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserUpdate {
+    /// The user.
+    pub user: User,
+    /// The number of API keys that the change has deleted.
+    pub deleted_keys: u64,
+}
+
+impl From<ChangedUser> for UserUpdate {
+    fn from(changed: ChangedUser) -> Self {
+        Self { user: changed.user.into(), deleted_keys: changed.deleted_keys }
     }
 }
 
@@ -129,15 +144,21 @@ impl Users {
         }
     }
 
-    /// Replaces a user's password and revokes the user's tokens.
+    /// Replaces a user's password, revokes the user's tokens, and with `delete_keys` deletes the
+    /// API keys.
     ///
     /// # Errors
     ///
     /// If the password is not allowed, or there is no such user.
-    pub async fn set_password(&self, name: &str, password: SecretString) -> Result<User, AuthError> {
+    pub async fn set_password(
+        &self,
+        name: &str,
+        password: SecretString,
+        delete_keys: bool,
+    ) -> Result<UserUpdate, AuthError> {
         passwords::check_new(name, password.expose_secret(), self.exposed)?;
         let hash = self.hash_pool.hash(password).await.map_err(AuthError::Hash)?;
-        self.change(name, UserChange::PasswordHash(hash)).await
+        self.change(name, UserChange::PasswordHash { hash, delete_keys }).await
     }
 
     /// Removes a user and revokes the user's tokens.
@@ -145,7 +166,7 @@ impl Users {
     /// # Errors
     ///
     /// If there is no such user.
-    pub async fn remove(&self, name: &str) -> Result<User, AuthError> {
+    pub async fn remove(&self, name: &str) -> Result<UserUpdate, AuthError> {
         self.change(name, UserChange::Remove).await
     }
 
@@ -154,7 +175,7 @@ impl Users {
     /// # Errors
     ///
     /// If there is no such user.
-    pub async fn set_disabled(&self, name: &str, disabled: bool) -> Result<User, AuthError> {
+    pub async fn set_disabled(&self, name: &str, disabled: bool) -> Result<UserUpdate, AuthError> {
         self.change(name, UserChange::Disabled(disabled)).await
     }
 
@@ -163,25 +184,25 @@ impl Users {
     /// # Errors
     ///
     /// If there is no such user.
-    pub async fn set_role(&self, name: &str, role: Role) -> Result<User, AuthError> {
+    pub async fn set_role(&self, name: &str, role: Role) -> Result<UserUpdate, AuthError> {
         self.change(name, UserChange::Role(role)).await
     }
 
-    /// Revokes all tokens of a user.
+    /// Revokes all tokens of a user, and with `delete_keys` deletes the API keys.
     ///
     /// # Errors
     ///
     /// If there is no such user.
-    pub async fn revoke_tokens(&self, name: &str) -> Result<User, AuthError> {
-        self.change(name, UserChange::RevokeTokens).await
+    pub async fn revoke_tokens(&self, name: &str, delete_keys: bool) -> Result<UserUpdate, AuthError> {
+        self.change(name, UserChange::RevokeTokens { delete_keys }).await
     }
 
-    async fn change(&self, name: &str, change: UserChange) -> Result<User, AuthError> {
+    async fn change(&self, name: &str, change: UserChange) -> Result<UserUpdate, AuthError> {
         let row = self.store.find_user(name).await?;
         let name = row.as_ref().map_or(name, |row| row.username.as_str());
         let expire_at = clock::now().saturating_add(self.store.max_token_lifetime().await?);
         let changed = self.store.change_user(name, &change, expire_at, self.protect_last_admin).await;
-        changed.map(User::from).map_err(|failure| match failure {
+        changed.map(UserUpdate::from).map_err(|failure| match failure {
             UserChangeError::NoSuchUser => AuthError::NoSuchUser(name.to_owned()),
             UserChangeError::LastAdmin => AuthError::LastAdmin(name.to_owned()),
             UserChangeError::Database(cause) => AuthError::Database(cause),

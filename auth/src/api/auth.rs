@@ -15,7 +15,6 @@ use secrecy::SecretString;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    api_keys::ApiKeys,
     audit::AuditEvent,
     authentication::{PasswordAuthenticator, Session, TokenAuthenticator, client_address, token_revoked},
     clock,
@@ -34,7 +33,6 @@ pub(crate) struct AuthService {
     pub(crate) passwords: PasswordAuthenticator,
     pub(crate) tokens: TokenAuthenticator,
     pub(crate) users: Users,
-    pub(crate) keys: ApiKeys,
     pub(crate) signer: Arc<TokenSigner>,
     pub(crate) refresh_rotation: Option<RefreshRotation>,
 }
@@ -130,11 +128,8 @@ impl AuthService {
         if name != own {
             require_admin(session).inspect_err(|_| event.rejected("not an admin"))?;
         }
-        self.users.revoke_tokens(name).await?;
-        if request.delete_keys {
-            self.keys.delete_all_of(name).await?;
-        }
-        event.granted();
+        let revoked = self.users.revoke_tokens(name, request.delete_keys).await?;
+        event.granted_deleting_keys(revoked.deleted_keys);
         Ok(RevokeUserTokensResponse {})
     }
 

@@ -94,7 +94,8 @@ impl key_service_server::KeyService for KeyService {
         let CreateKeyRequest { name, expires_in, bulk, username } = request.into_inner();
         let owner = owner(&session, &username)?;
         let created_by = Some(session.user.username.as_str());
-        let created = self.keys.create(NewApiKey { name: &name, owner, created_by, expires_in, bulk }).await;
+        let new = NewApiKey { name: &name, owner, created_by, expires_in, bulk };
+        let created = self.keys.create_as(new, Some(&session.claims)).await;
         let (key, secret_key) = log_outcome(&session, "create API key", created, |(key, _)| key)?;
         tokio::time::sleep(PROPAGATION_DELAY).await;
         let secret_key = secret_key.expose_secret().to_owned();
@@ -132,7 +133,7 @@ impl key_service_server::KeyService for KeyService {
         let session = self.authenticate(&request).await?;
         let UpdateKeyRequest { id, name, disabled, expires_in, bulk } = request.into_inner();
         let change = ApiKeyChange { name, disabled, expires_in, bulk };
-        let changed = self.keys.update(&id, managed_owner(&session), change).await;
+        let changed = self.keys.update(&id, Some(&session.claims), change).await;
         let key = log_outcome(&session, "update API key", changed, |key| key)?;
         Ok(Response::new(UpdateKeyResponse { key: Some(key.into()) }))
     }
@@ -142,7 +143,7 @@ impl key_service_server::KeyService for KeyService {
         request: Request<DeleteKeyRequest>,
     ) -> Result<Response<DeleteKeyResponse>, Status> {
         let session = self.authenticate(&request).await?;
-        let deleted = self.keys.delete(&request.get_ref().id, managed_owner(&session)).await;
+        let deleted = self.keys.delete(&request.get_ref().id, Some(&session.claims)).await;
         log_outcome(&session, "delete API key", deleted, |key| key)?;
         Ok(Response::new(DeleteKeyResponse {}))
     }

@@ -121,9 +121,10 @@ impl revocation_service_server::RevocationService for RevocationService {
         let WatchRevocationsRequest { cursor, log, key_cursor } = request.into_inner();
         // A cursor beyond the last one is from before the database was restored: start over.
         let last = self.store.last_cursor().await.map_err(database_failed)?;
-        let last_key_version = self.store.last_key_version().await.map_err(database_failed)?;
+        let key_cursors = self.store.key_cursors().await.map_err(database_failed)?;
         let is_known = log == self.log && cursor <= last;
-        let is_known_key_version = is_known && (1..=last_key_version).contains(&key_cursor);
+        // Both cursors are independent: revocations are pruned earlier.
+        let is_known_key_version = log == self.log && key_cursors.contains(&key_cursor);
         let watcher = Watcher {
             store: self.store.clone(),
             log: self.log.clone(),

@@ -1,7 +1,7 @@
 //! `muse.v1.UserService`.
 
 use muse_proto::{
-    Error, Reason,
+    Error,
     v1::{
         AddUserRequest, AddUserResponse, ListUsersRequest, ListUsersResponse, RemoveUserRequest,
         RemoveUserResponse, Role as RoleMessage, SetDisabledRequest, SetDisabledResponse, SetPasswordRequest,
@@ -14,11 +14,10 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     AuthError,
-    api_keys::ApiKeys,
     audit::AuditEvent,
-    authentication::{PasswordAuthenticator, Session, TokenAuthenticator},
+    authentication::{PasswordAuthenticator, Session, TokenAuthenticator, admin_required},
     error::invalid,
-    users::{Role, User, Users},
+    users::{Role, User, UserUpdate, Users},
 };
 
 const DEFAULT_PAGE_SIZE: u64 = 100;
@@ -30,7 +29,6 @@ pub(crate) struct UserService {
     pub(crate) passwords: PasswordAuthenticator,
     pub(crate) tokens: TokenAuthenticator,
     pub(crate) users: Users,
-    pub(crate) keys: ApiKeys,
 }
 
 impl UserService {
@@ -54,23 +52,21 @@ impl UserService {
         if require_admin(session).is_err() {
             if name != *own {
                 event.rejected("not an admin");
-                return Err(permission_denied());
+                return Err(admin_required());
             }
             // Throttled like a login: a stolen token does not allow faster guessing.
             let current = SecretString::from(request.current_password);
             self.passwords.log_in(name.clone(), current, session.from).await?;
         }
-        let changed = self.users.set_password(&name, SecretString::from(request.password)).await;
-        if changed.is_ok() && request.delete_keys {
-            self.keys.delete_all_of(&name).await?;
-        }
+        let password = SecretString::from(request.password);
+        let changed = self.users.set_password(&name, password, request.delete_keys).await;
         log_outcome(&event, changed).map(drop)
     }
 }
 
 /// Returns an error unless the caller is an admin, by the role in the database.
 pub(super) fn require_admin(session: &Session) -> Result<(), Error> {
-    if session.user.role() == Role::Admin { Ok(()) } else { Err(permission_denied()) }
+    if session.user.role() == Role::Admin { Ok(()) } else { Err(admin_required()) }
 }
 
 /// The size of a page, of a list of users or keys.
@@ -82,19 +78,15 @@ pub(super) fn page_size(requested: i32) -> Result<u64, Error> {
     }
 }
 
-fn permission_denied() -> Error {
-    Error::new(Reason::PermissionDenied, "This requires the role admin")
-}
-
 fn audit_event<'a>(action: &'a str, session: &'a Session, user: &'a str) -> AuditEvent<'a> {
     AuditEvent { action, by: Some(&session.user.username), user: Some(user), from: Some(session.from) }
 }
 
 /// Writes the outcome to the audit log.
-fn log_outcome(event: &AuditEvent<'_>, outcome: Result<User, AuthError>) -> Result<User, Error> {
+fn log_outcome(event: &AuditEvent<'_>, outcome: Result<UserUpdate, AuthError>) -> Result<User, Error> {
     match outcome {
-        Ok(user) => {
-            event.granted();
+        Ok(UserUpdate { user, deleted_keys }) => {
+            event.granted_deleting_keys(deleted_keys);
             Ok(user)
         }
         Err(failure) => {
@@ -120,6 +112,7 @@ impl user_service_server::UserService for UserService {
         let request = request.into_inner();
         let role = role(request.role)?;
         let added = self.users.add(&request.username, SecretString::from(request.password), role).await;
+        let added = added.map(|user| UserUpdate { user, deleted_keys: 0 });
         let user = log_outcome(&audit_event("add user", &admin, &request.username), added)?;
         Ok(Response::new(AddUserResponse { user: Some(user.into()) }))
     }

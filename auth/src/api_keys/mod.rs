@@ -7,18 +7,23 @@
 mod name;
 
 use muse_proto::{Error, v1};
-use muse_verifier::api_keys::{
-    KeyId, ParsedKey, SECRET_BYTES, compose, key_disabled, key_expired, key_revoked, key_unknown,
+use muse_verifier::{
+    Claims,
+    api_keys::{
+        KeyId, ParsedKey, SECRET_BYTES, compose, key_disabled, key_expired, key_revoked, key_unknown,
+    },
 };
 use secrecy::SecretString;
 
 use crate::{
-    AuthError, clock,
+    AuthError,
+    authentication::{admin_required, token_revoked},
+    clock,
     error::database_failed,
-    store::{ApiKeyRow, KeyListFilter, NewKeyError, Store, mark_deleted},
+    store::{ApiKeyRow, KeyChangeError, KeyListFilter, Store, mark_deleted},
 };
 
-/// Keys of a user, those that were deleted within the last 30 days included.
+/// Keys of a user that were not deleted.
 const MAX_KEYS_PER_USER: u64 = 1_000;
 /// The longest time until a key expires: ten years.
 const MAX_LIFETIME_SECONDS: i64 = 10 * 366 * 86_400;
@@ -89,12 +94,23 @@ impl ApiKeys {
         Self { store }
     }
 
-    /// Creates a key, and returns its description and the key itself, which cannot be read again.
+    /// Creates a key as the operator, and returns its description and the key itself, which cannot
+    /// be read again.
     ///
     /// # Errors
     ///
     /// If an argument is invalid, the owner does not exist or is disabled, or has too many keys.
     pub async fn create(&self, new: NewApiKey<'_>) -> Result<(ApiKey, SecretString), AuthError> {
+        self.create_as(new, None).await
+    }
+
+    /// Creates a key as the user of a token, which must still be valid when the key is stored;
+    /// `None` is the operator.
+    pub(crate) async fn create_as(
+        &self,
+        new: NewApiKey<'_>,
+        caller: Option<&Claims>,
+    ) -> Result<(ApiKey, SecretString), AuthError> {
         name::check(new.name)?;
         let now = clock::now();
         let expires_at = expiry(new.expires_in, now)?;
@@ -121,13 +137,8 @@ impl ApiKeys {
             last_used_day: 0,
             last_used_from: String::new(),
         };
-        self.store.add_api_key(&row, MAX_KEYS_PER_USER).await.map_err(|failure| match failure {
-            NewKeyError::NoSuchUser => AuthError::NoSuchUser(row.owner.clone()),
-            NewKeyError::TooMany => {
-                AuthError::TooManyKeys { owner: row.owner.clone(), limit: MAX_KEYS_PER_USER }
-            }
-            NewKeyError::Database(cause) => AuthError::Database(cause),
-        })?;
+        let added = self.store.add_api_key(&row, MAX_KEYS_PER_USER, caller).await;
+        added.map_err(|failure| change_failed(failure, &row.owner))?;
         Ok((row.into(), key))
     }
 
@@ -143,24 +154,24 @@ impl ApiKeys {
         row.map(ApiKey::from).ok_or(AuthError::NoSuchKey)
     }
 
-    /// Changes a key of `owner`, or of any user.
+    /// Changes a key of the caller or, as an admin, of any user; `None` is the operator.
     ///
     /// # Errors
     ///
-    /// If an argument is invalid; [`AuthError::NoSuchKey`].
+    /// If an argument is invalid or the caller's token was revoked; [`AuthError::NoSuchKey`].
     pub async fn update(
         &self,
         id: &str,
-        owner: Option<&str>,
+        caller: Option<&Claims>,
         change: ApiKeyChange,
     ) -> Result<ApiKey, AuthError> {
-        let id = self.get(id, owner).await?.id;
+        let id = id.parse().map_err(|_| AuthError::NoSuchKey)?;
         let ApiKeyChange { name, disabled, expires_in, bulk } = change;
         if let Some(name) = &name {
             name::check(name)?;
         }
         let expires_at = expires_in.map(|seconds| expiry(seconds, clock::now())).transpose()?;
-        let changed = self.store.change_api_key(id, move |row| {
+        let changed = self.store.change_api_key(id, caller, move |row| {
             if let Some(name) = name {
                 row.name = name;
             }
@@ -168,36 +179,26 @@ impl ApiKeys {
             row.expires_at = expires_at.unwrap_or(row.expires_at);
             row.bulk = bulk.unwrap_or(row.bulk);
         });
-        changed.await?.map(ApiKey::from).ok_or(AuthError::NoSuchKey)
+        changed.await.map(ApiKey::from).map_err(|failure| change_failed(failure, ""))
     }
 
-    /// Deletes a key of `owner`, or of any user, and returns what it was.
+    /// Deletes a key of the caller or, as an admin, of any user, and returns what it was; `None` is
+    /// the operator.
     ///
     /// # Errors
     ///
-    /// [`AuthError::NoSuchKey`].
-    pub async fn delete(&self, id: &str, owner: Option<&str>) -> Result<ApiKey, AuthError> {
-        let key = self.get(id, owner).await?;
-        let deleted = self.store.change_api_key(key.id, mark_deleted).await?;
-        deleted.map(|_| key).ok_or(AuthError::NoSuchKey)
-    }
-
-    /// Deletes all keys of a user, and returns how many there were.
-    ///
-    /// # Errors
-    ///
-    /// If there is no such user.
-    pub async fn delete_all_of(&self, owner: &str) -> Result<u64, AuthError> {
-        let user = self.store.find_user(owner).await?;
-        let user = user.ok_or_else(|| AuthError::NoSuchUser(owner.to_owned()))?;
-        Ok(self.store.delete_api_keys_of(&user.username).await?)
+    /// If the caller's token was revoked; [`AuthError::NoSuchKey`].
+    pub async fn delete(&self, id: &str, caller: Option<&Claims>) -> Result<ApiKey, AuthError> {
+        let id = id.parse().map_err(|_| AuthError::NoSuchKey)?;
+        let deleted = self.store.change_api_key(id, caller, mark_deleted).await;
+        deleted.map(ApiKey::from).map_err(|failure| change_failed(failure, ""))
     }
 
     /// All keys, or those of a user, in the order of their creation.
     ///
     /// # Errors
     ///
-    /// If the database fails.
+    /// If there is no such user.
     pub async fn list(&self, owner: Option<&str>) -> Result<Vec<ApiKey>, AuthError> {
         let mut all = Vec::new();
         let mut page_token = String::new();
@@ -219,6 +220,14 @@ impl ApiKeys {
         limit: u64,
     ) -> Result<(Vec<ApiKey>, Option<String>), AuthError> {
         let after = position(page_token)?;
+        let owner = match owner {
+            Some(typed) => {
+                let user = self.store.find_user(typed).await?;
+                Some(user.ok_or_else(|| AuthError::NoSuchUser(typed.to_owned()))?.username)
+            }
+            None => None,
+        };
+        let owner = owner.as_deref();
         // One more shows whether this is the last page.
         let filter = KeyListFilter { owner, after, limit: limit + 1 };
         let mut rows = self.store.list_api_keys(filter).await?;
@@ -246,6 +255,19 @@ impl ApiKeys {
             return Err(key_expired());
         }
         Ok(row.into())
+    }
+}
+
+fn change_failed(failure: KeyChangeError, owner: &str) -> AuthError {
+    match failure {
+        KeyChangeError::NoSuchUser => AuthError::NoSuchUser(owner.to_owned()),
+        KeyChangeError::NoSuchKey => AuthError::NoSuchKey,
+        KeyChangeError::TokenRevoked => AuthError::Rejected(token_revoked()),
+        KeyChangeError::NotAdmin => AuthError::Rejected(admin_required()),
+        KeyChangeError::TooMany => {
+            AuthError::TooManyKeys { owner: owner.to_owned(), limit: MAX_KEYS_PER_USER }
+        }
+        KeyChangeError::Database(cause) => AuthError::Database(cause),
     }
 }
 
@@ -336,9 +358,9 @@ mod tests {
 
         let (other, _) = compose(key.id, &[9; SECRET_BYTES]);
         assert_eq!(keys.authenticate(&other).await.unwrap_err().reason(), Reason::KeyUnknown);
-        store.change_api_key(key.id, |row| row.expires_at = 1).await.unwrap();
+        store.change_api_key(key.id, None, |row| row.expires_at = 1).await.unwrap();
         assert_eq!(keys.authenticate(secret).await.unwrap_err().reason(), Reason::KeyExpired);
-        keys.delete(&key.id.to_string(), Some("ann")).await.unwrap();
+        keys.delete(&key.id.to_string(), None).await.unwrap();
         assert_eq!(keys.authenticate(secret).await.unwrap_err().reason(), Reason::KeyRevoked);
     }
 
@@ -363,5 +385,6 @@ mod tests {
         for page_token in ["x", "1-", "1-aaaa", "-"] {
             assert!(keys.page(None, page_token, 1).await.is_err(), "{page_token}");
         }
+        assert!(matches!(keys.list(Some("nobody")).await, Err(AuthError::NoSuchUser(_))));
     }
 }

@@ -7,4 +7,4 @@ mod token;
 
 pub(crate) use password::{LoginMetrics, PasswordAuthenticator};
 pub(crate) use throttle::LoginThrottle;
-pub(crate) use token::{Session, TokenAuthenticator, client_address, token_revoked};
+pub(crate) use token::{Session, TokenAuthenticator, admin_required, client_address, token_revoked};

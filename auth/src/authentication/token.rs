@@ -67,6 +67,11 @@ pub(crate) fn client_address<T>(request: &Request<T>) -> IpAddr {
     forwarded.or_else(peer).unwrap_or(IpAddr::from([0, 0, 0, 0]))
 }
 
+/// The error of a caller who is not an admin.
+pub(crate) fn admin_required() -> Error {
+    Error::new(Reason::PermissionDenied, "This requires the role admin")
+}
+
 pub(crate) fn token_revoked() -> Error {
     Error::new(Reason::TokenRevoked, "Token has been revoked")
 }

@@ -113,9 +113,7 @@ fn report(line: fmt::Arguments<'_>) {
 
 async fn execute(command: OperatorCommand, operations: &AdminOps) -> Result<(), CommandError> {
     match command {
-        OperatorCommand::User(command) => {
-            user::execute(command, &operations.users()?, &operations.api_keys()).await
-        }
+        OperatorCommand::User(command) => user::execute(command, &operations.users()?).await,
         OperatorCommand::Key(command) => execute_key(command, operations).await,
         OperatorCommand::ApiKey(command) => api_key::execute(command, &operations.api_keys()).await,
         OperatorCommand::Import { file } => report_import(&operations.import(&file).await?),

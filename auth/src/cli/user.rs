@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use clap::{Subcommand, ValueEnum};
-use muse_auth::{ApiKeys, AuthError, Role, Users};
+use muse_auth::{AuthError, Role, Users};
 
 use super::{CommandError, prompt::new_password, report, utc};
 
@@ -82,13 +82,11 @@ impl From<RoleName> for Role {
     }
 }
 
-async fn delete_all_keys(name: &str, keys: &ApiKeys) -> Result<(), CommandError> {
-    let count = keys.delete_all_of(name).await?;
+fn report_deleted_keys(name: &str, count: u64) {
     report(format_args!("deleted {count} API keys of {name:?}"));
-    Ok(())
 }
 
-pub(super) async fn execute(command: UserCommand, users: &Users, keys: &ApiKeys) -> Result<(), CommandError> {
+pub(super) async fn execute(command: UserCommand, users: &Users) -> Result<(), CommandError> {
     match command {
         UserCommand::Add { name, role } => {
             // Before the prompt, so that nobody types a password in vain.
@@ -100,10 +98,10 @@ pub(super) async fn execute(command: UserCommand, users: &Users, keys: &ApiKeys)
             if !users.exists(&name).await? {
                 return Err(AuthError::NoSuchUser(name).into());
             }
-            users.set_password(&name, new_password(&name)?).await?;
+            let changed = users.set_password(&name, new_password(&name)?, delete_keys).await?;
             report(format_args!("changed the password of {name:?}"));
             if delete_keys {
-                delete_all_keys(&name, keys).await?;
+                report_deleted_keys(&name, changed.deleted_keys);
             }
         }
         UserCommand::Remove { name } => {
@@ -119,14 +117,14 @@ pub(super) async fn execute(command: UserCommand, users: &Users, keys: &ApiKeys)
             report(format_args!("enabled {name:?}"));
         }
         UserCommand::Role { name, role } => {
-            let user = users.set_role(&name, role.into()).await?;
+            let user = users.set_role(&name, role.into()).await?.user;
             report(format_args!("changed the role of {name:?} to {}", user.role.as_str()));
         }
         UserCommand::Revoke { name, delete_keys } => {
-            users.revoke_tokens(&name).await?;
+            let changed = users.revoke_tokens(&name, delete_keys).await?;
             report(format_args!("revoked all tokens of {name:?}"));
             if delete_keys {
-                delete_all_keys(&name, keys).await?;
+                report_deleted_keys(&name, changed.deleted_keys);
             }
         }
         UserCommand::List => {

@@ -1,20 +1,32 @@
 //! API keys in the database.
 
+use std::ops::RangeInclusive;
+
 use muse_proto::v1::{KeyUse, VerifiableKey};
-use muse_verifier::api_keys::KeyId;
+use muse_verifier::{Claims, api_keys::KeyId};
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, DbErr,
-    EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+    ActiveModelTrait,
+    ActiveValue::{NotSet, Set},
+    ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, PaginatorTrait,
+    QueryFilter, QueryOrder, QuerySelect, Statement, TransactionTrait, Value,
+    sea_query::Expr,
 };
 
 use super::{
     ApiKeyRow, Store,
     entities::{api_key, revocation_log, user},
+    revocations,
 };
-use crate::clock;
+use crate::{Role, clock};
 
 /// Keys in a message to verifiers, of at most some 120 bytes each.
 const PAGE_SIZE: u64 = 5_000;
+/// How many times as many keys a user may have, with the deleted ones.
+const DELETED_PER_KEY: u64 = 10;
+/// Keys that a statement deletes.
+const DELETED_PER_STATEMENT: usize = 5_000;
+/// Uses that are stored in a transaction.
+const USES_PER_TRANSACTION: usize = 100;
 /// How long a deleted key is stored.
 const DELETED_KEY_RETENTION_SECONDS: i64 = 30 * 86_400;
 
@@ -38,11 +50,17 @@ pub(crate) struct KeyListFilter<'a> {
     pub(crate) limit: u64,
 }
 
-/// Why a key was not created.
+/// Why a key was not created or changed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NewKeyError {
+pub(crate) enum KeyChangeError {
     #[error("there is no such user, or the user is disabled")]
     NoSuchUser,
+    #[error("there is no such key, or it belongs to another user")]
+    NoSuchKey,
+    #[error("the caller's token was revoked")]
+    TokenRevoked,
+    #[error("the caller is not an admin")]
+    NotAdmin,
     #[error("the user has as many keys as allowed")]
     TooMany,
     #[error(transparent)]
@@ -50,22 +68,34 @@ pub(crate) enum NewKeyError {
 }
 
 impl Store {
-    /// Adds a key of an enabled user who has fewer than `limit`, those that were deleted within the
-    /// last 30 days included.
-    pub(crate) async fn add_api_key(&self, key: &ApiKeyRow, limit: u64) -> Result<(), NewKeyError> {
+    /// Adds a key of an enabled user who has fewer than `limit`, and fewer than
+    /// [`DELETED_PER_KEY`] times as many with those that were deleted within the last 30 days. The
+    /// `caller` is verified in the same transaction; `None` is the operator.
+    pub(crate) async fn add_api_key(
+        &self,
+        key: &ApiKeyRow,
+        limit: u64,
+        caller: Option<&Claims>,
+    ) -> Result<(), KeyChangeError> {
         let change = self.begin().await?;
+        if !may_manage(&change, caller, &key.owner).await? {
+            return Err(KeyChangeError::NotAdmin);
+        }
         let owner = user::Entity::find()
             .filter(user::Column::Username.eq(key.owner.as_str()))
             .filter(user::Column::Disabled.eq(false));
         if owner.one(&change).await?.is_none() {
-            return Err(NewKeyError::NoSuchUser);
+            return Err(KeyChangeError::NoSuchUser);
         }
         let of_owner = api_key::Entity::find().filter(api_key::Column::Owner.eq(key.owner.as_str()));
-        if of_owner.count(&change).await? >= limit {
-            return Err(NewKeyError::TooMany);
+        let active = of_owner.clone().filter(api_key::Column::DeletedAt.eq(0));
+        if active.count(&change).await? >= limit
+            || of_owner.count(&change).await? >= limit.saturating_mul(DELETED_PER_KEY)
+        {
+            return Err(KeyChangeError::TooMany);
         }
         let mut row = api_key::ActiveModel::from(key.clone()).reset_all();
-        row.version = Set(next_version(&change).await?);
+        row.version = Set(next_versions(&change, 1).await?);
         api_key::Entity::insert(row).exec_without_returning(&change).await?;
         self.commit(change).await?;
         Ok(())
@@ -76,29 +106,38 @@ impl Store {
         api_key::Entity::find_by_id(stored(id)).one(&self.db).await
     }
 
-    /// Changes a key that was not deleted, and returns it as changed.
+    /// Changes a key that was not deleted, and returns it as changed. The `caller` is verified in
+    /// the same transaction; `None` is the operator.
     pub(crate) async fn change_api_key(
         &self,
         id: KeyId,
+        caller: Option<&Claims>,
         apply: impl FnOnce(&mut ApiKeyRow) + Send,
-    ) -> Result<Option<ApiKeyRow>, DbErr> {
+    ) -> Result<ApiKeyRow, KeyChangeError> {
         let change = self.begin().await?;
         let found = api_key::Entity::find_by_id(stored(id)).one(&change).await?;
-        let Some(mut row) = found.filter(|row| row.deleted_at == 0) else {
-            change.rollback().await?;
-            return Ok(None);
-        };
+        let found = found.filter(|row| row.deleted_at == 0);
+        let owner = found.as_ref().map_or("", |row| row.owner.as_str());
+        let may_manage = may_manage(&change, caller, owner).await?;
+        let mut row = found.filter(|_| may_manage).ok_or(KeyChangeError::NoSuchKey)?;
         apply(&mut row);
-        row.version = next_version(&change).await?;
-        api_key::ActiveModel::from(row.clone()).reset_all().update(&change).await?;
+        row.version = next_versions(&change, 1).await?;
+        let mut changed = api_key::ActiveModel::from(row).reset_all();
+        // They are reported meanwhile, outside of the lock for changes.
+        (changed.last_used_day, changed.last_used_from) = (NotSet, NotSet);
+        let row = changed.update(&change).await?;
         self.commit(change).await?;
-        Ok(Some(row))
+        Ok(row)
     }
 
-    /// Deletes the keys of a user, and returns how many there were.
-    pub(crate) async fn delete_api_keys_of(&self, owner: &str) -> Result<u64, DbErr> {
+    /// Deletes the keys whose owners are missing or disabled: an older version or SQL removed them.
+    /// Returns how many there were.
+    pub(crate) async fn delete_orphaned_api_keys(&self) -> Result<u64, DbErr> {
+        if api_key::Entity::find().filter(orphaned()).one(&self.db).await?.is_none() {
+            return Ok(0);
+        }
         let change = self.begin().await?;
-        let deleted = delete_of_user(&change, owner).await?;
+        let deleted = delete_keys(&change, orphaned()).await?;
         self.commit(change).await?;
         Ok(deleted)
     }
@@ -133,50 +172,128 @@ impl Store {
         Ok(KeyPage { keys: rows.into_iter().map(message).collect(), cursor, full })
     }
 
-    /// The number of the last change of a key, at least 1.
-    pub(crate) async fn last_key_version(&self) -> Result<i64, DbErr> {
-        key_version(&self.db).await
+    /// The cursors from which the changes of keys can be read: those after which no deleted key was
+    /// removed.
+    pub(crate) async fn key_cursors(&self) -> Result<RangeInclusive<i64>, DbErr> {
+        let log = log(&self.db).await?;
+        Ok(log.key_pruned_to.max(1)..=log.key_version)
     }
 
     /// Stores on which day and from where keys were used, unless a later day is known. Verifiers are
-    /// not notified.
+    /// not notified, and other changes are not blocked for long.
     pub(crate) async fn record_key_uses(&self, uses: &[KeyUse]) -> Result<(), DbErr> {
-        let change = self.begin().await?;
-        for KeyUse { id, day, origin } in uses {
-            api_key::Entity::update_many()
-                .col_expr(api_key::Column::LastUsedDay, Expr::value(*day))
-                .col_expr(api_key::Column::LastUsedFrom, Expr::value(origin.as_str()))
-                .filter(api_key::Column::Id.eq(stored(KeyId::new(*id))))
-                .filter(api_key::Column::LastUsedDay.lte(*day))
-                .exec(&change)
-                .await?;
+        let mut uses: Vec<&KeyUse> = uses.iter().collect();
+        // In one order, so that two reports do not wait for each other.
+        uses.sort_by_key(|key_use| stored(KeyId::new(key_use.id)));
+        for batch in uses.chunks(USES_PER_TRANSACTION) {
+            let transaction = self.db.begin().await?;
+            for KeyUse { id, day, origin } in batch {
+                let same_day = Condition::all()
+                    .add(api_key::Column::LastUsedDay.eq(*day))
+                    .add(api_key::Column::LastUsedFrom.ne(origin.as_str()));
+                let news = Condition::any().add(api_key::Column::LastUsedDay.lt(*day)).add(same_day);
+                api_key::Entity::update_many()
+                    .col_expr(api_key::Column::LastUsedDay, Expr::value(*day))
+                    .col_expr(api_key::Column::LastUsedFrom, Expr::value(origin.as_str()))
+                    .filter(api_key::Column::Id.eq(stored(KeyId::new(*id))))
+                    .filter(news)
+                    .exec(&transaction)
+                    .await?;
+            }
+            transaction.commit().await?;
         }
-        change.commit().await
+        Ok(())
     }
 
     /// Removes keys that were deleted more than 30 days ago, and returns how many there were.
     pub(crate) async fn prune_api_keys(&self, now: i64) -> Result<u64, DbErr> {
-        let old = api_key::Entity::delete_many()
-            .filter(api_key::Column::DeletedAt.gt(0))
-            .filter(api_key::Column::DeletedAt.lte(now - DELETED_KEY_RETENTION_SECONDS));
-        Ok(old.exec(&self.db).await?.rows_affected)
+        let is_old = Condition::all()
+            .add(api_key::Column::DeletedAt.gt(0))
+            .add(api_key::Column::DeletedAt.lte(now - DELETED_KEY_RETENTION_SECONDS));
+        let change = self.begin().await?;
+        let last = api_key::Entity::find()
+            .filter(is_old.clone())
+            .order_by_desc(api_key::Column::Version)
+            .one(&change)
+            .await?;
+        let Some(last) = last else {
+            change.rollback().await?;
+            return Ok(0);
+        };
+        let removed = api_key::Entity::delete_many().filter(is_old).exec(&change).await?.rows_affected;
+        // A verifier with an earlier cursor would keep what was removed: it gets all keys.
+        revocation_log::Entity::update_many()
+            .col_expr(revocation_log::Column::KeyPrunedTo, Expr::value(last.version))
+            .filter(revocation_log::Column::KeyPrunedTo.lt(last.version))
+            .exec(&change)
+            .await?;
+        change.commit().await?;
+        Ok(removed)
     }
+}
+
+/// Whether the caller may manage the keys of `owner`, verified as of now: since the authentication
+/// of the call the token or its user may have been revoked, and an admin may have become a user.
+/// `None` is the operator.
+async fn may_manage(
+    change: &DatabaseTransaction,
+    caller: Option<&Claims>,
+    owner: &str,
+) -> Result<bool, KeyChangeError> {
+    let Some(claims) = caller else { return Ok(true) };
+    if revocations::any_revoked(change, &[&claims.jti, claims.family_id()]).await? {
+        return Err(KeyChangeError::TokenRevoked);
+    }
+    let user =
+        user::Entity::find().filter(user::Column::Username.eq(claims.sub.as_str())).one(change).await?;
+    let user = user.filter(|user| !user.disabled && user.generation <= claims.generation);
+    let user = user.ok_or(KeyChangeError::TokenRevoked)?;
+    Ok(user.username == owner || user.role() == Role::Admin)
 }
 
 /// Deletes the keys of a user as part of a change, and returns how many there were.
 pub(super) async fn delete_of_user(change: &DatabaseTransaction, owner: &str) -> Result<u64, DbErr> {
-    let keys = api_key::Entity::find()
-        .filter(api_key::Column::Owner.eq(owner))
+    delete_keys(change, Condition::all().add(api_key::Column::Owner.eq(owner))).await
+}
+
+/// The condition of keys that were not deleted and whose owners are missing or disabled.
+fn orphaned() -> Condition {
+    let enabled = "SELECT username FROM users WHERE NOT disabled";
+    Condition::all()
+        .add(api_key::Column::DeletedAt.eq(0))
+        .add(Expr::cust(format!("owner NOT IN ({enabled})")))
+}
+
+/// Deletes the keys of a condition, and returns how many there were. The number of statements does
+/// not depend on that of the keys, because other changes wait.
+async fn delete_keys(change: &DatabaseTransaction, which: Condition) -> Result<u64, DbErr> {
+    // Locked by id, as uses are recorded, so that neither waits for the other for ever.
+    let ids: Vec<i64> = api_key::Entity::find()
+        .select_only()
+        .column(api_key::Column::Id)
+        .filter(which)
         .filter(api_key::Column::DeletedAt.eq(0))
+        .order_by_asc(api_key::Column::Id)
+        .lock_exclusive()
+        .into_tuple()
         .all(change)
         .await?;
-    let count = keys.len() as u64;
-    for mut row in keys {
-        mark_deleted(&mut row);
-        row.version = next_version(change).await?;
-        api_key::ActiveModel::from(row).reset_all().update(change).await?;
+    let deleted_at = clock::now();
+    for ids in ids.chunks(DELETED_PER_STATEMENT) {
+        let count = i64::try_from(ids.len()).unwrap_or(i64::MAX);
+        let before = next_versions(change, count).await? - count;
+        // Numbers, not text: nothing to escape.
+        let list = ids.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
+        let sql = format!(
+            "UPDATE api_keys SET version = $1 + numbered.number, deleted_at = $2, digest = $3 \
+             FROM (SELECT id, row_number() OVER (ORDER BY id) AS number FROM api_keys WHERE id IN ({list})) \
+             AS numbered WHERE api_keys.id = numbered.id"
+        );
+        let values: [Value; 3] = [before.into(), deleted_at.into(), Vec::<u8>::new().into()];
+        let statement = Statement::from_sql_and_values(change.get_database_backend(), sql, values);
+        change.execute_raw(statement).await?;
     }
-    Ok(count)
+    Ok(ids.len() as u64)
 }
 
 /// Marks a key as deleted, and erases its digest.
@@ -190,18 +307,18 @@ fn stored(id: KeyId) -> i64 {
     id.number().cast_signed()
 }
 
-/// Counts a change.
-async fn next_version(change: &DatabaseTransaction) -> Result<i64, DbErr> {
+/// Counts changes, and returns the number of the last one.
+async fn next_versions(change: &DatabaseTransaction, count: i64) -> Result<i64, DbErr> {
     revocation_log::Entity::update_many()
-        .col_expr(revocation_log::Column::KeyVersion, Expr::cust("key_version + 1"))
+        .col_expr(revocation_log::Column::KeyVersion, Expr::cust(format!("key_version + {count}")))
         .exec(change)
         .await?;
-    key_version(change).await
+    Ok(log(change).await?.key_version)
 }
 
-async fn key_version(db: &impl ConnectionTrait) -> Result<i64, DbErr> {
+async fn log(db: &impl ConnectionTrait) -> Result<revocation_log::Model, DbErr> {
     let log = revocation_log::Entity::find().one(db).await?;
-    log.map(|log| log.key_version).ok_or_else(|| DbErr::RecordNotFound("the revocation log".to_owned()))
+    log.ok_or_else(|| DbErr::RecordNotFound("the revocation log".to_owned()))
 }
 
 fn message(row: ApiKeyRow) -> VerifiableKey {
@@ -218,8 +335,10 @@ fn message(row: ApiKeyRow) -> VerifiableKey {
 
 #[cfg(test)]
 mod tests {
+    use muse_verifier::TokenKind;
+
     use super::*;
-    use crate::{Role, store::fixture::store};
+    use crate::store::{UserChange, fixture::store};
 
     fn key(id: i64, owner: &str) -> ApiKeyRow {
         ApiKeyRow {
@@ -239,38 +358,123 @@ mod tests {
         }
     }
 
+    async fn revoke_with_keys(store: &Store, user: &str) -> u64 {
+        let change = UserChange::RevokeTokens { delete_keys: true };
+        store.change_user(user, &change, i64::MAX, false).await.unwrap().deleted_keys
+    }
+
+    fn claims(sub: &str, generation: i64) -> Claims {
+        Claims {
+            fresh: true,
+            iat: 0,
+            jti: "token".to_owned(),
+            kind: TokenKind::Access,
+            sub: sub.to_owned(),
+            nbf: 0,
+            exp: i64::MAX,
+            generation,
+            family: Some("family".to_owned()),
+            admin: true,
+        }
+    }
+
+    #[tokio::test]
+    async fn caller_is_verified_within_the_transaction() {
+        let (_folder, store) = store().await;
+        for (name, role) in [("ann", Role::Admin), ("bob", Role::User)] {
+            store.add_user(name, "hash", role, 0).await.unwrap();
+        }
+        let change = |what| {
+            let store = store.clone();
+            async move { store.change_user("ann", &what, i64::MAX, false).await.unwrap().user.generation }
+        };
+        let create = async |id, owner, generation| {
+            store.add_api_key(&key(id, owner), 9, Some(&claims("ann", generation))).await
+        };
+        let update = async |id, generation| {
+            let claims = claims("ann", generation);
+            store.change_api_key(KeyId::new(id), Some(&claims), |key| key.bulk = true).await
+        };
+        create(1, "ann", 0).await.unwrap();
+        create(2, "bob", 0).await.unwrap();
+        update(2, 0).await.unwrap();
+
+        change(UserChange::Role(Role::User)).await;
+        assert!(matches!(create(3, "bob", 0).await, Err(KeyChangeError::NotAdmin)));
+        assert!(matches!(update(2, 0).await, Err(KeyChangeError::NoSuchKey)));
+        update(1, 0).await.unwrap();
+
+        let now = change(UserChange::RevokeTokens { delete_keys: true }).await;
+        assert!(matches!(create(3, "ann", 0).await, Err(KeyChangeError::TokenRevoked)));
+        assert!(matches!(update(1, 0).await, Err(KeyChangeError::TokenRevoked)));
+        create(3, "ann", now).await.unwrap();
+        store.revoke("family", i64::MAX).await.unwrap();
+        assert!(matches!(create(4, "ann", now).await, Err(KeyChangeError::TokenRevoked)));
+        change(UserChange::Remove).await;
+        assert!(matches!(create(4, "ann", i64::MAX).await, Err(KeyChangeError::TokenRevoked)));
+        assert_eq!(store.api_keys_after(0).await.unwrap().keys.iter().filter(|key| !key.deleted).count(), 1);
+    }
+
+    #[tokio::test]
+    async fn keys_without_an_enabled_owner_are_deleted() {
+        let (_folder, store) = store().await;
+        for (id, name) in [(1, "ann"), (2, "bob"), (3, "cy"), (4, "dan")] {
+            store.add_user(name, "hash", Role::User, 0).await.unwrap();
+            store.add_api_key(&key(id, name), 9, None).await.unwrap();
+        }
+        assert_eq!(store.delete_orphaned_api_keys().await.unwrap(), 0);
+        // As an older version does.
+        for sql in [
+            "DELETE FROM users WHERE username IN ('ann', 'cy')",
+            "UPDATE users SET disabled = TRUE WHERE username = 'bob'",
+        ] {
+            store.db.execute_unprepared(sql).await.unwrap();
+        }
+        store.add_user("cy", "hash", Role::User, 0).await.unwrap();
+        assert_ne!(store.api_key(KeyId::new(3)).await.unwrap().unwrap().deleted_at, 0, "another user");
+        assert_eq!(store.delete_orphaned_api_keys().await.unwrap(), 2);
+        let deleted =
+            store.api_keys_after(0).await.unwrap().keys.into_iter().map(|key| (key.id, key.deleted));
+        assert_eq!(deleted.collect::<Vec<_>>(), [(4, false), (3, true), (1, true), (2, true)]);
+    }
+
     #[tokio::test]
     async fn changes_of_keys_are_numbered_without_gaps() {
         let (_folder, store) = store().await;
-        assert!(matches!(store.add_api_key(&key(1, "ann"), 9).await, Err(NewKeyError::NoSuchUser)));
+        assert!(matches!(store.add_api_key(&key(1, "ann"), 9, None).await, Err(KeyChangeError::NoSuchUser)));
         store.add_user("ann", "hash", Role::User, 0).await.unwrap();
         for id in 1..=3 {
-            store.add_api_key(&key(id, "ann"), 3).await.unwrap();
+            store.add_api_key(&key(id, "ann"), 3, None).await.unwrap();
         }
-        assert!(matches!(store.add_api_key(&key(4, "ann"), 3).await, Err(NewKeyError::TooMany)));
+        assert!(matches!(store.add_api_key(&key(4, "ann"), 3, None).await, Err(KeyChangeError::TooMany)));
         let page = store.api_keys_after(0).await.unwrap();
         let ids: Vec<u64> = page.keys.iter().map(|key| key.id).collect();
         assert_eq!((ids, page.cursor, page.full), (vec![1, 2, 3], 4, false));
 
-        let changed = store.change_api_key(KeyId::new(1), |key| key.disabled = true).await.unwrap().unwrap();
+        let changed = store.change_api_key(KeyId::new(1), None, |key| key.disabled = true).await.unwrap();
         assert_eq!(changed.version, 5);
         let used = |day, origin: &str| KeyUse { id: 1, day, origin: origin.to_owned() };
         let uses = [used(86_400, "192.0.2.0/24"), used(0, "198.51.100.0/24")];
         store.record_key_uses(&uses).await.unwrap();
         let used = store.api_key(KeyId::new(1)).await.unwrap().unwrap();
         assert_eq!((used.last_used_day, used.last_used_from.as_str()), (86_400, "192.0.2.0/24"));
+        store.change_api_key(KeyId::new(1), None, |key| key.last_used_day = 0).await.unwrap();
+        let unchanged = store.api_key(KeyId::new(1)).await.unwrap().unwrap();
+        assert_eq!(unchanged.last_used_day, 86_400, "it is only reported");
         let page = store.api_keys_after(4).await.unwrap();
-        assert_eq!((page.keys.len(), page.keys[0].disabled, page.cursor), (1, true, 5));
+        assert_eq!((page.keys.len(), page.keys[0].disabled, page.cursor), (1, true, 6));
 
-        assert_eq!(store.delete_api_keys_of("ann").await.unwrap(), 3);
-        let page = store.api_keys_after(5).await.unwrap();
+        assert_eq!(revoke_with_keys(&store, "ann").await, 3);
+        let page = store.api_keys_after(6).await.unwrap();
         assert!(page.keys.len() == 3 && page.keys.iter().all(|key| key.deleted && key.digest.is_empty()));
-        assert_eq!((page.cursor, store.last_key_version().await.unwrap()), (8, 8));
-        assert!(store.change_api_key(KeyId::new(1), |_| ()).await.unwrap().is_none(), "it was deleted");
+        assert_eq!((page.cursor, store.key_cursors().await.unwrap()), (9, 1..=9));
+        let changed = store.change_api_key(KeyId::new(1), None, |_| ()).await;
+        assert!(matches!(changed, Err(KeyChangeError::NoSuchKey)), "it was deleted");
 
         assert_eq!(store.prune_api_keys(clock::now()).await.unwrap(), 0);
         assert_eq!(store.prune_api_keys(clock::now() + DELETED_KEY_RETENTION_SECONDS).await.unwrap(), 3);
-        assert_eq!(store.last_key_version().await.unwrap(), 8, "a cursor is never reused");
+        assert_eq!(store.key_cursors().await.unwrap(), 9..=9, "earlier ones miss what was removed");
+        store.add_api_key(&key(4, "ann"), 3, None).await.unwrap();
     }
 
     #[tokio::test]
@@ -280,7 +484,7 @@ mod tests {
             store.add_user(name, "hash", Role::User, 0).await.unwrap();
         }
         for (id, owner, created_at) in [(5, "ann", 1), (3, "ann", 2), (4, "bob", 2), (1, "ann", 3)] {
-            store.add_api_key(&ApiKeyRow { created_at, ..key(id, owner) }, 9).await.unwrap();
+            store.add_api_key(&ApiKeyRow { created_at, ..key(id, owner) }, 9, None).await.unwrap();
         }
         let ids = async |owner, after, limit| {
             let keys = store.list_api_keys(KeyListFilter { owner, after, limit }).await.unwrap();

@@ -159,6 +159,9 @@ pub(super) mod revocation_log {
         /// The number of the last change of an API key, which is a cursor of verifiers. It only
         /// increases, from 1.
         pub(crate) key_version: i64,
+        /// The number of the last change whose key was removed; 0 for none. An earlier cursor misses
+        /// a deletion.
+        pub(crate) key_pruned_to: i64,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -180,7 +180,12 @@ impl MigrationTrait for ApiKeys {
                 Index::create().name(format!("api_keys_{column}")).table("api_keys").col(column).take();
             manager.create_index(index).await?;
         }
-        let version = number("key_version").default(1).take();
-        manager.alter_table(Table::alter().table("revocation_log").add_column(version).take()).await
+        let by_creation =
+            Index::create().name("api_keys_created_at").table("api_keys").col("created_at").col("id").take();
+        manager.create_index(by_creation).await?;
+        for column in [number("key_version").default(1).take(), number("key_pruned_to").default(0).take()] {
+            manager.alter_table(Table::alter().table("revocation_log").add_column(column).take()).await?;
+        }
+        Ok(())
     }
 }

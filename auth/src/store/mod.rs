@@ -24,7 +24,7 @@ use tracing::warn;
 
 use crate::error::one_line;
 
-pub(crate) use api_keys::{KeyListFilter, KeyPage, NewKeyError, mark_deleted};
+pub(crate) use api_keys::{KeyChangeError, KeyListFilter, KeyPage, mark_deleted};
 pub use backup::BackupError;
 pub(crate) use changes::ChangeNotifier;
 pub(crate) use entities::{api_key::Model as ApiKeyRow, user::Model as UserRow};
@@ -33,7 +33,7 @@ pub(crate) use login_failures::Failures;
 pub(crate) use open::MissingFile;
 pub(crate) use refresh_tokens::RefreshExchange;
 pub(crate) use revocations::RevocationPage;
-pub(crate) use users::{UserChange, UserChangeError};
+pub(crate) use users::{ChangedUser, UserChange, UserChangeError};
 
 /// The Postgres name of the lock for changes, and of the channel that announces them.
 const CHANNEL: &str = "muse_auth";

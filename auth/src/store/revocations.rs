@@ -2,8 +2,8 @@
 
 use muse_proto::v1::{Revocation, UserTokens, revocation::What};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
+    QueryOrder, QuerySelect,
 };
 
 use super::{
@@ -40,8 +40,7 @@ impl Store {
 
     /// Whether one of these tokens or families is revoked.
     pub(crate) async fn is_revoked(&self, ids: &[&str]) -> Result<bool, DbErr> {
-        let found = revocation::Entity::find().filter(revocation::Column::Jti.is_in(ids.iter().copied()));
-        Ok(found.one(&self.db).await?.is_some())
+        any_revoked(&self.db, ids).await
     }
 
     /// A page of revocations after `cursor` whose tokens have not expired.
@@ -75,6 +74,12 @@ impl Store {
         let expired = revocation::Entity::delete_many().filter(revocation::Column::ExpiresAt.lte(now));
         Ok(expired.exec(&self.db).await?.rows_affected)
     }
+}
+
+/// Whether one of these tokens or families is revoked.
+pub(super) async fn any_revoked(db: &impl ConnectionTrait, ids: &[&str]) -> Result<bool, DbErr> {
+    let found = revocation::Entity::find().filter(revocation::Column::Jti.is_in(ids.iter().copied()));
+    Ok(found.one(db).await?.is_some())
 }
 
 /// Adds the revocation of a token or a family; `false` if there is one.

@@ -20,9 +20,14 @@ pub(crate) enum UserChange {
     Remove,
     Disabled(bool),
     Role(Role),
-    PasswordHash(String),
-    /// Only revokes the tokens.
-    RevokeTokens,
+    PasswordHash {
+        hash: String,
+        delete_keys: bool,
+    },
+    /// Revokes the tokens, and on request deletes the API keys.
+    RevokeTokens {
+        delete_keys: bool,
+    },
 }
 
 impl UserChange {
@@ -33,13 +38,25 @@ impl UserChange {
 
     /// Whether it deletes the API keys of the user.
     fn deletes_keys(&self) -> bool {
-        matches!(self, Self::Remove | Self::Disabled(true))
+        match self {
+            Self::Remove | Self::Disabled(true) => true,
+            Self::PasswordHash { delete_keys, .. } | Self::RevokeTokens { delete_keys } => *delete_keys,
+            Self::Disabled(false) | Self::Role(_) => false,
+        }
     }
 
     /// Whether the user may be an enabled admin before the change, and is none afterwards.
     fn may_remove_last_admin(&self) -> bool {
         matches!(self, Self::Remove | Self::Disabled(true) | Self::Role(Role::User))
     }
+}
+
+/// A user after a change, or before the removal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ChangedUser {
+    pub(crate) user: UserRow,
+    /// The number of API keys that were deleted.
+    pub(crate) deleted_keys: u64,
 }
 
 /// Why a user was not changed.
@@ -102,6 +119,8 @@ impl Store {
             .await?;
         let added = is_new(&inserted);
         if added {
+            // Those of an earlier user of the name that an older version removed.
+            api_keys::delete_of_user(&change, name).await?;
             self.commit(change).await?;
         } else {
             change.rollback().await?;
@@ -109,7 +128,7 @@ impl Store {
         Ok(added)
     }
 
-    /// Changes or removes a user, and returns the row. With `protect_last_admin` an enabled admin
+    /// Changes or removes a user, and returns it. With `protect_last_admin` an enabled admin
     /// must remain. A revocation of tokens can be pruned at `tokens_expire_at`.
     pub(crate) async fn change_user(
         &self,
@@ -117,21 +136,20 @@ impl Store {
         what: &UserChange,
         tokens_expire_at: i64,
         protect_last_admin: bool,
-    ) -> Result<UserRow, UserChangeError> {
+    ) -> Result<ChangedUser, UserChangeError> {
         let change = self.begin().await?;
         let found = user::Entity::find().filter(user::Column::Username.eq(name)).one(&change).await?;
         let mut row = found.ok_or(UserChangeError::NoSuchUser)?;
         if what.revokes_tokens() {
             row.generation = revocations::add_for_user(&change, name, tokens_expire_at).await?;
         }
-        if what.deletes_keys() {
-            api_keys::delete_of_user(&change, name).await?;
-        }
+        let deleted_keys =
+            if what.deletes_keys() { api_keys::delete_of_user(&change, name).await? } else { 0 };
         match what {
-            UserChange::Remove | UserChange::RevokeTokens => (),
+            UserChange::Remove | UserChange::RevokeTokens { .. } => (),
             UserChange::Disabled(disabled) => row.disabled = *disabled,
             UserChange::Role(role) => row.role = role.as_str().to_owned(),
-            UserChange::PasswordHash(hash) => row.password_hash.clone_from(hash),
+            UserChange::PasswordHash { hash, .. } => row.password_hash.clone_from(hash),
         }
         if *what == UserChange::Remove {
             user::Entity::delete_by_id(row.id).exec(&change).await?;
@@ -143,7 +161,7 @@ impl Store {
             return Err(UserChangeError::LastAdmin);
         }
         self.commit(change).await?;
-        Ok(row)
+        Ok(ChangedUser { user: row, deleted_keys })
     }
 
     /// Replaces the hash of a password by a newer one, unless the password was changed meanwhile.
