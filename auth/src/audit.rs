@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use tracing::info;
 
-use crate::usernames::escape;
+use crate::usernames::{escape, redact_key};
 
 /// A line of the audit log.
 #[derive(Debug, Clone, Copy)]
@@ -44,9 +44,9 @@ impl AuditEvent<'_> {
 
     fn log(&self, outcome: &str) {
         let from = self.from.map_or_else(|| "the command line".to_owned(), |address| address.to_string());
-        let by = escape(self.by.unwrap_or("-"));
+        let by = escape(redact_key(self.by.unwrap_or("-")));
         let by = by.as_ref();
-        match self.user.map(escape).as_deref() {
+        match self.user.map(|user| escape(redact_key(user))).as_deref() {
             Some(user) => info!(target: "audit", action = self.action, by, user, from, outcome),
             None => info!(target: "audit", action = self.action, by, from, outcome),
         }

@@ -11,7 +11,7 @@ use sea_orm::{
 };
 use tracing::error;
 
-use crate::usernames::NameProblem;
+use crate::usernames::{NameProblem, redact_key};
 
 /// An internal error, whose cause is logged and not sent to the client.
 pub(crate) fn internal(cause: impl Display) -> Error {
@@ -175,7 +175,7 @@ pub enum AuthError {
     )]
     DefaultPassword,
     /// A new user's name is not allowed.
-    #[error("{name:?} is not a name for a user: {problem}")]
+    #[error("{:?} is not a name for a user: {problem}", redact_key(name))]
     BadName {
         /// The name.
         name: String,
@@ -189,7 +189,7 @@ pub enum AuthError {
     #[error("there is a user {0:?} already")]
     UserExists(String),
     /// No user has this name.
-    #[error("there is no user {0:?}")]
+    #[error("there is no user {:?}", redact_key(.0))]
     NoSuchUser(String),
     /// There is no such API key, or it belongs to another user.
     #[error("there is no such API key")]

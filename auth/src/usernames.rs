@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, fmt::Write};
 
+use muse_verifier::api_keys::KEY_PREFIX;
 use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory};
 use unicode_security::{MixedScript, skeleton};
@@ -115,6 +116,16 @@ pub(crate) fn normal_forms(typed: &str) -> Vec<String> {
 /// The NFC of a name.
 pub(crate) fn nfc(typed: &str) -> String {
     typed.nfc().collect()
+}
+
+/// A name for errors and logs: not if it contains an API key, pasted into the wrong field.
+pub(crate) fn redact_key(name: &str) -> &str {
+    /// `muse_`, the id, and half of a secret.
+    const SUSPICIOUS_BYTES: usize = 34;
+    match name.find(KEY_PREFIX) {
+        Some(at) if name.len() - at >= SUSPICIOUS_BYTES => "an API key",
+        _ => name,
+    }
 }
 
 /// Escapes the characters of a name that are invisible or change the text around them, for logs and

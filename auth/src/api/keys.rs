@@ -11,7 +11,11 @@ use muse_proto::{
     },
 };
 use muse_telemetry::request_telemetry::{Caller, RequestContext};
-use muse_verifier::{TokenKind, api_keys::is_api_key, bearer, token_not_accepted};
+use muse_verifier::{
+    TokenKind,
+    api_keys::{KeyId, is_api_key},
+    bearer, token_not_accepted,
+};
 use secrecy::ExposeSecret;
 use tonic::{Request, Response, Status};
 
@@ -42,18 +46,26 @@ impl KeyService {
 }
 
 /// The user whose keys a request is about: the caller, or for admins the named user.
-fn owner<'a>(session: &'a Session, named: &'a str) -> Result<&'a str, Error> {
+fn owner<'a>(session: &'a Session, named: &'a str, action: &str) -> Result<&'a str, Error> {
     let own = &session.user.username;
     if named.is_empty() || named == own {
         return Ok(own);
     }
-    require_admin(session)?;
+    require_admin(session).inspect_err(|_| {
+        let event = AuditEvent { action, by: Some(own), user: Some(named), from: Some(session.from) };
+        event.rejected("not an admin");
+    })?;
     Ok(named)
 }
 
 /// The owner whose keys the caller may manage; `None` for all.
 fn managed_owner(session: &Session) -> Option<&str> {
     require_admin(session).is_err().then_some(session.user.username.as_str())
+}
+
+/// The action with the id of its key, unless the id is none: it may be a key.
+fn action_on(action: &str, id: &str) -> String {
+    id.parse::<KeyId>().map_or_else(|_| action.to_owned(), |id| format!("{action} {id}"))
 }
 
 /// Writes the outcome to the audit log. The id of a key is not a secret.
@@ -73,7 +85,7 @@ fn log_outcome<T>(
     match outcome {
         Ok(done) => {
             let key = key_of(&done);
-            event(&format!("{action} {}", key.id), Some(&key.owner), Ok(()));
+            event(action, Some(&key.owner), Ok(()));
             Ok(done)
         }
         Err(failure) => {
@@ -92,11 +104,15 @@ impl key_service_server::KeyService for KeyService {
     ) -> Result<Response<CreateKeyResponse>, Status> {
         let session = self.authenticate(&request).await?;
         let CreateKeyRequest { name, expires_in, bulk, username } = request.into_inner();
-        let owner = owner(&session, &username)?;
+        let owner = owner(&session, &username, "create API key")?;
         let created_by = Some(session.user.username.as_str());
         let new = NewApiKey { name: &name, owner, created_by, expires_in, bulk };
         let created = self.keys.create_as(new, Some(&session.claims)).await;
-        let (key, secret_key) = log_outcome(&session, "create API key", created, |(key, _)| key)?;
+        let action = match &created {
+            Ok((key, _)) => format!("create API key {}", key.id),
+            Err(_) => "create API key".to_owned(),
+        };
+        let (key, secret_key) = log_outcome(&session, &action, created, |(key, _)| key)?;
         tokio::time::sleep(PROPAGATION_DELAY).await;
         let secret_key = secret_key.expose_secret().to_owned();
         Ok(Response::new(CreateKeyResponse { key: Some(key.into()), secret_key }))
@@ -110,10 +126,16 @@ impl key_service_server::KeyService for KeyService {
         let ListKeysRequest { page_size: size, page_token, username, all_users } = request.into_inner();
         let limit = page_size(size)?;
         let owner = if all_users {
-            require_admin(&session)?;
+            let event = AuditEvent {
+                action: "list API keys of all users",
+                by: Some(&session.user.username),
+                user: None,
+                from: Some(session.from),
+            };
+            require_admin(&session).inspect_err(|_| event.rejected("not an admin"))?;
             None
         } else {
-            Some(owner(&session, &username)?)
+            Some(owner(&session, &username, "list API keys")?)
         };
         let (keys, next) = self.keys.page(owner, &page_token, limit).await.map_err(Error::from)?;
         let keys = keys.into_iter().map(Into::into).collect();
@@ -122,7 +144,13 @@ impl key_service_server::KeyService for KeyService {
 
     async fn get_key(&self, request: Request<GetKeyRequest>) -> Result<Response<GetKeyResponse>, Status> {
         let session = self.authenticate(&request).await?;
-        let key = self.keys.get(&request.get_ref().id, managed_owner(&session)).await.map_err(Error::from)?;
+        let id = &request.get_ref().id;
+        let found = self.keys.get(id, managed_owner(&session)).await;
+        // Only rejections are logged, as of other calls that read.
+        let key = match found {
+            Err(failure) => log_outcome(&session, &action_on("get API key", id), Err(failure), |key| key)?,
+            Ok(key) => key,
+        };
         Ok(Response::new(GetKeyResponse { key: Some(key.into()) }))
     }
 
@@ -132,9 +160,22 @@ impl key_service_server::KeyService for KeyService {
     ) -> Result<Response<UpdateKeyResponse>, Status> {
         let session = self.authenticate(&request).await?;
         let UpdateKeyRequest { id, name, disabled, expires_in, bulk } = request.into_inner();
+        let mut action = action_on("update API key", &id);
+        if name.is_some() {
+            action.push_str(" name");
+        }
+        for (property, value) in [
+            ("disabled", disabled.map(|value| value.to_string())),
+            ("expires_in", expires_in.map(|value| value.to_string())),
+            ("bulk", bulk.map(|value| value.to_string())),
+        ] {
+            if let Some(value) = value {
+                action.push_str(&format!(" {property}={value}"));
+            }
+        }
         let change = ApiKeyChange { name, disabled, expires_in, bulk };
         let changed = self.keys.update(&id, Some(&session.claims), change).await;
-        let key = log_outcome(&session, "update API key", changed, |key| key)?;
+        let key = log_outcome(&session, &action, changed, |key| key)?;
         Ok(Response::new(UpdateKeyResponse { key: Some(key.into()) }))
     }
 
@@ -144,7 +185,7 @@ impl key_service_server::KeyService for KeyService {
     ) -> Result<Response<DeleteKeyResponse>, Status> {
         let session = self.authenticate(&request).await?;
         let deleted = self.keys.delete(&request.get_ref().id, Some(&session.claims)).await;
-        log_outcome(&session, "delete API key", deleted, |key| key)?;
+        log_outcome(&session, &action_on("delete API key", &request.get_ref().id), deleted, |key| key)?;
         Ok(Response::new(DeleteKeyResponse {}))
     }
 

@@ -4,13 +4,14 @@
 //! So all watchers see the same order, a slow one gets larger messages and misses nothing, and a
 //! stream resumes from any cursor.
 
-use std::{pin::Pin, time::Duration};
+use std::{net::IpAddr, pin::Pin, time::Duration};
 
 use futures::{Stream, StreamExt, stream};
 use muse_proto::v1::{
     JsonWebKey, KeyUse, ReportKeyUseRequest, ReportKeyUseResponse, WatchRevocationsRequest,
     WatchRevocationsResponse, revocation_service_server,
 };
+use muse_verifier::api_keys::network;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -20,7 +21,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     clock,
-    error::database_failed,
+    error::{database_failed, invalid},
     keys::KeyringReceiver,
     store::{KeyPage, RevocationPage, Store},
 };
@@ -28,8 +29,9 @@ use crate::{
 /// A message is sent at least this often, by which watchers detect a lost connection.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Bytes of a network with its prefix length.
-const MAX_ORIGIN_BYTES: usize = 64;
+/// Uses of API keys in a report.
+const MAX_USES: usize = 1_000;
+const SECONDS_OF_A_DAY: i64 = 86_400;
 const MAX_CLOCK_SKEW_SECONDS: i64 = 3600;
 
 /// Streams revocations, signing keys and API keys to verifiers.
@@ -109,6 +111,18 @@ impl Watcher {
     }
 }
 
+/// A use whose day and network are well formed.
+fn checked(KeyUse { id, day, origin }: KeyUse, now: i64) -> Option<KeyUse> {
+    // The clocks of the gateways may differ, but a day in the future would hide later uses.
+    if day <= 0 || day % SECONDS_OF_A_DAY != 0 || day > now + MAX_CLOCK_SKEW_SECONDS {
+        return None;
+    }
+    let (address, prefix) = origin.split_once('/')?;
+    let address: IpAddr = address.parse().ok()?;
+    let expected = if address.is_ipv4() { "24" } else { "48" };
+    (prefix == expected).then(|| KeyUse { id, day, origin: network(address) })
+}
+
 #[tonic::async_trait]
 impl revocation_service_server::RevocationService for RevocationService {
     type WatchRevocationsStream =
@@ -146,14 +160,41 @@ impl revocation_service_server::RevocationService for RevocationService {
         request: Request<ReportKeyUseRequest>,
     ) -> Result<Response<ReportKeyUseResponse>, Status> {
         let now = clock::now();
-        let mut uses = request.into_inner().uses;
-        // The clocks of the gateways may differ, but a day in the future would hide later uses.
-        uses.retain(|KeyUse { day, origin, .. }| {
-            origin.len() <= MAX_ORIGIN_BYTES && *day <= now + MAX_CLOCK_SKEW_SECONDS
-        });
+        let uses = request.into_inner().uses;
+        if uses.len() > MAX_USES {
+            return Err(invalid("uses", format!("a report has at most {MAX_USES} uses")).into());
+        }
+        let uses: Vec<KeyUse> = uses.into_iter().filter_map(|key_use| checked(key_use, now)).collect();
         if !uses.is_empty() {
             self.store.record_key_uses(&uses).await.map_err(database_failed)?;
         }
         Ok(Response::new(ReportKeyUseResponse {}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_days_and_networks_are_recorded() {
+        let origin = |day, origin: &str| {
+            let key_use = KeyUse { id: 1, day, origin: origin.to_owned() };
+            checked(key_use, 3 * SECONDS_OF_A_DAY).map(|key_use| key_use.origin)
+        };
+        assert_eq!(origin(SECONDS_OF_A_DAY, "192.0.2.7/24").as_deref(), Some("192.0.2.0/24"));
+        assert_eq!(origin(SECONDS_OF_A_DAY, "2001:db8::/48").as_deref(), Some("2001:db8::/48"));
+        for (day, invalid) in [
+            (0, "192.0.2.0/24"),
+            (-SECONDS_OF_A_DAY, "192.0.2.0/24"),
+            (SECONDS_OF_A_DAY + 1, "192.0.2.0/24"),
+            (4 * SECONDS_OF_A_DAY, "192.0.2.0/24"),
+            (SECONDS_OF_A_DAY, "192.0.2.0/48"),
+            (SECONDS_OF_A_DAY, "2001:db8::/24"),
+            (SECONDS_OF_A_DAY, "\u{1b}[2J/24"),
+            (SECONDS_OF_A_DAY, "192.0.2.0"),
+        ] {
+            assert_eq!(origin(day, invalid), None, "{day} {invalid:?}");
+        }
     }
 }

@@ -380,6 +380,9 @@ mod tests {
         for expires_in in [-1, MAX_LIFETIME_SECONDS + 1, i64::MAX] {
             assert_eq!(field(NewApiKey { expires_in, ..valid }).await, "expires_in");
         }
+        let key = compose(KeyId::new(1), &[1; SECRET_BYTES]).0;
+        let pasted = keys.create(NewApiKey { owner: &key, ..valid }).await.map(drop).unwrap_err();
+        assert_eq!(pasted.to_string(), "there is no user \"an API key\"");
         let unknown = keys.create(NewApiKey { owner: "nobody", ..valid }).await.map(drop);
         assert!(matches!(unknown, Err(AuthError::NoSuchUser(_))), "{unknown:?}");
         for page_token in ["x", "1-", "1-aaaa", "-"] {

@@ -54,7 +54,7 @@ pub(super) async fn execute(command: ApiKeyCommand, keys: &ApiKeys) -> Result<()
             for key in keys.list(user.as_deref()).await? {
                 let time = |time: Option<i64>| time.map_or_else(|| "-".to_owned(), utc);
                 let used = match key.last_used_day {
-                    Some(day) => format!("{}\t{}", &utc(day)[..10], key.last_used_from),
+                    Some(day) => format!("{}\t{}", &utc(day)[..10], key.last_used_from.escape_debug()),
                     None => "-\t-".to_owned(),
                 };
                 let disabled = if key.disabled { "\tdisabled" } else { "" };

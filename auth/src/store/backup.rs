@@ -7,10 +7,30 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sea_orm::{ConnectionTrait, DbBackend, Statement};
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, Database, DbBackend, DbErr, EntityTrait, Statement, sea_query::Expr,
+    sqlx::sqlite::SqliteJournalMode,
+};
 
-use super::Store;
-use crate::error::one_line;
+use super::{Store, entities::revocation_log};
+use crate::{error::one_line, ids};
+
+/// Gives the revocation log of a copy another name, so that verifiers that followed the original
+/// receive everything from the copy: the numbers after the backup differ.
+async fn rename_log(path: &Path, name: String) -> Result<(), DbErr> {
+    let path = path.to_owned();
+    let mut options = ConnectOptions::new("sqlite:");
+    options.max_connections(1).sqlx_logging(false).map_sqlx_sqlite_opts(move |sqlite| {
+        sqlite.filename(&path).in_memory(false).shared_cache(false).journal_mode(SqliteJournalMode::Delete)
+    });
+    let db = Database::connect(options).await?;
+    let renamed = revocation_log::Entity::update_many()
+        .col_expr(revocation_log::Column::Name, Expr::value(name))
+        .exec(&db)
+        .await;
+    db.close().await?;
+    renamed.map(drop)
+}
 
 /// Why a backup failed.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +71,34 @@ impl Store {
     async fn copy_into(&self, path: &Path) -> Result<(), BackupError> {
         let name = path.to_str().ok_or_else(|| BackupError::Copy("the path is not UTF-8".to_owned()))?;
         let copy = Statement::from_sql_and_values(DbBackend::Sqlite, "VACUUM INTO ?", [name.into()]);
-        self.db.execute_raw(copy).await.map(drop).map_err(|failure| BackupError::Copy(one_line(&failure)))
+        let failed = |failure: DbErr| BackupError::Copy(one_line(&failure));
+        self.db.execute_raw(copy).await.map_err(failed)?;
+        let name = ids::random().map_err(|failure| BackupError::Copy(failure.to_string()))?;
+        rename_log(path, name).await.map_err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        config::Database,
+        store::{MissingFile, Store, fixture::store},
+    };
+
+    #[tokio::test]
+    async fn backup_has_another_revocation_log() {
+        let (folder, store) = store().await;
+        let path = folder.path().join("copy.db");
+        store.back_up(&path).await.unwrap();
+        assert_eq!(
+            std::fs::read_dir(folder.path())
+                .unwrap()
+                .flatten()
+                .filter(|file| { file.file_name().to_string_lossy().starts_with("copy") })
+                .count(),
+            1
+        );
+        let copy = Store::open(&Database::Sqlite(path), MissingFile::Reject).await.unwrap();
+        assert_ne!(copy.revocation_log().await.unwrap(), store.revocation_log().await.unwrap());
     }
 }

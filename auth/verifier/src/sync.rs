@@ -1,15 +1,15 @@
 //! The task that follows the revocation stream of the auth service.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use muse_proto::v1::{
-    ReportKeyUseRequest, WatchRevocationsRequest, WatchRevocationsResponse,
+    KeyUse, ReportKeyUseRequest, WatchRevocationsRequest, WatchRevocationsResponse,
     revocation_service_client::RevocationServiceClient,
 };
 use muse_server::backoff::{Backoff, reason};
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, transport::Channel};
+use tonic::{Code, Status, transport::Channel};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -27,6 +27,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(1);
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// Uses in a report.
 const REPORT_USES: usize = 1000;
+/// Keys whose use is reported later.
+const MAX_UNSENT_USES: usize = 1 << 17;
 
 impl Verifier {
     /// Starts a task that updates the keys and revocations from the auth service behind `channel`,
@@ -61,15 +63,27 @@ struct SyncTask {
     new_table: Option<KeyTable>,
 }
 
-/// Reports where API keys were used. A report that fails is not repeated: the next day has another.
+/// Reports where API keys were used. A report that fails is repeated, unless it was rejected.
 async fn report_key_uses(verifier: Verifier, mut revocations: RevocationServiceClient<Channel>) {
+    let mut unsent: HashMap<u64, KeyUse> = HashMap::new();
     loop {
         tokio::time::sleep(REPORT_INTERVAL).await;
-        let uses = verifier.take_key_uses();
+        for key_use in verifier.take_key_uses() {
+            if unsent.len() < MAX_UNSENT_USES || unsent.contains_key(&key_use.id) {
+                unsent.insert(key_use.id, key_use);
+            }
+        }
+        let uses: Vec<KeyUse> = unsent.values().cloned().collect();
         for uses in uses.chunks(REPORT_USES) {
             let report = ReportKeyUseRequest { uses: uses.to_vec() };
             if let Err(failure) = with_timeout(revocations.report_key_use(report)).await {
                 debug!(error = reason(&failure), "cannot report the use of API keys");
+                if !matches!(failure.code(), Code::InvalidArgument | Code::Unimplemented) {
+                    break;
+                }
+            }
+            for key_use in uses {
+                unsent.remove(&key_use.id);
             }
         }
     }
@@ -136,13 +150,18 @@ impl SyncTask {
     }
 
     /// Applies the API keys of a message. The present ones remain in use until those that replace
-    /// them are complete.
+    /// them are complete, but their changes take effect at once.
     fn apply_keys(&mut self, message: &WatchRevocationsResponse) {
         if message.all_api_keys && self.new_table.is_none() {
             self.new_table = Some(KeyTable::new());
         }
         match &self.new_table {
-            Some(table) => message.api_keys.iter().for_each(|key| table.apply(KeyUpdate(key))),
+            Some(table) => {
+                message.api_keys.iter().for_each(|key| table.apply(KeyUpdate(key)));
+                if self.verifier.synced() {
+                    self.verifier.apply_keys_of_snapshot(&message.api_keys);
+                }
+            }
             None if message.key_cursor > 0 => self.verifier.apply_keys(&message.api_keys),
             // An auth service that has no API keys, as before they were introduced: none is valid.
             None => self.new_table = (self.position.key_cursor > 0).then(KeyTable::new),

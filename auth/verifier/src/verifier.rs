@@ -18,7 +18,7 @@ use parking_lot::RwLock;
 use tracing::warn;
 
 use crate::{
-    api_keys::{KeyTable, KeyUpdate, KeyUseLog, ParsedKey, VerifiedKey, is_api_key},
+    api_keys::{KeyId, KeyTable, KeyUpdate, KeyUseLog, ParsedKey, VerifiedKey, is_api_key},
     bearer,
     claims::{Claims, TokenKind},
     credential::{Credential, Principal, key_not_accepted, token_not_accepted},
@@ -141,6 +141,14 @@ impl Verifier {
     pub fn apply_keys(&self, keys: &[VerifiableKey]) {
         let table = Arc::clone(&self.shared.api_keys.read());
         for key in keys {
+            table.apply(KeyUpdate(key));
+        }
+    }
+
+    /// Applies keys of an incomplete snapshot, except that none of them revives a deleted key.
+    pub(crate) fn apply_keys_of_snapshot(&self, keys: &[VerifiableKey]) {
+        let table = Arc::clone(&self.shared.api_keys.read());
+        for key in keys.iter().filter(|key| !table.is_deleted(KeyId::new(key.id))) {
             table.apply(KeyUpdate(key));
         }
     }

@@ -104,6 +104,13 @@ impl KeyTable {
         Ok(VerifiedKey { id: key.id, owner, bulk: entry.owner & BULK != 0 })
     }
 
+    /// Whether a key is known as deleted.
+    pub(crate) fn is_deleted(&self, id: KeyId) -> bool {
+        let shard = self.shard(id.number()).read();
+        let found = shard.binary_search_by_key(&id.number(), |entry| entry.id);
+        found.is_ok_and(|at| shard[at].owner & DELETED != 0)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.read().len()).sum()
     }

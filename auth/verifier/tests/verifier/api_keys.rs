@@ -143,7 +143,9 @@ async fn keys_arrive_as_a_snapshot_and_then_as_changes() {
     assert_eq!(reason(&followed.verifier, &third), None);
 
     // Another database: its keys replace the others, when all of them have arrived.
-    watch.send(WatchRevocationsResponse { more: true, ..all(keys(2, &[&a])) });
+    let disabled = VerifiableKey { disabled: true, ..b.clone() };
+    watch.send(WatchRevocationsResponse { more: true, ..all(keys(2, &[&a, &disabled])) });
+    until(&followed, &second, Some(Reason::KeyDisabled)).await;
     drop(watch);
     let watch = followed.call().await;
     assert_eq!(watch.request.key_cursor, 0, "the snapshot was not complete");

@@ -195,7 +195,7 @@ pub(crate) struct TooManyKeys;
 
 impl IntoResponses for TooManyKeys {
     fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
-        problems(&[(409, "The user has 1,000 keys, those deleted within the last 30 days included")])
+        problems(&[(409, "The user has 1,000 keys, or 10,000 with those deleted within the last 30 days")])
     }
 }
 
