@@ -69,6 +69,7 @@ NAMES = [
     (r"BadOption", "ConfigError", ""),
     (r"Hashers", "PasswordHashPool", ""),
     (r"InOurTerms", "error_mapping, deadline", ""),
+    (r"MOST_KEPT", "MAX_RETAINED_BYTES", ""),
     (r"Observation", "RequestSpan", ""),
     (r"Replicas", "Balancer", ""),
     (r"asked_by", "get_as", ""),
@@ -82,12 +83,15 @@ NAMES = [
     (r"note_caller", "record_caller", ""),
     (r"note_step", "record_step", ""),
     (r"old_service", "legacy_import", ""),
+    (r"out_of_grace", "grace_expired", ""),
     (r"out_of_reach", "unreachable", ""),
     (r"ran_out_of_time", "is_timeout", ""),
     (r"second_in_command", "deadline", ""),
     (r"suspected", "ejected", "gateway"),
     (r"tell_\w+", "register_metrics, log_…", ""),
+    (r"trim_now_and_then", "trim_periodically", ""),
     (r"went_aside", "run_blocking", ""),
+    (r"with_any_private", "with_any_admin", ""),
     (r"zero_unless", "mask", ""),
 ]
 
@@ -108,6 +112,7 @@ TYPES = [
     ("Patience", "AdmissionMode", ""),
     ("Place", "the standard term", ""),
     ("Says", "Behavior", "gateway"),
+    ("Side", "TlsConfig", "chassis"),
     ("Store", "memory_budget", "gateway"),
     ("Ticket", "PendingRequest", ""),
 ]
