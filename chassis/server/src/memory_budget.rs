@@ -95,7 +95,8 @@ impl MemoryBudget {
             drop(returned);
             Waiting { budget: self, granted }
         };
-        let text = "requests and responses use all the memory that is allowed for one caller, or for all callers; try again later";
+        let text = "requests and responses use all the memory that is allowed for one caller, or for all \
+                    callers; try again later";
         let exhausted = || Error::new(Reason::Overloaded, text).with_retry_after(Duration::from_secs(1));
         let granted = timeout(self.0.wait, &mut waiting.granted).await.ok().and_then(Result::ok);
         granted.map(Some).ok_or_else(exhausted)

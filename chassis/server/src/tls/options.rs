@@ -87,18 +87,24 @@ impl PeerArgs {
             return Ok(());
         }
         let problem = format!(
-            "passwords and tokens would go to {url} in plain text: use https:// (with MUSE_TLS_CA, MUSE_TLS_CERT and \
-             MUSE_TLS_KEY), or allow it with MUSE_PLAINTEXT=true"
+            "{url} would receive passwords and tokens in plain text: use https:// (with MUSE_TLS_CA, \
+             MUSE_TLS_CERT and MUSE_TLS_KEY), or allow it with MUSE_PLAINTEXT=true"
         );
         Err(ConfigError::new(option, problem))
     }
 
-    fn allow_listening(&self, address: SocketAddr, has_tls: bool, instead: &str) -> Result<(), ConfigError> {
+    fn allow_listening(
+        &self,
+        address: SocketAddr,
+        has_tls: bool,
+        alternative: &str,
+    ) -> Result<(), ConfigError> {
         if has_tls || self.plaintext || is_loopback(address.ip()) {
             return Ok(());
         }
         let problem = format!(
-            "passwords and tokens would come to {address} in plain text: set {instead}, or allow it with MUSE_PLAINTEXT=true"
+            "{address} would receive passwords and tokens in plain text: set {alternative}, or allow it with \
+             MUSE_PLAINTEXT=true"
         );
         Err(ConfigError::new("--listen", problem))
     }
@@ -110,7 +116,7 @@ pub(crate) fn check_scheme(option: &'static str, url: &Uri, has_tls: bool) -> Re
     let problem = match url.scheme() {
         Some(scheme) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS && has_tls => return Ok(()),
         Some(scheme) if *scheme == Scheme::HTTPS => "needs MUSE_TLS_CA, MUSE_TLS_CERT and MUSE_TLS_KEY",
-        _ => "begins neither with http:// nor with https://",
+        _ => "does not begin with http:// or https://",
     };
     Err(ConfigError::new(option, format!("{url} {problem}")))
 }
