@@ -113,7 +113,8 @@ impl ConnectionLimits {
     }
 }
 
-/// The unit of limits by address: an IPv4 address, or the /64 network of an IPv6 address, which providers assign to one client.
+/// The unit of limits by address: an IPv4 address, or the /64 network of an IPv6 address, which
+/// providers assign to one client.
 #[must_use]
 pub fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {

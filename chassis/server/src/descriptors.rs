@@ -11,9 +11,11 @@ const RESERVED: u64 = 512;
 /// Stands for the absence of a limit.
 const UNLIMITED: u64 = 1 << 20;
 
-/// Raises the soft limit on open files to the hard one: the low soft limit is for programs that call select(2).
+/// Raises the soft limit on open files to the hard one: the low soft limit is for programs that
+/// call select(2).
 ///
-/// The first call in a process does it: limits on connections are computed from it, before and after the service starts.
+/// The first call in a process does it: limits on connections are computed from it, before and
+/// after the service starts.
 pub(crate) fn raise_limit() {
     static RAISED: Once = Once::new();
     RAISED.call_once(raise_now);

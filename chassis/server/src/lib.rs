@@ -126,8 +126,8 @@ where
     }
 }
 
-/// The async runtime. It only moves messages; long work has threads of its own. On a small machine one thread serves messages
-/// faster than several. `TOKIO_WORKER_THREADS` sets another number.
+/// The async runtime. It only moves messages; long work has threads of its own. On a small machine
+/// one thread serves messages faster than several. `TOKIO_WORKER_THREADS` sets another number.
 fn runtime() -> io::Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(worker_threads().map_err(io::Error::other)?);
@@ -151,7 +151,8 @@ fn worker_threads() -> Result<usize, ConfigError> {
     }
 }
 
-/// Ends a program: success, or the error with all its causes in one line of the log and status 1.
+/// Returns the exit status of a program: 0, or 1 after it has logged the error with its causes in
+/// one line.
 pub fn report<E: StdError + 'static>(outcome: Result<(), E>) -> ExitCode {
     let status = match outcome {
         Ok(()) => ExitCode::SUCCESS,
