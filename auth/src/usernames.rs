@@ -35,6 +35,9 @@ pub enum NameProblem {
     /// Letters of several scripts.
     #[error("it mixes letters of several scripts, such as Latin and Cyrillic")]
     MixedScripts,
+    /// It contains an API key, pasted into the wrong field.
+    #[error("it contains an API key")]
+    ApiKey,
     /// It is confusable with another name.
     #[error("it looks like {0:?}")]
     Confusable(String),
@@ -54,6 +57,9 @@ pub(crate) fn normalize_new(name: &str) -> Result<String, NameProblem> {
     let name: String = name.nfc().collect();
     if !(1..=MAX_NAME_BYTES).contains(&name.len()) {
         return Err(NameProblem::Length);
+    }
+    if redact_key(&name) != name {
+        return Err(NameProblem::ApiKey);
     }
     let mut previous = None;
     let mut marks = 0;
@@ -322,5 +328,12 @@ mod tests {
         for name in ["", " ", " a", "a ", "a\t", "a\nb", "a\0b", "\u{a0}a", "\u{7f}", &"x".repeat(65)] {
             assert!(!is_valid_existing(name), "{name:?}");
         }
+    }
+
+    #[test]
+    fn name_with_an_api_key_is_rejected() {
+        let key = format!("{KEY_PREFIX}abcdefghijkl_{}", "a".repeat(39));
+        assert_eq!(normalize_new(&key), Err(NameProblem::ApiKey));
+        assert_eq!(normalize_new("muse_team").as_deref(), Ok("muse_team"));
     }
 }
