@@ -65,7 +65,7 @@ impl Upstream {
     ) -> Self {
         let (verifier, auth) = config.auth.clone().follow(connector, shutdown.clone());
         let embedder =
-            Balancer::follow(&config.embedders, (resolver, connector), config.call_timeout, shutdown.clone());
+            Balancer::follow(&config.embedders, resolver, connector, config.call_timeout, shutdown.clone());
         let [request_memory, response_memory] = [REQUEST_MEMORY, RESPONSE_MEMORY]
             .map(|total| MemoryBudget::new(total, UNRESERVED_BYTES, config.call_timeout));
         Self(Arc::new(Services {

@@ -20,7 +20,7 @@ use crate::{
     clock,
     config::RefreshRotation,
     error::{database_failed, internal},
-    store::{RefreshExchange, UserRow},
+    store::{RefreshExchange, RefreshTokenUse, UserRow},
     tokens::{Grant, SignedToken, TokenSigner},
     users::Users,
 };
@@ -79,12 +79,14 @@ impl AuthService {
         let Session { claims, user, from } = session;
         let now = clock::now();
         let grace = i64::try_from(rotation.grace.as_secs()).unwrap_or(i64::MAX);
-        let exchanged = self.tokens.store.exchange_refresh_token(
-            &claims.jti,
-            claims.family_id(),
-            (now, grace),
-            (claims.exp, self.signer.family_end(now)),
-        );
+        let exchanged = self.tokens.store.exchange_refresh_token(RefreshTokenUse {
+            jti: &claims.jti,
+            family: claims.family_id(),
+            now,
+            grace,
+            expires_at: claims.exp,
+            family_expires_at: self.signer.family_end(now),
+        });
         if exchanged.await.map_err(database_failed)? == RefreshExchange::Reused {
             let event =
                 AuditEvent { action: "refresh", by: Some(&user.username), user: None, from: Some(*from) };

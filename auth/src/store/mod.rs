@@ -31,7 +31,7 @@ pub(crate) use entities::{api_key::Model as ApiKeyRow, user::Model as UserRow};
 pub(crate) use keys::StoredKey;
 pub(crate) use login_failures::Failures;
 pub(crate) use open::MissingFile;
-pub(crate) use refresh_tokens::RefreshExchange;
+pub(crate) use refresh_tokens::{RefreshExchange, RefreshTokenUse};
 pub(crate) use revocations::RevocationPage;
 pub(crate) use users::{ChangedUser, UserChange, UserChangeError};
 

@@ -16,15 +16,29 @@ pub(crate) enum RefreshExchange {
     Reused,
 }
 
+/// The use of a refresh token. Times are Unix times in seconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RefreshTokenUse<'a> {
+    /// The id of the token.
+    pub(crate) jti: &'a str,
+    /// The id of its family.
+    pub(crate) family: &'a str,
+    /// The time of the use.
+    pub(crate) now: i64,
+    /// Seconds after the first use in which another use is allowed.
+    pub(crate) grace: i64,
+    /// When the token expires.
+    pub(crate) expires_at: i64,
+    /// When the last token of the family expires.
+    pub(crate) family_expires_at: i64,
+}
+
 impl Store {
     /// Ends a refresh token. Reuse within `grace` seconds is allowed; later reuse revokes the
     /// family.
     pub(crate) async fn exchange_refresh_token(
         &self,
-        jti: &str,
-        family: &str,
-        (now, grace): (i64, i64),
-        (expires_at, family_expires_at): (i64, i64),
+        RefreshTokenUse { jti, family, now, grace, expires_at, family_expires_at }: RefreshTokenUse<'_>,
     ) -> Result<RefreshExchange, DbErr> {
         let change = self.begin().await?;
         let ended = ended_refresh_token::ActiveModel {

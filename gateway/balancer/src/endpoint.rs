@@ -55,7 +55,8 @@ pub(super) enum State {
 impl EmbedderEndpoint {
     pub(super) fn new(
         address: SocketAddr,
-        (target, connector): (&Endpoint, &Connector),
+        target: &Endpoint,
+        connector: &Connector,
         removed: CancellationToken,
     ) -> Self {
         // Certificates are for the name in the URL; only the address is fixed.

@@ -86,7 +86,8 @@ impl Balancer {
     #[must_use]
     pub fn follow(
         targets: &[Endpoint],
-        (resolver, connector): (Box<dyn Resolver>, &Connector),
+        resolver: Box<dyn Resolver>,
+        connector: &Connector,
         call_timeout: Duration,
         shutdown: CancellationToken,
     ) -> Self {
@@ -155,7 +156,7 @@ impl Balancer {
     fn add(&self, address: SocketAddr, target: &Endpoint) -> Arc<EmbedderEndpoint> {
         info!(%address, "an embedder was added");
         let removed = self.0.shutdown.child_token();
-        let endpoint = Arc::new(EmbedderEndpoint::new(address, (target, &self.0.connector), removed.clone()));
+        let endpoint = Arc::new(EmbedderEndpoint::new(address, target, &self.0.connector, removed.clone()));
         let health_checks = health::watch(Arc::clone(&endpoint), self.clone());
         tokio::spawn(async move { removed.run_until_cancelled(health_checks).await });
         endpoint

@@ -154,7 +154,7 @@ mod tests {
         let target = Endpoint::from_static("http://127.0.0.1:1");
         let address = "127.0.0.1:1".parse().unwrap();
         let connector = Connector::new(None);
-        let endpoint = EmbedderEndpoint::new(address, (&target, &connector), CancellationToken::new());
+        let endpoint = EmbedderEndpoint::new(address, &target, &connector, CancellationToken::new());
         let endpoint = Arc::new(endpoint);
         let decisions = |outcomes: &[fn() -> Outcome]| -> Vec<_> {
             let mut policy = RetryPolicy::default();

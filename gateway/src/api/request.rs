@@ -92,12 +92,13 @@ pub(crate) async fn read_body(
     body: Body,
     limit: usize,
 ) -> Result<RequestBody, BodyError> {
-    read_body_within(NEXT_PART_WITHIN, (memory, caller), head, body, limit).await
+    read_body_within(NEXT_PART_WITHIN, memory, caller, head, body, limit).await
 }
 
 async fn read_body_within(
     next_part_within: Duration,
-    (memory, caller): (&MemoryBudget, &str),
+    memory: &MemoryBudget,
+    caller: &str,
     head: &Parts,
     mut body: Body,
     limit: usize,
@@ -271,7 +272,7 @@ mod tests {
             Request::builder().header(header::CONTENT_ENCODING, encoding).body(()).unwrap().into_parts();
         let memory = MemoryBudget::new(64 << 20, 64 << 10, Duration::from_secs(1));
         let wait = Duration::from_millis(100);
-        read_body_within(wait, (&memory, "ann"), &head, body.into(), limit).await.map(|body| body.bytes)
+        read_body_within(wait, &memory, "ann", &head, body.into(), limit).await.map(|body| body.bytes)
     }
 
     fn gzip(body: &[u8]) -> Vec<u8> {
