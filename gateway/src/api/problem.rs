@@ -6,7 +6,7 @@ use axum::{
 };
 use muse_proto::{Error, Reason};
 use serde::Serialize;
-use tonic::Status;
+use tonic::{Code, Status};
 use utoipa::ToSchema;
 
 use crate::{
@@ -67,8 +67,13 @@ impl Problem {
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
+        // Only muse_as_service has 422 for invalid tokens.
+        let status = match error.reason().code() {
+            Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+            _ => status(&error),
+        };
         Self {
-            status: status(&error),
+            status,
             detail: text(&error).to_owned(),
             reason: Some(error.reason()),
             field: error.field().map(str::to_owned),

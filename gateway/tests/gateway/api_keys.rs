@@ -148,7 +148,7 @@ async fn key_permits_nothing_else() {
     assert_eq!(Error::from(&rejected).reason(), Reason::PermissionDenied);
     // Nor is a token a key.
     let response = gateway.send_as(&token("access", "x", None), "GET", "/api/key").await;
-    assert_eq!(response.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(response.status, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]

@@ -154,12 +154,11 @@ impl IntoResponses for KeyErrors {
     fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
         problems(&[
             (400, "The request is malformed, or an argument is missing or wrong"),
-            (401, "There is no token, or it has expired or was revoked"),
+            (401, "The credential is missing, malformed, of another kind, expired or revoked"),
             (
                 403,
                 "The caller may not do this: it requires an access token, for other users that of an admin",
             ),
-            (422, "The token is malformed, of the other kind, or not one of ours"),
             (429, "Too many requests are open"),
             (500, "A fault of the service"),
             (503, "The auth service is unreachable, or has been for too long to verify tokens"),
