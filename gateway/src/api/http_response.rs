@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::stream;
 use muse_proto::{Error, Reason};
 use serde::Serialize;
+use tonic::Code;
 use tracing::error;
 
 /// A JSON body.
@@ -105,9 +106,17 @@ fn not_written(failure: &io::Error) -> Error {
     Error::new(Reason::Internal, "a response cannot be produced")
 }
 
-/// The status of an error.
+/// The status of an error on the routes of muse_as_service, by the table of errors.
 pub(crate) fn status(error: &Error) -> StatusCode {
     StatusCode::from_u16(error.reason().http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// The status of an error on all other routes: 401 for every invalid credential, of which some are 422 in muse_as_service.
+pub(crate) fn standard_status(error: &Error) -> StatusCode {
+    match error.reason().code() {
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        _ => status(error),
+    }
 }
 
 /// The text of an error for the client. Details of internal errors are only logged.

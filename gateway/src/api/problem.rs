@@ -6,12 +6,12 @@ use axum::{
 };
 use muse_proto::{Error, Reason};
 use serde::Serialize;
-use tonic::{Code, Status};
+use tonic::Status;
 use utoipa::ToSchema;
 
 use crate::{
     api::{
-        http_response::{json, retry_after, set_retry_after, status, text},
+        http_response::{json, retry_after, set_retry_after, standard_status, text},
         request::{BodyError, Headers},
     },
     upstream::failure,
@@ -67,13 +67,8 @@ impl Problem {
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        // Only muse_as_service has 422 for invalid tokens.
-        let status = match error.reason().code() {
-            Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-            _ => status(&error),
-        };
         Self {
-            status,
+            status: standard_status(&error),
             detail: text(&error).to_owned(),
             reason: Some(error.reason()),
             field: error.field().map(str::to_owned),

@@ -6,10 +6,10 @@ use muse_proto::v1;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{
     IntoParams, IntoResponses, ToSchema,
-    openapi::{self, HeaderBuilder, Ref, RefOr, ResponseBuilder, content::ContentBuilder},
+    openapi::{self, RefOr},
 };
 
-use crate::api::problem;
+use crate::api::{openapi::error_responses, problem};
 
 /// A key to be created.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -200,21 +200,5 @@ impl IntoResponses for TooManyKeys {
 
 /// Problem details, by status.
 fn problems(statuses: &[(u16, &str)]) -> BTreeMap<String, RefOr<openapi::Response>> {
-    let response = |status: u16, description: &str| {
-        let schema = Ref::from_schema_name(problem::Body::name());
-        let content = ContentBuilder::new().schema(Some(schema)).build();
-        let response =
-            ResponseBuilder::new().description(description).content("application/problem+json", content);
-        match status {
-            429 | 503 => {
-                let header = HeaderBuilder::new().description(Some("Seconds to wait before another try"));
-                response.header("Retry-After", header.build())
-            }
-            _ => response,
-        }
-    };
-    statuses
-        .iter()
-        .map(|&(status, text)| (status.to_string(), response(status, text).build().into()))
-        .collect()
+    error_responses::<problem::Body<'_>>("application/problem+json", statuses)
 }

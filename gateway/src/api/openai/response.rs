@@ -8,12 +8,12 @@ use axum::{
 };
 use muse_proto::{Error, Reason};
 use serde::Serialize;
-use tonic::{Code, Status};
+use tonic::Status;
 use utoipa::{IntoResponses, ToSchema, openapi::RefOr};
 
 use crate::{
     api::{
-        http_response::{self, json, retry_after, set_retry_after, text},
+        http_response::{json, retry_after, set_retry_after, standard_status, text},
         limits::UNSUPPORTED_ENCODING,
         openapi,
         request::{BodyError, Headers},
@@ -110,11 +110,7 @@ impl OpenAiError {
 
 impl From<Error> for OpenAiError {
     fn from(error: Error) -> Self {
-        // OpenAI's API has one status for all errors of a key.
-        let status = match error.reason().code() {
-            Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-            _ => http_response::status(&error),
-        };
+        let status = standard_status(&error);
         let r#type = match status {
             StatusCode::TOO_MANY_REQUESTS => ErrorType::RateLimit,
             status if status.is_server_error() => ErrorType::Server,
@@ -152,6 +148,8 @@ impl IntoResponse for OpenAiError {
 
 #[cfg(test)]
 mod tests {
+    use tonic::Code;
+
     use super::*;
 
     fn shown(error: Error) -> (u16, ErrorType, Option<&'static str>) {

@@ -114,11 +114,19 @@ impl Modify for Tokens {
     }
 }
 
-/// Error responses with bodies of type `T`, by status.
+/// JSON error responses with bodies of type `T`, by status.
 pub(crate) fn errors<T: ToSchema>(statuses: &[(u16, &str)]) -> BTreeMap<String, RefOr<openapi::Response>> {
+    error_responses::<T>("application/json", statuses)
+}
+
+/// Error responses of a media type with bodies of type `T`, by status.
+pub(crate) fn error_responses<T: ToSchema>(
+    media_type: &str,
+    statuses: &[(u16, &str)],
+) -> BTreeMap<String, RefOr<openapi::Response>> {
     let response = |status: u16, description: &str| {
         let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(T::name()))).build();
-        let response = ResponseBuilder::new().description(description).content("application/json", content);
+        let response = ResponseBuilder::new().description(description).content(media_type, content);
         match status {
             429 | 503 => {
                 let header = HeaderBuilder::new().description(Some("Seconds to wait before a retry"));
