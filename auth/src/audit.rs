@@ -5,9 +5,13 @@
 
 use std::net::IpAddr;
 
+use muse_proto::Error;
 use tracing::info;
 
-use crate::usernames::{escape, redact_key};
+use crate::{
+    AuthError,
+    usernames::{escape, redact_key},
+};
 
 /// A line of the audit log.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +44,13 @@ impl AuditEvent<'_> {
     /// Logs that the action was rejected.
     pub(crate) fn rejected(&self, reason: &str) {
         self.log(reason);
+    }
+
+    /// Logs that the action failed, and returns the error for the caller.
+    pub(crate) fn failed(&self, failure: AuthError) -> Error {
+        let error = Error::from(failure);
+        self.rejected(error.reason().as_str());
+        error
     }
 
     fn log(&self, outcome: &str) {

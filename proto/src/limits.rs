@@ -19,6 +19,8 @@ pub const MAX_REQUEST_TOKENS: usize = 262_144;
 pub const MAX_REQUEST_BYTES: usize = 16 << 20;
 /// Bytes of a request to the auth service: at most a name and a password.
 pub const MAX_AUTH_REQUEST_BYTES: usize = 64 << 10;
+/// Uses of API keys in a report of a verifier to the auth service.
+pub const MAX_KEY_USES: usize = 1_000;
 /// Bytes of an encoded item of a stream. Up to this size the response to a sentence that is too long is an error of the item.
 pub const MAX_ITEM_BYTES: usize = 320 << 10;
 /// Bytes of the id of an item of a stream. The server stores it until the response is read.

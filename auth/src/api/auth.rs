@@ -15,7 +15,6 @@ use secrecy::SecretString;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    audit::AuditEvent,
     authentication::{PasswordAuthenticator, Session, TokenAuthenticator, client_address, token_revoked},
     clock,
     config::RefreshRotation,
@@ -76,7 +75,7 @@ impl AuthService {
 
     /// Ends the refresh token of a session, so that a new one can be issued.
     async fn exchange(&self, session: &Session, rotation: RefreshRotation) -> Result<(), Error> {
-        let Session { claims, user, from } = session;
+        let claims = &session.claims;
         let now = clock::now();
         let grace = i64::try_from(rotation.grace.as_secs()).unwrap_or(i64::MAX);
         let exchanged = self.tokens.store.exchange_refresh_token(RefreshTokenUse {
@@ -88,8 +87,7 @@ impl AuthService {
             family_expires_at: self.signer.family_end(now),
         });
         if exchanged.await.map_err(database_failed)? == RefreshExchange::Reused {
-            let event =
-                AuditEvent { action: "refresh", by: Some(&user.username), user: None, from: Some(*from) };
+            let event = session.audit_event("refresh", None);
             event.rejected("an ended refresh token was used: all tokens of its login are revoked");
             return Err(token_revoked());
         }
@@ -108,8 +106,7 @@ impl AuthService {
         if !is_new {
             return Err(token_revoked());
         }
-        let action = "log out";
-        AuditEvent { action, by: Some(&claims.sub), user: None, from: Some(session.from) }.granted();
+        session.audit_event("log out", None).granted();
         Ok(RevokeTokenResponse {})
     }
 
@@ -121,12 +118,7 @@ impl AuthService {
         let named = request.username.as_str();
         let own = &session.user.username;
         let name = if named.is_empty() { own } else { named };
-        let event = AuditEvent {
-            action: "revoke all tokens",
-            by: Some(own),
-            user: Some(name),
-            from: Some(session.from),
-        };
+        let event = session.audit_event("revoke all tokens", Some(name));
         if name != own {
             require_admin(session).inspect_err(|_| event.rejected("not an admin"))?;
         }

@@ -22,7 +22,6 @@ use tonic::{Request, Response, Status};
 use crate::{
     AuthError,
     api_keys::{ApiKey, ApiKeyChange, ApiKeys, NewApiKey},
-    audit::AuditEvent,
     authentication::{Session, TokenAuthenticator},
 };
 
@@ -51,10 +50,8 @@ fn owner<'a>(session: &'a Session, named: &'a str, action: &str) -> Result<&'a s
     if named.is_empty() || named == own {
         return Ok(own);
     }
-    require_admin(session).inspect_err(|_| {
-        let event = AuditEvent { action, by: Some(own), user: Some(named), from: Some(session.from) };
-        event.rejected("not an admin");
-    })?;
+    require_admin(session)
+        .inspect_err(|_| session.audit_event(action, Some(named)).rejected("not an admin"))?;
     Ok(named)
 }
 
@@ -75,25 +72,9 @@ fn log_outcome<T>(
     outcome: Result<T, AuthError>,
     key_of: impl Fn(&T) -> &ApiKey,
 ) -> Result<T, Error> {
-    let event = |action: &str, user: Option<&str>, outcome: Result<(), &str>| {
-        let event = AuditEvent { action, by: Some(&session.user.username), user, from: Some(session.from) };
-        match outcome {
-            Ok(()) => event.granted(),
-            Err(reason) => event.rejected(reason),
-        }
-    };
-    match outcome {
-        Ok(done) => {
-            let key = key_of(&done);
-            event(action, Some(&key.owner), Ok(()));
-            Ok(done)
-        }
-        Err(failure) => {
-            let error = Error::from(failure);
-            event(action, None, Err(error.reason().as_str()));
-            Err(error)
-        }
-    }
+    let done = outcome.map_err(|failure| session.audit_event(action, None).failed(failure))?;
+    session.audit_event(action, Some(&key_of(&done).owner)).granted();
+    Ok(done)
 }
 
 #[tonic::async_trait]
@@ -105,8 +86,7 @@ impl key_service_server::KeyService for KeyService {
         let session = self.authenticate(&request).await?;
         let CreateKeyRequest { name, expires_in, bulk, username } = request.into_inner();
         let owner = owner(&session, &username, "create API key")?;
-        let created_by = Some(session.user.username.as_str());
-        let new = NewApiKey { name: &name, owner, created_by, expires_in, bulk };
+        let new = NewApiKey { name: &name, owner, expires_in, bulk };
         let created = self.keys.create_as(new, Some(&session.claims)).await;
         let action = match &created {
             Ok((key, _)) => format!("create API key {}", key.id),
@@ -126,12 +106,7 @@ impl key_service_server::KeyService for KeyService {
         let ListKeysRequest { page_size: size, page_token, username, all_users } = request.into_inner();
         let limit = page_size(size)?;
         let owner = if all_users {
-            let event = AuditEvent {
-                action: "list API keys of all users",
-                by: Some(&session.user.username),
-                user: None,
-                from: Some(session.from),
-            };
+            let event = session.audit_event("list API keys of all users", None);
             require_admin(&session).inspect_err(|_| event.rejected("not an admin"))?;
             None
         } else {
@@ -147,10 +122,8 @@ impl key_service_server::KeyService for KeyService {
         let id = &request.get_ref().id;
         let found = self.keys.get(id, managed_owner(&session)).await;
         // Only rejections are logged, as of other calls that read.
-        let key = match found {
-            Err(failure) => log_outcome(&session, &action_on("get API key", id), Err(failure), |key| key)?,
-            Ok(key) => key,
-        };
+        let key = found
+            .map_err(|failure| session.audit_event(&action_on("get API key", id), None).failed(failure))?;
         Ok(Response::new(GetKeyResponse { key: Some(key.into()) }))
     }
 

@@ -7,11 +7,14 @@
 use std::{net::IpAddr, pin::Pin, time::Duration};
 
 use futures::{Stream, StreamExt, stream};
-use muse_proto::v1::{
-    JsonWebKey, KeyUse, ReportKeyUseRequest, ReportKeyUseResponse, WatchRevocationsRequest,
-    WatchRevocationsResponse, revocation_service_server,
+use muse_proto::{
+    limits::MAX_KEY_USES,
+    v1::{
+        JsonWebKey, KeyUse, ReportKeyUseRequest, ReportKeyUseResponse, WatchRevocationsRequest,
+        WatchRevocationsResponse, revocation_service_server,
+    },
 };
-use muse_verifier::api_keys::network;
+use muse_verifier::api_keys::{SECONDS_PER_DAY, network};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -29,9 +32,6 @@ use crate::{
 /// A message is sent at least this often, by which watchers detect a lost connection.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Uses of API keys in a report.
-const MAX_USES: usize = 1_000;
-const SECONDS_OF_A_DAY: i64 = 86_400;
 const MAX_CLOCK_SKEW_SECONDS: i64 = 3600;
 
 /// Streams revocations, signing keys and API keys to verifiers.
@@ -114,7 +114,7 @@ impl Watcher {
 /// A use whose day and network are well formed.
 fn checked(KeyUse { id, day, origin }: KeyUse, now: i64) -> Option<KeyUse> {
     // The clocks of the gateways may differ, but a day in the future would hide later uses.
-    if day <= 0 || day % SECONDS_OF_A_DAY != 0 || day > now + MAX_CLOCK_SKEW_SECONDS {
+    if day <= 0 || day % SECONDS_PER_DAY != 0 || day > now + MAX_CLOCK_SKEW_SECONDS {
         return None;
     }
     let (address, prefix) = origin.split_once('/')?;
@@ -161,8 +161,8 @@ impl revocation_service_server::RevocationService for RevocationService {
     ) -> Result<Response<ReportKeyUseResponse>, Status> {
         let now = clock::now();
         let uses = request.into_inner().uses;
-        if uses.len() > MAX_USES {
-            return Err(invalid("uses", format!("a report has at most {MAX_USES} uses")).into());
+        if uses.len() > MAX_KEY_USES {
+            return Err(invalid("uses", format!("a report has at most {MAX_KEY_USES} uses")).into());
         }
         let uses: Vec<KeyUse> = uses.into_iter().filter_map(|key_use| checked(key_use, now)).collect();
         if !uses.is_empty() {
@@ -180,19 +180,19 @@ mod tests {
     fn only_days_and_networks_are_recorded() {
         let origin = |day, origin: &str| {
             let key_use = KeyUse { id: 1, day, origin: origin.to_owned() };
-            checked(key_use, 3 * SECONDS_OF_A_DAY).map(|key_use| key_use.origin)
+            checked(key_use, 3 * SECONDS_PER_DAY).map(|key_use| key_use.origin)
         };
-        assert_eq!(origin(SECONDS_OF_A_DAY, "192.0.2.7/24").as_deref(), Some("192.0.2.0/24"));
-        assert_eq!(origin(SECONDS_OF_A_DAY, "2001:db8::/48").as_deref(), Some("2001:db8::/48"));
+        assert_eq!(origin(SECONDS_PER_DAY, "192.0.2.7/24").as_deref(), Some("192.0.2.0/24"));
+        assert_eq!(origin(SECONDS_PER_DAY, "2001:db8::/48").as_deref(), Some("2001:db8::/48"));
         for (day, invalid) in [
             (0, "192.0.2.0/24"),
-            (-SECONDS_OF_A_DAY, "192.0.2.0/24"),
-            (SECONDS_OF_A_DAY + 1, "192.0.2.0/24"),
-            (4 * SECONDS_OF_A_DAY, "192.0.2.0/24"),
-            (SECONDS_OF_A_DAY, "192.0.2.0/48"),
-            (SECONDS_OF_A_DAY, "2001:db8::/24"),
-            (SECONDS_OF_A_DAY, "\u{1b}[2J/24"),
-            (SECONDS_OF_A_DAY, "192.0.2.0"),
+            (-SECONDS_PER_DAY, "192.0.2.0/24"),
+            (SECONDS_PER_DAY + 1, "192.0.2.0/24"),
+            (4 * SECONDS_PER_DAY, "192.0.2.0/24"),
+            (SECONDS_PER_DAY, "192.0.2.0/48"),
+            (SECONDS_PER_DAY, "2001:db8::/24"),
+            (SECONDS_PER_DAY, "\u{1b}[2J/24"),
+            (SECONDS_PER_DAY, "192.0.2.0"),
         ] {
             assert_eq!(origin(day, invalid), None, "{day} {invalid:?}");
         }

@@ -41,14 +41,14 @@ impl UserService {
     ) -> Result<Session, Error> {
         let session = self.tokens.authenticate(request, Some(TokenKind::Access)).await?;
         require_admin(&session)
-            .inspect_err(|_| audit_event(action, &session, user).rejected("not an admin"))?;
+            .inspect_err(|_| session.audit_event(action, Some(user)).rejected("not an admin"))?;
         Ok(session)
     }
 
     async fn set_password(&self, session: &Session, request: SetPasswordRequest) -> Result<(), Error> {
         let own = &session.user.username;
         let name = if request.username.is_empty() { own.clone() } else { request.username };
-        let event = audit_event("set password", session, &name);
+        let event = session.audit_event("set password", Some(&name));
         if require_admin(session).is_err() {
             if name != *own {
                 event.rejected("not an admin");
@@ -78,10 +78,6 @@ pub(super) fn page_size(requested: i32) -> Result<u64, Error> {
     }
 }
 
-fn audit_event<'a>(action: &'a str, session: &'a Session, user: &'a str) -> AuditEvent<'a> {
-    AuditEvent { action, by: Some(&session.user.username), user: Some(user), from: Some(session.from) }
-}
-
 /// Writes the outcome to the audit log.
 fn log_outcome(event: &AuditEvent<'_>, outcome: Result<UserUpdate, AuthError>) -> Result<User, Error> {
     match outcome {
@@ -89,11 +85,7 @@ fn log_outcome(event: &AuditEvent<'_>, outcome: Result<UserUpdate, AuthError>) -
             event.granted_deleting_keys(deleted_keys);
             Ok(user)
         }
-        Err(failure) => {
-            let error = Error::from(failure);
-            event.rejected(error.reason().as_str());
-            Err(error)
-        }
+        Err(failure) => Err(event.failed(failure)),
     }
 }
 
@@ -113,7 +105,7 @@ impl user_service_server::UserService for UserService {
         let role = role(request.role)?;
         let added = self.users.add(&request.username, SecretString::from(request.password), role).await;
         let added = added.map(|user| UserUpdate { user, deleted_keys: 0 });
-        let user = log_outcome(&audit_event("add user", &admin, &request.username), added)?;
+        let user = log_outcome(&admin.audit_event("add user", Some(&request.username)), added)?;
         Ok(Response::new(AddUserResponse { user: Some(user.into()) }))
     }
 
@@ -123,7 +115,7 @@ impl user_service_server::UserService for UserService {
     ) -> Result<Response<RemoveUserResponse>, Status> {
         let admin = self.authenticate_admin(&request, "remove user", &request.get_ref().username).await?;
         let name = request.into_inner().username;
-        log_outcome(&audit_event("remove user", &admin, &name), self.users.remove(&name).await)?;
+        log_outcome(&admin.audit_event("remove user", Some(&name)), self.users.remove(&name).await)?;
         Ok(Response::new(RemoveUserResponse {}))
     }
 
@@ -153,7 +145,7 @@ impl user_service_server::UserService for UserService {
         let admin = self.authenticate_admin(&request, action, &request.get_ref().username).await?;
         let SetDisabledRequest { username, disabled } = request.into_inner();
         let changed = self.users.set_disabled(&username, disabled).await;
-        let user = log_outcome(&audit_event(action, &admin, &username), changed)?;
+        let user = log_outcome(&admin.audit_event(action, Some(&username)), changed)?;
         Ok(Response::new(SetDisabledResponse { user: Some(user.into()) }))
     }
 
@@ -163,7 +155,7 @@ impl user_service_server::UserService for UserService {
         let role = role(request.role)?;
         let action = if role == Role::Admin { "make admin" } else { "make user" };
         let changed = self.users.set_role(&request.username, role).await;
-        let user = log_outcome(&audit_event(action, &admin, &request.username), changed)?;
+        let user = log_outcome(&admin.audit_event(action, Some(&request.username)), changed)?;
         Ok(Response::new(SetRoleResponse { user: Some(user.into()) }))
     }
 

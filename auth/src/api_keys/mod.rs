@@ -9,9 +9,7 @@ mod name;
 use muse_proto::{Error, v1};
 use muse_verifier::{
     Claims,
-    api_keys::{
-        KeyId, ParsedKey, SECRET_BYTES, compose, key_disabled, key_expired, key_revoked, key_unknown,
-    },
+    api_keys::{KeyId, KeyState, ParsedKey, SECRET_BYTES, compose, key_unknown},
 };
 use secrecy::SecretString;
 
@@ -62,8 +60,6 @@ pub struct NewApiKey<'a> {
     pub name: &'a str,
     /// The user whom its calls will count for.
     pub owner: &'a str,
-    /// The user who creates it; `None` for the operator.
-    pub created_by: Option<&'a str>,
     /// Seconds until it expires; 0 for never.
     pub expires_in: i64,
     /// Whether its calls are a bulk job.
@@ -129,7 +125,7 @@ impl ApiKeys {
             owner,
             digest: digest.to_vec(),
             created_at: now,
-            created_by: new.created_by.unwrap_or_default().to_owned(),
+            created_by: caller.map(|claims| claims.sub.clone()).unwrap_or_default(),
             expires_at,
             disabled: false,
             bulk: new.bulk,
@@ -242,18 +238,13 @@ impl ApiKeys {
     pub(crate) async fn authenticate(&self, key: &str) -> Result<ApiKey, Error> {
         let key = ParsedKey::parse(key)?;
         let row = self.store.api_key(key.id).await.map_err(database_failed)?.ok_or_else(key_unknown)?;
-        if row.deleted_at != 0 {
-            return Err(key_revoked());
-        }
-        if !key.matches(&row.digest) {
-            return Err(key_unknown());
-        }
-        if row.disabled {
-            return Err(key_disabled());
-        }
-        if row.expires_at != 0 && row.expires_at <= clock::now() {
-            return Err(key_expired());
-        }
+        let state = KeyState {
+            digest: &row.digest,
+            deleted: row.deleted_at != 0,
+            disabled: row.disabled,
+            expires_at: row.expires_at,
+        };
+        state.verify(&key, clock::now())?;
         Ok(row.into())
     }
 }
@@ -348,7 +339,7 @@ mod tests {
         let (_folder, store) = store().await;
         store.add_user("ann", "hash", Role::User, 0).await.unwrap();
         let keys = ApiKeys::new(store.clone());
-        let new = NewApiKey { name: "a", owner: "ann", created_by: Some("ann"), expires_in: 0, bulk: false };
+        let new = NewApiKey { name: "a", owner: "ann", expires_in: 0, bulk: false };
         let (key, secret) = keys.create(new).await.unwrap();
         let secret = secret.expose_secret();
         assert_eq!(keys.authenticate(secret).await.unwrap(), key);
@@ -369,7 +360,7 @@ mod tests {
         let (_folder, store) = store().await;
         store.add_user("ann", "hash", Role::User, 0).await.unwrap();
         let keys = ApiKeys::new(store);
-        let valid = NewApiKey { name: "a", owner: "ann", created_by: None, expires_in: 0, bulk: false };
+        let valid = NewApiKey { name: "a", owner: "ann", expires_in: 0, bulk: false };
         let field = async |new: NewApiKey<'_>| match keys.create(new).await.map(drop) {
             Err(AuthError::BadKey { field, .. }) => field,
             other => panic!("{other:?}"),

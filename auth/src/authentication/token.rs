@@ -10,6 +10,7 @@ use muse_verifier::{Claims, TokenKind, Verifier, api_keys::is_api_key, bearer, k
 use tonic::Request;
 
 use crate::{
+    audit::AuditEvent,
     error::database_failed,
     keys::KeyringReceiver,
     store::{Store, UserRow},
@@ -34,6 +35,13 @@ pub(crate) struct Session {
     pub(crate) from: IpAddr,
 }
 
+impl Session {
+    /// An audit event of this caller, about `user` if that is another one.
+    pub(crate) fn audit_event<'a>(&'a self, action: &'a str, user: Option<&'a str>) -> AuditEvent<'a> {
+        AuditEvent { action, by: Some(&self.user.username), user, from: Some(self.from) }
+    }
+}
+
 impl TokenAuthenticator {
     /// Verifies the token of a call, and that neither the token nor its user was revoked.
     pub(crate) async fn authenticate<T>(
@@ -53,8 +61,7 @@ impl TokenAuthenticator {
             return Err(token_revoked());
         }
         let user = self.store.user(&claims.sub).await.map_err(database_failed)?;
-        let is_valid = |user: &UserRow| !user.disabled && user.generation <= claims.generation;
-        let user = user.filter(is_valid).ok_or_else(token_revoked)?;
+        let user = user.filter(|user| user.accepts(&claims)).ok_or_else(token_revoked)?;
         Ok(Session { from: client_address(request), claims, user })
     }
 }

@@ -42,7 +42,7 @@ pub(crate) enum ApiKeyCommand {
 pub(super) async fn execute(command: ApiKeyCommand, keys: &ApiKeys) -> Result<(), CommandError> {
     match command {
         ApiKeyCommand::Create { name, user, expires_in, bulk } => {
-            let new = NewApiKey { name: &name, owner: &user, created_by: None, expires_in, bulk };
+            let new = NewApiKey { name: &name, owner: &user, expires_in, bulk };
             let (key, secret) = keys.create(new).await?;
             report(format_args!("created the API key {} of {:?}", key.id, key.owner));
             let mut out = io::stdout().lock();

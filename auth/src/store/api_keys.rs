@@ -175,7 +175,7 @@ impl Store {
     /// The cursors from which the changes of keys can be read: those after which no deleted key was
     /// removed.
     pub(crate) async fn key_cursors(&self) -> Result<RangeInclusive<i64>, DbErr> {
-        let log = log(&self.db).await?;
+        let log = revocations::log(&self.db).await?;
         Ok(log.key_pruned_to.max(1)..=log.key_version)
     }
 
@@ -246,8 +246,7 @@ async fn may_manage(
     }
     let user =
         user::Entity::find().filter(user::Column::Username.eq(claims.sub.as_str())).one(change).await?;
-    let user = user.filter(|user| !user.disabled && user.generation <= claims.generation);
-    let user = user.ok_or(KeyChangeError::TokenRevoked)?;
+    let user = user.filter(|user| user.accepts(claims)).ok_or(KeyChangeError::TokenRevoked)?;
     Ok(user.username == owner || user.role() == Role::Admin)
 }
 
@@ -313,12 +312,7 @@ async fn next_versions(change: &DatabaseTransaction, count: i64) -> Result<i64, 
         .col_expr(revocation_log::Column::KeyVersion, Expr::cust(format!("key_version + {count}")))
         .exec(change)
         .await?;
-    Ok(log(change).await?.key_version)
-}
-
-async fn log(db: &impl ConnectionTrait) -> Result<revocation_log::Model, DbErr> {
-    let log = revocation_log::Entity::find().one(db).await?;
-    log.ok_or_else(|| DbErr::RecordNotFound("the revocation log".to_owned()))
+    Ok(revocations::log(change).await?.key_version)
 }
 
 fn message(row: ApiKeyRow) -> VerifiableKey {

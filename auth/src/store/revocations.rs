@@ -65,8 +65,7 @@ impl Store {
 
     /// The name of the revocation log, in which cursors are positions. Each database has another.
     pub(crate) async fn revocation_log(&self) -> Result<String, DbErr> {
-        let log = revocation_log::Entity::find().one(&self.db).await?;
-        log.map(|log| log.name).ok_or_else(|| DbErr::RecordNotFound("the revocation log".to_owned()))
+        Ok(log(&self.db).await?.name)
     }
 
     /// Deletes the revocations of expired tokens, and returns their number.
@@ -74,6 +73,12 @@ impl Store {
         let expired = revocation::Entity::delete_many().filter(revocation::Column::ExpiresAt.lte(now));
         Ok(expired.exec(&self.db).await?.rows_affected)
     }
+}
+
+/// The row of the revocation log.
+pub(super) async fn log(db: &impl ConnectionTrait) -> Result<revocation_log::Model, DbErr> {
+    let log = revocation_log::Entity::find().one(db).await?;
+    log.ok_or_else(|| DbErr::RecordNotFound("the revocation log".to_owned()))
 }
 
 /// Whether one of these tokens or families is revoked.

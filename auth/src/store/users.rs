@@ -1,5 +1,6 @@
 //! Users in the database.
 
+use muse_verifier::Claims;
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, PaginatorTrait,
     QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
@@ -11,6 +12,12 @@ use crate::{Role, usernames};
 impl UserRow {
     pub(crate) fn role(&self) -> Role {
         Role::from_name(&self.role)
+    }
+
+    /// Whether tokens of the user with these claims are valid: the user is enabled, and the tokens
+    /// were issued after the last revocation of all tokens.
+    pub(crate) fn accepts(&self, claims: &Claims) -> bool {
+        !self.disabled && self.generation <= claims.generation
     }
 }
 

@@ -22,7 +22,7 @@ use crate::harness::{PASSWORD, Service, admin_ops, eventually, folder, verifier,
 /// The longest time until a change of a key is effective everywhere.
 const EFFECTIVE_WITHIN: Duration = Duration::from_millis(250);
 
-fn said<T>(response: Result<Response<T>, Status>) -> Result<T, Error> {
+fn message_of<T>(response: Result<Response<T>, Status>) -> Result<T, Error> {
     response.map(Response::into_inner).map_err(|status| Error::from(&status))
 }
 
@@ -35,7 +35,7 @@ async fn create(
     token: &str,
     message: CreateKeyRequest,
 ) -> Result<(ApiKey, String), Error> {
-    let created = said(keys(service).create_key(with_token(message, token)).await)?;
+    let created = message_of(keys(service).create_key(with_token(message, token)).await)?;
     Ok((created.key.unwrap(), created.secret_key))
 }
 
@@ -44,22 +44,22 @@ fn named(name: &str) -> CreateKeyRequest {
 }
 
 async fn list(service: &Service, token: &str, request: ListKeysRequest) -> Result<Vec<String>, Error> {
-    let page = said(keys(service).list_keys(with_token(request, token)).await)?;
+    let page = message_of(keys(service).list_keys(with_token(request, token)).await)?;
     Ok(page.keys.into_iter().map(|key| key.name).collect())
 }
 
 async fn describe(service: &Service, key: &str) -> Result<ApiKey, Error> {
-    let described = said(keys(service).describe_key(with_token(DescribeKeyRequest {}, key)).await)?;
+    let described = message_of(keys(service).describe_key(with_token(DescribeKeyRequest {}, key)).await)?;
     Ok(described.key.unwrap())
 }
 
 async fn update(service: &Service, token: &str, change: UpdateKeyRequest) -> Result<ApiKey, Error> {
-    Ok(said(keys(service).update_key(with_token(change, token)).await)?.key.unwrap())
+    Ok(message_of(keys(service).update_key(with_token(change, token)).await)?.key.unwrap())
 }
 
 async fn delete(service: &Service, token: &str, id: &str) -> Result<(), Error> {
     let request = DeleteKeyRequest { id: id.to_owned() };
-    said(keys(service).delete_key(with_token(request, token)).await).map(drop)
+    message_of(keys(service).delete_key(with_token(request, token)).await).map(drop)
 }
 
 /// Adds a user, and logs in.
@@ -69,7 +69,7 @@ async fn access_token_of(service: &Service, admin: &str, name: &str) -> String {
         password: PASSWORD.to_owned(),
         role: muse_proto::v1::Role::User.into(),
     };
-    said(service.users().add_user(with_token(user, admin)).await).unwrap();
+    message_of(service.users().add_user(with_token(user, admin)).await).unwrap();
     service.login(name, PASSWORD).await.unwrap().access_token
 }
 
@@ -137,7 +137,7 @@ async fn key_of_the_command_line_reaches_verifiers() {
     let shutdown = CancellationToken::new();
     let verifier = follower(&service, &shutdown).await;
     let operator = admin_ops(&config).await;
-    let new = NewApiKey { name: "a", owner: "admin", created_by: None, expires_in: 0, bulk: false };
+    let new = NewApiKey { name: "a", owner: "admin", expires_in: 0, bulk: false };
     let (key, secret) = operator.api_keys().create(new).await.unwrap();
     assert_eq!(key.created_by, None);
     effective(&verifier, secret.expose_secret(), None).await;
@@ -160,38 +160,38 @@ async fn keys_end_with_their_owner() {
     let ann = access_token_of(&service, &admin, "ann").await;
 
     // Neither the revocation of all tokens nor a change of the password ends a key.
-    let (_, kept) = create(&service, &ann, named("kept")).await.unwrap();
+    let (_, text) = create(&service, &ann, named("retained")).await.unwrap();
     let tokens = |delete_keys| RevokeUserTokensRequest { username: "ann".to_owned(), delete_keys };
-    said(service.auth().revoke_user_tokens(with_token(tokens(false), &admin)).await).unwrap();
+    message_of(service.auth().revoke_user_tokens(with_token(tokens(false), &admin)).await).unwrap();
     let password = |delete_keys| SetPasswordRequest {
         username: "ann".to_owned(),
         password: PASSWORD.to_owned(),
         delete_keys,
         ..SetPasswordRequest::default()
     };
-    said(service.users().set_password(with_token(password(false), &admin)).await).unwrap();
-    assert!(describe(&service, &kept).await.is_ok());
-    assert_eq!(reason(&verifier, &kept), None);
+    message_of(service.users().set_password(with_token(password(false), &admin)).await).unwrap();
+    assert!(describe(&service, &text).await.is_ok());
+    assert_eq!(reason(&verifier, &text), None);
 
     // Unless that is requested.
-    said(service.users().set_password(with_token(password(true), &admin)).await).unwrap();
-    effective(&verifier, &kept, Some(Reason::KeyRevoked)).await;
+    message_of(service.users().set_password(with_token(password(true), &admin)).await).unwrap();
+    effective(&verifier, &text, Some(Reason::KeyRevoked)).await;
     let of_ann = || CreateKeyRequest { username: "ann".to_owned(), ..named("of ann") };
     let (_, key) = create(&service, &admin, of_ann()).await.unwrap();
-    said(service.auth().revoke_user_tokens(with_token(tokens(true), &admin)).await).unwrap();
+    message_of(service.auth().revoke_user_tokens(with_token(tokens(true), &admin)).await).unwrap();
     effective(&verifier, &key, Some(Reason::KeyRevoked)).await;
 
     let (described, key) = create(&service, &admin, of_ann()).await.unwrap();
     assert_eq!((described.owner.as_str(), described.created_by.as_str()), ("ann", "admin"));
-    said(service.users().set_disabled(with_token(disable(true), &admin)).await).unwrap();
+    message_of(service.users().set_disabled(with_token(disable(true), &admin)).await).unwrap();
     effective(&verifier, &key, Some(Reason::KeyRevoked)).await;
     assert_eq!(create(&service, &admin, of_ann()).await.unwrap_err().reason(), Reason::NoSuchUser);
-    said(service.users().set_disabled(with_token(disable(false), &admin)).await).unwrap();
+    message_of(service.users().set_disabled(with_token(disable(false), &admin)).await).unwrap();
     assert_eq!(describe(&service, &key).await.unwrap_err().reason(), Reason::KeyRevoked, "for good");
 
     let (_, key) = create(&service, &admin, of_ann()).await.unwrap();
     let remove = RemoveUserRequest { username: "ann".to_owned() };
-    said(service.users().remove_user(with_token(remove, &admin)).await).unwrap();
+    message_of(service.users().remove_user(with_token(remove, &admin)).await).unwrap();
     effective(&verifier, &key, Some(Reason::KeyRevoked)).await;
     let another = access_token_of(&service, &admin, "ann").await;
     assert_eq!(list(&service, &another, ListKeysRequest::default()).await.unwrap(), Vec::<String>::new());
@@ -261,16 +261,16 @@ async fn users_see_their_own_keys_and_admins_see_all() {
     assert_eq!(list(&service, &ann, all("bob")).await.unwrap_err().reason(), Reason::PermissionDenied);
     let everybody = ListKeysRequest { all_users: true, page_size: 3, ..Default::default() };
     assert_eq!(list(&service, &ann, everybody.clone()).await.unwrap_err().reason(), Reason::PermissionDenied);
-    let page = said(keys(&service).list_keys(with_token(everybody.clone(), &admin)).await).unwrap();
+    let page = message_of(keys(&service).list_keys(with_token(everybody.clone(), &admin)).await).unwrap();
     let rest = ListKeysRequest { page_token: page.next_page_token.clone(), ..everybody };
     assert_eq!((page.keys.len(), page.next_page_token.is_empty()), (3, false));
-    let rest = said(keys(&service).list_keys(with_token(rest, &admin)).await).unwrap();
+    let rest = message_of(keys(&service).list_keys(with_token(rest, &admin)).await).unwrap();
     assert_eq!((rest.keys.len(), rest.next_page_token.as_str()), (1, ""));
 
     let get = |token: &str| {
         let request = with_token(GetKeyRequest { id: key.id.clone() }, token);
         let mut keys = keys(&service);
-        async move { said(keys.get_key(request).await).map(|response| response.key.unwrap()) }
+        async move { message_of(keys.get_key(request).await).map(|response| response.key.unwrap()) }
     };
     assert_eq!(get(&ann).await.unwrap_err().reason(), Reason::NoSuchKey);
     assert_eq!(delete(&service, &ann, &key.id).await.unwrap_err().reason(), Reason::NoSuchKey);

@@ -1,10 +1,13 @@
 //! The task that follows the revocation stream of the auth service.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
-use muse_proto::v1::{
-    KeyUse, ReportKeyUseRequest, WatchRevocationsRequest, WatchRevocationsResponse,
-    revocation_service_client::RevocationServiceClient,
+use muse_proto::{
+    limits::MAX_KEY_USES,
+    v1::{
+        ReportKeyUseRequest, WatchRevocationsRequest, WatchRevocationsResponse,
+        revocation_service_client::RevocationServiceClient,
+    },
 };
 use muse_server::backoff::{Backoff, reason};
 use tokio::{task::JoinHandle, time::timeout};
@@ -14,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     Verifier,
-    api_keys::{KeyTable, KeyUpdate},
+    api_keys::{KeyTable, message},
 };
 
 /// The auth service sends a message every second; after this time without one the connection is
@@ -25,10 +28,6 @@ const MIN_BACKOFF: Duration = Duration::from_millis(25);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 /// The interval of reports of where API keys were used.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
-/// Uses in a report.
-const REPORT_USES: usize = 1000;
-/// Keys whose use is reported later.
-const MAX_UNSENT_USES: usize = 1 << 17;
 
 impl Verifier {
     /// Starts a task that updates the keys and revocations from the auth service behind `channel`,
@@ -65,25 +64,20 @@ struct SyncTask {
 
 /// Reports where API keys were used. A report that fails is repeated, unless it was rejected.
 async fn report_key_uses(verifier: Verifier, mut revocations: RevocationServiceClient<Channel>) {
-    let mut unsent: HashMap<u64, KeyUse> = HashMap::new();
     loop {
         tokio::time::sleep(REPORT_INTERVAL).await;
-        for key_use in verifier.take_key_uses() {
-            if unsent.len() < MAX_UNSENT_USES || unsent.contains_key(&key_use.id) {
-                unsent.insert(key_use.id, key_use);
+        loop {
+            let uses = verifier.key_uses().take(MAX_KEY_USES);
+            if uses.is_empty() {
+                break;
             }
-        }
-        let uses: Vec<KeyUse> = unsent.values().cloned().collect();
-        for uses in uses.chunks(REPORT_USES) {
-            let report = ReportKeyUseRequest { uses: uses.to_vec() };
+            let report = ReportKeyUseRequest { uses: uses.iter().map(message).collect() };
             if let Err(failure) = with_timeout(revocations.report_key_use(report)).await {
                 debug!(error = reason(&failure), "cannot report the use of API keys");
                 if !matches!(failure.code(), Code::InvalidArgument | Code::Unimplemented) {
+                    verifier.key_uses().restore(uses);
                     break;
                 }
-            }
-            for key_use in uses {
-                unsent.remove(&key_use.id);
             }
         }
     }
@@ -157,7 +151,7 @@ impl SyncTask {
         }
         match &self.new_table {
             Some(table) => {
-                message.api_keys.iter().for_each(|key| table.apply(KeyUpdate(key)));
+                message.api_keys.iter().for_each(|key| table.apply(key));
                 if self.verifier.synced() {
                     self.verifier.apply_keys_of_snapshot(&message.api_keys);
                 }

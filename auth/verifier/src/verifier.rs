@@ -11,14 +11,14 @@ use std::{
 use http::HeaderMap;
 use muse_proto::{
     Error, Reason,
-    v1::{JsonWebKey, KeyUse, Revocation, UserTokens, VerifiableKey, revocation::What},
+    v1::{JsonWebKey, Revocation, UserTokens, VerifiableKey, revocation::What},
 };
 use muse_telemetry::{log_throttle::LogThrottle, metrics::Metrics};
 use parking_lot::RwLock;
 use tracing::warn;
 
 use crate::{
-    api_keys::{KeyId, KeyTable, KeyUpdate, KeyUseLog, ParsedKey, VerifiedKey, is_api_key},
+    api_keys::{KeyId, KeyTable, KeyUseLog, ParsedKey, VerifiedKey, is_api_key},
     bearer,
     claims::{Claims, TokenKind},
     credential::{Credential, Principal, key_not_accepted, token_not_accepted},
@@ -96,7 +96,12 @@ impl Verifier {
         self.authenticate_value(bearer::authorization(headers).as_deref(), accepted)
     }
 
-    fn authenticate_value(&self, value: Option<&[u8]>, accepted: Credential) -> Result<Principal, Error> {
+    /// As [`Verifier::authenticate`], for the value of the header.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Verifier::authenticate`].
+    pub fn authenticate_value(&self, value: Option<&[u8]>, accepted: Credential) -> Result<Principal, Error> {
         let credential = bearer::token(value)?;
         if is_api_key(credential) {
             let key = self.verify_key(credential)?;
@@ -133,15 +138,15 @@ impl Verifier {
         self.shared.key_uses.record(key.id, address, now());
     }
 
-    pub(crate) fn take_key_uses(&self) -> Vec<KeyUse> {
-        self.shared.key_uses.take()
+    pub(crate) fn key_uses(&self) -> &KeyUseLog {
+        &self.shared.key_uses
     }
 
     /// Adds and changes API keys.
     pub fn apply_keys(&self, keys: &[VerifiableKey]) {
         let table = Arc::clone(&self.shared.api_keys.read());
         for key in keys {
-            table.apply(KeyUpdate(key));
+            table.apply(key);
         }
     }
 
@@ -149,34 +154,12 @@ impl Verifier {
     pub(crate) fn apply_keys_of_snapshot(&self, keys: &[VerifiableKey]) {
         let table = Arc::clone(&self.shared.api_keys.read());
         for key in keys.iter().filter(|key| !table.is_deleted(KeyId::new(key.id))) {
-            table.apply(KeyUpdate(key));
+            table.apply(key);
         }
     }
 
     pub(crate) fn replace_key_table(&self, table: KeyTable) {
         *self.shared.api_keys.write() = Arc::new(table);
-    }
-
-    /// Verifies the token in the `Authorization` header of a request.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`bearer::token`] and [`Verifier::verify`].
-    pub fn authorize(&self, headers: &HeaderMap, kind: Option<TokenKind>) -> Result<Arc<Claims>, Error> {
-        self.authorize_value(bearer::authorization(headers).as_deref(), kind)
-    }
-
-    /// As [`Verifier::authorize`], for the value of the header.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`bearer::token`] and [`Verifier::verify`].
-    pub fn authorize_value(
-        &self,
-        value: Option<&[u8]>,
-        kind: Option<TokenKind>,
-    ) -> Result<Arc<Claims>, Error> {
-        self.verify(bearer::token(value)?, kind)
     }
 
     /// Verifies a token, in this order: form and signature, times, kind (any if `kind` is `None`),

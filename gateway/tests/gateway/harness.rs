@@ -41,7 +41,7 @@ use muse_proto::{
 };
 use muse_server::{Addresses, Listeners, deadline, grpc};
 use muse_telemetry::{metrics::Metrics, request_telemetry::RequestTelemetry, trace::Traces};
-use muse_verifier::Verifier;
+use muse_verifier::{Credential, Verifier};
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
@@ -261,7 +261,8 @@ impl AuthService for Backend {
         call: Request<RefreshTokenRequest>,
     ) -> Result<Response<RefreshTokenResponse>, Status> {
         let verifier = Verifier::with_keys(&[jwk()]);
-        let claims = verifier.authorize(call.metadata().as_ref(), None)?;
+        let user = verifier.authenticate(call.metadata().as_ref(), Credential::AnyToken)?;
+        let claims = user.claims()?.clone();
         self.record(call);
         let refresh_token = claims.family.as_ref().map(|_| "a new one".to_owned()).unwrap_or_default();
         Ok(Response::new(RefreshTokenResponse { refresh_token, ..Default::default() }))

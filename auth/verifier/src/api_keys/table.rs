@@ -11,7 +11,7 @@ use std::{collections::HashMap, sync::Arc};
 use muse_proto::{Error, v1::VerifiableKey};
 use parking_lot::RwLock;
 
-use super::{KeyId, ParsedKey, VerifiedKey, key_disabled, key_expired, key_revoked, key_unknown};
+use super::{KeyId, KeyState, ParsedKey, VerifiedKey, key_unknown};
 
 const SHARDS: usize = 1024;
 /// An id has 60 bits.
@@ -44,10 +44,6 @@ struct Owners {
     indices: HashMap<Arc<str>, u32>,
 }
 
-/// What a message of the auth service does to a key.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct KeyUpdate<'a>(pub(crate) &'a VerifiableKey);
-
 impl KeyTable {
     pub(crate) fn new() -> Self {
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
@@ -56,7 +52,7 @@ impl KeyTable {
 
     /// Adds or replaces a key. One whose digest has another length than a SHA-256 is rejected from
     /// then on, as if it were deleted.
-    pub(crate) fn apply(&self, KeyUpdate(key): KeyUpdate<'_>) {
+    pub(crate) fn apply(&self, key: &VerifiableKey) {
         let digest = <[u8; 32]>::try_from(&*key.digest).ok();
         let mut owner = if key.owner.is_empty() { 0 } else { self.owner_index(&key.owner) };
         for (flag, bit) in
@@ -87,18 +83,13 @@ impl KeyTable {
         let at = shard.binary_search_by_key(&id, |entry| entry.id).map_err(|_| key_unknown())?;
         let entry = shard[at];
         drop(shard);
-        if entry.owner & DELETED != 0 {
-            return Err(key_revoked());
-        }
-        if !key.matches(&entry.digest) {
-            return Err(key_unknown());
-        }
-        if entry.owner & DISABLED != 0 {
-            return Err(key_disabled());
-        }
-        if entry.expires_at != 0 && i64::from(entry.expires_at) <= now {
-            return Err(key_expired());
-        }
+        let state = KeyState {
+            digest: &entry.digest,
+            deleted: entry.owner & DELETED != 0,
+            disabled: entry.owner & DISABLED != 0,
+            expires_at: entry.expires_at.into(),
+        };
+        state.verify(key, now)?;
         let index = (entry.owner & !(DISABLED | DELETED | BULK)) as usize;
         let owner = self.owners.read().names.get(index).cloned().ok_or_else(key_unknown)?;
         Ok(VerifiedKey { id: key.id, owner, bulk: entry.owner & BULK != 0 })
@@ -168,7 +159,7 @@ mod tests {
     fn key_is_valid_until_it_changes() {
         let table = KeyTable::new();
         let (parsed, message) = key(1, "ann");
-        let apply = |message: &VerifiableKey| table.apply(KeyUpdate(message));
+        let apply = |message: &VerifiableKey| table.apply(message);
         let reason = |now| table.verify(&parsed, now).map_err(|error| error.reason()).map(|key| key.bulk);
         assert_eq!(reason(0), Err(Reason::KeyUnknown));
         apply(&message);
@@ -194,13 +185,13 @@ mod tests {
         for number in 0..1_000_000_u64 {
             message.id = KeyId::new(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)).number();
             owners[number as usize % 3].clone_into(&mut message.owner);
-            table.apply(KeyUpdate(&message));
+            table.apply(&message);
         }
         assert_eq!(table.len(), 1_000_000);
         assert!(table.capacity_bytes() <= 57_000_000, "{} bytes", table.capacity_bytes());
         let (last, message) = key(999_999, "dan");
         assert!(table.verify(&last, 0).is_err(), "its digest is another one");
-        table.apply(KeyUpdate(&message));
+        table.apply(&message);
         assert_eq!(&*table.verify(&last, 0).unwrap().owner, "dan");
     }
 }

@@ -130,7 +130,7 @@ pub(crate) async fn logout(State(rest): State<Rest>, request: Request) -> Result
         let mut of_cookie = head.headers.clone();
         of_cookie.insert(header::AUTHORIZATION, credentials);
         let revoked = async {
-            let claims = rest.upstream.verifier.authorize(&of_cookie, Some(kind))?;
+            let claims = rest.upstream.verifier.verify(token, Some(kind))?;
             claims.record(&head.extensions);
             revoke(&rest.upstream, &of_cookie, &head.extensions, &claims).await
         };
