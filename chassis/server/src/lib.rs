@@ -101,12 +101,13 @@ where
     F: Future<Output = Result<(), E>>,
     E: StdError + 'static,
 {
-    if let Err(invalid) = worker_threads() {
-        return invalid.usage();
-    }
+    let worker_threads = match worker_threads() {
+        Ok(threads) => threads,
+        Err(invalid) => return invalid.usage(),
+    };
     descriptors::raise_limit();
     allocator::return_unused_memory();
-    let outcome = runtime().map_err(StartError::Runtime).map(|runtime| {
+    let outcome = runtime(worker_threads).map_err(StartError::Runtime).map(|runtime| {
         let served = runtime.block_on(async {
             let shutdown = shutdown::on_signal()?;
             let listeners = Listeners::bind(addresses).await?;
@@ -128,9 +129,9 @@ where
 
 /// The async runtime. It only moves messages; long work has threads of its own. On a small machine
 /// one thread serves messages faster than several. `TOKIO_WORKER_THREADS` sets another number.
-fn runtime() -> io::Result<Runtime> {
+fn runtime(worker_threads: usize) -> io::Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
-    builder.worker_threads(worker_threads().map_err(io::Error::other)?);
+    builder.worker_threads(worker_threads);
     #[cfg(tokio_unstable)]
     muse_telemetry::observe_polls(&mut builder);
     builder.enable_all().build()
