@@ -1,4 +1,4 @@
-//! The connections: HTTP/1.1 and HTTP/2 on one port, bounded in what a client can hold on to without asking anything.
+//! The server of the public port: HTTP/1.1 and HTTP/2, with limits on what an idle client can occupy.
 
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
@@ -30,32 +30,32 @@ use crate::middleware::{
     run_connection,
 };
 
-/// How long a client may take for the head of a request, the wait for the next one on its connection included.
-const HEAD_WITHIN: Duration = Duration::from_secs(75);
-/// An HTTP/2 connection that is silent for this long is asked whether anybody is there,
-const PING_AFTER: Duration = Duration::from_secs(30);
-/// and is closed without an answer within this.
-const PONG_WITHIN: Duration = Duration::from_secs(20);
-/// Calls at a time on one HTTP/2 connection.
+/// Time for the head of a request, the wait for the next one on its connection included.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// Time without traffic after which an HTTP/2 connection is sent a ping,
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// and time for the response, after which it is closed.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Concurrent streams of an HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
-/// How long a client may take to send so much that the version of HTTP is known.
-const VERSION_WITHIN: Duration = Duration::from_secs(20);
-/// Bytes of a request's head: the request line and headers, as HTTP/2 counts them. A larger one is answered with 431. The services
-/// behind allow more (`muse_server::grpc`).
+/// Time for the bytes that identify the version of HTTP.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(20);
+/// Bytes of a request's head: the request line and headers, as HTTP/2 counts them. A larger head is
+/// rejected with 431. The services behind accept larger ones (`muse_server::grpc`).
 const HEAD_BYTES: usize = 32 << 10;
-/// HTTP/2's limits on reset streams (CVE-2023-44487, CVE-2025-8671), which close the connection of the client that exceeds them:
-/// streams that the client has reset before they were looked at,
+/// HTTP/2's limits on reset streams (CVE-2023-44487, CVE-2025-8671). A connection that exceeds them is
+/// closed. Streams that the client has reset before they were served,
 const PENDING_RESETS: usize = 1_000;
-/// and streams that had to be reset for an error of the client, in the life of a connection.
+/// and streams that the server has reset for an error of the client, per connection.
 const ERROR_RESETS: usize = 10_000;
-/// Bytes of a request's body that may be on their way before they are read, of a stream and of a connection. Half of the latter
-/// is also what h2 spends on small frames that nobody has read yet: a quarter of a kilobyte for each.
+/// The flow control windows of a stream and of a connection. h2 also allows half of the latter for
+/// the overhead of small unread frames, 256 bytes each.
 const STREAM_WINDOW: u32 = 64 << 10;
 const CONNECTION_WINDOW: u32 = 16 << 20;
-/// Bytes of a response that wait in a stream for its client.
+/// Bytes of a response that are buffered in a stream.
 const SEND_BUFFER: usize = 128 << 10;
 
-/// What clients may have open, and for how long.
+/// The limits on connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
     pub(crate) connections: ConnectionLimits,
@@ -63,7 +63,8 @@ pub(crate) struct Limits {
     pub(crate) send_timeout: Duration,
 }
 
-/// Serves until the shutdown closes the listener, and then until all connections have ended or the grace is over.
+/// Serves until the shutdown closes the listener, and then until all connections have ended or the
+/// grace period has expired.
 pub(crate) async fn serve<S>(
     listener: TcpListener,
     acceptor: Acceptor,
@@ -86,8 +87,8 @@ pub(crate) async fn serve<S>(
         let mark = responses.clone();
         let connection = async move {
             let _permit = permit;
-            let begun = stopping.run_until_cancelled(begin(&acceptor, stream, peer));
-            let Some(Some(socket)) = begun.await else { return };
+            let accepted = stopping.run_until_cancelled(handshake(&acceptor, stream, peer));
+            let Some(Some(socket)) = accepted.await else { return };
             let over_tls = socket.is_tls().then_some(OverTls);
             let service = app.map_request(move |mut request: http::Request<Incoming>| {
                 let extensions = request.extensions_mut();
@@ -113,13 +114,14 @@ pub(crate) async fn serve<S>(
     }
 }
 
-/// Once the service is not ready any more, a connection of HTTP/1.1 ends with its next answer, and the client opens another
-/// one, where its load balancer says. It would lose a request that it sends just when the connection is closed.
+/// Ends HTTP/1.1 connections with their next response once the service is not ready. The client opens
+/// a new one, which its load balancer routes elsewhere. If the server closed the connection instead,
+/// a request that the client is sending would be lost.
 #[derive(Debug, Clone)]
 struct EndOfConnections(CancellationToken);
 
 impl Around for EndOfConnections {
-    /// Of a connection of HTTP/1.1.
+    /// Cancelled when the service is not ready; `None` for HTTP/2.
     type Context = Option<CancellationToken>;
 
     fn before(&self, request: &mut Request) -> Result<Self::Context, Rejection> {
@@ -134,7 +136,8 @@ impl Around for EndOfConnections {
     }
 }
 
-/// Has the kernel end a connection whose client acknowledges nothing, or has no room for more, for so long (RFC 5482).
+/// Lets the kernel close a connection whose client acknowledges nothing, or whose window is full, for
+/// this long (RFC 5482).
 fn limit_unacknowledged(stream: &TcpStream, timeout: Duration) {
     let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
     if let Err(failure) = set_tcp_user_timeout(stream, milliseconds) {
@@ -144,12 +147,12 @@ fn limit_unacknowledged(stream: &TcpStream, timeout: Duration) {
 
 fn builder() -> Builder<StreamExecutor> {
     let mut builder = Builder::new(StreamExecutor);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(HEAD_BYTES);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(PING_AFTER)
-        .keep_alive_timeout(PONG_WITHIN)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(HEAD_BYTES as u32)
         .max_pending_accept_reset_streams(PENDING_RESETS)
@@ -160,10 +163,10 @@ fn builder() -> Builder<StreamExecutor> {
     builder
 }
 
-/// The connection, when the client has said enough for the version of HTTP to be known; until then hyper's own timeouts do
-/// not run.
-async fn begin(acceptor: &Acceptor, stream: TcpStream, peer: SocketAddr) -> Option<Socket> {
+/// Completes the handshake, and waits until the version of HTTP is known: hyper's timeouts begin
+/// after that.
+async fn handshake(acceptor: &Acceptor, stream: TcpStream, peer: SocketAddr) -> Option<Socket> {
     let mut socket = acceptor.begin(stream, peer).await?;
-    let preface = timeout(VERSION_WITHIN, socket.read_preface()).await;
+    let preface = timeout(VERSION_TIMEOUT, socket.read_preface()).await;
     (preface == Ok(true)).then_some(socket)
 }

@@ -170,7 +170,7 @@ pub(super) mod revocation_log {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// API keys. A deleted key is stored without its digest for some time, so that its use can be told
+/// API keys. A deleted key is stored without its digest for 30 days, so that its use is distinguished
 /// from a typing error.
 pub(crate) mod api_key {
     use sea_orm::entity::prelude::*;
