@@ -102,7 +102,6 @@ async fn serve(
         throttle: throttle.clone(),
         metrics: LoginMetrics::new(&context.metrics),
     };
-    let users = users.protecting_last_admin();
     let api_keys = ApiKeys::new(store.clone());
     let auth = AuthService {
         passwords: passwords.clone(),

@@ -1,14 +1,17 @@
 //! User management.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use muse_proto::v1;
+use muse_verifier::Claims;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    AuthError, clock,
+    AuthError,
+    authentication::{admin_required, token_revoked},
+    clock,
     passwords::{self, PasswordHashPool},
-    store::{ChangedUser, Store, UserChange, UserChangeError, UserRow},
+    store::{ChangedUser, Permission, Requester, Store, UserChange, UserChangeError, UserRow},
     usernames::{self, NameProblem},
 };
 
@@ -99,17 +102,21 @@ pub struct Users {
     store: Store,
     hash_pool: PasswordHashPool,
     exposed: bool,
-    protect_last_admin: bool,
+    /// Who requests the changes; `None` is the operator.
+    requester: Option<Requester>,
 }
 
 impl Users {
     pub(crate) fn new(store: Store, hash_pool: PasswordHashPool, exposed: bool) -> Self {
-        Self { store, hash_pool, exposed, protect_last_admin: false }
+        Self { store, hash_pool, exposed, requester: None }
     }
 
-    /// The same, but changes that would leave no enabled admin are rejected.
-    pub(crate) fn protecting_last_admin(self) -> Self {
-        Self { protect_last_admin: true, ..self }
+    /// The same, but changes are made by the user of a token. They are rejected if the token is no
+    /// longer valid or does not have the permission when they are stored, or if they would leave no
+    /// enabled admin.
+    pub(crate) fn on_behalf_of(&self, claims: &Arc<Claims>, permission: Permission) -> Self {
+        let requester = Requester { claims: Arc::clone(claims), permission };
+        Self { requester: Some(requester), ..self.clone() }
     }
 
     /// Adds a user.
@@ -137,7 +144,8 @@ impl Users {
     /// Adds a user by the hash of the password.
     pub(crate) async fn add_hashed(&self, name: &str, hash: &str, role: Role) -> Result<User, AuthError> {
         let created_at = clock::now();
-        if self.store.add_user(name, hash, role, created_at).await? {
+        let added = self.store.add_user(name, hash, role, created_at, self.requester.as_ref()).await;
+        if added.map_err(|failure| change_failed(failure, name))? {
             Ok(User { name: name.to_owned(), role, disabled: false, created_at })
         } else {
             Err(AuthError::UserExists(name.to_owned()))
@@ -198,15 +206,10 @@ impl Users {
     }
 
     async fn change(&self, name: &str, change: UserChange) -> Result<UserUpdate, AuthError> {
-        let row = self.store.find_user(name).await?;
-        let name = row.as_ref().map_or(name, |row| row.username.as_str());
+        let name = self.stored_name(name).await?;
         let expire_at = clock::now().saturating_add(self.store.max_token_lifetime().await?);
-        let changed = self.store.change_user(name, &change, expire_at, self.protect_last_admin).await;
-        changed.map(UserUpdate::from).map_err(|failure| match failure {
-            UserChangeError::NoSuchUser => AuthError::NoSuchUser(name.to_owned()),
-            UserChangeError::LastAdmin => AuthError::LastAdmin(name.to_owned()),
-            UserChangeError::Database(cause) => AuthError::Database(cause),
-        })
+        let changed = self.store.change_user(&name, &change, expire_at, self.requester.as_ref()).await;
+        changed.map(UserUpdate::from).map_err(|failure| change_failed(failure, &name))
     }
 
     /// All users, by name.
@@ -251,6 +254,13 @@ impl Users {
         Ok(normal)
     }
 
+    /// The stored name of the user of a name as typed, in any of its normal forms; as typed if there
+    /// is no such user.
+    pub(crate) async fn stored_name(&self, typed: &str) -> Result<String, AuthError> {
+        let user = self.store.find_user(typed).await?;
+        Ok(user.map_or_else(|| typed.to_owned(), |user| user.username))
+    }
+
     /// Whether there is such a user.
     ///
     /// # Errors
@@ -262,5 +272,15 @@ impl Users {
 
     pub(crate) async fn any(&self) -> Result<bool, AuthError> {
         Ok(self.store.has_users().await?)
+    }
+}
+
+fn change_failed(failure: UserChangeError, name: &str) -> AuthError {
+    match failure {
+        UserChangeError::NoSuchUser => AuthError::NoSuchUser(name.to_owned()),
+        UserChangeError::LastAdmin => AuthError::LastAdmin(name.to_owned()),
+        UserChangeError::TokenRevoked => AuthError::Rejected(token_revoked()),
+        UserChangeError::NotAdmin => AuthError::Rejected(admin_required()),
+        UserChangeError::Database(cause) => AuthError::Database(cause),
     }
 }

@@ -19,12 +19,12 @@ use crate::{
     clock,
     config::RefreshRotation,
     error::{database_failed, internal},
-    store::{RefreshExchange, RefreshTokenUse, UserRow},
+    store::{Permission, RefreshExchange, RefreshTokenUse, UserRow},
     tokens::{Grant, SignedToken, TokenSigner},
     users::Users,
 };
 
-use super::users::require_admin;
+use super::users::{log_outcome, require_admin};
 
 /// Issues, refreshes and revokes tokens.
 #[derive(Clone)]
@@ -115,15 +115,17 @@ impl AuthService {
         session: &Session,
         request: RevokeUserTokensRequest,
     ) -> Result<RevokeUserTokensResponse, Error> {
-        let named = request.username.as_str();
         let own = &session.user.username;
-        let name = if named.is_empty() { own } else { named };
-        let event = session.audit_event("revoke all tokens", Some(name));
-        if name != own {
+        let name = match request.username.as_str() {
+            "" => own.clone(),
+            named => self.users.stored_name(named).await?,
+        };
+        let event = session.audit_event("revoke all tokens", Some(&name));
+        if name != *own {
             require_admin(session).inspect_err(|_| event.rejected("not an admin"))?;
         }
-        let revoked = self.users.revoke_tokens(name, request.delete_keys).await?;
-        event.granted_deleting_keys(revoked.deleted_keys);
+        let users = self.users.on_behalf_of(&session.claims, Permission::AdminOrSelf);
+        log_outcome(&event, users.revoke_tokens(&name, request.delete_keys).await)?;
         Ok(RevokeUserTokensResponse {})
     }
 

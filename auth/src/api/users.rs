@@ -17,6 +17,7 @@ use crate::{
     audit::AuditEvent,
     authentication::{PasswordAuthenticator, Session, TokenAuthenticator, admin_required},
     error::invalid,
+    store::Permission,
     users::{Role, User, UserUpdate, Users},
 };
 
@@ -45,10 +46,19 @@ impl UserService {
         Ok(session)
     }
 
-    async fn set_password(&self, session: &Session, request: SetPasswordRequest) -> Result<(), Error> {
+    /// The users, for changes that an admin requests.
+    fn users_for(&self, admin: &Session) -> Users {
+        self.users.on_behalf_of(&admin.claims, Permission::Admin)
+    }
+
+    async fn set_password(&self, session: &Session, request: SetPasswordRequest) -> Result<User, Error> {
         let own = &session.user.username;
-        let name = if request.username.is_empty() { own.clone() } else { request.username };
+        let name = match request.username.as_str() {
+            "" => own.clone(),
+            named => self.users.stored_name(named).await?,
+        };
         let event = session.audit_event("set password", Some(&name));
+        let mut permission = Permission::Admin;
         if require_admin(session).is_err() {
             if name != *own {
                 event.rejected("not an admin");
@@ -57,10 +67,12 @@ impl UserService {
             // Throttled like a login: a stolen token does not allow faster guessing.
             let current = SecretString::from(request.current_password);
             self.passwords.log_in(name.clone(), current, session.from).await?;
+            permission = Permission::AdminOrSelf;
         }
+        let users = self.users.on_behalf_of(&session.claims, permission);
         let password = SecretString::from(request.password);
-        let changed = self.users.set_password(&name, password, request.delete_keys).await;
-        log_outcome(&event, changed).map(drop)
+        let changed = users.set_password(&name, password, request.delete_keys).await;
+        log_outcome(&event, changed)
     }
 }
 
@@ -79,7 +91,10 @@ pub(super) fn page_size(requested: i32) -> Result<u64, Error> {
 }
 
 /// Writes the outcome to the audit log.
-fn log_outcome(event: &AuditEvent<'_>, outcome: Result<UserUpdate, AuthError>) -> Result<User, Error> {
+pub(super) fn log_outcome(
+    event: &AuditEvent<'_>,
+    outcome: Result<UserUpdate, AuthError>,
+) -> Result<User, Error> {
     match outcome {
         Ok(UserUpdate { user, deleted_keys }) => {
             event.granted_deleting_keys(deleted_keys);
@@ -103,7 +118,8 @@ impl user_service_server::UserService for UserService {
         let admin = self.authenticate_admin(&request, "add user", &request.get_ref().username).await?;
         let request = request.into_inner();
         let role = role(request.role)?;
-        let added = self.users.add(&request.username, SecretString::from(request.password), role).await;
+        let password = SecretString::from(request.password);
+        let added = self.users_for(&admin).add(&request.username, password, role).await;
         let added = added.map(|user| UserUpdate { user, deleted_keys: 0 });
         let user = log_outcome(&admin.audit_event("add user", Some(&request.username)), added)?;
         Ok(Response::new(AddUserResponse { user: Some(user.into()) }))
@@ -115,7 +131,8 @@ impl user_service_server::UserService for UserService {
     ) -> Result<Response<RemoveUserResponse>, Status> {
         let admin = self.authenticate_admin(&request, "remove user", &request.get_ref().username).await?;
         let name = request.into_inner().username;
-        log_outcome(&admin.audit_event("remove user", Some(&name)), self.users.remove(&name).await)?;
+        let removed = self.users_for(&admin).remove(&name).await;
+        log_outcome(&admin.audit_event("remove user", Some(&name)), removed)?;
         Ok(Response::new(RemoveUserResponse {}))
     }
 
@@ -126,6 +143,9 @@ impl user_service_server::UserService for UserService {
         self.authenticate_admin(&request, "list users", "-").await?;
         let ListUsersRequest { page_size, page_token } = request.into_inner();
         let size = self::page_size(page_size)?;
+        if page_token.contains('\0') {
+            return Err(invalid("page_token", "page_token is not one of a page before").into());
+        }
         // One more shows whether this is the last page.
         let mut users = self.users.page(&page_token, size + 1).await.map_err(Error::from)?;
         let size = size as usize;
@@ -144,7 +164,7 @@ impl user_service_server::UserService for UserService {
         let action = if request.get_ref().disabled { "disable user" } else { "enable user" };
         let admin = self.authenticate_admin(&request, action, &request.get_ref().username).await?;
         let SetDisabledRequest { username, disabled } = request.into_inner();
-        let changed = self.users.set_disabled(&username, disabled).await;
+        let changed = self.users_for(&admin).set_disabled(&username, disabled).await;
         let user = log_outcome(&admin.audit_event(action, Some(&username)), changed)?;
         Ok(Response::new(SetDisabledResponse { user: Some(user.into()) }))
     }
@@ -154,7 +174,7 @@ impl user_service_server::UserService for UserService {
         let request = request.into_inner();
         let role = role(request.role)?;
         let action = if role == Role::Admin { "make admin" } else { "make user" };
-        let changed = self.users.set_role(&request.username, role).await;
+        let changed = self.users_for(&admin).set_role(&request.username, role).await;
         let user = log_outcome(&admin.audit_event(action, Some(&request.username)), changed)?;
         Ok(Response::new(SetRoleResponse { user: Some(user.into()) }))
     }
@@ -164,7 +184,7 @@ impl user_service_server::UserService for UserService {
         request: Request<SetPasswordRequest>,
     ) -> Result<Response<SetPasswordResponse>, Status> {
         let session = self.tokens.authenticate(&request, Some(TokenKind::Access)).await?;
-        self.set_password(&session, request.into_inner()).await?;
-        Ok(Response::new(SetPasswordResponse {}))
+        let user = self.set_password(&session, request.into_inner()).await?;
+        Ok(Response::new(SetPasswordResponse { user: Some(user.into()) }))
     }
 }

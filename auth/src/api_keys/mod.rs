@@ -337,7 +337,7 @@ mod tests {
     #[tokio::test]
     async fn key_is_authenticated_by_its_digest() {
         let (_folder, store) = store().await;
-        store.add_user("ann", "hash", Role::User, 0).await.unwrap();
+        store.add_user("ann", "hash", Role::User, 0, None).await.unwrap();
         let keys = ApiKeys::new(store.clone());
         let new = NewApiKey { name: "a", owner: "ann", expires_in: 0, bulk: false };
         let (key, secret) = keys.create(new).await.unwrap();
@@ -358,7 +358,7 @@ mod tests {
     #[tokio::test]
     async fn invalid_arguments_are_named() {
         let (_folder, store) = store().await;
-        store.add_user("ann", "hash", Role::User, 0).await.unwrap();
+        store.add_user("ann", "hash", Role::User, 0, None).await.unwrap();
         let keys = ApiKeys::new(store);
         let valid = NewApiKey { name: "a", owner: "ann", expires_in: 0, bulk: false };
         let field = async |new: NewApiKey<'_>| match keys.create(new).await.map(drop) {

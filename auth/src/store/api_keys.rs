@@ -15,6 +15,7 @@ use sea_orm::{
 use super::{
     ApiKeyRow, Store,
     entities::{api_key, revocation_log, user},
+    requester::user_of_token,
     revocations,
 };
 use crate::{Role, clock};
@@ -241,12 +242,7 @@ async fn may_manage(
     owner: &str,
 ) -> Result<bool, KeyChangeError> {
     let Some(claims) = caller else { return Ok(true) };
-    if revocations::any_revoked(change, &[&claims.jti, claims.family_id()]).await? {
-        return Err(KeyChangeError::TokenRevoked);
-    }
-    let user =
-        user::Entity::find().filter(user::Column::Username.eq(claims.sub.as_str())).one(change).await?;
-    let user = user.filter(|user| user.accepts(claims)).ok_or(KeyChangeError::TokenRevoked)?;
+    let user = user_of_token(change, claims).await?.ok_or(KeyChangeError::TokenRevoked)?;
     Ok(user.username == owner || user.role() == Role::Admin)
 }
 
@@ -354,7 +350,7 @@ mod tests {
 
     async fn revoke_with_keys(store: &Store, user: &str) -> u64 {
         let change = UserChange::RevokeTokens { delete_keys: true };
-        store.change_user(user, &change, i64::MAX, false).await.unwrap().deleted_keys
+        store.change_user(user, &change, i64::MAX, None).await.unwrap().deleted_keys
     }
 
     fn claims(sub: &str, generation: i64) -> Claims {
@@ -376,11 +372,11 @@ mod tests {
     async fn caller_is_verified_within_the_transaction() {
         let (_folder, store) = store().await;
         for (name, role) in [("ann", Role::Admin), ("bob", Role::User)] {
-            store.add_user(name, "hash", role, 0).await.unwrap();
+            store.add_user(name, "hash", role, 0, None).await.unwrap();
         }
         let change = |what| {
             let store = store.clone();
-            async move { store.change_user("ann", &what, i64::MAX, false).await.unwrap().user.generation }
+            async move { store.change_user("ann", &what, i64::MAX, None).await.unwrap().user.generation }
         };
         let create = async |id, owner, generation| {
             store.add_api_key(&key(id, owner), 9, Some(&claims("ann", generation))).await
@@ -413,7 +409,7 @@ mod tests {
     async fn keys_without_an_enabled_owner_are_deleted() {
         let (_folder, store) = store().await;
         for (id, name) in [(1, "ann"), (2, "bob"), (3, "cy"), (4, "dan")] {
-            store.add_user(name, "hash", Role::User, 0).await.unwrap();
+            store.add_user(name, "hash", Role::User, 0, None).await.unwrap();
             store.add_api_key(&key(id, name), 9, None).await.unwrap();
         }
         assert_eq!(store.delete_orphaned_api_keys().await.unwrap(), 0);
@@ -424,7 +420,7 @@ mod tests {
         ] {
             store.db.execute_unprepared(sql).await.unwrap();
         }
-        store.add_user("cy", "hash", Role::User, 0).await.unwrap();
+        store.add_user("cy", "hash", Role::User, 0, None).await.unwrap();
         assert_ne!(store.api_key(KeyId::new(3)).await.unwrap().unwrap().deleted_at, 0, "another user");
         assert_eq!(store.delete_orphaned_api_keys().await.unwrap(), 2);
         let deleted =
@@ -436,7 +432,7 @@ mod tests {
     async fn changes_of_keys_are_numbered_without_gaps() {
         let (_folder, store) = store().await;
         assert!(matches!(store.add_api_key(&key(1, "ann"), 9, None).await, Err(KeyChangeError::NoSuchUser)));
-        store.add_user("ann", "hash", Role::User, 0).await.unwrap();
+        store.add_user("ann", "hash", Role::User, 0, None).await.unwrap();
         for id in 1..=3 {
             store.add_api_key(&key(id, "ann"), 3, None).await.unwrap();
         }
@@ -475,7 +471,7 @@ mod tests {
     async fn keys_are_listed_by_creation_and_pages() {
         let (_folder, store) = store().await;
         for name in ["ann", "bob"] {
-            store.add_user(name, "hash", Role::User, 0).await.unwrap();
+            store.add_user(name, "hash", Role::User, 0, None).await.unwrap();
         }
         for (id, owner, created_at) in [(5, "ann", 1), (3, "ann", 2), (4, "bob", 2), (1, "ann", 3)] {
             store.add_api_key(&ApiKeyRow { created_at, ..key(id, owner) }, 9, None).await.unwrap();

@@ -13,6 +13,7 @@ mod login_failures;
 mod migrations;
 mod open;
 mod refresh_tokens;
+mod requester;
 mod revocations;
 mod users;
 
@@ -32,6 +33,7 @@ pub(crate) use keys::StoredKey;
 pub(crate) use login_failures::Failures;
 pub(crate) use open::MissingFile;
 pub(crate) use refresh_tokens::{RefreshExchange, RefreshTokenUse};
+pub(crate) use requester::{Permission, Requester};
 pub(crate) use revocations::RevocationPage;
 pub(crate) use users::{ChangedUser, UserChange, UserChangeError};
 

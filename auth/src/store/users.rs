@@ -6,7 +6,7 @@ use sea_orm::{
     QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
 
-use super::{Store, UserRow, api_keys, entities::user, is_new, revocations};
+use super::{Requester, Store, UserRow, api_keys, entities::user, is_new, revocations};
 use crate::{Role, usernames};
 
 impl UserRow {
@@ -73,6 +73,10 @@ pub(crate) enum UserChangeError {
     NoSuchUser,
     #[error("no enabled admin would remain")]
     LastAdmin,
+    #[error("the token of the requester was revoked")]
+    TokenRevoked,
+    #[error("the requester is not an admin")]
+    NotAdmin,
     #[error(transparent)]
     Database(#[from] DbErr),
 }
@@ -85,6 +89,10 @@ impl Store {
 
     /// The user of a name as typed, in any of its normal forms.
     pub(crate) async fn find_user(&self, typed: &str) -> Result<Option<UserRow>, DbErr> {
+        // Postgres fails for NUL, which no name contains.
+        if typed.contains('\0') {
+            return Ok(None);
+        }
         for name in usernames::normal_forms(typed) {
             if let Some(user) = self.user(&name).await? {
                 return Ok(Some(user));
@@ -102,15 +110,18 @@ impl Store {
         names.into_tuple().all(&self.db).await
     }
 
-    /// Adds a user; `false` if another one has the name.
+    /// Adds a user; `false` if another one has the name. The `requester` is verified in the same
+    /// transaction; `None` is the operator.
     pub(crate) async fn add_user(
         &self,
         name: &str,
         password_hash: &str,
         role: Role,
         now: i64,
-    ) -> Result<bool, DbErr> {
+        requester: Option<&Requester>,
+    ) -> Result<bool, UserChangeError> {
         let change = self.begin().await?;
+        authorize(&change, requester, name).await?;
         let user = user::ActiveModel {
             username: Set(name.to_owned()),
             password_hash: Set(password_hash.to_owned()),
@@ -135,16 +146,18 @@ impl Store {
         Ok(added)
     }
 
-    /// Changes or removes a user, and returns it. With `protect_last_admin` an enabled admin
-    /// must remain. A revocation of tokens can be pruned at `tokens_expire_at`.
+    /// Changes or removes a user, and returns it. The `requester` is verified in the same transaction,
+    /// and must leave an enabled admin; `None` is the operator. A revocation of tokens can be pruned
+    /// at `tokens_expire_at`.
     pub(crate) async fn change_user(
         &self,
         name: &str,
         what: &UserChange,
         tokens_expire_at: i64,
-        protect_last_admin: bool,
+        requester: Option<&Requester>,
     ) -> Result<ChangedUser, UserChangeError> {
         let change = self.begin().await?;
+        authorize(&change, requester, name).await?;
         let found = user::Entity::find().filter(user::Column::Username.eq(name)).one(&change).await?;
         let mut row = found.ok_or(UserChangeError::NoSuchUser)?;
         if what.revokes_tokens() {
@@ -164,7 +177,7 @@ impl Store {
             let changed = user::ActiveModel::from(row.clone()).reset_all();
             user::Entity::update(changed).exec(&change).await?;
         }
-        if protect_last_admin && what.may_remove_last_admin() && !has_admin(&change).await? {
+        if requester.is_some() && what.may_remove_last_admin() && !has_admin(&change).await? {
             return Err(UserChangeError::LastAdmin);
         }
         self.commit(change).await?;
@@ -198,9 +211,97 @@ impl Store {
     }
 }
 
+/// Verifies as of now that the requester may change the user `name`: since the authentication of the
+/// call the token or its user may have been revoked, and an admin may have become a user. `None` is
+/// the operator.
+async fn authorize(
+    change: &DatabaseTransaction,
+    requester: Option<&Requester>,
+    name: &str,
+) -> Result<(), UserChangeError> {
+    let Some(requester) = requester else { return Ok(()) };
+    match requester.may_change(change, name).await? {
+        Some(true) => Ok(()),
+        Some(false) => Err(UserChangeError::NotAdmin),
+        None => Err(UserChangeError::TokenRevoked),
+    }
+}
+
 async fn has_admin(change: &DatabaseTransaction) -> Result<bool, DbErr> {
     let admins = user::Entity::find()
         .filter(user::Column::Role.eq(Role::Admin.as_str()))
         .filter(user::Column::Disabled.eq(false));
     Ok(admins.count(change).await? > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use muse_verifier::TokenKind;
+
+    use super::*;
+    use crate::store::{Permission, fixture::store};
+
+    fn requester(sub: &str, generation: i64, permission: Permission) -> Requester {
+        let claims = Claims {
+            fresh: true,
+            iat: 0,
+            jti: "token".to_owned(),
+            kind: TokenKind::Access,
+            sub: sub.to_owned(),
+            nbf: 0,
+            exp: i64::MAX,
+            generation,
+            family: Some("family".to_owned()),
+            admin: true,
+        };
+        Requester { claims: Arc::new(claims), permission }
+    }
+
+    /// As calls in flight: they were authenticated before the changes of this test.
+    #[tokio::test]
+    async fn requester_is_verified_within_the_transaction() {
+        let (_folder, store) = store().await;
+        for (name, role) in [("ann", Role::Admin), ("bob", Role::User), ("eve", Role::Admin)] {
+            store.add_user(name, "hash", role, 0, None).await.unwrap();
+        }
+        let change = async |name, what, requester: Option<&Requester>| {
+            store.change_user(name, &what, i64::MAX, requester).await.map(|changed| changed.user.generation)
+        };
+        let revoke = || UserChange::RevokeTokens { delete_keys: false };
+        let password = || UserChange::PasswordHash { hash: "other".to_owned(), delete_keys: false };
+        let ann = requester("ann", 0, Permission::Admin);
+        let ann_herself = requester("ann", 0, Permission::AdminOrSelf);
+        let demote_eve = || change("eve", UserChange::Role(Role::User), Some(&ann));
+        demote_eve().await.unwrap();
+        assert!(store.add_user("dan", "hash", Role::User, 0, Some(&ann)).await.unwrap());
+
+        change("ann", UserChange::Role(Role::User), None).await.unwrap();
+        let not_admin = |result| matches!(result, Err(UserChangeError::NotAdmin));
+        for what in
+            [UserChange::Remove, UserChange::Disabled(true), UserChange::Role(Role::Admin), password()]
+        {
+            assert!(not_admin(change("bob", what.clone(), Some(&ann)).await), "{what:?}");
+            assert!(not_admin(change("ann", what.clone(), Some(&ann)).await), "herself, {what:?}");
+            assert!(not_admin(change("nobody", what.clone(), Some(&ann)).await), "{what:?}");
+        }
+        assert!(not_admin(change("bob", revoke(), Some(&ann_herself)).await));
+        let added = store.add_user("cy", "hash", Role::Admin, 0, Some(&ann)).await;
+        assert!(matches!(added, Err(UserChangeError::NotAdmin)));
+        let now = change("ann", revoke(), Some(&ann_herself)).await.unwrap();
+
+        let revoked = |result| matches!(result, Err(UserChangeError::TokenRevoked));
+        assert!(revoked(change("ann", password(), Some(&ann_herself)).await), "all tokens were revoked");
+        let ann_herself = requester("ann", now, Permission::AdminOrSelf);
+        let now = change("ann", password(), Some(&ann_herself)).await.unwrap();
+        store.revoke("family", i64::MAX).await.unwrap();
+        let ann_herself = requester("ann", now, Permission::AdminOrSelf);
+        assert!(revoked(change("ann", revoke(), Some(&ann_herself)).await), "the family was revoked");
+        change("ann", UserChange::Remove, None).await.unwrap();
+        assert!(revoked(change("bob", revoke(), Some(&requester("ann", i64::MAX, Permission::Admin))).await));
+        let mut names = store.names(false).await.unwrap();
+        names.sort_unstable();
+        assert_eq!(names, ["bob", "dan", "eve"]);
+    }
 }

@@ -124,9 +124,33 @@ async fn user_changes_own_password() {
     assert_eq!(reason(wrong), Reason::BadCredentials);
     let short = set_password(&service, &ann, ["", "short", PASSWORD]).await;
     assert_eq!(reason(short), Reason::InvalidArgument);
-    set_password(&service, &ann, ["", "another password", PASSWORD]).await.unwrap();
+    let message = SetPasswordRequest {
+        username: "ann".to_owned(),
+        password: "another password".to_owned(),
+        current_password: PASSWORD.to_owned(),
+        delete_keys: false,
+    };
+    let changed = into_result(service.users().set_password(with_token(message, &ann)).await).unwrap();
+    assert_eq!(changed.user.map(|user| user.username), Some("ann".to_owned()));
     assert!(service.login("ann", "another password").await.is_ok());
     assert_eq!(service.revoke(&ann).await, Err(revoked()), "the tokens are revoked");
+    service.stop().await;
+}
+
+/// "é" in NFC and NFD.
+#[tokio::test]
+async fn own_name_is_recognised_in_any_normal_form() {
+    let (_folder, config) = folder();
+    let service = Service::start(&config).await;
+    let admin = access(&service, "admin").await;
+    add(&service, &admin, "ren\u{e9}", Role::User).await.unwrap();
+    let own = access(&service, "ren\u{e9}").await;
+    let words = ["rene\u{301}", "another password", PASSWORD];
+    set_password(&service, &own, words).await.unwrap();
+    let own = service.login("ren\u{e9}", "another password").await.unwrap().access_token;
+    let request = RevokeUserTokensRequest { username: "rene\u{301}".to_owned(), delete_keys: false };
+    into_result(service.auth().revoke_user_tokens(with_token(request, &own)).await).unwrap();
+    assert_eq!(service.revoke(&own).await, Err(revoked()));
     service.stop().await;
 }
 
@@ -172,8 +196,12 @@ async fn users_are_listed_in_pages() {
     let all = service.users().list_users(with_token(ListUsersRequest::default(), &admin)).await;
     assert_eq!(into_result(all).unwrap().users.len(), 6);
     let negative = ListUsersRequest { page_size: -1, ..Default::default() };
-    let rejected = service.users().list_users(with_token(negative, &admin)).await;
-    assert_eq!(reason(into_result(rejected)), Reason::InvalidArgument);
+    let with_nul = ListUsersRequest { page_token: "\0".to_owned(), ..Default::default() };
+    for invalid in [negative, with_nul] {
+        let rejected = service.users().list_users(with_token(invalid, &admin)).await;
+        assert_eq!(reason(into_result(rejected)), Reason::InvalidArgument);
+    }
+    assert_eq!(reason(remove(&service, &admin, "\0").await), Reason::NoSuchUser);
     service.stop().await;
 }
 
