@@ -35,6 +35,9 @@ pub enum NameProblem {
     /// Letters of several scripts.
     #[error("it mixes letters of several scripts, such as Latin and Cyrillic")]
     MixedScripts,
+    /// It is a relative path, which clients remove from a URL before they send it.
+    #[error("it is a relative path")]
+    RelativePath,
     /// It contains an API key, pasted into the wrong field.
     #[error("it contains an API key")]
     ApiKey,
@@ -60,6 +63,9 @@ pub(crate) fn normalize_new(name: &str) -> Result<String, NameProblem> {
     }
     if redact_key(&name) != name {
         return Err(NameProblem::ApiKey);
+    }
+    if matches!(name.as_str(), "." | "..") {
+        return Err(NameProblem::RelativePath);
     }
     let mut previous = None;
     let mut marks = 0;
@@ -327,6 +333,16 @@ mod tests {
         }
         for name in ["", " ", " a", "a ", "a\t", "a\nb", "a\0b", "\u{a0}a", "\u{7f}", &"x".repeat(65)] {
             assert!(!is_valid_existing(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn name_that_is_a_relative_path_is_rejected() {
+        for name in [".", ".."] {
+            assert_eq!(rejection(name), NameProblem::RelativePath);
+        }
+        for name in ["...", ".a", "../a", "a.b"] {
+            assert_eq!(normalize_new(name).as_deref(), Ok(name));
         }
     }
 
