@@ -3,11 +3,13 @@
 mod accept;
 pub(crate) mod grpc;
 mod http_response;
+mod json_request;
 mod json_vectors;
 pub(crate) mod keys;
 pub(crate) mod limits;
 pub(crate) mod openai;
 pub(crate) mod openapi;
+mod paging;
 pub(crate) mod problem;
 pub(crate) mod request;
 mod response_memory;

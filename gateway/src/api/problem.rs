@@ -1,5 +1,7 @@
 //! Errors as problem details (RFC 9457), on the routes that muse_as_service 1.1 did not have.
 
+use std::collections::BTreeMap;
+
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -7,11 +9,15 @@ use axum::{
 use muse_proto::{Error, Reason};
 use serde::Serialize;
 use tonic::Status;
-use utoipa::ToSchema;
+use utoipa::{
+    IntoResponses, ToSchema,
+    openapi::{self, Header, RefOr},
+};
 
 use crate::{
     api::{
         http_response::{json, retry_after, set_retry_after, standard_status, text},
+        openapi::error_responses,
         request::{BodyError, Headers},
     },
     upstream::failure,
@@ -104,9 +110,34 @@ impl IntoResponse for Problem {
         };
         let mut response = json(self.status, &body);
         response.headers_mut().insert(header::CONTENT_TYPE, MEDIA_TYPE);
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         set_retry_after(&mut response, self.retry_after);
         response.headers_mut().extend(self.headers);
         response
+    }
+}
+
+/// Responses with problem details, by status.
+pub(super) fn problems(statuses: &[(u16, &str)]) -> BTreeMap<String, RefOr<openapi::Response>> {
+    let mut responses = error_responses::<Body<'_>>("application/problem+json", statuses);
+    if let Some(RefOr::T(response)) = responses.get_mut("401") {
+        response.headers.insert("WWW-Authenticate".to_owned(), Header::default().into());
+    }
+    responses
+}
+
+/// The errors of routes with a body.
+pub(crate) struct BodyErrors;
+
+impl IntoResponses for BodyErrors {
+    fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
+        problems(&[
+            (408, "The body did not arrive in time"),
+            (413, "The body is larger than 64 KiB"),
+            (415, "The body is not JSON, or has a Content-Encoding other than gzip, deflate and zstd"),
+        ])
     }
 }
 
@@ -133,6 +164,11 @@ mod tests {
             "reason": "TOO_LARGE", "field": "sentences[3]",
         });
         assert_eq!(shown(error.into()).await, (413, body));
+        let unauthorized = Problem::from(Error::new(Reason::TokenMalformed, "x")).into_response();
+        assert_eq!(
+            (unauthorized.status().as_u16(), &unauthorized.headers()[header::WWW_AUTHENTICATE]),
+            (401, &HeaderValue::from_static("Bearer"))
+        );
         let (status, body) = shown(Problem::fault()).await;
         assert_eq!((status, &body["detail"]), (500, &json!("Internal Server Error")));
         let body = json!({ "title": "Not Found", "status": 404, "detail": "x" });

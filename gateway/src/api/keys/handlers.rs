@@ -16,15 +16,17 @@ use muse_proto::{
     },
 };
 
-use super::{
-    request::read_json,
-    schemas::{
-        CreatedKey, KeyBodyErrors, KeyChange, KeyDescription, KeyErrors, KeyList, KeyListQuery, NewKey,
-        NotFound, TooManyKeys,
-    },
+use super::schemas::{
+    CreatedKey, KeyChange, KeyDescription, KeyErrors, KeyList, KeyListQuery, NewKey, NotFound, TooManyKeys,
 };
 use crate::{
-    api::{http_response::json, problem::Problem, request::on_behalf_of},
+    api::{
+        http_response::json,
+        json_request::{WholeNumber, read_json},
+        paging::{next, page_size},
+        problem::{BodyErrors, Problem},
+        request::on_behalf_of,
+    },
     auth::User,
     upstream::Upstream,
 };
@@ -41,7 +43,7 @@ use crate::{
     request_body = NewKey,
     responses(
         (status = 201, description = "The key", body = CreatedKey, headers(("Location" = String))),
-        KeyErrors, KeyBodyErrors, NotFound, TooManyKeys,
+        KeyErrors, BodyErrors, NotFound, TooManyKeys,
     ),
     security(("access_token" = []), ("access_token_cookie" = [])),
 )]
@@ -53,7 +55,7 @@ pub(crate) async fn create(
     let (head, new): (Parts, NewKey) = read_json(&upstream, &user, request).await?;
     let message = CreateKeyRequest {
         name: new.name,
-        expires_in: new.expires_in.unwrap_or_default(),
+        expires_in: new.expires_in.map_or(0, |WholeNumber(seconds)| seconds),
         bulk: new.bulk,
         username: new.user.unwrap_or_default(),
     };
@@ -87,12 +89,8 @@ pub(crate) async fn list(
     let Query(query) = query.map_err(|_| {
         Error::new(Reason::InvalidArgument, "The query takes user, all (true or false), limit and after")
     })?;
-    let limit = query.limit.unwrap_or(100);
-    if !(1..=1000).contains(&limit) {
-        return Err(Error::new(Reason::InvalidArgument, "limit: it is 1 to 1000").with_field("limit").into());
-    }
     let message = ListKeysRequest {
-        page_size: limit.into(),
+        page_size: page_size(query.limit)?,
         page_token: query.after.unwrap_or_default(),
         username: query.user.unwrap_or_default(),
         all_users: query.all,
@@ -100,8 +98,7 @@ pub(crate) async fn list(
     let call = on_behalf_of(&head.headers, &head.extensions, message);
     let page = upstream.key_client().list_keys(call).await?.into_inner();
     let keys = page.keys.into_iter().map(KeyDescription::from).collect();
-    let next = Some(page.next_page_token).filter(|token| !token.is_empty());
-    Ok(json(StatusCode::OK, &KeyList { keys, next }))
+    Ok(json(StatusCode::OK, &KeyList { keys, next: next(page.next_page_token) }))
 }
 
 /// Retrieve an API key
@@ -139,7 +136,7 @@ pub(crate) async fn retrieve(
     request_body = KeyChange,
     responses(
         (status = 200, description = "The key as changed", body = KeyDescription),
-        KeyErrors, KeyBodyErrors, NotFound,
+        KeyErrors, BodyErrors, NotFound,
     ),
     security(("access_token" = []), ("access_token_cookie" = [])),
 )]
@@ -154,7 +151,7 @@ pub(crate) async fn update(
         id: id_or_empty(id),
         name: change.name,
         disabled: change.disabled,
-        expires_in: change.expires_in.map(Option::unwrap_or_default),
+        expires_in: change.expires_in.map(|seconds| seconds.map_or(0, |WholeNumber(seconds)| seconds)),
         bulk: change.bulk,
     };
     let call = on_behalf_of(&head.headers, &head.extensions, message);

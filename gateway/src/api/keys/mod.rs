@@ -4,7 +4,6 @@
 //! request. Errors are problem details (RFC 9457).
 
 pub(crate) mod handlers;
-mod request;
 pub(crate) mod schemas;
 
 use axum::routing::get;

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use muse_proto::v1;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use utoipa::{
     IntoParams, IntoResponses, ToSchema,
     openapi::{self, RefOr},
 };
 
-use crate::api::{openapi::error_responses, problem};
+use crate::api::{
+    json_request::{JsonBody, WholeNumber, present},
+    problem::problems,
+};
 
 /// A key to be created.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -20,14 +23,18 @@ pub(crate) struct NewKey {
     pub(super) name: String,
     /// Seconds until the key expires; 0 or null for never.
     #[serde(default)]
-    #[schema(example = 7_776_000, minimum = 0, maximum = 316_224_000)]
-    pub(super) expires_in: Option<i64>,
+    #[schema(value_type = Option<i64>, example = 7_776_000, minimum = 0, maximum = 316_224_000)]
+    pub(super) expires_in: Option<WholeNumber>,
     /// Whether its calls are a bulk job.
     #[serde(default)]
     pub(super) bulk: bool,
     /// The owner; of another user than the caller: for admins only.
     #[serde(default)]
     pub(super) user: Option<String>,
+}
+
+impl JsonBody for NewKey {
+    const FIELDS: &'static [&'static str] = &["name", "expires_in", "bulk", "user"];
 }
 
 /// Changes of a key: of the fields that are present.
@@ -42,14 +49,13 @@ pub(crate) struct KeyChange {
     /// Seconds from now until the key expires; 0 or null for never.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<i64>, example = 7_776_000, minimum = 0, maximum = 316_224_000)]
-    pub(super) expires_in: Option<Option<i64>>,
+    pub(super) expires_in: Option<Option<WholeNumber>>,
     /// Whether its calls are a bulk job.
     pub(super) bulk: Option<bool>,
 }
 
-/// A field that is present, and may be null.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i64>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
+impl JsonBody for KeyChange {
+    const FIELDS: &'static [&'static str] = &["name", "disabled", "expires_in", "bulk"];
 }
 
 /// Which keys are listed.
@@ -167,19 +173,6 @@ impl IntoResponses for KeyErrors {
     }
 }
 
-/// The errors of routes with a body.
-pub(crate) struct KeyBodyErrors;
-
-impl IntoResponses for KeyBodyErrors {
-    fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
-        problems(&[
-            (408, "The body did not arrive in time"),
-            (413, "The body is larger than 64 KiB"),
-            (415, "The body is not JSON, or has a Content-Encoding other than gzip, deflate and zstd"),
-        ])
-    }
-}
-
 /// The error of a key or a user that does not exist.
 pub(crate) struct NotFound;
 
@@ -196,9 +189,4 @@ impl IntoResponses for TooManyKeys {
     fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
         problems(&[(409, "The user has 1,000 keys, or 10,000 with those deleted within the last 30 days")])
     }
-}
-
-/// Problem details, by status.
-fn problems(statuses: &[(u16, &str)]) -> BTreeMap<String, RefOr<openapi::Response>> {
-    error_responses::<problem::Body<'_>>("application/problem+json", statuses)
 }
