@@ -9,7 +9,7 @@ use flate2::read::GzDecoder;
 use muse_tests::{
     Stack, channel, golden_sentences,
     http_client::{HttpClient, HttpResponse},
-    start_gateway, wait_until_serving,
+    start_gateway, until, wait_until_serving,
 };
 use serde_json::json;
 use tokio::{
@@ -268,5 +268,48 @@ async fn cors_allows_configured_origins_only() {
     assert_eq!(options.header("allow"), "GET, HEAD, OPTIONS, POST");
     assert_eq!(http.send("GET", "/muse.v1.EmbedderService/Embed", &[], "").await.status, 405);
     gateway.stop().await;
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn user_manages_only_own_password_and_tokens_over_rest() {
+    let stack = Stack::start().await;
+    let http = HttpClient::new(stack.gateway.address);
+    let (admin, _) = login(&http).await;
+    let user = json!({ "username": "ann", "password": "a long password" });
+    assert_eq!(http.json("POST", "/api/users", &admin, &user).await.status, 201);
+    let log_in = async |password: &str| http.log_in("ann", password, &[]).await.text_of("access_token");
+    let ann = log_in("a long password").await;
+
+    for (method, target, body) in [
+        ("GET", "/api/users", json!(null)),
+        ("POST", "/api/users", json!({ "username": "bob", "password": "a long password" })),
+        ("PATCH", "/api/users/ann", json!({ "role": "admin" })),
+        ("PATCH", "/api/users/ann", json!({ "disabled": true })),
+        ("PATCH", "/api/users/admin", json!({ "password": "my password", "current_password": "admin" })),
+        ("DELETE", "/api/users/ann", json!(null)),
+        ("DELETE", "/api/users/admin/tokens", json!(null)),
+    ] {
+        let rejected = http.json(method, target, &ann, &body).await;
+        let reason = &rejected.json()["reason"];
+        assert_eq!(
+            (rejected.status.as_u16(), reason),
+            (403, &json!("PERMISSION_DENIED")),
+            "{method} {target}"
+        );
+    }
+
+    let change = |current: &str| json!({ "password": "another password", "current_password": current });
+    let wrong = http.json("PATCH", "/api/users/ann", &ann, &change("a guess")).await;
+    assert_eq!((wrong.status.as_u16(), &wrong.json()["reason"]), (401, &json!("BAD_CREDENTIALS")));
+    let changed = http.json("PATCH", "/api/users/ann", &ann, &change("a long password")).await;
+    assert_eq!((changed.status.as_u16(), changed.text_of("username")), (200, "ann".to_owned()));
+
+    let ann = log_in("another password").await;
+    let authorization = format!("Bearer {ann}");
+    let revoke = [("authorization", &*authorization)];
+    assert_eq!(http.send("DELETE", "/api/users/ann/tokens", &revoke, "").await.status, 204);
+    let revoked = async || (http.get("/tokenize?sentence=a", &ann).await.status == 401).then_some(());
+    until(revoked).await;
     stack.stop().await;
 }

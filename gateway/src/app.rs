@@ -9,7 +9,7 @@ use tower::{Service, ServiceBuilder};
 
 use crate::{
     Config,
-    api::{grpc, keys, openai, openapi, rest, routing},
+    api::{grpc, keys, openai, openapi, rest, routing, users},
     middleware::{
         AroundLayer, CallLimits, ClientAddress, Cors, DetourLayer, GrpcWeb, SecurityHeaders, WellFormed,
         apply_deadline, compress,
@@ -37,6 +37,7 @@ pub(crate) fn app(
     let http = rest::routes(upstream.clone(), config.cookies)
         .merge(openai::routes(upstream.clone()))
         .merge(keys::routes(upstream.clone(), config.cookies))
+        .merge(users::routes(upstream.clone(), config.cookies))
         .merge(openapi::routes(&upstream.verifier))
         .into_router()
         // Ends a request at the deadline of its Grpc-Timeout header.

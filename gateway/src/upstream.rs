@@ -7,7 +7,7 @@ use muse_proto::{
     Error, Reason,
     v1::{
         auth_service_client::AuthServiceClient, embedder_service_client::EmbedderServiceClient,
-        key_service_client::KeyServiceClient,
+        key_service_client::KeyServiceClient, user_service_client::UserServiceClient,
     },
 };
 use muse_server::{memory_budget::MemoryBudget, tls::Connector};
@@ -86,6 +86,10 @@ impl Upstream {
 
     pub(crate) fn key_client(&self) -> KeyServiceClient<TracedClient<Channel>> {
         KeyServiceClient::new(self.auth.clone())
+    }
+
+    pub(crate) fn user_client(&self) -> UserServiceClient<TracedClient<Channel>> {
+        UserServiceClient::new(self.auth.clone())
     }
 
     pub(crate) fn embedder_client(&self) -> EmbedderServiceClient<Balancer> {

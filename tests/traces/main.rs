@@ -1,6 +1,7 @@
 //! Request ids in logs, spans at a collector, and the absence of users' texts in both, with the
 //! real programs.
 
+mod audit;
 mod collector;
 mod ids;
 mod panic_hook;

@@ -47,6 +47,16 @@ async fn log_at_trace_level_contains_no_text_password_or_token() {
     assert_eq!(http.get("/embed?sentence=a", &typo).await.status, 401);
     assert_eq!(http.get(&format!("/embed?sentence=a&api_key={key}"), &access).await.status, 200);
     assert_eq!(http.get(&format!("/api/keys/{key}"), &access).await.status, 404);
+    for (method, target, body) in [
+        ("POST", "/api/users", json!({ "username": "admin", "password": PASSWORD })),
+        ("POST", "/api/users", json!({ "username": "maria", "password": PASSWORD, PASSWORD: 1 })),
+        ("PATCH", "/api/users/nobody", json!({ "password": PASSWORD, "current_password": PASSWORD })),
+        ("PATCH", "/api/users/nobody", json!({ "password": PASSWORD, "role": PASSWORD })),
+    ] {
+        let rejected = http.json(method, target, &access, &body).await;
+        let problem = rejected.json();
+        assert!(rejected.status.is_client_error() && !problem.to_string().contains(PASSWORD), "{problem}");
+    }
     let secret_of_key = &key["muse_aaaaaaaaaaaa_".len()..key.len() - 1];
 
     let mut embedder = EmbedderServiceClient::new(channel(services.gateway));

@@ -16,5 +16,6 @@ mod response_memory;
 pub(crate) mod rest;
 pub(crate) mod routing;
 pub(crate) mod server_timing;
+pub(crate) mod users;
 
 pub(crate) use accept::weighted;

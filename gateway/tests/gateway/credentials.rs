@@ -32,7 +32,7 @@ async fn http_route_without_a_credential_is_rejected() {
     assert!(operations.len() > PUBLIC_OPERATIONS.len());
     for (method, path) in operations {
         let is_public = PUBLIC_OPERATIONS.contains(&(&*method, &*path));
-        let target = path.replace("{model}", "any").replace("{id}", "any");
+        let target = path.replace("{model}", "any").replace("{id}", "any").replace("{name}", "any");
         let response = gateway.send(&method.to_uppercase(), &target, &[]).await;
         assert_eq!(
             response.status == StatusCode::UNAUTHORIZED,

@@ -1,6 +1,7 @@
 //! A gateway with a fake auth service and a fake embedder.
 
 use std::{
+    fmt::Debug,
     mem,
     net::SocketAddr,
     pin::Pin,
@@ -37,6 +38,7 @@ use muse_proto::{
         embedder_service_server::{EmbedderService, EmbedderServiceServer},
         key_service_server::{KeyService, KeyServiceServer},
         revocation_service_server::{RevocationService, RevocationServiceServer},
+        user_service_server::UserServiceServer,
     },
 };
 use muse_server::{Addresses, Listeners, deadline, grpc};
@@ -111,6 +113,8 @@ pub(crate) struct Backend {
     auth: SocketAddr,
     embedder: SocketAddr,
     received: Arc<Mutex<ReceivedMetadata>>,
+    /// The debug output of the last message about a user.
+    message: Arc<Mutex<String>>,
     /// Whether the auth service sends messages to verifiers.
     sending: Arc<watch::Sender<bool>>,
     logging_in: Arc<Notify>,
@@ -131,6 +135,7 @@ impl Backend {
             auth: SocketAddr::from(([127, 0, 0, 1], 0)),
             embedder: embedder.local_addr().unwrap(),
             received: Arc::default(),
+            message: Arc::default(),
             sending: Arc::new(watch::Sender::new(true)),
             logging_in: Arc::default(),
             logins: Arc::default(),
@@ -157,6 +162,7 @@ impl Backend {
             let router = server()
                 .add_service(AuthServiceServer::new(service.clone()))
                 .add_service(KeyServiceServer::new(service.clone()))
+                .add_service(UserServiceServer::new(service.clone()))
                 .add_service(RevocationServiceServer::new(service));
             router.serve_with_incoming(TcpIncoming::from(listener)).await
         });
@@ -201,6 +207,18 @@ impl Backend {
     /// Takes the metadata of the last call.
     pub(crate) fn take_received(&self) -> ReceivedMetadata {
         mem::take(&mut self.received.lock().unwrap())
+    }
+
+    /// Takes the debug output of the last message about a user; empty if there was none.
+    pub(crate) fn take_message(&self) -> String {
+        mem::take(&mut self.message.lock().unwrap())
+    }
+
+    /// Records the metadata and the message.
+    pub(crate) fn record_message<T: Debug>(&self, call: Request<T>) -> T {
+        let message = self.record(call);
+        *self.message.lock().unwrap() = format!("{message:?}");
+        message
     }
 
     fn record<T>(&self, call: Request<T>) -> T {
@@ -278,9 +296,10 @@ impl AuthService for Backend {
 
     async fn revoke_user_tokens(
         &self,
-        _: Request<RevokeUserTokensRequest>,
+        call: Request<RevokeUserTokensRequest>,
     ) -> Result<Response<RevokeUserTokensResponse>, Status> {
-        unimplemented()
+        self.record_message(call);
+        Ok(Response::new(RevokeUserTokensResponse {}))
     }
 
     async fn get_jwks(&self, _: Request<GetJwksRequest>) -> Result<Response<GetJwksResponse>, Status> {

@@ -9,6 +9,7 @@ mod harness;
 mod isolation;
 mod requests;
 mod security_headers;
+mod users;
 
 use std::time::{Duration, Instant};
 

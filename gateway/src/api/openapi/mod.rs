@@ -15,7 +15,7 @@ use utoipa::{
     },
 };
 
-use super::{http_response::json, keys, openai, problem, rest};
+use super::{http_response::json, keys, openai, problem, rest, users};
 use crate::{
     Cookies,
     auth::{ApiRouter, Routes},
@@ -43,6 +43,11 @@ use crate::{
         keys::handlers::update,
         keys::handlers::delete,
         keys::handlers::describe,
+        users::handlers::add,
+        users::handlers::list,
+        users::handlers::update,
+        users::handlers::remove,
+        users::handlers::revoke_tokens,
         openai::embeddings::create,
         openai::models::list,
         openai::models::retrieve,
@@ -55,6 +60,7 @@ use crate::{
         (name = "Sentences"),
         (name = "Tokens", description = "Login, refresh and logout"),
         (name = "Keys", description = "API keys, for programs that cannot log in"),
+        (name = "Users", description = "Users and their tokens, for admins"),
         (name = "OpenAI", description = "OpenAI's API for embeddings, with an API key or an access token as its key"),
         (name = "Service", description = "Public routes"),
     ),
