@@ -39,6 +39,9 @@ async fn openapi_document_and_swagger_ui_are_served() {
 async fn service_conforms_to_its_openapi_document() {
     let stack = Stack::start().await;
     let tokens = stack.login().await;
+    let http = HttpClient::new(stack.gateway.address);
+    let key = json!({ "name": "schemathesis" });
+    let key = http.json("POST", "/api/keys", &tokens.access_token, &key).await.text_of("key");
     let gateway = format!("http://{}", stack.gateway.address);
     let status = sdk_program("schemathesis")
         .args(["--no-color", "--config-file", "tests/sdks/schemathesis.toml", "run"])
@@ -48,6 +51,7 @@ async fn service_conforms_to_its_openapi_document() {
         .env("GATEWAY", &gateway)
         .env("ACCESS_TOKEN", tokens.access_token)
         .env("REFRESH_TOKEN", tokens.refresh_token)
+        .env("API_KEY", key)
         .status()
         .await
         .expect("schemathesis starts");

@@ -54,13 +54,14 @@ async fn play(file: &str, cases: &str) {
 
 /// Returns None if the case needs a token that is not available.
 async fn play_case(target: &mut Target, case: &Case) -> Option<Result<(), String>> {
+    let path = target.fill(&case.target).await?;
     let mut headers = Vec::new();
     for (name, values) in &case.headers {
         for value in values.values() {
             headers.push((name.as_str(), target.fill(value).await?));
         }
     }
-    let answer = answer(target, case, &headers).await;
+    let answer = answer(target, case, &path, &headers).await;
     if case.target.starts_with("/logout") {
         target.forget_pair();
     }
@@ -68,9 +69,9 @@ async fn play_case(target: &mut Target, case: &Case) -> Option<Result<(), String
 }
 
 /// Sends the request of a case, again after `Retry-After` if login throttling rejects it.
-async fn answer(target: &Target, case: &Case, headers: &[(&str, String)]) -> HttpResponse {
+async fn answer(target: &Target, case: &Case, path: &str, headers: &[(&str, String)]) -> HttpResponse {
     let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let request = wire::request(&case.method, &case.target, &headers, case.body.as_deref());
+    let request = wire::request(&case.method, path, &headers, case.body.as_deref());
     loop {
         let answer = wire::send(target.address, &request).await;
         if answer.status.as_u16() != 429 || case.expect.is_status(429) {

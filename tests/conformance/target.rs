@@ -1,8 +1,9 @@
-//! The stack under test, and valid and invalid tokens of every kind.
+//! The stack under test, valid and invalid tokens of every kind, and an API key.
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use muse_tests::{Stack, auth_config, channel, http_client::HttpClient, login, start_auth};
+use serde_json::json;
 use tokio::net::lookup_host;
 
 /// A running stack in which admin / admin may log in.
@@ -65,6 +66,14 @@ impl Target {
                     assert_eq!(self.http.post("/logout/refresh", &refresh).await.status, 200);
                     self.tokens.insert("revoked-refresh".to_owned(), refresh);
                     self.tokens.insert("access-after-other-was-revoked".to_owned(), access);
+                }
+                "key" | "key-id" => {
+                    let access = self.login().await.0;
+                    let key = json!({ "name": "conformance" });
+                    let answer = self.http.json("POST", "/api/keys", &access, &key).await;
+                    assert_eq!(answer.status, 201, "admin may create a key");
+                    self.tokens.insert("key".to_owned(), answer.text_of("key"));
+                    self.tokens.insert("key-id".to_owned(), answer.text_of("id"));
                 }
                 _ => panic!("{{{name}}} is no placeholder"),
             }

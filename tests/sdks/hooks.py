@@ -1,4 +1,4 @@
-"""schemathesis hooks: tokens for requests, and a deserializer for .npy bodies."""
+"""schemathesis hooks: credentials of requests, and a deserializer for .npy bodies."""
 
 import json
 import os
@@ -19,8 +19,9 @@ def login():
     return post("/login", b"username=admin&password=admin")
 
 
-# Routes that revoke their token get a new one for each request.
+# Credentials of routes that do not take the access token of the run, or revoke it.
 TOKENS = {
+    "/api/key": lambda: os.environ["API_KEY"],
     "/token/refresh": lambda: os.environ["REFRESH_TOKEN"],
     "/logout/access": lambda: login()["access_token"],
     "/logout/refresh": lambda: login()["refresh_token"],
