@@ -33,7 +33,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::{Status, body::Body, codegen::Service, server::NamedService};
 
 use crate::{
-    batcher::{Batcher, UserName},
+    batcher::{Batcher, FlowKey, UserName},
     limits::TokenLimits,
 };
 
@@ -162,13 +162,14 @@ where
         }
         let end = deadline::end(request.headers());
         let is_embed = request.uri().path().ends_with("/Embed");
-        let user = user(request.extensions());
-        let lease = MemoryLease { budgets: Arc::clone(&self.budgets), user, reservations: Arc::default() };
+        let flow = flow(request.extensions());
+        let (budgets, user) = (Arc::clone(&self.budgets), Arc::clone(&flow.user));
+        let lease = MemoryLease { budgets, user, reservations: Arc::default() };
         let mut layer = self.clone();
         async move {
             let read = read_message(request, &lease).await.and_then(|(request, length)| {
                 if is_embed && length <= MAX_REQUEST_BYTES {
-                    layer.batcher.check(&lease.user, layer.estimate_tokens(length), end)?;
+                    layer.batcher.check(&flow, layer.estimate_tokens(length), end)?;
                 }
                 Ok(request)
             });
@@ -190,9 +191,10 @@ where
     }
 }
 
-/// The user whose call it is. The interceptor has verified that there is one.
-pub(crate) fn user(extensions: &Extensions) -> UserName {
-    extensions.get().cloned().unwrap_or_default()
+/// Whose call it is. The interceptor has verified that there is somebody.
+pub(crate) fn flow(extensions: &Extensions) -> FlowKey {
+    let user = extensions.get::<UserName>().cloned().unwrap_or_default();
+    FlowKey { user, service_class: extensions.get().copied().unwrap_or_default() }
 }
 
 /// Reads the message of a request, and inflates it if it is compressed with gzip. Returns the

@@ -25,7 +25,7 @@ use tonic::{Request, Status, codec::CompressionEncoding, service::interceptor::I
 use tracing::{Level, info};
 
 use crate::{
-    batcher::{Batcher, BatcherError, UserName},
+    batcher::{Batcher, BatcherError, ServiceClass, UserName},
     config::Config,
     limits::TokenLimits,
     memory::ReserveMemory,
@@ -113,6 +113,8 @@ async fn serve(
         principal.record(call.extensions());
         // Calls with an API key share the queue of its owner.
         call.extensions_mut().insert(UserName::from(principal.user()));
+        let service_class = if principal.is_bulk() { ServiceClass::Bulk } else { ServiceClass::Interactive };
+        call.extensions_mut().insert(service_class);
         Ok::<_, Status>(call)
     });
     let incoming = tls::incoming(listener, acceptor, ConnectionLimits::total(connection_limit()));

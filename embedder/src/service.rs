@@ -20,7 +20,7 @@ use crate::{
     batcher::{Batcher, Embedded},
     dimensions::Dimensions,
     limits::TokenLimits,
-    memory::{MemoryLease, user},
+    memory::{MemoryLease, flow},
     request_tokenizer::RequestTokenizer,
     stream::{StreamResponses, Streams},
     timing::{TimedStep, with_server_timing},
@@ -65,7 +65,7 @@ pub(crate) fn describe_model(manifest: &Manifest, device: Device, limits: TokenL
 #[tonic::async_trait]
 impl EmbedderService for EmbedderApi {
     async fn embed(&self, request: Request<EmbedRequest>) -> Result<Response<EmbedResponse>, Status> {
-        let user = user(request.extensions());
+        let flow = flow(request.extensions());
         let lease = request.extensions().get::<MemoryLease>().cloned();
         let deadline = request.extensions().get().map(|&Deadline(end)| end);
         let context = request.extensions().get::<RequestContext>().cloned();
@@ -80,7 +80,7 @@ impl EmbedderService for EmbedderApi {
         }
         let admitted = Instant::now();
         let Embedded { embeddings, queue, forward } =
-            self.batcher.embed(&user, sentences, dimensions, deadline).await?;
+            self.batcher.embed(&flow, sentences, dimensions, deadline).await?;
         let steps = [
             TimedStep { name: "queue", began: admitted, took: queue },
             TimedStep { name: "tokenize", began: arrived, took: tokenize },

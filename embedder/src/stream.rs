@@ -35,8 +35,8 @@ use tonic::{Request, Status, Streaming};
 use tracing::Instrument;
 
 use crate::{
-    batcher::{Batcher, Batching, UserName},
-    memory::user,
+    batcher::{Batcher, Batching, FlowKey},
+    memory::flow,
     outbox::{Outbox, Permits},
     request_tokenizer::RequestTokenizer,
     stream_limit::StreamLimit,
@@ -115,8 +115,8 @@ impl Streams {
         &self,
         request: Request<Streaming<EmbedStreamRequest>>,
     ) -> Result<StreamResponses, Error> {
-        let user = user(request.extensions());
-        let permit = self.limit.acquire(&user)?;
+        let flow = flow(request.extensions());
+        let permit = self.limit.acquire(&flow.user)?;
         let token_refused =
             self.verifier.until_invalid(request.metadata().as_ref(), Credential::AccessTokenOrKey);
         let deadline = match deadline::of(request.metadata().as_ref()) {
@@ -131,7 +131,7 @@ impl Streams {
         };
 
         let outbox = Outbox::new();
-        let work = self.work(user, request.into_inner(), outbox.clone());
+        let work = self.work(flow, request.into_inner(), outbox.clone());
         let (task_outbox, read_timeout) = (outbox.clone(), self.read_timeout);
         let task = async move {
             let work = async {
@@ -154,7 +154,7 @@ impl Streams {
     /// Responds to the items of a stream until its end or the shutdown of the service.
     fn work(
         &self,
-        user: UserName,
+        flow: FlowKey,
         requests: Streaming<EmbedStreamRequest>,
         outbox: Outbox<EmbedStreamResponse>,
     ) -> impl Future<Output = ()> + Send + 'static {
@@ -169,7 +169,7 @@ impl Streams {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
         let window = StreamWindow {
             batcher: self.batcher.clone(),
-            user,
+            flow,
             unanswered: semaphore(self.tokens),
             items: semaphore(MAX_UNREAD),
             bytes: semaphore(bytes),
@@ -243,7 +243,7 @@ async fn tokenize(
 #[derive(Clone)]
 struct StreamWindow {
     batcher: Batcher,
-    user: UserName,
+    flow: FlowKey,
     /// Unanswered tokens.
     unanswered: Arc<Semaphore>,
     /// Items that are unanswered or unread.
@@ -304,7 +304,7 @@ impl StreamWindow {
     ) -> Result<impl Future<Output = Result<Outcome, Error>> + Send + 'static, Error> {
         let permits = u32::try_from(sentence.tokens()).unwrap_or(u32::MAX);
         let unanswered = self.unanswered.acquire_many_owned(permits).await;
-        let embedded = self.batcher.embed_item(&self.user, sentence).await?;
+        let embedded = self.batcher.embed_item(&self.flow, sentence).await?;
         Ok(async move {
             let embedded = embedded.await?;
             drop(unanswered);

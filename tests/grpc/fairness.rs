@@ -1,13 +1,22 @@
-//! Fairness between users, and rejections with a retry delay.
+//! Fairness between users and between the service classes of one, and rejections with a retry delay.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use muse_proto::{
     Error, Reason,
-    v1::{AddUserRequest, EmbedRequest, LoginRequest, Role},
+    v1::{
+        AddUserRequest, CreateKeyRequest, EmbedRequest, EmbedStreamRequest, LoginRequest, Role,
+        key_service_client::KeyServiceClient,
+    },
 };
 use muse_tests::{
-    Stack, bearing, http_client::HttpClient, model_dir, start_auth, start_embedder, start_gateway,
+    Stack, bearing, http_client::HttpClient, model_dir, start_auth, start_embedder, start_gateway, until,
 };
 use tonic::Code;
 
@@ -74,6 +83,75 @@ async fn bulk_job_does_not_delay_other_users_or_own_small_calls() {
             "waited {queued:?} ms beside a job of {whole} ms"
         );
     }
+    stack.stop().await;
+}
+
+/// Creates a bulk key of the owner of a token.
+async fn bulk_key(stack: &Stack, token: &str) -> String {
+    let request = CreateKeyRequest { name: "nightly job".to_owned(), bulk: true, ..Default::default() };
+    let created = KeyServiceClient::new(stack.channel()).create_key(bearing(token, request)).await;
+    created.expect("there is room for a key").into_inner().secret_key
+}
+
+/// Embeds the same text as many items of a stream. Counts the answers.
+async fn stream(stack: &Stack, credential: &str, items: usize, answers: &AtomicUsize) {
+    let item = |id: usize| EmbedStreamRequest { id: id.to_string(), sentence: many(1).sentences.remove(0) };
+    let items = futures::stream::iter((0..items).map(item));
+    let stream = stack.embedder_client().embed_stream(bearing(credential, items)).await;
+    let mut stream = stream.expect("it is accepted").into_inner();
+    while stream.message().await.expect("it goes on").is_some() {
+        answers.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bulk_key_does_not_delay_calls_of_its_owner() {
+    const BULK: usize = 192;
+    const OWN: usize = 32;
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let key = bulk_key(&stack, &token).await;
+    let done = Arc::new(AtomicUsize::new(0));
+    let job: Vec<_> = (0..BULK)
+        .map(|_| {
+            let (mut client, call, done) =
+                (stack.embedder_client(), bearing(&key, many(32)), Arc::clone(&done));
+            tokio::spawn(async move {
+                client.embed(call).await.expect("it is admitted");
+                done.fetch_add(1, Ordering::Relaxed);
+            })
+        })
+        .collect();
+    let before = until(async || Some(done.load(Ordering::Relaxed)).filter(|&done| done >= 2)).await;
+    // Calls of the same size, which would otherwise wait for all of those.
+    let calls = (0..OWN).map(|_| {
+        let (mut client, call) = (stack.embedder_client(), bearing(&token, many(32)));
+        async move { client.embed(call).await.expect("it is admitted") }
+    });
+    futures::future::join_all(calls).await;
+    let meanwhile = done.load(Ordering::Relaxed) - before;
+    // A seventh of the owner's calls, and those in the passes that ran when these came.
+    assert!(meanwhile <= OWN * 2 / 3, "{meanwhile} calls of the job beside {OWN} others");
+    assert!(before + meanwhile < BULK, "the job ended too early");
+    for call in job {
+        call.await.unwrap();
+    }
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bulk_stream_gets_a_fraction_of_its_owners_share() {
+    const ITEMS: usize = 4_000;
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let key = bulk_key(&stack, &token).await;
+    let (own, bulk) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let meanwhile = tokio::select! {
+        () = stream(&stack, &token, ITEMS, &own) => bulk.load(Ordering::Relaxed),
+        () = stream(&stack, &key, 2 * ITEMS, &bulk) => panic!("{own:?} answers beside {bulk:?} of the job"),
+    };
+    assert_eq!(own.into_inner(), ITEMS);
+    assert!((1..ITEMS / 2).contains(&meanwhile), "{meanwhile} items of the job beside {ITEMS}");
     stack.stop().await;
 }
 

@@ -73,6 +73,12 @@ impl Principal {
         }
     }
 
+    /// Whether the calls are a bulk job: those with a bulk key.
+    #[must_use]
+    pub fn is_bulk(&self) -> bool {
+        matches!(self, Self::Key(key) if key.bulk)
+    }
+
     /// The claims of a token.
     ///
     /// # Errors

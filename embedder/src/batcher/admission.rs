@@ -8,19 +8,21 @@
 //!    estimate and with the same margin.
 //! 3. The memory for queued requests is used up: a user may have as many tokens in the queue as are
 //!    left free for others (the dynamic threshold of Choudhury and Hahne 1998), so that there is
-//!    always room for another user.
+//!    always room for another user. In the same way, the bulk requests of a user may have as many as
+//!    the user may still add, so that there is always room for the user's other requests.
 
 use std::time::{Duration, Instant};
 
 use muse_proto::{Error, Reason};
 
 use super::{
-    fair_queue::{Class, FairQueue},
+    fair_queue::FairQueue,
+    flow::{Class, FlowKey, ServiceClass},
     throughput::Throughput,
 };
 use crate::metrics::RejectionCounters;
 
-/// Items of a user's streams are queued for this time at most; further ones are not read yet. It is
+/// Items of the streams of a flow are queued for this time at most; further ones are not read yet. It is
 /// enough to fill the passes.
 const STREAM_AHEAD: Duration = Duration::from_millis(125);
 /// The factor on an estimate before it is compared with a deadline or with the maximum queueing
@@ -40,7 +42,7 @@ pub(super) struct AdmissionControl {
 /// A request that is to enter the queue.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Candidate<'a> {
-    pub(super) user: &'a str,
+    pub(super) flow: &'a FlowKey,
     pub(super) class: Class,
     pub(super) tokens: usize,
     /// Its caller's.
@@ -52,9 +54,9 @@ pub(super) struct Candidate<'a> {
 pub(super) enum RejectionCause {
     /// The model has stopped.
     Stopped,
-    /// Too many tokens wait, of this user or of all together; `drained` is the time until the
-    /// request fits.
-    Memory { own: usize, total: usize, drained: Option<Duration> },
+    /// Too many tokens wait, of this user (for a bulk request, in `bulk` requests) or of all
+    /// together; `drained` is the time until the request fits.
+    Memory { own: usize, bulk: Option<usize>, total: usize, drained: Option<Duration> },
     /// It would finish after `done`, and its deadline passes after `left`.
     Deadline { done: Duration, left: Duration },
     /// It would wait for this time, the margin included.
@@ -86,13 +88,15 @@ impl AdmissionControl {
         throughput: &Throughput,
         request: Candidate<'_>,
     ) -> Result<(), RejectionCause> {
-        let Candidate { user, class, tokens, deadline } = request;
-        let excess = self.excess(queued, user, tokens);
+        let Candidate { flow, class, tokens, deadline } = request;
+        let excess = self.excess(queued, flow, tokens);
         if excess > 0 {
-            let (own, total) = (queued.tokens_of(user), queued.tokens());
-            return Err(RejectionCause::Memory { own, total, drained: throughput.time_for(excess) });
+            let (own, total) = (queued.tokens_of_user(&flow.user), queued.tokens());
+            let is_bulk = flow.service_class == ServiceClass::Bulk;
+            let bulk = is_bulk.then(|| queued.tokens_of_flow(flow));
+            return Err(RejectionCause::Memory { own, bulk, total, drained: throughput.time_for(excess) });
         }
-        let ahead = queued.ahead_of(user, class, tokens, deadline.is_some());
+        let ahead = queued.ahead_of(flow, class, tokens, deadline.is_some());
         let Some(wait) = throughput.time_for(ahead).filter(|_| ahead > 0) else { return Ok(()) };
         let done = throughput.time_for(ahead + tokens).unwrap_or(wait);
         let wait = wait.mul_f64(MARGIN);
@@ -109,20 +113,28 @@ impl AdmissionControl {
         &self,
         queued: &FairQueue,
         throughput: &Throughput,
-        user: &str,
+        flow: &FlowKey,
         tokens: usize,
     ) -> bool {
-        let own = queued.tokens_of_class(user, Class::Stream);
+        let own = queued.tokens_of_class(flow, Class::Stream);
         // The first is always admitted, or a user whose calls use up the memory would stop their
         // own streams.
         let most = throughput.tokens_in(STREAM_AHEAD).unwrap_or(usize::MAX);
-        own == 0 || (own + tokens <= most && self.excess(queued, user, tokens) == 0)
+        own == 0 || (own + tokens <= most && self.excess(queued, flow, tokens) == 0)
     }
 
-    /// Tokens by which a request exceeds what its user may have in the queue.
-    fn excess(&self, queued: &FairQueue, user: &str, tokens: usize) -> usize {
+    /// Tokens by which a request exceeds what its user, or its flow, may have in the queue.
+    fn excess(&self, queued: &FairQueue, flow: &FlowKey, tokens: usize) -> usize {
         let free = self.capacity.saturating_sub(queued.tokens() + tokens);
-        (queued.tokens_of(user) + tokens).saturating_sub(free)
+        let own = queued.tokens_of_user(&flow.user) + tokens;
+        let excess = own.saturating_sub(free);
+        match (flow.service_class, queued.tokens_of_flow(flow)) {
+            // The first one may be larger, or the largest requests would never be admitted.
+            (ServiceClass::Interactive, _) | (ServiceClass::Bulk, 0) => excess,
+            (ServiceClass::Bulk, bulk) => {
+                excess.max((bulk + tokens).saturating_sub(free.saturating_sub(own)))
+            }
+        }
     }
 
     /// Counts a rejection, and returns its error.
@@ -133,9 +145,11 @@ impl AdmissionControl {
                 stopped.inc();
                 return model_stopped();
             }
-            RejectionCause::Memory { own, total, drained } => {
+            RejectionCause::Memory { own, bulk, total, drained } => {
+                let bulk = bulk.map(|bulk| format!(" ({bulk} of bulk keys)")).unwrap_or_default();
                 let text = format!(
-                    "the queue is full: {own} tokens of yours and {total} of all users wait, of {} in all; try again later",
+                    "the queue is full: {own} tokens of yours{bulk} and {total} of all users wait, of {} in all; try \
+                     again later",
                     self.capacity
                 );
                 (memory, text, drained)

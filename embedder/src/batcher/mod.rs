@@ -11,7 +11,9 @@
 
 mod admission;
 mod fair_queue;
+mod flow;
 pub mod queue;
+mod round_robin;
 mod throughput;
 mod worker;
 
@@ -32,7 +34,7 @@ use tch::Device;
 use tokio::task::JoinError;
 
 use crate::{dimensions::Dimensions, metrics::EmbedderMetrics};
-pub use queue::UserName;
+pub use queue::{FlowKey, ServiceClass, UserName};
 use queue::{PendingRequest, Queue};
 use worker::Workers;
 pub use worker::configure_allocator;
@@ -137,8 +139,13 @@ impl Batcher {
     /// # Errors
     ///
     /// Those of [`Batcher::embed`].
-    pub(crate) fn check(&self, user: &str, tokens: usize, deadline: Option<Instant>) -> Result<(), Error> {
-        self.queue.check(user, tokens, deadline)
+    pub(crate) fn check(
+        &self,
+        flow: &FlowKey,
+        tokens: usize,
+        deadline: Option<Instant>,
+    ) -> Result<(), Error> {
+        self.queue.check(flow, tokens, deadline)
     }
 
     /// The vectors of `sentences`, in their order, truncated to `dimensions`. `deadline` is the
@@ -153,13 +160,13 @@ impl Batcher {
     /// [`admission`]), or [`Reason::Internal`](muse_proto::Reason) if the forward pass fails.
     pub(crate) async fn embed(
         &self,
-        user: &UserName,
+        flow: &FlowKey,
         sentences: TokenizedSentences,
         dimensions: Dimensions,
         deadline: Option<Instant>,
     ) -> Result<Embedded, Error> {
         let sentences = Arc::new(sentences);
-        let pending = self.queue.push(user, Arc::clone(&sentences), deadline)?;
+        let pending = self.queue.push(flow, Arc::clone(&sentences), deadline)?;
         collect(pending, &sentences, dimensions, &self.queue_seconds).await
     }
 
@@ -171,11 +178,11 @@ impl Batcher {
     /// those of [`Batcher::embed`].
     pub(crate) async fn embed_item(
         &self,
-        user: &UserName,
+        flow: &FlowKey,
         sentence: TokenizedSentences,
     ) -> Result<impl Future<Output = Result<Embedded, Error>> + Send + use<>, Error> {
         let sentence = Arc::new(sentence);
-        let pending = self.queue.push_item(user, Arc::clone(&sentence)).await?;
+        let pending = self.queue.push_item(flow, Arc::clone(&sentence)).await?;
         let queue_seconds = self.queue_seconds.clone();
         Ok(async move { collect(pending, &sentence, Dimensions::ALL, &queue_seconds).await })
     }

@@ -12,11 +12,15 @@ use muse_model::sentences::TokenizedSentences;
 use muse_proto::Error;
 use tokio::sync::Notify;
 
-pub use super::fair_queue::{BatchResult, BatchSlice, UserName};
 use super::{
     admission::{AdmissionControl, Candidate, RejectionCause, model_stopped},
-    fair_queue::{Class, FairQueue, RequestKey},
+    fair_queue::{FairQueue, RequestKey},
+    flow::Class,
     throughput::Throughput,
+};
+pub use super::{
+    fair_queue::{BatchResult, BatchSlice},
+    flow::{FlowKey, ServiceClass, UserName},
 };
 use crate::metrics::RejectionCounters;
 
@@ -94,25 +98,25 @@ impl Queue {
     /// again; [`Reason::Unavailable`](muse_proto::Reason) if the model has stopped.
     pub fn push(
         self: &Arc<Self>,
-        user: &UserName,
+        flow: &FlowKey,
         sentences: Arc<TokenizedSentences>,
         deadline: Option<Instant>,
     ) -> Result<PendingRequest, Error> {
         let mut state = self.lock();
         let (tokens, class) = (sentences.tokens(), Class::of_call(sentences.tokens()));
-        let admitted = self.admit(&state, Candidate { user, class, tokens, deadline });
+        let admitted = self.admit(&state, Candidate { flow, class, tokens, deadline });
         admitted.map_err(|cause| self.admission.reject(cause))?;
-        Ok(self.insert(&mut state, user, class, deadline.is_some(), sentences))
+        Ok(self.insert(&mut state, flow, class, deadline.is_some(), sentences))
     }
 
-    /// Appends an item of a stream as soon as few enough of the user's are queued.
+    /// Appends an item of a stream as soon as few enough of the flow's are queued.
     ///
     /// # Errors
     ///
     /// [`Reason::Unavailable`](muse_proto::Reason) if the model has stopped.
     pub async fn push_item(
         self: &Arc<Self>,
-        user: &UserName,
+        flow: &FlowKey,
         sentence: Arc<TokenizedSentences>,
     ) -> Result<PendingRequest, Error> {
         loop {
@@ -125,8 +129,8 @@ impl Queue {
                     return Err(self.admission.reject(RejectionCause::Stopped));
                 }
                 let QueueState { waiting, throughput, .. } = &*state;
-                if self.admission.has_room_for_item(waiting, throughput, user, sentence.tokens()) {
-                    return Ok(self.insert(&mut state, user, Class::Stream, false, sentence));
+                if self.admission.has_room_for_item(waiting, throughput, flow, sentence.tokens()) {
+                    return Ok(self.insert(&mut state, flow, Class::Stream, false, sentence));
                 }
             }
             room.await;
@@ -140,9 +144,9 @@ impl Queue {
     /// # Errors
     ///
     /// Those of [`Queue::push`].
-    pub fn check(&self, user: &str, about: usize, deadline: Option<Instant>) -> Result<(), Error> {
+    pub fn check(&self, flow: &FlowKey, about: usize, deadline: Option<Instant>) -> Result<(), Error> {
         let (state, tokens) = (self.lock(), about / 2);
-        let admit = |class| self.admit(&state, Candidate { user, class, tokens, deadline });
+        let admit = |class| self.admit(&state, Candidate { flow, class, tokens, deadline });
         let admitted = admit(Class::of_call(tokens)).or_else(|_| admit(Class::of_call(about)));
         admitted.map_err(|cause| self.admission.reject(cause))
     }
@@ -157,17 +161,17 @@ impl Queue {
     fn insert(
         self: &Arc<Self>,
         state: &mut QueueState,
-        user: &UserName,
+        flow: &FlowKey,
         class: Class,
         has_deadline: bool,
         sentences: Arc<TokenizedSentences>,
     ) -> PendingRequest {
-        if state.waiting.is_interactive(user, class) {
+        if state.waiting.is_interactive(flow, class) {
             state.interactive_until = Some(Instant::now() + INTERACTIVE_FOR);
         }
         let (sender, results) = mpsc::unbounded();
         let left = sentences.len();
-        let key = state.waiting.push(user, class, has_deadline, sentences, sender);
+        let key = state.waiting.push(flow, class, has_deadline, sentences, sender);
         // Each notification is a system call.
         if state.idle > 0 {
             self.work.notify_one();

@@ -13,7 +13,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use futures::FutureExt;
 use muse_embedder::{
     batcher::{
-        UserName,
+        FlowKey, ServiceClass, UserName,
         queue::{BatchResult, PendingRequest, Queue},
     },
     metrics::RejectionCounters,
@@ -30,7 +30,7 @@ const PASS: usize = 640;
 struct Cycle {
     queue: Arc<Queue>,
     request: Arc<TokenizedSentences>,
-    waiting: VecDeque<(UserName, PendingRequest)>,
+    waiting: VecDeque<(FlowKey, PendingRequest)>,
     vectors: Bytes,
 }
 
@@ -42,8 +42,9 @@ impl Cycle {
             Arc::new((0..sentences).map(|_| [7; LENGTH].as_slice()).collect());
         let push = |index: usize| {
             let user = UserName::from(format!("user {}", index % users));
-            let pending = queue.push(&user, Arc::clone(&request), None).expect("there is room");
-            (user, pending)
+            let flow = FlowKey { user, service_class: ServiceClass::Interactive };
+            let pending = queue.push(&flow, Arc::clone(&request), None).expect("there is room");
+            (flow, pending)
         };
         let waiting = (0..requests).map(push).collect();
         let vectors = Bytes::from(vec![0; PASS / LENGTH * VECTOR_BYTES]);
@@ -76,7 +77,7 @@ impl Cycle {
     /// Receives results; pushes each completed request again.
     fn receive_results(&mut self) {
         for _ in 0..self.waiting.len().min(2 * PASS / LENGTH) {
-            let Some((user, mut pending)) = self.waiting.pop_front() else { return };
+            let Some((flow, mut pending)) = self.waiting.pop_front() else { return };
             let done = loop {
                 match pending.next().now_or_never() {
                     Some(Some(result)) => drop(black_box(result.expect("the pass succeeds"))),
@@ -85,10 +86,10 @@ impl Cycle {
                 }
             };
             if done {
-                let again = self.queue.push(&user, Arc::clone(&self.request), None).expect("there is room");
-                self.waiting.push_back((user, again));
+                let again = self.queue.push(&flow, Arc::clone(&self.request), None).expect("there is room");
+                self.waiting.push_back((flow, again));
             } else {
-                self.waiting.push_back((user, pending));
+                self.waiting.push_back((flow, pending));
             }
         }
     }

@@ -1,8 +1,10 @@
+mod bulk;
+
 use futures::FutureExt;
 use muse_proto::Reason;
 use muse_telemetry::metrics::Metrics;
 
-use super::{super::fair_queue::QUANTUM, *};
+use super::{super::flow::QUANTUM, *};
 
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
@@ -19,12 +21,16 @@ fn request(lengths: &[usize]) -> Arc<TokenizedSentences> {
     Arc::new(ids.iter().map(Vec::as_slice).collect())
 }
 
+fn interactive(user: &str) -> FlowKey {
+    FlowKey { user: UserName::from(user), service_class: ServiceClass::Interactive }
+}
+
 fn push(queue: &Arc<Queue>, user: &str, lengths: &[usize]) -> PendingRequest {
-    queue.push(&UserName::from(user), request(lengths), None).expect("there is room")
+    queue.push(&interactive(user), request(lengths), None).expect("there is room")
 }
 
 fn rejected(queue: &Arc<Queue>, user: &str, lengths: &[usize]) -> Error {
-    queue.push(&UserName::from(user), request(lengths), None).expect_err("there is no room")
+    queue.push(&interactive(user), request(lengths), None).expect_err("there is no room")
 }
 
 fn in_seconds(seconds: f64) -> Option<Instant> {
@@ -71,7 +77,10 @@ fn classes_share_passes_and_requests_of_a_class_do_not() {
     let tokens = |length| passes.iter().filter(|&&one| one == length).sum::<usize>();
     assert!(tokens(400).abs_diff(tokens(8)) <= 1_024, "{} and {}", tokens(400), tokens(8));
     let state = queue.lock();
-    assert_eq!(state.waiting.tokens_of_class("a", Class::of_call(8_000)), 4 * 8_000 - tokens(400));
+    assert_eq!(
+        state.waiting.tokens_of_class(&interactive("a"), Class::of_call(8_000)),
+        4 * 8_000 - tokens(400)
+    );
     drop(state);
     // The first of them is done before the next one starts.
     let slices: Vec<BatchSlice> = (0..16).flat_map(|_| queue.take(1_024).expect("it is open")).collect();
@@ -186,9 +195,11 @@ fn one_user_leaves_room_for_others() {
     assert_eq!((queue.admission.rejections.memory.get(), queue.admission.rejections.wait.get()), (1, 0));
     let other = push(&queue, "b", &[250]);
     assert_eq!(rejected(&queue, "b", &[1]).reason(), Reason::Overloaded);
-    assert!(queue.check("b", 2, None).is_err() && queue.check("c", 2, None).is_ok());
+    assert!(
+        queue.check(&interactive("b"), 2, None).is_err() && queue.check(&interactive("c"), 2, None).is_ok()
+    );
     drop(other);
-    assert!(queue.check("b", 2, None).is_ok());
+    assert!(queue.check(&interactive("b"), 2, None).is_ok());
 }
 
 #[test]
@@ -207,7 +218,7 @@ fn request_beyond_the_maximum_queueing_time_is_rejected() {
     // Requests of another user, of another class, or with a sufficient deadline are admitted.
     let _other = push(&queue, "b", &[50]);
     let _large = push(&queue, "a", &[300]);
-    assert!(queue.push(&UserName::from("a"), request(&[100]), in_seconds(5.0)).is_ok());
+    assert!(queue.push(&interactive("a"), request(&[100]), in_seconds(5.0)).is_ok());
 }
 
 #[test]
@@ -215,16 +226,16 @@ fn deadline_that_cannot_be_met_is_rejected_at_once() {
     let queue = queue(1 << 20);
     queue.record_pass(100, Duration::from_millis(100));
     // An empty queue admits, whatever the estimate.
-    assert!(queue.check("a", 1_000, in_seconds(0.1)).is_ok());
+    assert!(queue.check(&interactive("a"), 1_000, in_seconds(0.1)).is_ok());
     let _pending = push(&queue, "a", &[50; 8]);
-    let error = queue.check("a", 600, in_seconds(0.5)).expect_err("that takes 0.7 s");
+    let error = queue.check(&interactive("a"), 600, in_seconds(0.5)).expect_err("that takes 0.7 s");
     assert_eq!(error.reason(), Reason::Overloaded);
     assert!(error.message().contains("cannot finish before its deadline: that takes about 0.7 s"), "{error}");
     let wait = error.retry_after().expect("it names a time");
     assert!((Duration::from_millis(190)..Duration::from_millis(250)).contains(&wait), "{wait:?}");
     assert_eq!((queue.admission.rejections.deadline.get(), queue.admission.rejections.wait.get()), (1, 0));
-    assert!(queue.check("a", 600, in_seconds(0.75)).is_err(), "that is too close");
-    assert!(queue.check("a", 600, in_seconds(0.9)).is_ok());
+    assert!(queue.check(&interactive("a"), 600, in_seconds(0.75)).is_err(), "that is too close");
+    assert!(queue.check(&interactive("a"), 600, in_seconds(0.9)).is_ok());
 }
 
 #[test]
@@ -245,7 +256,7 @@ fn cancelled_request_leaves_the_queue() {
     drop(cancelled);
     assert_eq!(queue.lock().waiting.tokens(), 50);
     assert_eq!(taken(&queue, 1_000), [[50]]);
-    assert_eq!(queue.lock().waiting.tokens_of("a"), 0);
+    assert_eq!(queue.lock().waiting.tokens_of_user("a"), 0);
 }
 
 #[tokio::test]
@@ -253,15 +264,15 @@ async fn stream_items_fill_the_passes_and_no_more() {
     let queue = queue(1 << 20);
     // A thousand tokens a second: 125 for streams.
     queue.record_pass(100, Duration::from_millis(100));
-    let user = UserName::from("a");
+    let flow = interactive("a");
     // However much the user's calls have in the queue.
     let _calls = push(&queue, "a", &[1_000; 100]);
-    let item = || queue.push_item(&user, request(&[100]));
+    let item = || queue.push_item(&flow, request(&[100]));
     let _first = item().await.expect("there is room");
     let mut second = std::pin::pin!(item());
     assert!(second.as_mut().now_or_never().is_none());
-    assert!(queue.push_item(&UserName::from("b"), request(&[100])).now_or_never().is_some());
-    while queue.lock().waiting.tokens_of_class("a", Class::Stream) > 0 {
+    assert!(queue.push_item(&interactive("b"), request(&[100])).now_or_never().is_some());
+    while queue.lock().waiting.tokens_of_class(&interactive("a"), Class::Stream) > 0 {
         queue.take(1_000).expect("it is open");
     }
     assert!(second.await.is_ok());
@@ -271,10 +282,10 @@ async fn stream_items_fill_the_passes_and_no_more() {
 async fn close_fails_pending_requests_and_items() {
     let queue = queue(1_000);
     let mut pending = push(&queue, "a", &[500]);
-    let user = UserName::from("a");
+    let flow = interactive("a");
     queue.record_pass(100, Duration::from_millis(100));
-    let _item = queue.push_item(&user, request(&[100])).await.expect("there is room");
-    let waiting = queue.push_item(&user, request(&[400]));
+    let _item = queue.push_item(&flow, request(&[100])).await.expect("there is room");
+    let waiting = queue.push_item(&flow, request(&[400]));
     let mut waiting = std::pin::pin!(waiting);
     assert!(waiting.as_mut().now_or_never().is_none());
     queue.close();
