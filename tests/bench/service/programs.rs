@@ -9,8 +9,8 @@ use std::{
 };
 
 use muse_proto::v1::{
-    AddUserRequest, LoginRequest, Role, auth_service_client::AuthServiceClient,
-    user_service_client::UserServiceClient,
+    AddUserRequest, CreateKeyRequest, LoginRequest, Role, auth_service_client::AuthServiceClient,
+    key_service_client::KeyServiceClient, user_service_client::UserServiceClient,
 };
 use muse_tests::{bearing, channel, procfs, root};
 use tempfile::TempDir;
@@ -91,6 +91,13 @@ impl Programs {
         let mut users = UserServiceClient::new(channel(self.address));
         users.add_user(bearing(&self.token, request)).await.expect("admin may add users");
         log_in(self.address, name, PASSWORD).await
+    }
+
+    /// Creates a bulk key of the owner of a token.
+    pub(crate) async fn add_bulk_key(&self, token: &str) -> String {
+        let request = CreateKeyRequest { name: "job".to_owned(), bulk: true, ..Default::default() };
+        let created = KeyServiceClient::new(channel(self.address)).create_key(bearing(token, request)).await;
+        created.expect("the user has no keys yet").into_inner().secret_key
     }
 
     /// PSS of each service in MB, by name.
