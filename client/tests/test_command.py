@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any, Optional
@@ -566,6 +567,82 @@ def test_api_key_in_the_environment_replaces_the_login(muse: Muse, url: str, api
     muse.environment["MUSE_API_KEY"] = api_key[:-1] + ("b" if api_key[-1] == "a" else "a")
     message = muse.fails("tokenize", "in.txt", "-", "--url", url)
     assert "checksum" in message and "muse_" not in message
+
+
+@pytest.mark.parametrize("protocol", [[], ["--grpc"]])
+def test_key_commands_manage_a_key(muse_on_stack: Muse, url: str, protocol: list[str]) -> None:
+    muse = muse_on_stack
+    created = muse("key", "create", "nightly job", "--expires-in", "90d", "--bulk", *protocol)
+    assert created.returncode == 0, created.stderr
+    found = re.fullmatch(r"(muse_([a-z2-7]{12})_[a-z2-7]{39})\n", created.stdout)
+    assert found, "only the key is in standard output"
+    key, id = found.groups()
+    assert key not in created.stderr
+    shown = rf"muse: created the API key {id} \(nightly job\), which expires on 20\S+Z; it cannot be printed again\n"
+    assert re.fullmatch(shown, created.stderr)
+
+    def described(text: str) -> dict[str, str]:
+        return {line[:10].rstrip(): line[11:] for line in text.splitlines()}
+
+    properties = described(muse.run("key", "show", id, *protocol))
+    assert list(properties) == ["id", "name", "owner", "created", "expires", "disabled", "bulk", "last used"]
+    created_at, expires = (
+        datetime.strptime(properties[name][:20], "%Y-%m-%dT%H:%M:%SZ") for name in ("created", "expires")
+    )
+    assert expires - created_at == timedelta(days=90)
+    assert (properties["name"], properties["owner"], properties["bulk"]) == ("nightly job", "admin", "yes")
+    changed = muse.run(
+        "key", "update", id, "--name", "ci", "--disable", "--no-bulk", "--expires-in", "never", *protocol
+    )
+    for name, value in (("name", "ci"), ("disabled", "yes"), ("bulk", "no"), ("expires", "never")):
+        assert described(changed)[name] == value
+    listed = {line.split("\t")[0]: line.split("\t")[1:] for line in muse.run("key", "list", *protocol).splitlines()}
+    assert listed[id] == ["admin", properties["created"][:20], "-", "-", "-", "ci", "disabled"]
+
+    muse.environment["MUSE_API_KEY"] = key
+    assert "401: The API key is disabled" in muse.fails("key", "describe", "--url", url, *protocol)
+    # The login manages keys, with or without a key in the environment.
+    assert described(muse.run("key", "update", id, "--enable", "--bulk", *protocol))["disabled"] == "no"
+    time.sleep(0.3)
+    properties = described(muse.run("key", "describe", *protocol))
+    assert (properties["id"], properties["bulk"]) == (id, "yes")
+    assert muse.run("key", "delete", id, *protocol) == f"deleted the API key {id}\n"
+    assert "404: " in muse.fails("key", "show", id, *protocol)
+
+
+def test_invalid_key_commands_are_reported(muse: Muse, url: str) -> None:
+    assert "not logged in: run 'muse login' first" in muse.fails("key", "list")
+    assert "no API key: set the environment variable MUSE_API_KEY" in muse.fails("key", "describe")
+    muse.login(url)
+    for duration in "0", "0d", "-1d", "90", "1.5h", "90 d", "5w", "never", "d", "٣d", "1e3":
+        ran = muse("key", "create", "a", f"--expires-in={duration}")
+        if duration == "90":
+            muse.run("key", "delete", ran.stdout.split("_")[1])
+            continue
+        assert ran.returncode == 2, duration
+        assert f"argument --expires-in: {duration!r} is no time such as 90d, 12h, 30m or 3600 (seconds)" in ran.stderr
+    assert "to ten years" in muse.fails("key", "create", "a", "--expires-in", "999999999999d")
+    assert "400: name: " in muse.fails("key", "create", "a" * 101)
+    ran = subprocess.run([MUSE, "key", "create", b"\xff"], env=muse.environment, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (1, "muse: error: the name of the API key is not valid text\n")
+    assert "nothing to change: use --name" in muse.fails("key", "update", "aaaaaaaaaaaa")
+    message = muse.fails("key", "delete", "muse_aaaaaaaaaaaa_secretsecret")
+    assert "12 characters between muse_ and the secret" in message and "secretsecret" not in message
+    assert muse("key", "update", "aaaaaaaaaaaa", "--disable", "--enable").returncode == 2
+    assert 'there is no user "nobody"' in muse.fails("key", "list", "--user", "nobody")
+
+
+def test_key_that_cannot_be_written_is_reported(muse_on_stack: Muse) -> None:
+    with Path("/dev/full").open("w") as full:
+        process = muse_on_stack.start("key", "create", "a", stdout=full)
+        _, stderr = process.communicate(timeout=30)
+    found = re.fullmatch(
+        r"muse: error: cannot write the key to standard output: No space left on device; "
+        r"nobody has it now: remove it with 'muse key delete (\S+)'\n",
+        stderr,
+    )
+    assert process.returncode == 1 and found, stderr
+    muse_on_stack.run("key", "delete", found[1])
 
 
 def test_help_and_version_are_printed(muse: Muse) -> None:

@@ -1,7 +1,7 @@
 """Client of MUSE as Service: sentence embeddings and tokens in 16 languages."""
 
 from ._async_client import AsyncMUSEClient
-from ._calls import Tokens
+from ._calls import ApiKey, CreatedKey, Tokens
 from ._client import MUSEClient
 from ._transfer import TokenStore
 from .errors import (
@@ -14,8 +14,10 @@ from .errors import (
 )
 
 __all__ = [
+    "ApiKey",
     "AsyncMUSEClient",
     "AuthenticationError",
+    "CreatedKey",
     "InvalidArgumentError",
     "MUSEClient",
     "MUSEError",

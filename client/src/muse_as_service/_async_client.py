@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._address import base_url
-from ._calls import Call, Vectors
+from ._calls import ApiKey, Call, CreatedKey, Vectors
 from ._rest import RestProtocol, connection_error, http_options
 from ._transfer import Flow, Session, SingleRequest, Sleep, Step, TokenStore
 from .errors import MUSEError
@@ -64,6 +64,40 @@ class AsyncMUSEClient:
     async def embed(self, sentences: Iterable[str]) -> Vectors:
         """As `MUSEClient.embed`."""
         return await self._run(self._session.embed(sentences))
+
+    async def create_key(
+        self, name: str, *, expires_in: int = 0, bulk: bool = False, user: Optional[str] = None
+    ) -> CreatedKey:
+        """As `MUSEClient.create_key`."""
+        return await self._run(self._session.create_key(name, expires_in, bulk, user))
+
+    async def list_keys(self, *, user: Optional[str] = None, all_users: bool = False) -> list[ApiKey]:
+        """As `MUSEClient.list_keys`."""
+        return await self._run(self._session.list_keys(user, all_users))
+
+    async def get_key(self, id: str) -> ApiKey:
+        """As `MUSEClient.get_key`."""
+        return await self._run(self._session.get_key(id))
+
+    async def update_key(
+        self,
+        id: str,
+        *,
+        name: Optional[str] = None,
+        disabled: Optional[bool] = None,
+        expires_in: Optional[int] = None,
+        bulk: Optional[bool] = None,
+    ) -> ApiKey:
+        """As `MUSEClient.update_key`."""
+        return await self._run(self._session.update_key(id, name, disabled, expires_in, bulk))
+
+    async def delete_key(self, id: str) -> None:
+        """As `MUSEClient.delete_key`."""
+        await self._run(self._session.delete_key(id))
+
+    async def describe_key(self) -> ApiKey:
+        """As `MUSEClient.describe_key`."""
+        return await self._run(self._session.describe_key())
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypeVar
+from datetime import date, datetime, timezone
+from typing import Any, Callable, Generic, NamedTuple, Optional, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,60 @@ class Tokens(NamedTuple):
 
     access: str
     refresh: str
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """The description of an API key, without its secret. Times are in UTC."""
+
+    id: str
+    """The permanent id, which is part of the key."""
+    name: str
+    owner: str
+    created_at: datetime
+    created_by: Optional[str]
+    """The user who created it; None for the operator of the service."""
+    expires_at: Optional[datetime]
+    """None for never."""
+    disabled: bool
+    """Whether it is rejected until it is enabled again."""
+    bulk: bool
+    """Whether its calls are a bulk job."""
+    last_used_day: Optional[date]
+    last_used_from: Optional[str]
+    """The network from which it was used on that day."""
+
+
+@dataclass(frozen=True)
+class CreatedKey(ApiKey):
+    """A new API key."""
+
+    key: str = field(repr=False)
+    """The key itself. It cannot be read again."""
+
+
+class KeyPage(NamedTuple):
+    """A page of a list of API keys."""
+
+    keys: list[ApiKey]
+    next: Optional[str]
+    """For the next page; None if this is the last."""
+
+
+def key_fields(get: Callable[[str], Any]) -> dict[str, Any]:
+    """The fields of `ApiKey`, from those of a response, where null, 0 and "" stand for None."""
+
+    def time(name: str) -> Optional[datetime]:
+        return datetime.fromtimestamp(get(name), timezone.utc) if get(name) else None
+
+    used = time("last_used_day")
+    return {
+        **{name: get(name) for name in ("id", "name", "owner", "disabled", "bulk")},
+        **{name: get(name) or None for name in ("created_by", "last_used_from")},
+        "created_at": datetime.fromtimestamp(get("created_at"), timezone.utc),
+        "expires_at": time("expires_at"),
+        "last_used_day": used.date() if used else None,
+    }
 
 
 class Call(Generic[T]):
@@ -61,3 +116,62 @@ class Embed(Call[Vectors]):
 
     token: str = field(repr=False)
     sentences: Sequence[str] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class CreateKey(Call[CreatedKey]):
+    token: str = field(repr=False)
+    name: str
+    expires_in: int
+    """Seconds; 0 for never."""
+    bulk: bool
+    user: Optional[str]
+    """The owner; None for the caller."""
+    # A repeated call could create keys that the client never receives.
+    idempotent = False
+
+
+@dataclass(frozen=True)
+class ListKeys(Call[KeyPage]):
+    token: str = field(repr=False)
+    user: Optional[str]
+    all_users: bool
+    after: Optional[str]
+    """`next` of the page before."""
+
+
+@dataclass(frozen=True)
+class GetKey(Call[ApiKey]):
+    token: str = field(repr=False)
+    id: str
+
+
+@dataclass(frozen=True)
+class UpdateKey(Call[ApiKey]):
+    """Changes those properties that are not None."""
+
+    token: str = field(repr=False)
+    id: str
+    name: Optional[str]
+    disabled: Optional[bool]
+    expires_in: Optional[int]
+    bulk: Optional[bool]
+
+
+def given_changes(call: UpdateKey) -> dict[str, Any]:
+    """The properties to change, by name."""
+    change = {"name": call.name, "disabled": call.disabled, "expires_in": call.expires_in, "bulk": call.bulk}
+    return {name: value for name, value in change.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class DeleteKey(Call[None]):
+    token: str = field(repr=False)
+    id: str
+
+
+@dataclass(frozen=True)
+class DescribeKey(Call[ApiKey]):
+    """Describes the key that the call carries."""
+
+    token: str = field(repr=False)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._address import base_url
-from ._calls import Call, Vectors
+from ._calls import ApiKey, Call, CreatedKey, Vectors
 from ._rest import RestProtocol, connection_error, http_options
 from ._transfer import Flow, Session, SingleRequest, Sleep, Step, TokenStore
 from .errors import MUSEError
@@ -91,6 +91,47 @@ class MUSEClient:
         long; `index` is its position.
         """
         return self._run(self._session.embed(sentences))
+
+    def create_key(
+        self, name: str, *, expires_in: int = 0, bulk: bool = False, user: Optional[str] = None
+    ) -> CreatedKey:
+        """Creates an API key, whose `key` only this result contains. Requires a login, as all methods for keys except
+        `describe_key`.
+
+        :param name: a name for people, of 1 to 100 bytes
+        :param expires_in: seconds until the key expires; 0 for never
+        :param bulk: whether its calls are a bulk job, which must not slow the other calls of its owner
+        :param user: the owner instead of the caller, for admins
+        """
+        return self._run(self._session.create_key(name, expires_in, bulk, user))
+
+    def list_keys(self, *, user: Optional[str] = None, all_users: bool = False) -> list[ApiKey]:
+        """Returns the caller's API keys in the order of their creation. For admins: those of `user`, or of all."""
+        return self._run(self._session.list_keys(user, all_users))
+
+    def get_key(self, id: str) -> ApiKey:
+        """Returns the description of an API key. The `reason` of the `MUSEError` is `NO_SUCH_KEY` if there is none."""
+        return self._run(self._session.get_key(id))
+
+    def update_key(
+        self,
+        id: str,
+        *,
+        name: Optional[str] = None,
+        disabled: Optional[bool] = None,
+        expires_in: Optional[int] = None,
+        bulk: Optional[bool] = None,
+    ) -> ApiKey:
+        """Changes those properties of an API key that are not None. `expires_in` counts from now; 0 is for never."""
+        return self._run(self._session.update_key(id, name, disabled, expires_in, bulk))
+
+    def delete_key(self, id: str) -> None:
+        """Deletes an API key, which is rejected from then on."""
+        self._run(self._session.delete_key(id))
+
+    def describe_key(self) -> ApiKey:
+        """Returns the description of the client's own API key."""
+        return self._run(self._session.describe_key())
 
     def close(self) -> None:
         """Closes the connections."""

@@ -10,7 +10,27 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from ._calls import Call, Embed, Login, Refresh, Revoke, Tokenize, Tokens, Vectors
+from ._calls import (
+    ApiKey,
+    Call,
+    CreatedKey,
+    CreateKey,
+    DeleteKey,
+    DescribeKey,
+    Embed,
+    GetKey,
+    KeyPage,
+    ListKeys,
+    Login,
+    Refresh,
+    Revoke,
+    Tokenize,
+    Tokens,
+    UpdateKey,
+    Vectors,
+    given_changes,
+    key_fields,
+)
 from .errors import (
     AuthenticationError,
     InvalidArgumentError,
@@ -24,12 +44,13 @@ try:
     import grpc
     from google.rpc import error_details_pb2, status_pb2
 
-    from .v1 import auth_pb2, auth_pb2_grpc, embedder_pb2, embedder_pb2_grpc
+    from .v1 import auth_pb2, auth_pb2_grpc, embedder_pb2, embedder_pb2_grpc, key_pb2, key_pb2_grpc
 except ImportError as missing:
     raise ImportError(f"grpc=True needs more packages ({missing}): pip install 'muse-as-service[grpc]'") from None
 
 # The response for 4,096 sentences has 8.5 MB; gRPC's default limit is 4 MiB.
 MAX_MESSAGE_BYTES = 64 << 20
+KEYS_PER_PAGE = 1_000
 OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -48,6 +69,8 @@ HTTP_STATUS = {
     Code.OUT_OF_RANGE: 413,
     Code.UNAUTHENTICATED: 401,
     Code.PERMISSION_DENIED: 403,
+    Code.NOT_FOUND: 404,
+    Code.FAILED_PRECONDITION: 409,
     Code.UNIMPLEMENTED: 404,
     Code.RESOURCE_EXHAUSTED: 429,
     Code.UNAVAILABLE: 503,
@@ -78,6 +101,7 @@ class GrpcProtocol:
     def __init__(self, channel: Any, url: str, timeout: Optional[float]) -> None:
         self._auth = auth_pb2_grpc.AuthServiceStub(channel)
         self._embedder = embedder_pb2_grpc.EmbedderServiceStub(channel)
+        self._keys = key_pb2_grpc.KeyServiceStub(channel)
         self._url = url
         self._timeout = timeout
 
@@ -97,6 +121,28 @@ class GrpcProtocol:
             return self._embedder.Embed(
                 embedder_pb2.EmbedRequest(sentences=call.sentences), **self._call_options(call.token)
             )
+        return self._start_key_call(call)
+
+    def _start_key_call(self, call: Call[Any]) -> Any:
+        if isinstance(call, CreateKey):
+            create = key_pb2.CreateKeyRequest(
+                name=call.name, expires_in=call.expires_in, bulk=call.bulk, username=call.user
+            )
+            return self._keys.CreateKey(create, **self._call_options(call.token))
+        if isinstance(call, ListKeys):
+            listing = key_pb2.ListKeysRequest(
+                page_size=KEYS_PER_PAGE, page_token=call.after, username=call.user, all_users=call.all_users
+            )
+            return self._keys.ListKeys(listing, **self._call_options(call.token))
+        if isinstance(call, GetKey):
+            return self._keys.GetKey(key_pb2.GetKeyRequest(id=call.id), **self._call_options(call.token))
+        if isinstance(call, UpdateKey):
+            change = key_pb2.UpdateKeyRequest(id=call.id, **given_changes(call))
+            return self._keys.UpdateKey(change, **self._call_options(call.token))
+        if isinstance(call, DeleteKey):
+            return self._keys.DeleteKey(key_pb2.DeleteKeyRequest(id=call.id), **self._call_options(call.token))
+        if isinstance(call, DescribeKey):
+            return self._keys.DescribeKey(key_pb2.DescribeKeyRequest(), **self._call_options(call.token))
         raise TypeError(f"no such call: {call!r}")
 
     def parse(self, call: Call[Any], response: Any) -> Any:
@@ -109,6 +155,12 @@ class GrpcProtocol:
             return [list(sentence.tokens) for sentence in response.sentences]
         if isinstance(call, Embed):
             return _vectors(response.embeddings)
+        if isinstance(call, CreateKey):
+            return CreatedKey(**_key_fields(response.key), key=response.secret_key)
+        if isinstance(call, ListKeys):
+            return KeyPage([ApiKey(**_key_fields(key)) for key in response.keys], response.next_page_token or None)
+        if isinstance(call, (GetKey, UpdateKey, DescribeKey)):
+            return ApiKey(**_key_fields(response.key))
         return None
 
     def error(self, failure: RpcError) -> MUSEError:
@@ -142,6 +194,10 @@ class GrpcProtocol:
 
     def _call_options(self, token: str) -> dict[str, Any]:
         return {"metadata": (("authorization", f"Bearer {token}"),), "timeout": self._timeout}
+
+
+def _key_fields(key: Any) -> dict[str, Any]:
+    return key_fields(lambda name: getattr(key, name))
 
 
 def _vectors(embeddings: Sequence[Any]) -> Vectors:

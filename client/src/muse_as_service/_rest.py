@@ -10,11 +10,31 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Optional, TypeVar
+from urllib.parse import urlencode
 
 import httpx
 import numpy as np
 
-from ._calls import Call, Embed, Login, Refresh, Revoke, Tokenize, Tokens
+from ._calls import (
+    ApiKey,
+    Call,
+    CreatedKey,
+    CreateKey,
+    DeleteKey,
+    DescribeKey,
+    Embed,
+    GetKey,
+    KeyPage,
+    ListKeys,
+    Login,
+    Refresh,
+    Revoke,
+    Tokenize,
+    Tokens,
+    UpdateKey,
+    given_changes,
+    key_fields,
+)
 from ._transfer import SendAgain
 from .errors import (
     AuthenticationError,
@@ -28,6 +48,10 @@ from .errors import (
 T = TypeVar("T")
 
 NPY = "application/octet-stream"
+PROBLEM = "application/problem+json"
+# Statuses of success other than 200.
+SUCCESS = {CreateKey: 201, DeleteKey: 204}
+KEYS_PER_PAGE = 1_000
 RETRYABLE = {429: OverloadedError, 502: UnavailableError, 503: UnavailableError, 504: UnavailableError}
 
 # The messages of token errors are part of the REST API.
@@ -78,14 +102,14 @@ class RestProtocol:
             # Compression hardly reduces the size of vectors.
             request["headers"].update({"Accept": f"{NPY}, application/json;q=0.5", "Accept-Encoding": "identity"})
             return request
-        raise TypeError(f"no such call: {call!r}")
+        return _key_request(call)
 
     def parse(self, call: Call[T], response: httpx.Response) -> T:
         """Returns the result of a call. Raises `MUSEError` if the response is an error."""
         if response.status_code == 405 and response.request.method == "POST" and isinstance(call, (Tokenize, Embed)):
             self._method = "GET"
             raise SendAgain("POST is not allowed")
-        if response.status_code != 200:
+        if response.status_code != SUCCESS.get(type(call), 200):
             raise _error(call, response)
         try:
             return _result(call, response)  # type: ignore[no-any-return]
@@ -129,9 +153,31 @@ def _request(method: str, path: str, token: Optional[str] = None, body: Any = No
     return {"method": method, "url": path, "headers": headers, "content": content}
 
 
+def _key_request(call: Call[Any]) -> dict[str, Any]:
+    if isinstance(call, CreateKey):
+        body = {"name": call.name, "expires_in": call.expires_in, "bulk": call.bulk, "user": call.user}
+        return _request("POST", "api/keys", call.token, body)
+    if isinstance(call, ListKeys):
+        query = {"limit": KEYS_PER_PAGE, "user": call.user, "all": "true" if call.all_users else None}
+        query["after"] = call.after
+        given = urlencode({name: value for name, value in query.items() if value is not None})
+        return _request("GET", f"api/keys?{given}", call.token)
+    if isinstance(call, GetKey):
+        return _request("GET", f"api/keys/{call.id}", call.token)
+    if isinstance(call, UpdateKey):
+        return _request("PATCH", f"api/keys/{call.id}", call.token, given_changes(call))
+    if isinstance(call, DeleteKey):
+        return _request("DELETE", f"api/keys/{call.id}", call.token)
+    if isinstance(call, DescribeKey):
+        return _request("GET", "api/key", call.token)
+    raise TypeError(f"no such call: {call!r}")
+
+
 def _result(call: Call[Any], response: httpx.Response) -> Any:
     if isinstance(call, Embed):
         return _vectors(response, len(call.sentences))
+    if isinstance(call, DeleteKey):
+        return None
     body = response.json()
     if isinstance(call, Login):
         return Tokens(body["access_token"], body["refresh_token"])
@@ -142,6 +188,12 @@ def _result(call: Call[Any], response: httpx.Response) -> Any:
         tokens = body["tokens"]
         _check_count(len(tokens), len(call.sentences))
         return tokens
+    if isinstance(call, CreateKey):
+        return CreatedKey(**key_fields(body.__getitem__), key=body["key"])
+    if isinstance(call, ListKeys):
+        return KeyPage([ApiKey(**key_fields(key.__getitem__)) for key in body["keys"]], body["next"])
+    if isinstance(call, (GetKey, UpdateKey, DescribeKey)):
+        return ApiKey(**key_fields(body.__getitem__))
     return None
 
 
@@ -164,9 +216,10 @@ def _check_count(results: int, sentences: int) -> None:
 def _error(call: Call[Any], response: httpx.Response) -> MUSEError:
     status = response.status_code
     message = _message(response)
-    reason = REASONS.get(status, "INTERNAL")
+    problem = _problem_reason(response)
+    reason = problem or REASONS.get(status, "INTERNAL")
     if status in (401, 422):
-        reason = TOKEN_REASONS.get(message, "TOKEN_INVALID")
+        reason = problem or TOKEN_REASONS.get(message, "TOKEN_INVALID")
         return AuthenticationError(message, status=status, reason=reason)
     if status in RETRYABLE:
         if status == 429 and isinstance(call, Login):
@@ -189,6 +242,17 @@ def _message(response: httpx.Response) -> str:
         return text if isinstance(text, str) else json.dumps(text)
     except (ValueError, KeyError, AttributeError):
         return f"{response.url} returns {_status_text(response)}: is that the URL of MUSE as Service?"
+
+
+def _problem_reason(response: httpx.Response) -> Optional[str]:
+    """The reason code, which only problem details contain."""
+    if response.headers.get("content-type", "").partition(";")[0].strip() != PROBLEM:
+        return None
+    try:
+        reason = response.json().get("reason")
+        return reason if isinstance(reason, str) else None
+    except (ValueError, AttributeError):
+        return None
 
 
 def _status_text(response: httpx.Response) -> str:

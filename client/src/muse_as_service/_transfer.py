@@ -6,17 +6,37 @@ A flow is a generator. It yields steps; the client executes each step and sends 
 
 from __future__ import annotations
 
+import operator
 import os
 import random
+import re
 import time
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Callable, Optional, Protocol, TypeVar, Union
 
 import numpy as np
 import numpy.typing as npt
 
-from ._calls import Call, Embed, Login, Refresh, Revoke, Tokenize, Tokens, Vectors
+from ._calls import (
+    ApiKey,
+    Call,
+    CreatedKey,
+    CreateKey,
+    DeleteKey,
+    DescribeKey,
+    Embed,
+    GetKey,
+    ListKeys,
+    Login,
+    Refresh,
+    Revoke,
+    Tokenize,
+    Tokens,
+    UpdateKey,
+    Vectors,
+)
 from ._chunking import check, chunks, size
 from .errors import AuthenticationError, MUSEError, OverloadedError, TooLargeError, UnavailableError
 
@@ -127,6 +147,43 @@ class Session:
         vectors = results[0] if len(results) == 1 else np.concatenate(results)
         return vectors.astype(self._dtype, copy=False)
 
+    def create_key(self, name: str, expires_in: int, bulk: bool, user: Optional[str]) -> Flow[CreatedKey]:
+        _check_key_properties(name, expires_in)
+        return (yield from self._with_token(lambda token: CreateKey(token, name, expires_in, bulk, user)))
+
+    def list_keys(self, user: Optional[str], all_users: bool) -> Flow[list[ApiKey]]:
+        found: list[ApiKey] = []
+        after: Optional[str] = None
+        while True:
+            page = yield from self._with_token(partial(ListKeys, user=user, all_users=all_users, after=after))
+            found += page.keys
+            if page.next is None:
+                return found
+            after = page.next
+
+    def get_key(self, id: str) -> Flow[ApiKey]:
+        _check_key_id(id)
+        return (yield from self._with_token(lambda token: GetKey(token, id)))
+
+    def update_key(
+        self,
+        id: str,
+        name: Optional[str],
+        disabled: Optional[bool],
+        expires_in: Optional[int],
+        bulk: Optional[bool],
+    ) -> Flow[ApiKey]:
+        _check_key_id(id)
+        _check_key_properties(name, expires_in)
+        return (yield from self._with_token(lambda token: UpdateKey(token, id, name, disabled, expires_in, bulk)))
+
+    def delete_key(self, id: str) -> Flow[None]:
+        _check_key_id(id)
+        yield from self._with_token(lambda token: DeleteKey(token, id))
+
+    def describe_key(self) -> Flow[ApiKey]:
+        return (yield from self._with_token(DescribeKey))
+
     def _chunked(self, sentences: list[str], call: Callable[[str, Sequence[str]], Call[T]]) -> Flow[list[T]]:
         results: list[T] = []
         done = 0
@@ -208,6 +265,24 @@ def _checked_key(api_key: Optional[str]) -> Optional[str]:
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise ValueError("the API key contains characters that no key has: was it copied completely?")
     return key or None
+
+
+def _check_key_id(id: str) -> None:
+    """Raises `ValueError` for what is no id, such as a key, which must not be sent in a URL. The error does not quote
+    it."""
+    if re.fullmatch("[a-z2-7]{12}", id) is None:
+        raise ValueError("that is no id of an API key: it is the 12 characters between muse_ and the secret")
+
+
+def _check_key_properties(name: Optional[str], expires_in: Optional[int]) -> None:
+    """Raises `TypeError` or `ValueError` for what cannot be sent; the service checks the rest."""
+    if name is not None:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ValueError("the name of the API key is not valid text") from None
+    if expires_in is not None and not 0 <= operator.index(expires_in) < 1 << 63:
+        raise ValueError("expires_in is in seconds, at most ten years; 0 is for never")
 
 
 def _may_retry(error: MUSEError, call: Call[Any]) -> bool:

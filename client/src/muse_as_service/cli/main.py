@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import AuthenticationError, MUSEClient, MUSEError
 from .._transfer import API_KEY_VARIABLE
-from . import Failure, bulk, doctor, inputs, outputs
+from . import Failure, bulk, doctor, inputs, keys, outputs
 from .login import SavedLogin
 
 DESCRIPTION = "Computes sentence embeddings and tokens with MUSE as Service."
@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     tokenize = commands.add_parser("tokenize", help="convert the sentences of a file to tokens")
     tokenize.description = BULK.format(outputs="JSON lines or Parquet")
     _add_bulk_options(tokenize, "tokens")
+    keys.add_commands(commands)
     return parser
 
 
