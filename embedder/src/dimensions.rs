@@ -23,7 +23,10 @@ impl Dimensions {
             some @ 1..=DIMENSION => Ok(Self(some)),
             _ => Err(Error::new(
                 Reason::InvalidArgument,
-                format!("dimensions: {dimensions} is more than the {DIMENSION} of a vector"),
+                format!(
+                    "dimensions: {dimensions}; vectors have {DIMENSION} components: leave `dimensions` out, or \
+                     ask for at most {DIMENSION}"
+                ),
             )
             .with_field("dimensions")),
         }

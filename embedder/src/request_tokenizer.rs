@@ -4,12 +4,12 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use muse_model::{
     sentences::TokenizedSentences,
-    tokenizer::{BEGIN, END, Tokenizer, TooManyTokens},
+    tokenizer::{BEGIN, END, Tokenizer, TooManyTokens, Truncation},
 };
 use muse_proto::{
     Error, Reason, TokenizeResponseWriter,
     limits::Limit,
-    v1::{EmbedRequest, TokenIds, TokenizeResponse},
+    v1::{self, EmbedRequest, TokenIds, TokenizeResponse},
 };
 use muse_telemetry::metrics::Histogram;
 use tokio::sync::Semaphore;
@@ -47,17 +47,24 @@ impl RequestTokenizer {
 
     /// The ids of each sentence of a request, including [`BEGIN`] and [`END`].
     pub(crate) async fn encode(&self, request: EmbedRequest) -> Result<TokenizedSentences, Error> {
-        let EmbedRequest { sentences, token_ids, .. } = request;
+        let EmbedRequest { sentences, token_ids, truncation, .. } = request;
+        let truncation = requested_truncation(truncation)?;
         if !(sentences.is_empty() || token_ids.is_empty()) {
             let text = "either sentences or token_ids can be given, not both";
             return Err(invalid("token_ids", text));
+        }
+        if truncation.is_some() && !token_ids.is_empty() {
+            return Err(invalid("truncation", "only sentences are truncated, not token_ids"));
         }
         let (field, ids) = if token_ids.is_empty() {
             let limits = self.limits;
             let encode = move |tokenizer: &Tokenizer, sentences: &[String]| {
                 let mut ids = TokenizedSentences::default();
                 for (index, sentence) in sentences.iter().enumerate() {
-                    encode_within(&limits, tokenizer, (index, sentence), &mut ids)?;
+                    match truncation {
+                        None => encode_within(&limits, tokenizer, (index, sentence), &mut ids)?,
+                        Some(end) => encode_truncated(&limits, tokenizer, (sentence, end), &mut ids)?,
+                    }
                 }
                 Ok(ids)
             };
@@ -203,6 +210,33 @@ fn encode_within(
             limits.request.exceeded("sentences")
         }
     })
+}
+
+/// Appends the ids of a sentence, truncated to the limit on a sentence, to those of its request.
+/// The limit on a request is checked here, so that the ids take no more memory than it allows.
+fn encode_truncated(
+    limits: &TokenLimits,
+    tokenizer: &Tokenizer,
+    (sentence, truncation): (&str, Truncation),
+    ids: &mut TokenizedSentences,
+) -> Result<(), Error> {
+    let most = limits.sentence.max();
+    ids.try_push(|ids| tokenizer.encode_truncated(most, truncation, sentence, ids))
+        .map_err(|TooManyTokens| limits.sentence.exceeded("sentences"))?;
+    if ids.tokens() > limits.request.max() {
+        return Err(limits.request.exceeded("sentences"));
+    }
+    Ok(())
+}
+
+/// The value of `EmbedRequest.truncation`.
+fn requested_truncation(value: i32) -> Result<Option<Truncation>, Error> {
+    match v1::Truncation::try_from(value) {
+        Ok(v1::Truncation::Unspecified) => Ok(None),
+        Ok(v1::Truncation::Right) => Ok(Some(Truncation::Right)),
+        Ok(v1::Truncation::Left) => Ok(Some(Truncation::Left)),
+        Err(_) => Err(invalid("truncation", &format!("{value} is not a value of Truncation"))),
+    }
 }
 
 /// A span as `u32`: a sentence is far shorter than 4 GiB.

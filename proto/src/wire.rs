@@ -223,7 +223,7 @@ mod tests {
             dimensions in any::<u32>(),
         ) {
             let token_ids: Vec<_> = token_ids.into_iter().map(|ids| TokenIds { ids }).collect();
-            let request = EmbedRequest { sentences, token_ids, dimensions };
+            let request = EmbedRequest { sentences, token_ids, dimensions, ..EmbedRequest::default() };
             let encoded = request.encode_to_vec();
             prop_assert_eq!(count_field(&encoded, 1), Ok(request.sentences.len()));
             prop_assert_eq!(count_field(&encoded, 2), Ok(request.token_ids.len()));

@@ -2,7 +2,7 @@
 
 use muse_proto::{
     Error, Reason,
-    v1::{EmbedRequest, TokenIds, TokenizeRequest},
+    v1::{EmbedRequest, TokenIds, TokenizeRequest, Truncation},
 };
 use muse_tests::{Stack, bearing, golden_sentences, largest_difference};
 use tonic::Code;
@@ -68,6 +68,55 @@ async fn dimensions_truncate_vectors_and_scale_them_to_norm_one() {
     }
     let rejected = Error::from(&embed(513).await.unwrap_err());
     assert_eq!((rejected.reason(), rejected.field()), (Reason::InvalidArgument, Some("dimensions")));
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn truncation_keeps_the_tokens_that_fit() {
+    const MOST: usize = 8_192 - 2;
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let mut client = stack.embedder_client();
+    // Sections without spaces, too: the tokens of a sentence do not depend on where it is
+    // truncated.
+    let long = "Der Zug hat Verspätung, 東京都に住んでいます。 ".repeat(900) + &"これは文です。".repeat(400);
+    let call = TokenizeRequest { sentences: vec![long.clone()] };
+    let ids = client.tokenize(bearing(&token, call)).await.unwrap().into_inner().sentences.remove(0).ids;
+    assert!(ids.len() > MOST + 1_000, "{}", ids.len());
+
+    let request = |sentences: &[&str], truncation: Truncation| EmbedRequest {
+        sentences: sentences.iter().map(|&sentence| sentence.to_owned()).collect(),
+        truncation: truncation.into(),
+        ..EmbedRequest::default()
+    };
+    for (truncation, kept) in
+        [(Truncation::Right, &ids[..MOST]), (Truncation::Left, &ids[ids.len() - MOST..])]
+    {
+        let call = bearing(&token, request(&["Hi", &long, ""], truncation));
+        let truncated = client.embed(call).await.unwrap().into_inner().embeddings;
+        let counts: Vec<u32> = truncated.iter().map(|vector| vector.token_count).collect();
+        assert_eq!(counts, [1, MOST as u32, 0]);
+        let expected = client.embed(bearing(&token, of_ids(vec![kept.to_vec()]))).await.unwrap();
+        let expected = expected.into_inner().embeddings.remove(0).to_vec();
+        assert!(largest_difference(&truncated[1].to_vec(), &expected) <= 1e-6, "{truncation:?}");
+    }
+
+    let cases = [
+        (request(&["a", &long], Truncation::Unspecified), "sentences[1]", "the limit is 8192 a sentence"),
+        // The limit on the tokens of a request applies to the truncated sentences.
+        (request(&[&*long; 33], Truncation::Left), "sentences", "the limit is 262144 a request"),
+        (EmbedRequest { truncation: 3, ..request(&["a"], Truncation::Right) }, "truncation", "3 is not"),
+        (
+            EmbedRequest { truncation: 1, ..of_ids(vec![vec![500]]) },
+            "truncation",
+            "only sentences are truncated",
+        ),
+    ];
+    for (request, field, text) in cases {
+        let rejected = Error::from(&client.embed(bearing(&token, request)).await.unwrap_err());
+        assert_eq!(rejected.field(), Some(field), "{rejected}");
+        assert!(rejected.message().contains(text), "{rejected}");
+    }
     stack.stop().await;
 }
 

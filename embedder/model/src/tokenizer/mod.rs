@@ -38,6 +38,15 @@ pub struct Tokenizer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyTokens;
 
+/// The end of a text from which tokens are removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Truncation {
+    /// The last tokens are removed.
+    Right,
+    /// The first tokens are removed.
+    Left,
+}
+
 /// A token, and its span of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenSpan {
@@ -75,7 +84,7 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`TooManyTokens`] if there are more; then `ids` has some of them.
+    /// [`TooManyTokens`] if there are more; then `ids` has the first of them, and [`END`].
     pub fn encode_up_to(&self, most: usize, text: &str, ids: &mut Vec<u32>) -> Result<(), TooManyTokens> {
         let mut left = most.checked_sub(MARKS as usize).ok_or(TooManyTokens)?;
         let mut normalized = Vec::with_capacity(text.len() + text.len() / 4 + 3);
@@ -91,6 +100,37 @@ impl Tokenizer {
         });
         ids.push(END);
         if ended.is_break() { Err(TooManyTokens) } else { Ok(()) }
+    }
+
+    /// As [`Tokenizer::encode`], appended to `ids`, without the tokens of the text for which `most`
+    /// ids have no room.
+    ///
+    /// # Errors
+    ///
+    /// [`TooManyTokens`] if there is no room for [`BEGIN`] and [`END`].
+    pub fn encode_truncated(
+        &self,
+        most: usize,
+        truncation: Truncation,
+        text: &str,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), TooManyTokens> {
+        if most < MARKS as usize {
+            return Err(TooManyTokens);
+        }
+        match truncation {
+            // It has the first of them if there are too many.
+            Truncation::Right => {
+                let _ = self.encode_up_to(most, text, ids);
+            }
+            Truncation::Left => {
+                let first = ids.len() + 1;
+                self.encode_up_to(usize::MAX, text, ids)?;
+                let excess = (ids.len() + 1 - first).saturating_sub(most);
+                ids.drain(first..first + excess);
+            }
+        }
+        Ok(())
     }
 
     /// The tokens with their spans of the text, without [`BEGIN`] and [`END`].
