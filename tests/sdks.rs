@@ -1,7 +1,8 @@
-//! OpenAI's SDK, LangChain and LlamaIndex work with only the base URL and the API key set.
+//! Clients of OpenAI's API and of text-embeddings-inference.
 
 use muse_proto::v1::TokenizeRequest;
-use muse_tests::{Stack, bearing, sdk_program};
+use muse_tests::{Stack, bearing, http_client::HttpClient, sdk_program};
+use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn openai_sdks_work_unmodified() {
@@ -24,4 +25,27 @@ async fn openai_sdks_work_unmodified() {
         .expect("Python starts");
     assert!(status.success(), "{status}");
     stack.stop().await;
+}
+
+/// Runs a script with the address of the gateway and an API key.
+async fn run_with_key(script: &str) {
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let http = HttpClient::new(stack.gateway.address);
+    let created = http.json("POST", "/api/keys", &token, &json!({ "name": "connecting" })).await;
+    assert_eq!(created.status, 201);
+    let status = sdk_program("python")
+        .arg(script)
+        .env("GATEWAY", format!("http://{}", stack.gateway.address))
+        .env("MUSE_API_KEY", created.text_of("key"))
+        .status()
+        .await
+        .expect("Python starts");
+    assert!(status.success(), "{status}");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_embeddings_inference_clients_work_unmodified() {
+    run_with_key("tests/python/tei.py").await;
 }

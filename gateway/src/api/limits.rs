@@ -26,7 +26,7 @@ pub(crate) fn tokenize_limits() -> String {
 /// The limits of a request to embed sentences.
 pub(crate) fn embed_limits() -> String {
     format!(
-        "At most {} sentences, {} bytes and {} tokens a sentence, {} tokens and {} MiB in all; text is never truncated.",
+        "At most {} sentences, {} bytes and {} tokens a sentence, {} tokens and {} MiB in all",
         grouped(MAX_SENTENCES),
         grouped(MAX_SENTENCE_BYTES),
         grouped(MAX_SENTENCE_TOKENS),

@@ -166,6 +166,23 @@ fn too_large(limit: usize) -> Error {
     Error::new(Reason::TooLarge, format!("The body is too large; the limit is {limit} bytes"))
 }
 
+/// Replaces the field of the embedder's error by that of the request: with the name `input`,
+/// `sentences[3]` by `input[3]`, or by `input` if that is one sentence.
+pub(crate) fn with_request_field(error: Error, name: &str, is_one: bool) -> Error {
+    let Some(field) = error.field() else { return error };
+    let Some(index) = field.strip_prefix("sentences").or_else(|| field.strip_prefix("token_ids")) else {
+        return error;
+    };
+    let index = index.replace(".ids", "");
+    let index = if is_one { index.strip_prefix("[0]").unwrap_or(&index) } else { &index };
+    let request_field = format!("{name}{index}");
+    let text = match error.message().strip_prefix(field) {
+        Some(rest) => format!("{request_field}{rest}"),
+        None => error.message().to_owned(),
+    };
+    Error::new(error.reason(), text).with_field(request_field)
+}
+
 /// The error of a request with sentences; an exceeded limit with advice.
 pub(crate) fn with_remedy(error: Error) -> Error {
     if error.reason() != Reason::TooLarge {
@@ -325,6 +342,23 @@ mod tests {
         let (status, _, headers) = error.response().unwrap();
         let close = vec![(header::CONNECTION, HeaderValue::from_static("close"))];
         assert_eq!((status.as_u16(), headers), (408, close));
+    }
+
+    #[test]
+    fn embedder_errors_name_the_field_of_the_request() {
+        for (field, is_one, expected) in [
+            ("sentences[3]", false, "input[3]"),
+            ("sentences[0]", true, "input"),
+            ("sentences", false, "input"),
+            ("token_ids[2].ids[5]", false, "input[2][5]"),
+            ("token_ids[0].ids[5]", true, "input[5]"),
+            ("dimensions", false, "dimensions"),
+        ] {
+            let error = Error::new(Reason::TooLarge, format!("{field}: too much")).with_field(field);
+            let error = with_request_field(error, "input", is_one);
+            let text = format!("{expected}: too much");
+            assert_eq!((error.field(), error.message()), (Some(expected), text.as_str()));
+        }
     }
 
     #[test]

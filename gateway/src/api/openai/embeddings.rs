@@ -15,7 +15,7 @@ use utoipa::{
 };
 
 use super::{
-    input::{EmbeddingRequest, EncodingFormat, with_input_field},
+    input::{EmbeddingRequest, EncodingFormat},
     models,
     response::{Errors, OpenAiError},
 };
@@ -24,7 +24,7 @@ use crate::{
         http_response::ArrayBody,
         json_vectors::Numbers,
         limits::{DIMENSION, MAX_REQUEST_BYTES, embed_limits},
-        request::{BodyError, on_behalf_of, parsed, read_body, with_remedy},
+        request::{BodyError, on_behalf_of, parsed, read_body, with_remedy, with_request_field},
         response_memory::{self, ReservedBody},
         server_timing::Timing,
     },
@@ -92,7 +92,7 @@ struct Usage {
 #[utoipa::path(
     post,
     description = format!(
-        "One vector for each sentence of the input, in its order. {} An empty sentence has a vector, too.",
+        "One vector for each sentence of the input, in its order. {}; text is never truncated. An empty sentence has a vector, too.",
         embed_limits(),
     ),
     path = "/v1/embeddings",
@@ -143,7 +143,8 @@ pub(crate) async fn create(
         head.extensions.get().copied(),
     )?;
     let response = upstream.embedder_client().embed(call).await;
-    let response = response.map_err(|status| with_remedy(with_input_field(failure(&status), is_one)))?;
+    let response =
+        response.map_err(|status| with_remedy(with_request_field(failure(&status), "input", is_one)))?;
     drop(body.reservation);
     timing.add_upstream(response.metadata());
 

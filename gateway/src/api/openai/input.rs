@@ -134,23 +134,6 @@ impl Input {
     }
 }
 
-/// Replaces the field of the embedder's error by that of the request: `sentences[3]` by `input[3]`, or `input` if that is one
-/// sentence.
-pub(super) fn with_input_field(error: Error, is_one: bool) -> Error {
-    let Some(field) = error.field() else { return error };
-    let Some(index) = field.strip_prefix("sentences").or_else(|| field.strip_prefix("token_ids")) else {
-        return error;
-    };
-    let index = index.replace(".ids", "");
-    let index = if is_one { index.strip_prefix("[0]").unwrap_or(&index) } else { &index };
-    let input_field = format!("input{index}");
-    let text = match error.message().strip_prefix(field) {
-        Some(rest) => format!("{input_field}{rest}"),
-        None => error.message().to_owned(),
-    };
-    Error::new(error.reason(), text).with_field(input_field)
-}
-
 impl<'de> Deserialize<'de> for Input {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(InputVisitor)
@@ -451,22 +434,5 @@ mod tests {
         let body = br#"{"input": "a", "model": "m", "dimensions": null, "encoding_format": null}"#;
         let request = EmbeddingRequest::read(body).unwrap();
         assert_eq!((request.dimensions, request.encoding_format), (None, None));
-    }
-
-    #[test]
-    fn embedder_errors_name_the_input_field() {
-        for (field, is_one, expected) in [
-            ("sentences[3]", false, "input[3]"),
-            ("sentences[0]", true, "input"),
-            ("sentences", false, "input"),
-            ("token_ids[2].ids[5]", false, "input[2][5]"),
-            ("token_ids[0].ids[5]", true, "input[5]"),
-            ("dimensions", false, "dimensions"),
-        ] {
-            let error = Error::new(Reason::TooLarge, format!("{field}: too much")).with_field(field);
-            let error = with_input_field(error, is_one);
-            let text = format!("{expected}: too much");
-            assert_eq!((error.field(), error.message()), (Some(expected), text.as_str()));
-        }
     }
 }

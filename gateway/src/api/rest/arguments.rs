@@ -12,18 +12,18 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::{FutureExt, stream};
-use muse_proto::{
-    Error, Reason,
-    limits::{MAX_REQUEST_BYTES, MAX_SENTENCE_BYTES, MAX_SENTENCES},
-};
+use muse_proto::{Error, Reason, limits::MAX_SENTENCES};
 use muse_server::memory_budget::{MemoryBudget, Reservation};
 use serde::{
     Deserializer,
-    de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    de::{self, DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
-use super::response::RestError;
+use super::{
+    argument::{Argument, Wanted},
+    response::RestError,
+};
 use crate::api::request::{parsed, read_body};
 
 /// The UTF-8 byte order mark, which some programs send.
@@ -31,105 +31,12 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Bytes of a multipart body that its parser buffers at a time.
 const MULTIPART_PIECE: usize = 64 << 10;
 
-/// An argument of a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
-    /// The first of its values.
-    First(&'static str),
-    /// All of its values, which are sentences.
-    Sentences(&'static str),
-}
-
 /// The values of the arguments of a route, in the order in which they count.
 #[derive(Debug)]
 pub(super) struct Arguments {
     all: Vec<Argument>,
     /// The memory of the body.
     pub(super) reservation: Option<Reservation>,
-}
-
-#[derive(Debug)]
-struct Argument {
-    wanted: Wanted,
-    values: Vec<String>,
-    /// The number of values, stored or not.
-    count: usize,
-    /// Bytes of the stored values.
-    bytes: usize,
-    /// Why the values are invalid. It is returned when a handler takes them.
-    error: Option<Error>,
-}
-
-impl Wanted {
-    fn name(self) -> &'static str {
-        match self {
-            Self::First(name) | Self::Sentences(name) => name,
-        }
-    }
-}
-
-impl Argument {
-    fn new(wanted: Wanted) -> Self {
-        Self { wanted, values: Vec::new(), count: 0, bytes: 0, error: None }
-    }
-
-    /// Adds a value; `None` is a value of an invalid type.
-    fn push(&mut self, value: Option<String>) {
-        let index = self.count;
-        self.count += 1;
-        let most = match self.wanted {
-            Wanted::First(_) => 1,
-            Wanted::Sentences(_) => MAX_SENTENCES,
-        };
-        if index >= most || self.error.is_some() {
-            return;
-        }
-        match value {
-            Some(value) => self.store(index, value),
-            None => {
-                let name = self.wanted.name();
-                let text = format!("{name}: a string or a list of strings is expected");
-                self.fail(Error::new(Reason::InvalidArgument, text));
-            }
-        }
-    }
-
-    /// Stores a value, if it is within the limits of sentences.
-    fn store(&mut self, index: usize, value: String) {
-        self.bytes += value.len();
-        if matches!(self.wanted, Wanted::Sentences(_)) {
-            if value.len() > MAX_SENTENCE_BYTES {
-                let field = format!("sentences[{index}]");
-                let text =
-                    format!("{field}: {} bytes; the limit is {MAX_SENTENCE_BYTES} a sentence", value.len());
-                return self.fail(Error::new(Reason::TooLarge, text).with_field(field));
-            }
-            if self.bytes > MAX_REQUEST_BYTES {
-                let text =
-                    format!("sentences: {} bytes; the limit is {MAX_REQUEST_BYTES} a request", self.bytes);
-                return self.fail(Error::new(Reason::TooLarge, text).with_field("sentences"));
-            }
-        }
-        self.values.push(value);
-    }
-
-    fn fail(&mut self, error: Error) {
-        self.values = Vec::new();
-        self.error = Some(error);
-    }
-
-    fn take(self) -> Result<Vec<String>, RestError> {
-        let is_many = matches!(self.wanted, Wanted::Sentences(_));
-        if is_many && self.count > MAX_SENTENCES {
-            let text = format!("sentences: {} sentences; the limit is {MAX_SENTENCES} a request", self.count);
-            return Err(Error::new(Reason::TooLarge, text).with_field("sentences").into());
-        }
-        match self.error {
-            Some(error) => Err(error.into()),
-            None if self.values.is_empty() => Err(RestError::Blank(self.wanted.name())),
-            None => Ok(self.values),
-        }
-    }
 }
 
 impl Arguments {
@@ -187,8 +94,42 @@ impl Arguments {
         }
     }
 
+    /// Whether an argument has a value, which may be invalid, or an empty list of values.
+    pub(super) fn is_given(&self, name: &str) -> bool {
+        let argument = self.all.iter().find(|argument| argument.wanted.name() == name);
+        argument.is_some_and(|argument| argument.count > 0 || argument.is_list)
+    }
+
+    /// Whether the values of an argument are the items of a list.
+    pub(super) fn is_list(&self, name: &str) -> bool {
+        self.all.iter().any(|argument| argument.wanted.name() == name && argument.is_list)
+    }
+
+    /// Takes the value of a [`Wanted::Json`] as a `T`; `None` if it is missing or null. `expected`
+    /// describes a `T`.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::InvalidArgument`] with the field, if it is not a `T`.
+    pub(super) fn json<T: DeserializeOwned>(
+        &mut self,
+        name: &'static str,
+        expected: &str,
+    ) -> Result<Option<T>, RestError> {
+        let json = match self.first(name) {
+            Err(RestError::Blank(_)) => return Ok(None),
+            other => other?,
+        };
+        serde_json::from_str(&json).map_err(|_| {
+            let text = format!("{name}: {expected} is expected, not {json}");
+            Error::new(Reason::InvalidArgument, text).with_field(name).into()
+        })
+    }
+
+    /// The argument of this name in a form or in the query.
     fn find(&mut self, name: &str) -> Option<&mut Argument> {
-        self.all.iter_mut().find(|argument| argument.wanted.name() == name)
+        let mut arguments = self.all.iter_mut();
+        arguments.find(|argument| argument.wanted.name() == name && !argument.wanted.is_only_in_json())
     }
 
     fn read_urlencoded(&mut self, text: &[u8]) {
@@ -201,7 +142,7 @@ impl Arguments {
             let Some((name, _)) = form_urlencoded::parse(name).next() else { continue };
             let Some(argument) = self.find(&name) else { continue };
             let value = form_urlencoded::parse(pair).next().map(|(_, value)| value.into_owned());
-            argument.push(Some(value.unwrap_or_default()));
+            argument.push(value.unwrap_or_default());
         }
     }
 
@@ -253,7 +194,7 @@ impl Arguments {
             }
             let value = String::from_utf8(value)
                 .unwrap_or_else(|bad| String::from_utf8_lossy(bad.as_bytes()).into_owned());
-            argument.push(Some(value));
+            argument.push(value);
         }
     }
 }
@@ -296,11 +237,12 @@ impl<'de> Visitor<'de> for Fields<'_> {
             // Of several fields with one name, the last one counts.
             *argument = Argument::new(argument.wanted);
             let value = fields.next_value::<&RawValue>()?.get();
-            if value.starts_with('[') {
+            if value.starts_with('[') && !matches!(argument.wanted, Wanted::Json(_)) {
+                argument.is_list = true;
                 let mut items = serde_json::Deserializer::from_str(value);
                 items.deserialize_seq(Items(argument)).map_err(without_position)?;
             } else {
-                argument.push(scalar(value).map_err(without_position)?);
+                argument.push_json(value).map_err(without_position)?;
             }
         }
         Ok(true)
@@ -376,7 +318,7 @@ impl<'de> Visitor<'de> for Items<'_> {
         while self.0.count < MAX_SENTENCES
             && let Some(item) = items.next_element::<&RawValue>()?
         {
-            self.0.push(scalar(item.get()).map_err(without_position)?);
+            self.0.push_json(item.get()).map_err(without_position)?;
         }
         while items.next_element::<IgnoredAny>()?.is_some() {
             self.0.count += 1;
@@ -429,40 +371,10 @@ fn without_position<E: de::Error>(failure: serde_json::Error) -> E {
     E::custom(text.split(" at line ").next().unwrap_or(&text))
 }
 
-/// The text of a JSON string, number or boolean, the latter two as Python prints them; `None` for other values.
-fn scalar(json: &str) -> Result<Option<String>, serde_json::Error> {
-    Ok(match json.as_bytes().first() {
-        Some(b'"') => Some(serde_json::from_str(json)?),
-        Some(b't') => Some("True".to_owned()),
-        Some(b'f') => Some("False".to_owned()),
-        Some(b'-' | b'0'..=b'9') => Some(python_number(json)),
-        _ => None,
-    })
-}
-
-/// Python's `str` of a JSON number. Its integers have any number of digits.
-fn python_number(json: &str) -> String {
-    match json {
-        "-0" => "0".to_owned(),
-        _ if json.contains(['.', 'e', 'E']) => json.parse().map_or_else(|_| json.to_owned(), python_float),
-        _ => json.to_owned(),
-    }
-}
-
-/// Python's `repr` of a float: the shortest digits that read back, positional for exponents from -4 to 15.
-fn python_float(number: f64) -> String {
-    let scientific = format!("{number:e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    match exponent.parse::<i32>() {
-        Ok(-4..=15) => format!("{number:?}"),
-        Ok(exponent) => format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs()),
-        Err(_) => scientific,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
+    use muse_proto::limits::MAX_REQUEST_BYTES;
 
     use std::time::Duration;
 
@@ -543,16 +455,6 @@ mod tests {
         };
         assert_eq!(error.reason(), Reason::TooLarge);
         assert!(error.message().contains("1000 bytes"), "{error}");
-    }
-
-    #[test]
-    fn numbers_are_written_as_python_writes_them() {
-        let cases = [(2.5, "2.5"), (1.0, "1.0"), (1e15, "1000000000000000.0"), (1e16, "1e+16")];
-        for (number, text) in
-            cases.into_iter().chain([(1e-4, "0.0001"), (1.5e-5, "1.5e-05"), (-1e100, "-1e+100")])
-        {
-            assert_eq!(python_float(number), text);
-        }
     }
 
     #[tokio::test]

@@ -12,7 +12,8 @@ use tonic::Code;
 
 use super::{
     Rest,
-    arguments::{Arguments, Wanted},
+    argument::Wanted,
+    arguments::Arguments,
     response::{RestError, message},
     schemas::{Failed, LoggedIn, Login, Refreshed, Refused, Said, TokenErrors},
 };

@@ -8,28 +8,30 @@ use axum::{
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use muse_proto::{
-    Codec, Limited,
+    Codec, Error, Limited,
     v1::{EmbedRequest, Embedding, TokenizeRequest},
     wire::{Value, fields},
 };
-use muse_server::deadline::Deadline;
+use muse_server::{deadline::Deadline, memory_budget::Reservation};
 use tonic::client::Grpc;
 
 use super::{
-    arguments::{Arguments, Wanted},
+    argument::Wanted,
+    arguments::Arguments,
     npy,
     response::RestError,
     response_format::ResponseFormat,
     schemas::{
-        ArgumentErrors, Embeddings, FormInQuery, Npy, Sentences, SentencesInQuery, SentencesToEmbed,
-        TokenErrors, Tokens,
+        ArgumentErrors, EmbedBody, Embeddings, FormInQuery, Npy, Sentences, SentencesInQuery, TokenErrors,
+        Tokens, Vectors,
     },
+    tei::{self, TeiRequest},
 };
 use crate::{
     api::{
         http_response::ArrayBody,
         json_vectors::Numbers,
-        limits::{MAX_REQUEST_BYTES, embed_limits, tokenize_limits},
+        limits::{MAX_REQUEST_BYTES, tokenize_limits},
         request::{on_behalf_of, with_remedy},
         response_memory::{self, ReservedBody},
         server_timing::Timing,
@@ -162,20 +164,21 @@ pub(crate) async fn embed(
     user: User,
     request: Request,
 ) -> Result<Response, RestError> {
-    respond_with_vectors(&upstream, user, request).await
+    let wanted = &[Wanted::Sentences(SENTENCE), Wanted::First("format")];
+    respond_with_vectors(&upstream, user, request, wanted).await
 }
 
 /// Vectors of many sentences
 #[utoipa::path(
     post,
-    description = embed_limits(),
+    description = tei::description(),
     path = "/embed",
     tag = "Sentences",
     operation_id = "embedMany",
-    request_body(content((SentencesToEmbed = "application/json"))),
+    request_body(content((EmbedBody = "application/json"))),
     responses(
         (status = 200, description = "The vectors",
-            content((Embeddings = "application/json"), (Npy = "application/octet-stream"))),
+            content((Vectors = "application/json"), (Npy = "application/octet-stream"))),
         ArgumentErrors,
         TokenErrors,
     ),
@@ -186,62 +189,117 @@ pub(crate) async fn embed_many(
     user: User,
     request: Request,
 ) -> Result<Response, RestError> {
-    respond_with_vectors(&upstream, user, request).await
+    respond_with_vectors(&upstream, user, request, tei::WANTED).await
 }
 
 async fn respond_with_vectors(
     upstream: &Upstream,
     user: User,
     request: Request,
+    wanted: &'static [Wanted],
 ) -> Result<Response, RestError> {
-    let mut timing = Timing::start();
+    let timing = Timing::start();
     let accepted = ResponseFormat::accepted(request.headers());
-    let wanted = &[Wanted::Sentences(SENTENCE), Wanted::First("format")];
     let mut request = EmbedderRequest::read(upstream, &user, request, wanted).await?;
     let format = ResponseFormat::named(&mut request.arguments)?.unwrap_or(accepted);
+    if tei::is_tei(&request.arguments) {
+        return respond_to_tei(upstream, user, request, format, timing).await.map_err(RestError::for_tei);
+    }
     let sentences = request.sentences()?;
-    let bytes = response_memory::of_vectors(sentences.len());
-    let reserved = upstream.response_memory.reserve(user.name(), bytes).await?;
     let message = EmbedRequest { sentences, ..EmbedRequest::default() };
+    let vectors = embed_sentences(upstream, &user, request, message, with_remedy, timing).await?;
+    vectors.respond(format, JsonFrame { head: "{\"embedding\":[", tail: "]}" }).await
+}
+
+/// The response to a request of text-embeddings-inference.
+async fn respond_to_tei(
+    upstream: &Upstream,
+    user: User,
+    mut request: EmbedderRequest,
+    format: ResponseFormat,
+    timing: Timing,
+) -> Result<Response, RestError> {
+    let TeiRequest { message, is_one, cut_to } = TeiRequest::take(&mut request.arguments)?;
+    let adapt = |error| tei::embedder_error(error, is_one);
+    let mut vectors = embed_sentences(upstream, &user, request, message, adapt, timing).await?;
+    if let Some(components) = cut_to {
+        for vector in &mut vectors.embeddings {
+            vector.packed.truncate(components.get() as usize * size_of::<f32>());
+        }
+    }
+    vectors.respond(format, JsonFrame { head: "[", tail: "]" }).await
+}
+
+/// The embedder's response to a request.
+struct VectorResponse {
+    embeddings: Vec<Embedding>,
+    reserved: Option<Reservation>,
+    timing: Timing,
+}
+
+/// The bytes before and after the vectors in JSON.
+struct JsonFrame {
+    head: &'static str,
+    tail: &'static str,
+}
+
+/// Calls the embedder, with memory reserved for the response. `adapt` adapts the error of the
+/// embedder to the request.
+async fn embed_sentences(
+    upstream: &Upstream,
+    user: &User,
+    request: EmbedderRequest,
+    message: EmbedRequest,
+    adapt: impl FnOnce(Error) -> Error,
+    mut timing: Timing,
+) -> Result<VectorResponse, RestError> {
+    let bytes = response_memory::of_vectors(message.sentences.len());
+    let reserved = upstream.response_memory.reserve(user.name(), bytes).await?;
     let call = with_deadline(request.call.map(|()| message), request.deadline)?;
     let response = upstream.embedder_client().embed(call).await;
-    let response = response.map_err(|status| with_remedy(failure(&status)))?;
+    let response = response.map_err(|status| adapt(failure(&status)))?;
     drop(request.arguments);
     timing.add_upstream(response.metadata());
-    let embeddings = response.into_inner().embeddings;
-    let response = match format {
-        ResponseFormat::Json => {
-            let array = ArrayBody {
-                head: b"{\"embedding\":[".to_vec(),
-                items: embeddings.into_iter(),
-                separator: b",",
-                write: |json: &mut Vec<u8>, vector| serde_json::to_writer(json, &Numbers(vector)),
-                tail: b"]}".to_vec(),
-            };
-            array.respond("application/json").await?
-        }
-        ResponseFormat::Npy => {
-            let head = npy::header(&embeddings);
-            let rows: usize = embeddings.iter().map(|row| row.packed.len()).sum();
-            let length = head.len() + rows;
-            let array = ArrayBody {
-                head,
-                items: embeddings.into_iter(),
-                separator: b"",
-                write: |file: &mut Vec<u8>, row: Embedding| {
-                    file.extend_from_slice(&row.packed);
-                    Ok(())
-                },
-                tail: Vec::new(),
-            };
-            let mut response = array.respond("application/octet-stream").await?;
-            response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
-            response
-        }
-    };
-    let mut response = response.map(|body| axum::body::Body::new(ReservedBody::new(body, reserved)));
-    response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
-    Ok(timing.add_header(response))
+    Ok(VectorResponse { embeddings: response.into_inner().embeddings, reserved, timing })
+}
+
+impl VectorResponse {
+    async fn respond(self, format: ResponseFormat, frame: JsonFrame) -> Result<Response, RestError> {
+        let Self { embeddings, reserved, timing } = self;
+        let response = match format {
+            ResponseFormat::Json => {
+                let array = ArrayBody {
+                    head: frame.head.into(),
+                    items: embeddings.into_iter(),
+                    separator: b",",
+                    write: |json: &mut Vec<u8>, vector| serde_json::to_writer(json, &Numbers(vector)),
+                    tail: frame.tail.into(),
+                };
+                array.respond("application/json").await?
+            }
+            ResponseFormat::Npy => {
+                let head = npy::header(&embeddings);
+                let rows: usize = embeddings.iter().map(|row| row.packed.len()).sum();
+                let length = head.len() + rows;
+                let array = ArrayBody {
+                    head,
+                    items: embeddings.into_iter(),
+                    separator: b"",
+                    write: |file: &mut Vec<u8>, row: Embedding| {
+                        file.extend_from_slice(&row.packed);
+                        Ok(())
+                    },
+                    tail: Vec::new(),
+                };
+                let mut response = array.respond("application/octet-stream").await?;
+                response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+                response
+            }
+        };
+        let mut response = response.map(|body| axum::body::Body::new(ReservedBody::new(body, reserved)));
+        response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
+        Ok(timing.add_header(response))
+    }
 }
 
 /// A request with sentences: its call to the embedder, its deadline, and its arguments.

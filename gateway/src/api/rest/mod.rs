@@ -1,13 +1,16 @@
 //! The REST routes of muse_as_service 1.1. Checks have its order: path, method, token, then arguments.
 
+mod argument;
 mod arguments;
 pub(crate) mod auth;
 pub(crate) mod embedder;
+mod json_scalar;
 pub(crate) mod jwks;
 mod npy;
 mod response;
 mod response_format;
 pub(crate) mod schemas;
+mod tei;
 
 use axum::{
     extract::FromRef,

@@ -30,6 +30,8 @@ pub(crate) enum RestError {
     NotJson(Option<String>),
     /// An error of the table.
     Error(Error),
+    /// An error of the table, in the response to a request of text-embeddings-inference.
+    Tei(Error),
     /// The body did not arrive, or cannot be decoded.
     Body(BodyError),
 }
@@ -44,6 +46,15 @@ impl From<BodyError> for RestError {
 }
 
 impl RestError {
+    /// The error in the response to a request of text-embeddings-inference: with the field `error`,
+    /// the only one that huggingface_hub shows.
+    pub(super) fn for_tei(self) -> Self {
+        match self {
+            Self::Error(error) => Self::Tei(error),
+            other => other,
+        }
+    }
+
     /// Adds advice to the error of a request with sentences that exceeds a limit.
     pub(super) fn with_remedy(self) -> Self {
         match self {
@@ -86,14 +97,18 @@ impl IntoResponse for RestError {
                     response.headers_mut().extend(headers);
                     response
                 }
-                Err(error) => from_table(error),
+                Err(error) => from_table(error, message),
             },
-            Self::Error(error) => from_table(&error),
+            Self::Error(error) => from_table(&error, message),
+            Self::Tei(error) => {
+                from_table(&error, |status, text| json(status, &json!({ "message": text, "error": text })))
+            }
         }
     }
 }
 
-fn from_table(error: &Error) -> Response {
+/// The response to an error; `body` makes it of a text that is not about credentials.
+fn from_table(error: &Error, body: impl FnOnce(StatusCode, &str) -> Response) -> Response {
     let status = status(error);
     let mut response = match error.reason() {
         Reason::BadCredentials
@@ -122,7 +137,7 @@ fn from_table(error: &Error) -> Response {
         | Reason::Overloaded
         | Reason::Unavailable
         | Reason::DeadlineExceeded
-        | Reason::Unimplemented => message(status, text(error)),
+        | Reason::Unimplemented => body(status, text(error)),
     };
     if error.reason() == Reason::BadCredentials {
         let challenge = HeaderValue::from_static("Basic realm=\"Login Required\"");

@@ -37,6 +37,9 @@ pub(crate) struct Said {
 pub(crate) struct Failed {
     #[schema(inline)]
     message: Failure,
+    /// The text of `message`; in responses to requests of text-embeddings-inference.
+    #[schema(nullable = false)]
+    error: Option<String>,
     /// The error in a JSON body, with its position.
     #[schema(nullable = false)]
     detail: Option<String>,
@@ -84,13 +87,80 @@ pub(crate) struct Sentences {
     sentence: String,
 }
 
-#[derive(ToSchema)]
+/// A request of this service, or one of text-embeddings-inference.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum EmbedBody {
+    Sentences(SentencesToEmbed),
+    Tei(TeiBody),
+}
+
+/// The request of Hugging Face's text-embeddings-inference. Other fields are ignored.
+#[derive(Serialize, ToSchema)]
+#[schema(title = "text-embeddings-inference")]
+pub(crate) struct TeiBody {
+    #[schema(schema_with = one_text_or_several)]
+    inputs: String,
+    /// Whether tokens beyond the maximum of a sentence are removed; otherwise such a text is an
+    /// error.
+    #[schema(default = false)]
+    truncate: Option<bool>,
+    #[schema(schema_with = truncation_direction, required = false)]
+    truncation_direction: String,
+    /// The vectors of the model have norm 1 in either case; false has an effect on `dimensions`.
+    #[schema(default = true)]
+    normalize: Option<bool>,
+    /// Number of components of a vector: the first ones, scaled to norm 1 unless `normalize` is
+    /// false. The model was not trained for shorter vectors: they are less exact.
+    #[schema(minimum = 1, maximum = 512)]
+    dimensions: Option<u32>,
+    #[schema(schema_with = only_null, required = false)]
+    prompt_name: (),
+    #[schema(schema_with = form, required = false)]
+    format: String,
+}
+
+fn one_text_or_several() -> RefOr<Schema> {
+    let text = || ObjectBuilder::new().schema_type(Type::String).min_length(Some(1));
+    let several = ArrayBuilder::new().items(text()).min_items(Some(1)).max_items(Some(MAX_SENTENCES));
+    AnyOfBuilder::new()
+        .description(Some("One text or several, which must not be empty. Token ids and pairs are rejected."))
+        .item(text())
+        .item(several)
+        .examples(["Where is the library?".into(), serde_json::json!(["Hello", "Merhaba"])])
+        .into()
+}
+
+fn truncation_direction() -> RefOr<Schema> {
+    let names = ObjectBuilder::new().enum_values(Some([
+        serde_json::json!("Left"),
+        "left".into(),
+        "Right".into(),
+        "right".into(),
+        serde_json::Value::Null,
+    ]));
+    let kinds = SchemaType::from_iter([Type::String, Type::Null]);
+    let names = names.schema_type(kinds).default(Some("Right".into()));
+    names.description(Some("The end of a text from which tokens are removed.")).into()
+}
+
+fn form() -> RefOr<Schema> {
+    let names = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["json", "npy"]));
+    let text = "The format of the response; it takes precedence over `Accept`.";
+    names.description(Some(text)).into()
+}
+
+fn only_null() -> RefOr<Schema> {
+    let schema = ObjectBuilder::new().schema_type(Type::Null);
+    schema.description(Some("The model has no prompts: any name is rejected.")).into()
+}
+
+#[derive(Serialize, ToSchema)]
 pub(crate) struct SentencesToEmbed {
     #[schema(schema_with = one_or_several)]
     sentence: String,
-    /// The format of the response; it takes precedence over `Accept`.
-    #[schema(nullable = false, inline)]
-    format: Option<Form>,
+    #[schema(schema_with = form, required = false)]
+    format: String,
 }
 
 fn one_or_several() -> RefOr<Schema> {
@@ -139,15 +209,24 @@ pub(crate) struct Tokens {
     tokens: Vec<Vec<String>>,
 }
 
-#[derive(ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct Embeddings {
     /// 512 numbers for each sentence, of norm 1.
     embedding: Vec<Vec<f32>>,
 }
 
+/// The response to `sentence`, or that to `inputs`.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum Vectors {
+    Sentences(Embeddings),
+    /// 512 numbers for each text, or as many as `dimensions`.
+    Tei(Vec<Vec<f32>>),
+}
+
 #[derive(ToSchema)]
 #[schema(
-    description = format!("A NumPy file: an array of float32, a row of {DIMENSION} for each sentence."),
+    description = format!("A NumPy file: an array of float32, a row of {DIMENSION} (or `dimensions`) for each sentence."),
     value_type = String,
     format = Binary,
 )]
