@@ -149,6 +149,34 @@ def test_too_large_input_is_rejected_with_the_limit(input, param, text):
     assert text in error.message and "sentences" not in error.message.split(":")[0]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (
+            {"model": "text-embedding-3-small", "dimensions": 1536},
+            "leave `dimensions` out, or configure at most 512, and an index of that size",
+        ),
+        (
+            {"model": "text-embedding-3-large", "dimensions": 3072},
+            "leave `dimensions` out, or configure at most 512, and an index of that size",
+        ),
+        ({"model": "bge-m3"}, f"configure {MODEL}, or one of its aliases: text-embedding-3-small, text-embedding-3-large"),
+        (
+            {"model": "text-embedding-3-large", "input": IDS},
+            f"name {MODEL} as the model, or send text (LangChain: check_embedding_ctx_length",
+        ),
+    ],
+)
+def test_error_of_a_default_setting_names_the_remedy(arguments, remedy):
+    with pytest.raises(openai.APIStatusError) as raised:
+        client.embeddings.create(**{"input": "a", **arguments})
+    assert remedy in raised.value.message
+
+
+def test_large_model_without_dimensions_is_an_alias():
+    assert len(vectors(client.embeddings.create(input="Hi", model="text-embedding-3-large"))[0]) == 512
+
+
 def test_unknown_model_is_not_found():
     for call in (lambda: client.embeddings.create(input="a", model="gpt-5"), lambda: client.models.retrieve("gpt-5")):
         with pytest.raises(openai.NotFoundError) as raised:

@@ -119,15 +119,18 @@ pub(crate) async fn create(
     let model = models::cached(&upstream, &head).await?;
     model.check(&request.model)?;
     if request.input.is_ids() && request.model != model.id {
-        let text =
-            format!("input: token ids are those of {0}; name {0} as the model, or send text", model.id);
+        let text = format!(
+            "input: token ids are those of {0}; name {0} as the model, or send text (LangChain: \
+                 check_embedding_ctx_length=False)",
+            model.id,
+        );
         return Err(Error::new(Reason::InvalidArgument, text).with_field("input").into());
     }
 
     if let Some(dimensions) = request.dimensions.filter(|dimensions| dimensions.get() > model.dimension) {
         let text = format!(
-            "dimensions: {dimensions}; the vectors of {} have {most} components: leave `dimensions` out, or ask for at \
-             most {most}",
+            "dimensions: {dimensions}; the vectors of {} have {most} components: leave `dimensions` out, or configure \
+             at most {most}, and an index of that size",
             model.id,
             most = model.dimension,
         );

@@ -73,7 +73,11 @@ impl Model {
         if name == self.id || ALIASES.contains(&name) {
             return Ok(());
         }
-        let text = format!("model: there is no model '{name}' here; the one that is served is {}", self.id);
+        let text = format!(
+            "model: there is no model '{name}' here: configure {}, or one of its aliases: {}",
+            self.id,
+            ALIASES.join(", "),
+        );
         Err(Error::new(Reason::NoSuchModel, text).with_field("model"))
     }
 }
