@@ -1,4 +1,5 @@
-//! Clients of OpenAI's API and of text-embeddings-inference.
+//! Clients of OpenAI's API and of text-embeddings-inference, and the examples of the page on
+//! connecting programs.
 
 use muse_proto::v1::TokenizeRequest;
 use muse_tests::{Stack, bearing, http_client::HttpClient, sdk_program};
@@ -48,4 +49,9 @@ async fn run_with_key(script: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn text_embeddings_inference_clients_work_unmodified() {
     run_with_key("tests/python/tei.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn examples_of_the_connecting_page_work() {
+    run_with_key("tests/python/connecting.py").await;
 }
