@@ -10,7 +10,13 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 HERE = Path(__file__).parent
 STUBS = HERE / "src/muse_as_service/v1"
-PROTOS = ["muse/v1/auth.proto", "muse/v1/embedder.proto", "muse/v1/key.proto", "muse/v1/user.proto"]
+PROTOS = [
+    "muse/v1/auth.proto",
+    "muse/v1/embedder.proto",
+    "muse/v1/key.proto",
+    "muse/v1/usage.proto",
+    "muse/v1/user.proto",
+]
 
 
 class StubsHook(BuildHookInterface[Any]):

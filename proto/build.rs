@@ -4,8 +4,13 @@ use std::{collections::BTreeSet, env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 4] =
-    ["muse/v1/auth.proto", "muse/v1/embedder.proto", "muse/v1/key.proto", "muse/v1/user.proto"];
+const FILES: [&str; 5] = [
+    "muse/v1/auth.proto",
+    "muse/v1/embedder.proto",
+    "muse/v1/key.proto",
+    "muse/v1/usage.proto",
+    "muse/v1/user.proto",
+];
 /// Messages with limits in src/limits.rs.
 const LIMITED: [&str; 3] = ["EmbedRequest", "EmbedStreamRequest", "TokenizeRequest"];
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use tracing::info;
 
 use crate::{
-    ApiKeys, AuthError, Config, Users,
+    ApiKeys, AuthError, Config, Usage, Users,
     bootstrap::ADMIN,
     clock,
     keys::{self, KeyInfo, Keyring},
@@ -61,6 +61,12 @@ impl AdminOps {
     #[must_use]
     pub fn api_keys(&self) -> ApiKeys {
         ApiKeys::new(self.store.clone())
+    }
+
+    /// The usage per user and API key.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        Usage::new(self.store.clone())
     }
 
     /// The signing keys, in the order in which they sign.

@@ -11,6 +11,7 @@ use tracing::info;
 use crate::{
     AuthError,
     usernames::{escape, redact_key},
+    users::{User, UserUpdate},
 };
 
 /// A line of the audit log.
@@ -32,15 +33,6 @@ impl AuditEvent<'_> {
         self.log("granted");
     }
 
-    /// Logs that the action was performed, and how many API keys it has deleted, if any.
-    pub(crate) fn granted_deleting_keys(&self, count: u64) {
-        if count == 0 {
-            self.granted();
-        } else {
-            self.log(&format!("granted, deleted {count} API keys"));
-        }
-    }
-
     /// Logs that the action was rejected.
     pub(crate) fn rejected(&self, reason: &str) {
         self.log(reason);
@@ -51,6 +43,21 @@ impl AuditEvent<'_> {
         let error = Error::from(failure);
         self.rejected(error.reason().as_str());
         error
+    }
+
+    /// Logs the outcome of a change of a user, with the number of deleted API keys if there are
+    /// any, and returns the user, or the error for the caller.
+    pub(crate) fn outcome(&self, outcome: Result<UserUpdate, AuthError>) -> Result<User, Error> {
+        match outcome {
+            Ok(UserUpdate { user, deleted_keys }) => {
+                match deleted_keys {
+                    0 => self.granted(),
+                    count => self.log(&format!("granted, deleted {count} API keys")),
+                }
+                Ok(user)
+            }
+            Err(failure) => Err(self.failed(failure)),
+        }
     }
 
     fn log(&self, outcome: &str) {

@@ -11,7 +11,11 @@ use sea_orm::{
 };
 use tracing::error;
 
-use crate::usernames::{NameProblem, redact_key};
+use crate::{
+    authentication::{admin_required, token_revoked},
+    store::Unauthorized,
+    usernames::{NameProblem, redact_key},
+};
 
 /// An internal error, whose cause is logged and not sent to the client.
 pub(crate) fn internal(cause: impl Display) -> Error {
@@ -212,12 +216,22 @@ pub enum AuthError {
         /// How many are allowed.
         limit: u64,
     },
-    /// The caller's token was revoked meanwhile, or does not permit the action.
+    /// The requester's token was revoked meanwhile, or does not permit the action.
     #[error("{0}")]
     Rejected(Error),
     /// No enabled admin would remain.
     #[error("{0:?} is the last enabled admin")]
     LastAdmin(String),
+}
+
+impl From<Unauthorized> for AuthError {
+    fn from(failure: Unauthorized) -> Self {
+        match failure {
+            Unauthorized::TokenRevoked => Self::Rejected(token_revoked()),
+            Unauthorized::NotAdmin => Self::Rejected(admin_required()),
+            Unauthorized::Database(cause) => Self::Database(cause),
+        }
+    }
 }
 
 /// The error of a call.

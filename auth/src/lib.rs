@@ -17,9 +17,11 @@ mod ids;
 mod keys;
 mod legacy_import;
 mod passwords;
+mod pruner;
 mod server;
 mod store;
 mod tokens;
+mod usage;
 mod usernames;
 mod users;
 
@@ -31,5 +33,6 @@ pub use keys::KeyInfo;
 pub use passwords::Cost;
 pub use server::run;
 pub use store::BackupError;
+pub use usage::{Quota, QuotaPeriod, Usage, UsageGrouping, UsageQuery, UsageRow};
 pub use usernames::NameProblem;
 pub use users::{Role, User, UserUpdate, Users};

@@ -7,7 +7,8 @@ use muse_proto::{
     limits::MAX_AUTH_REQUEST_BYTES,
     v1::{
         auth_service_server::AuthServiceServer, key_service_server::KeyServiceServer,
-        revocation_service_server::RevocationServiceServer, user_service_server::UserServiceServer,
+        revocation_service_server::RevocationServiceServer, usage_service_server::UsageServiceServer,
+        user_service_server::UserServiceServer,
     },
 };
 use muse_server::{
@@ -18,24 +19,31 @@ use muse_verifier::Verifier;
 use tokio::{net::TcpListener, time::interval};
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
-use tracing::{Level, info, warn};
+use tracing::{Level, warn};
 
 use crate::{
     ApiKeys, AuthError, Config, Users,
-    api::{AuthService, KeyService, RevocationService, UserService},
+    api::{AuthService, KeyService, RevocationService, UsageService, UserService},
     authentication::{LoginMetrics, LoginThrottle, PasswordAuthenticator, TokenAuthenticator},
     bootstrap, clock,
     error::one_line,
     keys::{self, KeyringReceiver},
     passwords::PasswordHashPool,
+    pruner::Pruner,
     store::{MissingFile, Store},
     tokens::TokenSigner,
+    usage::Usage,
 };
 
 /// The services of `grpc.health.v1`; the empty name is the whole server.
-const SERVICES: &[&str] =
-    &["", "muse.v1.AuthService", "muse.v1.KeyService", "muse.v1.RevocationService", "muse.v1.UserService"];
-const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
+const SERVICES: &[&str] = &[
+    "",
+    "muse.v1.AuthService",
+    "muse.v1.KeyService",
+    "muse.v1.RevocationService",
+    "muse.v1.UsageService",
+    "muse.v1.UserService",
+];
 /// The longest time for which a change is only in SQLite's write-ahead log.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -92,7 +100,14 @@ async fn serve(
 
     let all_keys = keys::open(store, config).await?;
     let keys = all_keys.subscribe();
-    prune(store, &throttle, &keys).await?;
+    let pruner = Pruner {
+        store: store.clone(),
+        throttle: throttle.clone(),
+        keys: keys.clone(),
+        usage: Usage::new(store.clone()),
+        usage_retention_days: config.usage_retention_days,
+    };
+    pruner.prune().await?;
     let verifier = Verifier::with_keys(&keys.borrow().published(clock::now()));
 
     let tokens = TokenAuthenticator { store: store.clone(), keys: keys.clone(), verifier: verifier.clone() };
@@ -110,8 +125,10 @@ async fn serve(
         signer: Arc::new(TokenSigner::new(keys.clone(), config)),
         refresh_rotation: config.refresh_rotation,
     };
+    let usage = Usage::new(store.clone());
     let revocations = RevocationService {
         store: store.clone(),
+        usage: usage.clone(),
         log: store.revocation_log().await?,
         keys: keys.clone(),
         shutdown: context.shutdown.closing.clone(),
@@ -123,7 +140,12 @@ async fn serve(
                 .max_decoding_message_size(MAX_AUTH_REQUEST_BYTES),
         )
         .add_service(
-            KeyServiceServer::new(KeyService { tokens: tokens.clone(), keys: api_keys })
+            KeyServiceServer::new(KeyService { tokens: tokens.clone(), keys: api_keys.clone() })
+                .accept_compressed(CompressionEncoding::Gzip)
+                .max_decoding_message_size(MAX_AUTH_REQUEST_BYTES),
+        )
+        .add_service(
+            UsageServiceServer::new(UsageService { tokens: tokens.clone(), keys: api_keys, usage })
                 .accept_compressed(CompressionEncoding::Gzip)
                 .max_decoding_message_size(MAX_AUTH_REQUEST_BYTES),
         )
@@ -149,7 +171,7 @@ async fn serve(
         never = store.watch() => match never {},
         () = keys::follow(store, config, all_keys) => Ok(()),
         () = update_verifier(keys.clone(), &verifier) => Ok(()),
-        never = prune_periodically(store, &throttle, &keys) => match never {},
+        never = pruner.prune_periodically() => match never {},
         never = checkpoint_periodically(store) => match never {},
     }
 }
@@ -162,22 +184,6 @@ async fn update_verifier(mut keys: KeyringReceiver, verifier: &Verifier) {
     }
 }
 
-async fn prune_periodically(
-    store: &Store,
-    throttle: &LoginThrottle,
-    keys: &KeyringReceiver,
-) -> std::convert::Infallible {
-    let mut ticks = interval(PRUNE_INTERVAL);
-    // The first tick is immediate; the start has pruned already.
-    ticks.tick().await;
-    loop {
-        ticks.tick().await;
-        if let Err(failure) = prune(store, throttle, keys).await {
-            warn!(%failure, "cannot prune the database, retrying in an hour");
-        }
-    }
-}
-
 async fn checkpoint_periodically(store: &Store) -> std::convert::Infallible {
     let mut ticks = interval(CHECKPOINT_INTERVAL);
     loop {
@@ -186,27 +192,4 @@ async fn checkpoint_periodically(store: &Store) -> std::convert::Infallible {
             warn!(cause = one_line(&failure), "cannot move the write-ahead log into the database");
         }
     }
-}
-
-/// Deletes keys and revocations of expired tokens, and old failed logins.
-async fn prune(store: &Store, throttle: &LoginThrottle, keys: &KeyringReceiver) -> Result<(), AuthError> {
-    let now = clock::now();
-    let keyring = keys.borrow().clone();
-    let retired = keyring.retired(now);
-    if !retired.is_empty() {
-        store.remove_keys(&retired).await?;
-        info!(?retired, "deleted keys whose tokens have all expired");
-    }
-    let orphaned = store.delete_orphaned_api_keys().await?;
-    if orphaned > 0 {
-        warn!(orphaned, "deleted API keys whose owners are missing or disabled");
-    }
-    let deleted = store.prune_revocations(now).await?
-        + store.prune_refresh_tokens(now).await?
-        + store.prune_api_keys(now).await?
-        + throttle.prune().await?;
-    if deleted > 0 {
-        info!(deleted, "deleted revocations of expired tokens, deleted API keys, and old logins");
-    }
-    Ok(())
 }

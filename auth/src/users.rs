@@ -7,9 +7,7 @@ use muse_verifier::Claims;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    AuthError,
-    authentication::{admin_required, token_revoked},
-    clock,
+    AuthError, Quota, clock,
     passwords::{self, PasswordHashPool},
     store::{ChangedUser, Permission, Requester, Store, UserChange, UserChangeError, UserRow},
     usernames::{self, NameProblem},
@@ -54,6 +52,8 @@ pub struct User {
     pub disabled: bool,
     /// Unix time of the creation, in seconds.
     pub created_at: i64,
+    /// The limit on the user's tokens.
+    pub quota: Option<Quota>,
 }
 
 impl User {
@@ -62,12 +62,6 @@ impl User {
     #[must_use]
     pub fn printable_name(&self) -> Cow<'_, str> {
         usernames::escape(&self.name)
-    }
-}
-
-impl From<UserRow> for User {
-    fn from(row: UserRow) -> Self {
-        Self { role: row.role(), name: row.username, disabled: row.disabled, created_at: row.created_at }
     }
 }
 
@@ -80,20 +74,24 @@ pub struct UserUpdate {
     pub deleted_keys: u64,
 }
 
-impl From<ChangedUser> for UserUpdate {
-    fn from(changed: ChangedUser) -> Self {
-        Self { user: changed.user.into(), deleted_keys: changed.deleted_keys }
-    }
-}
-
 impl From<User> for v1::User {
     fn from(user: User) -> Self {
         let role = match user.role {
             Role::User => v1::Role::User,
             Role::Admin => v1::Role::Admin,
         };
-        Self { username: user.name, role: role.into(), disabled: user.disabled, created_at: user.created_at }
+        Self {
+            username: user.name,
+            role: role.into(),
+            disabled: user.disabled,
+            created_at: user.created_at,
+            quota: user.quota.map(Into::into),
+        }
     }
+}
+
+fn described(row: UserRow, quota: Option<Quota>) -> User {
+    User { role: row.role(), name: row.username, disabled: row.disabled, created_at: row.created_at, quota }
 }
 
 /// Manages users, also while the service runs.
@@ -146,7 +144,7 @@ impl Users {
         let created_at = clock::now();
         let added = self.store.add_user(name, hash, role, created_at, self.requester.as_ref()).await;
         if added.map_err(|failure| change_failed(failure, name))? {
-            Ok(User { name: name.to_owned(), role, disabled: false, created_at })
+            Ok(User { name: name.to_owned(), role, disabled: false, created_at, quota: None })
         } else {
             Err(AuthError::UserExists(name.to_owned()))
         }
@@ -196,6 +194,15 @@ impl Users {
         self.change(name, UserChange::Role(role)).await
     }
 
+    /// Sets the quota of a user, or removes it ([`Quota::NONE`]).
+    ///
+    /// # Errors
+    ///
+    /// If there is no such user.
+    pub async fn set_quota(&self, name: &str, quota: Quota) -> Result<UserUpdate, AuthError> {
+        self.change(name, UserChange::Quota(quota)).await
+    }
+
     /// Revokes all tokens of a user, and with `delete_keys` deletes the API keys.
     ///
     /// # Errors
@@ -209,7 +216,20 @@ impl Users {
         let name = self.stored_name(name).await?;
         let expire_at = clock::now().saturating_add(self.store.max_token_lifetime().await?);
         let changed = self.store.change_user(&name, &change, expire_at, self.requester.as_ref()).await;
-        changed.map(UserUpdate::from).map_err(|failure| change_failed(failure, &name))
+        let ChangedUser { user, quota, deleted_keys } =
+            changed.map_err(|failure| change_failed(failure, &name))?;
+        Ok(UserUpdate { user: described(user, quota), deleted_keys })
+    }
+
+    /// Users with their quotas.
+    async fn describe(&self, rows: Vec<UserRow>) -> Result<Vec<User>, AuthError> {
+        let names = rows.iter().map(|row| row.username.clone()).collect();
+        let quotas = self.store.user_quotas(names).await?;
+        let user = |row: UserRow| {
+            let quota = quotas.get(&row.username).copied();
+            described(row, quota)
+        };
+        Ok(rows.into_iter().map(user).collect())
     }
 
     /// All users, by name.
@@ -231,7 +251,7 @@ impl Users {
 
     /// At most `limit` users whose names come after `after`, by name.
     pub(crate) async fn page(&self, after: &str, limit: u64) -> Result<Vec<User>, AuthError> {
-        Ok(self.store.users_after(after, limit).await?.into_iter().map(User::from).collect())
+        self.describe(self.store.users_after(after, limit).await?).await
     }
 
     /// Checks that [`Users::add`] accepts a name, and returns its normal form, the name of the
@@ -254,8 +274,8 @@ impl Users {
         Ok(normal)
     }
 
-    /// The stored name of the user of a name as typed, in any of its normal forms; as typed if there
-    /// is no such user.
+    /// The stored name of the user of a name as typed, in any of its normal forms; as typed if
+    /// there is no such user.
     pub(crate) async fn stored_name(&self, typed: &str) -> Result<String, AuthError> {
         let user = self.store.find_user(typed).await?;
         Ok(user.map_or_else(|| typed.to_owned(), |user| user.username))
@@ -279,8 +299,7 @@ fn change_failed(failure: UserChangeError, name: &str) -> AuthError {
     match failure {
         UserChangeError::NoSuchUser => AuthError::NoSuchUser(name.to_owned()),
         UserChangeError::LastAdmin => AuthError::LastAdmin(name.to_owned()),
-        UserChangeError::TokenRevoked => AuthError::Rejected(token_revoked()),
-        UserChangeError::NotAdmin => AuthError::Rejected(admin_required()),
+        UserChangeError::Unauthorized(cause) => cause.into(),
         UserChangeError::Database(cause) => AuthError::Database(cause),
     }
 }

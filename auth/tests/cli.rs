@@ -113,6 +113,87 @@ fn api_keys_are_created_listed_and_revoked() {
 }
 
 #[test]
+fn quotas_are_set_listed_and_removed() {
+    let folder = tempdir().unwrap();
+    assert_eq!(status(&run(&folder, &["user", "add", "ann"], "correct horse\n")), 0);
+    let outcome = |arguments: &[&str]| {
+        let output = run(&folder, arguments, "");
+        let printed = String::from_utf8(output.stdout.clone()).unwrap() + &stderr(&output);
+        (status(&output), printed.trim_end().to_owned())
+    };
+    let key = outcome(&["api-key", "create", "a", "--user", "ann"]).1;
+    let id = key.split("muse_").nth(1).unwrap().split('_').next().unwrap();
+    assert_eq!(
+        outcome(&["user", "quota", "ann", "--tokens", "1000", "--per", "day"]),
+        (0, "the quota of \"ann\" is 1000 per day".to_owned())
+    );
+    let of_key = outcome(&["api-key", "quota", id, "--tokens", "5", "--per", "month"]);
+    assert_eq!(of_key, (0, format!("the quota of the API key {id} is 5 per month")));
+    assert!(outcome(&["user", "list"]).1.ends_with("\t1000 per day"));
+    assert!(outcome(&["api-key", "list"]).1.ends_with("\ta\t5 per month"));
+    assert_eq!(outcome(&["user", "quota", "ann", "--none"]), (0, "the quota of \"ann\" is none".to_owned()));
+    assert!(outcome(&["user", "list"]).1.ends_with("\tuser"));
+    let limited = ["api-key", "create", "b", "--user", "ann", "--tokens", "7", "--per", "day"];
+    assert_eq!(outcome(&limited).0, 0);
+    assert!(outcome(&["api-key", "list"]).1.ends_with("\tb\t7 per day"));
+    for invalid in [
+        &["api-key", "create", "c", "--user", "ann", "--tokens", "7"][..],
+        &["api-key", "create", "c", "--user", "ann", "--per", "day"],
+        &["user", "quota", "ann"],
+        &["user", "quota", "ann", "--tokens", "5"],
+        &["user", "quota", "ann", "--per", "day"],
+        &["user", "quota", "ann", "--tokens", "0", "--per", "day"],
+        &["user", "quota", "ann", "--tokens", "5", "--per", "year"],
+        &["user", "quota", "ann", "--none", "--tokens", "5", "--per", "day"],
+    ] {
+        assert_ne!(outcome(invalid).0, 0, "{invalid:?}");
+    }
+    assert_eq!(
+        outcome(&["user", "quota", "bob", "--none"]),
+        (1, "error: there is no user \"bob\"".to_owned())
+    );
+}
+
+#[test]
+fn usage_is_listed_by_period_user_and_key() {
+    let folder = tempdir().unwrap();
+    assert_eq!(status(&run(&folder, &["user", "add", "ann"], "correct horse\n")), 0);
+    let outcome = |arguments: &[&str]| {
+        let output = run(&folder, &[&["usage"], arguments].concat(), "");
+        let printed = String::from_utf8(output.stdout.clone()).unwrap() + &stderr(&output);
+        (status(&output), printed.trim_end().to_owned())
+    };
+    assert_eq!(outcome(&[]), (0, String::new()));
+    // 20,000 days after 1970-01-01; the key of the id 1.
+    execute_sql(
+        &folder.path().join("muse.db"),
+        &["INSERT INTO usage (span, start, username, key_id, requests, sentences, tokens, refused) VALUES \
+           (86400, 1728000000, 'ann', 0, 1, 2, 3, 4), (86400, 1728000000, 'ann', 1, 5, 6, 7, 8)"],
+    );
+    let day = "2024-10-04";
+    let listed = |arguments: &[&str]| {
+        let (status, printed) = outcome(&[&["--from", day, "--to", day], arguments].concat());
+        assert_eq!(status, 0, "{printed}");
+        printed
+    };
+    let key = "aaaaaaaaaaab";
+    let of_key = format!("{day}\tann\t{key}\t5\t6\t7\t8");
+    assert_eq!(listed(&[]), format!("{day}\tann\t-\t1\t2\t3\t4\n{of_key}"));
+    assert_eq!(listed(&["--key", key]), of_key);
+    assert_eq!(listed(&["--key", "aaaaaaaaaaac"]), "");
+    assert_eq!(listed(&["--by", "user", "--user", "ann"]), "ann\t6\t8\t10\t12");
+    assert_eq!(listed(&["--by", "day"]), format!("{day}\t6\t8\t10\t12"));
+
+    let error = |text: &str| (1, format!("error: {text}"));
+    assert_eq!(outcome(&["--user", "bob"]), error("there is no user \"bob\""));
+    assert_eq!(outcome(&["--key", "ann"]), error("there is no such API key"));
+    assert_ne!(outcome(&["--by", "all"]).0, 0);
+    assert_ne!(outcome(&["--from", "2026-02-30"]).0, 0);
+    let reversed = outcome(&["--from", "2026-02-02", "--to", "2026-02-01"]);
+    assert_eq!(reversed, error("from: the first day is after the last one"));
+}
+
+#[test]
 fn invalid_names_and_passwords_are_rejected() {
     let folder = tempdir().unwrap();
     for name in ["", " ann", "ann ", "a\nb", &"x".repeat(65)] {
@@ -368,21 +449,34 @@ fn users_of_the_replaced_service_are_imported_once() {
 
 /// A database of Flask-SQLAlchemy as in the old service, with hashes of passlib.
 fn old_database(path: &Path) {
+    let users = format!(
+        "INSERT INTO users (username, password) VALUES ('admin', '{PBKDF2_OF_ADMIN}'), ('ann', '{PBKDF2_OF_ADMIN}'), \
+         ('bob\u{202e}', '{PBKDF2_OF_ADMIN}')"
+    );
+    execute_sql(
+        path,
+        &[
+            "CREATE TABLE users (id INTEGER NOT NULL, username VARCHAR(120) NOT NULL, \
+             password VARCHAR(120) NOT NULL, PRIMARY KEY (id), UNIQUE (username))",
+            "CREATE TABLE revoked_tokens (id INTEGER NOT NULL, jti VARCHAR(120), PRIMARY KEY (id))",
+            "INSERT INTO revoked_tokens (jti) VALUES ('5ca97ea5-8d3e-4a4a-a1cf-a45dfd3b5b56')",
+            &users,
+        ],
+    );
+}
+
+/// Executes statements in an SQLite database, which is created if it is missing.
+fn execute_sql(path: &Path, statements: &[&str]) {
     use sea_orm::{ConnectionTrait, Database};
-    let fill = async {
+    let execute = async {
         let url = format!("sqlite://{}?mode=rwc", path.display());
-        let old = Database::connect(url).await.unwrap();
-        for statement in [
-            "CREATE TABLE users (id INTEGER NOT NULL, username VARCHAR(120) NOT NULL, password VARCHAR(120) NOT NULL, PRIMARY KEY (id), UNIQUE (username))".to_owned(),
-            "CREATE TABLE revoked_tokens (id INTEGER NOT NULL, jti VARCHAR(120), PRIMARY KEY (id))".to_owned(),
-            "INSERT INTO revoked_tokens (jti) VALUES ('5ca97ea5-8d3e-4a4a-a1cf-a45dfd3b5b56')".to_owned(),
-            format!("INSERT INTO users (username, password) VALUES ('admin', '{PBKDF2_OF_ADMIN}'), ('ann', '{PBKDF2_OF_ADMIN}'), ('bob\u{202e}', '{PBKDF2_OF_ADMIN}')"),
-        ] {
-            old.execute_unprepared(&statement).await.unwrap();
+        let database = Database::connect(url).await.unwrap();
+        for statement in statements {
+            database.execute_unprepared(statement).await.unwrap();
         }
-        old.close().await.unwrap();
+        database.close().await.unwrap();
     };
-    tokio::runtime::Runtime::new().unwrap().block_on(fill);
+    tokio::runtime::Runtime::new().unwrap().block_on(execute);
 }
 
 /// A service that has created its first user and key.

@@ -9,10 +9,10 @@ use tower::{Service, ServiceBuilder};
 
 use crate::{
     Config,
-    api::{grpc, keys, openai, openapi, rest, routing, users},
+    api::{grpc, keys, openai, openapi, rest, routing, usage, users},
     middleware::{
-        AroundLayer, CallLimits, ClientAddress, Cors, DetourLayer, GrpcWeb, SecurityHeaders, WellFormed,
-        apply_deadline, compress,
+        AroundLayer, CallLimits, ClientAddress, Cors, DetourLayer, GrpcWeb, QuotaHeaders, SecurityHeaders,
+        WellFormed, apply_deadline, compress,
     },
     upstream::Upstream,
 };
@@ -38,6 +38,7 @@ pub(crate) fn app(
         .merge(openai::routes(upstream.clone()))
         .merge(keys::routes(upstream.clone(), config.cookies))
         .merge(users::routes(upstream.clone(), config.cookies))
+        .merge(usage::routes(upstream.clone(), config.cookies))
         .merge(openapi::routes(&upstream.verifier))
         .into_router()
         // Ends a request at the deadline of its Grpc-Timeout header.
@@ -53,6 +54,7 @@ pub(crate) fn app(
         .reset_fallback();
 
     let call_limits = CallLimits::new(upstream.verifier.clone(), config.limits);
+    let quota_headers = QuotaHeaders::new(upstream.verifier.clone(), config.cookies);
     let requests = context.requests.clone();
     let router = Router::new()
         .merge(http)
@@ -64,6 +66,8 @@ pub(crate) fn app(
             ServiceBuilder::new()
                 // Metrics, the span and the line of the access log.
                 .layer(TelemetryLayer { requests, route: routing::route_of })
+                // Adds the state of the caller's quota to the response.
+                .layer(AroundLayer(quota_headers))
                 // Rejects requests that are malformed on every route.
                 .layer(AroundLayer(WellFormed))
                 // Limits the open calls of a user and of an address.

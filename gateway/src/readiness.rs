@@ -7,8 +7,14 @@ use tracing::{info, warn};
 use crate::upstream::Upstream;
 
 /// The names in `grpc.health.v1`; the empty name is the whole gateway.
-pub(crate) const SERVICES: [&str; 5] =
-    ["", "muse.v1.AuthService", "muse.v1.EmbedderService", "muse.v1.KeyService", "muse.v1.UserService"];
+pub(crate) const SERVICES: [&str; 6] = [
+    "",
+    "muse.v1.AuthService",
+    "muse.v1.EmbedderService",
+    "muse.v1.KeyService",
+    "muse.v1.UsageService",
+    "muse.v1.UserService",
+];
 
 /// Updates the health service until `shutdown`.
 pub(crate) async fn watch(upstream: Upstream, health: Health, shutdown: CancellationToken) {

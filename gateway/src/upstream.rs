@@ -7,7 +7,8 @@ use muse_proto::{
     Error, Reason,
     v1::{
         auth_service_client::AuthServiceClient, embedder_service_client::EmbedderServiceClient,
-        key_service_client::KeyServiceClient, user_service_client::UserServiceClient,
+        key_service_client::KeyServiceClient, usage_service_client::UsageServiceClient,
+        user_service_client::UserServiceClient,
     },
 };
 use muse_server::{memory_budget::MemoryBudget, tls::Connector};
@@ -90,6 +91,10 @@ impl Upstream {
 
     pub(crate) fn user_client(&self) -> UserServiceClient<TracedClient<Channel>> {
         UserServiceClient::new(self.auth.clone())
+    }
+
+    pub(crate) fn usage_client(&self) -> UsageServiceClient<TracedClient<Channel>> {
+        UsageServiceClient::new(self.auth.clone())
     }
 
     pub(crate) fn embedder_client(&self) -> EmbedderServiceClient<Balancer> {

@@ -96,6 +96,8 @@ reasons! {
     TooManyAttempts, "TOO_MANY_ATTEMPTS", ResourceExhausted, 429;
     /// The service is overloaded, or a limit is exceeded.
     Overloaded, "OVERLOADED", ResourceExhausted, 429;
+    /// The caller's quota of tokens is used up until its period ends.
+    QuotaExhausted, "QUOTA_EXHAUSTED", ResourceExhausted, 429;
     /// A required service does not respond, or is not ready yet.
     Unavailable, "UNAVAILABLE", Unavailable, 503;
     /// The caller's deadline has passed.

@@ -21,6 +21,8 @@ pub const MAX_REQUEST_BYTES: usize = 16 << 20;
 pub const MAX_AUTH_REQUEST_BYTES: usize = 64 << 10;
 /// Uses of API keys in a report of a verifier to the auth service.
 pub const MAX_KEY_USES: usize = 1_000;
+/// Counts in a report of usage, which have at most some 120 bytes each.
+pub const MAX_USAGE_COUNTS: usize = 500;
 /// Bytes of an encoded item of a stream. Up to this size the response to a sentence that is too long is an error of the item.
 pub const MAX_ITEM_BYTES: usize = 320 << 10;
 /// Bytes of the id of an item of a stream. The server stores it until the response is read.

@@ -13,10 +13,10 @@ fn named(service: &str) -> HealthCheckRequest {
 #[tokio::test(flavor = "multi_thread")]
 async fn health_of_each_service_is_reported_until_its_shutdown() {
     let stack = Stack::start().await;
-    let auth = ["muse.v1.AuthService", "muse.v1.KeyService", "muse.v1.UserService"];
-    let all = [auth[0], auth[1], auth[2], "muse.v1.EmbedderService"];
+    let auth = ["muse.v1.AuthService", "muse.v1.KeyService", "muse.v1.UsageService", "muse.v1.UserService"];
+    let all = [auth[0], auth[1], auth[2], auth[3], "muse.v1.EmbedderService"];
     let servers =
-        [(stack.gateway.address, &all[..]), (stack.embedder.address, &all[3..]), (stack.auth.address, &auth)];
+        [(stack.gateway.address, &all[..]), (stack.embedder.address, &all[4..]), (stack.auth.address, &auth)];
     let mut watching = Vec::new();
     for (address, services) in servers {
         let mut client = HealthClient::new(channel(address));

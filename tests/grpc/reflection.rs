@@ -12,6 +12,7 @@ async fn reflection_lists_the_services_in_both_versions() {
         "muse.v1.AuthService",
         "muse.v1.EmbedderService",
         "muse.v1.KeyService",
+        "muse.v1.UsageService",
         "muse.v1.UserService",
     ];
     macro_rules! services {

@@ -24,8 +24,6 @@ use crate::{
     users::Users,
 };
 
-use super::users::{log_outcome, require_admin};
-
 /// Issues, refreshes and revokes tokens.
 #[derive(Clone)]
 pub(crate) struct AuthService {
@@ -122,10 +120,10 @@ impl AuthService {
         };
         let event = session.audit_event("revoke all tokens", Some(&name));
         if name != *own {
-            require_admin(session).inspect_err(|_| event.rejected("not an admin"))?;
+            session.require_admin().inspect_err(|_| event.rejected("not an admin"))?;
         }
         let users = self.users.on_behalf_of(&session.claims, Permission::AdminOrSelf);
-        log_outcome(&event, users.revoke_tokens(&name, request.delete_keys).await)?;
+        event.outcome(users.revoke_tokens(&name, request.delete_keys).await)?;
         Ok(RevokeUserTokensResponse {})
     }
 

@@ -20,15 +20,15 @@ use secrecy::ExposeSecret;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    AuthError,
+    AuthError, Quota,
     api_keys::{ApiKey, ApiKeyChange, ApiKeys, NewApiKey},
     authentication::{Session, TokenAuthenticator},
 };
 
-use super::users::{page_size, require_admin};
+use super::paging::page_size;
 
-/// How long the response with a new key waits, so that verifiers know the key before its owner does.
-/// They receive it within milliseconds.
+/// How long the response with a new key waits, so that verifiers know the key before its owner
+/// does. They receive it within milliseconds.
 const PROPAGATION_DELAY: Duration = Duration::from_millis(100);
 
 /// Manages API keys.
@@ -42,6 +42,11 @@ impl KeyService {
     async fn authenticate<T>(&self, request: &Request<T>) -> Result<Session, Error> {
         self.tokens.authenticate(request, Some(TokenKind::Access)).await
     }
+
+    /// The keys, for changes that the caller requests.
+    fn keys_for(&self, session: &Session) -> ApiKeys {
+        self.keys.on_behalf_of(&session.claims)
+    }
 }
 
 /// The user whose keys a request is about: the caller, or for admins the named user.
@@ -50,14 +55,15 @@ fn owner<'a>(session: &'a Session, named: &'a str, action: &str) -> Result<&'a s
     if named.is_empty() || named == own {
         return Ok(own);
     }
-    require_admin(session)
+    session
+        .require_admin()
         .inspect_err(|_| session.audit_event(action, Some(named)).rejected("not an admin"))?;
     Ok(named)
 }
 
 /// The owner whose keys the caller may manage; `None` for all.
 fn managed_owner(session: &Session) -> Option<&str> {
-    require_admin(session).is_err().then_some(session.user.username.as_str())
+    session.require_admin().is_err().then_some(session.user.username.as_str())
 }
 
 /// The action with the id of its key, unless the id is none: it may be a key.
@@ -84,10 +90,11 @@ impl key_service_server::KeyService for KeyService {
         request: Request<CreateKeyRequest>,
     ) -> Result<Response<CreateKeyResponse>, Status> {
         let session = self.authenticate(&request).await?;
-        let CreateKeyRequest { name, expires_in, bulk, username } = request.into_inner();
+        let CreateKeyRequest { name, expires_in, bulk, username, quota } = request.into_inner();
         let owner = owner(&session, &username, "create API key")?;
-        let new = NewApiKey { name: &name, owner, expires_in, bulk };
-        let created = self.keys.create_as(new, Some(&session.claims)).await;
+        let quota = quota.map_or(Ok(Quota::NONE), Quota::try_from).map_err(Error::from)?;
+        let new = NewApiKey { name: &name, owner, expires_in, bulk, quota };
+        let created = self.keys_for(&session).create(new).await;
         let action = match &created {
             Ok((key, _)) => format!("create API key {}", key.id),
             Err(_) => "create API key".to_owned(),
@@ -107,7 +114,7 @@ impl key_service_server::KeyService for KeyService {
         let limit = page_size(size)?;
         let owner = if all_users {
             let event = session.audit_event("list API keys of all users", None);
-            require_admin(&session).inspect_err(|_| event.rejected("not an admin"))?;
+            session.require_admin().inspect_err(|_| event.rejected("not an admin"))?;
             None
         } else {
             Some(owner(&session, &username, "list API keys")?)
@@ -132,7 +139,8 @@ impl key_service_server::KeyService for KeyService {
         request: Request<UpdateKeyRequest>,
     ) -> Result<Response<UpdateKeyResponse>, Status> {
         let session = self.authenticate(&request).await?;
-        let UpdateKeyRequest { id, name, disabled, expires_in, bulk } = request.into_inner();
+        let UpdateKeyRequest { id, name, disabled, expires_in, bulk, quota } = request.into_inner();
+        let quota = quota.map(Quota::try_from).transpose().map_err(Error::from)?;
         let mut action = action_on("update API key", &id);
         if name.is_some() {
             action.push_str(" name");
@@ -141,13 +149,14 @@ impl key_service_server::KeyService for KeyService {
             ("disabled", disabled.map(|value| value.to_string())),
             ("expires_in", expires_in.map(|value| value.to_string())),
             ("bulk", bulk.map(|value| value.to_string())),
+            ("quota", quota.map(|quota| quota.to_string())),
         ] {
             if let Some(value) = value {
                 action.push_str(&format!(" {property}={value}"));
             }
         }
-        let change = ApiKeyChange { name, disabled, expires_in, bulk };
-        let changed = self.keys.update(&id, Some(&session.claims), change).await;
+        let change = ApiKeyChange { name, disabled, expires_in, bulk, quota };
+        let changed = self.keys_for(&session).update(&id, change).await;
         let key = log_outcome(&session, &action, changed, |key| key)?;
         Ok(Response::new(UpdateKeyResponse { key: Some(key.into()) }))
     }
@@ -157,7 +166,7 @@ impl key_service_server::KeyService for KeyService {
         request: Request<DeleteKeyRequest>,
     ) -> Result<Response<DeleteKeyResponse>, Status> {
         let session = self.authenticate(&request).await?;
-        let deleted = self.keys.delete(&request.get_ref().id, Some(&session.claims)).await;
+        let deleted = self.keys_for(&session).delete(&request.get_ref().id).await;
         log_outcome(&session, &action_on("delete API key", &request.get_ref().id), deleted, |key| key)?;
         Ok(Response::new(DeleteKeyResponse {}))
     }

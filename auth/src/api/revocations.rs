@@ -2,7 +2,7 @@
 //!
 //! Each watcher reads revocations from the database by a cursor whenever the database has changed.
 //! So all watchers see the same order, a slow one gets larger messages and misses nothing, and a
-//! stream resumes from any cursor.
+//! stream resumes from any cursor. Quotas are few: each stream begins with all of them.
 
 use std::{net::IpAddr, pin::Pin, time::Duration};
 
@@ -10,8 +10,8 @@ use futures::{Stream, StreamExt, stream};
 use muse_proto::{
     limits::MAX_KEY_USES,
     v1::{
-        JsonWebKey, KeyUse, ReportKeyUseRequest, ReportKeyUseResponse, WatchRevocationsRequest,
-        WatchRevocationsResponse, revocation_service_server,
+        JsonWebKey, KeyUse, ReportKeyUseRequest, ReportKeyUseResponse, ReportUsageRequest,
+        ReportUsageResponse, WatchRevocationsRequest, WatchRevocationsResponse, revocation_service_server,
     },
 };
 use muse_verifier::api_keys::{SECONDS_PER_DAY, network};
@@ -26,7 +26,8 @@ use crate::{
     clock,
     error::{database_failed, invalid},
     keys::KeyringReceiver,
-    store::{KeyPage, RevocationPage, Store},
+    store::{KeyPage, QuotaPage, RevocationPage, Store},
+    usage::Usage,
 };
 
 /// A message is sent at least this often, by which watchers detect a lost connection.
@@ -37,6 +38,7 @@ const MAX_CLOCK_SKEW_SECONDS: i64 = 3600;
 /// Streams revocations, signing keys and API keys to verifiers.
 pub(crate) struct RevocationService {
     pub(crate) store: Store,
+    pub(crate) usage: Usage,
     /// The name of the revocation log, in which cursors are positions.
     pub(crate) log: String,
     pub(crate) keys: KeyringReceiver,
@@ -54,6 +56,7 @@ struct Watcher {
     sent_keys: Vec<JsonWebKey>,
     cursor: i64,
     key_cursor: i64,
+    quota_cursor: i64,
     /// Whether all API keys are being sent, up to the first message without `more`.
     all_api_keys: bool,
     /// Whether a message is sent without waiting: the first one, or one after a full page.
@@ -72,12 +75,16 @@ impl Watcher {
             let RevocationPage { revocations, cursor, full } = page;
             let KeyPage { keys: api_keys, cursor: key_cursor, full: more_keys } =
                 self.store.api_keys_after(self.key_cursor).await.map_err(database_failed)?;
-            let is_news = !revocations.is_empty() || !keys.is_empty() || !api_keys.is_empty();
+            let QuotaPage { quotas, cursor: quota_cursor, full: more_quotas } =
+                self.store.quotas_after(self.quota_cursor).await.map_err(database_failed)?;
+            let is_news =
+                !revocations.is_empty() || !keys.is_empty() || !api_keys.is_empty() || !quotas.is_empty();
             if self.is_due || is_news || heartbeat <= Instant::now() {
-                let more = full || more_keys;
+                let more = full || more_keys || more_quotas;
                 self.cursor = cursor;
                 // A cursor of 0 would request all keys, of which there are none.
                 self.key_cursor = key_cursor.max(1);
+                self.quota_cursor = quota_cursor;
                 let message = WatchRevocationsResponse {
                     revocations,
                     cursor,
@@ -87,6 +94,7 @@ impl Watcher {
                     api_keys,
                     key_cursor: self.key_cursor,
                     all_api_keys: self.all_api_keys,
+                    quotas,
                 };
                 self.is_due = more;
                 self.all_api_keys &= more;
@@ -147,6 +155,7 @@ impl revocation_service_server::RevocationService for RevocationService {
             sent_keys: Vec::new(),
             cursor: if is_known { cursor } else { 0 },
             key_cursor: if is_known_key_version { key_cursor } else { 0 },
+            quota_cursor: 0,
             all_api_keys: !is_known_key_version,
             is_due: true,
         };
@@ -169,6 +178,14 @@ impl revocation_service_server::RevocationService for RevocationService {
             self.store.record_key_uses(&uses).await.map_err(database_failed)?;
         }
         Ok(Response::new(ReportKeyUseResponse {}))
+    }
+
+    async fn report_usage(
+        &self,
+        request: Request<ReportUsageRequest>,
+    ) -> Result<Response<ReportUsageResponse>, Status> {
+        self.usage.record(request.into_inner()).await?;
+        Ok(Response::new(ReportUsageResponse {}))
     }
 }
 

@@ -5,7 +5,8 @@ use muse_proto::{
     v1::{
         AddUserRequest, AddUserResponse, ListUsersRequest, ListUsersResponse, RemoveUserRequest,
         RemoveUserResponse, Role as RoleMessage, SetDisabledRequest, SetDisabledResponse, SetPasswordRequest,
-        SetPasswordResponse, SetRoleRequest, SetRoleResponse, user_service_server,
+        SetPasswordResponse, SetQuotaRequest, SetQuotaResponse, SetRoleRequest, SetRoleResponse,
+        user_service_server,
     },
 };
 use muse_verifier::TokenKind;
@@ -13,16 +14,14 @@ use secrecy::SecretString;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    AuthError,
-    audit::AuditEvent,
-    authentication::{PasswordAuthenticator, Session, TokenAuthenticator, admin_required},
+    Quota,
+    authentication::{PasswordAuthenticator, Session, TokenAuthenticator},
     error::invalid,
     store::Permission,
     users::{Role, User, UserUpdate, Users},
 };
 
-const DEFAULT_PAGE_SIZE: u64 = 100;
-const MAX_PAGE_SIZE: u64 = 1000;
+use super::paging;
 
 /// Manages users.
 #[derive(Clone)]
@@ -41,7 +40,8 @@ impl UserService {
         user: &str,
     ) -> Result<Session, Error> {
         let session = self.tokens.authenticate(request, Some(TokenKind::Access)).await?;
-        require_admin(&session)
+        session
+            .require_admin()
             .inspect_err(|_| session.audit_event(action, Some(user)).rejected("not an admin"))?;
         Ok(session)
     }
@@ -59,10 +59,10 @@ impl UserService {
         };
         let event = session.audit_event("set password", Some(&name));
         let mut permission = Permission::Admin;
-        if require_admin(session).is_err() {
+        if let Err(denied) = session.require_admin() {
             if name != *own {
                 event.rejected("not an admin");
-                return Err(admin_required());
+                return Err(denied);
             }
             // Throttled like a login: a stolen token does not allow faster guessing.
             let current = SecretString::from(request.current_password);
@@ -72,35 +72,7 @@ impl UserService {
         let users = self.users.on_behalf_of(&session.claims, permission);
         let password = SecretString::from(request.password);
         let changed = users.set_password(&name, password, request.delete_keys).await;
-        log_outcome(&event, changed)
-    }
-}
-
-/// Returns an error unless the caller is an admin, by the role in the database.
-pub(super) fn require_admin(session: &Session) -> Result<(), Error> {
-    if session.user.role() == Role::Admin { Ok(()) } else { Err(admin_required()) }
-}
-
-/// The size of a page, of a list of users or keys.
-pub(super) fn page_size(requested: i32) -> Result<u64, Error> {
-    match requested {
-        0 => Ok(DEFAULT_PAGE_SIZE),
-        1.. => Ok(u64::from(requested.unsigned_abs()).min(MAX_PAGE_SIZE)),
-        _ => Err(invalid("page_size", "page_size must not be negative")),
-    }
-}
-
-/// Writes the outcome to the audit log.
-pub(super) fn log_outcome(
-    event: &AuditEvent<'_>,
-    outcome: Result<UserUpdate, AuthError>,
-) -> Result<User, Error> {
-    match outcome {
-        Ok(UserUpdate { user, deleted_keys }) => {
-            event.granted_deleting_keys(deleted_keys);
-            Ok(user)
-        }
-        Err(failure) => Err(event.failed(failure)),
+        event.outcome(changed)
     }
 }
 
@@ -121,7 +93,7 @@ impl user_service_server::UserService for UserService {
         let password = SecretString::from(request.password);
         let added = self.users_for(&admin).add(&request.username, password, role).await;
         let added = added.map(|user| UserUpdate { user, deleted_keys: 0 });
-        let user = log_outcome(&admin.audit_event("add user", Some(&request.username)), added)?;
+        let user = admin.audit_event("add user", Some(&request.username)).outcome(added)?;
         Ok(Response::new(AddUserResponse { user: Some(user.into()) }))
     }
 
@@ -132,7 +104,7 @@ impl user_service_server::UserService for UserService {
         let admin = self.authenticate_admin(&request, "remove user", &request.get_ref().username).await?;
         let name = request.into_inner().username;
         let removed = self.users_for(&admin).remove(&name).await;
-        log_outcome(&admin.audit_event("remove user", Some(&name)), removed)?;
+        admin.audit_event("remove user", Some(&name)).outcome(removed)?;
         Ok(Response::new(RemoveUserResponse {}))
     }
 
@@ -142,7 +114,7 @@ impl user_service_server::UserService for UserService {
     ) -> Result<Response<ListUsersResponse>, Status> {
         self.authenticate_admin(&request, "list users", "-").await?;
         let ListUsersRequest { page_size, page_token } = request.into_inner();
-        let size = self::page_size(page_size)?;
+        let size = paging::page_size(page_size)?;
         if page_token.contains('\0') {
             return Err(invalid("page_token", "page_token is not one of a page before").into());
         }
@@ -165,7 +137,7 @@ impl user_service_server::UserService for UserService {
         let admin = self.authenticate_admin(&request, action, &request.get_ref().username).await?;
         let SetDisabledRequest { username, disabled } = request.into_inner();
         let changed = self.users_for(&admin).set_disabled(&username, disabled).await;
-        let user = log_outcome(&admin.audit_event(action, Some(&username)), changed)?;
+        let user = admin.audit_event(action, Some(&username)).outcome(changed)?;
         Ok(Response::new(SetDisabledResponse { user: Some(user.into()) }))
     }
 
@@ -175,8 +147,21 @@ impl user_service_server::UserService for UserService {
         let role = role(request.role)?;
         let action = if role == Role::Admin { "make admin" } else { "make user" };
         let changed = self.users_for(&admin).set_role(&request.username, role).await;
-        let user = log_outcome(&admin.audit_event(action, Some(&request.username)), changed)?;
+        let user = admin.audit_event(action, Some(&request.username)).outcome(changed)?;
         Ok(Response::new(SetRoleResponse { user: Some(user.into()) }))
+    }
+
+    async fn set_quota(
+        &self,
+        request: Request<SetQuotaRequest>,
+    ) -> Result<Response<SetQuotaResponse>, Status> {
+        let admin = self.authenticate_admin(&request, "set quota", &request.get_ref().username).await?;
+        let SetQuotaRequest { username, quota } = request.into_inner();
+        let quota = quota.map_or(Ok(Quota::NONE), Quota::try_from).map_err(Error::from)?;
+        let action = format!("set quota {quota}");
+        let changed = self.users_for(&admin).set_quota(&username, quota).await;
+        let user = admin.audit_event(&action, Some(&username)).outcome(changed)?;
+        Ok(Response::new(SetQuotaResponse { user: Some(user.into()) }))
     }
 
     async fn set_password(

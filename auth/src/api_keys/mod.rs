@@ -6,19 +6,20 @@
 
 mod name;
 
+use std::sync::Arc;
+
 use muse_proto::{Error, v1};
 use muse_verifier::{
     Claims,
     api_keys::{KeyId, KeyState, ParsedKey, SECRET_BYTES, compose, key_unknown},
 };
+use sea_orm::DbErr;
 use secrecy::SecretString;
 
 use crate::{
-    AuthError,
-    authentication::{admin_required, token_revoked},
-    clock,
+    AuthError, Quota, clock,
     error::database_failed,
-    store::{ApiKeyRow, KeyChangeError, KeyListFilter, Store, mark_deleted},
+    store::{ApiKeyRow, KeyChangeError, KeyListFilter, Permission, Requester, Store, mark_deleted},
 };
 
 /// Keys of a user that were not deleted.
@@ -51,6 +52,8 @@ pub struct ApiKey {
     pub last_used_day: Option<i64>,
     /// The network from which it was used on that day.
     pub last_used_from: String,
+    /// The limit on its tokens.
+    pub quota: Option<Quota>,
 }
 
 /// A key to be created.
@@ -64,6 +67,8 @@ pub struct NewApiKey<'a> {
     pub expires_in: i64,
     /// Whether its calls are a bulk job.
     pub bulk: bool,
+    /// The limit on its tokens.
+    pub quota: Quota,
 }
 
 /// Changes of a key: of those properties that are set.
@@ -77,36 +82,38 @@ pub struct ApiKeyChange {
     pub expires_in: Option<i64>,
     /// Whether its calls are a bulk job.
     pub bulk: Option<bool>,
+    /// The limit on its tokens; [`Quota::NONE`] to remove it.
+    pub quota: Option<Quota>,
 }
 
 /// Creates, lists, changes and deletes API keys, also while the service runs.
 #[derive(Debug, Clone)]
 pub struct ApiKeys {
     store: Store,
+    /// Who requests the changes; `None` is the operator.
+    requester: Option<Requester>,
 }
 
 impl ApiKeys {
     pub(crate) fn new(store: Store) -> Self {
-        Self { store }
+        Self { store, requester: None }
     }
 
-    /// Creates a key as the operator, and returns its description and the key itself, which cannot
-    /// be read again.
+    /// The same, but changes are made by the user of a token. They are rejected if, when they are
+    /// stored, the token is no longer valid, or the user is neither an admin nor the owner of the
+    /// key.
+    pub(crate) fn on_behalf_of(&self, claims: &Arc<Claims>) -> Self {
+        let requester = Requester { claims: Arc::clone(claims), permission: Permission::AdminOrSelf };
+        Self { requester: Some(requester), ..self.clone() }
+    }
+
+    /// Creates a key, and returns its description and the key itself, which cannot be read again.
     ///
     /// # Errors
     ///
     /// If an argument is invalid, the owner does not exist or is disabled, or has too many keys.
     pub async fn create(&self, new: NewApiKey<'_>) -> Result<(ApiKey, SecretString), AuthError> {
-        self.create_as(new, None).await
-    }
-
-    /// Creates a key as the user of a token, which must still be valid when the key is stored;
-    /// `None` is the operator.
-    pub(crate) async fn create_as(
-        &self,
-        new: NewApiKey<'_>,
-        caller: Option<&Claims>,
-    ) -> Result<(ApiKey, SecretString), AuthError> {
+        let requester = self.requester.as_ref();
         name::check(new.name)?;
         let now = clock::now();
         let expires_at = expiry(new.expires_in, now)?;
@@ -125,7 +132,7 @@ impl ApiKeys {
             owner,
             digest: digest.to_vec(),
             created_at: now,
-            created_by: caller.map(|claims| claims.sub.clone()).unwrap_or_default(),
+            created_by: requester.map(|requester| requester.claims.sub.clone()).unwrap_or_default(),
             expires_at,
             disabled: false,
             bulk: new.bulk,
@@ -133,9 +140,9 @@ impl ApiKeys {
             last_used_day: 0,
             last_used_from: String::new(),
         };
-        let added = self.store.add_api_key(&row, MAX_KEYS_PER_USER, caller).await;
+        let added = self.store.add_api_key(&row, new.quota, MAX_KEYS_PER_USER, requester).await;
         added.map_err(|failure| change_failed(failure, &row.owner))?;
-        Ok((row.into(), key))
+        Ok((describe(row, Some(new.quota)), key))
     }
 
     /// A key of `owner`, or of any user.
@@ -147,27 +154,22 @@ impl ApiKeys {
         let id: KeyId = id.parse().map_err(|_| AuthError::NoSuchKey)?;
         let row = self.store.api_key(id).await?.filter(|row| row.deleted_at == 0);
         let row = row.filter(|row| owner.is_none_or(|owner| row.owner == owner));
-        row.map(ApiKey::from).ok_or(AuthError::NoSuchKey)
+        Ok(self.describe_one(row.ok_or(AuthError::NoSuchKey)?).await?)
     }
 
-    /// Changes a key of the caller or, as an admin, of any user; `None` is the operator.
+    /// Changes a key.
     ///
     /// # Errors
     ///
-    /// If an argument is invalid or the caller's token was revoked; [`AuthError::NoSuchKey`].
-    pub async fn update(
-        &self,
-        id: &str,
-        caller: Option<&Claims>,
-        change: ApiKeyChange,
-    ) -> Result<ApiKey, AuthError> {
+    /// If an argument is invalid; [`AuthError::NoSuchKey`].
+    pub async fn update(&self, id: &str, change: ApiKeyChange) -> Result<ApiKey, AuthError> {
         let id = id.parse().map_err(|_| AuthError::NoSuchKey)?;
-        let ApiKeyChange { name, disabled, expires_in, bulk } = change;
+        let ApiKeyChange { name, disabled, expires_in, bulk, quota } = change;
         if let Some(name) = &name {
             name::check(name)?;
         }
         let expires_at = expires_in.map(|seconds| expiry(seconds, clock::now())).transpose()?;
-        let changed = self.store.change_api_key(id, caller, move |row| {
+        let changed = self.store.change_api_key(id, self.requester.as_ref(), quota, move |row| {
             if let Some(name) = name {
                 row.name = name;
             }
@@ -175,19 +177,20 @@ impl ApiKeys {
             row.expires_at = expires_at.unwrap_or(row.expires_at);
             row.bulk = bulk.unwrap_or(row.bulk);
         });
-        changed.await.map(ApiKey::from).map_err(|failure| change_failed(failure, ""))
+        let (row, quota) = changed.await.map_err(|failure| change_failed(failure, ""))?;
+        Ok(describe(row, quota))
     }
 
-    /// Deletes a key of the caller or, as an admin, of any user, and returns what it was; `None` is
-    /// the operator.
+    /// Deletes a key, and returns what it was.
     ///
     /// # Errors
     ///
-    /// If the caller's token was revoked; [`AuthError::NoSuchKey`].
-    pub async fn delete(&self, id: &str, caller: Option<&Claims>) -> Result<ApiKey, AuthError> {
+    /// [`AuthError::NoSuchKey`].
+    pub async fn delete(&self, id: &str) -> Result<ApiKey, AuthError> {
         let id = id.parse().map_err(|_| AuthError::NoSuchKey)?;
-        let deleted = self.store.change_api_key(id, caller, mark_deleted).await;
-        deleted.map(ApiKey::from).map_err(|failure| change_failed(failure, ""))
+        let requester = self.requester.as_ref();
+        let deleted = self.store.change_api_key(id, requester, Some(Quota::NONE), mark_deleted).await;
+        deleted.map(|(row, quota)| describe(row, quota)).map_err(|failure| change_failed(failure, ""))
     }
 
     /// All keys, or those of a user, in the order of their creation.
@@ -208,7 +211,8 @@ impl ApiKeys {
         }
     }
 
-    /// At most `limit` keys after those of the page with this token, and the token of the next page.
+    /// At most `limit` keys after those of the page with this token, and the token of the next
+    /// page.
     pub(crate) async fn page(
         &self,
         owner: Option<&str>,
@@ -230,7 +234,17 @@ impl ApiKeys {
         let more = rows.len() as u64 > limit;
         rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         let next = rows.last().filter(|_| more).map(|row| format!("{}-{}", row.created_at, key_id(row)));
-        Ok((rows.into_iter().map(ApiKey::from).collect(), next))
+        let quotas = self.store.key_quotas(rows.iter().map(|row| row.id).collect()).await?;
+        let key = |row: ApiKeyRow| {
+            let quota = quotas.get(&row.id).copied();
+            describe(row, quota)
+        };
+        Ok((rows.into_iter().map(key).collect(), next))
+    }
+
+    async fn describe_one(&self, row: ApiKeyRow) -> Result<ApiKey, DbErr> {
+        let quota = self.store.key_quotas(vec![row.id]).await?.remove(&row.id);
+        Ok(describe(row, quota))
     }
 
     /// Verifies a key against the database, and returns its description. The verifiers of the other
@@ -245,7 +259,7 @@ impl ApiKeys {
             expires_at: row.expires_at,
         };
         state.verify(&key, clock::now())?;
-        Ok(row.into())
+        self.describe_one(row).await.map_err(database_failed)
     }
 }
 
@@ -253,8 +267,7 @@ fn change_failed(failure: KeyChangeError, owner: &str) -> AuthError {
     match failure {
         KeyChangeError::NoSuchUser => AuthError::NoSuchUser(owner.to_owned()),
         KeyChangeError::NoSuchKey => AuthError::NoSuchKey,
-        KeyChangeError::TokenRevoked => AuthError::Rejected(token_revoked()),
-        KeyChangeError::NotAdmin => AuthError::Rejected(admin_required()),
+        KeyChangeError::Unauthorized(cause) => cause.into(),
         KeyChangeError::TooMany => {
             AuthError::TooManyKeys { owner: owner.to_owned(), limit: MAX_KEYS_PER_USER }
         }
@@ -291,21 +304,20 @@ fn key_id(row: &ApiKeyRow) -> KeyId {
     KeyId::new(row.id.cast_unsigned())
 }
 
-impl From<ApiKeyRow> for ApiKey {
-    fn from(row: ApiKeyRow) -> Self {
-        let set = |time: i64| (time != 0).then_some(time);
-        Self {
-            id: key_id(&row),
-            name: row.name,
-            owner: row.owner,
-            created_at: row.created_at,
-            created_by: Some(row.created_by).filter(|name| !name.is_empty()),
-            expires_at: set(row.expires_at),
-            disabled: row.disabled,
-            bulk: row.bulk,
-            last_used_day: set(row.last_used_day),
-            last_used_from: row.last_used_from,
-        }
+fn describe(row: ApiKeyRow, quota: Option<Quota>) -> ApiKey {
+    let set = |time: i64| (time != 0).then_some(time);
+    ApiKey {
+        id: key_id(&row),
+        name: row.name,
+        owner: row.owner,
+        created_at: row.created_at,
+        created_by: Some(row.created_by).filter(|name| !name.is_empty()),
+        expires_at: set(row.expires_at),
+        disabled: row.disabled,
+        bulk: row.bulk,
+        last_used_day: set(row.last_used_day),
+        last_used_from: row.last_used_from,
+        quota: quota.filter(|quota| quota.is_limit()),
     }
 }
 
@@ -322,6 +334,7 @@ impl From<ApiKey> for v1::ApiKey {
             bulk: key.bulk,
             last_used_day: key.last_used_day.unwrap_or_default(),
             last_used_from: key.last_used_from,
+            quota: key.quota.map(Into::into),
         }
     }
 }
@@ -339,7 +352,7 @@ mod tests {
         let (_folder, store) = store().await;
         store.add_user("ann", "hash", Role::User, 0, None).await.unwrap();
         let keys = ApiKeys::new(store.clone());
-        let new = NewApiKey { name: "a", owner: "ann", expires_in: 0, bulk: false };
+        let new = NewApiKey { name: "a", owner: "ann", expires_in: 0, bulk: false, quota: Quota::NONE };
         let (key, secret) = keys.create(new).await.unwrap();
         let secret = secret.expose_secret();
         assert_eq!(keys.authenticate(secret).await.unwrap(), key);
@@ -349,9 +362,9 @@ mod tests {
 
         let (other, _) = compose(key.id, &[9; SECRET_BYTES]);
         assert_eq!(keys.authenticate(&other).await.unwrap_err().reason(), Reason::KeyUnknown);
-        store.change_api_key(key.id, None, |row| row.expires_at = 1).await.unwrap();
+        store.change_api_key(key.id, None, None, |row| row.expires_at = 1).await.unwrap();
         assert_eq!(keys.authenticate(secret).await.unwrap_err().reason(), Reason::KeyExpired);
-        keys.delete(&key.id.to_string(), None).await.unwrap();
+        keys.delete(&key.id.to_string()).await.unwrap();
         assert_eq!(keys.authenticate(secret).await.unwrap_err().reason(), Reason::KeyRevoked);
     }
 
@@ -360,7 +373,7 @@ mod tests {
         let (_folder, store) = store().await;
         store.add_user("ann", "hash", Role::User, 0, None).await.unwrap();
         let keys = ApiKeys::new(store);
-        let valid = NewApiKey { name: "a", owner: "ann", expires_in: 0, bulk: false };
+        let valid = NewApiKey { name: "a", owner: "ann", expires_in: 0, bulk: false, quota: Quota::NONE };
         let field = async |new: NewApiKey<'_>| match keys.create(new).await.map(drop) {
             Err(AuthError::BadKey { field, .. }) => field,
             other => panic!("{other:?}"),

@@ -10,6 +10,7 @@ use muse_verifier::{Claims, TokenKind, Verifier, api_keys::is_api_key, bearer, k
 use tonic::Request;
 
 use crate::{
+    Role,
     audit::AuditEvent,
     error::database_failed,
     keys::KeyringReceiver,
@@ -39,6 +40,11 @@ impl Session {
     /// An audit event of this caller, about `user` if that is another one.
     pub(crate) fn audit_event<'a>(&'a self, action: &'a str, user: Option<&'a str>) -> AuditEvent<'a> {
         AuditEvent { action, by: Some(&self.user.username), user, from: Some(self.from) }
+    }
+
+    /// Returns an error unless the caller is an admin, by the role in the database.
+    pub(crate) fn require_admin(&self) -> Result<(), Error> {
+        if self.user.role() == Role::Admin { Ok(()) } else { Err(admin_required()) }
     }
 }
 

@@ -3,10 +3,14 @@
 use std::io::{self, Write};
 
 use clap::Subcommand;
-use muse_auth::{ApiKeys, NewApiKey};
+use muse_auth::{ApiKeyChange, ApiKeys, NewApiKey, Quota};
 use secrecy::ExposeSecret;
 
-use super::{CommandError, report, utc};
+use super::{
+    CommandError,
+    quota::{LimitArgs, QuotaArgs},
+    report, utc,
+};
 
 /// Commands for API keys.
 #[derive(Debug, Subcommand)]
@@ -24,13 +28,23 @@ pub(crate) enum ApiKeyCommand {
         /// Its calls are a bulk job.
         #[arg(long)]
         bulk: bool,
+        #[command(flatten)]
+        limit: LimitArgs,
     },
     /// Print the keys, one per line: the id, the owner, the time of creation and of expiry (UTC),
-    /// the day and the network of the last use, the name, and `disabled` and `bulk` if so.
+    /// the day and the network of the last use, the name, and, if so, `disabled`, `bulk` and the
+    /// quota.
     List {
         /// Only the keys of this user.
         #[arg(long)]
         user: Option<String>,
+    },
+    /// Limit the tokens that may be embedded with a key within a day or a month.
+    Quota {
+        /// The id of the key.
+        id: String,
+        #[command(flatten)]
+        quota: QuotaArgs,
     },
     /// Delete a key, which is rejected from then on.
     Revoke {
@@ -41,8 +55,8 @@ pub(crate) enum ApiKeyCommand {
 
 pub(super) async fn execute(command: ApiKeyCommand, keys: &ApiKeys) -> Result<(), CommandError> {
     match command {
-        ApiKeyCommand::Create { name, user, expires_in, bulk } => {
-            let new = NewApiKey { name: &name, owner: &user, expires_in, bulk };
+        ApiKeyCommand::Create { name, user, expires_in, bulk, limit } => {
+            let new = NewApiKey { name: &name, owner: &user, expires_in, bulk, quota: limit.into() };
             let (key, secret) = keys.create(new).await?;
             report(format_args!("created the API key {} of {:?}", key.id, key.owner));
             let mut out = io::stdout().lock();
@@ -59,9 +73,10 @@ pub(super) async fn execute(command: ApiKeyCommand, keys: &ApiKeys) -> Result<()
                 };
                 let disabled = if key.disabled { "\tdisabled" } else { "" };
                 let bulk = if key.bulk { "\tbulk" } else { "" };
+                let quota = key.quota.map(|quota| format!("\t{quota}")).unwrap_or_default();
                 writeln!(
                     out,
-                    "{}\t{}\t{}\t{}\t{used}\t{}{disabled}{bulk}",
+                    "{}\t{}\t{}\t{}\t{used}\t{}{disabled}{bulk}{quota}",
                     key.id,
                     key.owner.escape_debug(),
                     utc(key.created_at),
@@ -71,8 +86,14 @@ pub(super) async fn execute(command: ApiKeyCommand, keys: &ApiKeys) -> Result<()
             }
             out.flush()?;
         }
+        ApiKeyCommand::Quota { id, quota } => {
+            let change = ApiKeyChange { quota: Some(quota.into()), ..ApiKeyChange::default() };
+            let key = keys.update(&id, change).await?;
+            let quota = key.quota.unwrap_or(Quota::NONE);
+            report(format_args!("the quota of the API key {} is {quota}", key.id));
+        }
         ApiKeyCommand::Revoke { id } => {
-            let key = keys.delete(&id, None).await?;
+            let key = keys.delete(&id).await?;
             report(format_args!("revoked the API key {} of {:?}", key.id, key.owner));
         }
     }

@@ -2,6 +2,8 @@
 
 mod api_key;
 mod prompt;
+mod quota;
+mod usage;
 mod user;
 
 use std::{
@@ -19,6 +21,7 @@ use tokio::runtime::Runtime;
 
 use api_key::ApiKeyCommand;
 use prompt::PromptError;
+use usage::UsageArgs;
 use user::UserCommand;
 
 /// Commands of the operator, also while the service runs.
@@ -33,6 +36,8 @@ pub(crate) enum OperatorCommand {
     /// Manage API keys, which are credentials of programs.
     #[command(subcommand)]
     ApiKey(ApiKeyCommand),
+    /// Print the usage per user and API key.
+    Usage(UsageArgs),
     /// Import the users of muse_as_service 1.x, with their passwords.
     Import {
         /// Its SQLite file, app.db.
@@ -116,6 +121,7 @@ async fn execute(command: OperatorCommand, operations: &AdminOps) -> Result<(), 
         OperatorCommand::User(command) => user::execute(command, &operations.users()?).await,
         OperatorCommand::Key(command) => execute_key(command, operations).await,
         OperatorCommand::ApiKey(command) => api_key::execute(command, &operations.api_keys()).await,
+        OperatorCommand::Usage(args) => usage::execute(&args, &operations.usage()).await,
         OperatorCommand::Import { file } => report_import(&operations.import(&file).await?),
         OperatorCommand::Backup { file } => {
             operations.back_up(&file).await?;

@@ -3,9 +3,9 @@
 use std::io::{self, Write};
 
 use clap::{Subcommand, ValueEnum};
-use muse_auth::{AuthError, Role, Users};
+use muse_auth::{AuthError, Quota, Role, Users};
 
-use super::{CommandError, prompt::new_password, report, utc};
+use super::{CommandError, prompt::new_password, quota::QuotaArgs, report, utc};
 
 /// Commands for users.
 #[derive(Debug, Subcommand)]
@@ -24,8 +24,8 @@ pub(crate) enum UserCommand {
         /// The name of the user.
         name: String,
     },
-    /// Print the users, one per line: the name, the time of creation (UTC), the role, and
-    /// `disabled` if so.
+    /// Print the users, one per line: the name, the time of creation (UTC), the role, and, if so,
+    /// `disabled` and the quota.
     List,
     /// Change the password of a user and revoke the user's tokens. Prompts for the password on a
     /// terminal, otherwise it is a line of standard input.
@@ -53,6 +53,13 @@ pub(crate) enum UserCommand {
         name: String,
         /// The role of the user.
         role: RoleName,
+    },
+    /// Limit the tokens that a user may embed within a day or a month.
+    Quota {
+        /// The name of the user.
+        name: String,
+        #[command(flatten)]
+        quota: QuotaArgs,
     },
     /// Revoke all tokens of a user. API keys are not tokens: they remain valid.
     Revoke {
@@ -120,6 +127,11 @@ pub(super) async fn execute(command: UserCommand, users: &Users) -> Result<(), C
             let user = users.set_role(&name, role.into()).await?.user;
             report(format_args!("changed the role of {name:?} to {}", user.role.as_str()));
         }
+        UserCommand::Quota { name, quota } => {
+            let user = users.set_quota(&name, quota.into()).await?.user;
+            let quota = user.quota.unwrap_or(Quota::NONE);
+            report(format_args!("the quota of {name:?} is {quota}"));
+        }
         UserCommand::Revoke { name, delete_keys } => {
             let changed = users.revoke_tokens(&name, delete_keys).await?;
             report(format_args!("revoked all tokens of {name:?}"));
@@ -131,9 +143,10 @@ pub(super) async fn execute(command: UserCommand, users: &Users) -> Result<(), C
             let mut out = io::stdout().lock();
             for user in users.list().await? {
                 let disabled = if user.disabled { "\tdisabled" } else { "" };
+                let quota = user.quota.map(|quota| format!("\t{quota}")).unwrap_or_default();
                 writeln!(
                     out,
-                    "{}\t{}\t{}{disabled}",
+                    "{}\t{}\t{}{disabled}{quota}",
                     user.printable_name(),
                     utc(user.created_at),
                     user.role.as_str()

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::builder::{BoolishValueParser, RangedI64ValueParser, RangedU64ValueParser};
 use muse_server::{ShutdownArgs, TraceArgs, tls::PeerArgs};
 
-use super::database::DatabaseArgs;
+use super::{DEFAULT_USAGE_RETENTION_DAYS, database::DatabaseArgs};
 use crate::passwords::{self, Cost};
 
 const A_CENTURY: u64 = 100 * 366 * 24 * 3600;
@@ -56,6 +56,11 @@ pub(super) struct ServiceArgs {
     #[arg(long, env = "REFRESH_GRACE", default_value_t = 10, global = true)]
     #[arg(value_parser = clap::value_parser!(u64).range(..=3600))]
     pub(super) refresh_grace: u64,
+    /// Days for which the usage per user and API key is stored, by days; by hours it is stored for 31
+    /// days.
+    #[arg(long, env = "USAGE_RETENTION_DAYS", default_value_t = DEFAULT_USAGE_RETENTION_DAYS, global = true)]
+    #[arg(value_parser = clap::value_parser!(u32).range(31..=36_600))]
+    pub(super) usage_retention_days: u32,
     /// File with the password of the user `admin`, whom the first start creates; alternatively the
     /// environment variable ADMIN_PASSWORD contains the password itself. Later starts ignore it.
     /// Without it the password is `admin`, or, if users connect from other machines, a random one

@@ -27,6 +27,8 @@ pub use database::Database;
 
 /// A shorter secret can be guessed, so it is accepted only where no other machine can try.
 const MIN_SECRET_BYTES: usize = 16;
+/// Two years.
+const DEFAULT_USAGE_RETENTION_DAYS: u32 = 731;
 
 /// The configuration of the service. [`Config::new`] has the defaults.
 #[derive(Debug, Clone)]
@@ -46,6 +48,8 @@ pub struct Config {
     pub refresh_token_lifetime: Duration,
     /// Rotation of refresh tokens; `None` if a refresh token can be used until it expires.
     pub refresh_rotation: Option<RefreshRotation>,
+    /// Days for which usage is stored.
+    pub usage_retention_days: u32,
     /// Password of the first user; `None` for the default or a random one.
     pub admin_password: Option<SecretString>,
     /// Cost of hashing a password.
@@ -83,6 +87,7 @@ impl Config {
             access_token_lifetime: Duration::from_secs(24 * 3600),
             refresh_token_lifetime: Duration::from_secs(30 * 24 * 3600),
             refresh_rotation: None,
+            usage_retention_days: DEFAULT_USAGE_RETENTION_DAYS,
             admin_password: None,
             cost: Cost::default(),
             hash_threads: passwords::default_threads(),
@@ -133,6 +138,7 @@ impl TryFrom<Args> for Config {
             access_token_lifetime: Duration::from_secs(args.access_token_lifetime),
             refresh_token_lifetime: Duration::from_secs(args.refresh_token_lifetime),
             refresh_rotation: args.rotate_refresh.then_some(rotation),
+            usage_retention_days: args.usage_retention_days,
             admin_password,
             cost,
             hash_threads: usize::from(args.hash_threads),

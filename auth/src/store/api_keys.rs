@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use muse_proto::v1::{KeyUse, VerifiableKey};
-use muse_verifier::{Claims, api_keys::KeyId};
+use muse_verifier::api_keys::KeyId;
 use sea_orm::{
     ActiveModelTrait,
     ActiveValue::{NotSet, Set},
@@ -13,12 +13,13 @@ use sea_orm::{
 };
 
 use super::{
-    ApiKeyRow, Store,
+    ApiKeyRow, Requester, Store, Unauthorized,
     entities::{api_key, revocation_log, user},
-    requester::user_of_token,
+    quotas,
+    requester::authorize,
     revocations,
 };
-use crate::{Role, clock};
+use crate::{Quota, clock};
 
 /// Keys in a message to verifiers, of at most some 120 bytes each.
 const PAGE_SIZE: u64 = 5_000;
@@ -58,10 +59,8 @@ pub(crate) enum KeyChangeError {
     NoSuchUser,
     #[error("there is no such key, or it belongs to another user")]
     NoSuchKey,
-    #[error("the caller's token was revoked")]
-    TokenRevoked,
-    #[error("the caller is not an admin")]
-    NotAdmin,
+    #[error(transparent)]
+    Unauthorized(#[from] Unauthorized),
     #[error("the user has as many keys as allowed")]
     TooMany,
     #[error(transparent)]
@@ -71,17 +70,16 @@ pub(crate) enum KeyChangeError {
 impl Store {
     /// Adds a key of an enabled user who has fewer than `limit`, and fewer than
     /// [`DELETED_PER_KEY`] times as many with those that were deleted within the last 30 days. The
-    /// `caller` is verified in the same transaction; `None` is the operator.
+    /// `requester` is verified in the same transaction; `None` is the operator.
     pub(crate) async fn add_api_key(
         &self,
         key: &ApiKeyRow,
+        quota: Quota,
         limit: u64,
-        caller: Option<&Claims>,
+        requester: Option<&Requester>,
     ) -> Result<(), KeyChangeError> {
         let change = self.begin().await?;
-        if !may_manage(&change, caller, &key.owner).await? {
-            return Err(KeyChangeError::NotAdmin);
-        }
+        authorize(&change, requester, &key.owner).await?;
         let owner = user::Entity::find()
             .filter(user::Column::Username.eq(key.owner.as_str()))
             .filter(user::Column::Disabled.eq(false));
@@ -98,6 +96,7 @@ impl Store {
         let mut row = api_key::ActiveModel::from(key.clone()).reset_all();
         row.version = Set(next_versions(&change, 1).await?);
         api_key::Entity::insert(row).exec_without_returning(&change).await?;
+        quotas::set(&change, &key.owner, key.id, quota, clock::now()).await?;
         self.commit(change).await?;
         Ok(())
     }
@@ -107,28 +106,37 @@ impl Store {
         api_key::Entity::find_by_id(stored(id)).one(&self.db).await
     }
 
-    /// Changes a key that was not deleted, and returns it as changed. The `caller` is verified in
-    /// the same transaction; `None` is the operator.
+    /// Changes a key that was not deleted, and its quota if there is a new one. Returns both as
+    /// changed. The `requester` is verified in the same transaction; `None` is the operator.
     pub(crate) async fn change_api_key(
         &self,
         id: KeyId,
-        caller: Option<&Claims>,
+        requester: Option<&Requester>,
+        quota: Option<Quota>,
         apply: impl FnOnce(&mut ApiKeyRow) + Send,
-    ) -> Result<ApiKeyRow, KeyChangeError> {
+    ) -> Result<(ApiKeyRow, Option<Quota>), KeyChangeError> {
         let change = self.begin().await?;
         let found = api_key::Entity::find_by_id(stored(id)).one(&change).await?;
         let found = found.filter(|row| row.deleted_at == 0);
         let owner = found.as_ref().map_or("", |row| row.owner.as_str());
-        let may_manage = may_manage(&change, caller, owner).await?;
-        let mut row = found.filter(|_| may_manage).ok_or(KeyChangeError::NoSuchKey)?;
+        match authorize(&change, requester, owner).await {
+            // The requester must not learn that there is the key.
+            Err(Unauthorized::NotAdmin) => return Err(KeyChangeError::NoSuchKey),
+            authorized => authorized?,
+        }
+        let mut row = found.ok_or(KeyChangeError::NoSuchKey)?;
         apply(&mut row);
         row.version = next_versions(&change, 1).await?;
         let mut changed = api_key::ActiveModel::from(row).reset_all();
         // They are reported meanwhile, outside of the lock for changes.
         (changed.last_used_day, changed.last_used_from) = (NotSet, NotSet);
         let row = changed.update(&change).await?;
+        if let Some(quota) = quota {
+            quotas::set(&change, &row.owner, row.id, quota, clock::now()).await?;
+        }
+        let quota = quotas::of(&change, &row.owner, row.id).await?;
         self.commit(change).await?;
-        Ok(row)
+        Ok((row, quota))
     }
 
     /// Deletes the keys whose owners are missing or disabled: an older version or SQL removed them.
@@ -180,8 +188,8 @@ impl Store {
         Ok(log.key_pruned_to.max(1)..=log.key_version)
     }
 
-    /// Stores on which day and from where keys were used, unless a later day is known. Verifiers are
-    /// not notified, and other changes are not blocked for long.
+    /// Stores on which day and from where keys were used, unless a later day is known. Verifiers
+    /// are not notified, and other changes are not blocked for long.
     pub(crate) async fn record_key_uses(&self, uses: &[KeyUse]) -> Result<(), DbErr> {
         let mut uses: Vec<&KeyUse> = uses.iter().collect();
         // In one order, so that two reports do not wait for each other.
@@ -233,19 +241,6 @@ impl Store {
     }
 }
 
-/// Whether the caller may manage the keys of `owner`, verified as of now: since the authentication
-/// of the call the token or its user may have been revoked, and an admin may have become a user.
-/// `None` is the operator.
-async fn may_manage(
-    change: &DatabaseTransaction,
-    caller: Option<&Claims>,
-    owner: &str,
-) -> Result<bool, KeyChangeError> {
-    let Some(claims) = caller else { return Ok(true) };
-    let user = user_of_token(change, claims).await?.ok_or(KeyChangeError::TokenRevoked)?;
-    Ok(user.username == owner || user.role() == Role::Admin)
-}
-
 /// Deletes the keys of a user as part of a change, and returns how many there were.
 pub(super) async fn delete_of_user(change: &DatabaseTransaction, owner: &str) -> Result<u64, DbErr> {
     delete_keys(change, Condition::all().add(api_key::Column::Owner.eq(owner))).await
@@ -287,6 +282,7 @@ async fn delete_keys(change: &DatabaseTransaction, which: Condition) -> Result<u
         let values: [Value; 3] = [before.into(), deleted_at.into(), Vec::<u8>::new().into()];
         let statement = Statement::from_sql_and_values(change.get_database_backend(), sql, values);
         change.execute_raw(statement).await?;
+        quotas::remove_of_keys(change, ids, deleted_at).await?;
     }
     Ok(ids.len() as u64)
 }
@@ -325,10 +321,14 @@ fn message(row: ApiKeyRow) -> VerifiableKey {
 
 #[cfg(test)]
 mod tests {
-    use muse_verifier::TokenKind;
-
     use super::*;
-    use crate::store::{UserChange, fixture::store};
+    use crate::{
+        Role,
+        store::{
+            Permission, UserChange,
+            fixture::{requester, store},
+        },
+    };
 
     fn key(id: i64, owner: &str) -> ApiKeyRow {
         ApiKeyRow {
@@ -353,23 +353,8 @@ mod tests {
         store.change_user(user, &change, i64::MAX, None).await.unwrap().deleted_keys
     }
 
-    fn claims(sub: &str, generation: i64) -> Claims {
-        Claims {
-            fresh: true,
-            iat: 0,
-            jti: "token".to_owned(),
-            kind: TokenKind::Access,
-            sub: sub.to_owned(),
-            nbf: 0,
-            exp: i64::MAX,
-            generation,
-            family: Some("family".to_owned()),
-            admin: true,
-        }
-    }
-
     #[tokio::test]
-    async fn caller_is_verified_within_the_transaction() {
+    async fn requester_of_a_key_is_verified_within_the_transaction() {
         let (_folder, store) = store().await;
         for (name, role) in [("ann", Role::Admin), ("bob", Role::User)] {
             store.add_user(name, "hash", role, 0, None).await.unwrap();
@@ -379,29 +364,42 @@ mod tests {
             async move { store.change_user("ann", &what, i64::MAX, None).await.unwrap().user.generation }
         };
         let create = async |id, owner, generation| {
-            store.add_api_key(&key(id, owner), 9, Some(&claims("ann", generation))).await
+            let requester = requester("ann", generation, Permission::AdminOrSelf);
+            store.add_api_key(&key(id, owner), Quota::NONE, 9, Some(&requester)).await
         };
         let update = async |id, generation| {
-            let claims = claims("ann", generation);
-            store.change_api_key(KeyId::new(id), Some(&claims), |key| key.bulk = true).await
+            let requester = requester("ann", generation, Permission::AdminOrSelf);
+            store.change_api_key(KeyId::new(id), Some(&requester), None, |key| key.bulk = true).await
         };
         create(1, "ann", 0).await.unwrap();
         create(2, "bob", 0).await.unwrap();
         update(2, 0).await.unwrap();
 
         change(UserChange::Role(Role::User)).await;
-        assert!(matches!(create(3, "bob", 0).await, Err(KeyChangeError::NotAdmin)));
+        assert!(matches!(
+            create(3, "bob", 0).await,
+            Err(KeyChangeError::Unauthorized(Unauthorized::NotAdmin))
+        ));
         assert!(matches!(update(2, 0).await, Err(KeyChangeError::NoSuchKey)));
         update(1, 0).await.unwrap();
 
         let now = change(UserChange::RevokeTokens { delete_keys: true }).await;
-        assert!(matches!(create(3, "ann", 0).await, Err(KeyChangeError::TokenRevoked)));
-        assert!(matches!(update(1, 0).await, Err(KeyChangeError::TokenRevoked)));
+        assert!(matches!(
+            create(3, "ann", 0).await,
+            Err(KeyChangeError::Unauthorized(Unauthorized::TokenRevoked))
+        ));
+        assert!(matches!(update(1, 0).await, Err(KeyChangeError::Unauthorized(Unauthorized::TokenRevoked))));
         create(3, "ann", now).await.unwrap();
         store.revoke("family", i64::MAX).await.unwrap();
-        assert!(matches!(create(4, "ann", now).await, Err(KeyChangeError::TokenRevoked)));
+        assert!(matches!(
+            create(4, "ann", now).await,
+            Err(KeyChangeError::Unauthorized(Unauthorized::TokenRevoked))
+        ));
         change(UserChange::Remove).await;
-        assert!(matches!(create(4, "ann", i64::MAX).await, Err(KeyChangeError::TokenRevoked)));
+        assert!(matches!(
+            create(4, "ann", i64::MAX).await,
+            Err(KeyChangeError::Unauthorized(Unauthorized::TokenRevoked))
+        ));
         assert_eq!(store.api_keys_after(0).await.unwrap().keys.iter().filter(|key| !key.deleted).count(), 1);
     }
 
@@ -410,7 +408,7 @@ mod tests {
         let (_folder, store) = store().await;
         for (id, name) in [(1, "ann"), (2, "bob"), (3, "cy"), (4, "dan")] {
             store.add_user(name, "hash", Role::User, 0, None).await.unwrap();
-            store.add_api_key(&key(id, name), 9, None).await.unwrap();
+            store.add_api_key(&key(id, name), Quota::NONE, 9, None).await.unwrap();
         }
         assert_eq!(store.delete_orphaned_api_keys().await.unwrap(), 0);
         // As an older version does.
@@ -431,24 +429,31 @@ mod tests {
     #[tokio::test]
     async fn changes_of_keys_are_numbered_without_gaps() {
         let (_folder, store) = store().await;
-        assert!(matches!(store.add_api_key(&key(1, "ann"), 9, None).await, Err(KeyChangeError::NoSuchUser)));
+        assert!(matches!(
+            store.add_api_key(&key(1, "ann"), Quota::NONE, 9, None).await,
+            Err(KeyChangeError::NoSuchUser)
+        ));
         store.add_user("ann", "hash", Role::User, 0, None).await.unwrap();
         for id in 1..=3 {
-            store.add_api_key(&key(id, "ann"), 3, None).await.unwrap();
+            store.add_api_key(&key(id, "ann"), Quota::NONE, 3, None).await.unwrap();
         }
-        assert!(matches!(store.add_api_key(&key(4, "ann"), 3, None).await, Err(KeyChangeError::TooMany)));
+        assert!(matches!(
+            store.add_api_key(&key(4, "ann"), Quota::NONE, 3, None).await,
+            Err(KeyChangeError::TooMany)
+        ));
         let page = store.api_keys_after(0).await.unwrap();
         let ids: Vec<u64> = page.keys.iter().map(|key| key.id).collect();
         assert_eq!((ids, page.cursor, page.full), (vec![1, 2, 3], 4, false));
 
-        let changed = store.change_api_key(KeyId::new(1), None, |key| key.disabled = true).await.unwrap();
+        let changed =
+            store.change_api_key(KeyId::new(1), None, None, |key| key.disabled = true).await.unwrap().0;
         assert_eq!(changed.version, 5);
         let used = |day, origin: &str| KeyUse { id: 1, day, origin: origin.to_owned() };
         let uses = [used(86_400, "192.0.2.0/24"), used(0, "198.51.100.0/24")];
         store.record_key_uses(&uses).await.unwrap();
         let used = store.api_key(KeyId::new(1)).await.unwrap().unwrap();
         assert_eq!((used.last_used_day, used.last_used_from.as_str()), (86_400, "192.0.2.0/24"));
-        store.change_api_key(KeyId::new(1), None, |key| key.last_used_day = 0).await.unwrap();
+        store.change_api_key(KeyId::new(1), None, None, |key| key.last_used_day = 0).await.unwrap();
         let unchanged = store.api_key(KeyId::new(1)).await.unwrap().unwrap();
         assert_eq!(unchanged.last_used_day, 86_400, "it is only reported");
         let page = store.api_keys_after(4).await.unwrap();
@@ -458,13 +463,13 @@ mod tests {
         let page = store.api_keys_after(6).await.unwrap();
         assert!(page.keys.len() == 3 && page.keys.iter().all(|key| key.deleted && key.digest.is_empty()));
         assert_eq!((page.cursor, store.key_cursors().await.unwrap()), (9, 1..=9));
-        let changed = store.change_api_key(KeyId::new(1), None, |_| ()).await;
+        let changed = store.change_api_key(KeyId::new(1), None, None, |_| ()).await;
         assert!(matches!(changed, Err(KeyChangeError::NoSuchKey)), "it was deleted");
 
         assert_eq!(store.prune_api_keys(clock::now()).await.unwrap(), 0);
         assert_eq!(store.prune_api_keys(clock::now() + DELETED_KEY_RETENTION_SECONDS).await.unwrap(), 3);
         assert_eq!(store.key_cursors().await.unwrap(), 9..=9, "earlier ones miss what was removed");
-        store.add_api_key(&key(4, "ann"), 3, None).await.unwrap();
+        store.add_api_key(&key(4, "ann"), Quota::NONE, 3, None).await.unwrap();
     }
 
     #[tokio::test]
@@ -474,7 +479,10 @@ mod tests {
             store.add_user(name, "hash", Role::User, 0, None).await.unwrap();
         }
         for (id, owner, created_at) in [(5, "ann", 1), (3, "ann", 2), (4, "bob", 2), (1, "ann", 3)] {
-            store.add_api_key(&ApiKeyRow { created_at, ..key(id, owner) }, 9, None).await.unwrap();
+            store
+                .add_api_key(&ApiKeyRow { created_at, ..key(id, owner) }, Quota::NONE, 9, None)
+                .await
+                .unwrap();
         }
         let ids = async |owner, after, limit| {
             let keys = store.list_api_keys(KeyListFilter { owner, after, limit }).await.unwrap();

@@ -162,6 +162,8 @@ pub(super) mod revocation_log {
         /// The number of the last change whose key was removed; 0 for none. An earlier cursor misses
         /// a deletion.
         pub(crate) key_pruned_to: i64,
+        /// The number of the last change of a quota or of its use.
+        pub(crate) quota_version: i64,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -208,6 +210,84 @@ pub(crate) mod api_key {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.debug_struct("ApiKey").field("id", &self.id).field("owner", &self.owner).finish_non_exhaustive()
         }
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub(crate) enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// The usage of a user within an hour or a day, with tokens or with an API key.
+pub(super) mod usage {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "usage")]
+    pub(crate) struct Model {
+        /// The seconds of an hour or of a day.
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub(crate) span: i64,
+        /// The start of the hour or day.
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub(crate) start: i64,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub(crate) username: String,
+        /// The id of the API key; 0 for calls with tokens.
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub(crate) key_id: i64,
+        pub(crate) requests: i64,
+        pub(crate) sentences: i64,
+        pub(crate) tokens: i64,
+        pub(crate) refused: i64,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub(crate) enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// The number of the last report of usage of each embedder process.
+pub(super) mod usage_report {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "usage_reports")]
+    pub(crate) struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub(crate) reporter: String,
+        pub(crate) sequence: i64,
+        pub(crate) reported_at: i64,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub(crate) enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// Quotas, of users and of API keys, and how much of them is used.
+pub(crate) mod quota {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "quotas")]
+    pub(crate) struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub(crate) username: String,
+        /// The id of the API key; 0 for the quota of the user.
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub(crate) key_id: i64,
+        /// 0 for a quota that was removed. It is stored for a day, until all verifiers know.
+        pub(crate) tokens: i64,
+        /// See [`crate::QuotaPeriod::as_str`].
+        pub(crate) period: String,
+        /// The start of the period that `used` belongs to.
+        pub(crate) period_start: i64,
+        pub(crate) used: i64,
+        /// The number of its last change.
+        pub(crate) version: i64,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -6,7 +6,7 @@ pub(super) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(FirstTables), Box::new(SharedServer), Box::new(ApiKeys)]
+        vec![Box::new(FirstTables), Box::new(SharedServer), Box::new(ApiKeys), Box::new(Usage)]
     }
 }
 
@@ -187,5 +187,65 @@ impl MigrationTrait for ApiKeys {
             manager.alter_table(Table::alter().table("revocation_log").add_column(column).take()).await?;
         }
         Ok(())
+    }
+}
+
+/// Usage and quotas.
+struct Usage;
+
+impl MigrationName for Usage {
+    fn name(&self) -> &str {
+        "m0004_usage"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Usage {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let usage = Table::create()
+            .table("usage")
+            .col(number("span"))
+            .col(number("start"))
+            .col(text("username"))
+            .col(number("key_id"))
+            .col(number("requests"))
+            .col(number("sentences"))
+            .col(number("tokens"))
+            .col(number("refused"))
+            .primary_key(Index::create().col("span").col("start").col("username").col("key_id"))
+            .take();
+        let usage_reports = Table::create()
+            .table("usage_reports")
+            .col(text("reporter").primary_key())
+            .col(number("sequence"))
+            .col(number("reported_at"))
+            .take();
+        let quotas = Table::create()
+            .table("quotas")
+            .col(text("username"))
+            .col(number("key_id"))
+            .col(number("tokens"))
+            .col(text("period"))
+            .col(number("period_start"))
+            .col(number("used"))
+            .col(number("version"))
+            .primary_key(Index::create().col("username").col("key_id"))
+            .take();
+        for table in [usage, usage_reports, quotas] {
+            manager.create_table(table).await?;
+        }
+        let of_user = Index::create()
+            .name("usage_username")
+            .table("usage")
+            .col("username")
+            .col("span")
+            .col("start")
+            .take();
+        let by_version = Index::create().name("quotas_version").table("quotas").col("version").take();
+        for index in [of_user, by_version] {
+            manager.create_index(index).await?;
+        }
+        let version = number("quota_version").default(0).take();
+        manager.alter_table(Table::alter().table("revocation_log").add_column(version).take()).await
     }
 }

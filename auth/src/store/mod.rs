@@ -12,9 +12,11 @@ mod keys;
 mod login_failures;
 mod migrations;
 mod open;
+mod quotas;
 mod refresh_tokens;
 mod requester;
 mod revocations;
+mod usage;
 mod users;
 
 use sea_orm::{
@@ -32,9 +34,11 @@ pub(crate) use entities::{api_key::Model as ApiKeyRow, user::Model as UserRow};
 pub(crate) use keys::StoredKey;
 pub(crate) use login_failures::Failures;
 pub(crate) use open::MissingFile;
+pub(crate) use quotas::QuotaPage;
 pub(crate) use refresh_tokens::{RefreshExchange, RefreshTokenUse};
-pub(crate) use requester::{Permission, Requester};
+pub(crate) use requester::{Permission, Requester, Unauthorized};
 pub(crate) use revocations::RevocationPage;
+pub(crate) use usage::UsageFilter;
 pub(crate) use users::{ChangedUser, UserChange, UserChangeError};
 
 /// The Postgres name of the lock for changes, and of the channel that announces them.
@@ -115,9 +119,12 @@ fn is_new(inserted: &TryInsertResult<u64>) -> bool {
 
 #[cfg(test)]
 pub(crate) mod fixture {
+    use std::sync::Arc;
+
+    use muse_verifier::{Claims, TokenKind};
     use tempfile::TempDir;
 
-    use super::{MissingFile, Store};
+    use super::{MissingFile, Permission, Requester, Store};
     use crate::config::Database;
 
     /// A new database in a temporary folder.
@@ -126,5 +133,22 @@ pub(crate) mod fixture {
         let store =
             Store::open(&Database::Sqlite(folder.path().join("muse.db")), MissingFile::Create).await.unwrap();
         (folder, store)
+    }
+
+    /// The user of a token of this generation, whose family has the id "family".
+    pub(crate) fn requester(sub: &str, generation: i64, permission: Permission) -> Requester {
+        let claims = Claims {
+            fresh: true,
+            iat: 0,
+            jti: "token".to_owned(),
+            kind: TokenKind::Access,
+            sub: sub.to_owned(),
+            nbf: 0,
+            exp: i64::MAX,
+            generation,
+            family: Some("family".to_owned()),
+            admin: true,
+        };
+        Requester { claims: Arc::new(claims), permission }
     }
 }

@@ -143,7 +143,12 @@ async fn migrate(db: &DatabaseConnection) -> Result<(), DbErr> {
     Migrator::up(&change, None).await?;
     if revocation_log::Entity::find().one(&change).await?.is_none() {
         let name = ids::random().map_err(|failure| DbErr::Custom(failure.to_string()))?;
-        let log = revocation_log::ActiveModel { name: Set(name), key_version: Set(1), key_pruned_to: Set(0) };
+        let log = revocation_log::ActiveModel {
+            name: Set(name),
+            key_version: Set(1),
+            key_pruned_to: Set(0),
+            quota_version: Set(0),
+        };
         revocation_log::Entity::insert(log).exec_without_returning(&change).await?;
     }
     change.commit().await

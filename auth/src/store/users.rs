@@ -6,8 +6,11 @@ use sea_orm::{
     QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
 
-use super::{Requester, Store, UserRow, api_keys, entities::user, is_new, revocations};
-use crate::{Role, usernames};
+use super::{
+    Requester, Store, Unauthorized, UserRow, api_keys, entities::user, is_new, quotas, requester::authorize,
+    revocations,
+};
+use crate::{Quota, Role, clock, usernames};
 
 impl UserRow {
     pub(crate) fn role(&self) -> Role {
@@ -27,6 +30,7 @@ pub(crate) enum UserChange {
     Remove,
     Disabled(bool),
     Role(Role),
+    Quota(Quota),
     PasswordHash {
         hash: String,
         delete_keys: bool,
@@ -40,7 +44,7 @@ pub(crate) enum UserChange {
 impl UserChange {
     /// Whether it revokes the tokens of the user.
     fn revokes_tokens(&self) -> bool {
-        !matches!(self, Self::Disabled(false) | Self::Role(_))
+        !matches!(self, Self::Disabled(false) | Self::Role(_) | Self::Quota(_))
     }
 
     /// Whether it deletes the API keys of the user.
@@ -48,7 +52,7 @@ impl UserChange {
         match self {
             Self::Remove | Self::Disabled(true) => true,
             Self::PasswordHash { delete_keys, .. } | Self::RevokeTokens { delete_keys } => *delete_keys,
-            Self::Disabled(false) | Self::Role(_) => false,
+            Self::Disabled(false) | Self::Role(_) | Self::Quota(_) => false,
         }
     }
 
@@ -62,6 +66,7 @@ impl UserChange {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ChangedUser {
     pub(crate) user: UserRow,
+    pub(crate) quota: Option<Quota>,
     /// The number of API keys that were deleted.
     pub(crate) deleted_keys: u64,
 }
@@ -73,10 +78,8 @@ pub(crate) enum UserChangeError {
     NoSuchUser,
     #[error("no enabled admin would remain")]
     LastAdmin,
-    #[error("the token of the requester was revoked")]
-    TokenRevoked,
-    #[error("the requester is not an admin")]
-    NotAdmin,
+    #[error(transparent)]
+    Unauthorized(#[from] Unauthorized),
     #[error(transparent)]
     Database(#[from] DbErr),
 }
@@ -146,9 +149,9 @@ impl Store {
         Ok(added)
     }
 
-    /// Changes or removes a user, and returns it. The `requester` is verified in the same transaction,
-    /// and must leave an enabled admin; `None` is the operator. A revocation of tokens can be pruned
-    /// at `tokens_expire_at`.
+    /// Changes or removes a user, and returns it. The `requester` is verified in the same
+    /// transaction, and must leave an enabled admin; `None` is the operator. A revocation of tokens
+    /// can be pruned at `tokens_expire_at`.
     pub(crate) async fn change_user(
         &self,
         name: &str,
@@ -166,7 +169,9 @@ impl Store {
         let deleted_keys =
             if what.deletes_keys() { api_keys::delete_of_user(&change, name).await? } else { 0 };
         match what {
-            UserChange::Remove | UserChange::RevokeTokens { .. } => (),
+            UserChange::Remove => quotas::set(&change, name, 0, Quota::NONE, clock::now()).await?,
+            UserChange::RevokeTokens { .. } => (),
+            UserChange::Quota(quota) => quotas::set(&change, name, 0, *quota, clock::now()).await?,
             UserChange::Disabled(disabled) => row.disabled = *disabled,
             UserChange::Role(role) => row.role = role.as_str().to_owned(),
             UserChange::PasswordHash { hash, .. } => row.password_hash.clone_from(hash),
@@ -180,8 +185,9 @@ impl Store {
         if requester.is_some() && what.may_remove_last_admin() && !has_admin(&change).await? {
             return Err(UserChangeError::LastAdmin);
         }
+        let quota = quotas::of(&change, name, 0).await?;
         self.commit(change).await?;
-        Ok(ChangedUser { user: row, deleted_keys })
+        Ok(ChangedUser { user: row, quota, deleted_keys })
     }
 
     /// Replaces the hash of a password by a newer one, unless the password was changed meanwhile.
@@ -211,22 +217,6 @@ impl Store {
     }
 }
 
-/// Verifies as of now that the requester may change the user `name`: since the authentication of the
-/// call the token or its user may have been revoked, and an admin may have become a user. `None` is
-/// the operator.
-async fn authorize(
-    change: &DatabaseTransaction,
-    requester: Option<&Requester>,
-    name: &str,
-) -> Result<(), UserChangeError> {
-    let Some(requester) = requester else { return Ok(()) };
-    match requester.may_change(change, name).await? {
-        Some(true) => Ok(()),
-        Some(false) => Err(UserChangeError::NotAdmin),
-        None => Err(UserChangeError::TokenRevoked),
-    }
-}
-
 async fn has_admin(change: &DatabaseTransaction) -> Result<bool, DbErr> {
     let admins = user::Entity::find()
         .filter(user::Column::Role.eq(Role::Admin.as_str()))
@@ -236,28 +226,11 @@ async fn has_admin(change: &DatabaseTransaction) -> Result<bool, DbErr> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use muse_verifier::TokenKind;
-
     use super::*;
-    use crate::store::{Permission, fixture::store};
-
-    fn requester(sub: &str, generation: i64, permission: Permission) -> Requester {
-        let claims = Claims {
-            fresh: true,
-            iat: 0,
-            jti: "token".to_owned(),
-            kind: TokenKind::Access,
-            sub: sub.to_owned(),
-            nbf: 0,
-            exp: i64::MAX,
-            generation,
-            family: Some("family".to_owned()),
-            admin: true,
-        };
-        Requester { claims: Arc::new(claims), permission }
-    }
+    use crate::store::{
+        Permission,
+        fixture::{requester, store},
+    };
 
     /// As calls in flight: they were authenticated before the changes of this test.
     #[tokio::test]
@@ -278,7 +251,7 @@ mod tests {
         assert!(store.add_user("dan", "hash", Role::User, 0, Some(&ann)).await.unwrap());
 
         change("ann", UserChange::Role(Role::User), None).await.unwrap();
-        let not_admin = |result| matches!(result, Err(UserChangeError::NotAdmin));
+        let not_admin = |result| matches!(result, Err(UserChangeError::Unauthorized(Unauthorized::NotAdmin)));
         for what in
             [UserChange::Remove, UserChange::Disabled(true), UserChange::Role(Role::Admin), password()]
         {
@@ -288,10 +261,11 @@ mod tests {
         }
         assert!(not_admin(change("bob", revoke(), Some(&ann_herself)).await));
         let added = store.add_user("cy", "hash", Role::Admin, 0, Some(&ann)).await;
-        assert!(matches!(added, Err(UserChangeError::NotAdmin)));
+        assert!(matches!(added, Err(UserChangeError::Unauthorized(Unauthorized::NotAdmin))));
         let now = change("ann", revoke(), Some(&ann_herself)).await.unwrap();
 
-        let revoked = |result| matches!(result, Err(UserChangeError::TokenRevoked));
+        let revoked =
+            |result| matches!(result, Err(UserChangeError::Unauthorized(Unauthorized::TokenRevoked)));
         assert!(revoked(change("ann", password(), Some(&ann_herself)).await), "all tokens were revoked");
         let ann_herself = requester("ann", now, Permission::AdminOrSelf);
         let now = change("ann", password(), Some(&ann_herself)).await.unwrap();

@@ -29,6 +29,8 @@ mod throttle;
 mod tokens;
 #[path = "../service/two_services.rs"]
 mod two_services;
+#[path = "../service/usage.rs"]
+mod usage;
 #[path = "../service/users.rs"]
 mod users;
 #[path = "../service/verifier.rs"]

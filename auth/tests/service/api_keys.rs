@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use muse_auth::{NewApiKey, Role};
+use muse_auth::{NewApiKey, Quota, Role};
 use muse_proto::{
     Error, Reason,
     v1::{
@@ -137,12 +137,12 @@ async fn key_of_the_command_line_reaches_verifiers() {
     let shutdown = CancellationToken::new();
     let verifier = follower(&service, &shutdown).await;
     let operator = admin_ops(&config).await;
-    let new = NewApiKey { name: "a", owner: "admin", expires_in: 0, bulk: false };
+    let new = NewApiKey { name: "a", owner: "admin", expires_in: 0, bulk: false, quota: Quota::NONE };
     let (key, secret) = operator.api_keys().create(new).await.unwrap();
     assert_eq!(key.created_by, None);
     effective(&verifier, secret.expose_secret(), None).await;
     assert_eq!(operator.api_keys().list(Some("admin")).await.unwrap(), std::slice::from_ref(&key));
-    operator.api_keys().delete(&key.id.to_string(), None).await.unwrap();
+    operator.api_keys().delete(&key.id.to_string()).await.unwrap();
     effective(&verifier, secret.expose_secret(), Some(Reason::KeyRevoked)).await;
     operator.close().await;
     shutdown.cancel();

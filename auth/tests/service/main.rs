@@ -19,6 +19,7 @@ mod rotation;
 mod throttle;
 mod tokens;
 mod two_services;
+mod usage;
 mod users;
 mod verifier;
 mod watch;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use muse_auth::{AdminOps, Config, Database, NewApiKey, Role};
+use muse_auth::{AdminOps, Config, Database, NewApiKey, Quota, Role};
 use muse_proto::{
     Reason,
     v1::{ListUsersRequest, WatchRevocationsRequest, revocation::What},
@@ -50,7 +50,7 @@ async fn database_of_e1c7bb0_is_updated() {
     assert_eq!((message.key_cursor, message.api_keys.len()), (1, 0));
 
     let operator = AdminOps::open_existing(config.clone()).await.unwrap();
-    let new = NewApiKey { name: "a", owner: "maria", expires_in: 0, bulk: false };
+    let new = NewApiKey { name: "a", owner: "maria", expires_in: 0, bulk: false, quota: Quota::NONE };
     let (key, secret) = operator.api_keys().create(new).await.unwrap();
     assert!(secret.expose_secret().starts_with(&format!("muse_{}_", key.id)));
     loop {

@@ -1,8 +1,8 @@
 //! Verifies the tokens of muse-auth in the services that use them, without a call for each request.
 //!
-//! A [`Verifier`] has the public keys, the revocation list and the API keys. [`Verifier::follow`]
-//! updates them from a running auth service, [`Verifier::authenticate`] verifies the credential of a
-//! request: a token or an API key.
+//! A [`Verifier`] has the public keys, the revocation list, the API keys and the states of quotas.
+//! [`Verifier::follow`] updates them from a running auth service, [`Verifier::authenticate`] verifies
+//! the credential of a request: a token or an API key.
 
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ mod claims;
 mod credential;
 mod keys;
 mod provider;
+mod quotas;
 mod revocation_list;
 mod signature_cache;
 mod sync;
@@ -24,4 +25,5 @@ pub use args::AuthArgs;
 pub use claims::{Claims, TokenKind};
 pub use credential::{Credential, Principal, key_not_accepted, token_not_accepted};
 pub use provider::install_crypto_provider;
+pub use quotas::{QuotaScope, QuotaStatus};
 pub use verifier::{NBF_LEEWAY_SECONDS, Verifier};

@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 use crate::{
     Verifier,
     api_keys::{KeyTable, message},
+    quotas::QuotaTable,
 };
 
 /// The auth service sends a message every second; after this time without one the connection is
@@ -44,6 +45,7 @@ impl Verifier {
             revocations,
             position: WatchRevocationsRequest::default(),
             new_table: None,
+            new_quotas: None,
         };
         tokio::spawn(async move {
             // Cancellation safe: no update is incomplete at an await.
@@ -60,6 +62,8 @@ struct SyncTask {
     position: WatchRevocationsRequest,
     /// The API keys of the messages so far that replace all others, until the last of them.
     new_table: Option<KeyTable>,
+    /// The quotas at the start of a stream, until all of them have arrived.
+    new_quotas: Option<QuotaTable>,
 }
 
 /// Reports where API keys were used. A report that fails is repeated, unless it was rejected.
@@ -109,6 +113,7 @@ impl SyncTask {
     /// Applies the messages of a stream until it ends or fails.
     async fn follow_stream(&mut self) -> Result<(), Status> {
         self.new_table = None;
+        self.new_quotas = Some(QuotaTable::default());
         let mut stream =
             with_timeout(self.revocations.watch_revocations(self.position.clone())).await?.into_inner();
         let mut revocations = 0;
@@ -136,6 +141,7 @@ impl SyncTask {
         }
         self.verifier.revoke_all(&message.revocations);
         self.apply_keys(message);
+        self.apply_quotas(message);
         // A table that is incomplete when the connection is lost is sent again.
         let key_cursor = if self.new_table.is_some() { 0 } else { message.key_cursor };
         self.position =
@@ -165,6 +171,20 @@ impl SyncTask {
         {
             debug!(keys = table.len(), "replaced the API keys");
             self.verifier.replace_key_table(table);
+        }
+    }
+
+    /// Applies the quotas of a message: at the start of a stream all of them, which replace the
+    /// present ones when they are complete, and then changes.
+    fn apply_quotas(&mut self, message: &WatchRevocationsResponse) {
+        match &mut self.new_quotas {
+            Some(table) => message.quotas.iter().for_each(|state| table.apply(state)),
+            None => self.verifier.apply_quotas(&message.quotas),
+        }
+        if !message.more
+            && let Some(table) = self.new_quotas.take()
+        {
+            self.verifier.replace_quotas(table);
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use http::HeaderMap;
 use muse_proto::{
     Error, Reason,
-    v1::{JsonWebKey, Revocation, UserTokens, VerifiableKey, revocation::What},
+    v1::{JsonWebKey, QuotaState, Revocation, UserTokens, VerifiableKey, revocation::What},
 };
 use muse_telemetry::{log_throttle::LogThrottle, metrics::Metrics};
 use parking_lot::RwLock;
@@ -24,6 +24,7 @@ use crate::{
     credential::{Credential, Principal, key_not_accepted, token_not_accepted},
     install_crypto_provider,
     keys::{BAD_SIGNATURE, KeySet, SignatureProblem},
+    quotas::{QuotaStatus, QuotaTable, Quotas},
     revocation_list::RevocationList,
     sync_state::SyncState,
 };
@@ -49,6 +50,7 @@ struct VerifierState {
     revoked: RevocationList,
     api_keys: RwLock<Arc<KeyTable>>,
     key_uses: KeyUseLog,
+    quotas: Quotas,
     sync: SyncState,
     log_throttle: LogThrottle,
 }
@@ -79,6 +81,7 @@ impl Verifier {
                 revoked: RevocationList::new(),
                 api_keys: RwLock::new(Arc::new(KeyTable::new())),
                 key_uses: KeyUseLog::default(),
+                quotas: Quotas::default(),
                 sync,
                 log_throttle: LogThrottle::default(),
             }),
@@ -160,6 +163,38 @@ impl Verifier {
 
     pub(crate) fn replace_key_table(&self, table: KeyTable) {
         *self.shared.api_keys.write() = Arc::new(table);
+    }
+
+    /// The quota of a caller, if there is one. For an API key its own and its owner's apply: the
+    /// result is the one of which less is left.
+    #[must_use]
+    pub fn quota(&self, principal: &Principal) -> Option<QuotaStatus> {
+        // Without quotas not even the clock is read.
+        if self.has_quotas() { self.shared.quotas.of(principal, now()) } else { None }
+    }
+
+    /// Whether any user or API key has a quota.
+    #[must_use]
+    pub fn has_quotas(&self) -> bool {
+        self.shared.quotas.any()
+    }
+
+    /// Checks that no quota of a caller is exhausted.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::QuotaExhausted`].
+    pub fn check_quota(&self, principal: &Principal) -> Result<(), Error> {
+        self.quota(principal).map_or(Ok(()), |quota| quota.check())
+    }
+
+    /// Applies states of quotas that have changed.
+    pub fn apply_quotas(&self, states: &[QuotaState]) {
+        self.shared.quotas.apply(states);
+    }
+
+    pub(crate) fn replace_quotas(&self, quotas: QuotaTable) {
+        self.shared.quotas.replace(quotas);
     }
 
     /// Verifies a token, in this order: form and signature, times, kind (any if `kind` is `None`),

@@ -163,10 +163,13 @@ mod tests {
         let served: fn() -> Outcome = || response(None);
         let rejected: fn() -> Outcome = || response(Some(Error::new(Reason::Overloaded, "x")));
         let unavailable: fn() -> Outcome = || response(Some(Error::new(Reason::Unavailable, "x")));
+        // Every endpoint would reject it.
+        let exhausted: fn() -> Outcome = || response(Some(Error::new(Reason::QuotaExhausted, "x")));
         let aborted: fn() -> Outcome = || classify_failure("x".into(), true);
         let (no, again) = (RetryDecision::No, RetryDecision::Yes(State::Unknown));
         assert_eq!(decisions(&[served]), [no]);
         assert_eq!(decisions(&[aborted]), [no]);
+        assert_eq!(decisions(&[exhausted]), [no]);
         assert_eq!(decisions(&[rejected, rejected]), [RetryDecision::Yes(State::Serving), no]);
         assert_eq!(decisions(&[unavailable, unavailable, unavailable]), [again, again, no]);
     }

@@ -4,7 +4,7 @@ use std::{io, mem, time::Duration};
 
 use axum::{
     body::Body,
-    http::{StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -13,6 +13,8 @@ use muse_proto::{Error, Reason};
 use serde::Serialize;
 use tonic::Code;
 use tracing::error;
+
+pub(crate) const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// A JSON body.
 pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
@@ -133,6 +135,13 @@ pub(crate) fn retry_after(error: &Error) -> Option<u64> {
         matches!(error.reason(), Reason::TooManyAttempts | Reason::Overloaded | Reason::Unavailable);
     let wait = error.retry_after().or(may_succeed.then_some(Duration::from_secs(1)))?;
     Some(1.max(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)))
+}
+
+/// `X-Should-Retry: false` for an exhausted quota: OpenAI's SDKs and the Python client of this service
+/// otherwise repeat a request with the status 429.
+pub(crate) fn should_retry(error: &Error) -> Option<(HeaderName, HeaderValue)> {
+    let is_final = error.reason() == Reason::QuotaExhausted;
+    is_final.then_some((X_SHOULD_RETRY, HeaderValue::from_static("false")))
 }
 
 /// Sets `Retry-After`, if there is a wait.

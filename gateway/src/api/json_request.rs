@@ -8,7 +8,7 @@ use axum::{
 };
 use muse_proto::{Error, Reason};
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize,
     de::{self, DeserializeOwned, Unexpected, Visitor},
 };
 
@@ -64,7 +64,7 @@ pub(super) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 }
 
 /// A whole number, which JSON Schema also permits with a fraction of zero: `60.0`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) struct WholeNumber(pub(super) i64);
 
 impl<'de> Deserialize<'de> for WholeNumber {

@@ -2,7 +2,7 @@
 
 mod accept;
 pub(crate) mod grpc;
-mod http_response;
+pub(crate) mod http_response;
 mod json_request;
 mod json_vectors;
 pub(crate) mod keys;
@@ -11,11 +11,13 @@ pub(crate) mod openai;
 pub(crate) mod openapi;
 mod paging;
 pub(crate) mod problem;
+mod quota;
 pub(crate) mod request;
 mod response_memory;
 pub(crate) mod rest;
 pub(crate) mod routing;
 pub(crate) mod server_timing;
+pub(crate) mod usage;
 pub(crate) mod users;
 
 pub(crate) use accept::weighted;

@@ -40,6 +40,8 @@ pub(crate) struct CallLimits {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Subject {
     User(String),
+    /// The bulk keys of a user.
+    BulkKeys(String),
     /// An address, or an IPv6 network.
     Address(IpAddr),
 }
@@ -71,16 +73,22 @@ impl CallLimits {
             request.extensions_mut().insert(Authenticated(principal.clone()));
         }
         let is_stream = STREAMS.contains(&request.uri().path());
-        let mut permit = CallPermit { limits: self.clone(), subjects: Vec::with_capacity(2), is_stream };
+        let mut permit = CallPermit { limits: self.clone(), subjects: Vec::with_capacity(3), is_stream };
+        let bulk_keys = principal.as_ref().filter(|principal| principal.is_bulk());
+        let bulk_keys = bulk_keys.map(|principal| Subject::BulkKeys(principal.user().to_owned()));
         let user = principal.map(|principal| Subject::User(principal.user().to_owned()));
         let address = address_of(request.headers());
         let address = address.map(|address| Subject::Address(client_network(address)));
         let has_user = user.is_some();
         let ClientLimits { calls_per_user, streams_per_user, calls_per_address, .. } = self.limits;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        for subject in user.into_iter().chain(address) {
+        for subject in user.into_iter().chain(bulk_keys).chain(address) {
             let (calls, streams, whose) = match &subject {
                 Subject::User(_) => (calls_per_user, streams_per_user, "one user"),
+                // The other half is for the user's own requests.
+                Subject::BulkKeys(_) => {
+                    (calls_per_user.div_ceil(2), streams_per_user.div_ceil(2), "bulk keys of one user")
+                }
                 // Streams of users count for the user alone: an address may stand for many of them.
                 Subject::Address(_) if has_user => (calls_per_address, usize::MAX, "one address"),
                 Subject::Address(_) => (calls_per_address, streams_per_user, "one address"),

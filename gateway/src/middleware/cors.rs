@@ -9,7 +9,10 @@ use muse_telemetry::request_telemetry::REQUEST_ID;
 use tower::{Layer, Service, ServiceExt};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use crate::{api::server_timing::SERVER_TIMING, middleware::Detour};
+use crate::{
+    api::{http_response::X_SHOULD_RETRY, server_timing::SERVER_TIMING},
+    middleware::{Detour, QUOTA_HEADERS},
+};
 
 /// How long a browser may cache the response to a preflight request.
 const MAX_AGE: Duration = Duration::from_secs(3600);
@@ -56,6 +59,9 @@ impl AllowedOrigins {
         };
         let [status, message, details] =
             ["grpc-status", "grpc-message", "grpc-status-details-bin"].map(HeaderName::from_static);
+        let mut exposed = vec![SERVER_TIMING, REQUEST_ID, header::RETRY_AFTER, status, message, details];
+        exposed.push(X_SHOULD_RETRY);
+        exposed.extend(QUOTA_HEADERS);
         Some(
             CorsLayer::new()
                 .allow_origin(origins)
@@ -64,7 +70,7 @@ impl AllowedOrigins {
                 // Clients send headers of their own (OpenAI's SDK dozens of `x-stainless-*`), and a page that may send a token
                 // may send any.
                 .allow_headers(AllowHeaders::mirror_request())
-                .expose_headers([SERVER_TIMING, REQUEST_ID, header::RETRY_AFTER, status, message, details])
+                .expose_headers(exposed)
                 .max_age(MAX_AGE),
         )
     }

@@ -1,5 +1,5 @@
 //! The layers of the public port: limits on connections and open calls, deadlines, the client's address, CORS, gRPC-Web,
-//! compression, security headers. [`app`](crate::app) lists them in their order.
+//! compression, security headers, quotas. [`app`](crate::app) lists them in their order.
 
 mod around;
 mod call_limits;
@@ -9,6 +9,7 @@ mod cors;
 mod deadline;
 mod detour;
 mod grpc_web;
+mod quota_headers;
 mod security_headers;
 mod send_timeout;
 mod well_formed;
@@ -23,6 +24,7 @@ pub(crate) use cors::Cors;
 pub(crate) use deadline::{apply_deadline, with_deadline};
 pub(crate) use detour::{Detour, DetourLayer};
 pub(crate) use grpc_web::GrpcWeb;
+pub(crate) use quota_headers::{QUOTA_HEADERS, QuotaHeaders};
 pub(crate) use security_headers::SecurityHeaders;
 pub(crate) use send_timeout::{ConnectionResponses, StreamExecutor, run_connection, track_response};
 pub(crate) use well_formed::WellFormed;

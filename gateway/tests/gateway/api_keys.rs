@@ -172,6 +172,22 @@ async fn calls_of_a_key_count_for_its_owner() {
 }
 
 #[tokio::test]
+async fn bulk_key_leaves_calls_to_its_owner() {
+    let backend = Backend::start().await;
+    let (key, message) = api_key(1);
+    let message = VerifiableKey { bulk: true, ..message };
+    let gateway = gateway_with(&backend, &message, &key, &["--max-calls-per-user", "2"]).await;
+    // Its message never arrives.
+    let pending = bearing(&key, futures::stream::pending());
+    let mut embedder = gateway.embedder();
+    let open = tokio::spawn(async move { embedder.embed_stream(pending).await.map(drop) });
+    until(&gateway, &key, StatusCode::TOO_MANY_REQUESTS).await;
+    let of_owner = token("access", "x", None);
+    assert_eq!(gateway.send_as(&of_owner, "GET", "/embed?sentence=a").await.status, StatusCode::OK);
+    open.abort();
+}
+
+#[tokio::test]
 async fn keys_are_managed_over_rest() {
     let backend = Backend::start().await;
     let gateway = Gateway::ready(&backend, &[]).await;
@@ -181,13 +197,15 @@ async fn keys_are_managed_over_rest() {
         gateway.send_body(method, target, &headers, body).await
     };
 
-    let body = r#"{"name": "weaviate", "expires_in": 60, "bulk": true, "user": "b"}"#;
+    let body = r#"{"name": "weaviate", "expires_in": 60, "bulk": true, "user": "b",
+                   "quota": {"tokens": 5, "period": "month"}}"#;
     let created = send("POST", "/api/keys", body).await;
     assert_eq!(created.status, StatusCode::CREATED);
     assert_eq!((created.header("location"), created.header("cache-control")), ("/api/keys/a", "no-store"));
     let expected = json!({
         "key": "muse_a_b", "id": "a", "name": "weaviate", "owner": "b", "created_at": 1, "created_by": null,
         "expires_at": 60, "disabled": false, "bulk": true, "last_used_day": null, "last_used_from": null,
+        "quota": { "tokens": 5, "period": "month" },
     });
     assert_eq!(created.json(), expected);
     let full = send("POST", "/api/keys", r#"{"name": "one too many"}"#).await;
@@ -208,6 +226,8 @@ async fn keys_are_managed_over_rest() {
         (r#"{"name": "b", "disabled": true}"#, r#"Some("b") Some(true) None None"#),
         (r#"{"expires_in": null, "bulk": false}"#, "None None Some(0) Some(false)"),
         (r#"{"expires_in": 163115.0}"#, "None None Some(163115) None"),
+        (r#"{"quota": {"tokens": 7, "period": "day"}}"#, "None None None None 7"),
+        (r#"{"quota": null}"#, "None None None None 0"),
         ("{}", "None None None None"),
     ] {
         assert_eq!(send("PATCH", "/api/keys/x", body).await.json()["name"], expected);
@@ -227,6 +247,7 @@ async fn keys_are_managed_over_rest() {
         (r#"{"name": "a", "expires_in": 1.5}"#.to_owned(), Some("expires_in")),
         (r#"{"name": "a", "expires_in": 1e300}"#.to_owned(), Some("expires_in")),
         (r#"{"name": "a"} x"#.to_owned(), None),
+        (r#"{"name": "a", "quota": {"tokens": 0, "period": "day"}}"#.to_owned(), Some("quota")),
     ] {
         let rejected = send("POST", "/api/keys", &body).await;
         let problem = rejected.json();

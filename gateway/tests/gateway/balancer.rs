@@ -239,7 +239,8 @@ async fn rejected_call_is_sent_to_one_other_embedder() {
     assert!(embed(&fleet.gateway, None).await.is_ok());
     fleet.take_received();
 
-    for reason in [Reason::InvalidArgument, Reason::Internal, Reason::TooManyAttempts] {
+    for reason in [Reason::InvalidArgument, Reason::Internal, Reason::TooManyAttempts, Reason::QuotaExhausted]
+    {
         tokio::time::sleep(Duration::from_millis(250)).await;
         for embedder in &fleet.embedders {
             embedder.respond_with_error(reason, Duration::from_secs(1));

@@ -27,10 +27,11 @@ use muse_proto::{
         ApiKey, CreateKeyRequest, CreateKeyResponse, DeleteKeyRequest, DeleteKeyResponse, DescribeKeyRequest,
         DescribeKeyResponse, EmbedRequest, EmbedResponse, EmbedStreamRequest, EmbedStreamResponse, Embedding,
         GetJwksRequest, GetJwksResponse, GetKeyRequest, GetKeyResponse, GetModelRequest, GetModelResponse,
-        JsonWebKey, ListKeysRequest, ListKeysResponse, LoginRequest, LoginResponse, RefreshTokenRequest,
-        RefreshTokenResponse, ReportKeyUseRequest, ReportKeyUseResponse, RevokeTokenRequest,
-        RevokeTokenResponse, RevokeUserTokensRequest, RevokeUserTokensResponse, TokenizeRequest,
-        TokenizeResponse, UpdateKeyRequest, UpdateKeyResponse, VerifiableKey, WatchRevocationsRequest,
+        JsonWebKey, ListKeysRequest, ListKeysResponse, LoginRequest, LoginResponse, QuotaState,
+        RefreshTokenRequest, RefreshTokenResponse, ReportKeyUseRequest, ReportKeyUseResponse,
+        ReportUsageRequest, ReportUsageResponse, RevokeTokenRequest, RevokeTokenResponse,
+        RevokeUserTokensRequest, RevokeUserTokensResponse, TokenizeRequest, TokenizeResponse,
+        UpdateKeyRequest, UpdateKeyResponse, VerifiableKey, WatchRevocationsRequest,
         WatchRevocationsResponse,
         auth_service_client::AuthServiceClient,
         auth_service_server::{AuthService, AuthServiceServer},
@@ -38,6 +39,7 @@ use muse_proto::{
         embedder_service_server::{EmbedderService, EmbedderServiceServer},
         key_service_server::{KeyService, KeyServiceServer},
         revocation_service_server::{RevocationService, RevocationServiceServer},
+        usage_service_server::UsageServiceServer,
         user_service_server::UserServiceServer,
     },
 };
@@ -58,6 +60,9 @@ use tonic::{
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
+
+/// A sentence for which the embedder returns that the quota is exhausted.
+pub(crate) const EXHAUSTING: &str = "exhausting";
 
 pub(crate) const KID: &str = "the key";
 
@@ -121,6 +126,8 @@ pub(crate) struct Backend {
     logins: Arc<AtomicUsize>,
     /// The API keys that verifiers get.
     pub(crate) api_keys: Arc<Mutex<Vec<VerifiableKey>>>,
+    /// The quotas that verifiers get.
+    pub(crate) quotas: Arc<Mutex<Vec<QuotaState>>>,
     /// Streams without a response.
     streams: Arc<AtomicUsize>,
     /// The runtime of the auth service. Its shutdown breaks all connections, like the end of a
@@ -140,6 +147,7 @@ impl Backend {
             logging_in: Arc::default(),
             logins: Arc::default(),
             api_keys: Arc::default(),
+            quotas: Arc::default(),
             streams: Arc::default(),
             auth_runtime: Arc::default(),
         };
@@ -162,6 +170,7 @@ impl Backend {
             let router = server()
                 .add_service(AuthServiceServer::new(service.clone()))
                 .add_service(KeyServiceServer::new(service.clone()))
+                .add_service(UsageServiceServer::new(service.clone()))
                 .add_service(UserServiceServer::new(service.clone()))
                 .add_service(RevocationServiceServer::new(service));
             router.serve_with_incoming(TcpIncoming::from(listener)).await
@@ -316,14 +325,18 @@ impl RevocationService for Backend {
         &self,
         _: Request<WatchRevocationsRequest>,
     ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
-        let state = (self.sending.subscribe(), Arc::clone(&self.api_keys));
-        let messages = stream::unfold(state, async |(mut sending, known_keys)| {
+        let state = (self.sending.subscribe(), self.clone());
+        let messages = stream::unfold(state, async |(mut sending, backend)| {
             tokio::time::sleep(Duration::from_millis(50)).await;
             sending.wait_for(|sending| *sending).await.ok()?;
-            let (api_keys, key_cursor) = (known_keys.lock().unwrap().clone(), 1);
-            let message =
-                WatchRevocationsResponse { keys: vec![jwk()], api_keys, key_cursor, ..Default::default() };
-            Some((Ok(message), (sending, known_keys)))
+            let message = WatchRevocationsResponse {
+                keys: vec![jwk()],
+                api_keys: backend.api_keys.lock().unwrap().clone(),
+                key_cursor: 1,
+                quotas: backend.quotas.lock().unwrap().clone(),
+                ..Default::default()
+            };
+            Some((Ok(message), (sending, backend)))
         });
         Ok(Response::new(Box::pin(messages)))
     }
@@ -334,6 +347,13 @@ impl RevocationService for Backend {
     ) -> Result<Response<ReportKeyUseResponse>, Status> {
         Ok(Response::new(ReportKeyUseResponse {}))
     }
+
+    async fn report_usage(
+        &self,
+        _: Request<ReportUsageRequest>,
+    ) -> Result<Response<ReportUsageResponse>, Status> {
+        unimplemented()
+    }
 }
 
 /// Answers with what it was asked for.
@@ -343,11 +363,11 @@ impl KeyService for Backend {
         &self,
         call: Request<CreateKeyRequest>,
     ) -> Result<Response<CreateKeyResponse>, Status> {
-        let CreateKeyRequest { name, expires_in, bulk, username } = self.record(call);
+        let CreateKeyRequest { name, expires_in, bulk, username, quota } = self.record(call);
         if name == "one too many" {
             return Err(Error::new(Reason::TooManyKeys, "too many keys").into());
         }
-        let key = ApiKey { name, expires_at: expires_in, bulk, owner: username, ..described("a") };
+        let key = ApiKey { name, expires_at: expires_in, bulk, owner: username, quota, ..described("a") };
         Ok(Response::new(CreateKeyResponse { key: Some(key), secret_key: "muse_a_b".to_owned() }))
     }
 
@@ -371,8 +391,11 @@ impl KeyService for Backend {
         call: Request<UpdateKeyRequest>,
     ) -> Result<Response<UpdateKeyResponse>, Status> {
         let change = self.record(call);
-        let name =
+        let mut name =
             format!("{:?} {:?} {:?} {:?}", change.name, change.disabled, change.expires_in, change.bulk);
+        if let Some(quota) = change.quota {
+            name.push_str(&format!(" {}", quota.tokens));
+        }
         Ok(Response::new(UpdateKeyResponse { key: Some(ApiKey { name, ..described(&change.id) }) }))
     }
 
@@ -401,6 +424,10 @@ fn described(id: &str) -> ApiKey {
 impl EmbedderService for Backend {
     async fn embed(&self, call: Request<EmbedRequest>) -> Result<Response<EmbedResponse>, Status> {
         let sentences = self.record(call).sentences;
+        if sentences.iter().any(|sentence| sentence == EXHAUSTING) {
+            let exhausted = Error::new(Reason::QuotaExhausted, "the quota is exhausted");
+            return Err(exhausted.with_retry_after(Duration::from_secs(7_200)).into());
+        }
         let embeddings = sentences.iter().map(|_| Embedding::new(&[1.0], 1)).collect();
         Ok(Response::new(EmbedResponse { embeddings }))
     }

@@ -7,8 +7,10 @@ mod balancer;
 mod credentials;
 mod harness;
 mod isolation;
+mod quotas;
 mod requests;
 mod security_headers;
+mod usage;
 mod users;
 
 use std::time::{Duration, Instant};

@@ -8,7 +8,8 @@ use muse_proto::{
     v1::{
         AddUserRequest, AddUserResponse, ListUsersRequest, ListUsersResponse, RemoveUserRequest,
         RemoveUserResponse, SetDisabledRequest, SetDisabledResponse, SetPasswordRequest, SetPasswordResponse,
-        SetRoleRequest, SetRoleResponse, User, user_service_server::UserService,
+        SetQuotaRequest, SetQuotaResponse, SetRoleRequest, SetRoleResponse, User,
+        user_service_server::UserService,
     },
 };
 use serde_json::json;
@@ -73,6 +74,13 @@ impl UserService for Backend {
         Ok(Response::new(SetRoleResponse { user }))
     }
 
+    async fn set_quota(&self, call: Request<SetQuotaRequest>) -> Result<Response<SetQuotaResponse>, Status> {
+        let quota = call.get_ref().quota;
+        let user = self.user_of(call, |request| &request.username)?;
+        let quota = quota.filter(|quota| quota.tokens > 0);
+        Ok(Response::new(SetQuotaResponse { user: user.map(|user| User { quota, ..user }) }))
+    }
+
     async fn set_password(
         &self,
         call: Request<SetPasswordRequest>,
@@ -100,7 +108,7 @@ async fn users_are_managed_over_rest() {
     let added = send("POST", "/api/users", &body).await;
     assert_eq!(added.status, StatusCode::CREATED);
     assert_eq!(added.header("location"), "/api/users/Maria%2F%C3%A9%201%25");
-    let expected = json!({ "username": "Maria/é 1%", "role": "user", "disabled": false, "created_at": 1 });
+    let expected = json!({ "username": "Maria/é 1%", "role": "user", "disabled": false, "created_at": 1, "quota": null });
     assert_eq!(added.json(), expected);
     let message = r#"AddUserRequest { username: "Maria/é 1%", password: "canary password", role: Admin }"#;
     assert_eq!(backend.take_message(), message);
@@ -134,6 +142,18 @@ async fn users_are_managed_over_rest() {
         let changed = send("PATCH", "/api/users/m", &body.to_string()).await;
         assert_eq!((changed.status.as_u16(), &changed.json()["username"]), (200, &json!("m")), "{body}");
         assert_eq!(backend.take_message(), message);
+    }
+    let quota = json!({ "tokens": 5, "period": "month" });
+    for (body, shown, message) in [
+        (json!({ "quota": quota }), quota, "Some(Quota { tokens: 5, period: Month })"),
+        (json!({ "quota": null }), json!(null), "Some(Quota { tokens: 0, period: Unspecified })"),
+    ] {
+        let changed = send("PATCH", "/api/users/m", &body.to_string()).await;
+        assert_eq!((changed.status.as_u16(), &changed.json()["quota"]), (200, &shown), "{body}");
+        assert_eq!(
+            backend.take_message(),
+            format!(r#"SetQuotaRequest {{ username: "m", quota: {message} }}"#)
+        );
     }
     let body = json!({ "password": password, "current_password": "wrong" }).to_string();
     let wrong = send("PATCH", "/api/users/m", &body).await;
@@ -276,6 +296,7 @@ async fn cookies_of_other_sites_do_not_manage_users() {
     let add = json!({ "username": "m", "password": PASSWORD }).to_string();
     for (method, target, body, success) in [
         ("GET", "/api/users", "", 200),
+        ("GET", "/api/usage", "", 200),
         ("POST", "/api/users", &*add, 201),
         ("PATCH", "/api/users/m", r#"{"role": "admin"}"#, 200),
         ("DELETE", "/api/users/m", "", 204),

@@ -16,8 +16,8 @@ use futures::{
 use muse_proto::{
     Error, Reason,
     v1::{
-        GetJwksRequest, JsonWebKey, ReportKeyUseRequest, ReportKeyUseResponse, Revocation,
-        WatchRevocationsRequest, WatchRevocationsResponse,
+        GetJwksRequest, JsonWebKey, ReportKeyUseRequest, ReportKeyUseResponse, ReportUsageRequest,
+        ReportUsageResponse, Revocation, WatchRevocationsRequest, WatchRevocationsResponse,
         auth_service_client::AuthServiceClient,
         revocation::What,
         revocation_service_server::{RevocationService, RevocationServiceServer},
@@ -74,6 +74,13 @@ impl RevocationService for Scripted {
         _: Request<ReportKeyUseRequest>,
     ) -> Result<Response<ReportKeyUseResponse>, Status> {
         Ok(Response::new(ReportKeyUseResponse {}))
+    }
+
+    async fn report_usage(
+        &self,
+        _: Request<ReportUsageRequest>,
+    ) -> Result<Response<ReportUsageResponse>, Status> {
+        Err(Status::unimplemented("embedders report usage"))
     }
 }
 

@@ -5,6 +5,7 @@
 mod api_keys;
 mod follow;
 mod properties;
+mod quotas;
 mod revocation;
 mod signing;
 mod verify;

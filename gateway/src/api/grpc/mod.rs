@@ -74,6 +74,8 @@ pub(crate) fn routes(upstream: Upstream) -> ApiRouter {
         .route("/muse.v1.AuthService/{method}", on_post(post(to_auth)))
         .route_with(Credential::Key, "/muse.v1.KeyService/DescribeKey", on_post(post(to_auth)))
         .route("/muse.v1.KeyService/{method}", on_post(post(to_auth)))
+        .route_with(token_or_key, "/muse.v1.UsageService/ListUsage", on_post(post(to_auth)))
+        .route("/muse.v1.UsageService/{method}", on_post(post(to_auth)))
         .route("/muse.v1.UserService/{method}", on_post(post(to_auth)))
         .route_with(token_or_key, "/muse.v1.EmbedderService/EmbedStream", on_post(post(embed_stream)))
         .route_with(token_or_key, "/muse.v1.EmbedderService/Embed", on_post(post(to_embedder)))

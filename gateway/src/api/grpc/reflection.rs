@@ -27,6 +27,7 @@ pub(crate) const SERVICES: &[&str] = &[
     "muse.v1.AuthService",
     "muse.v1.EmbedderService",
     "muse.v1.KeyService",
+    "muse.v1.UsageService",
     "muse.v1.UserService",
     "grpc.health.v1.Health",
 ];

@@ -23,8 +23,9 @@ use crate::{
     api::{
         http_response::json,
         json_request::{WholeNumber, read_json},
-        paging::{next, page_size},
+        paging::{list_failure, next, page_size},
         problem::{BodyErrors, Problem},
+        quota::Quota,
         request::on_behalf_of,
     },
     auth::User,
@@ -58,6 +59,7 @@ pub(crate) async fn create(
         expires_in: new.expires_in.map_or(0, |WholeNumber(seconds)| seconds),
         bulk: new.bulk,
         username: new.user.unwrap_or_default(),
+        quota: new.quota.map(|quota| Quota::message_or_none(Some(quota))).transpose()?,
     };
     let call = on_behalf_of(&head.headers, &head.extensions, message);
     let created = upstream.key_client().create_key(call).await?.into_inner();
@@ -96,7 +98,8 @@ pub(crate) async fn list(
         all_users: query.all,
     };
     let call = on_behalf_of(&head.headers, &head.extensions, message);
-    let page = upstream.key_client().list_keys(call).await?.into_inner();
+    let page =
+        upstream.key_client().list_keys(call).await.map_err(|status| list_failure(&status))?.into_inner();
     let keys = page.keys.into_iter().map(KeyDescription::from).collect();
     Ok(json(StatusCode::OK, &KeyList { keys, next: next(page.next_page_token) }))
 }
@@ -153,6 +156,7 @@ pub(crate) async fn update(
         disabled: change.disabled,
         expires_in: change.expires_in.map(|seconds| seconds.map_or(0, |WholeNumber(seconds)| seconds)),
         bulk: change.bulk,
+        quota: change.quota.map(Quota::message_or_none).transpose()?,
     };
     let call = on_behalf_of(&head.headers, &head.extensions, message);
     let key = upstream.key_client().update_key(call).await?.into_inner().key;

@@ -12,6 +12,7 @@ use utoipa::{
 use crate::api::{
     json_request::{JsonBody, WholeNumber, present},
     problem::problems,
+    quota::Quota,
 };
 
 /// A key to be created.
@@ -25,16 +26,20 @@ pub(crate) struct NewKey {
     #[serde(default)]
     #[schema(value_type = Option<i64>, example = 7_776_000, minimum = 0, maximum = 316_224_000)]
     pub(super) expires_in: Option<WholeNumber>,
-    /// Whether its calls are a bulk job.
+    /// Whether its calls are a bulk job, which gets an eighth of its owner's share while other requests
+    /// of the owner wait.
     #[serde(default)]
     pub(super) bulk: bool,
     /// The owner; of another user than the caller: for admins only.
     #[serde(default)]
     pub(super) user: Option<String>,
+    /// A limit on its tokens, which count for the quota of its owner, too.
+    #[serde(default)]
+    pub(super) quota: Option<Quota>,
 }
 
 impl JsonBody for NewKey {
-    const FIELDS: &'static [&'static str] = &["name", "expires_in", "bulk", "user"];
+    const FIELDS: &'static [&'static str] = &["name", "expires_in", "bulk", "user", "quota"];
 }
 
 /// Changes of a key: of the fields that are present.
@@ -50,12 +55,17 @@ pub(crate) struct KeyChange {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<i64>, example = 7_776_000, minimum = 0, maximum = 316_224_000)]
     pub(super) expires_in: Option<Option<WholeNumber>>,
-    /// Whether its calls are a bulk job.
+    /// Whether its calls are a bulk job, which gets an eighth of its owner's share while other requests
+    /// of the owner wait.
     pub(super) bulk: Option<bool>,
+    /// A limit on its tokens; null for none.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<Quota>)]
+    pub(super) quota: Option<Option<Quota>>,
 }
 
 impl JsonBody for KeyChange {
-    const FIELDS: &'static [&'static str] = &["name", "disabled", "expires_in", "bulk"];
+    const FIELDS: &'static [&'static str] = &["name", "disabled", "expires_in", "bulk", "quota"];
 }
 
 /// Which keys are listed.
@@ -99,7 +109,8 @@ pub(crate) struct KeyDescription {
     expires_at: Option<i64>,
     /// Whether it is rejected until it is enabled again.
     disabled: bool,
-    /// Whether its calls are a bulk job.
+    /// Whether its calls are a bulk job, which gets an eighth of its owner's share while other requests
+    /// of the owner wait.
     bulk: bool,
     /// The start of the day (UTC) on which it was last used.
     #[schema(required = true)]
@@ -107,6 +118,9 @@ pub(crate) struct KeyDescription {
     /// The network from which it was used on that day.
     #[schema(required = true, example = "192.0.2.0/24")]
     last_used_from: Option<String>,
+    /// The limit on its tokens; null for none.
+    #[schema(required = true)]
+    quota: Option<Quota>,
 }
 
 impl KeyDescription {
@@ -130,6 +144,7 @@ impl From<v1::ApiKey> for KeyDescription {
             bulk: key.bulk,
             last_used_day: set(key.last_used_day),
             last_used_from: text(key.last_used_from),
+            quota: key.quota.map(Quota::from),
         }
     }
 }

@@ -13,7 +13,7 @@ use utoipa::{IntoResponses, ToSchema, openapi::RefOr};
 
 use crate::{
     api::{
-        http_response::{json, retry_after, set_retry_after, standard_status, text},
+        http_response::{json, retry_after, set_retry_after, should_retry, standard_status, text},
         limits::UNSUPPORTED_ENCODING,
         openapi,
         request::{BodyError, Headers},
@@ -50,6 +50,8 @@ enum ErrorType {
     InvalidRequest,
     #[serde(rename = "rate_limit_error")]
     RateLimit,
+    #[serde(rename = "insufficient_quota")]
+    InsufficientQuota,
     #[serde(rename = "server_error")]
     Server,
 }
@@ -66,7 +68,10 @@ impl IntoResponses for Errors {
             (408, "The body did not arrive in time"),
             (413, "The request is larger than a limit allows"),
             (415, UNSUPPORTED_ENCODING),
-            (429, "The service is overloaded, or a limit on open requests is exceeded"),
+            (
+                429,
+                "The service is overloaded, a limit on open requests is exceeded, or the quota is exhausted",
+            ),
             (500, "An internal error"),
             (503, "The service is not ready"),
             (504, "The deadline has passed"),
@@ -112,6 +117,7 @@ impl From<Error> for OpenAiError {
     fn from(error: Error) -> Self {
         let status = standard_status(&error);
         let r#type = match status {
+            _ if error.reason() == Reason::QuotaExhausted => ErrorType::InsufficientQuota,
             StatusCode::TOO_MANY_REQUESTS => ErrorType::RateLimit,
             status if status.is_server_error() => ErrorType::Server,
             _ => ErrorType::InvalidRequest,
@@ -119,12 +125,14 @@ impl From<Error> for OpenAiError {
         let code = match error.reason() {
             Reason::NoSuchModel => Some("model_not_found"),
             Reason::Overloaded => Some("rate_limit_exceeded"),
+            Reason::QuotaExhausted => Some("insufficient_quota"),
             _ if status == StatusCode::UNAUTHORIZED => Some("invalid_api_key"),
             _ => None,
         };
         let message = text(&error).to_owned();
         let detail = ErrorDetail { message, r#type, param: error.field().map(str::to_owned), code };
-        Self { status, detail, retry_after: retry_after(&error), headers: Vec::new() }
+        let headers = should_retry(&error).into_iter().collect();
+        Self { status, detail, retry_after: retry_after(&error), headers }
     }
 }
 
@@ -169,12 +177,20 @@ mod tests {
         assert_eq!(expired, (401, ErrorType::InvalidRequest, Some("invalid_api_key")));
         let full = shown(Error::new(Reason::Overloaded, "full"));
         assert_eq!(full, (429, ErrorType::RateLimit, Some("rate_limit_exceeded")));
+        let exhausted = shown(Error::new(Reason::QuotaExhausted, "exhausted"));
+        assert_eq!(exhausted, (429, ErrorType::InsufficientQuota, Some("insufficient_quota")));
     }
 
     #[test]
     fn retry_after_is_sent_and_internal_details_are_not() {
         let response = OpenAiError::from(Error::new(Reason::Overloaded, "full")).into_response();
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+        assert!(!response.headers().contains_key("x-should-retry"));
+        let wait = std::time::Duration::from_millis(3_599_500);
+        let exhausted = Error::new(Reason::QuotaExhausted, "exhausted").with_retry_after(wait);
+        let response = OpenAiError::from(exhausted).into_response();
+        let header = |name| response.headers()[name].to_str().unwrap();
+        assert_eq!((header("retry-after"), header("x-should-retry")), ("3600", "false"));
         let fault = OpenAiError::from(Error::new(Reason::Internal, "a secret"));
         assert!(!fault.detail.message.contains("secret"));
     }

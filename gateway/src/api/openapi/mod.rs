@@ -15,7 +15,7 @@ use utoipa::{
     },
 };
 
-use super::{http_response::json, keys, openai, problem, rest, users};
+use super::{http_response::json, keys, openai, problem, rest, usage, users};
 use crate::{
     Cookies,
     auth::{ApiRouter, Routes},
@@ -48,6 +48,7 @@ use crate::{
         users::handlers::update,
         users::handlers::remove,
         users::handlers::revoke_tokens,
+        usage::handlers::list,
         openai::embeddings::create,
         openai::models::list,
         openai::models::retrieve,
@@ -61,6 +62,7 @@ use crate::{
         (name = "Tokens", description = "Login, refresh and logout"),
         (name = "Keys", description = "API keys, for programs that cannot log in"),
         (name = "Users", description = "Users and their tokens, for admins"),
+        (name = "Usage", description = "Requests, sentences and tokens by user and API key"),
         (name = "OpenAI", description = "OpenAI's API for embeddings, with an API key or an access token as its key"),
         (name = "Service", description = "Public routes"),
     ),
@@ -173,6 +175,9 @@ mod tests {
         let document = serde_json::to_value(&*DOCUMENT).unwrap();
         let schemas = &document["components"]["schemas"];
         assert_eq!(schemas["EmbeddingRequest"]["properties"]["dimensions"]["maximum"], DIMENSION);
+        // Two types of one name would replace each other.
+        assert!(schemas["UsageRow"]["properties"]["refused"].is_object());
+        assert!(schemas["Usage"]["properties"]["prompt_tokens"].is_object());
         let description = schemas["Embeddings"]["properties"]["embedding"]["description"].as_str().unwrap();
         assert!(description.starts_with(&format!("{DIMENSION} numbers")), "{description}");
     }

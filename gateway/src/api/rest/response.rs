@@ -10,7 +10,7 @@ use tonic::Status;
 
 use crate::{
     api::{
-        http_response::{json, retry_after, set_retry_after, status, text},
+        http_response::{json, retry_after, set_retry_after, should_retry, status, text},
         request::{BodyError, with_remedy},
     },
     upstream::failure,
@@ -135,6 +135,7 @@ fn from_table(error: &Error, body: impl FnOnce(StatusCode, &str) -> Response) ->
         | Reason::TooManyKeys
         | Reason::TooManyAttempts
         | Reason::Overloaded
+        | Reason::QuotaExhausted
         | Reason::Unavailable
         | Reason::DeadlineExceeded
         | Reason::Unimplemented => body(status, text(error)),
@@ -144,6 +145,7 @@ fn from_table(error: &Error, body: impl FnOnce(StatusCode, &str) -> Response) ->
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }
     set_retry_after(&mut response, retry_after(error));
+    response.headers_mut().extend(should_retry(error));
     response
 }
 

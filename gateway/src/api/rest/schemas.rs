@@ -282,7 +282,10 @@ impl IntoResponses for ArgumentErrors {
             (408, "The body did not arrive in time"),
             (413, "The request is larger than a limit allows"),
             (415, UNSUPPORTED_ENCODING),
-            (429, "The service is overloaded, or a limit on open requests is exceeded"),
+            (
+                429,
+                "The service is overloaded, a limit on open requests is exceeded, or the quota is exhausted",
+            ),
         ])
     }
 }

@@ -12,21 +12,22 @@ use muse_proto::{
     Error, Reason,
     v1::{
         self, AddUserRequest, ListUsersRequest, RemoveUserRequest, RevokeUserTokensRequest,
-        SetDisabledRequest, SetPasswordRequest, SetRoleRequest,
+        SetDisabledRequest, SetPasswordRequest, SetQuotaRequest, SetRoleRequest,
     },
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::schemas::{
-    DisabledChange, LastAdmin, NameInUse, NewUser, NoSuchUser, PasswordChange, RevokeTokensQuery, RoleChange,
-    UserDescription, UserErrors, UserList, UserListQuery, UserPatch,
+    DisabledChange, LastAdmin, NameInUse, NewUser, NoSuchUser, PasswordChange, QuotaChange,
+    RevokeTokensQuery, RoleChange, UserDescription, UserErrors, UserList, UserListQuery, UserPatch,
 };
 use crate::{
     api::{
         http_response::json,
         json_request::read_json,
-        paging::{next, page_size},
+        paging::{list_failure, next, page_size},
         problem::{BodyErrors, Problem},
+        quota::Quota,
         request::on_behalf_of,
     },
     auth::User,
@@ -95,7 +96,8 @@ pub(crate) async fn list(
     let message =
         ListUsersRequest { page_size: page_size(query.limit)?, page_token: query.after.unwrap_or_default() };
     let call = on_behalf_of(&head.headers, &head.extensions, message);
-    let page = upstream.user_client().list_users(call).await?.into_inner();
+    let page =
+        upstream.user_client().list_users(call).await.map_err(|status| list_failure(&status))?.into_inner();
     let users = page.users.into_iter().map(UserDescription::from).collect();
     Ok(json(StatusCode::OK, &UserList { users, next: next(page.next_page_token) }))
 }
@@ -135,6 +137,10 @@ pub(crate) async fn update(
         UserPatch::Disabled(DisabledChange { disabled }) => {
             let call = call.map(|()| SetDisabledRequest { username, disabled });
             users.set_disabled(call).await?.into_inner().user
+        }
+        UserPatch::Quota(QuotaChange { quota }) => {
+            let quota = Some(Quota::message_or_none(quota)?);
+            users.set_quota(call.map(|()| SetQuotaRequest { username, quota })).await?.into_inner().user
         }
         UserPatch::Password(PasswordChange { password, current_password, delete_keys }) => {
             let current_password = current_password.unwrap_or_default();

@@ -12,6 +12,7 @@ use utoipa::{
 use crate::api::{
     json_request::{JsonBody, present},
     problem::problems,
+    quota::Quota,
 };
 
 /// The permissions of a user.
@@ -70,13 +71,15 @@ pub(crate) enum UserPatch {
     Role(RoleChange),
     Disabled(DisabledChange),
     Password(PasswordChange),
+    Quota(QuotaChange),
 }
 
 impl JsonBody for UserPatch {
     const FIELDS: &'static [&'static str] = &[];
     const EXPECTED: &'static str = "the body has exactly one of role (user or admin), disabled (true or \
-                                    false) and password (a text; with it current_password and \
-                                    delete_keys are permitted)";
+                                    false), quota (tokens and period: day or month; or null) and \
+                                    password (a text; with it current_password and delete_keys are \
+                                    permitted)";
 }
 
 /// Another role.
@@ -108,6 +111,16 @@ pub(crate) struct PasswordChange {
     /// Whether the API keys of the user are deleted, too.
     #[serde(default)]
     pub(super) delete_keys: bool,
+}
+
+/// Another quota, or none. For admins.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct QuotaChange {
+    /// Null for none. Earlier usage within the period counts.
+    #[serde(deserialize_with = "Option::deserialize")]
+    #[schema(required = true)]
+    pub(super) quota: Option<Quota>,
 }
 
 /// Which users are listed.
@@ -145,6 +158,9 @@ pub(crate) struct UserDescription {
     /// In seconds since 1970.
     #[schema(example = 1_790_000_000)]
     created_at: i64,
+    /// The limit on the user's tokens; null for none.
+    #[schema(required = true)]
+    quota: Option<Quota>,
 }
 
 impl UserDescription {
@@ -160,6 +176,7 @@ impl From<v1::User> for UserDescription {
             username: user.username,
             disabled: user.disabled,
             created_at: user.created_at,
+            quota: user.quota.map(Quota::from),
         }
     }
 }
