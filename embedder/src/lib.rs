@@ -20,6 +20,7 @@ pub mod service;
 mod stream;
 mod stream_limit;
 mod timing;
+pub mod usage;
 
 pub use config::{Args, ArgsError, Config};
 pub use server::{EmbedderError, run};

@@ -20,8 +20,11 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use flate2::read::GzDecoder;
-use futures::{FutureExt, future::BoxFuture};
-use http::{Extensions, HeaderValue, Request, Response};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, ready},
+};
+use http::{HeaderValue, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use muse_proto::{Error, Reason, limits::MAX_REQUEST_BYTES, run_blocking, v1::embedder_service_server};
@@ -162,7 +165,10 @@ where
         }
         let end = deadline::end(request.headers());
         let is_embed = request.uri().path().ends_with("/Embed");
-        let flow = flow(request.extensions());
+        let flow = match FlowKey::of(request.extensions()) {
+            Ok(flow) => flow,
+            Err(error) => return ready(Ok(Status::from(error).into_http())).boxed(),
+        };
         let (budgets, user) = (Arc::clone(&self.budgets), Arc::clone(&flow.user));
         let lease = MemoryLease { budgets, user, reservations: Arc::default() };
         let mut layer = self.clone();
@@ -189,12 +195,6 @@ where
         }
         .boxed()
     }
-}
-
-/// Whose call it is. The interceptor has verified that there is somebody.
-pub(crate) fn flow(extensions: &Extensions) -> FlowKey {
-    let user = extensions.get::<UserName>().cloned().unwrap_or_default();
-    FlowKey { user, service_class: extensions.get().copied().unwrap_or_default() }
 }
 
 /// Reads the message of a request, and inflates it if it is compressed with gzip. Returns the

@@ -10,7 +10,9 @@ use muse_model::{
 };
 use muse_proto::{
     limits::{MAX_ITEM_BYTES, MAX_REQUEST_BYTES},
-    v1::embedder_service_server::EmbedderServiceServer,
+    v1::{
+        embedder_service_server::EmbedderServiceServer, revocation_service_client::RevocationServiceClient,
+    },
 };
 use muse_server::{
     ConfigError, ConnectionLimits, Listeners, ServiceContext, ServiceSettings, connection_limit, grpc,
@@ -25,7 +27,7 @@ use tonic::{Request, Status, codec::CompressionEncoding, service::interceptor::I
 use tracing::{Level, info};
 
 use crate::{
-    batcher::{Batcher, BatcherError, ServiceClass, UserName},
+    batcher::{Batcher, BatcherError, FlowKey},
     config::Config,
     limits::TokenLimits,
     memory::ReserveMemory,
@@ -33,6 +35,7 @@ use crate::{
     request_tokenizer::RequestTokenizer,
     service::{EmbedderApi, describe_model},
     stream::Streams,
+    usage::{PendingUsage, UsageLayer, UsageReporter},
 };
 
 /// The names in `grpc.health.v1`.
@@ -92,7 +95,7 @@ async fn serve(
     let (context, listener) = ServiceContext::start(settings, listeners, shutdown)?;
     let (metrics, shutdown) = (context.metrics.clone(), context.shutdown.clone());
     let acceptor = Acceptor::new(config.server_tls.as_ref());
-    let (verifier, _) = config.auth.follow(&context.connector, shutdown.closing.clone());
+    let (verifier, auth) = config.auth.follow(&context.connector, shutdown.closing.clone());
     verifier.register_metrics(&metrics);
     let (stream_verifier, closing) = (verifier.clone(), shutdown.closing.clone());
     let loaded = tokio::task::spawn_blocking(move || load(&config, &metrics, stream_verifier, closing));
@@ -107,14 +110,21 @@ async fn serve(
     };
     let (unary, streaming) = (server(MAX_REQUEST_BYTES), server(MAX_ITEM_BYTES));
     let service = ReserveMemory::new(unary, streaming, batcher, limits);
-    // The outermost layer: a caller without a token must not use memory either.
+    let usage = PendingUsage::new(&context.metrics);
+    let auth = RevocationServiceClient::new(auth);
+    let reporter = UsageReporter::start(usage.clone(), &context.metrics, move |report| {
+        let mut auth = auth.clone();
+        async move { auth.report_usage(report).await.map(drop) }
+    });
+    // A caller whose quota is exhausted must not use memory, nor one without a token: that is the
+    // outermost layer.
+    let service = UsageLayer::new(service, usage, verifier.clone());
     let service = InterceptedService::new(service, move |mut call: Request<()>| {
         let principal = verifier.authenticate(call.metadata().as_ref(), Credential::AccessTokenOrKey)?;
         principal.record(call.extensions());
         // Calls with an API key share the queue of its owner.
-        call.extensions_mut().insert(UserName::from(principal.user()));
-        let service_class = if principal.is_bulk() { ServiceClass::Bulk } else { ServiceClass::Interactive };
-        call.extensions_mut().insert(service_class);
+        call.extensions_mut().insert(FlowKey::from(&principal));
+        call.extensions_mut().insert(principal);
         Ok::<_, Status>(call)
     });
     let incoming = tls::incoming(listener, acceptor, ConnectionLimits::total(connection_limit()));
@@ -122,6 +132,7 @@ async fn serve(
         .add_service(context.health_service.clone())
         .add_service(service);
     let served = grpc::serve(router, incoming, context.health.clone(), shutdown).await;
+    reporter.finish().await;
     context.finish().await;
     Ok(served?)
 }

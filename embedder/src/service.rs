@@ -17,13 +17,14 @@ use tch::Device;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    batcher::{Batcher, Embedded},
+    batcher::{Batcher, Embedded, FlowKey},
     dimensions::Dimensions,
     limits::TokenLimits,
-    memory::{MemoryLease, flow},
+    memory::MemoryLease,
     request_tokenizer::RequestTokenizer,
     stream::{StreamResponses, Streams},
     timing::{TimedStep, with_server_timing},
+    usage::UsageAccount,
 };
 
 /// Implements the service. Its state is immutable, except for the queue of the batcher.
@@ -65,7 +66,8 @@ pub(crate) fn describe_model(manifest: &Manifest, device: Device, limits: TokenL
 #[tonic::async_trait]
 impl EmbedderService for EmbedderApi {
     async fn embed(&self, request: Request<EmbedRequest>) -> Result<Response<EmbedResponse>, Status> {
-        let flow = flow(request.extensions());
+        let flow = FlowKey::of(request.extensions())?;
+        let usage = UsageAccount::of(request.extensions())?;
         let lease = request.extensions().get::<MemoryLease>().cloned();
         let deadline = request.extensions().get().map(|&Deadline(end)| end);
         let context = request.extensions().get::<RequestContext>().cloned();
@@ -78,9 +80,12 @@ impl EmbedderService for EmbedderApi {
             lease.release();
             lease.response(sentences.len() * VECTOR_BYTES).await?;
         }
+        // Again: the quota may have been used up while the request arrived.
+        usage.check_quota()?;
         let admitted = Instant::now();
         let Embedded { embeddings, queue, forward } =
             self.batcher.embed(&flow, sentences, dimensions, deadline).await?;
+        usage.record_vectors(&embeddings);
         let steps = [
             TimedStep { name: "queue", began: admitted, took: queue },
             TimedStep { name: "tokenize", began: arrived, took: tokenize },

@@ -36,10 +36,10 @@ use tracing::Instrument;
 
 use crate::{
     batcher::{Batcher, Batching, FlowKey},
-    memory::flow,
     outbox::{Outbox, Permits},
     request_tokenizer::RequestTokenizer,
     stream_limit::StreamLimit,
+    usage::UsageAccount,
 };
 
 /// The most items that are tokenized together, if so many have arrived.
@@ -115,7 +115,8 @@ impl Streams {
         &self,
         request: Request<Streaming<EmbedStreamRequest>>,
     ) -> Result<StreamResponses, Error> {
-        let flow = flow(request.extensions());
+        let flow = FlowKey::of(request.extensions())?;
+        let usage = UsageAccount::of(request.extensions())?;
         let permit = self.limit.acquire(&flow.user)?;
         let token_refused =
             self.verifier.until_invalid(request.metadata().as_ref(), Credential::AccessTokenOrKey);
@@ -131,7 +132,7 @@ impl Streams {
         };
 
         let outbox = Outbox::new();
-        let work = self.work(flow, request.into_inner(), outbox.clone());
+        let work = self.work(flow, usage, request.into_inner(), outbox.clone());
         let (task_outbox, read_timeout) = (outbox.clone(), self.read_timeout);
         let task = async move {
             let work = async {
@@ -155,6 +156,7 @@ impl Streams {
     fn work(
         &self,
         flow: FlowKey,
+        usage: UsageAccount,
         requests: Streaming<EmbedStreamRequest>,
         outbox: Outbox<EmbedStreamResponse>,
     ) -> impl Future<Output = ()> + Send + 'static {
@@ -170,14 +172,16 @@ impl Streams {
         let window = StreamWindow {
             batcher: self.batcher.clone(),
             flow,
+            usage: usage.clone(),
             unanswered: semaphore(self.tokens),
             items: semaphore(MAX_UNREAD),
             bytes: semaphore(bytes),
             shared: Arc::clone(&self.shared),
             own: semaphore(OWN_BYTES),
         };
+        let mut quota = StreamQuota { usage, was_refused: false };
         let responses = chunks(requests)
-            .then(move |chunk| tokenize(tokenizer.clone(), chunk))
+            .then(move |chunk| tokenize(tokenizer.clone(), quota.check(), chunk))
             .flat_map(stream::iter)
             .then(move |item| window.clone().admit(item))
             .buffer_unordered(MAX_UNREAD);
@@ -215,9 +219,28 @@ fn chunks(
     })
 }
 
-/// Tokenizes a chunk of items.
+/// The quota of a stream, which is checked for each chunk of items.
+struct StreamQuota {
+    usage: UsageAccount,
+    /// Whether the stream was counted as refused.
+    was_refused: bool,
+}
+
+impl StreamQuota {
+    /// The error of the next items if the quota is exhausted. It counts once for a stream.
+    fn check(&mut self) -> Result<(), Error> {
+        self.usage.check_quota().inspect_err(|_| {
+            if !std::mem::replace(&mut self.was_refused, true) {
+                self.usage.record_refusal();
+            }
+        })
+    }
+}
+
+/// Tokenizes a chunk of items, unless their caller's quota is exhausted.
 async fn tokenize(
     tokenizer: RequestTokenizer,
+    quota: Result<(), Error>,
     chunk: Vec<Result<EmbedStreamRequest, Status>>,
 ) -> Vec<TokenizedItem> {
     let (mut ids, mut sentences, mut end) = (Vec::new(), Vec::new(), None);
@@ -233,6 +256,9 @@ async fn tokenize(
             }
         }
     }
+    if let Err(exhausted) = quota {
+        return ids.into_iter().map(|id| Ok((id, Err(exhausted.clone())))).chain(end).collect();
+    }
     match tokenizer.encode_items(sentences).await {
         Ok(encoded) => ids.into_iter().zip(encoded).map(Ok).chain(end).collect(),
         Err(failure) => vec![Err(failure.into())],
@@ -244,6 +270,7 @@ async fn tokenize(
 struct StreamWindow {
     batcher: Batcher,
     flow: FlowKey,
+    usage: UsageAccount,
     /// Unanswered tokens.
     unanswered: Arc<Semaphore>,
     /// Items that are unanswered or unread.
@@ -305,9 +332,11 @@ impl StreamWindow {
         let permits = u32::try_from(sentence.tokens()).unwrap_or(u32::MAX);
         let unanswered = self.unanswered.acquire_many_owned(permits).await;
         let embedded = self.batcher.embed_item(&self.flow, sentence).await?;
+        let usage = self.usage;
         Ok(async move {
             let embedded = embedded.await?;
             drop(unanswered);
+            usage.record_vectors(&embedded.embeddings);
             let mut embedding = embedded.embeddings.into_iter().next().unwrap_or_default();
             // Copied, so that the vectors of the whole pass are not stored until it is read.
             embedding.packed = Bytes::copy_from_slice(&embedding.packed);

@@ -17,13 +17,13 @@ use muse_proto::{Error, Reason};
 
 use super::{
     fair_queue::FairQueue,
-    flow::{Class, FlowKey, ServiceClass},
+    flow::{FlowKey, ServiceClass, SizeClass},
     throughput::Throughput,
 };
 use crate::metrics::RejectionCounters;
 
-/// Items of the streams of a flow are queued for this time at most; further ones are not read yet. It is
-/// enough to fill the passes.
+/// Items of the streams of a flow are queued for this time at most; further ones are not read yet.
+/// It is enough to fill the passes.
 const STREAM_AHEAD: Duration = Duration::from_millis(125);
 /// The factor on an estimate before it is compared with a deadline or with the maximum queueing
 /// time: measured waits are 10 to 20 % longer than their estimates, and a late result is useless.
@@ -43,7 +43,7 @@ pub(super) struct AdmissionControl {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Candidate<'a> {
     pub(super) flow: &'a FlowKey,
-    pub(super) class: Class,
+    pub(super) class: SizeClass,
     pub(super) tokens: usize,
     /// Its caller's.
     pub(super) deadline: Option<Instant>,
@@ -116,7 +116,7 @@ impl AdmissionControl {
         flow: &FlowKey,
         tokens: usize,
     ) -> bool {
-        let own = queued.tokens_of_class(flow, Class::Stream);
+        let own = queued.tokens_of_class(flow, SizeClass::Stream);
         // The first is always admitted, or a user whose calls use up the memory would stop their
         // own streams.
         let most = throughput.tokens_in(STREAM_AHEAD).unwrap_or(usize::MAX);

@@ -5,7 +5,7 @@
 //! turn, requests with a [bulk key](ServiceClass::Bulk) get an eighth of the tokens while others of
 //! the user wait (hierarchical fair queueing: the share of the user is divided, and no other user
 //! notices), so a nightly job does not slow its owner's own searches. In either service class the
-//! turns are those of [classes](Class) of requests, which are sizes: so a small request waits
+//! turns are those of [classes](SizeClass) of requests, which are sizes: so a small request waits
 //! neither for a large one nor for a job of many large ones.
 //!
 //! Within a class, the order is first in, first out. While callers without a deadline give up
@@ -27,7 +27,7 @@ use futures::channel::mpsc;
 use muse_model::sentences::TokenizedSentences;
 use muse_proto::Error;
 
-use super::flow::{Class, FlowKey, ServiceClass, UserName};
+use super::flow::{FlowKey, ServiceClass, SizeClass, UserName};
 use backlog::{ClassQueue, QueuedRequest, Room, ServiceBacklog, UserBacklog};
 
 /// Queued tokens from which there is a backlog.
@@ -64,7 +64,7 @@ pub(super) type ResultSender = mpsc::UnboundedSender<Result<BatchResult, Error>>
 #[derive(Debug, Clone)]
 pub(super) struct RequestKey {
     pub(super) flow: FlowKey,
-    pub(super) class: Class,
+    pub(super) class: SizeClass,
     id: u64,
 }
 
@@ -108,7 +108,7 @@ impl FairQueue {
     }
 
     /// Tokens of one class of a flow that wait.
-    pub(super) fn tokens_of_class(&self, flow: &FlowKey, class: Class) -> usize {
+    pub(super) fn tokens_of_class(&self, flow: &FlowKey, class: SizeClass) -> usize {
         self.flow(flow).and_then(|service| service.class(class)).map_or(0, |queue| queue.tokens)
     }
 
@@ -120,7 +120,13 @@ impl FairQueue {
     /// requests of its flow are served last in, first out, older ones come after it if it has a
     /// deadline; one without might have to wait for them, and for longer than the maximum queueing
     /// time.
-    pub(super) fn ahead_of(&self, flow: &FlowKey, class: Class, tokens: usize, has_deadline: bool) -> usize {
+    pub(super) fn ahead_of(
+        &self,
+        flow: &FlowKey,
+        class: SizeClass,
+        tokens: usize,
+        has_deadline: bool,
+    ) -> usize {
         // Flows of equal quanta get as much service as this one, while they have a backlog.
         let others = |own: usize, backlogs: &mut dyn Iterator<Item = usize>| -> usize {
             backlogs.map(|backlog| backlog.min(own)).sum()
@@ -143,9 +149,9 @@ impl FairQueue {
         own + others(own + tokens, &mut other_users.map(|(_, backlog)| backlog.tokens))
     }
 
-    /// Whether a new request is small and the first of its class, beside a backlog of large ones or
-    /// of bulk jobs. A bulk job is in no hurry.
-    pub(super) fn is_interactive(&self, flow: &FlowKey, class: Class) -> bool {
+    /// Whether a new request shortens passes: it is small and the first of its class, beside a
+    /// backlog of large ones or of bulk jobs. A bulk job is in no hurry.
+    pub(super) fn shortens_passes(&self, flow: &FlowKey, class: SizeClass) -> bool {
         let is_new = flow.service_class == ServiceClass::Interactive
             && class.is_small()
             && self.tokens > BACKLOG
@@ -164,7 +170,7 @@ impl FairQueue {
     pub(super) fn push(
         &mut self,
         flow: &FlowKey,
-        class: Class,
+        class: SizeClass,
         has_deadline: bool,
         sentences: Arc<TokenizedSentences>,
         results: ResultSender,

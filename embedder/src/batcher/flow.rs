@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use http::Extensions;
+use muse_proto::{Error, Reason};
+use muse_verifier::Principal;
+
 /// Tokens that the turn of a user is worth.
 pub(super) const QUANTUM: usize = 256;
 /// Of these, the tokens of the user's bulk requests while others of the user wait.
@@ -11,10 +15,9 @@ const BULK_QUANTUM: usize = QUANTUM / 8;
 pub type UserName = Arc<str>;
 
 /// How a user's request shares the service with others of the same user.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServiceClass {
     /// The requests with a token, or with a key that is not a bulk key.
-    #[default]
     Interactive,
     /// Those with a bulk key: they get an eighth of the user's share while interactive requests of
     /// the user wait, and all of it otherwise.
@@ -53,17 +56,35 @@ pub struct FlowKey {
     pub service_class: ServiceClass,
 }
 
-/// The class of a request. Requests of one flow and class wait for each other.
+impl From<&Principal> for FlowKey {
+    fn from(principal: &Principal) -> Self {
+        let service_class = if principal.is_bulk() { ServiceClass::Bulk } else { ServiceClass::Interactive };
+        Self { user: UserName::from(principal.user()), service_class }
+    }
+}
+
+impl FlowKey {
+    /// The flow of a call, which its authentication has added to the extensions.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::Internal`] if there is none: such a call would share the queue of no user.
+    pub(crate) fn of(extensions: &Extensions) -> Result<Self, Error> {
+        extensions.get().cloned().ok_or_else(|| Error::new(Reason::Internal, "the call has no flow"))
+    }
+}
+
+/// The size class of a request. Requests of one flow and class wait for each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Class {
+pub(super) enum SizeClass {
     /// Calls with 4^n to 4^(n+1) - 1 tokens.
     Size(u32),
     /// Items of streams.
     Stream,
 }
 
-impl Class {
-    /// The class of a call with so many tokens.
+impl SizeClass {
+    /// The size class of a call with so many tokens.
     pub(super) fn of_call(tokens: usize) -> Self {
         Self::Size(tokens.max(1).ilog2() / 2)
     }
@@ -71,5 +92,24 @@ impl Class {
     /// Whether its calls have fewer tokens than the turn of a user is worth.
     pub(super) fn is_small(self) -> bool {
         matches!(self, Self::Size(size) if size < QUANTUM.ilog2() / 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muse_verifier::api_keys::{KeyId, VerifiedKey};
+
+    use super::*;
+
+    #[test]
+    fn call_without_a_flow_belongs_to_no_user() {
+        let mut extensions = Extensions::new();
+        extensions.insert(UserName::from("ann"));
+        assert_eq!(FlowKey::of(&extensions).unwrap_err().reason(), Reason::Internal);
+        let key = VerifiedKey { id: KeyId::new(1), owner: "ann".into(), bulk: true };
+        let flow = FlowKey::from(&Principal::Key(key));
+        assert_eq!((&*flow.user, flow.service_class), ("ann", ServiceClass::Bulk));
+        extensions.insert(flow.clone());
+        assert_eq!(FlowKey::of(&extensions).unwrap(), flow);
     }
 }

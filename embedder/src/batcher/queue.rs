@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::{
     admission::{AdmissionControl, Candidate, RejectionCause, model_stopped},
     fair_queue::{FairQueue, RequestKey},
-    flow::Class,
+    flow::SizeClass,
     throughput::Throughput,
 };
 pub use super::{
@@ -24,12 +24,12 @@ pub use super::{
 };
 use crate::metrics::RejectionCounters;
 
-/// While small requests arrive beside a backlog, a pass takes this part of its usual tokens: such a
+/// While small requests arrive beside a backlog, the tokens of a pass are divided by this: such a
 /// request waits for the end of a pass that is running, and then for that of its own. Smaller
 /// passes cost some throughput.
-const INTERACTIVE_PASS: usize = 4;
+const SHORT_PASS_DIVISOR: usize = 4;
 /// For how long after such a request passes stay small.
-const INTERACTIVE_FOR: Duration = Duration::from_secs(1);
+const SHORT_PASSES_FOR: Duration = Duration::from_secs(1);
 /// A pass is not made smaller than this many tokens for the sake of an idle thread.
 const LEAST_SHARE: usize = 128;
 
@@ -51,7 +51,7 @@ struct QueueState {
     idle: usize,
     throughput: Throughput,
     /// Until when passes are small.
-    interactive_until: Option<Instant>,
+    short_passes_until: Option<Instant>,
     closed: bool,
 }
 
@@ -103,7 +103,7 @@ impl Queue {
         deadline: Option<Instant>,
     ) -> Result<PendingRequest, Error> {
         let mut state = self.lock();
-        let (tokens, class) = (sentences.tokens(), Class::of_call(sentences.tokens()));
+        let (tokens, class) = (sentences.tokens(), SizeClass::of_call(sentences.tokens()));
         let admitted = self.admit(&state, Candidate { flow, class, tokens, deadline });
         admitted.map_err(|cause| self.admission.reject(cause))?;
         Ok(self.insert(&mut state, flow, class, deadline.is_some(), sentences))
@@ -130,7 +130,7 @@ impl Queue {
                 }
                 let QueueState { waiting, throughput, .. } = &*state;
                 if self.admission.has_room_for_item(waiting, throughput, flow, sentence.tokens()) {
-                    return Ok(self.insert(&mut state, flow, Class::Stream, false, sentence));
+                    return Ok(self.insert(&mut state, flow, SizeClass::Stream, false, sentence));
                 }
             }
             room.await;
@@ -147,7 +147,7 @@ impl Queue {
     pub fn check(&self, flow: &FlowKey, about: usize, deadline: Option<Instant>) -> Result<(), Error> {
         let (state, tokens) = (self.lock(), about / 2);
         let admit = |class| self.admit(&state, Candidate { flow, class, tokens, deadline });
-        let admitted = admit(Class::of_call(tokens)).or_else(|_| admit(Class::of_call(about)));
+        let admitted = admit(SizeClass::of_call(tokens)).or_else(|_| admit(SizeClass::of_call(about)));
         admitted.map_err(|cause| self.admission.reject(cause))
     }
 
@@ -162,12 +162,12 @@ impl Queue {
         self: &Arc<Self>,
         state: &mut QueueState,
         flow: &FlowKey,
-        class: Class,
+        class: SizeClass,
         has_deadline: bool,
         sentences: Arc<TokenizedSentences>,
     ) -> PendingRequest {
-        if state.waiting.is_interactive(flow, class) {
-            state.interactive_until = Some(Instant::now() + INTERACTIVE_FOR);
+        if state.waiting.shortens_passes(flow, class) {
+            state.short_passes_until = Some(Instant::now() + SHORT_PASSES_FOR);
         }
         let (sender, results) = mpsc::unbounded();
         let left = sentences.len();
@@ -191,8 +191,8 @@ impl Queue {
         if state.closed {
             return None;
         }
-        let is_interactive = state.interactive_until.is_some_and(|until| Instant::now() < until);
-        let most = if is_interactive { most.div_ceil(INTERACTIVE_PASS) } else { most };
+        let is_short = state.short_passes_until.is_some_and(|until| Instant::now() < until);
+        let most = if is_short { most.div_ceil(SHORT_PASS_DIVISOR) } else { most };
         // Idle threads get their share.
         let share = state.waiting.tokens().div_ceil(state.idle + 1);
         let slices = state.waiting.take_batch(share.max(LEAST_SHARE).min(most));

@@ -1,12 +1,13 @@
-//! The verification of an API key: `make bench-parts`. A check must take less than 2 µs.
+//! The verification of an API key, and the check of its quota: `make bench-parts`. Each must take
+//! less than 2 µs.
 
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use muse_proto::v1::VerifiableKey;
+use muse_proto::v1::{QuotaState, VerifiableKey};
 use muse_verifier::{
-    Verifier,
-    api_keys::{KeyId, SECRET_BYTES, compose},
+    Principal, Verifier,
+    api_keys::{KeyId, SECRET_BYTES, VerifiedKey, compose},
 };
 
 /// Spreads ids as random ones are.
@@ -50,5 +51,36 @@ fn api_keys(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, api_keys);
+/// Of a key that has a quota, as its owner does, with so many other quotas; none without quotas.
+fn quotas(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("quota");
+    for count in [0, 10, 1_000_000] {
+        let verifier = Verifier::with_keys(&[]);
+        for number in 0..count {
+            let state = QuotaState {
+                username: format!("user {number}"),
+                limit: 1_000_000,
+                used: number,
+                resets_at: i64::MAX,
+                ..QuotaState::default()
+            };
+            let of_key = QuotaState { key_id: Some(id(number).number()), ..state.clone() };
+            verifier.apply_quotas(&[state, of_key]);
+        }
+        let principals: Vec<Principal> = (0..10)
+            .map(|tenth| {
+                let number = tenth * count / 10;
+                let owner = format!("user {number}").into();
+                Principal::Key(VerifiedKey { id: id(number), owner, bulk: false })
+            })
+            .collect();
+        let mut next = principals.iter().cycle();
+        group.bench_function(BenchmarkId::new("check", count), |bencher| {
+            bencher.iter(|| verifier.check_quota(black_box(next.next().expect("there are ten"))).is_ok());
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, api_keys, quotas);
 criterion_main!(benches);

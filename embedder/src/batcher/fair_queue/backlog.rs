@@ -11,7 +11,7 @@ use muse_model::sentences::TokenizedSentences;
 
 use super::{
     super::{
-        flow::{Class, QUANTUM, ServiceClass},
+        flow::{QUANTUM, ServiceClass, SizeClass},
         round_robin::{Flow, FlowCredit, next_turn},
     },
     BatchSlice, ResultSender,
@@ -47,7 +47,7 @@ pub(super) struct ServiceBacklog {
 /// The requests of one class.
 #[derive(Debug)]
 pub(super) struct ClassQueue {
-    pub(super) class: Class,
+    pub(super) class: SizeClass,
     pub(super) tokens: usize,
     credit: FlowCredit,
     /// In order of arrival.
@@ -129,7 +129,7 @@ impl UserBacklog {
     pub(super) fn push(
         &mut self,
         service_class: ServiceClass,
-        class: Class,
+        class: SizeClass,
         id: u64,
         request: QueuedRequest,
     ) {
@@ -142,9 +142,9 @@ impl UserBacklog {
         self.services[index].push(class, id, request);
     }
 
-    /// Takes sentences of the request whose turn it is: the first if it fits, and further ones while
-    /// the user, the service class and the class have credit and they fit. Returns nothing if the
-    /// first does not fit.
+    /// Takes sentences of the request whose turn it is: the first if it fits, and further ones
+    /// while the user, the service class and the class have credit and they fit. Returns nothing if
+    /// the first does not fit.
     pub(super) fn take(&mut self, room: Room) -> Option<BatchSlice> {
         let slice = next_turn(&mut self.services)?.take(room, self.credit.left())?;
         let taken = slice.tokens();
@@ -154,7 +154,7 @@ impl UserBacklog {
     }
 
     /// Removes the rest of a request, and returns its tokens.
-    pub(super) fn cancel(&mut self, service_class: ServiceClass, class: Class, id: u64) -> usize {
+    pub(super) fn cancel(&mut self, service_class: ServiceClass, class: SizeClass, id: u64) -> usize {
         let mut services = self.services.iter_mut();
         let service = services.find(|service| service.service_class == service_class);
         let left = service.map_or(0, |service| service.cancel(class, id));
@@ -170,7 +170,7 @@ impl ServiceBacklog {
     }
 
     /// The requests of one class.
-    pub(super) fn class(&self, class: Class) -> Option<&ClassQueue> {
+    pub(super) fn class(&self, class: SizeClass) -> Option<&ClassQueue> {
         self.classes.iter().find(|queue| queue.class == class)
     }
 
@@ -179,7 +179,7 @@ impl ServiceBacklog {
         self.gave_up.is_some_and(|when| when.elapsed() < LIFO_FOR)
     }
 
-    fn push(&mut self, class: Class, id: u64, request: QueuedRequest) {
+    fn push(&mut self, class: SizeClass, id: u64, request: QueuedRequest) {
         let index = self.classes.iter().position(|queue| queue.class == class).unwrap_or_else(|| {
             self.classes.push_back(ClassQueue::new(class, self.service_class.quantum()));
             self.classes.len() - 1
@@ -201,7 +201,7 @@ impl ServiceBacklog {
         Some(slice)
     }
 
-    fn cancel(&mut self, class: Class, id: u64) -> usize {
+    fn cancel(&mut self, class: SizeClass, id: u64) -> usize {
         let Some(queue) = self.classes.iter_mut().find(|queue| queue.class == class) else { return 0 };
         let Some(request) = queue.requests.remove(&id) else { return 0 };
         let left = request.tokens_left();
@@ -218,7 +218,7 @@ impl ServiceBacklog {
 }
 
 impl ClassQueue {
-    fn new(class: Class, quantum: usize) -> Self {
+    fn new(class: SizeClass, quantum: usize) -> Self {
         let credit = FlowCredit::of_quantum(quantum);
         Self { class, tokens: 0, credit, requests: BTreeMap::new(), started: None }
     }

@@ -78,7 +78,7 @@ fn classes_share_passes_and_requests_of_a_class_do_not() {
     assert!(tokens(400).abs_diff(tokens(8)) <= 1_024, "{} and {}", tokens(400), tokens(8));
     let state = queue.lock();
     assert_eq!(
-        state.waiting.tokens_of_class(&interactive("a"), Class::of_call(8_000)),
+        state.waiting.tokens_of_class(&interactive("a"), SizeClass::of_call(8_000)),
         4 * 8_000 - tokens(400)
     );
     drop(state);
@@ -177,12 +177,12 @@ fn passes_shrink_while_small_requests_meet_a_backlog() {
     let _more = push(&queue, "b", &[32; 320]);
     assert_eq!(tokens(), 1_024, "two bulk jobs share large passes");
     let _many: Vec<PendingRequest> = (0..200).map(|_| push(&queue, "c", &[100])).collect();
-    queue.lock().interactive_until = None;
+    queue.lock().short_passes_until = None;
     let _small = push(&queue, "d", &[10]);
     for _ in 0..3 {
         assert!(tokens() <= 256);
     }
-    std::thread::sleep(INTERACTIVE_FOR);
+    std::thread::sleep(SHORT_PASSES_FOR);
     assert!(tokens() > 960);
 }
 
@@ -272,7 +272,7 @@ async fn stream_items_fill_the_passes_and_no_more() {
     let mut second = std::pin::pin!(item());
     assert!(second.as_mut().now_or_never().is_none());
     assert!(queue.push_item(&interactive("b"), request(&[100])).now_or_never().is_some());
-    while queue.lock().waiting.tokens_of_class(&interactive("a"), Class::Stream) > 0 {
+    while queue.lock().waiting.tokens_of_class(&interactive("a"), SizeClass::Stream) > 0 {
         queue.take(1_000).expect("it is open");
     }
     assert!(second.await.is_ok());

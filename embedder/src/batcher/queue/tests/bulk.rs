@@ -121,9 +121,9 @@ fn bulk_requests_do_not_shrink_passes() {
     let queue = queue(1 << 22);
     let _large: Vec<_> = (0..64).map(|_| push(&queue, "b", &[32; 32])).collect();
     let _bulk = push_bulk(&queue, "a", &[10]);
-    assert_eq!(queue.lock().interactive_until, None);
+    assert_eq!(queue.lock().short_passes_until, None);
     let _interactive = push(&queue, "a", &[10]);
-    assert!(queue.lock().interactive_until.is_some());
+    assert!(queue.lock().short_passes_until.is_some());
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn estimates_are_the_tokens_that_passes_take_before() {
                 backlog(&bulk("b"), other / 2),
             ];
             let sentences = request(&vec![16; size / 16]);
-            let class = Class::of_call(size);
+            let class = SizeClass::of_call(size);
             let estimate = queue.lock().waiting.ahead_of(&flow, class, size, false);
             let _request = queue.push(&flow, Arc::clone(&sentences), None).expect("there is room");
             let before = drain(&queue, &sentences);
@@ -174,8 +174,8 @@ fn admission_counts_the_bulk_backlog_at_its_weight() {
     let check = |flow, tokens: usize, seconds| queue.check(&flow, 2 * tokens, in_seconds(seconds));
     assert!(check(interactive("a"), 700, 8.3).is_err() && check(interactive("a"), 700, 9.3).is_ok());
     let _interactive = push(&queue, "a", &[100; 7]);
-    // 100 tokens, 100 of the large bulk request, and all 700 interactive ones, since up to 1,400 pass
-    // beside those: 9 s, or 9.9 s with the margin.
+    // 100 tokens, 100 of the large bulk request, and all 700 interactive ones, since up to 1,400
+    // pass beside those: 9 s, or 9.9 s with the margin.
     assert!(check(bulk("a"), 100, 9.4).is_err() && check(bulk("a"), 100, 10.4).is_ok());
     // 37 s for 3,000 tokens of the large one and 700 interactive ones, or 40.7 s with the margin.
     let rejected = queue.push(&bulk("a"), request(&[100; 30]), None).expect_err("that is too long");
