@@ -326,6 +326,20 @@ def test_unavailable_service_ends_the_command_resumably(muse_on_relay: Muse, rel
     assert len(read_json_lines(muse_on_relay.folder / "out.jsonl")) == 6 * CHUNK
 
 
+def test_exhausted_quota_ends_the_command_resumably(muse_on_relay: Muse, relay: Relay) -> None:
+    write_text(muse_on_relay.folder / "in.txt", [f"{number}" for number in range(3 * CHUNK)])
+    exhausted = CannedResponse(
+        429, {"Retry-After": "1", "X-Should-Retry": "false"}, '{"message": "The quota of the user is exhausted"}'
+    )
+    relay.responses = [None, exhausted]
+    stderr = muse_on_relay.fails("tokenize", "in.txt", "out.jsonl", "--in-flight", "1")
+    assert "429: The quota of the user is exhausted; " in stderr
+    assert f"{CHUNK:,} sentences are done and saved: run the same command again to resume" in stderr
+    relay.sentences = 0
+    muse_on_relay.run("tokenize", "in.txt", "out.jsonl")
+    assert relay.sentences == 2 * CHUNK
+
+
 def test_command_resumes_after_an_invalid_line_is_fixed(muse_on_relay: Muse, relay: Relay) -> None:
     good = [f"{number}" for number in range(2 * CHUNK)]
     data = muse_on_relay.folder / "in.txt"
@@ -572,7 +586,7 @@ def test_api_key_in_the_environment_replaces_the_login(muse: Muse, url: str, api
 @pytest.mark.parametrize("protocol", [[], ["--grpc"]])
 def test_key_commands_manage_a_key(muse_on_stack: Muse, url: str, protocol: list[str]) -> None:
     muse = muse_on_stack
-    created = muse("key", "create", "nightly job", "--expires-in", "90d", "--bulk", *protocol)
+    created = muse("key", "create", "nightly job", "--expires-in", "90d", "--bulk", "--quota", "500/month", *protocol)
     assert created.returncode == 0, created.stderr
     found = re.fullmatch(r"(muse_([a-z2-7]{12})_[a-z2-7]{39})\n", created.stdout)
     assert found, "only the key is in standard output"
@@ -585,19 +599,23 @@ def test_key_commands_manage_a_key(muse_on_stack: Muse, url: str, protocol: list
         return {line[:10].rstrip(): line[11:] for line in text.splitlines()}
 
     properties = described(muse.run("key", "show", id, *protocol))
-    assert list(properties) == ["id", "name", "owner", "created", "expires", "disabled", "bulk", "last used"]
+    assert list(properties) == ["id", "name", "owner", "created", "expires", "disabled", "bulk", "quota", "last used"]
     created_at, expires = (
         datetime.strptime(properties[name][:20], "%Y-%m-%dT%H:%M:%SZ") for name in ("created", "expires")
     )
     assert expires - created_at == timedelta(days=90)
     assert (properties["name"], properties["owner"], properties["bulk"]) == ("nightly job", "admin", "yes")
-    changed = muse.run(
-        "key", "update", id, "--name", "ci", "--disable", "--no-bulk", "--expires-in", "never", *protocol
-    )
+    assert properties["quota"] == "500/month"
+    changes = ("--name", "ci", "--disable", "--no-bulk", "--expires-in", "never", "--quota", "1000000/day")
+    changed = described(muse.run("key", "update", id, *changes, *protocol))
     for name, value in (("name", "ci"), ("disabled", "yes"), ("bulk", "no"), ("expires", "never")):
-        assert described(changed)[name] == value
+        assert changed[name] == value
+    assert changed["quota"] == "1000000/day"
     listed = {line.split("\t")[0]: line.split("\t")[1:] for line in muse.run("key", "list", *protocol).splitlines()}
-    assert listed[id] == ["admin", properties["created"][:20], "-", "-", "-", "ci", "disabled"]
+    assert listed[id] == ["admin", properties["created"][:20], "-", "-", "-", "1000000/day", "ci", "disabled"]
+    assert described(muse.run("key", "update", id, "--no-quota", *protocol))["quota"] == "none"
+    listed = {line.split("\t")[0]: line.split("\t")[1:] for line in muse.run("key", "list", *protocol).splitlines()}
+    assert listed[id][-3:] == ["-", "ci", "disabled"]
 
     muse.environment["MUSE_API_KEY"] = key
     assert "401: The API key is disabled" in muse.fails("key", "describe", "--url", url, *protocol)
@@ -621,6 +639,13 @@ def test_invalid_key_commands_are_reported(muse: Muse, url: str) -> None:
             continue
         assert ran.returncode == 2, duration
         assert f"argument --expires-in: {duration!r} is no time such as 90d, 12h, 30m or 3600 (seconds)" in ran.stderr
+    for quota in "0/day", "1000000", "5/week", "-5/day", "1e6/day", "1_000/day", "5 / day", "5/days", "/day", "٣/day":
+        for command in ("create", "a"), ("update", "aaaaaaaaaaaa"):
+            ran = muse("key", *command, f"--quota={quota}")
+            assert ran.returncode == 2, quota
+            assert f"argument --quota: {quota!r} is no quota such as 1000000/day or 20000000/month" in ran.stderr
+    assert muse("key", "update", "aaaaaaaaaaaa", "--quota", "5/day", "--no-quota").returncode == 2
+    assert "400: quota: it is at most" in muse.fails("key", "create", "a", "--quota", f"{10**15 + 1}/day")
     assert "to ten years" in muse.fails("key", "create", "a", "--expires-in", "999999999999d")
     assert "400: name: " in muse.fails("key", "create", "a" * 101)
     ran = subprocess.run([MUSE, "key", "create", b"\xff"], env=muse.environment, capture_output=True, text=True)
@@ -630,6 +655,60 @@ def test_invalid_key_commands_are_reported(muse: Muse, url: str) -> None:
     assert "12 characters between muse_ and the secret" in message and "secretsecret" not in message
     assert muse("key", "update", "aaaaaaaaaaaa", "--disable", "--enable").returncode == 2
     assert 'there is no user "nobody"' in muse.fails("key", "list", "--user", "nobody")
+
+
+@pytest.mark.parametrize("protocol", [[], ["--grpc"]])
+def test_usage_command_prints_the_groups(muse_on_stack: Muse, url: str, protocol: list[str]) -> None:
+    muse = muse_on_stack
+    write_text(muse.folder / "in.txt", ["a", "b"])
+    key = muse.run("key", "create", "usage").strip()
+    id = key.split("_")[1]
+    muse.environment["MUSE_API_KEY"] = key
+    muse.run("embed", "in.txt", "-", "--output-format", "jsonl")
+    deadline = time.monotonic() + 30
+    while (used := muse.run("usage", "--by", "key", "--url", url, *protocol)).count("\n") < 2:
+        assert time.monotonic() < deadline, used
+        time.sleep(0.2)
+    numbers, header = "1\t2\t2\t0\n", "requests\tsentences\ttokens\trefused\n"
+    assert used == f"user\tkey\t{header}admin\t{id}\t{numbers}", "only its own usage"
+    assert "403: " in muse.fails("usage", "--user", "somebody", *protocol)
+
+    # The login sees all usage.
+    del muse.environment["MUSE_API_KEY"]
+    for by, columns, group in (
+        (None, r"day\tuser\tkey", rf"20\d\d-\d\d-\d\d\tadmin\t{id}"),
+        ("day", r"day", r"20\d\d-\d\d-\d\d"),
+        ("hour", r"hour", r"20\d\d-\d\d-\d\dT\d\d:00:00Z"),
+        ("user", r"user", r"admin"),
+        ("key", r"user\tkey", rf"admin\t{id}"),
+    ):
+        shown = muse.run("usage", "--key", id, *(["--by", by] if by else []), *protocol)
+        assert re.fullmatch(rf"{columns}\t{header}{group}\t{numbers}", shown), shown
+    muse.run("embed", "in.txt", "-", "--output-format", "jsonl")
+    while "\nadmin\t-\t" not in (used := muse.run("usage", "--by", "key", "--user", "admin", *protocol)):
+        assert time.monotonic() < deadline + 30, used
+        time.sleep(0.2)
+    assert f"\nadmin\t{id}\t{numbers}" in used
+    assert muse.run("usage", "--from", "2026-01-01", "--to", "2026-01-01", "--by", "day", *protocol) == f"day\t{header}"
+    muse.run("key", "delete", id)
+
+
+def test_invalid_usage_commands_are_reported(muse: Muse, url: str) -> None:
+    assert "not logged in: run 'muse login' first" in muse.fails("usage")
+    assert "require an API key in MUSE_API_KEY" in muse.fails("usage", "--url", url)
+    muse.login(url)
+    for day in "yesterday", "29.11.2026", "2026-02-30", "20261129", "2026-W48-7", "2026-11-29T00:00:00", "":
+        for option in "--from", "--to":
+            ran = muse("usage", f"{option}={day}")
+            assert ran.returncode == 2, day
+            assert f"argument {option}: {day!r} is no day such as 2026-11-29" in ran.stderr
+    assert muse("usage", "--by", "week").returncode == 2
+    assert "400: from: " in muse.fails("usage", "--from", "2026-02-01", "--to", "2026-01-01")
+    assert 'there is no user "nobody"' in muse.fails("usage", "--user", "nobody")
+    message = muse.fails("usage", "--key", "muse_aaaaaaaaaaaa_secretsecret")
+    assert "12 characters between muse_ and the secret" in message and "secretsecret" not in message
+    ran = subprocess.run([MUSE, "usage", "--user", b"\xff"], env=muse.environment, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (1, "muse: error: the name of the user is not valid text\n")
 
 
 def test_key_that_cannot_be_written_is_reported(muse_on_stack: Muse) -> None:

@@ -17,6 +17,9 @@ from muse_as_service import AsyncMUSEClient, MUSEClient, MUSEError, OverloadedEr
 SENTENCES = ["Where is the library?", "¿Dónde está la biblioteca?"]
 OVERLOADED = CannedResponse(429, {"Retry-After": "1"}, '{"message": "too many tokens are waiting"}')
 UNAVAILABLE = CannedResponse(503, {"Retry-After": "1"}, '{"message": "the embedder does not respond"}')
+QUOTA_EXHAUSTED = CannedResponse(
+    429, {"Retry-After": "1", "X-Should-Retry": "false"}, '{"message": "The quota of the user is exhausted"}'
+)
 CONNECTION_CLOSED = CannedResponse(None)
 
 
@@ -69,6 +72,15 @@ def test_retries_stop_after_retry_for(relay: Relay) -> None:
         assert time.monotonic() - start < 1
     assert (caught.value.status, caught.value.reason, caught.value.retry_after) == (503, "UNAVAILABLE", 1)
     assert (refused.value.status, refused.value.retry_after) == (429, 60)
+
+
+def test_exhausted_quota_raises_at_once(client: MUSEClient, relay: Relay) -> None:
+    relay.responses = [QUOTA_EXHAUSTED]
+    start = time.monotonic()
+    with pytest.raises(OverloadedError, match="429: The quota of the user is exhausted") as caught:
+        client.embed(["a"])
+    assert time.monotonic() - start < 1
+    assert (caught.value.reason, caught.value.retry_after, len(relay.requests)) == ("QUOTA_EXHAUSTED", 1, 1)
 
 
 def test_broken_connection_is_retried(client: MUSEClient, relay: Relay) -> None:

@@ -10,12 +10,15 @@ import pytest
 from relay import CannedResponse, Relay
 
 from muse_as_service import (
+    NO_QUOTA,
     ApiKey,
     AsyncMUSEClient,
     AuthenticationError,
     InvalidArgumentError,
     MUSEClient,
     MUSEError,
+    OverloadedError,
+    Quota,
     UnavailableError,
     _grpc,
     _rest,
@@ -56,9 +59,67 @@ def test_update_changes_only_the_given_properties(client: MUSEClient) -> None:
     client.delete_key(created.id)
 
 
+def test_quota_is_set_changed_and_removed(client: MUSEClient) -> None:
+    created = client.create_key("a", quota=Quota(5_000, "month"))
+    assert created.quota == client.get_key(created.id).quota == Quota(5_000, "month")
+    assert client.update_key(created.id, name="b").quota == Quota(5_000, "month")
+    changed = client.update_key(created.id, quota=Quota(10**15, "day"))
+    assert (changed.name, changed.quota) == ("b", Quota(10**15, "day"))
+    assert created.id in [key.id for key in client.list_keys() if key.quota == Quota(10**15, "day")]
+    assert client.update_key(created.id, quota=NO_QUOTA).quota is None
+    assert client.get_key(created.id).quota is None
+    client.delete_key(created.id)
+    unlimited = client.create_key("a", quota=NO_QUOTA)
+    assert unlimited.quota is None and unlimited.id in [key.id for key in client.list_keys() if key.quota is None]
+    client.delete_key(unlimited.id)
+
+
+def test_invalid_quotas_are_rejected(client: MUSEClient) -> None:
+    with pytest.raises(InvalidArgumentError, match="quota: it is at most 1000000000000000 tokens"):
+        client.create_key("a", quota=Quota(10**15 + 1, "day"))
+    for quota, text in (
+        (Quota(-1, "day"), "a positive number"),
+        (Quota(1 << 63, "day"), "a positive number"),
+        (Quota(5, "week"), "day or month, not 'week'"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ValueError, match=text):
+            client.create_key("a", quota=quota)
+        with pytest.raises(ValueError, match=text):
+            client.update_key(NO_KEY, quota=quota)
+    for wrong in 5, "5/day", Quota(1.5, "day"):  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            client.create_key("a", quota=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("grpc", [False, True])
+def test_exhausted_quota_of_a_key_raises_at_once(client: MUSEClient, url: str, grpc: bool) -> None:
+    created = client.create_key("limited", quota=Quota(1, "day"))
+    with MUSEClient(url=url, grpc=grpc, api_key=created.key) as program:
+        deadline = time.monotonic() + 30
+        with pytest.raises(OverloadedError, match="quota") as exhausted:
+            while time.monotonic() < deadline:
+                start = time.monotonic()
+                program.embed(["a b c"])
+                time.sleep(0.1)
+        assert time.monotonic() - start < 5
+        assert (exhausted.value.status, exhausted.value.reason) == (429, "QUOTA_EXHAUSTED")
+        assert exhausted.value.retry_after is not None and 0 < exhausted.value.retry_after <= 86_400
+        # Tokenizing is not limited, and the owner can change the quota.
+        assert program.tokenize(["a"]) == [["▁a"]]
+        client.update_key(created.id, quota=NO_QUOTA)
+        while True:
+            try:
+                assert len(program.embed(["a"])) == 1
+                break
+            except OverloadedError:
+                assert time.monotonic() < deadline + 30
+                time.sleep(0.2)
+    client.delete_key(created.id)
+
+
 def test_list_has_all_pages_in_order_of_creation(client: MUSEClient, monkeypatch: pytest.MonkeyPatch) -> None:
     for protocol in _rest, _grpc:
-        monkeypatch.setattr(protocol, "KEYS_PER_PAGE", 2)
+        monkeypatch.setattr(protocol, "PAGE_SIZE", 2)
     created = sorted(client.create_key(f"key {number}").id for number in range(5))
     for listed in client.list_keys(), client.list_keys(user="admin"), client.list_keys(all_users=True):
         assert sorted(key.id for key in listed if key.id in created) == created
@@ -104,9 +165,10 @@ def test_api_key_cannot_manage_keys(url: str, api_key: str, grpc: bool) -> None:
 def test_lost_response_does_not_create_a_second_key(relay: Relay) -> None:
     with MUSEClient(url=relay.url) as client:
         client.login("admin", "admin")
-        relay.responses = [CannedResponse(None)]
-        with pytest.raises(UnavailableError):
-            client.create_key("lost")
+        for lost in (CannedResponse(None), CannedResponse(503, {}, "{}"), CannedResponse(504, {}, "{}")):
+            relay.responses = [lost]
+            with pytest.raises(UnavailableError):
+                client.create_key("lost")
         assert "lost" not in [key.name for key in client.list_keys()]
 
 

@@ -9,6 +9,7 @@ import importlib.metadata
 import math
 import os
 import struct
+import time
 
 import openai
 import pytest
@@ -103,6 +104,26 @@ def test_openai_model_names_are_aliases():
         with pytest.raises(openai.BadRequestError) as raised:
             client.embeddings.create(input=IDS, model=name)
         assert raised.value.param == "input" and MODEL in raised.value.message
+
+
+def test_exhausted_quota_is_not_retried():
+    limited = openai.OpenAI(api_key=os.environ["QUOTA_KEY"])
+
+    def create():
+        return limited.embeddings.with_raw_response.create(input=SENTENCE, model=MODEL)
+
+    headers = create().headers
+    assert headers["x-ratelimit-limit-tokens"] == "5" and headers["x-ratelimit-reset-tokens"].endswith("s")
+    end = time.monotonic() + 30
+    with pytest.raises(openai.RateLimitError) as raised:
+        while time.monotonic() < end:
+            time.sleep(0.1)
+            began = time.monotonic()
+            create()
+    assert time.monotonic() - began < 0.3, "the SDK waits before a retry"
+    assert (raised.value.type, raised.value.code) == ("insufficient_quota", "insufficient_quota")
+    assert "The quota of the API key, 5 tokens, is exhausted until" in raised.value.message
+    assert raised.value.response.headers["x-ratelimit-remaining-tokens"] == "0"
 
 
 def test_models_lists_one_model():

@@ -1,7 +1,7 @@
 """Client of MUSE as Service: sentence embeddings and tokens in 16 languages."""
 
 from ._async_client import AsyncMUSEClient
-from ._calls import ApiKey, CreatedKey, Tokens
+from ._calls import NO_QUOTA, ApiKey, CreatedKey, Quota, Tokens, UsageRow
 from ._client import MUSEClient
 from ._transfer import TokenStore
 from .errors import (
@@ -14,6 +14,7 @@ from .errors import (
 )
 
 __all__ = [
+    "NO_QUOTA",
     "ApiKey",
     "AsyncMUSEClient",
     "AuthenticationError",
@@ -22,8 +23,10 @@ __all__ = [
     "MUSEClient",
     "MUSEError",
     "OverloadedError",
+    "Quota",
     "TokenStore",
     "Tokens",
     "TooLargeError",
     "UnavailableError",
+    "UsageRow",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from datetime import date
 from types import TracebackType
 from typing import Any, Optional, TypeVar
 
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._address import base_url
-from ._calls import ApiKey, Call, CreatedKey, Vectors
+from ._calls import ApiKey, Call, CreatedKey, Quota, UsageGrouping, UsageRow, Vectors
 from ._rest import RestProtocol, connection_error, http_options
 from ._transfer import Flow, Session, SingleRequest, Sleep, Step, TokenStore
 from .errors import MUSEError
@@ -66,10 +67,16 @@ class AsyncMUSEClient:
         return await self._run(self._session.embed(sentences))
 
     async def create_key(
-        self, name: str, *, expires_in: int = 0, bulk: bool = False, user: Optional[str] = None
+        self,
+        name: str,
+        *,
+        expires_in: int = 0,
+        bulk: bool = False,
+        user: Optional[str] = None,
+        quota: Optional[Quota] = None,
     ) -> CreatedKey:
         """As `MUSEClient.create_key`."""
-        return await self._run(self._session.create_key(name, expires_in, bulk, user))
+        return await self._run(self._session.create_key(name, expires_in, bulk, user, quota))
 
     async def list_keys(self, *, user: Optional[str] = None, all_users: bool = False) -> list[ApiKey]:
         """As `MUSEClient.list_keys`."""
@@ -87,9 +94,10 @@ class AsyncMUSEClient:
         disabled: Optional[bool] = None,
         expires_in: Optional[int] = None,
         bulk: Optional[bool] = None,
+        quota: Optional[Quota] = None,
     ) -> ApiKey:
         """As `MUSEClient.update_key`."""
-        return await self._run(self._session.update_key(id, name, disabled, expires_in, bulk))
+        return await self._run(self._session.update_key(id, name, disabled, expires_in, bulk, quota))
 
     async def delete_key(self, id: str) -> None:
         """As `MUSEClient.delete_key`."""
@@ -98,6 +106,17 @@ class AsyncMUSEClient:
     async def describe_key(self) -> ApiKey:
         """As `MUSEClient.describe_key`."""
         return await self._run(self._session.describe_key())
+
+    async def usage(
+        self,
+        from_: Optional[date] = None,
+        to: Optional[date] = None,
+        by: Optional[UsageGrouping] = None,
+        user: Optional[str] = None,
+        key_id: Optional[str] = None,
+    ) -> list[UsageRow]:
+        """As `MUSEClient.usage`."""
+        return await self._run(self._session.usage(from_, to, by, user, key_id))
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
-from typing import Any, Callable, Generic, NamedTuple, Optional, TypeVar
+from typing import Any, Callable, Generic, Literal, NamedTuple, Optional, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 T = TypeVar("T")
 Vectors = npt.NDArray[np.floating[Any]]
+QuotaPeriod = Literal["day", "month"]
+UsageGrouping = Literal["day", "user", "key", "hour"]
 
 
 class Tokens(NamedTuple):
@@ -19,6 +21,20 @@ class Tokens(NamedTuple):
 
     access: str
     refresh: str
+
+
+@dataclass(frozen=True)
+class Quota:
+    """A limit on the tokens of an API key within each period."""
+
+    tokens: int
+    """At least 1; 0 stands for no limit (`NO_QUOTA`)."""
+    period: QuotaPeriod
+    """A day or a calendar month (UTC)."""
+
+
+NO_QUOTA = Quota(0, "day")
+"""Removes the quota of an API key (`update_key`)."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +57,8 @@ class ApiKey:
     last_used_day: Optional[date]
     last_used_from: Optional[str]
     """The network from which it was used on that day."""
+    quota: Optional[Quota]
+    """The limit on its tokens; None for no limit. The tokens count for the quota of the owner, too."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +69,38 @@ class CreatedKey(ApiKey):
     """The key itself. It cannot be read again."""
 
 
-class KeyPage(NamedTuple):
-    """A page of a list of API keys."""
+@dataclass(frozen=True)
+class UsageRow:
+    """The usage of a group. Those of its first four fields that the grouping sums over are None."""
 
-    keys: list[ApiKey]
+    day: Optional[date]
+    """The day (UTC)."""
+    hour: Optional[datetime]
+    """The start of the hour (UTC)."""
+    user: Optional[str]
+    key_id: Optional[str]
+    """`ApiKey.id`; None also for calls with a login."""
+    requests: int
+    """Answered requests to embed or tokenize; a stream of gRPC is one."""
+    sentences: int
+    """Sentences whose vectors were computed."""
+    tokens: int
+    """Tokens of these sentences, without `<s>` and `</s>`."""
+    refused: int
+    """Requests that were rejected because of a quota, of load, or of a limit of memory."""
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """A page of a list."""
+
+    items: list[T]
     next: Optional[str]
     """For the next page; None if this is the last."""
 
 
 def key_fields(get: Callable[[str], Any]) -> dict[str, Any]:
-    """The fields of `ApiKey`, from those of a response, where null, 0 and "" stand for None."""
+    """The fields of `ApiKey` except `quota`, from those of a response, where null, 0 and "" stand for None."""
 
     def time(name: str) -> Optional[datetime]:
         return datetime.fromtimestamp(get(name), timezone.utc) if get(name) else None
@@ -80,6 +120,8 @@ class Call(Generic[T]):
 
     idempotent = True
     """Whether the call may be repeated if it is unknown whether the service executed it."""
+    retried_after_5xx = True
+    """Whether the call is repeated after an error of the service itself."""
 
 
 @dataclass(frozen=True)
@@ -127,12 +169,15 @@ class CreateKey(Call[CreatedKey]):
     bulk: bool
     user: Optional[str]
     """The owner; None for the caller."""
-    # A repeated call could create keys that the client never receives.
+    quota: Optional[Quota]
+    # A repeated call could create keys that the client never receives, also after a 5xx: the gateway responds with it
+    # if its connection to the auth service breaks, or the deadline passes, after the key was created.
     idempotent = False
+    retried_after_5xx = False
 
 
 @dataclass(frozen=True)
-class ListKeys(Call[KeyPage]):
+class ListKeys(Call[Page[ApiKey]]):
     token: str = field(repr=False)
     user: Optional[str]
     all_users: bool
@@ -156,10 +201,11 @@ class UpdateKey(Call[ApiKey]):
     disabled: Optional[bool]
     expires_in: Optional[int]
     bulk: Optional[bool]
+    quota: Optional[Quota]
 
 
 def given_changes(call: UpdateKey) -> dict[str, Any]:
-    """The properties to change, by name."""
+    """The properties to change except `quota`, by name."""
     change = {"name": call.name, "disabled": call.disabled, "expires_in": call.expires_in, "bulk": call.bulk}
     return {name: value for name, value in change.items() if value is not None}
 
@@ -175,3 +221,15 @@ class DescribeKey(Call[ApiKey]):
     """Describes the key that the call carries."""
 
     token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ListUsage(Call[Page[UsageRow]]):
+    token: str = field(repr=False)
+    from_: Optional[date]
+    to: Optional[date]
+    by: Optional[UsageGrouping]
+    user: Optional[str]
+    key_id: Optional[str]
+    after: Optional[str]
+    """`next` of the page before."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
+from datetime import date
 from types import TracebackType
 from typing import Any, Optional, TypeVar
 
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._address import base_url
-from ._calls import ApiKey, Call, CreatedKey, Vectors
+from ._calls import ApiKey, Call, CreatedKey, Quota, UsageGrouping, UsageRow, Vectors
 from ._rest import RestProtocol, connection_error, http_options
 from ._transfer import Flow, Session, SingleRequest, Sleep, Step, TokenStore
 from .errors import MUSEError
@@ -93,7 +94,13 @@ class MUSEClient:
         return self._run(self._session.embed(sentences))
 
     def create_key(
-        self, name: str, *, expires_in: int = 0, bulk: bool = False, user: Optional[str] = None
+        self,
+        name: str,
+        *,
+        expires_in: int = 0,
+        bulk: bool = False,
+        user: Optional[str] = None,
+        quota: Optional[Quota] = None,
     ) -> CreatedKey:
         """Creates an API key, whose `key` only this result contains. Requires a login, as all methods for keys except
         `describe_key`.
@@ -102,8 +109,9 @@ class MUSEClient:
         :param expires_in: seconds until the key expires; 0 for never
         :param bulk: whether its calls are a bulk job, which must not slow the other calls of its owner
         :param user: the owner instead of the caller, for admins
+        :param quota: a limit on its tokens, such as `Quota(1_000_000, "day")`; None for no limit
         """
-        return self._run(self._session.create_key(name, expires_in, bulk, user))
+        return self._run(self._session.create_key(name, expires_in, bulk, user, quota))
 
     def list_keys(self, *, user: Optional[str] = None, all_users: bool = False) -> list[ApiKey]:
         """Returns the caller's API keys in the order of their creation. For admins: those of `user`, or of all."""
@@ -121,9 +129,11 @@ class MUSEClient:
         disabled: Optional[bool] = None,
         expires_in: Optional[int] = None,
         bulk: Optional[bool] = None,
+        quota: Optional[Quota] = None,
     ) -> ApiKey:
-        """Changes those properties of an API key that are not None. `expires_in` counts from now; 0 is for never."""
-        return self._run(self._session.update_key(id, name, disabled, expires_in, bulk))
+        """Changes those properties of an API key that are not None. `expires_in` counts from now; 0 is for never.
+        `quota=NO_QUOTA` removes the quota."""
+        return self._run(self._session.update_key(id, name, disabled, expires_in, bulk, quota))
 
     def delete_key(self, id: str) -> None:
         """Deletes an API key, which is rejected from then on."""
@@ -132,6 +142,28 @@ class MUSEClient:
     def describe_key(self) -> ApiKey:
         """Returns the description of the client's own API key."""
         return self._run(self._session.describe_key())
+
+    def usage(
+        self,
+        from_: Optional[date] = None,
+        to: Optional[date] = None,
+        by: Optional[UsageGrouping] = None,
+        user: Optional[str] = None,
+        key_id: Optional[str] = None,
+    ) -> list[UsageRow]:
+        """Returns the usage of the service: the caller's own, for admins that of all users, with an API key that of the
+        key. The service adds a call within some two seconds. Groups without usage are absent.
+
+        Raises `MUSEError` with the `reason` `PERMISSION_DENIED` for the usage of others, `NO_SUCH_USER` if nobody of
+        that name is a user or has used the service.
+
+        :param from_: the first day (UTC); default: 29 days before the last one
+        :param to: the last day (UTC), which is included; default: today
+        :param by: how usage is grouped; default: by day, user and API key. Hours are stored for 31 days
+        :param user: only the usage of this user
+        :param key_id: only the usage of the API key with this id
+        """
+        return self._run(self._session.usage(from_, to, by, user, key_id))
 
     def close(self) -> None:
         """Closes the connections."""

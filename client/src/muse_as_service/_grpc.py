@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import urlsplit
@@ -19,14 +20,18 @@ from ._calls import (
     DescribeKey,
     Embed,
     GetKey,
-    KeyPage,
     ListKeys,
+    ListUsage,
     Login,
+    Page,
+    Quota,
     Refresh,
     Revoke,
     Tokenize,
     Tokens,
     UpdateKey,
+    UsageGrouping,
+    UsageRow,
     Vectors,
     given_changes,
     key_fields,
@@ -44,13 +49,22 @@ try:
     import grpc
     from google.rpc import error_details_pb2, status_pb2
 
-    from .v1 import auth_pb2, auth_pb2_grpc, embedder_pb2, embedder_pb2_grpc, key_pb2, key_pb2_grpc
+    from .v1 import (
+        auth_pb2,
+        auth_pb2_grpc,
+        embedder_pb2,
+        embedder_pb2_grpc,
+        key_pb2,
+        key_pb2_grpc,
+        usage_pb2,
+        usage_pb2_grpc,
+    )
 except ImportError as missing:
     raise ImportError(f"grpc=True needs more packages ({missing}): pip install 'muse-as-service[grpc]'") from None
 
 # The response for 4,096 sentences has 8.5 MB; gRPC's default limit is 4 MiB.
 MAX_MESSAGE_BYTES = 64 << 20
-KEYS_PER_PAGE = 1_000
+PAGE_SIZE = 1_000
 OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -102,6 +116,7 @@ class GrpcProtocol:
         self._auth = auth_pb2_grpc.AuthServiceStub(channel)
         self._embedder = embedder_pb2_grpc.EmbedderServiceStub(channel)
         self._keys = key_pb2_grpc.KeyServiceStub(channel)
+        self._usage = usage_pb2_grpc.UsageServiceStub(channel)
         self._url = url
         self._timeout = timeout
 
@@ -121,23 +136,29 @@ class GrpcProtocol:
             return self._embedder.Embed(
                 embedder_pb2.EmbedRequest(sentences=call.sentences), **self._call_options(call.token)
             )
+        if isinstance(call, ListUsage):
+            return self._usage.ListUsage(_usage_request(call), **self._call_options(call.token))
         return self._start_key_call(call)
 
     def _start_key_call(self, call: Call[Any]) -> Any:
         if isinstance(call, CreateKey):
             create = key_pb2.CreateKeyRequest(
-                name=call.name, expires_in=call.expires_in, bulk=call.bulk, username=call.user
+                name=call.name,
+                expires_in=call.expires_in,
+                bulk=call.bulk,
+                username=call.user,
+                quota=_quota_message(call.quota),
             )
             return self._keys.CreateKey(create, **self._call_options(call.token))
         if isinstance(call, ListKeys):
             listing = key_pb2.ListKeysRequest(
-                page_size=KEYS_PER_PAGE, page_token=call.after, username=call.user, all_users=call.all_users
+                page_size=PAGE_SIZE, page_token=call.after, username=call.user, all_users=call.all_users
             )
             return self._keys.ListKeys(listing, **self._call_options(call.token))
         if isinstance(call, GetKey):
             return self._keys.GetKey(key_pb2.GetKeyRequest(id=call.id), **self._call_options(call.token))
         if isinstance(call, UpdateKey):
-            change = key_pb2.UpdateKeyRequest(id=call.id, **given_changes(call))
+            change = key_pb2.UpdateKeyRequest(id=call.id, quota=_quota_message(call.quota), **given_changes(call))
             return self._keys.UpdateKey(change, **self._call_options(call.token))
         if isinstance(call, DeleteKey):
             return self._keys.DeleteKey(key_pb2.DeleteKeyRequest(id=call.id), **self._call_options(call.token))
@@ -158,9 +179,11 @@ class GrpcProtocol:
         if isinstance(call, CreateKey):
             return CreatedKey(**_key_fields(response.key), key=response.secret_key)
         if isinstance(call, ListKeys):
-            return KeyPage([ApiKey(**_key_fields(key)) for key in response.keys], response.next_page_token or None)
+            return Page([ApiKey(**_key_fields(key)) for key in response.keys], response.next_page_token or None)
         if isinstance(call, (GetKey, UpdateKey, DescribeKey)):
             return ApiKey(**_key_fields(response.key))
+        if isinstance(call, ListUsage):
+            return Page([_usage_row(row, call.by) for row in response.usage], response.next_page_token or None)
         return None
 
     def error(self, failure: RpcError) -> MUSEError:
@@ -197,7 +220,51 @@ class GrpcProtocol:
 
 
 def _key_fields(key: Any) -> dict[str, Any]:
-    return key_fields(lambda name: getattr(key, name))
+    return {
+        **key_fields(lambda name: getattr(key, name)),
+        "quota": _quota(key.quota) if key.HasField("quota") else None,
+    }
+
+
+def _quota(quota: Any) -> Quota:
+    return Quota(quota.tokens, "month" if quota.period == usage_pb2.QUOTA_PERIOD_MONTH else "day")
+
+
+def _quota_message(quota: Optional[Quota]) -> Optional[usage_pb2.Quota]:
+    if quota is None:
+        return None
+    return usage_pb2.Quota(tokens=quota.tokens, period=f"QUOTA_PERIOD_{quota.period.upper()}")
+
+
+def _usage_request(call: ListUsage) -> usage_pb2.ListUsageRequest:
+    return usage_pb2.ListUsageRequest(
+        **{"from": _start_of(call.from_)},
+        to=_start_of(call.to),
+        grouping=f"USAGE_GROUPING_{call.by.upper()}" if call.by else None,
+        username=call.user,
+        key_id=call.key_id,
+        page_size=PAGE_SIZE,
+        page_token=call.after,
+    )
+
+
+def _start_of(day: Optional[date]) -> Optional[int]:
+    """The start of a day (UTC), in seconds since 1970."""
+    return (day - date(1970, 1, 1)).days * 86_400 if day else None
+
+
+def _usage_row(row: Any, by: Optional[UsageGrouping]) -> UsageRow:
+    start = datetime.fromtimestamp(row.start, timezone.utc)
+    return UsageRow(
+        day=start.date() if by in (None, "day") else None,
+        hour=start if by == "hour" else None,
+        user=row.username or None,
+        key_id=row.key_id or None,
+        requests=row.requests,
+        sentences=row.sentences,
+        tokens=row.tokens,
+        refused=row.refused,
+    )
 
 
 def _vectors(embeddings: Sequence[Any]) -> Vectors:

@@ -6,7 +6,7 @@ import io
 import json
 import re
 import ssl
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Optional, TypeVar
@@ -24,14 +24,17 @@ from ._calls import (
     DescribeKey,
     Embed,
     GetKey,
-    KeyPage,
     ListKeys,
+    ListUsage,
     Login,
+    Page,
+    Quota,
     Refresh,
     Revoke,
     Tokenize,
     Tokens,
     UpdateKey,
+    UsageRow,
     given_changes,
     key_fields,
 )
@@ -51,7 +54,7 @@ NPY = "application/octet-stream"
 PROBLEM = "application/problem+json"
 # Statuses of success other than 200.
 SUCCESS = {CreateKey: 201, DeleteKey: 204}
-KEYS_PER_PAGE = 1_000
+PAGE_SIZE = 1_000
 RETRYABLE = {429: OverloadedError, 502: UnavailableError, 503: UnavailableError, 504: UnavailableError}
 
 # The messages of token errors are part of the REST API.
@@ -102,6 +105,8 @@ class RestProtocol:
             # Compression hardly reduces the size of vectors.
             request["headers"].update({"Accept": f"{NPY}, application/json;q=0.5", "Accept-Encoding": "identity"})
             return request
+        if isinstance(call, ListUsage):
+            return _usage_request(call)
         return _key_request(call)
 
     def parse(self, call: Call[T], response: httpx.Response) -> T:
@@ -153,24 +158,47 @@ def _request(method: str, path: str, token: Optional[str] = None, body: Any = No
     return {"method": method, "url": path, "headers": headers, "content": content}
 
 
+def _list_request(path: str, token: str, query: dict[str, Optional[str]]) -> dict[str, Any]:
+    """A request for a page of a list, with those parameters that are not None."""
+    given = {name: value for name, value in query.items() if value is not None}
+    return _request("GET", f"{path}?{urlencode({'limit': PAGE_SIZE, **given})}", token)
+
+
+def _usage_request(call: ListUsage) -> dict[str, Any]:
+    query = {
+        "from": call.from_.isoformat() if call.from_ else None,
+        "to": call.to.isoformat() if call.to else None,
+        "by": call.by,
+        "user": call.user,
+        "key_id": call.key_id,
+        "after": call.after,
+    }
+    return _list_request("api/usage", call.token, query)
+
+
 def _key_request(call: Call[Any]) -> dict[str, Any]:
     if isinstance(call, CreateKey):
         body = {"name": call.name, "expires_in": call.expires_in, "bulk": call.bulk, "user": call.user}
-        return _request("POST", "api/keys", call.token, body)
+        return _request("POST", "api/keys", call.token, {**body, "quota": _quota_body(call.quota)})
     if isinstance(call, ListKeys):
-        query = {"limit": KEYS_PER_PAGE, "user": call.user, "all": "true" if call.all_users else None}
-        query["after"] = call.after
-        given = urlencode({name: value for name, value in query.items() if value is not None})
-        return _request("GET", f"api/keys?{given}", call.token)
+        query = {"user": call.user, "all": "true" if call.all_users else None, "after": call.after}
+        return _list_request("api/keys", call.token, query)
     if isinstance(call, GetKey):
         return _request("GET", f"api/keys/{call.id}", call.token)
     if isinstance(call, UpdateKey):
-        return _request("PATCH", f"api/keys/{call.id}", call.token, given_changes(call))
+        change = given_changes(call)
+        if call.quota is not None:
+            change["quota"] = _quota_body(call.quota)
+        return _request("PATCH", f"api/keys/{call.id}", call.token, change)
     if isinstance(call, DeleteKey):
         return _request("DELETE", f"api/keys/{call.id}", call.token)
     if isinstance(call, DescribeKey):
         return _request("GET", "api/key", call.token)
     raise TypeError(f"no such call: {call!r}")
+
+
+def _quota_body(quota: Optional[Quota]) -> Optional[dict[str, Any]]:
+    return {"tokens": quota.tokens, "period": quota.period} if quota and quota.tokens else None
 
 
 def _result(call: Call[Any], response: httpx.Response) -> Any:
@@ -189,12 +217,30 @@ def _result(call: Call[Any], response: httpx.Response) -> Any:
         _check_count(len(tokens), len(call.sentences))
         return tokens
     if isinstance(call, CreateKey):
-        return CreatedKey(**key_fields(body.__getitem__), key=body["key"])
+        return CreatedKey(**_key_fields(body), key=body["key"])
     if isinstance(call, ListKeys):
-        return KeyPage([ApiKey(**key_fields(key.__getitem__)) for key in body["keys"]], body["next"])
+        return Page([ApiKey(**_key_fields(key)) for key in body["keys"]], body["next"])
     if isinstance(call, (GetKey, UpdateKey, DescribeKey)):
-        return ApiKey(**key_fields(body.__getitem__))
+        return ApiKey(**_key_fields(body))
+    if isinstance(call, ListUsage):
+        return Page([_usage_row(row) for row in body["usage"]], body["next"])
     return None
+
+
+def _key_fields(key: dict[str, Any]) -> dict[str, Any]:
+    quota = key["quota"]
+    return {**key_fields(key.__getitem__), "quota": Quota(quota["tokens"], quota["period"]) if quota else None}
+
+
+def _usage_row(row: dict[str, Any]) -> UsageRow:
+    hour = datetime.strptime(row["hour"], "%Y-%m-%dT%H:%M:%SZ") if "hour" in row else None
+    return UsageRow(
+        day=date.fromisoformat(row["day"]) if "day" in row else None,
+        hour=hour.replace(tzinfo=timezone.utc) if hour else None,
+        user=row.get("user"),
+        key_id=row.get("key_id"),
+        **{name: row[name] for name in ("requests", "sentences", "tokens", "refused")},
+    )
 
 
 def _vectors(response: httpx.Response, count: int) -> Any:
@@ -224,6 +270,8 @@ def _error(call: Call[Any], response: httpx.Response) -> MUSEError:
     if status in RETRYABLE:
         if status == 429 and isinstance(call, Login):
             reason = "TOO_MANY_ATTEMPTS"
+        elif status == 429 and response.headers.get("x-should-retry") == "false":
+            reason = "QUOTA_EXHAUSTED"
         return RETRYABLE[status](message, status=status, reason=reason, retry_after=_retry_after(response))
     if status == 413:
         place = re.match(r"sentences\[(\d+)\]: ", message)

@@ -13,8 +13,9 @@ import re
 import time
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
 from functools import partial
-from typing import Any, Callable, Optional, Protocol, TypeVar, Union
+from typing import Any, Callable, Optional, Protocol, TypeVar, Union, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +30,18 @@ from ._calls import (
     Embed,
     GetKey,
     ListKeys,
+    ListUsage,
     Login,
+    Page,
+    Quota,
+    QuotaPeriod,
     Refresh,
     Revoke,
     Tokenize,
     Tokens,
     UpdateKey,
+    UsageGrouping,
+    UsageRow,
     Vectors,
 )
 from ._chunking import check, chunks, size
@@ -147,19 +154,14 @@ class Session:
         vectors = results[0] if len(results) == 1 else np.concatenate(results)
         return vectors.astype(self._dtype, copy=False)
 
-    def create_key(self, name: str, expires_in: int, bulk: bool, user: Optional[str]) -> Flow[CreatedKey]:
-        _check_key_properties(name, expires_in)
-        return (yield from self._with_token(lambda token: CreateKey(token, name, expires_in, bulk, user)))
+    def create_key(
+        self, name: str, expires_in: int, bulk: bool, user: Optional[str], quota: Optional[Quota]
+    ) -> Flow[CreatedKey]:
+        _check_key_properties(name, expires_in, quota)
+        return (yield from self._with_token(lambda token: CreateKey(token, name, expires_in, bulk, user, quota)))
 
     def list_keys(self, user: Optional[str], all_users: bool) -> Flow[list[ApiKey]]:
-        found: list[ApiKey] = []
-        after: Optional[str] = None
-        while True:
-            page = yield from self._with_token(partial(ListKeys, user=user, all_users=all_users, after=after))
-            found += page.keys
-            if page.next is None:
-                return found
-            after = page.next
+        return (yield from self._all_pages(partial(ListKeys, user=user, all_users=all_users)))
 
     def get_key(self, id: str) -> Flow[ApiKey]:
         _check_key_id(id)
@@ -172,10 +174,12 @@ class Session:
         disabled: Optional[bool],
         expires_in: Optional[int],
         bulk: Optional[bool],
+        quota: Optional[Quota],
     ) -> Flow[ApiKey]:
         _check_key_id(id)
-        _check_key_properties(name, expires_in)
-        return (yield from self._with_token(lambda token: UpdateKey(token, id, name, disabled, expires_in, bulk)))
+        _check_key_properties(name, expires_in, quota)
+        call = partial(UpdateKey, id=id, name=name, disabled=disabled, expires_in=expires_in, bulk=bulk, quota=quota)
+        return (yield from self._with_token(call))
 
     def delete_key(self, id: str) -> Flow[None]:
         _check_key_id(id)
@@ -183,6 +187,29 @@ class Session:
 
     def describe_key(self) -> Flow[ApiKey]:
         return (yield from self._with_token(DescribeKey))
+
+    def usage(
+        self,
+        from_: Optional[date],
+        to: Optional[date],
+        by: Optional[UsageGrouping],
+        user: Optional[str],
+        key_id: Optional[str],
+    ) -> Flow[list[UsageRow]]:
+        _check_usage_query(from_, to, by, user, key_id)
+        listing = partial(ListUsage, from_=from_, to=to, by=by, user=user, key_id=key_id)
+        return (yield from self._all_pages(listing))
+
+    def _all_pages(self, listing: Callable[..., Call[Page[T]]]) -> Flow[list[T]]:
+        """The items of all pages of a list, whose call takes a token and `after`."""
+        found: list[T] = []
+        after: Optional[str] = None
+        while True:
+            page: Page[T] = yield from self._with_token(partial(listing, after=after))
+            found += page.items
+            if page.next is None:
+                return found
+            after = page.next
 
     def _chunked(self, sentences: list[str], call: Callable[[str, Sequence[str]], Call[T]]) -> Flow[list[T]]:
         results: list[T] = []
@@ -274,20 +301,49 @@ def _check_key_id(id: str) -> None:
         raise ValueError("that is no id of an API key: it is the 12 characters between muse_ and the secret")
 
 
-def _check_key_properties(name: Optional[str], expires_in: Optional[int]) -> None:
+def _check_text(text: Optional[str], what: str) -> None:
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} is not valid text") from None
+
+
+def _check_key_properties(name: Optional[str], expires_in: Optional[int], quota: Optional[Quota]) -> None:
     """Raises `TypeError` or `ValueError` for what cannot be sent; the service checks the rest."""
-    if name is not None:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise ValueError("the name of the API key is not valid text") from None
+    _check_text(name, "the name of the API key")
     if expires_in is not None and not 0 <= operator.index(expires_in) < 1 << 63:
         raise ValueError("expires_in is in seconds, at most ten years; 0 is for never")
+    if quota is None:
+        return
+    if not isinstance(quota, Quota):
+        raise TypeError("quota must be a muse_as_service.Quota; NO_QUOTA removes one")
+    if not 0 <= operator.index(quota.tokens) < 1 << 63:
+        raise ValueError("the tokens of a quota are a positive number; NO_QUOTA removes a quota")
+    if quota.period not in get_args(QuotaPeriod):
+        raise ValueError(f"the period of a quota is day or month, not {quota.period!r}")
+
+
+def _check_usage_query(
+    from_: Optional[date], to: Optional[date], by: Optional[str], user: Optional[str], key_id: Optional[str]
+) -> None:
+    """Raises `TypeError` or `ValueError` for what cannot be sent; the service checks the rest."""
+    for name, day in ("from_", from_), ("to", to):
+        # A datetime is a date, too, but of a time zone.
+        if day is not None and (not isinstance(day, date) or isinstance(day, datetime)):
+            raise TypeError(f"{name} must be a datetime.date, not {type(day).__name__}")
+    if by is not None and by not in get_args(UsageGrouping):
+        raise ValueError(f"by is day, user, key or hour, not {by!r}")
+    _check_text(user, "the name of the user")
+    if key_id is not None:
+        _check_key_id(key_id)
 
 
 def _may_retry(error: MUSEError, call: Call[Any]) -> bool:
-    """Whether the service cannot execute the call twice."""
-    rejected = error.status is not None
+    """Whether a retry may succeed, and the service cannot execute the call twice."""
+    if error.reason == "QUOTA_EXHAUSTED":
+        # Until the period of the quota ends, usually hours later.
+        return False
+    rejected = error.status is not None and (error.status < 500 or call.retried_after_5xx)
     sent = not isinstance(error, UnavailableError) or error.sent
     return call.idempotent or rejected or not sent
 

@@ -74,7 +74,9 @@ class TooLargeError(MUSEError):
 
 
 class OverloadedError(MUSEError):
-    """The service is overloaded, or too many logins have failed: retry after `retry_after` seconds."""
+    """The service is overloaded, or too many logins have failed: retry after `retry_after` seconds. Or the quota of the
+    user or of the API key is exhausted (`reason` is `QUOTA_EXHAUSTED`), until `retry_after` seconds from now: the
+    client does not retry that itself."""
 
 
 class UnavailableError(MUSEError):

@@ -1,15 +1,19 @@
-"""The saved login, which the following commands use."""
+"""The credential of commands: the saved login, or the API key in the environment."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
 from .. import MUSEClient, Tokens
+from .._transfer import API_KEY_VARIABLE
 from . import Failure
 
 
@@ -71,6 +75,34 @@ class SavedLogin:
             _write(json.dumps(saved))
         except OSError as failure:
             raise Failure(f"cannot save the login in {path()}: {failure.strerror}") from None
+
+
+def add_credential_options(command: argparse.ArgumentParser) -> None:
+    """Adds the options of a command that accepts an API key, for `credential`."""
+    command.add_argument("--grpc", action="store_true", help="use gRPC instead of REST")
+    command.add_argument(
+        "--url", help="URL of the service, with an API key; default: that of the login, or http://localhost:5000"
+    )
+    command.add_argument("--ca-file", help="PEM file with the CA certificates to trust, with an API key")
+
+
+def credential(options: argparse.Namespace) -> tuple[SavedLogin, str]:
+    """The service, and the API key; an empty one stands for the saved login."""
+    api_key = os.environ.get(API_KEY_VARIABLE, "").strip()
+    if api_key:
+        return SavedLogin.of_key(options.url, options.ca_file), api_key
+    if options.url is not None or options.ca_file is not None:
+        raise Failure(f"--url and --ca-file require an API key in {API_KEY_VARIABLE}: 'muse login' saves the URL")
+    return SavedLogin.read(), api_key
+
+
+@contextmanager
+def argument_errors() -> Iterator[None]:
+    """Converts the errors of arguments that the client does not send."""
+    try:
+        yield
+    except ValueError as failure:
+        raise Failure(str(failure)) from None
 
 
 def _read() -> Optional[dict[str, Any]]:

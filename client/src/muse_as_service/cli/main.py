@@ -13,9 +13,8 @@ from typing import Optional
 import numpy as np
 
 from .. import AuthenticationError, MUSEClient, MUSEError
-from .._transfer import API_KEY_VARIABLE
-from . import Failure, bulk, doctor, inputs, keys, outputs
-from .login import SavedLogin
+from . import Failure, bulk, doctor, inputs, keys, outputs, usage
+from .login import SavedLogin, add_credential_options, credential
 
 DESCRIPTION = "Computes sentence embeddings and tokens with MUSE as Service."
 BULK = """\
@@ -80,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     tokenize.description = BULK.format(outputs="JSON lines or Parquet")
     _add_bulk_options(tokenize, "tokens")
     keys.add_commands(commands)
+    usage.add_command(commands)
     return parser
 
 
@@ -115,11 +115,7 @@ def _add_bulk_options(command: argparse.ArgumentParser, field: str) -> None:
         metavar="SECONDS",
         help="how long to retry if the service is unavailable or overloaded (%(default)g)",
     )
-    command.add_argument("--grpc", action="store_true", help="use gRPC instead of REST")
-    command.add_argument(
-        "--url", help="URL of the service, with an API key; default: that of the login, or http://localhost:5000"
-    )
-    command.add_argument("--ca-file", help="PEM file with the CA certificates to trust, with an API key")
+    add_credential_options(command)
     command.add_argument("--overwrite", action="store_true", help="replace an existing OUTPUT")
     command.add_argument("--restart", action="store_true", help="start over and discard saved results")
     command.set_defaults(run=_bulk, field=field)
@@ -184,23 +180,13 @@ def _logout(options: argparse.Namespace) -> None:
 
 
 def _bulk(options: argparse.Namespace) -> None:
-    login, api_key = _credential(options)
+    login, api_key = credential(options)
     source = inputs.open_input(options.input, options.format, options.column)
     output = outputs.open_output(
         options.output, options.output_format, options.field, overwrite=options.overwrite, restart=options.restart
     )
     with login.client(grpc=options.grpc, retry_for=options.retry_for, dtype=np.float32, api_key=api_key) as client:
         bulk.run(source, output, _work(client, options.field), options.in_flight)
-
-
-def _credential(options: argparse.Namespace) -> tuple[SavedLogin, str]:
-    """The service, and the API key; an empty one stands for the saved login."""
-    api_key = os.environ.get(API_KEY_VARIABLE, "")
-    if api_key:
-        return SavedLogin.of_key(options.url, options.ca_file), api_key
-    if options.url is not None or options.ca_file is not None:
-        raise Failure(f"--url and --ca-file require an API key in {API_KEY_VARIABLE}: 'muse login' saves the URL")
-    return SavedLogin.read(), api_key
 
 
 def _work(client: MUSEClient, field: str) -> bulk.Work:
