@@ -12,7 +12,8 @@
 # make verify        verifies the converted model
 # make bench         compares the service with the bare forward pass and with onnxruntime; writes
 #                    docs/internals/benchmarks.md; takes an hour
-# make bench-parts   measures the tokenizer, the batcher and the forward pass separately
+# make bench-parts   measures the tokenizer, the batcher, the forward pass, usage accounting and the
+#                    verification of API keys and quotas separately
 # make bench-polls   measures the durations of async polls, with programs in target/polls that are
 #                    built for this measurement; writes docs/internals/polls.md
 # make drill         cancels 100,000 calls (CALLS) of each method while another user makes calls;
@@ -180,7 +181,7 @@ bench: bench-models $(BENCH_VENV)/.complete
 	@target/release/muse-bench-auth var/model/f32
 
 bench-parts: bench-models
-	@cargo bench --locked --workspace --bench tokenizer --bench batcher --bench forward
+	@cargo bench --locked --workspace --bench tokenizer --bench batcher --bench forward --bench usage --bench verifier
 
 # tokio reports poll durations only with this flag; these builds have no other use.
 bench-polls: bench-models
