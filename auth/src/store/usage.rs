@@ -14,6 +14,7 @@ use super::{
     Store,
     entities::{usage, usage_report},
     quotas,
+    users::may_be_stored,
 };
 use crate::usage::{UsageEntry, UsageGrouping, UsagePosition, UsageReport, UsageRow};
 
@@ -131,6 +132,9 @@ impl Store {
 
     /// Whether there is usage of a user.
     pub(crate) async fn has_usage(&self, username: &str) -> Result<bool, DbErr> {
+        if !may_be_stored(username) {
+            return Ok(false);
+        }
         let found = usage::Entity::find().filter(usage::Column::Username.eq(username));
         Ok(found.limit(1).one(&self.db).await?.is_some())
     }

@@ -92,8 +92,7 @@ impl Store {
 
     /// The user of a name as typed, in any of its normal forms.
     pub(crate) async fn find_user(&self, typed: &str) -> Result<Option<UserRow>, DbErr> {
-        // Postgres fails for NUL, which no name contains.
-        if typed.contains('\0') {
+        if !may_be_stored(typed) {
             return Ok(None);
         }
         for name in usernames::normal_forms(typed) {
@@ -161,6 +160,9 @@ impl Store {
     ) -> Result<ChangedUser, UserChangeError> {
         let change = self.begin().await?;
         authorize(&change, requester, name).await?;
+        if !may_be_stored(name) {
+            return Err(UserChangeError::NoSuchUser);
+        }
         let found = user::Entity::find().filter(user::Column::Username.eq(name)).one(&change).await?;
         let mut row = found.ok_or(UserChangeError::NoSuchUser)?;
         if what.revokes_tokens() {
@@ -215,6 +217,11 @@ impl Store {
     pub(crate) async fn has_users(&self) -> Result<bool, DbErr> {
         Ok(user::Entity::find().limit(1).one(&self.db).await?.is_some())
     }
+}
+
+/// Whether there may be a user of this name: Postgres fails for NUL, which no name contains.
+pub(super) fn may_be_stored(name: &str) -> bool {
+    !name.contains('\0')
 }
 
 async fn has_admin(change: &DatabaseTransaction) -> Result<bool, DbErr> {

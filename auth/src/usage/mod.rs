@@ -175,8 +175,7 @@ impl Usage {
         if let Some(user) = self.store.find_user(typed).await? {
             return Ok(user.username);
         }
-        // Postgres fails for NUL, which no name contains.
-        if !typed.contains('\0') && self.store.has_usage(typed).await? {
+        if self.store.has_usage(typed).await? {
             return Ok(typed.to_owned());
         }
         Err(AuthError::NoSuchUser(typed.to_owned()))

@@ -210,7 +210,9 @@ async fn usage_of_others_is_for_admins() {
     assert_eq!((tokens(&admin, "", "").await, tokens(&admin, "admin", "").await), (Ok(15), Ok(4)));
     assert_eq!((tokens(&admin, "ann", "").await, tokens(&admin, "", id).await), (Ok(3), Ok(2)));
     assert_eq!(tokens(&admin, "gone", "").await, Ok(8), "of a removed user");
-    assert_eq!(tokens(&admin, "nobody", "").await, Err(Reason::NoSuchUser));
+    for nobody in ["nobody", "\0"] {
+        assert_eq!(tokens(&admin, nobody, "").await, Err(Reason::NoSuchUser));
+    }
     assert_eq!(tokens(&ann, "", &secret).await, Err(Reason::InvalidArgument), "not an id");
     assert_eq!(tokens("x", "", "").await, Err(Reason::TokenInvalid));
     service.stop().await;
