@@ -11,8 +11,8 @@ use sea_orm::{
 
 use super::{
     Store,
-    entities::{quota, revocation_log},
-    revocations, usage,
+    entities::{quota, revocation_log, usage},
+    revocations,
 };
 use crate::usage::{DAY, Quota, QuotaPeriod, UsageReport};
 
@@ -117,7 +117,7 @@ pub(super) async fn set(
         tokens: i64::try_from(quota.tokens).unwrap_or(i64::MAX),
         period: quota.period.as_str().to_owned(),
         period_start,
-        used: usage::tokens_since(change, username, key_id, period_start).await?,
+        used: tokens_since(change, username, key_id, period_start).await?,
         version: 0,
     };
     store(change, vec![row]).await
@@ -168,13 +168,32 @@ pub(super) async fn use_tokens(
         let used = if row.period_start == period_start {
             row.used + report.tokens_since(period_start, &(row.username.clone(), row.key_id))
         } else {
-            usage::tokens_since(change, &row.username, row.key_id, period_start).await?
+            tokens_since(change, &row.username, row.key_id, period_start).await?
         };
         used_quotas.push(quota::Model { period_start, used, ..row });
     }
     let any = !used_quotas.is_empty();
     store(change, used_quotas).await?;
     Ok(any)
+}
+
+/// The tokens of a user, or with an API key if `key_id` is not 0, on the days from `start` on.
+async fn tokens_since(
+    change: &DatabaseTransaction,
+    username: &str,
+    key_id: i64,
+    start: i64,
+) -> Result<i64, DbErr> {
+    let mut rows = usage::Entity::find()
+        .select_only()
+        .column_as(Expr::cust("CAST(COALESCE(SUM(tokens), 0) AS BIGINT)"), "tokens")
+        .filter(usage::Column::Span.eq(DAY))
+        .filter(usage::Column::Start.gte(start))
+        .filter(usage::Column::Username.eq(username));
+    if key_id != 0 {
+        rows = rows.filter(usage::Column::KeyId.eq(key_id));
+    }
+    Ok(rows.into_tuple::<i64>().one(change).await?.unwrap_or_default())
 }
 
 /// Stores quotas, as changes that verifiers receive. The number of statements hardly depends on that

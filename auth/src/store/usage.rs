@@ -196,22 +196,3 @@ async fn add(change: &DatabaseTransaction, entries: &[UsageEntry]) -> Result<(),
     }
     Ok(())
 }
-
-/// The tokens of a user, or with an API key if `key_id` is not 0, on the days from `start` on.
-pub(super) async fn tokens_since(
-    change: &DatabaseTransaction,
-    username: &str,
-    key_id: i64,
-    start: i64,
-) -> Result<i64, DbErr> {
-    let mut rows = usage::Entity::find()
-        .select_only()
-        .column_as(Expr::cust("CAST(COALESCE(SUM(tokens), 0) AS BIGINT)"), "tokens")
-        .filter(usage::Column::Span.eq(crate::usage::DAY))
-        .filter(usage::Column::Start.gte(start))
-        .filter(usage::Column::Username.eq(username));
-    if key_id != 0 {
-        rows = rows.filter(usage::Column::KeyId.eq(key_id));
-    }
-    Ok(rows.into_tuple::<i64>().one(change).await?.unwrap_or_default())
-}
