@@ -11,8 +11,8 @@ use crate::{
     Config,
     api::{grpc, keys, openai, openapi, rest, routing, usage, users},
     middleware::{
-        AroundLayer, CallLimits, ClientAddress, Cors, DetourLayer, GrpcWeb, QuotaHeaders, SecurityHeaders,
-        WellFormed, apply_deadline, compress,
+        AroundLayer, Authenticate, CallLimits, ClientAddress, Cors, DetourLayer, GrpcWeb, QuotaHeaders,
+        SecurityHeaders, WellFormed, apply_deadline, compress,
     },
     upstream::Upstream,
 };
@@ -53,7 +53,8 @@ pub(crate) fn app(
         .into_axum_router()
         .reset_fallback();
 
-    let call_limits = CallLimits::new(upstream.verifier.clone(), config.limits);
+    let authenticate = Authenticate(upstream.verifier.clone());
+    let call_limits = CallLimits::new(config.limits);
     let quota_headers = QuotaHeaders::new(upstream.verifier.clone(), config.cookies);
     let requests = context.requests.clone();
     let router = Router::new()
@@ -66,6 +67,8 @@ pub(crate) fn app(
             ServiceBuilder::new()
                 // Metrics, the span and the line of the access log.
                 .layer(TelemetryLayer { requests, route: routing::route_of })
+                // Verifies the Authorization header, for the layers and routes below.
+                .layer(AroundLayer(authenticate))
                 // Adds the state of the caller's quota to the response.
                 .layer(AroundLayer(quota_headers))
                 // Rejects requests that are malformed on every route.

@@ -159,7 +159,7 @@ impl RequireCredential {
             }
         }
         let principal = match request.extensions_mut().remove() {
-            // The limits on calls have verified it. If it is not accepted here, the error is found below.
+            // A layer has verified it. If it is not accepted here, the error is found below.
             Some(Authenticated(principal)) if accepted.accepts(&principal) => principal,
             _ => self.verifier.authenticate(request.headers(), accepted)?,
         };

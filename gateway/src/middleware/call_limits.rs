@@ -15,7 +15,6 @@ use std::{
 use axum::{body::Body, extract::Request, response::Response};
 use muse_proto::{Error, Reason};
 use muse_server::client_network;
-use muse_verifier::{Credential, Verifier};
 
 use super::{Around, ConnectionResponses, Rejection, track_response};
 use crate::{auth::Authenticated, config::ClientLimits, middleware::client_address::address_of};
@@ -31,7 +30,6 @@ const STREAMS: [&str; 4] = [
 /// Limits on open calls. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct CallLimits {
-    verifier: Verifier,
     limits: ClientLimits,
     open: Arc<Mutex<HashMap<Subject, Open>>>,
 }
@@ -61,20 +59,19 @@ pub(crate) struct CallPermit {
 }
 
 impl CallLimits {
-    /// Limits of users, whose tokens `verifier` verifies, and of addresses.
-    pub(crate) fn new(verifier: Verifier, limits: ClientLimits) -> Self {
-        Self { verifier, limits, open: Arc::default() }
+    /// Limits of users and of addresses.
+    pub(crate) fn new(limits: ClientLimits) -> Self {
+        Self { limits, open: Arc::default() }
     }
 
-    fn admit(&self, request: &mut Request) -> Result<CallPermit, Error> {
-        let principal = self.verifier.authenticate(request.headers(), Credential::Any).ok();
-        if let Some(principal) = &principal {
+    fn admit(&self, request: &Request) -> Result<CallPermit, Error> {
+        let principal = request.extensions().get().map(|Authenticated(principal)| principal);
+        if let Some(principal) = principal {
             principal.record(request.extensions());
-            request.extensions_mut().insert(Authenticated(principal.clone()));
         }
         let is_stream = STREAMS.contains(&request.uri().path());
         let mut permit = CallPermit { limits: self.clone(), subjects: Vec::with_capacity(3), is_stream };
-        let bulk_keys = principal.as_ref().filter(|principal| principal.is_bulk());
+        let bulk_keys = principal.filter(|principal| principal.is_bulk());
         let bulk_keys = bulk_keys.map(|principal| Subject::BulkKeys(principal.user().to_owned()));
         let user = principal.map(|principal| Subject::User(principal.user().to_owned()));
         let address = address_of(request.headers());

@@ -2,6 +2,7 @@
 //! compression, security headers, quotas. [`app`](crate::app) lists them in their order.
 
 mod around;
+mod authenticate;
 mod call_limits;
 pub(crate) mod client_address;
 mod compression;
@@ -15,6 +16,7 @@ mod send_timeout;
 mod well_formed;
 
 pub(crate) use around::{Around, AroundLayer, Rejection};
+pub(crate) use authenticate::Authenticate;
 pub(crate) use call_limits::CallLimits;
 pub(crate) use client_address::ClientAddress;
 pub use client_address::TrustedProxies;

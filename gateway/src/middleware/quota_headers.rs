@@ -7,10 +7,10 @@ use std::{fmt::Write, time::Duration};
 
 use axum::{extract::Request, response::Response};
 use http::{HeaderName, HeaderValue, header};
-use muse_verifier::{Credential, Principal, QuotaStatus, TokenKind, Verifier};
+use muse_verifier::{Principal, QuotaStatus, TokenKind, Verifier};
 
 use super::{Around, Rejection};
-use crate::{Cookies, cookies};
+use crate::{Cookies, auth::Authenticated, cookies};
 
 /// Tokens of the quota, tokens that are left, and time until the quota is reset.
 pub(crate) const QUOTA_HEADERS: [HeaderName; 3] = [
@@ -37,7 +37,7 @@ impl QuotaHeaders {
     fn caller(&self, request: &Request) -> Option<Principal> {
         let headers = request.headers();
         if headers.contains_key(header::AUTHORIZATION) || self.cookies == Cookies::Off {
-            return self.verifier.authenticate(headers, Credential::Any).ok();
+            return request.extensions().get().map(|Authenticated(caller)| caller.clone());
         }
         let token = cookies::value(headers, cookies::name(TokenKind::Access))?;
         self.verifier.verify(token, Some(TokenKind::Access)).ok().map(Principal::Token)
@@ -91,7 +91,7 @@ mod tests {
     use muse_proto::v1::QuotaState;
     use muse_verifier::api_keys::{KeyId, SECRET_BYTES, compose};
 
-    use super::*;
+    use super::{super::Authenticate, *};
 
     #[test]
     fn durations_have_openai_format() {
@@ -122,6 +122,7 @@ mod tests {
             let mut request = Request::new(Body::empty());
             let value = format!("Bearer {key}").parse().unwrap();
             request.headers_mut().insert(header::AUTHORIZATION, value);
+            Authenticate(verifier.clone()).before(&mut request).unwrap();
             let context = layer.before(&mut request).unwrap();
             let response = QuotaHeaders::after(context, Response::new(Body::empty()));
             QUOTA_HEADERS
