@@ -13,6 +13,7 @@ mod paging;
 pub(crate) mod problem;
 mod quota;
 pub(crate) mod request;
+mod resource;
 mod response_memory;
 pub(crate) mod rest;
 pub(crate) mod routing;

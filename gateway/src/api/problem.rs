@@ -128,6 +128,17 @@ pub(super) fn problems(statuses: &[(u16, &str)]) -> BTreeMap<String, RefOr<opena
     responses
 }
 
+/// The errors of a route of the auth service: its own, and those that all of them have.
+pub(super) fn route_problems(own: &[(u16, &str)]) -> BTreeMap<String, RefOr<openapi::Response>> {
+    let mut responses = problems(&[
+        (500, "A fault of the service"),
+        (503, "The auth service is unreachable, or has been for too long to verify tokens"),
+        (504, "The deadline has passed"),
+    ]);
+    responses.extend(problems(own));
+    responses
+}
+
 /// The errors of routes with a body.
 pub(crate) struct BodyErrors;
 

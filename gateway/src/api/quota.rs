@@ -27,9 +27,12 @@ pub(crate) enum QuotaPeriod {
 impl Quota {
     /// The message of a quota; without one that which removes it.
     pub(super) fn message_or_none(quota: Option<Self>) -> Result<v1::Quota, Error> {
-        let Some(Self { tokens: WholeNumber(tokens), period }) = quota else {
-            return Ok(v1::Quota::default());
-        };
+        quota.map_or_else(|| Ok(v1::Quota::default()), Self::message)
+    }
+
+    /// The message.
+    pub(super) fn message(self) -> Result<v1::Quota, Error> {
+        let Self { tokens: WholeNumber(tokens), period } = self;
         let tokens = u64::try_from(tokens).ok().filter(|&tokens| tokens > 0);
         let tokens = tokens.ok_or_else(|| {
             let text = "quota: tokens is at least 1; a quota of null removes it";

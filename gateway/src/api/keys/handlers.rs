@@ -5,13 +5,13 @@ use axum::{
         Path, Query, Request, State,
         rejection::{PathRejection, QueryRejection},
     },
-    http::{HeaderValue, StatusCode, header, request::Parts},
+    http::{StatusCode, request::Parts},
     response::{IntoResponse, Response},
 };
 use muse_proto::{
     Error, Reason,
     v1::{
-        ApiKey, CreateKeyRequest, DeleteKeyRequest, DescribeKeyRequest, GetKeyRequest, ListKeysRequest,
+        CreateKeyRequest, DeleteKeyRequest, DescribeKeyRequest, GetKeyRequest, ListKeysRequest,
         UpdateKeyRequest,
     },
 };
@@ -27,6 +27,7 @@ use crate::{
         problem::{BodyErrors, Problem},
         quota::Quota,
         request::on_behalf_of,
+        resource::{self, described},
     },
     auth::User,
     upstream::Upstream,
@@ -59,15 +60,13 @@ pub(crate) async fn create(
         expires_in: new.expires_in.map_or(0, |WholeNumber(seconds)| seconds),
         bulk: new.bulk,
         username: new.user.unwrap_or_default(),
-        quota: new.quota.map(|quota| Quota::message_or_none(Some(quota))).transpose()?,
+        quota: new.quota.map(Quota::message).transpose()?,
     };
     let call = on_behalf_of(&head.headers, &head.extensions, message);
     let created = upstream.key_client().create_key(call).await?.into_inner();
-    let description = describe_or_fault(created.key)?;
-    let location = HeaderValue::try_from(format!("/api/keys/{}", description.id()));
-    let mut response = json(StatusCode::CREATED, &CreatedKey { key: created.secret_key, description });
-    response.headers_mut().insert(header::LOCATION, location.map_err(|_| Problem::fault())?);
-    Ok(response)
+    let description: KeyDescription = described(created.key)?;
+    let location = format!("/api/keys/{}", description.id());
+    resource::created(location, &CreatedKey { key: created.secret_key, description })
 }
 
 /// List API keys
@@ -124,7 +123,7 @@ pub(crate) async fn retrieve(
 ) -> Result<Response, Problem> {
     let call = on_behalf_of(&head.headers, &head.extensions, GetKeyRequest { id: id_or_empty(id) });
     let key = upstream.key_client().get_key(call).await?.into_inner().key;
-    Ok(json(StatusCode::OK, &describe_or_fault(key)?))
+    Ok(json(StatusCode::OK, &described::<_, KeyDescription>(key)?))
 }
 
 /// Change an API key
@@ -160,7 +159,7 @@ pub(crate) async fn update(
     };
     let call = on_behalf_of(&head.headers, &head.extensions, message);
     let key = upstream.key_client().update_key(call).await?.into_inner().key;
-    Ok(json(StatusCode::OK, &describe_or_fault(key)?))
+    Ok(json(StatusCode::OK, &described::<_, KeyDescription>(key)?))
 }
 
 /// Delete an API key
@@ -204,12 +203,7 @@ pub(crate) async fn describe(
 ) -> Result<Response, Problem> {
     let call = on_behalf_of(&head.headers, &head.extensions, DescribeKeyRequest {});
     let key = upstream.key_client().describe_key(call).await?.into_inner().key;
-    Ok(json(StatusCode::OK, &describe_or_fault(key)?))
-}
-
-/// The description in a response of the auth service, which always has one.
-fn describe_or_fault(key: Option<ApiKey>) -> Result<KeyDescription, Problem> {
-    key.map(KeyDescription::from).ok_or_else(Problem::fault)
+    Ok(json(StatusCode::OK, &described::<_, KeyDescription>(key)?))
 }
 
 /// The id in the path. What is not UTF-8 is no key's id.

@@ -11,7 +11,7 @@ use utoipa::{
 
 use crate::api::{
     json_request::{JsonBody, WholeNumber, present},
-    problem::problems,
+    problem::{problems, route_problems},
     quota::Quota,
 };
 
@@ -173,7 +173,7 @@ pub(crate) struct KeyErrors;
 
 impl IntoResponses for KeyErrors {
     fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
-        problems(&[
+        route_problems(&[
             (400, "The request is malformed, or an argument is missing or wrong"),
             (401, "The credential is missing, malformed, of another kind, expired or revoked"),
             (
@@ -181,9 +181,6 @@ impl IntoResponses for KeyErrors {
                 "The caller may not do this: it requires an access token, for other users that of an admin",
             ),
             (429, "Too many requests are open"),
-            (500, "A fault of the service"),
-            (503, "The auth service is unreachable, or has been for too long to verify tokens"),
-            (504, "The deadline has passed"),
         ])
     }
 }

@@ -10,7 +10,7 @@ use utoipa::{
     openapi::{self, RefOr},
 };
 
-use crate::api::problem::problems;
+use crate::api::problem::route_problems;
 
 /// Which usage is listed.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -139,15 +139,12 @@ pub(crate) struct UsageErrors;
 
 impl IntoResponses for UsageErrors {
     fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
-        problems(&[
+        route_problems(&[
             (400, "A parameter is wrong"),
             (401, "The credential is missing, malformed, of another kind, expired or revoked"),
             (403, "The usage of other users is for admins, that of other keys requires an access token"),
             (404, "There is neither such a user nor usage of one"),
             (429, "Too many requests are open"),
-            (500, "A fault of the service"),
-            (503, "The auth service is unreachable, or has been for too long to verify tokens"),
-            (504, "The deadline has passed"),
         ])
     }
 }

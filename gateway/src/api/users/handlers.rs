@@ -5,7 +5,7 @@ use axum::{
         Path, Query, Request, State,
         rejection::{PathRejection, QueryRejection},
     },
-    http::{HeaderValue, StatusCode, header, request::Parts},
+    http::{StatusCode, request::Parts},
     response::{IntoResponse, Response},
 };
 use muse_proto::{
@@ -29,6 +29,7 @@ use crate::{
         problem::{BodyErrors, Problem},
         quota::Quota,
         request::on_behalf_of,
+        resource::{self, described},
     },
     auth::User,
     upstream::Upstream,
@@ -65,12 +66,9 @@ pub(crate) async fn add(
     };
     let call = on_behalf_of(&head.headers, &head.extensions, message);
     let added = upstream.user_client().add_user(call).await?.into_inner();
-    let description = describe_or_fault(added.user)?;
+    let description: UserDescription = described(added.user)?;
     let escaped_name = utf8_percent_encode(description.username(), &ESCAPED);
-    let location = HeaderValue::try_from(format!("/api/users/{escaped_name}"));
-    let mut response = json(StatusCode::CREATED, &description);
-    response.headers_mut().insert(header::LOCATION, location.map_err(|_| Problem::fault())?);
-    Ok(response)
+    resource::created(format!("/api/users/{escaped_name}"), &description)
 }
 
 /// List users
@@ -148,7 +146,7 @@ pub(crate) async fn update(
             users.set_password(call.map(|()| message)).await?.into_inner().user
         }
     };
-    Ok(json(StatusCode::OK, &describe_or_fault(changed)?))
+    Ok(json(StatusCode::OK, &described::<_, UserDescription>(changed)?))
 }
 
 /// Remove a user
@@ -201,11 +199,6 @@ pub(crate) async fn revoke_tokens(
     let call = on_behalf_of(&head.headers, &head.extensions, message);
     upstream.auth_client().revoke_user_tokens(call).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
-}
-
-/// The description in a response of the auth service, which always has one.
-fn describe_or_fault(user: Option<v1::User>) -> Result<UserDescription, Problem> {
-    user.map(UserDescription::from).ok_or_else(Problem::fault)
 }
 
 /// The name in the path. No user has an empty name, which would be the caller in some of the calls,

@@ -11,7 +11,7 @@ use utoipa::{
 
 use crate::api::{
     json_request::{JsonBody, present},
-    problem::problems,
+    problem::{problems, route_problems},
     quota::Quota,
 };
 
@@ -195,7 +195,7 @@ pub(crate) struct UserErrors;
 
 impl IntoResponses for UserErrors {
     fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
-        problems(&[
+        route_problems(&[
             (400, "The request is malformed, or an argument is missing or wrong"),
             (
                 401,
@@ -204,9 +204,6 @@ impl IntoResponses for UserErrors {
             ),
             (403, "The caller may not do this: it requires the access token of an admin"),
             (429, "Too many requests are open, or too many current passwords were wrong"),
-            (500, "A fault of the service"),
-            (503, "The auth service is unreachable, or has been for too long to verify tokens"),
-            (504, "The deadline has passed"),
         ])
     }
 }
