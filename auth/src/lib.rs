@@ -16,6 +16,7 @@ mod error;
 mod ids;
 mod keys;
 mod legacy_import;
+mod pages;
 mod passwords;
 mod pruner;
 mod server;

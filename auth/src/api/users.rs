@@ -17,6 +17,7 @@ use crate::{
     Quota,
     authentication::{PasswordAuthenticator, Session, TokenAuthenticator},
     error::invalid,
+    pages,
     store::Permission,
     users::{Role, User, UserUpdate, Users},
 };
@@ -120,10 +121,7 @@ impl user_service_server::UserService for UserService {
         }
         // One more shows whether this is the last page.
         let mut users = self.users.page(&page_token, size + 1).await.map_err(Error::from)?;
-        let size = size as usize;
-        let more = users.len() > size;
-        users.truncate(size);
-        let last = users.last().filter(|_| more);
+        let last = pages::truncate(&mut users, size);
         let next_page_token = last.map(|user| user.name.clone()).unwrap_or_default();
         let users = users.into_iter().map(Into::into).collect();
         Ok(Response::new(ListUsersResponse { users, next_page_token }))

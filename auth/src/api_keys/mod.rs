@@ -19,6 +19,7 @@ use secrecy::SecretString;
 use crate::{
     AuthError, Quota, clock,
     error::database_failed,
+    pages::{self, all_pages},
     store::{ApiKeyRow, KeyChangeError, KeyListFilter, Permission, Requester, Store, mark_deleted},
 };
 
@@ -199,16 +200,7 @@ impl ApiKeys {
     ///
     /// If there is no such user.
     pub async fn list(&self, owner: Option<&str>) -> Result<Vec<ApiKey>, AuthError> {
-        let mut all = Vec::new();
-        let mut page_token = String::new();
-        loop {
-            let (page, next) = self.page(owner, &page_token, PAGE_SIZE).await?;
-            all.extend(page);
-            match next {
-                Some(next) => page_token = next,
-                None => return Ok(all),
-            }
-        }
+        all_pages(async |page_token| self.page(owner, page_token, PAGE_SIZE).await).await
     }
 
     /// At most `limit` keys after those of the page with this token, and the token of the next
@@ -231,9 +223,8 @@ impl ApiKeys {
         // One more shows whether this is the last page.
         let filter = KeyListFilter { owner, after, limit: limit + 1 };
         let mut rows = self.store.list_api_keys(filter).await?;
-        let more = rows.len() as u64 > limit;
-        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        let next = rows.last().filter(|_| more).map(|row| format!("{}-{}", row.created_at, key_id(row)));
+        let next = pages::truncate(&mut rows, limit);
+        let next = next.map(|row| format!("{}-{}", row.created_at, key_id(row)));
         let quotas = self.store.key_quotas(rows.iter().map(|row| row.id).collect()).await?;
         let key = |row: ApiKeyRow| {
             let quota = quotas.get(&row.id).copied();

@@ -13,6 +13,7 @@ use muse_verifier::api_keys::KeyId;
 use crate::{
     AuthError, clock,
     error::{database_failed, invalid},
+    pages::{self, all_pages},
     store::{Store, UsageFilter},
 };
 
@@ -127,16 +128,7 @@ impl Usage {
     ///
     /// If the period is invalid, or there is neither such a user nor usage of one.
     pub async fn list(&self, query: UsageQuery<'_>) -> Result<Vec<UsageRow>, AuthError> {
-        let mut all = Vec::new();
-        let mut page_token = String::new();
-        loop {
-            let (page, next) = self.page(query, &page_token, PAGE_SIZE).await?;
-            all.extend(page);
-            match next {
-                Some(next) => page_token = next,
-                None => return Ok(all),
-            }
-        }
+        all_pages(async |page_token| self.page(query, page_token, PAGE_SIZE).await).await
     }
 
     /// At most `limit` rows after those of the page with this token, and the token of the next
@@ -164,9 +156,7 @@ impl Usage {
             limit: limit + 1,
         };
         let mut rows = self.store.usage(&filter).await?;
-        let more = rows.len() as u64 > limit;
-        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        let next = rows.last().filter(|_| more).map(page_token_after);
+        let next = pages::truncate(&mut rows, limit).map(page_token_after);
         Ok((rows, next))
     }
 
