@@ -89,14 +89,14 @@ async fn truncation_keeps_the_tokens_that_fit() {
         truncation: truncation.into(),
         ..EmbedRequest::default()
     };
-    for (truncation, kept) in
+    for (truncation, remaining) in
         [(Truncation::Right, &ids[..MOST]), (Truncation::Left, &ids[ids.len() - MOST..])]
     {
         let call = bearing(&token, request(&["Hi", &long, ""], truncation));
         let truncated = client.embed(call).await.unwrap().into_inner().embeddings;
         let counts: Vec<u32> = truncated.iter().map(|vector| vector.token_count).collect();
         assert_eq!(counts, [1, MOST as u32, 0]);
-        let expected = client.embed(bearing(&token, of_ids(vec![kept.to_vec()]))).await.unwrap();
+        let expected = client.embed(bearing(&token, of_ids(vec![remaining.to_vec()]))).await.unwrap();
         let expected = expected.into_inner().embeddings.remove(0).to_vec();
         assert!(largest_difference(&truncated[1].to_vec(), &expected) <= 1e-6, "{truncation:?}");
     }

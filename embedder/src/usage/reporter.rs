@@ -212,7 +212,7 @@ mod tests {
             Self(Arc::new(Mutex::new(AuthState { script, ..AuthState::default() })))
         }
 
-        /// Applies a report, and then fails if the script says so. `None` in the script loses the
+        /// Applies a report, and then fails if that is next in the script. `None` in the script loses the
         /// request before it arrives.
         fn report(&self, report: ReportUsageRequest) -> Result<(), Status> {
             let mut state = self.0.lock().unwrap();
