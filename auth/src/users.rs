@@ -124,6 +124,7 @@ impl Users {
     /// If the name or the password is not allowed, or a user has the name.
     pub async fn add(&self, name: &str, password: SecretString, role: Role) -> Result<User, AuthError> {
         let name = self.check_new_name(name).await?;
+        let password = passwords::nfc(&password);
         passwords::check_new(&name, password.expose_secret(), self.exposed)?;
         self.add_unchecked(&name, password, role).await
     }
@@ -162,6 +163,7 @@ impl Users {
         password: SecretString,
         delete_keys: bool,
     ) -> Result<UserUpdate, AuthError> {
+        let password = passwords::nfc(&password);
         passwords::check_new(name, password.expose_secret(), self.exposed)?;
         let hash = self.hash_pool.hash(password).await.map_err(AuthError::Hash)?;
         self.change(name, UserChange::PasswordHash { hash, delete_keys }).await

@@ -11,8 +11,10 @@ const VARIABLE: &str = "DATABASE_URL";
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct DatabaseArgs {
     /// Database of users, keys and revocations: the path of a SQLite file, `sqlite://PATH`, or
-    /// `postgres://USER:PASSWORD@HOST/DATABASE`. A password is accepted in the environment variable
-    /// only, because all users of this machine can see the arguments of a program.
+    /// `postgres://USER:PASSWORD@HOST/DATABASE`. In a URL, `@ : / ? # %` in user and password must
+    /// be percent-encoded (`%40`); the environment variable PGPASSWORD takes a password as it is. A
+    /// password is accepted in environment variables only, because all users of this machine can
+    /// see the arguments of a program.
     #[arg(
         long,
         env = VARIABLE,
@@ -64,6 +66,12 @@ fn parse(text: &str, from_environment: bool) -> Result<Database, ConfigError> {
         let bad_url = |problem: &str| {
             ConfigError::new(OPTION, format!("{problem}; the form is postgres://USER:PASSWORD@HOST/DATABASE"))
         };
+        if has_unencoded_delimiter(text) {
+            return Err(bad_url(
+                "it contains '#', or an '@' after the host: percent-encode '@ : / ? # %' in user and password (%40), \
+                 or set the password in PGPASSWORD",
+            ));
+        }
         let options =
             PgConnectOptions::from_str(text).map_err(|_| bad_url("not a URL of a Postgres database"))?;
         if options.get_database().is_none_or(str::is_empty) {
@@ -108,6 +116,14 @@ fn parse(text: &str, from_environment: bool) -> Result<Database, ConfigError> {
     Ok(Database::Sqlite(PathBuf::from(path)))
 }
 
+/// Whether a part of the URL before the host is taken for the host or for what follows it, because
+/// the password contains `/`, `?` or `#`. Then the URL may still be well-formed.
+fn has_unencoded_delimiter(url: &str) -> bool {
+    let Some((_, rest)) = url.split_once("://") else { return false };
+    let after_host = rest.find(['/', '?', '#']).map_or("", |end| &rest[end..]);
+    rest.contains('#') || after_host.contains('@')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,6 +166,20 @@ mod tests {
         ] {
             let error = parse(text, true).unwrap_err().to_string();
             assert!(error.contains("--database") && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn delimiters_in_a_database_password_are_rejected() {
+        for password in ["p@hunter2/w#rd%", "1/hunter2?", "1?hunter2/", "hunter2#", "1#hunter2", "a@hunter2/"]
+        {
+            let error =
+                parse(&format!("postgres://muse:{password}@postgres/muse"), true).unwrap_err().to_string();
+            assert!(error.contains("PGPASSWORD") && !error.contains("hunter2"), "{error}");
+        }
+        for password in ["p%40ss%2Fw%23rd%25", "p@ss:word", "100%"] {
+            let database = parse(&format!("postgres://muse:{password}@postgres/muse"), true).unwrap();
+            assert_eq!(database.to_string(), "postgres://postgres:5432/muse");
         }
     }
 

@@ -19,7 +19,12 @@ use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::oneshot;
 
-use super::{Cost, argon2id, hash_arena::HashArena, password_hash::StoredHash};
+use super::{
+    Cost, argon2id,
+    hash_arena::HashArena,
+    normal_form::{nfc, normal_forms},
+    password_hash::StoredHash,
+};
 use crate::error::internal;
 
 use job_queue::{Job, JobQueue};
@@ -52,7 +57,7 @@ pub(crate) enum PasswordCheck {
     /// The password is the user's.
     Match {
         /// Whether the stored hash should be replaced, because its algorithm or cost is not the
-        /// configured one.
+        /// configured one, or it is not of the password's NFC.
         outdated: bool,
     },
     /// The password is another one, or there is no such user.
@@ -108,16 +113,16 @@ impl PasswordHashPool {
         );
     }
 
-    /// Hashes a new password.
+    /// Hashes the NFC of a new password.
     pub(crate) async fn hash(&self, password: SecretString) -> Result<String, Error> {
-        let cost = self.cost;
+        let (cost, password) = (self.cost, nfc(&password));
         let work =
             move |arena: &mut HashArena| argon2id::hash(password.expose_secret().as_bytes(), cost, arena);
         self.run(Priority::Known, work).await
     }
 
-    /// Compares a password with the stored hash. Without a hash, for an unknown user, it takes as
-    /// long.
+    /// Compares the normal forms of a password with the stored hash. Without a hash, for an unknown
+    /// user, it takes as long. The hash of another form than NFC is outdated.
     pub(crate) async fn check(
         &self,
         password: SecretString,
@@ -126,14 +131,16 @@ impl PasswordHashPool {
     ) -> Result<PasswordCheck, Error> {
         let cost = self.cost;
         self.run(priority, move |arena| {
-            let password = password.expose_secret().as_bytes();
             let stored = stored.map(|text| StoredHash::parse(&text)).transpose()?;
-            if let Some(stored) = &stored
-                && stored.matches(password, arena)?
-            {
-                return Ok(PasswordCheck::Match { outdated: stored.is_outdated(cost) });
+            for (index, form) in normal_forms(&password).iter().enumerate() {
+                let form = form.expose_secret().as_bytes();
+                if let Some(stored) = &stored
+                    && stored.matches(form, arena)?
+                {
+                    return Ok(PasswordCheck::Match { outdated: index > 0 || stored.is_outdated(cost) });
+                }
+                StoredHash::equalize_time(stored.as_ref(), form, cost, arena)?;
             }
-            StoredHash::equalize_time(stored.as_ref(), password, cost, arena)?;
             Ok(PasswordCheck::Mismatch)
         })
         .await

@@ -51,6 +51,31 @@ async fn password_is_compared_with_either_kind_of_hash() {
     assert_eq!(check("pass\0word", None).await, PasswordCheck::Mismatch);
 }
 
+/// Earlier releases hashed a password as typed.
+#[tokio::test]
+async fn hash_of_any_normal_form_matches() {
+    let hash_pool = hash_pool(1);
+    let [composed, decomposed] = ["ren\u{e9}", "rene\u{301}"];
+    let of_bytes = |password: &'static str| {
+        hash_pool
+            .run(Priority::Known, move |arena| argon2id::hash(password.as_bytes(), Cost::default(), arena))
+    };
+    let check = async |password: &str, stored: &str| {
+        hash_pool.check(secret(password), Some(stored.to_owned()), Priority::Unknown).await.unwrap()
+    };
+    for (stored, outdated) in [
+        (hash_pool.hash(secret(decomposed)).await.unwrap(), false),
+        (of_bytes(composed).await.unwrap(), false),
+        (of_bytes(decomposed).await.unwrap(), true),
+    ] {
+        for typed in [composed, decomposed] {
+            assert_eq!(check(typed, &stored).await, PasswordCheck::Match { outdated });
+        }
+        assert_eq!(check("rene", &stored).await, PasswordCheck::Mismatch);
+        assert_eq!(check("ren\u{e8}", &stored).await, PasswordCheck::Mismatch);
+    }
+}
+
 #[tokio::test]
 async fn hash_of_another_cost_is_outdated() {
     let hash = hash_pool(1).hash(secret("password")).await.unwrap();
