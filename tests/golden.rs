@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
+use half::f16;
 use muse_models::verify::cosine;
-use muse_proto::v1::{EmbedRequest, GetModelRequest, TokenizeRequest};
+use muse_proto::v1::{EmbedRequest, Embedding, GetModelRequest, TokenizeRequest, VectorFormat};
 use muse_tests::{Stack, bearing, golden_sentences, largest_difference, root};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,6 +77,65 @@ async fn vectors_equal_the_reference_alone_and_in_a_batch() {
         let alone = client.embed(request).await.unwrap().into_inner().embeddings;
         let difference = largest_difference(&alone[0].to_vec(), &together[index].to_vec());
         assert!(difference <= 1e-5, "{sentence:?}: {difference}");
+    }
+    stack.stop().await;
+}
+
+/// For each vector the other ones by descending cosine, the first `count`.
+fn neighbours(vectors: &[Vec<f32>], count: usize) -> Vec<Vec<usize>> {
+    let nearest = |query: usize| {
+        let mut others: Vec<(f64, usize)> = (0..vectors.len())
+            .filter(|&other| other != query)
+            .map(|other| (cosine(&vectors[query], &vectors[other]), other))
+            .collect();
+        others.sort_by(|a, b| b.0.total_cmp(&a.0));
+        others.truncate(count);
+        others.into_iter().map(|(_, other)| other).collect()
+    };
+    (0..vectors.len()).map(nearest).collect()
+}
+
+fn numbers(format: VectorFormat, embedding: &Embedding) -> Vec<f32> {
+    let bytes = &embedding.encoded;
+    match format {
+        VectorFormat::Unspecified => embedding.to_vec(),
+        VectorFormat::Float16 => {
+            bytes.chunks_exact(2).map(|half| f16::from_le_bytes([half[0], half[1]]).to_f32()).collect()
+        }
+        VectorFormat::Int8 => bytes.iter().map(|&byte| f32::from(byte.cast_signed())).collect(),
+    }
+}
+
+/// The figures of docs/model/precision.md, "Formats of responses".
+#[tokio::test(flavor = "multi_thread")]
+async fn formats_find_the_same_neighbours() {
+    const COUNT: usize = 10;
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let golden = golden_sentences().into_iter().filter(|line| !line.kind.starts_with("hard:"));
+    let sentences: Vec<String> = golden.map(|line| line.text).collect();
+    let mut client = stack.embedder_client();
+    let mut embed = async |format: VectorFormat| -> Vec<Vec<f32>> {
+        let request =
+            EmbedRequest { sentences: sentences.clone(), format: format.into(), ..EmbedRequest::default() };
+        let embeddings = client.embed(bearing(&token, request)).await.unwrap().into_inner().embeddings;
+        embeddings.iter().map(|embedding| numbers(format, embedding)).collect()
+    };
+    let exact = embed(VectorFormat::Unspecified).await;
+    let expected = neighbours(&exact, COUNT);
+    for (format, least) in [(VectorFormat::Float16, 0.998), (VectorFormat::Int8, 0.98)] {
+        let vectors = embed(format).await;
+        let worst = exact.iter().zip(&vectors).map(|(a, b)| cosine(a, b)).fold(1.0, f64::min);
+        let found = neighbours(&vectors, COUNT);
+        let pairs = || expected.iter().zip(&found);
+        let first = pairs().filter(|(expected, found)| expected[0] == found[0]).count();
+        let shared = pairs()
+            .map(|(expected, found)| found.iter().filter(|other| expected.contains(other)).count())
+            .sum::<usize>();
+        let [first, shared] =
+            [first as f64 / found.len() as f64, shared as f64 / (found.len() * COUNT) as f64];
+        println!("{format:?}: worst cosine {worst:.6}, nearest {first:.4}, of the nearest ten {shared:.4}");
+        assert!(first >= least && shared >= least, "{format:?}: {first}, {shared}");
     }
     stack.stop().await;
 }

@@ -6,6 +6,8 @@ use std::{
 };
 
 use flate2::read::GzDecoder;
+use half::f16;
+use muse_models::verify::cosine;
 use muse_tests::{
     Stack, channel, golden_sentences,
     http_client::{HttpClient, HttpResponse},
@@ -119,6 +121,25 @@ async fn all_response_formats_contain_the_same_vectors() {
     let of_npy: Vec<f32> =
         data.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four bytes"))).collect();
     assert_eq!(vectors, of_npy);
+    for (format, descr, row) in [("float16", "<f2", 1_024), ("int8", "|i1", 512)] {
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        let body = json!({ "sentence": sentences, "format": format }).to_string();
+        let answer = http.send("POST", "/embed", &headers, &body).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let (head, data) = answer.body.split_at(128);
+        let head = String::from_utf8_lossy(&head[10..]);
+        let expected = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (32, 512), }}");
+        assert_eq!(head.trim_end(), expected);
+        assert_eq!(data.len(), 32 * row);
+        for (row, vector) in data.chunks_exact(row).zip(vectors.chunks_exact(512)) {
+            let numbers: Vec<f32> = if format == "int8" {
+                row.iter().map(|&byte| f32::from(byte.cast_signed())).collect()
+            } else {
+                row.chunks_exact(2).map(|half| f16::from_le_bytes([half[0], half[1]]).to_f32()).collect()
+            };
+            assert!(cosine(&numbers, vector) > 0.9998);
+        }
+    }
     let mut unzipped = Vec::new();
     GzDecoder::new(&gzip.body[..]).read_to_end(&mut unzipped).expect("gzip");
     assert_eq!(unzipped, plain.body);

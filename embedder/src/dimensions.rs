@@ -60,7 +60,7 @@ mod tests {
     fn truncated(vector: Vec<f32>, dimensions: u32) -> Vec<f32> {
         let packed = Embedding::new(&vector, 0).packed;
         let packed = Dimensions::requested(dimensions).expect("it has so many").truncate(packed);
-        Embedding { packed, token_count: 0 }.to_vec()
+        Embedding { packed, ..Embedding::default() }.to_vec()
     }
 
     #[test]

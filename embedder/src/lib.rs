@@ -21,6 +21,7 @@ mod stream;
 mod stream_limit;
 mod timing;
 pub mod usage;
+pub mod vector_encoding;
 
 pub use config::{Args, ArgsError, Config};
 pub use server::{EmbedderError, run};

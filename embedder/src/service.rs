@@ -18,13 +18,13 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     batcher::{Batcher, Embedded, FlowKey},
-    dimensions::Dimensions,
     limits::TokenLimits,
     memory::MemoryLease,
     request_tokenizer::RequestTokenizer,
     stream::{StreamResponses, Streams},
     timing::{TimedStep, with_server_timing},
     usage::UsageAccount,
+    vector_encoding::VectorEncoding,
 };
 
 /// Implements the service. Its state is immutable, except for the queue of the batcher.
@@ -72,7 +72,7 @@ impl EmbedderService for EmbedderApi {
         let deadline = request.extensions().get().map(|&Deadline(end)| end);
         let context = request.extensions().get::<RequestContext>().cloned();
         let request = request.into_inner();
-        let dimensions = Dimensions::requested(request.dimensions)?;
+        let encoding = VectorEncoding::requested(request.dimensions, request.format)?;
         let arrived = Instant::now();
         let sentences = self.tokenizer.encode(request).await?;
         let tokenize = arrived.elapsed();
@@ -84,7 +84,7 @@ impl EmbedderService for EmbedderApi {
         usage.check_quota()?;
         let admitted = Instant::now();
         let Embedded { embeddings, queue, forward } =
-            self.batcher.embed(&flow, sentences, dimensions, deadline).await?;
+            self.batcher.embed(&flow, sentences, encoding, deadline).await?;
         usage.record_vectors(&embeddings);
         let steps = [
             TimedStep { name: "queue", began: admitted, took: queue },

@@ -14,6 +14,9 @@ pub struct Embedding {
     /// Tokens of the sentence, `<s>` and `</s>` not counted.
     #[prost(uint32, tag = "2")]
     pub token_count: u32,
+    /// The components in another format than single precision; then `packed` is empty.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub encoded: Bytes,
 }
 
 impl Embedding {
@@ -24,22 +27,22 @@ impl Embedding {
         for &component in components {
             packed.put_f32_le(component);
         }
-        Self { packed: packed.freeze(), token_count }
+        Self { packed: packed.freeze(), token_count, encoded: Bytes::new() }
     }
 
-    /// The number of components.
+    /// The number of components in `packed`.
     #[must_use]
     pub fn dimension(&self) -> usize {
         self.packed.len() / size_of::<f32>()
     }
 
-    /// The components.
+    /// The components in `packed`.
     pub fn components(&self) -> impl ExactSizeIterator<Item = f32> + Clone + '_ {
         let (numbers, _) = self.packed.as_chunks();
         numbers.iter().map(|number| f32::from_le_bytes(*number))
     }
 
-    /// The components, in a `Vec` of their own.
+    /// The components in `packed`, in a `Vec` of their own.
     #[must_use]
     pub fn to_vec(&self) -> Vec<f32> {
         self.components().collect()
@@ -59,16 +62,22 @@ mod tests {
         values: Vec<f32>,
         #[prost(uint32, tag = "2")]
         token_count: u32,
+        #[prost(bytes = "vec", tag = "3")]
+        encoded: Vec<u8>,
     }
 
     #[test]
     fn embedding_encodes_like_the_generated_message() {
         for values in [vec![], vec![1.5, -0.0, f32::MIN_POSITIVE, 1e30], vec![0.25; 512]] {
-            let plain = Plain { values: values.clone(), token_count: 7 };
+            let plain = Plain { values: values.clone(), token_count: 7, encoded: Vec::new() };
             let packed = Embedding::new(&values, 7);
             assert_eq!(packed.encode_to_vec(), plain.encode_to_vec());
             assert_eq!(Embedding::decode(&*plain.encode_to_vec()).unwrap(), packed);
             assert_eq!((packed.dimension(), packed.to_vec()), (values.len(), values));
         }
+        let plain = Plain { values: Vec::new(), token_count: 7, encoded: vec![0x00, 0x3c] };
+        let encoded =
+            Embedding { encoded: Bytes::from_static(&[0x00, 0x3c]), token_count: 7, ..Embedding::default() };
+        assert_eq!(encoded.encode_to_vec(), plain.encode_to_vec());
     }
 }

@@ -194,7 +194,7 @@ fn check_cookies(expected: &BTreeMap<String, String>, answer: &HttpResponse) -> 
     if good { Ok(()) } else { Err(format!("cookies {found:?} instead of {expected:?}")) }
 }
 
-/// Checks a .npy file: version 1.0, little-endian f32, row-major order.
+/// Checks a .npy file: version 1.0, little-endian f32, row-major order, rows of norm 1.
 fn check_npy([rows, columns]: [usize; 2], body: &[u8]) -> Result<(), String> {
     let Some(rest) = body.strip_prefix(b"\x93NUMPY\x01\x00") else {
         return Err("no .npy file of version 1.0".to_owned());

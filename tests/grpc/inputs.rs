@@ -1,8 +1,10 @@
-//! Options of Embed: token ids instead of sentences, truncated vectors.
+//! Options of Embed: token ids instead of sentences, truncated vectors, formats of vectors.
 
+use half::f16;
+use muse_models::verify::cosine;
 use muse_proto::{
     Error, Reason,
-    v1::{EmbedRequest, TokenIds, TokenizeRequest, Truncation},
+    v1::{EmbedRequest, TokenIds, TokenizeRequest, Truncation, VectorFormat},
 };
 use muse_tests::{Stack, bearing, golden_sentences, largest_difference};
 use tonic::Code;
@@ -68,6 +70,38 @@ async fn dimensions_truncate_vectors_and_scale_them_to_norm_one() {
     }
     let rejected = Error::from(&embed(513).await.unwrap_err());
     assert_eq!((rejected.reason(), rejected.field()), (Reason::InvalidArgument, Some("dimensions")));
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn formats_have_the_same_vectors_in_fewer_bytes() {
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let mut client = stack.embedder_client();
+    let sentences: Vec<String> = golden_sentences().into_iter().take(64).map(|golden| golden.text).collect();
+    let mut embed = async |format: i32, dimensions| {
+        let request =
+            EmbedRequest { sentences: sentences.clone(), format, dimensions, ..EmbedRequest::default() };
+        client.embed(bearing(&token, request)).await.map(|answer| answer.into_inner().embeddings)
+    };
+    for dimensions in [512, 100] {
+        let whole = embed(0, dimensions).await.unwrap();
+        let float16 = embed(VectorFormat::Float16.into(), dimensions).await.unwrap();
+        let int8 = embed(VectorFormat::Int8.into(), dimensions).await.unwrap();
+        for ((whole, float16), int8) in whole.iter().zip(&float16).zip(&int8) {
+            let expected: Vec<u8> =
+                whole.components().flat_map(|component| f16::from_f32(component).to_le_bytes()).collect();
+            assert_eq!(float16.encoded, expected);
+            assert!(float16.packed.is_empty() && int8.packed.is_empty() && whole.encoded.is_empty());
+            assert_eq!([float16.token_count, int8.token_count], [whole.token_count; 2]);
+            let integers: Vec<f32> = int8.encoded.iter().map(|&byte| f32::from(byte.cast_signed())).collect();
+            assert_eq!(integers.len(), dimensions as usize);
+            assert_eq!(integers.iter().map(|integer| integer.abs()).fold(0.0, f32::max), 127.0);
+            assert!(cosine(&integers, &whole.to_vec()) > 0.9998);
+        }
+    }
+    let rejected = Error::from(&embed(3, 0).await.unwrap_err());
+    assert_eq!((rejected.reason(), rejected.field()), (Reason::InvalidArgument, Some("format")));
     stack.stop().await;
 }
 

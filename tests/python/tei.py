@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.metadata
+import io
 import json
 import os
 import urllib.error
@@ -132,6 +133,16 @@ def test_responses_have_the_requested_format():
     assert status == 200 and body.startswith(b"\x93NUMPY") and b"(3, 512)" in body[:128]
     status, body = post({"inputs": "Hi", "dimensions": 3, "normalize": False, "format": "npy"})
     assert status == 200 and b"(1, 3)" in body[:128]
+    whole = np.load(io.BytesIO(post({"inputs": SENTENCES, "format": "npy"})[1]))
+    for name, dtype in ("float16", np.float16), ("int8", np.int8):
+        for options in {}, {"dimensions": 100}, {"dimensions": 100, "normalize": False}:
+            status, body = post({"inputs": SENTENCES, "format": name, **options})
+            vectors = np.load(io.BytesIO(body))
+            columns = options.get("dimensions", 512)
+            assert (status, vectors.dtype, vectors.shape) == (200, dtype, (3, columns))
+            rows = vectors.astype(np.float64)
+            cosines = (rows * whole[:, :columns]).sum(1) / np.linalg.norm(rows, axis=1) / np.linalg.norm(whole[:, :columns], axis=1)
+            assert cosines.min() > 0.9998
     status, body = post({"inputs": "Hi"}, **{"Grpc-Timeout": "1n"})
     assert status == 504 and json.loads(body)["error"] == json.loads(body)["message"]
 

@@ -33,7 +33,7 @@ use muse_telemetry::metrics::{Histogram, Metrics};
 use tch::Device;
 use tokio::task::JoinError;
 
-use crate::{dimensions::Dimensions, metrics::EmbedderMetrics};
+use crate::{metrics::EmbedderMetrics, vector_encoding::VectorEncoding};
 pub use queue::{FlowKey, ServiceClass, UserName};
 use queue::{PendingRequest, Queue};
 use worker::Workers;
@@ -148,7 +148,7 @@ impl Batcher {
         self.queue.check(flow, tokens, deadline)
     }
 
-    /// The vectors of `sentences`, in their order, truncated to `dimensions`. `deadline` is the
+    /// The vectors of `sentences`, in their order, in the requested encoding. `deadline` is the
     /// caller's.
     ///
     /// Dropping the future removes the request from the queue; sentences that no pass has taken are
@@ -162,12 +162,12 @@ impl Batcher {
         &self,
         flow: &FlowKey,
         sentences: TokenizedSentences,
-        dimensions: Dimensions,
+        encoding: VectorEncoding,
         deadline: Option<Instant>,
     ) -> Result<Embedded, Error> {
         let sentences = Arc::new(sentences);
         let pending = self.queue.push(flow, Arc::clone(&sentences), deadline)?;
-        collect(pending, &sentences, dimensions, &self.queue_seconds).await
+        collect(pending, &sentences, encoding, &self.queue_seconds).await
     }
 
     /// The vector of an item of a stream. The outer future ends when the item is in the queue.
@@ -184,7 +184,7 @@ impl Batcher {
         let sentence = Arc::new(sentence);
         let pending = self.queue.push_item(flow, Arc::clone(&sentence)).await?;
         let queue_seconds = self.queue_seconds.clone();
-        Ok(async move { collect(pending, &sentence, Dimensions::ALL, &queue_seconds).await })
+        Ok(async move { collect(pending, &sentence, VectorEncoding::DEFAULT, &queue_seconds).await })
     }
 }
 
@@ -192,13 +192,13 @@ impl Batcher {
 async fn collect(
     mut pending: PendingRequest,
     sentences: &TokenizedSentences,
-    dimensions: Dimensions,
+    encoding: VectorEncoding,
     queue_seconds: &Histogram,
 ) -> Result<Embedded, Error> {
     let admitted = Instant::now();
     let mut embeddings: Vec<Embedding> = sentences
         .lengths()
-        .map(|length| Embedding { packed: bytes::Bytes::new(), token_count: length as u32 - MARKS })
+        .map(|length| Embedding { token_count: length as u32 - MARKS, ..Embedding::default() })
         .collect();
     let (mut began, mut ended) = (None, admitted);
     while let Some(result) = pending.next().await {
@@ -207,7 +207,7 @@ async fn collect(
         ended = ended.max(result.ended);
         let mut vectors = result.vectors;
         for embedding in &mut embeddings[result.range] {
-            embedding.packed = dimensions.truncate(vectors.split_to(VECTOR_BYTES));
+            encoding.set(embedding, vectors.split_to(VECTOR_BYTES));
         }
     }
     let began = began.unwrap_or(admitted);

@@ -8,7 +8,7 @@ use axum::{
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use muse_proto::{
-    Codec, Error, Limited,
+    Codec, Error, Limited, Reason,
     v1::{EmbedRequest, Embedding, TokenizeRequest},
     wire::{Value, fields},
 };
@@ -206,7 +206,8 @@ async fn respond_with_vectors(
         return respond_to_tei(upstream, user, request, format, timing).await.map_err(RestError::for_tei);
     }
     let sentences = request.sentences()?;
-    let message = EmbedRequest { sentences, ..EmbedRequest::default() };
+    let message =
+        EmbedRequest { sentences, format: format.numbers().requested().into(), ..EmbedRequest::default() };
     let vectors = embed_sentences(upstream, &user, request, message, with_remedy, timing).await?;
     vectors.respond(format, JsonFrame { head: "{\"embedding\":[", tail: "]}" }).await
 }
@@ -219,12 +220,14 @@ async fn respond_to_tei(
     format: ResponseFormat,
     timing: Timing,
 ) -> Result<Response, RestError> {
-    let TeiRequest { message, is_one, cut_to } = TeiRequest::take(&mut request.arguments)?;
+    let TeiRequest { mut message, is_one, cut_to } = TeiRequest::take(&mut request.arguments)?;
+    message.format = format.numbers().requested().into();
     let adapt = |error| tei::embedder_error(error, is_one);
     let mut vectors = embed_sentences(upstream, &user, request, message, adapt, timing).await?;
     if let Some(components) = cut_to {
+        let numbers = format.numbers();
         for vector in &mut vectors.embeddings {
-            vector.packed.truncate(components.get() as usize * size_of::<f32>());
+            numbers.bytes(vector).truncate(components.get() as usize * numbers.size());
         }
     }
     vectors.respond(format, JsonFrame { head: "[", tail: "]" }).await
@@ -277,16 +280,25 @@ impl VectorResponse {
                 };
                 array.respond("application/json").await?
             }
-            ResponseFormat::Npy => {
-                let head = npy::header(&embeddings);
-                let rows: usize = embeddings.iter().map(|row| row.packed.len()).sum();
-                let length = head.len() + rows;
+            ResponseFormat::Npy(numbers) => {
+                let mut embeddings = embeddings;
+                let rows: Vec<Bytes> =
+                    embeddings.iter_mut().map(|row| std::mem::take(numbers.bytes(row))).collect();
+                if rows.iter().any(Bytes::is_empty) {
+                    // An embedder of a release without formats ignores the field.
+                    let text =
+                        "format: the embedder is of an older release, which supports 'json' and 'npy' only";
+                    return Err(Error::new(Reason::Unavailable, text).into());
+                }
+                let columns = rows.first().map_or(0, |row| row.len() / numbers.size());
+                let head = npy::header(numbers, rows.len(), columns);
+                let length = head.len() + rows.iter().map(Bytes::len).sum::<usize>();
                 let array = ArrayBody {
                     head,
-                    items: embeddings.into_iter(),
+                    items: rows.into_iter(),
                     separator: b"",
-                    write: |file: &mut Vec<u8>, row: Embedding| {
-                        file.extend_from_slice(&row.packed);
+                    write: |file: &mut Vec<u8>, row: Bytes| {
+                        file.extend_from_slice(&row);
                         Ok(())
                     },
                     tail: Vec::new(),

@@ -1,17 +1,17 @@
-//! Vectors as a NumPy file (format version 1.0 of `numpy.lib.format`): float32, little-endian, in C order.
+//! Vectors as a NumPy file (format version 1.0 of `numpy.lib.format`), little-endian and in C order.
 
+use super::response_format::NumberFormat;
 use bytes::BufMut;
-use muse_proto::v1::Embedding;
 
 const MAGIC: &[u8] = b"\x93NUMPY\x01\x00";
 /// The array begins at a multiple of this.
 const ALIGNMENT: usize = 64;
 
-/// The bytes before the rows: there is a row for each vector, and all have the same length.
-pub(super) fn header(rows: &[Embedding]) -> Vec<u8> {
-    let columns = rows.first().map_or(0, Embedding::dimension);
+/// The bytes before the rows.
+pub(super) fn header(format: NumberFormat, rows: usize, columns: usize) -> Vec<u8> {
+    let descr = format.descr();
     let description =
-        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {columns}), }}", rows.len());
+        format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
     // Magic, two bytes for the length of the header, the header, a line feed.
     let unpadded = MAGIC.len() + 2 + description.len() + 1;
     let begin = unpadded.next_multiple_of(ALIGNMENT);
@@ -29,13 +29,15 @@ pub(super) fn header(rows: &[Embedding]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use muse_proto::v1::Embedding;
+
     use super::*;
 
     #[test]
     fn npy_file_has_header_and_rows() {
         let rows = [[1.0, -2.5, 0.0], [f32::MIN_POSITIVE, 3.0, 4.0]];
         let rows = rows.map(|row| Embedding::new(&row, 0));
-        let mut file = header(&rows);
+        let mut file = header(NumberFormat::Float32, 2, 3);
         rows.iter().for_each(|row| file.put_slice(&row.packed));
         assert_eq!(&file[..10], b"\x93NUMPY\x01\x00\x76\x00");
         let text = std::str::from_utf8(&file[10..128]).unwrap();
@@ -45,8 +47,7 @@ mod tests {
             file[128..].chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
         assert_eq!(numbers, [1.0, -2.5, 0.0, f32::MIN_POSITIVE, 3.0, 4.0]);
         for rows in [0, 1, 9, 10, 4_096, 1_000_000] {
-            let header = header(&vec![Embedding::default(); rows]);
-            assert_eq!(header.len() % ALIGNMENT, 0, "{rows}");
+            assert_eq!(header(NumberFormat::Int8, rows, 512).len() % ALIGNMENT, 0, "{rows}");
         }
     }
 }

@@ -144,10 +144,14 @@ fn truncation_direction() -> RefOr<Schema> {
     names.description(Some("The end of a text from which tokens are removed.")).into()
 }
 
+const FORMAT: &str = "The format of the response; it takes precedence over `Accept`. `npy` is a NumPy file \
+    of float32; `float16` and `int8` are NumPy files of these types. In `int8` the largest component of each \
+    vector is 127 or -127: compute cosines, or divide each vector by its norm.";
+
 fn form() -> RefOr<Schema> {
-    let names = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["json", "npy"]));
-    let text = "The format of the response; it takes precedence over `Accept`.";
-    names.description(Some(text)).into()
+    let names =
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["json", "npy", "float16", "int8"]));
+    names.description(Some(FORMAT)).into()
 }
 
 fn only_null() -> RefOr<Schema> {
@@ -190,7 +194,7 @@ pub(crate) struct SentencesInQuery {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct FormInQuery {
-    /// The format of the response; it takes precedence over `Accept`.
+    /// The format of the response, as in POST; it takes precedence over `Accept`.
     #[param(inline, nullable = false)]
     format: Option<Form>,
 }
@@ -200,6 +204,8 @@ pub(crate) struct FormInQuery {
 pub(crate) enum Form {
     Json,
     Npy,
+    Float16,
+    Int8,
 }
 
 #[derive(ToSchema)]
@@ -226,7 +232,7 @@ pub(crate) enum Vectors {
 
 #[derive(ToSchema)]
 #[schema(
-    description = format!("A NumPy file: an array of float32, a row of {DIMENSION} (or `dimensions`) for each sentence."),
+    description = format!("A NumPy file: an array of float32 (or the requested type), a row of {DIMENSION} (or `dimensions`) for each sentence."),
     value_type = String,
     format = Binary,
 )]
