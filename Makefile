@@ -63,14 +63,14 @@ run: model build
 
 test: model build-bench $(TEST_PACKAGES)
 	@echo "== running the tests"
-	@$(TEST_ENV) python3 tests/run.py cargo test --release --workspace --no-fail-fast
+	@$(TEST_ENV) python3 tests/run.py --release --workspace
 
 test-unit: libtorch
 	@echo "== running the unit tests"
-	@python3 tests/run.py cargo test --release --locked --workspace --no-fail-fast --lib --test verifier --test gateway
+	@python3 tests/run.py --release --locked --workspace --lib --test verifier --test gateway
 
 test-isolation: model build
-	@python3 tests/run.py cargo test --release --workspace --test isolation
+	@python3 tests/run.py --release --workspace --test isolation
 
 test-compose: model $(CLIENT)/.complete
 	@docker info >/dev/null 2>&1 || { echo "test-compose: SKIPPED, no Docker engine is running"; exit 0; }; \
@@ -175,7 +175,7 @@ coverage: model $(TEST_PACKAGES)
 # `--report`, so that a partial report does not overwrite the complete one.
 SOAK ?= 600
 BENCH_OPTIONS ?= --report docs/internals/benchmarks.md
-bench: bench-models $(BENCH_VENV)/.complete
+bench: bench-models $(BENCH_VENV)/.complete $(CLIENT)/.complete
 	@target/release/muse-bench var/model/f32 var/model/bf16 --peer-python "$(BENCH_VENV)/bin/python" --onnx "$(ONNX)" \
 	  --soak-seconds $(SOAK) $(BENCH_OPTIONS)
 	@target/release/muse-bench-auth var/model/f32

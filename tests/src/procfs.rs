@@ -40,6 +40,15 @@ pub fn pss_mb(process: u32) -> f64 {
     kib * 1024.0 / 1e6
 }
 
+/// The largest resident set size of a process so far, in MB (10⁶ bytes); None if it has ended.
+#[must_use]
+pub fn peak_rss_mb(process: u32) -> Option<f64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse().ok()?;
+    Some(kib * 1024.0 / 1e6)
+}
+
 /// CPU time of a process.
 ///
 /// # Panics

@@ -33,8 +33,8 @@ use plot::Curve;
 use programs::Programs;
 use report::Report;
 use sections::{
-    Bench, abandonment, crowd, curves, fairness, gemm as gemm_section, latency, memory, overload, polls,
-    soak, startup, throughput,
+    Bench, abandonment, command, crowd, curves, fairness, gemm as gemm_section, latency, memory, overload,
+    polls, soak, startup, throughput,
 };
 use workload::Workload;
 
@@ -110,6 +110,9 @@ async fn run_service_sections(
     }
     if options.has(Section::Crowd) {
         crowd::measure(&mut bench).await;
+    }
+    if options.has(Section::Command) {
+        command::measure(&mut bench).await;
     }
     if options.has(Section::Abandonment) {
         abandonment::measure(&mut bench).await;

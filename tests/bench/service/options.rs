@@ -59,6 +59,14 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 600.0)]
     pub(crate) soak_seconds: f64,
 
+    /// The command `muse` of `make client`, for the section command.
+    #[arg(long, default_value = "target/client/bin/muse")]
+    pub(crate) client: PathBuf,
+
+    /// Number of lines that the command embeds.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) lines: usize,
+
     /// File for the report in Markdown, with the plot in the same folder; the report is always
     /// printed.
     #[arg(long)]
@@ -103,6 +111,8 @@ pub(crate) enum Section {
     Fairness,
     /// Up to 256 closed-loop clients without retries.
     Crowd,
+    /// `muse embed` over the service.
+    Command,
     /// Cancelled calls.
     Abandonment,
     /// Durations of async polls, if the programs record them.

@@ -93,6 +93,14 @@ impl Programs {
         log_in(self.address, name, PASSWORD).await
     }
 
+    /// Creates an API key of admin.
+    pub(crate) async fn add_key(&self) -> String {
+        let request = CreateKeyRequest { name: "command".to_owned(), ..Default::default() };
+        let created =
+            KeyServiceClient::new(channel(self.address)).create_key(bearing(&self.token, request)).await;
+        created.expect("admin has few keys").into_inner().secret_key
+    }
+
     /// Creates a bulk key of the owner of a token.
     pub(crate) async fn add_bulk_key(&self, token: &str) -> String {
         let request = CreateKeyRequest { name: "job".to_owned(), bulk: true, ..Default::default() };

@@ -1,6 +1,7 @@
 //! The sections of the benchmark.
 
 pub(crate) mod abandonment;
+pub(crate) mod command;
 pub(crate) mod crowd;
 pub(crate) mod curves;
 pub(crate) mod fairness;
