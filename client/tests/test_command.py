@@ -211,8 +211,9 @@ def test_every_input_and_output_format_round_trips(muse_on_stack: Muse) -> None:
     assert np.abs(np.array([line["embedding"] for line in lines]) - vectors).max() < 2e-6
 
     for name in "in.txt", "in.csv", "in.tsv", "in.jsonl", "in.parquet":
+        column = [] if name == "in.txt" else ["--column", "words"]
         for output in f"{name}.parquet", f"{name}.jsonl":
-            muse_on_stack.run("tokenize", name, output, "--column", "words")
+            muse_on_stack.run("tokenize", name, output, *column)
         tokens = pq.read_table(muse_on_stack.folder / f"{name}.parquet").to_pylist()
         assert tokens == read_json_lines(muse_on_stack.folder / f"{name}.jsonl")
         assert [row["sentence"] for row in tokens] == SENTENCES
@@ -389,10 +390,10 @@ def test_concurrent_command_with_the_same_output_fails(muse_on_relay: Muse, rela
 
 BAD = {
     "columns.csv": (b"a,b\n1,2\n", "columns.csv has no column 'sentence': choose one of a, b with --column"),
-    "short.csv": (b"id,sentence\n1,a\n\n2\n", "short.csv, line 4: 1 columns, where the header has 2"),
+    "short.csv": (b"id,sentence\n1,a\n\n2\n", "short.csv, line 4: 1 column, where the header has 2"),
     "quote.csv": (b'sentence\n"a\nb"c\n', "quote.csv, line 2: "),
     "multi.csv": (b'sentence\n"a\nb"\n\xff\n', "multi.csv, line 4: byte 1 of it (0xff) is not UTF-8"),
-    "utf16.txt": ("a\n".encode("utf-16"), "utf16.txt, line 1: byte 1 of it (0xff) is not UTF-8"),
+    "utf16.txt": ("a\n".encode("utf-16-le"), "utf16.txt, line 1: zero bytes, as in UTF-16-LE: use --encoding utf-16-le"),
     "bad.jsonl": (b'"a"\n{"sentence"\n', "bad.jsonl, line 2: not JSON: "),
     "field.jsonl": (b'{"a": 1}\n', "field.jsonl, line 1: no field 'sentence': choose one of a with --column"),
     "null.jsonl": (b'{"sentence": null}\n', "null.jsonl, line 1: 'sentence' is null, where a string is expected"),
@@ -431,7 +432,7 @@ def test_invalid_parquet_columns_are_reported(muse_on_stack: Muse) -> None:
 def test_invalid_files_are_reported(muse_on_stack: Muse) -> None:
     write_text(muse_on_stack.folder / "in.txt", ["a"])
     assert "cannot read none.txt: No such file" in muse_on_stack.fails("embed", "none.txt", "out.npy")
-    assert "cannot read .: " in muse_on_stack.fails("embed", ".", "out.npy", "--format", "text")
+    assert "the folder state contains no files" in muse_on_stack.fails("embed", "state", "out.npy")
     assert "none/out.npy.part: No such file" in muse_on_stack.fails("embed", "in.txt", "none/out.npy")
     assert "state is not a regular file" in muse_on_stack.fails("embed", "in.txt", "state", "--output-format", "npy")
     assert "tokens cannot be written as .npy" in muse_on_stack.fails("tokenize", "in.txt", "out.npy")

@@ -12,7 +12,7 @@ from typing import Any, Callable, Optional, Union
 from .. import MUSEError
 from .._chunking import chunks, size
 from . import Failure
-from .inputs import Input, Row
+from .inputs import BadRow, Input, Row
 from .outputs import Output, StandardOutput
 from .progress import Progress
 
@@ -72,7 +72,10 @@ class _Rows:
 
     def _until_failure(self, source: Input) -> Iterator[Row]:
         try:
-            yield from source.rows()
+            for row in source.rows():
+                if isinstance(row, BadRow):
+                    raise Failure(f"{source.place(row)}: {row.problem}")
+                yield row
         except Failure as failure:
             self.failure = failure
 
@@ -108,7 +111,7 @@ def _result(results: Future[Any], batch: list[Row], source: Input) -> Any:
         if error.index is None:
             raise Failure(str(error)) from None
         _, _, problem = error.message.partition("] ")
-        raise Failure(f"{source.place(batch[error.index].place)}: the sentence {problem}") from None
+        raise Failure(f"{source.place(batch[error.index])}: the sentence {problem}") from None
 
 
 def _retained_rows(output: Union[Output, StandardOutput]) -> str:

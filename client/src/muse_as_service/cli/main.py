@@ -95,7 +95,7 @@ def _add_bulk_options(command: argparse.ArgumentParser, field: str) -> None:
     command.add_argument("input", metavar="INPUT")
     command.add_argument("output", metavar="OUTPUT")
     command.add_argument(
-        "--column", default="sentence", help="column or field that contains the sentences (%(default)s)"
+        "--column", help="column or field that contains the sentences; default: sentence"
     )
     command.add_argument(
         "--format",
@@ -181,7 +181,7 @@ def _logout(options: argparse.Namespace) -> None:
 
 def _bulk(options: argparse.Namespace) -> None:
     login, api_key = credential(options)
-    source = inputs.open_input(options.input, options.format, options.column)
+    source = inputs.open_inputs([options.input], inputs.Options(options.column, options.format))
     output = outputs.open_output(
         options.output, options.output_format, options.field, overwrite=options.overwrite, restart=options.restart
     )
