@@ -191,6 +191,7 @@ SEPARATED = [
     Case("case.csv", "Sentence\na\n", Rejected("has no column 'sentence': choose one of Sentence")),
     Case("space-name.csv", "id, sentence\n1,a\n", Rejected("choose one of id, ' sentence' with --column")),
     Case("semicolon.csv", "id;sentence\n1;a\n", Rejected("or use --delimiter ';'")),
+    Case("excel-sep.csv", "sep=,\nid,sentence\n1,a\n", Rejected("; remove the first line, which only Excel reads")),
     Case("tab.csv", "id\tsentence\n1\ta\n", Rejected("or use --delimiter tab")),
     Case("comma-as.tsv", "id,sentence\n1,a\n", Rejected("or use --delimiter ','")),
     Case("named.csv", "id,title\n1,a\n", ["a"], {"column": "title"}),

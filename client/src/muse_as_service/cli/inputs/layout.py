@@ -60,6 +60,8 @@ class Layout:
         return self.fewest <= count <= self._cells
 
     def _advice(self, names: list[str]) -> str:
+        if names[0].startswith("sep="):
+            return "; remove the first line, which only Excel reads"
         if len(names) == 1:
             for character, option in OTHER_DELIMITERS.items():
                 if character in names[0]:

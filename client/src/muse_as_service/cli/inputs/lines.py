@@ -62,6 +62,8 @@ class Lines:
     def __init__(self, source: Source, encoding: Optional[str], max_bytes: int) -> None:
         self._source = source
         self._max_bytes = max_bytes
+        # With the line end.
+        self._limit = max_bytes + 3
         self._resources = ExitStack()
         try:
             stream = open_stream(source, self._resources)
@@ -87,7 +89,9 @@ class Lines:
                 raise self._zero_byte(number)
             if not line.isascii():
                 self._check(line, number)
-            if len(line) <= self._max_bytes // 4 or size(line.rstrip("\r\n")) <= self._max_bytes:
+            complete = line.endswith("\n") or len(line) < self._limit
+            # A character has at most four bytes.
+            if complete and (len(line) <= self._max_bytes // 4 or size(line.rstrip("\r\n")) <= self._max_bytes):
                 yield number, line
                 continue
             if "\r" in line.rstrip("\r\n"):
@@ -102,7 +106,7 @@ class Lines:
     def _read(self, number: int) -> str:
         """The next line, or the beginning of one that is too long."""
         try:
-            return self._text.readline(self._max_bytes + 3)
+            return self._text.readline(self._limit)
         except UnicodeError as failure:
             raise Failure(f"{self._source.place(number)}: not valid {self.encoding}: {failure}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import sys
@@ -58,13 +59,11 @@ class Source:
     def bad(self, number: int, problem: str) -> BadRow:
         return BadRow(number, self.read, problem, self.index)
 
-    def descriptor(self) -> int:
-        """Opens the file."""
+    def open(self) -> io.FileIO:
+        """Opens the file, unbuffered."""
         self.consumed = 0
         try:
-            if self.path == "-":
-                return os.dup(_standard_input())
-            return os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            return io.FileIO(os.dup(_standard_input()) if self.path == "-" else self.path)
         except OSError as failure:
             raise self.unreadable(failure) from None
 

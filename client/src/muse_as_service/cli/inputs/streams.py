@@ -70,7 +70,7 @@ def open_stream(source: Source, resources: ExitStack) -> Stream:
     The first bytes determine the compression, so standard input and files with any name can be compressed. A file whose
     extension indicates another compression is damaged, or has the wrong name. Raises `Failure`, also while reading.
     """
-    file = resources.enter_context(io.FileIO(source.descriptor(), "rb"))
+    file = resources.enter_context(source.open())
     stream = Stream(lambda count: _read(file, source, count))
     head = stream.peek(LONGEST_MAGIC)
     compression = _compression(head)
