@@ -393,7 +393,10 @@ BAD = {
     "short.csv": (b"id,sentence\n1,a\n\n2\n", "short.csv, line 4: 1 column, where the header has 2"),
     "quote.csv": (b'sentence\n"a\nb"c\n', "quote.csv, line 2: "),
     "multi.csv": (b'sentence\n"a\nb"\n\xff\n', "multi.csv, line 4: byte 1 of it (0xff) is not UTF-8"),
-    "utf16.txt": ("a\n".encode("utf-16-le"), "utf16.txt, line 1: zero bytes, as in UTF-16-LE: use --encoding utf-16-le"),
+    "utf16.txt": (
+        "a\n".encode("utf-16-le"),
+        "utf16.txt, line 1: zero bytes, as in UTF-16-LE: use --encoding utf-16-le",
+    ),
     "bad.jsonl": (b'"a"\n{"sentence"\n', "bad.jsonl, line 2: not JSON: "),
     "field.jsonl": (b'{"a": 1}\n', "field.jsonl, line 1: no field 'sentence': choose one of a with --column"),
     "null.jsonl": (b'{"sentence": null}\n', "null.jsonl, line 1: 'sentence' is null, where a string is expected"),

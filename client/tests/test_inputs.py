@@ -57,7 +57,7 @@ ENCODINGS = {
     "utf-16-le-bom": Encoding("utf-16-le", mark=codecs.BOM_UTF16_LE),
     "utf-16-be-bom": Encoding("utf-16-be", mark=codecs.BOM_UTF16_BE),
     "utf-16-bom-option": Encoding("utf-16-be", "utf-16", mark=codecs.BOM_UTF16_BE),
-    "utf-16-le-bom-option": Encoding("utf-16-le", "UTF16LE", mark=codecs.BOM_UTF16_LE),
+    "utf-16-le-bom-option": Encoding("utf-16-le", "UTF-16LE", mark=codecs.BOM_UTF16_LE),
     "utf-16-le-option": Encoding("utf-16-le", "utf-16-le"),
     "utf-16-be-option": Encoding("utf-16-be", "utf-16-be"),
     "utf-32-bom": Encoding("utf-32-le", mark=codecs.BOM_UTF32_LE),
@@ -153,7 +153,11 @@ SEPARATED = [
     # Numbers of cells
     Case("comma.csv", "id,sentence\n1,Hello\n2,Well, that is it\n", ["Hello", Bad("line 3: 3 columns, where the hea")]),
     Case("comma1.csv", "sentence\nHello\nWell, that\n", ["Hello", Bad("comma1.csv, line 3: 2 columns, where the hea")]),
-    Case("comma2.csv", "id,title,sentence\n1,A,b\n2,Well, ok,c\n", ["b", Bad("line 3: 4 columns, where the header has 3")]),
+    Case(
+        "comma2.csv",
+        "id,title,sentence\n1,A,b\n2,Well, ok,c\n",
+        ["b", Bad("line 3: 4 columns, where the header has 3")],
+    ),
     Case("short.csv", "id,sentence,lang\n1,a,en\n2,b\n3,c,en\n", ["a", Bad("2 columns, where the header has 3"), "c"]),
     Case("short1.csv", "id,sentence\n1,a\n\n2\n", ["a", Bad("short1.csv, line 4: 1 column, where the header has 2")]),
     Case("after-lines.csv", 'id,sentence\n1,"a\nb"\n2,c,d\n', ["a\nb", Bad("after-lines.csv, line 4: 3 columns")]),
@@ -173,7 +177,11 @@ SEPARATED = [
     Case("long.tsv", "id\tsentence\n1\ta\tb\n", [Bad("3 columns, where the header has 2: is tab part of a cell?")]),
     # Empty cells and blank lines
     Case("empty-cell.csv", 'id,sentence\n1,\n2,""\n3,a\n', ["", "", "a"]),
-    Case("blank.csv", "sentence\na\n\nb\n", ["a", Bad('blank.csv, line 3: a blank line: write an empty sentence as ""'), "b"]),
+    Case(
+        "blank.csv",
+        "sentence\na\n\nb\n",
+        ["a", Bad('blank.csv, line 3: a blank line: write an empty sentence as ""'), "b"],
+    ),
     Case("blank2.csv", "sentence\n\na\n\n\nb\n", [Bad("line 2"), "a", Bad("line 4"), Bad("line 5"), "b"]),
     Case("blank.tsv", "sentence\r\na\r\n\r\nb\r\n", ["a", Bad("blank.tsv, line 3"), "b"]),
     Case("blank-none.csv", "sentence\na\n\nb\n", ["a", Bad("use --format text"), "b"], {"quoting": False}),
@@ -186,8 +194,12 @@ SEPARATED = [
     Case("twice.csv", "sentence,sentence\na,b\n", Rejected("has 2 columns named 'sentence': rename all but one")),
     Case("twice.tsv", "sentence\tid\tsentence\na\t1\tb\n", Rejected("has 2 columns named 'sentence'")),
     Case("twice-other.csv", "id,id,sentence\n1,2,a\n", ["a"]),
-    Case("missing.csv", "a,b\n1,2\n", Rejected("no column 'sentence': choose one of a, b with --column, or use --no-h")),
-    Case("missing.tsv", "3\teng\tHello\n", Rejected("has no column '3x': choose one of 3, eng, Hello"), {"column": "3x"}),
+    Case(
+        "missing.csv", "a,b\n1,2\n", Rejected("no column 'sentence': choose one of a, b with --column, or use --no-h")
+    ),
+    Case(
+        "missing.tsv", "3\teng\tHello\n", Rejected("has no column '3x': choose one of 3, eng, Hello"), {"column": "3x"}
+    ),
     Case("case.csv", "Sentence\na\n", Rejected("has no column 'sentence': choose one of Sentence")),
     Case("space-name.csv", "id, sentence\n1,a\n", Rejected("choose one of id, ' sentence' with --column")),
     Case("semicolon.csv", "id;sentence\n1;a\n", Rejected("or use --delimiter ';'")),
@@ -210,8 +222,15 @@ SEPARATED = [
     Case("header4.csv", "1,a\n", Rejected("has 2 columns: choose one by its number with --column"), {"header": False}),
     Case("header5.csv", "1,a\n", Rejected("--column is a number from 1 to 2"), {"header": False, "column": "sentence"}),
     Case("header6.csv", "1,a\n", Rejected("--column is a number from 1 to 2"), {"header": False, "column": "0"}),
-    Case("header7.csv", "1,a\n", Rejected("--column is a number from 1 to 2"), {"header": False, "column": "9" * 5_000}),
-    Case("header8.csv", "1,a\n2\n", ["a", Bad("line 2: 1 column, where the first row has 2")], {"header": False, "column": "2"}),
+    Case(
+        "header7.csv", "1,a\n", Rejected("--column is a number from 1 to 2"), {"header": False, "column": "9" * 5_000}
+    ),
+    Case(
+        "header8.csv",
+        "1,a\n2\n",
+        ["a", Bad("line 2: 1 column, where the first row has 2")],
+        {"header": False, "column": "2"},
+    ),
     # Empty files
     Case("empty.csv", "", []),
     Case("empty.tsv", "", []),
@@ -236,7 +255,9 @@ LINES = [
     Case("mixed-lf.txt", "a\r\nb\nc\r\n", ["a", "b", "c"]),
     Case("mixed-cr.txt", "a\nb\rc\nd\n", ["a", Bad("mixed-cr.txt, line 2: a carriage return (CR)"), "d"]),
     Case("cr-end.txt", "a\nb\r", ["a", "b"]),
-    Case("cr.txt", "a\rb\rc", Rejected("cr.txt, line 1: a carriage return (CR) without a line feed: convert line ends")),
+    Case(
+        "cr.txt", "a\rb\rc", Rejected("cr.txt, line 1: a carriage return (CR) without a line feed: convert line ends")
+    ),
     Case("cr-long.txt", "abcdefghi\r" * 100_000, Rejected("cr-long.txt, line 1: a carriage return (CR)")),
     Case("quotes.txt", '"a\tb\n"c,d"\n', ['"a\tb', '"c,d"']),
     Case("nul.txt", "a\n" * 5_000 + "b\0c\n", Rejected("nul.txt, line 5001: a zero byte")),
@@ -245,8 +266,12 @@ LINES = [
     Case("cut.txt", "a\nb本".encode()[:-1], Rejected("cut.txt, line 2: byte 2 of it (0xe6) is not UTF-8")),
     Case("surrogate.txt", b"a\xed\xa0\x80\n", Rejected("surrogate.txt, line 1: byte 2 of it (0xed)")),
     Case("overlong.txt", b"\xc0\xaf\n", Rejected("byte 1 of it (0xc0) is not UTF-8")),
-    Case("cut16.txt", codecs.BOM_UTF16_LE + "a\nb".encode("utf-16-le")[:-1], Rejected("cut16.txt, line 2: character 1")),
-    Case("pair16.txt", codecs.BOM_UTF16_LE + b"a\0\n\0\0\xd8b\0\n\0", Rejected("pair16.txt, line 2: character 1 of it")),
+    Case(
+        "cut16.txt", codecs.BOM_UTF16_LE + "a\nb".encode("utf-16-le")[:-1], Rejected("cut16.txt, line 2: character 1")
+    ),
+    Case(
+        "pair16.txt", codecs.BOM_UTF16_LE + b"a\0\n\0\0\xd8b\0\n\0", Rejected("pair16.txt, line 2: character 1 of it")
+    ),
     Case("long.txt", "a\n" + "x" * 262_145 + "\nb\n", ["a", Bad("long.txt, line 2: longer than 262,144 bytes"), "b"]),
     Case("longer.txt", "é" * 900_000 + "\nb\n", [Bad("longer.txt, line 1: longer than 262,144 bytes: split it"), "b"]),
     Case("longest.txt", "é" * 131_072 + "\r\nb", ["é" * 131_072, "b"]),
@@ -274,19 +299,29 @@ LINES = [
     Case("bool.jsonl", '{"sentence": true}\n', [Bad("'sentence' is true")]),
     Case("list.jsonl", '{"sentence": ["a"]}\n', [Bad("'sentence' is a list, where a string is expected")]),
     Case("object.jsonl", '{"sentence": {"text": "a"}}\n', [Bad("'sentence' is an object, where a string")]),
-    Case("twice.jsonl", '{"sentence": "a", "sentence": "b"}\n', [Bad("several fields named 'sentence': rename all but")]),
+    Case(
+        "twice.jsonl", '{"sentence": "a", "sentence": "b"}\n', [Bad("several fields named 'sentence': rename all but")]
+    ),
     Case("twice-other.jsonl", '{"x": 1, "x": 2, "sentence": "b"}\n', ["b"]),
     Case("twice-inner.jsonl", '{"x": {"sentence": 1, "sentence": 2}, "sentence": "b"}\n', ["b"]),
     Case("missing.jsonl", '{"a": 1}\n"b"\n', [Bad("line 1: no field 'sentence': choose one of a with"), "b"]),
     Case("no-fields.jsonl", "{}\n", [Bad("choose one of none with --column")]),
-    Case("bare.jsonl", '"a"\n5\nnull\n[1]\n', ["a", Bad("5, where an object"), Bad("null, where"), Bad("a list, where")]),
-    Case("array.jsonl", '[{"sentence": "a"}]\n', Rejected("array.jsonl, line 1: a JSON array, where an object per line")),
+    Case(
+        "bare.jsonl", '"a"\n5\nnull\n[1]\n', ["a", Bad("5, where an object"), Bad("null, where"), Bad("a list, where")]
+    ),
+    Case(
+        "array.jsonl", '[{"sentence": "a"}]\n', Rejected("array.jsonl, line 1: a JSON array, where an object per line")
+    ),
     Case("array-lines.jsonl", '[\n{"sentence": "a"},\n', Rejected("jq -c '.[]'")),
     Case("pretty.jsonl", '{\n  "sentence": "a"\n}\n', Rejected("an object in several lines")),
     Case("pair.jsonl", '"\\ud800"\n"a"\n', [Bad("line 1: an unpaired surrogate"), "a"]),
     Case("pair2.jsonl", '{"sentence": "a\\uDC00\\ud800"}\n', [Bad("an unpaired surrogate")]),
     Case("pair-other.jsonl", '{"x": "\\ud800", "sentence": "a"}\n', ["a"]),
-    Case("broken.jsonl", '"a"\n{"sentence"\n"b"\n', ["a", Bad("line 2: not JSON: Expecting ':' delimiter (column 1"), "b"]),
+    Case(
+        "broken.jsonl",
+        '"a"\n{"sentence"\n"b"\n',
+        ["a", Bad("line 2: not JSON: Expecting ':' delimiter (column 1"), "b"],
+    ),
     Case("two.jsonl", '{"sentence": "a"} {"sentence": "b"}\n', [Bad("not JSON: Extra data (column 19)")]),
     Case("quotes.jsonl", "{'sentence': 'a'}\n", [Bad("not JSON")]),
     Case("cut.jsonl", '"a"\n{"sentence": "b', ["a", Bad("cut.jsonl, line 2: not JSON")]),
@@ -314,7 +349,9 @@ def test_text_and_json_lines_are_read_or_rejected(tmp_path: Path, case: Case) ->
 
 def test_cell_that_a_stray_quotation_mark_opens_is_bounded(tmp_path: Path) -> None:
     rows = "".join(f"{number},{'x' * 1_000}\n" for number in range(18_000))
-    Case("open.csv", f'id,sentence\n1,a\n2,"b\n{rows}', Rejected("line 3: a cell of more than 16,777,216")).check(tmp_path)
+    Case("open.csv", f'id,sentence\n1,a\n2,"b\n{rows}', Rejected("line 3: a cell of more than 16,777,216")).check(
+        tmp_path
+    )
     Case("long.csv", "id,sentence\n" + "x" * (17 << 20), Rejected("line 2: longer than 16,777,216")).check(tmp_path)
     Case("many.csv", "id,sentence\n" + "1,a," * (5 << 20), Rejected("line 2: longer than")).check(tmp_path)
 

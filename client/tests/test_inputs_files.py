@@ -10,7 +10,7 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Callable
 
@@ -100,8 +100,10 @@ def standard_input(data: bytes, monkeypatch: pytest.MonkeyPatch, slices: int = 1
 
     def fill() -> None:
         with os.fdopen(write, "wb", buffering=0) as file:
-            for start in range(0, len(data), max(1, len(data) // slices)):
-                file.write(data[start : start + max(1, len(data) // slices)])
+            # The reader may have closed the pipe.
+            with suppress(BrokenPipeError):
+                for start in range(0, len(data), max(1, len(data) // slices)):
+                    file.write(data[start : start + max(1, len(data) // slices)])
 
     thread = threading.Thread(target=fill)
     thread.start()
@@ -273,7 +275,21 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, extension: str) -> N
 def mutations(content: bytes, count: int, seed: int) -> Iterator[bytes]:
     """Damaged copies: changed, removed, repeated and inserted bytes."""
     chance = random.Random(seed)
-    special = [b'"', b"\n", b"\r", b"\0", b"\xff", b",", b"\t", b"{", b"[", b"\\", b"\xef\xbb\xbf", b"\xff\xfe", b"\xed\xa0"]
+    special = [
+        b'"',
+        b"\n",
+        b"\r",
+        b"\0",
+        b"\xff",
+        b",",
+        b"\t",
+        b"{",
+        b"[",
+        b"\\",
+        b"\xef\xbb\xbf",
+        b"\xff\xfe",
+        b"\xed\xa0",
+    ]
     for _ in range(count):
         data = bytearray(content)
         for _ in range(chance.randint(1, 5)):

@@ -94,9 +94,7 @@ def _add_bulk_options(command: argparse.ArgumentParser, field: str) -> None:
     written = set(outputs.FORMATS.values()) - ({"npy"} if field == "tokens" else set())
     command.add_argument("input", metavar="INPUT")
     command.add_argument("output", metavar="OUTPUT")
-    command.add_argument(
-        "--column", help="column or field that contains the sentences; default: sentence"
-    )
+    command.add_argument("--column", help="column or field that contains the sentences; default: sentence")
     command.add_argument(
         "--format",
         choices=list(dict.fromkeys(inputs.FORMATS.values())),

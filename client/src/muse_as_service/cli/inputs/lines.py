@@ -46,7 +46,8 @@ codecs.register_error("muse.mark", _mark)
 def check_encoding(name: str) -> str:
     """The standard name of an encoding. Raises `Failure` if there is none with this name."""
     try:
-        b"".decode(name)
+        # Raises LookupError for codecs of bytes such as hex, too.
+        io.TextIOWrapper(io.BytesIO(), name, "muse.mark").read()
         return codecs.lookup(name).name
     except (LookupError, ValueError):
         examples = "latin-1, cp1252, shift_jis, gb18030 or utf-16"

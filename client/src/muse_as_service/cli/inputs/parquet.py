@@ -58,7 +58,9 @@ class Parquet(Reader):
                     value = _Unreadable("zero bytes, which are not text: convert the column to UTF-8")
             except UnicodeDecodeError as failure:
                 byte = value[failure.start]
-                value = _Unreadable(f"byte {failure.start + 1} (0x{byte:02x}) is not UTF-8: convert the column to UTF-8")
+                value = _Unreadable(
+                    f"byte {failure.start + 1} (0x{byte:02x}) is not UTF-8: convert the column to UTF-8"
+                )
         if value is None:
             return self.source.bad(number, f"{quoted(self.column)} is null, where a string is expected")
         for name, other in zip([self.column, *names], [value, *kept]):

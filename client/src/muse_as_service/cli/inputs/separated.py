@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from typing import Optional
+from typing import Any, Optional
 
 from .. import Failure
 from .layout import Layout
@@ -30,7 +30,7 @@ class Separated(LineReader):
 
     def read_header(self, lines: Iterator[tuple[int, Optional[str]]]) -> Optional[list[Column]]:
         self._layout: Optional[Layout] = None
-        quoting = csv.QUOTE_MINIMAL if self.options.quoting else csv.QUOTE_NONE
+        quoting: Any = csv.QUOTE_MINIMAL if self.options.quoting else csv.QUOTE_NONE
         self._delimiter = self.options.delimiter or DELIMITERS[self.source.format]
         self._record_lines: list[str] = []
         self._last = 0

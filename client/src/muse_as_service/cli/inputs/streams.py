@@ -111,7 +111,7 @@ def _decompress(compression: str, stream: Stream, source: Source) -> BinaryIO:
     if compression == "gzip":
         return cast(BinaryIO, gzip.GzipFile(fileobj=buffered))
     if compression == "bzip2":
-        return cast(BinaryIO, _Bzip2(buffered))
+        return cast(BinaryIO, _Bzip2(buffered.read1))
     return open_zstd(buffered, source.name)
 
 
@@ -129,10 +129,10 @@ def _read_decompressed(file: BinaryIO, source: Source, count: int) -> bytes:
 
 
 class _Bzip2(io.RawIOBase):
-    """Decompresses bzip2. `bz2.BZ2File` ignores data after a stream that is not bzip2, such as a damaged next stream."""
+    """Decompresses bzip2. `bz2.BZ2File` would ignore a damaged stream after the first one."""
 
-    def __init__(self, file: io.BufferedReader) -> None:
-        self._file = file
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read = read
         self._decompressor: Optional[bz2.BZ2Decompressor] = None
 
     def readable(self) -> bool:
@@ -142,12 +142,12 @@ class _Bzip2(io.RawIOBase):
         while True:
             data = b""
             if self._decompressor is None or self._decompressor.eof:
-                data = (self._decompressor.unused_data if self._decompressor else b"") or self._file.read1(BLOCK_BYTES)
+                data = (self._decompressor.unused_data if self._decompressor else b"") or self._read(BLOCK_BYTES)
                 if not data:
                     return 0
                 self._decompressor = bz2.BZ2Decompressor()
             elif self._decompressor.needs_input:
-                data = self._file.read1(BLOCK_BYTES)
+                data = self._read(BLOCK_BYTES)
                 if not data:
                     raise EOFError
             decompressed = self._decompressor.decompress(data, len(buffer))
