@@ -99,11 +99,10 @@ def standard_input(data: bytes, monkeypatch: pytest.MonkeyPatch, slices: int = 1
     read, write = os.pipe()
 
     def fill() -> None:
-        with os.fdopen(write, "wb", buffering=0) as file:
-            # The reader may have closed the pipe.
-            with suppress(BrokenPipeError):
-                for start in range(0, len(data), max(1, len(data) // slices)):
-                    file.write(data[start : start + max(1, len(data) // slices)])
+        # The reader may have closed the pipe.
+        with os.fdopen(write, "wb", buffering=0) as file, suppress(BrokenPipeError):
+            for start in range(0, len(data), max(1, len(data) // slices)):
+                file.write(data[start : start + max(1, len(data) // slices)])
 
     thread = threading.Thread(target=fill)
     thread.start()

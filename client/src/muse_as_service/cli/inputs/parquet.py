@@ -87,7 +87,7 @@ class Parquet(Reader):
         return pyarrow()
 
     def _open(self, pa: Any) -> Any:
-        return pa.parquet.ParquetFile(self.source.path, buffer_size=BUFFER_BYTES)
+        return pa.parquet.ParquetFile(self.source.path, buffer_size=BUFFER_BYTES, pre_buffer=False)
 
     @contextmanager
     def _one_line_errors(self, pa: Any) -> Iterator[None]:
