@@ -174,7 +174,11 @@ SEPARATED = [
     Case("r.csv", '"id","sentence"\n"1","7","a"\n', [Bad("3 columns, where the header has 2")]),
     Case("index.csv", ",sentence\n0,a\n1,b\n", ["a", "b"]),
     Case("short.tsv", "id\tsentence\n1\ta\n2\n", ["a", Bad("short.tsv, line 3: 1 column, where the header has 2")]),
-    Case("long.tsv", "id\tsentence\n1\ta\tb\n", [Bad("3 columns, where the header has 2: is tab part of a cell?")]),
+    Case(
+        "long.tsv",
+        "id\tsentence\n1\ta\tb\n",
+        [Bad("3 columns, where the header has 2: cells that contain tab must be in")],
+    ),
     # Empty cells and blank lines
     Case("empty-cell.csv", 'id,sentence\n1,\n2,""\n3,a\n', ["", "", "a"]),
     Case(
@@ -200,6 +204,11 @@ SEPARATED = [
     Case(
         "missing.tsv", "3\teng\tHello\n", Rejected("has no column '3x': choose one of 3, eng, Hello"), {"column": "3x"}
     ),
+    Case(
+        "number.tsv", "3\teng\tHello\n", Rejected("'3' is a cell of the first line: use --no-header"), {"column": "3"}
+    ),
+    Case("numbers.csv", "0,1\nx,a\n", ["a"], {"column": "1"}),
+    Case("year.csv", "id,2026\n1,a\n", ["a"], {"column": "2026"}),
     Case("case.csv", "Sentence\na\n", Rejected("has no column 'sentence': choose one of Sentence")),
     Case("space-name.csv", "id, sentence\n1,a\n", Rejected("choose one of id, ' sentence' with --column")),
     Case("semicolon.csv", "id;sentence\n1;a\n", Rejected("or use --delimiter ';'")),
@@ -302,6 +311,7 @@ LINES = [
     Case(
         "twice.jsonl", '{"sentence": "a", "sentence": "b"}\n', [Bad("several fields named 'sentence': rename all but")]
     ),
+    Case("twice-escaped.jsonl", '{"sentence": "a", "s\\u0065ntence": "b"}\n', [Bad("several fields named 'sentence'")]),
     Case("twice-other.jsonl", '{"x": 1, "x": 2, "sentence": "b"}\n', ["b"]),
     Case("twice-inner.jsonl", '{"x": {"sentence": 1, "sentence": 2}, "sentence": "b"}\n', ["b"]),
     Case("missing.jsonl", '{"a": 1}\n"b"\n', [Bad("line 1: no field 'sentence': choose one of a with"), "b"]),

@@ -132,7 +132,7 @@ def test_parquet_is_read_in_constant_memory(tmp_path: Path) -> None:
     before, peak, rows = pa.total_allocated_bytes(), 0, 0
     for row in open_inputs([str(path)], Options()).rows():
         rows += 1
-        assert row.place == rows and row.read == pytest.approx(rows / 60_000, abs=1e-6)
+        assert row.place == rows and row.read == pytest.approx(rows / 60_000, abs=0.02)
         if rows % 1_000 == 0:
             peak = max(peak, pa.total_allocated_bytes() - before)
     assert rows == 60_000 and 0 < peak < 24 << 20, peak

@@ -80,6 +80,8 @@ class Lines:
 
     def __iter__(self) -> Iterator[tuple[int, Optional[str]]]:
         number = 0
+        # A character has at most four bytes.
+        certainly_short = self._max_bytes // 4
         while line := self._read(number + 1):
             number += 1
             if number == 1:
@@ -90,9 +92,7 @@ class Lines:
                 raise self._zero_byte(number)
             if not line.isascii():
                 self._check(line, number)
-            complete = line.endswith("\n") or len(line) < self._limit
-            # A character has at most four bytes.
-            if complete and (len(line) <= self._max_bytes // 4 or size(line.rstrip("\r\n")) <= self._max_bytes):
+            if len(line) <= certainly_short or self._is_short(line):
                 yield number, line
                 continue
             if "\r" in line.rstrip("\r\n"):
@@ -110,6 +110,10 @@ class Lines:
             return self._text.readline(self._limit)
         except UnicodeError as failure:
             raise Failure(f"{self._source.place(number)}: not valid {self.encoding}: {failure}") from None
+
+    def _is_short(self, line: str) -> bool:
+        complete = line.endswith("\n") or len(line) < self._limit
+        return complete and size(line.rstrip("\r\n")) <= self._max_bytes
 
     def _without_mark(self, line: str) -> str:
         if line.startswith("\ufffe"):

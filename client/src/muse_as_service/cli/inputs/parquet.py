@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import repeat
 from typing import Any, NamedTuple, Union
 
 from .. import Failure
@@ -42,11 +43,11 @@ class Parquet(Reader):
         names = list(dict.fromkeys([self.column, *kept]))
         for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=names):
             values = {name: _values(batch.column(batch.schema.get_field_index(name))) for name in names}
-            columns = [values[name] for name in kept]
-            for index, value in enumerate(values[self.column]):
+            others = zip(*(values[name] for name in kept)) if kept else repeat(())
+            self.source.consume((self.source.size or 0) * len(batch) // max(1, total))
+            for value, other in zip(values[self.column], others):
                 number += 1
-                self.source.consumed = (self.source.size or 0) * number // max(1, total)
-                yield self._row(number, value, tuple([column[index] for column in columns]), kept)
+                yield self._row(number, value, other, kept)
         if number != total:
             raise Failure(f"{self.source.name} is damaged: it has {number:,} rows, where its metadata has {total:,}")
 
@@ -63,9 +64,10 @@ class Parquet(Reader):
                 )
         if value is None:
             return self.source.bad(number, f"{quoted(self.column)} is null, where a string is expected")
-        for name, other in zip([self.column, *names], [value, *kept]):
-            if isinstance(other, _Unreadable):
-                return self.source.bad(number, f"{quoted(name)}: {other.problem}")
+        if type(value) is _Unreadable or _Unreadable in map(type, kept):
+            values = zip([self.column, *names], [value, *kept])
+            problems = [f"{quoted(name)}: {found.problem}" for name, found in values if isinstance(found, _Unreadable)]
+            return self.source.bad(number, problems[0])
         return self.source.row(value, number, kept)
 
     def _check(self, pa: Any, schema: Any) -> list[Column]:
@@ -96,6 +98,9 @@ class Parquet(Reader):
         except Failure:
             raise
         except pa.ArrowInvalid as failure:
+            if "Unrecognized type" in str(failure):
+                text = f"has a type that pyarrow {pa.__version__} does not support: pip install --upgrade pyarrow"
+                raise Failure(f"{self.source.name} {text}") from None
             raise Failure(f"{self.source.name} is not a complete Parquet file: {first_line(failure)}") from None
         except OSError as failure:
             raise self.source.unreadable(failure) from None

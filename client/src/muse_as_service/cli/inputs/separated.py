@@ -62,11 +62,12 @@ class Separated(LineReader):
             if blank and layout.fewest == 1:
                 yield from (self.source.bad(line, self._blank_problem()) for line in blank)
             blank = None
-            problem = layout.problem(record)
+            problem = None if len(record) == layout.usual else layout.problem(record)
             if problem:
                 yield self.source.bad(number, problem + self._quoting_advice(layout))
             else:
-                self._check_quoting(layout, number)
+                if len(self._record_lines) > 1:
+                    self._check_quoting(layout, number)
                 yield self.source.row(record[layout.index], number, tuple([record[index] for index in kept]))
             record = self._next()
 
@@ -120,9 +121,7 @@ class Separated(LineReader):
         have as many cells as the header only if each line is a row, or if there is only one column.
         """
         lines = self._record_lines
-        if self.source.format != "tsv" or len(lines) < 2:
-            return
-        if self._fits(lines[0], layout) and self._fits(lines[-1], layout):
+        if self.source.format == "tsv" and self._fits(lines[0], layout) and self._fits(lines[-1], layout):
             place = f"{self.source.name}, lines {number} to {self._last}"
             text = f"a quotation mark joins these lines to one row: {NO_QUOTING}"
             raise Failure(f"{place}: {text}, or --format csv --delimiter tab if a cell has several lines")

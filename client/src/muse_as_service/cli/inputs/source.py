@@ -27,8 +27,9 @@ class Source:
         self.index = index
         self.name = "standard input" if self.path == "-" else printable(self.path)
         self.unit = "row" if self.format == "parquet" else "line"
-        self.consumed = 0
-        """Bytes that are read; of compressed files, before decompression."""
+        self.read: Optional[float] = None
+        """Fraction of all inputs that is read, if known."""
+        self._consumed = 0
         status = self._status()
         regular = stat.S_ISREG(status.st_mode)
         self.size = status.st_size - self._position() if regular else None
@@ -40,12 +41,11 @@ class Source:
         """Sets the bytes of the inputs before this one, and of all inputs if known."""
         self._before, self._total = before, total
 
-    @property
-    def read(self) -> Optional[float]:
-        """Fraction of all inputs that is read."""
-        if not self._total or self.size is None:
-            return None
-        return (self._before + min(self.consumed, self.size)) / self._total
+    def consume(self, count: int) -> None:
+        """Counts bytes that are read; of compressed files, before decompression."""
+        self._consumed += count
+        if self._total and self.size is not None:
+            self.read = (self._before + min(self._consumed, self.size)) / self._total
 
     def place(self, number: int) -> str:
         return f"{self.name}, {self.unit} {number}"
@@ -61,7 +61,7 @@ class Source:
 
     def open(self) -> io.FileIO:
         """Opens the file, unbuffered."""
-        self.consumed = 0
+        self._consumed = 0
         try:
             return io.FileIO(os.dup(_standard_input()) if self.path == "-" else self.path)
         except OSError as failure:

@@ -102,7 +102,7 @@ def _read(file: io.FileIO, source: Source, count: int) -> bytes:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     except OSError as failure:
         raise source.unreadable(failure) from None
-    source.consumed += len(data)
+    source.consume(len(data))
     return data
 
 
