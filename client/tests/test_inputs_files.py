@@ -84,6 +84,15 @@ def test_compressed_files_are_read_or_rejected(
             assert reading(["-"], format=FORMATS[extension]) == SENTENCES
 
 
+def test_zstd_of_parallel_programs_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "in.txt.zst"
+    frame, skippable = zstd(b"a\n"), b"\x50\x2a\x4d\x18\x04\0\0\0abcd"
+    path.write_bytes(skippable + frame + skippable + frame)
+    check(path, ["a", "a"])
+    path.write_bytes(skippable + frame[:-2])
+    check(path, Rejected("is truncated"))
+
+
 def test_zstd_without_a_decompressor_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "in.txt.zst"
     path.write_bytes(zstd(b"a"))
@@ -186,7 +195,7 @@ def test_names_patterns_and_folders_are_found(folder: Path) -> None:
     assert reading(["data/below"], format="text") == ["d"]
     source = open_inputs(["data", "data/below"], Options())
     assert source.names == ["data/[x].txt", "data/a.TXT", "data/b.txt", "data/c.csv.gz", "data/below/d.txt"]
-    assert source.name == "data/[x].txt and 4 others"
+    assert source.name == "data/[x].txt and 4 others" and source.paths == source.names
     rows = list(source.rows())
     assert [source.place(row) for row in rows][2:] == [
         "data/b.txt, line 1", "data/c.csv.gz, line 2", "data/below/d.txt, line 1",

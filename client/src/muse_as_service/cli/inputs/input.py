@@ -29,6 +29,9 @@ class Input:
         """Checks the beginning of all files. Raises `Failure`."""
         self._readers = readers
         self.names = [reader.source.name for reader in readers]
+        """Names in messages."""
+        self.paths = [reader.source.path for reader in readers]
+        """Paths; `-` is standard input."""
         self._columns = self._check_columns()
 
     @property

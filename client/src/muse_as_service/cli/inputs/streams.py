@@ -22,6 +22,8 @@ MAGIC = {
 }
 # Bzip2 has a second magic number after the block size, so that text that begins with BZh is not bzip2.
 BZIP2_BLOCKS = (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90")
+# Parallel zstd programs write a skippable frame first, whose magic number is 50 to 5f and these bytes.
+SKIPPABLE_FRAME = b"\x2a\x4d\x18"
 LONGEST_MAGIC = 16
 OTHER_FILES = {
     b"PAR1": "Parquet: use --format parquet",
@@ -92,7 +94,7 @@ def _compression(head: bytes) -> Optional[str]:
     for magic, compression in MAGIC.items():
         if head.startswith(magic) and (compression != "bzip2" or head[4:10] in BZIP2_BLOCKS):
             return compression
-    return None
+    return "zstd" if head[1:4] == SKIPPABLE_FRAME and head[0] >> 4 == 5 else None
 
 
 def _read(file: io.FileIO, source: Source, count: int) -> bytes:
