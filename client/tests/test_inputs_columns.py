@@ -127,8 +127,11 @@ def test_compressed_parquet_files_are_rejected(tmp_path: Path) -> None:
 def test_parquet_is_read_in_constant_memory(tmp_path: Path) -> None:
     path = tmp_path / "in.parquet"
     texts = pa.array([f"{number:06}" + "x" * 2_000 for number in range(60_000)])
-    pq.write_table(pa.table({"sentence": texts}), path, row_group_size=60_000, use_dictionary=False, compression="none")
-    del texts
+    # A value of another column is larger than the limit.
+    other = pa.array([None, "x" * (30 << 20), *[None] * 59_998])
+    data = pa.table({"sentence": texts, "other": other})
+    pq.write_table(data, path, row_group_size=60_000, use_dictionary=False, compression="none")
+    del texts, other, data
     before, peak, rows = pa.total_allocated_bytes(), 0, 0
     for row in open_inputs([str(path)], Options()).rows():
         rows += 1
