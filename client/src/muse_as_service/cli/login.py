@@ -8,27 +8,42 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, TypeVar
 
-from .. import MUSEClient, Tokens
-from .._transfer import API_KEY_VARIABLE
+from .. import AuthenticationError, MUSEClient, Tokens
+from .._transfer import API_KEY_VARIABLE, Flow
 from . import Failure
+from .notices import RetryNotices
+
+T = TypeVar("T")
 
 
 def path() -> Path:
     """`$XDG_STATE_HOME/muse/login.json`, with mode 0600."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
-    return Path(state) / "muse/login.json"
+    state = os.environ.get("XDG_STATE_HOME")
+    try:
+        return Path(state or Path.home() / ".local/state") / "muse/login.json"
+    except RuntimeError:
+        raise NoHome("this user has no home directory for the login: set XDG_STATE_HOME to a folder") from None
 
 
-@dataclass
+class NoHome(Failure):
+    """There is no place for the login."""
+
+
 class SavedLogin:
-    """The URL of a login, and the `TokenStore` of its tokens."""
+    """The URL of a login, and the `TokenStore` of its tokens.
 
-    url: str
-    ca_file: Optional[str] = None
+    A command that has loaded tokens continues to use them after a login to another service, and then does not replace
+    the tokens of that one.
+    """
+
+    def __init__(self, url: str, ca_file: Optional[str] = None) -> None:
+        self.url = url
+        # A later command may have another working directory.
+        self.ca_file = None if ca_file is None else str(Path(ca_file).absolute())
+        self._loaded: Optional[Tokens] = None
 
     @classmethod
     def read(cls) -> SavedLogin:
@@ -42,39 +57,75 @@ class SavedLogin:
         """The service to use with an API key: by default that of the login, if there is one."""
         if url is not None:
             return cls(url, ca_file)
-        saved = _read()
+        try:
+            saved = _read()
+        except NoHome:
+            saved = None
         if saved is None:
             return cls("http://localhost:5000", ca_file)
         return cls(saved["url"], ca_file or saved["ca_file"])
 
-    def client(self, **options: Any) -> MUSEClient:
+    def client(self, *, api_key: Optional[str] = None, **options: Any) -> MUSEClient:
+        """A client with the API key, else with the saved tokens, that reports retries on standard error."""
+        options = {"url": self.url, "ca_file": self.ca_file, "on_retry": RetryNotices(), **options}
         try:
-            return MUSEClient(url=self.url, ca_file=self.ca_file, tokens=self, **options)
+            # A client with an API key does not need a place for tokens.
+            return MUSEClient(api_key=api_key, **options) if api_key else _LoginClient(self, **options)
         except (ImportError, ValueError) as failure:
             raise Failure(str(failure)) from None
-        except OSError as failure:
-            raise Failure(f"cannot read the certificates in {self.ca_file}: {failure.strerror or failure}") from None
 
     def load(self) -> Optional[Tokens]:
         saved = _read()
-        if saved is None or saved["url"] != self.url:
-            return None
-        return Tokens(saved["access_token"], saved["refresh_token"])
+        if saved is not None and saved["url"] == self.url:
+            self._loaded = Tokens(saved["access_token"], saved["refresh_token"])
+        return self._loaded
 
     def save(self, tokens: Optional[Tokens]) -> None:
-        if tokens is None:
-            path().unlink(missing_ok=True)
+        replaced = self._loaded is not None and self.lost() is not None
+        self._loaded = tokens
+        if replaced:
             return
-        saved = {
-            "url": self.url,
-            "ca_file": self.ca_file,
-            "access_token": tokens.access,
-            "refresh_token": tokens.refresh,
-        }
         try:
+            if tokens is None:
+                path().unlink(missing_ok=True)
+                return
+            saved = {
+                "url": self.url,
+                "ca_file": self.ca_file,
+                "access_token": tokens.access,
+                "refresh_token": tokens.refresh,
+            }
             _write(json.dumps(saved))
         except OSError as failure:
-            raise Failure(f"cannot save the login in {path()}: {failure.strerror}") from None
+            verb = "delete" if tokens is None else "save"
+            raise Failure(f"cannot {verb} the login in {path()}: {failure.strerror}") from None
+
+    def lost(self) -> Optional[str]:
+        """What has happened to the saved login since it was loaded; None for nothing."""
+        saved = _read()
+        if saved is None:
+            return f"the login to {self.url} has been deleted, as by 'muse logout'"
+        if saved["url"] != self.url:
+            return f"the saved login is now one to {saved['url']}"
+        return None
+
+
+class _LoginClient(MUSEClient):
+    """A client with the tokens of a saved login, whose errors name the cause."""
+
+    def __init__(self, login: SavedLogin, **options: Any) -> None:
+        super().__init__(tokens=login, **options)
+        self._login = login
+
+    def _run(self, flow: Flow[T], stopped: Optional[Any] = None) -> T:
+        try:
+            return super()._run(flow, stopped)
+        except AuthenticationError as error:
+            lost = self._login.lost() if error.reason.startswith("TOKEN_") else None
+            if lost is None or error.message.startswith(lost):
+                raise
+            text = f"{lost}, and {self.url} rejects its tokens ({error.message}): run 'muse login {self.url}' first"
+            raise AuthenticationError(text, status=error.status, reason=error.reason) from None
 
 
 def add_credential_options(command: argparse.ArgumentParser) -> None:
