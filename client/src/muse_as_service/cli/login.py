@@ -8,15 +8,14 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional, TypeVar
+from typing import Any, Optional
 
-from .. import AuthenticationError, MUSEClient, Tokens
-from .._transfer import API_KEY_VARIABLE, Flow
+from .. import MUSEClient, Tokens
+from .._transfer import API_KEY_VARIABLE
 from . import Failure
 from .notices import RetryNotices
-
-T = TypeVar("T")
 
 
 def path() -> Path:
@@ -32,18 +31,16 @@ class NoHome(Failure):
     """There is no place for the login."""
 
 
+@dataclass
 class SavedLogin:
-    """The URL of a login, and the `TokenStore` of its tokens.
+    """The URL of a login, and the `TokenStore` of its tokens."""
 
-    A command that has loaded tokens continues to use them after a login to another service, and then does not replace
-    the tokens of that one.
-    """
+    url: str
+    ca_file: Optional[str] = None
 
-    def __init__(self, url: str, ca_file: Optional[str] = None) -> None:
-        self.url = url
+    def __post_init__(self) -> None:
         # A later command may have another working directory.
-        self.ca_file = None if ca_file is None else str(Path(ca_file).absolute())
-        self._loaded: Optional[Tokens] = None
+        self.ca_file = None if self.ca_file is None else str(Path(self.ca_file).absolute())
 
     @classmethod
     def read(cls) -> SavedLogin:
@@ -70,21 +67,17 @@ class SavedLogin:
         options = {"url": self.url, "ca_file": self.ca_file, "on_retry": RetryNotices(), **options}
         try:
             # A client with an API key does not need a place for tokens.
-            return MUSEClient(api_key=api_key, **options) if api_key else _LoginClient(self, **options)
+            return MUSEClient(api_key=api_key, **options) if api_key else MUSEClient(tokens=self, **options)
         except (ImportError, ValueError) as failure:
             raise Failure(str(failure)) from None
 
     def load(self) -> Optional[Tokens]:
         saved = _read()
-        if saved is not None and saved["url"] == self.url:
-            self._loaded = Tokens(saved["access_token"], saved["refresh_token"])
-        return self._loaded
+        if saved is None or saved["url"] != self.url:
+            return None
+        return Tokens(saved["access_token"], saved["refresh_token"])
 
     def save(self, tokens: Optional[Tokens]) -> None:
-        replaced = self._loaded is not None and self.lost() is not None
-        self._loaded = tokens
-        if replaced:
-            return
         try:
             if tokens is None:
                 path().unlink(missing_ok=True)
@@ -99,33 +92,6 @@ class SavedLogin:
         except OSError as failure:
             verb = "delete" if tokens is None else "save"
             raise Failure(f"cannot {verb} the login in {path()}: {failure.strerror}") from None
-
-    def lost(self) -> Optional[str]:
-        """What has happened to the saved login since it was loaded; None for nothing."""
-        saved = _read()
-        if saved is None:
-            return f"the login to {self.url} has been deleted, as by 'muse logout'"
-        if saved["url"] != self.url:
-            return f"the saved login is now one to {saved['url']}"
-        return None
-
-
-class _LoginClient(MUSEClient):
-    """A client with the tokens of a saved login, whose errors name the cause."""
-
-    def __init__(self, login: SavedLogin, **options: Any) -> None:
-        super().__init__(tokens=login, **options)
-        self._login = login
-
-    def _run(self, flow: Flow[T], stopped: Optional[Any] = None) -> T:
-        try:
-            return super()._run(flow, stopped)
-        except AuthenticationError as error:
-            lost = self._login.lost() if error.reason.startswith("TOKEN_") else None
-            if lost is None or error.message.startswith(lost):
-                raise
-            text = f"{lost}, and {self.url} rejects its tokens ({error.message}): run 'muse login {self.url}' first"
-            raise AuthenticationError(text, status=error.status, reason=error.reason) from None
 
 
 def add_credential_options(command: argparse.ArgumentParser) -> None:
