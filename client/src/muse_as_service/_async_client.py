@@ -180,14 +180,15 @@ class AsyncMUSEClient:
     async def _run_job(self, job: Job[T], run: Callable[[Chunk], Flow[list[Any]]], concurrency: int) -> T:
         """Runs the flows of the chunks, and returns their results in order."""
         slots = asyncio.Semaphore(checked_concurrency(concurrency))
-        await self._run(self._session.check_lengths(job))
 
         async def run_chunk(chunk: Chunk) -> list[Any]:
             async with slots:
                 return await self._run(run(chunk))
 
-        tasks = [asyncio.ensure_future(run_chunk(chunk)) for chunk in job.chunks]
+        tasks: list[asyncio.Future[list[Any]]] = []
         try:
+            await self._run(self._session.check_lengths(job))
+            tasks = [asyncio.ensure_future(run_chunk(chunk)) for chunk in job.chunks]
             for task in tasks:
                 job.add(await task)
         except MUSEError as error:

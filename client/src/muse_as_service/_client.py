@@ -253,13 +253,13 @@ class MUSEClient:
     ) -> T:
         """Runs the flows of the chunks, and returns their results in order."""
         checked_concurrency(concurrency)
-        self._run(self._session.check_lengths(job, reasons))
-        with self._in_order(job.chunks, run, concurrency) as results:
-            try:
+        try:
+            self._run(self._session.check_lengths(job, reasons))
+            with self._in_order(job.chunks, run, concurrency) as results:
                 for result in results:
                     job.add(result)
-            except MUSEError as error:
-                raise job.failure(error) from None
+        except MUSEError as error:
+            raise job.failure(error) from None
         return job.result()
 
     @contextmanager

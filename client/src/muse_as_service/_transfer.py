@@ -45,7 +45,7 @@ from ._calls import (
 from ._checks import check_key_id, check_key_properties, check_text, check_usage_query, checked_key
 from ._chunking import MAX_SENTENCES, size
 from ._jobs import Chunk, Job, Progress
-from ._retry import RetryHook, Retry, backoff, log_retry, may_retry
+from ._retry import Retry, RetryHook, backoff, log_retry, may_retry
 from ._sentences import check
 from ._tokens import InMemory, TokenStore
 from .errors import AuthenticationError, MUSEError, OverloadedError, TooLargeError, UnavailableError
