@@ -170,12 +170,14 @@ class AsyncMUSEClient:
 
     async def _connected(self) -> _Connections:
         loop = asyncio.get_running_loop()
-        if loop not in self._loops:
-            # The generators of closed loops have closed their connections.
-            self._loops = {other: found for other, found in self._loops.items() if not other.is_closed()}
+        connections = self._loops.get(loop)
+        if connections is None:
+            # Those of closed loops are closed. Other threads may run loops at the same time.
+            for other in [other for other in list(self._loops) if other.is_closed()]:
+                self._loops.pop(other, None)
             self._loops[loop] = connections = _Connections(self._open_transport())
             await connections.close_with_loop()
-        return self._loops[loop]
+        return connections
 
     async def _run_job(self, job: Job[T], run: Callable[[Chunk], Flow[list[Any]]], concurrency: int) -> T:
         """Runs the flows of the chunks, and returns their results in order."""
