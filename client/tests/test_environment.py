@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import pickle
 import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from http.server import ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +156,7 @@ def test_missing_certificates_are_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
     message = "cannot read the certificates in SSL_CERT_FILE /no/such.pem: No such file or directory"
     with pytest.raises(ConfigurationError, match=f"^{message}$"):
         MUSEClient(url="https://localhost", grpc=grpc)
-    with pytest.raises(ConfigurationError, match="in ca_file /no/ca.pem: No such file"):
+    with pytest.raises(ConfigurationError, match=r"in ca_file /no/ca\.pem: No such file"):
         MUSEClient(url="https://localhost", grpc=grpc, ca_file="/no/ca.pem")
     (tmp_path / "empty.pem").write_text("no certificate")
     with pytest.raises(ConfigurationError, match=r"in ca_file .*empty\.pem: no certificates in PEM format"):
@@ -183,8 +185,6 @@ class TlsServer:
 
             def handle_error(self, *_: object) -> None:
                 """Ignores clients that reject the certificate."""
-
-        from http.server import BaseHTTPRequestHandler
 
         self.server = Server(("127.0.0.1", 0), BaseHTTPRequestHandler)
         # The handshake must not block the thread that accepts connections.
@@ -228,8 +228,6 @@ def test_relative_ca_file_survives_a_change_of_folder(
     monkeypatch.chdir(CERTIFICATES)
     client = MUSEClient(url=f"https://localhost:{tls.port}", ca_file="ca.pem", retry_for=0)
     monkeypatch.chdir(tmp_path)
-    import pickle
-
     for used in client, pickle.loads(pickle.dumps(client)):
         with pytest.raises(MUSEError) as caught:
             used.login("admin", "admin")
@@ -266,8 +264,6 @@ def test_environment_of_a_process_is_read_by_the_command(tmp_path: Path, url: st
         "SSL_CERT_FILE": "/no/such.pem",
         "PATH": "",
     }
-    import os
-
     kept = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
     ran = subprocess.run(command, env={**environment, **kept}, input="admin\n", capture_output=True, text=True)
     assert (ran.returncode, ran.stderr) == (0, "")

@@ -167,7 +167,9 @@ def test_login_that_cannot_be_deleted_is_reported(muse: Muse, url: str) -> None:
 
 
 @pytest.mark.parametrize("grpc", [False, True])
-def test_client_adopts_the_tokens_of_a_new_login(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grpc: bool) -> None:
+def test_client_adopts_the_tokens_of_a_new_login(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grpc: bool
+) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     login = SavedLogin(url)
     with login.client() as client:
@@ -218,8 +220,15 @@ def test_ip_with_a_port_raises_value_error(ip: str, example: str) -> None:
     assert f"url='{example}'" in str(caught.value)
 
 
-@pytest.mark.parametrize(("ip", "url"), [("::1", "http://[::1]:5000"), ("[::1]", "http://[::1]:5000"),
-                                         ("10.0.0.1", "http://10.0.0.1:5000"), ("muse", "http://muse:5000")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("ip", "url"),
+    [
+        ("::1", "http://[::1]:5000"),
+        ("[::1]", "http://[::1]:5000"),
+        ("10.0.0.1", "http://10.0.0.1:5000"),
+        ("muse", "http://muse:5000"),
+    ],
+)
 def test_ip_is_an_address_or_a_name(ip: str, url: str) -> None:
     assert MUSEClient(ip=ip).url == url
     httpx.URL(url)

@@ -122,7 +122,7 @@ def test_clients_check_their_arguments(client: MUSEClient, url: str) -> None:
     async def call_async() -> None:
         async with AsyncMUSEClient(url=url) as other:
             with pytest.raises(TypeError, match="is a table"):
-                await other.embed(Frame())  # type: ignore[arg-type]
+                await other.embed(Frame())
 
     asyncio.run(call_async())
 
@@ -132,7 +132,7 @@ def test_error_of_a_generator_is_not_changed() -> None:
         yield "a"
         raise TypeError("of the generator")
 
-    with pytest.raises(TypeError, match="^of the generator$"):
+    with pytest.raises(TypeError, match=r"^of the generator$"):
         check(broken())
 
 
@@ -281,9 +281,7 @@ def test_retry_hook_is_called_at_once(relay: Relay) -> None:
     assert str(retry) == "503: the embedder does not respond. Retrying for up to 30 s"
 
 
-def test_retries_are_logged_when_the_service_is_away(
-    relay: Relay, caplog: pytest.LogCaptureFixture, url: str
-) -> None:
+def test_retries_are_logged_when_the_service_is_away(relay: Relay, caplog: pytest.LogCaptureFixture, url: str) -> None:
     with MUSEClient(port=1, retry_for=1.5) as client, pytest.raises(UnavailableError):
         client.login("admin", "secret")
     (record,) = [record for record in caplog.records if record.name == "muse_as_service"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from datetime import date
 from types import TracebackType
 from typing import Any, Callable, Optional, TypeVar
@@ -18,6 +18,7 @@ from ._calls import ApiKey, CreatedKey, Model, Quota, UsageGrouping, UsageRow, V
 from ._checks import checked_concurrency
 from ._jobs import Chunk, Job, Progress
 from ._retry import RetryHook
+from ._sentences import Sentences
 from ._tokens import TokenStore
 from ._transfer import Flow, Session, SingleRequest, Sleep, Step
 from ._transport import AsyncTransport, connector
@@ -70,14 +71,14 @@ class AsyncMUSEClient:
         return await self._run(self._session.model())
 
     async def tokenize(
-        self, sentences: Iterable[str], *, concurrency: int = 1, progress: Optional[Progress] = None
+        self, sentences: Sentences, *, concurrency: int = 1, progress: Optional[Progress] = None
     ) -> list[list[str]]:
         """As `MUSEClient.tokenize`."""
         job = self._session.tokenizing(sentences, progress)
         return await self._run_job(job, self._session.tokenize_chunk, concurrency)
 
     async def embed(
-        self, sentences: Iterable[str], *, concurrency: int = 1, progress: Optional[Progress] = None
+        self, sentences: Sentences, *, concurrency: int = 1, progress: Optional[Progress] = None
     ) -> Vectors:
         """As `MUSEClient.embed`."""
         job = self._session.embedding(sentences, progress)

@@ -119,6 +119,9 @@ class Model:
     license: Optional[str] = None
 
 
+MODEL_LIMITS = ("max_sentences", "max_sentence_bytes", "max_sentence_tokens", "max_request_tokens", "max_request_bytes")
+
+
 @dataclass(frozen=True)
 class Page(Generic[T]):
     """A page of a list."""

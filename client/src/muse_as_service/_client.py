@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from datetime import date
@@ -22,6 +22,7 @@ from ._calls import ApiKey, CreatedKey, Model, Quota, UsageGrouping, UsageRow, V
 from ._checks import checked_concurrency
 from ._jobs import Chunk, Job, Progress
 from ._retry import RetryHook
+from ._sentences import Sentences
 from ._tokens import TokenStore
 from ._transfer import Flow, Session, SingleRequest, Sleep, Step
 from ._transport import Transport, connector
@@ -41,6 +42,9 @@ class MUSEClient:
     The client reuses its connections. `close()`, or the end of a `with` block, closes them; it does not log out. A
     pickled client contains its credential, and no connections.
     """
+
+    _lock: threading.Lock
+    _connections: Optional[_Connections]
 
     def __init__(
         self,
@@ -95,15 +99,13 @@ class MUSEClient:
         return self._run(self._session.model())
 
     def tokenize(
-        self, sentences: Iterable[str], *, concurrency: int = 1, progress: Optional[Progress] = None
+        self, sentences: Sentences, *, concurrency: int = 1, progress: Optional[Progress] = None
     ) -> list[list[str]]:
         """Returns the model's tokens of each sentence. The arguments and errors are those of `embed`."""
         job = self._session.tokenizing(sentences, progress)
         return self._run_job(job, self._session.tokenize_chunk, concurrency)
 
-    def embed(
-        self, sentences: Iterable[str], *, concurrency: int = 1, progress: Optional[Progress] = None
-    ) -> Vectors:
+    def embed(self, sentences: Sentences, *, concurrency: int = 1, progress: Optional[Progress] = None) -> Vectors:
         """Returns one unit vector for each sentence: an array (sentences, 512) of the client's `dtype`.
 
         Accepts any number of sentences and splits them into requests. Raises `TooLargeError` if a sentence is too
@@ -192,7 +194,8 @@ class MUSEClient:
     def close(self) -> None:
         """Closes the connections. A later call opens new ones."""
         with self._lock:
-            connections, self._connections = self._connections, None
+            connections = self._connections
+            self._connections = None
         if connections is not None:
             connections.transport.close()
 
@@ -214,10 +217,10 @@ class MUSEClient:
         self.url: str = settings["url"]
         self._settings = settings
         self._session = session
+        self._connections = None
         self._open_transport, _ = connector(**settings)
         self._max_requests: Optional[int] = None
         self._lock = threading.Lock()
-        self._connections: Optional[_Connections] = None
         _fork.register(self)
 
     def _after_fork(self) -> object:

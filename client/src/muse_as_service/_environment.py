@@ -6,12 +6,11 @@ import ipaddress
 import os
 import socket
 import ssl
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass_environment
+from urllib.request import getproxies
 
 import httpx
 
@@ -148,28 +147,25 @@ def _set_variable(*names: str) -> Optional[str]:
 
 
 def _bypasses(exceptions: str, url: str) -> bool:
-    """Whether a list of hosts, as in NO_PROXY, contains the host of `url`: as a name, domain, address or network."""
+    """Whether a list of hosts, as in NO_PROXY, contains the host of `url`: as a name, domain, address or network. No
+    library has this for a given list; an entry of another form matches nothing."""
     parts = urlsplit(url)
     host = parts.hostname or ""
-    bracketed = f"[{host}]" if ":" in host else host
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    entries = [entry.rpartition("://")[2].lstrip("*") or entry for entry in exceptions.replace(",", " ").split()]
-    # The standard library compares names and domains, but no networks.
-    names = proxy_bypass_environment(f"{bracketed}:{port}", {"no": ",".join(entries)})
-    return bool(names) or "*" in entries or _in_networks(host, entries)
+    entries = exceptions.replace(",", " ").lower().split()
+    return any(_matches(entry.rpartition("://")[2], host, port) for entry in entries)
 
 
-def _in_networks(host: str, entries: Iterable[str]) -> bool:
+def _matches(entry: str, host: str, port: int) -> bool:
+    name = entry.removesuffix(f":{port}") if entry.count(":") == 1 or "]:" in entry else entry
     address = _address(host)
     if address is None:
+        domain = name.lstrip("*").lstrip(".")
+        return name == "*" or host == domain or (domain != "" and host.endswith(f".{domain}"))
+    try:
+        return name == "*" or address in ipaddress.ip_network(name.strip("[]"), strict=False)
+    except ValueError:
         return False
-    for entry in entries:
-        try:
-            if address in ipaddress.ip_network(entry.strip("[]"), strict=False):
-                return True
-        except ValueError:
-            continue
-    return False
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

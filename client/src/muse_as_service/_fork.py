@@ -16,8 +16,8 @@ class Forkable(Protocol):
 
 
 _clients: WeakSet[Forkable] = WeakSet()
-# The child neither uses nor closes the connections of its parent: their destructors could wait for locks of threads that
-# do not exist in the child, or write to the connections.
+# The child neither uses nor closes the connections of its parent: their destructors could wait for locks of threads
+# that do not exist in the child, or write to the connections.
 _inherited: list[object] = []
 
 

@@ -10,6 +10,7 @@ from typing import Any, Optional
 import numpy as np
 
 from ._calls import (
+    MODEL_LIMITS,
     ApiKey,
     Call,
     CreatedKey,
@@ -85,6 +86,9 @@ HTTP_STATUS_OF_REASON = {"TOO_LARGE": 413, "TOKEN_MALFORMED": 422, "TOKEN_INVALI
 
 class GrpcProtocol:
     """The gRPC protocol of one server, over a channel of grpc or grpc.aio."""
+
+    failure = RpcError
+    """The exception of a failed call."""
 
     def __init__(self, channel: Any, connector: ChannelConnector, timeout: Optional[float]) -> None:
         self._auth = auth_pb2_grpc.AuthServiceStub(channel)
@@ -203,14 +207,11 @@ def _service_error(code: Any, text: str, reason: str, retry_after: Optional[floa
 
 
 def _model(model: Any) -> Model:
-    limits = ("max_sentences", "max_sentence_bytes", "max_sentence_tokens", "max_request_tokens", "max_request_bytes")
-    return Model(
-        id=model.name,
-        **{name: getattr(model, name) for name in ("version", "dimension", "precision", "device")},
-        languages=tuple(model.languages),
-        **{name: getattr(model, name) or None for name in ("source_sha256", "source_precision", "license")},
-        **{name: getattr(model.limits, name) or None for name in limits},
-    )
+    fields: dict[str, Any] = {name: getattr(model, name) for name in ("version", "dimension", "precision", "device")}
+    # 0 and "" stand for what an older service does not report.
+    fields.update({name: getattr(model, name) or None for name in ("source_sha256", "source_precision", "license")})
+    fields.update({name: getattr(model.limits, name) or None for name in MODEL_LIMITS})
+    return Model(id=model.name, languages=tuple(model.languages), **fields)
 
 
 def _key_fields(key: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 
 from ._calls import (
+    MODEL_LIMITS,
     ApiKey,
     Call,
     CreatedKey,
@@ -56,7 +57,6 @@ PROBLEM = "application/problem+json"
 # Statuses of success other than 200.
 SUCCESS = {CreateKey: 201, DeleteKey: 204}
 PAGE_SIZE = 1_000
-MODEL_LIMITS = ("max_sentences", "max_sentence_bytes", "max_sentence_tokens", "max_request_tokens", "max_request_bytes")
 MAX_QUOTED_TEXT = 200
 RETRYABLE = {429: OverloadedError, 502: UnavailableError, 503: UnavailableError, 504: UnavailableError}
 
@@ -220,12 +220,10 @@ def _model(model: dict[str, Any]) -> Model:
     """The five fields of every service, and further ones that the service may report."""
     languages = model.get("languages")
     limits = model.get("limits") or {}
-    return Model(
-        **{name: model[name] for name in ("id", "version", "dimension", "precision", "device")},
-        languages=None if languages is None else tuple(languages),
-        **{name: model.get(name) for name in ("source_sha256", "source_precision", "license")},
-        **{name: limits.get(name) for name in MODEL_LIMITS},
-    )
+    fields: dict[str, Any] = {name: model[name] for name in ("id", "version", "dimension", "precision", "device")}
+    fields.update({name: model.get(name) for name in ("source_sha256", "source_precision", "license")})
+    fields.update({name: limits.get(name) for name in MODEL_LIMITS})
+    return Model(**fields, languages=None if languages is None else tuple(languages))
 
 
 def _usage_row(row: dict[str, Any]) -> UsageRow:
@@ -240,7 +238,7 @@ def _usage_row(row: dict[str, Any]) -> UsageRow:
 
 
 def _vectors(response: httpx.Response, count: int) -> Any:
-    if response.headers.get("content-type", "").partition(";")[0].strip() == NPY:
+    if _media_type(response) == NPY:
         vectors = np.load(io.BytesIO(response.content), allow_pickle=False)
     else:
         vectors = np.array(response.json()["embedding"])
@@ -257,7 +255,7 @@ def _check_count(results: int, sentences: int) -> None:
 
 def error_of(response: httpx.Response, proxy: Optional[Proxy], call: Optional[Call[Any]] = None) -> MUSEError:
     """Converts an error response."""
-    text = _service_text(response)
+    text = None if response.is_redirect else _service_text(response)
     message = _foreign_text(response, proxy) if text is None else text
     error = _error_of_status(call, response, message)
     error.from_service = text is not None
@@ -301,10 +299,10 @@ def _foreign_text(response: httpx.Response, proxy: Optional[Proxy]) -> str:
     if response.is_redirect:
         return f"{response.url} redirects to {response.headers.get('location')}: use that URL"
     returned = f"{response.url} returns {response.status_code} {response.reason_phrase}".rstrip()
-    if response.headers.get("content-type", "").partition(";")[0].strip() == "text/plain" and response.text.strip():
+    text = response.text[:MAX_QUOTED_TEXT].strip()
+    if text and not text.startswith("<") and _media_type(response) == "text/plain":
         # Such as the advice of a port that speaks TLS only.
-        text = "".join(c if c.isprintable() else " " for c in response.text[:MAX_QUOTED_TEXT])
-        returned += f" ({' '.join(text.split())})"
+        returned += f" ({' '.join(''.join(c if c.isprintable() else ' ' for c in text).split())})"
     if proxy is not None:
         return f"{returned}, perhaps from {proxy}: {proxy.advice(str(response.url))}"
     return f"{returned}: is that the URL of MUSE as Service?"
@@ -312,13 +310,18 @@ def _foreign_text(response: httpx.Response, proxy: Optional[Proxy]) -> str:
 
 def _problem_reason(response: httpx.Response) -> Optional[str]:
     """The reason code, which only problem details contain."""
-    if response.headers.get("content-type", "").partition(";")[0].strip() != PROBLEM:
+    if _media_type(response) != PROBLEM:
         return None
     try:
         reason = response.json().get("reason")
         return reason if isinstance(reason, str) else None
     except (ValueError, AttributeError):
         return None
+
+
+def _media_type(response: httpx.Response) -> str:
+    value: str = response.headers.get("content-type", "")
+    return value.partition(";")[0].strip()
 
 
 def _retry_after(response: httpx.Response) -> Optional[float]:

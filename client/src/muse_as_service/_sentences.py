@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, KeysView, Mapping, Set
-from typing import Any
+from typing import Any, Protocol, Union
 
+
+class _ArrowColumn(Protocol):
+    def to_pylist(self) -> list[Any]: ...
+
+
+class _Column(Protocol):
+    def tolist(self) -> Any: ...
+
+
+class _PolarsColumn(Protocol):
+    def to_list(self) -> list[Any]: ...
+
+
+Sentences = Union[Iterable[str], _ArrowColumn, _Column, _PolarsColumn]
+"""Strings in an order: also columns of pandas, polars, numpy and Arrow, whose items may be scalars of their own."""
 EXPECTED = "pass a list, a generator, a numpy array, a pandas or polars Series or an Arrow array of strings"
 
 
-def check(sentences: Iterable[str]) -> list[str]:
+def check(sentences: Sentences) -> list[str]:
     """Returns the sentences as a list.
 
     Raises `TypeError` if they are no sequence of strings with an order, and `ValueError` if one cannot be encoded as
@@ -62,8 +77,8 @@ def _check_container(sentences: Any) -> None:
     kind = type(sentences).__name__
     if isinstance(sentences, (str, bytes, bytearray, memoryview)):
         raise TypeError(f"sentences must be a list of strings, not one {kind}: write [sentence]")
-    # Of pandas, polars, Arrow, Spark, and data sets of Hugging Face. The type is examined, because the property of a lazy
-    # table may compute.
+    # Of pandas, polars, Arrow, Spark, and data sets of Hugging Face. The type is examined, because the property of a
+    # lazy table may compute.
     if hasattr(type(sentences), "columns") or hasattr(type(sentences), "column_names"):
         raise TypeError(f"sentences is a table ({kind}): pass one column, such as table['sentence']")
     if isinstance(sentences, Mapping):

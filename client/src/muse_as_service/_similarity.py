@@ -27,7 +27,9 @@ def _rows(vectors: npt.ArrayLike, name: str) -> npt.NDArray[np.floating[Any]]:
     except ValueError:
         raise ValueError(f"{name} has vectors of different lengths") from None
     if rows.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must be an array of numbers, not of {rows.dtype}: pass vectors, as embed() returns them")
+        raise TypeError(
+            f"{name} must be an array of numbers, not of {rows.dtype}: pass vectors, as embed() returns them"
+        )
     if rows.ndim not in (1, 2):
         raise ValueError(f"{name} must have the shape (vectors, components), not {rows.shape}")
     return np.atleast_2d(rows).astype(np.float64 if rows.dtype == np.float64 else np.float32, copy=False)

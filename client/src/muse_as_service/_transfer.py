@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -46,7 +46,7 @@ from ._checks import check_key_id, check_key_properties, check_text, check_usage
 from ._chunking import MAX_SENTENCES, size
 from ._jobs import Chunk, Job, Progress
 from ._retry import Retry, RetryHook, backoff, log_retry, may_retry
-from ._sentences import check
+from ._sentences import Sentences, check
 from ._tokens import InMemory, TokenStore
 from .errors import AuthenticationError, MUSEError, OverloadedError, TooLargeError, UnavailableError
 
@@ -135,11 +135,11 @@ class Session:
         self._model = yield from self._with_token(GetModel)
         return self._model
 
-    def tokenizing(self, sentences: Iterable[str], progress: Optional[Progress]) -> Job[list[list[str]]]:
+    def tokenizing(self, sentences: Sentences, progress: Optional[Progress]) -> Job[list[list[str]]]:
         return Job(check(sentences), _joined, progress, MAX_SENTENCES)
 
     def embedding(
-        self, sentences: Iterable[str], progress: Optional[Progress], chunk_size: int = MAX_SENTENCES
+        self, sentences: Sentences, progress: Optional[Progress], chunk_size: int = MAX_SENTENCES
     ) -> Job[Vectors]:
         return Job(check(sentences), self._concatenated, progress, chunk_size)
 

@@ -42,10 +42,16 @@ def connector(
     if not grpc:
         http = HttpConnector(url, ca_file, timeout)
         return lambda: _Rest(http), lambda: _AsyncRest(http)
-    from . import _grpc
+    # Both need optional packages.
+    from ._grpc import GrpcProtocol
+    from ._grpc_channel import ChannelConnector
 
-    channels = _grpc.ChannelConnector(url, ca_file)
-    return lambda: _Grpc(channels, timeout), lambda: _AsyncGrpc(channels, timeout)
+    channels = ChannelConnector(url, ca_file)
+
+    def protocol(channel: Any) -> GrpcProtocol:
+        return GrpcProtocol(channel, channels, timeout)
+
+    return lambda: _Grpc(channels, protocol), lambda: _AsyncGrpc(channels, protocol)
 
 
 class _Rest(Transport):
@@ -83,17 +89,14 @@ class _AsyncRest(AsyncTransport):
 
 
 class _Grpc(Transport):
-    def __init__(self, channels: Any, timeout: Optional[float]) -> None:
-        from ._grpc import GrpcProtocol, RpcError
-
-        self._failure = RpcError
+    def __init__(self, channels: Any, protocol: Callable[[Any], Any]) -> None:
         self._channel = channels.open(asynchronous=False)
-        self._protocol = GrpcProtocol(self._channel, channels, timeout)
+        self._protocol = protocol(self._channel)
 
     def send(self, call: Call[Any]) -> Any:
         try:
             response = self._protocol.start(call)
-        except self._failure as failure:
+        except self._protocol.failure as failure:
             raise self._protocol.error(failure) from None
         return self._protocol.parse(call, response)
 
@@ -102,17 +105,14 @@ class _Grpc(Transport):
 
 
 class _AsyncGrpc(AsyncTransport):
-    def __init__(self, channels: Any, timeout: Optional[float]) -> None:
-        from ._grpc import GrpcProtocol, RpcError
-
-        self._failure = RpcError
+    def __init__(self, channels: Any, protocol: Callable[[Any], Any]) -> None:
         self._channel = channels.open(asynchronous=True)
-        self._protocol = GrpcProtocol(self._channel, channels, timeout)
+        self._protocol = protocol(self._channel)
 
     async def send(self, call: Call[Any]) -> Any:
         try:
             response = await self._protocol.start(call)
-        except self._failure as failure:
+        except self._protocol.failure as failure:
             raise self._protocol.error(failure) from None
         return self._protocol.parse(call, response)
 

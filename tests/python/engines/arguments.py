@@ -28,7 +28,14 @@ columns = [
 with MUSEClient(url=os.environ["GATEWAY"], dtype=np.float32) as client:
     for column in columns:
         assert np.abs(client.embed(column) - vectors).max() < 1e-5, type(column)
-    for table in frame, frame[["sentence"]], pl.from_pandas(frame), pl.from_pandas(frame).lazy(), frame.to_dict(), frame.groupby("sentence"):
+    for table in (
+        frame,
+        frame[["sentence"]],
+        pl.from_pandas(frame),
+        pl.from_pandas(frame).lazy(),
+        frame.to_dict(),
+        frame.groupby("sentence"),
+    ):
         try:
             client.embed(table)
         except TypeError as error:
