@@ -268,6 +268,19 @@ def test_failed_service_stops_all_requests(on_relay: MUSEClient, relay: Relay) -
     time.sleep(0.5)
     assert caught.value.partial.shape in ((0, 512), (512, 512)) and len(relay.requests) < 10
 
+    async def run() -> None:
+        async with AsyncMUSEClient(url=relay.url) as client:
+            relay.responses = []
+            await client.login("admin", "admin")
+            await client.model()
+            relay.responses = [None, None, *[CannedResponse(500)] * 99]
+            with pytest.raises(MUSEError, match="500: "):
+                await client.embed([f"{number}" for number in range(512 * 40)], concurrency=2)
+
+    relay.requests.clear()
+    asyncio.run(run())
+    assert len(relay.requests) < 10
+
 
 def test_retry_hook_is_called_at_once(relay: Relay) -> None:
     seen: list[Retry] = []
@@ -282,7 +295,7 @@ def test_retry_hook_is_called_at_once(relay: Relay) -> None:
 
 
 def test_retries_are_logged_when_the_service_is_away(relay: Relay, caplog: pytest.LogCaptureFixture, url: str) -> None:
-    with MUSEClient(port=1, retry_for=1.5) as client, pytest.raises(UnavailableError):
+    with MUSEClient(port=1, retry_for=2.4) as client, pytest.raises(UnavailableError):
         client.login("admin", "secret")
     (record,) = [record for record in caplog.records if record.name == "muse_as_service"]
     assert record.levelname == "WARNING" and "secret" not in record.message

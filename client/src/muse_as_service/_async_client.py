@@ -183,10 +183,18 @@ class AsyncMUSEClient:
     async def _run_job(self, job: Job[T], run: Callable[[Chunk], Flow[list[Any]]], concurrency: int) -> T:
         """Runs the flows of the chunks, and returns their results in order."""
         slots = asyncio.Semaphore(checked_concurrency(concurrency))
+        failed = asyncio.Event()
 
         async def run_chunk(chunk: Chunk) -> list[Any]:
             async with slots:
-                return await self._run(run(chunk))
+                if failed.is_set():
+                    # An earlier chunk has failed, because tasks start in their order.
+                    raise asyncio.CancelledError
+                try:
+                    return await self._run(run(chunk))
+                except BaseException:
+                    failed.set()
+                    raise
 
         tasks: list[asyncio.Future[list[Any]]] = []
         try:

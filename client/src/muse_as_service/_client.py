@@ -272,10 +272,21 @@ class MUSEClient:
         if concurrency == 1 or len(chunks) < 2:
             yield (self._run(run(chunk)) for chunk in chunks)
             return
-        stopped = threading.Event()
+        failed, stopped = threading.Event(), threading.Event()
+
+        def run_chunk(chunk: Chunk) -> list[Any]:
+            if failed.is_set():
+                # An earlier chunk has failed, because threads take chunks in their order.
+                raise _StoppedError
+            try:
+                return self._run(run(chunk), stopped)
+            except BaseException:
+                failed.set()
+                raise
+
         pool = ThreadPoolExecutor(min(concurrency, len(chunks)), "muse_as_service")
         try:
-            started = [pool.submit(lambda chunk: self._run(run(chunk), stopped), chunk) for chunk in chunks]
+            started = [pool.submit(run_chunk, chunk) for chunk in chunks]
             yield (future.result() for future in started)
         finally:
             # After an error or Ctrl-C, the threads end with the requests that they have sent.

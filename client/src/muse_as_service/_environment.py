@@ -31,8 +31,9 @@ class Proxy:
     """The variable with the hosts to which clients connect directly."""
 
     def __str__(self) -> str:
-        parts = urlsplit(self.url)
-        return f"the proxy {parts.scheme}://{parts.netloc.rpartition('@')[2]} of {self.variable}"
+        # The URL may be one that urlsplit rejects.
+        scheme, _, rest = self.url.partition("://")
+        return f"the proxy {scheme}://{rest.rpartition('@')[2].rstrip('/')} of {self.variable}"
 
     def advice(self, url: str) -> str:
         host = urlsplit(url).hostname
@@ -68,6 +69,8 @@ def grpc_proxy_for(url: str) -> Optional[Proxy]:
 def http_proxy(proxy: Proxy) -> httpx.Proxy:
     """Raises `ConfigurationError` if httpx does not support the proxy."""
     try:
+        if not urlsplit(proxy.url).hostname:
+            raise ValueError("it has no host")
         found = httpx.Proxy(proxy.url)
         # Raises ImportError for SOCKS without its package.
         httpx.HTTPTransport(verify=no_certificates(), proxy=found, trust_env=False).close()

@@ -6,12 +6,11 @@ import argparse
 import os
 import signal
 import sys
-from importlib.metadata import version
 from typing import Optional
 
 import numpy as np
 
-from .. import MUSEClient, MUSEError
+from .. import MUSEClient, MUSEError, __version__
 from . import Failure, authentication, bulk, doctor, inputs, keys, outputs, usage
 from .login import add_credential_options, credential
 
@@ -54,7 +53,7 @@ def _print_error(text: str, status: int = 1) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("muse", description=DESCRIPTION)
-    parser.add_argument("--version", action="version", version=f"muse {version('muse-as-service')}")
+    parser.add_argument("--version", action="version", version=f"muse {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     authentication.add_commands(commands)
