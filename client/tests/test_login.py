@@ -65,7 +65,7 @@ def test_closed_standard_input_is_reported(muse: Muse, url: str) -> None:
         ((b"\x04",), "no user name: type it, or use --user"),
         ((b"\n",), "no user name: type it, or use --user"),
         ((b"admin\n", b"\x04"), "no password: pass it in the first line of standard input, or type it on a terminal"),
-        ((b"admin\n", b"\xff\n"), "the password is not UTF-8: set the terminal to UTF-8"),
+        ((b"admin\n", b"\xff\n"), "the password is not valid text"),
     ],
 )
 def test_ctrl_d_at_a_prompt_is_reported(muse: Muse, url: str, keys: tuple[bytes, ...], message: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Callable, Optional
 import httpx
 
 from ._calls import Call
+from ._grpc_fork import fork_gate
 from ._http import HttpConnector
 from ._rest import RestProtocol
 
@@ -90,18 +91,21 @@ class _AsyncRest(AsyncTransport):
 
 class _Grpc(Transport):
     def __init__(self, channels: Any, protocol: Callable[[Any], Any]) -> None:
-        self._channel = channels.open(asynchronous=False)
+        with fork_gate.call():
+            self._channel = channels.open(asynchronous=False)
         self._protocol = protocol(self._channel)
 
     def send(self, call: Call[Any]) -> Any:
         try:
-            response = self._protocol.start(call)
+            with fork_gate.call():
+                response = self._protocol.start(call)
         except self._protocol.failure as failure:
             raise self._protocol.error(failure) from None
         return self._protocol.parse(call, response)
 
     def close(self) -> None:
-        self._channel.close()
+        with fork_gate.call():
+            self._channel.close()
 
 
 class _AsyncGrpc(AsyncTransport):

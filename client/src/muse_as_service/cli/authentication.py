@@ -57,7 +57,7 @@ def _prompt() -> str:
         _show("\n")
         raise Failure(NO_PASSWORD) from None
     except UnicodeDecodeError:
-        raise Failure("the password is not UTF-8: set the terminal to UTF-8") from None
+        raise Failure("the password is not valid text: set the terminal to UTF-8") from None
 
 
 def _show(text: str) -> None:
