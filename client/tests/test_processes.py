@@ -81,6 +81,30 @@ def test_fork_while_other_threads_call_does_not_block(logged_in: MUSEClient) -> 
     assert np.abs(np.array(found) - expected).max() < 1e-5
 
 
+def test_fork_during_a_long_grpc_call_raises_an_error(url: str) -> None:
+    code = f"""
+import os, threading, time
+from muse_as_service import MUSEClient, _grpc_fork
+_grpc_fork.MAX_WAIT_S = 0.5
+client = MUSEClient(url={url!r}, grpc=True)
+client.login("admin", "admin")
+def call():
+    with _grpc_fork.fork_gate.call():
+        time.sleep(1.5)
+threading.Thread(target=call).start()
+time.sleep(0.2)
+child = os.fork()
+if child == 0:
+    try: client.embed(["a"])
+    except Exception as error: print(error.reason, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print(client.tokenize(["a"]))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (0, "FORKED\n[['▁a']]\n"), ran.stderr
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_client_is_passed_to_processes(logged_in: MUSEClient, method: str) -> None:
     expected = logged_in.embed(TEXTS[:8])

@@ -1,5 +1,7 @@
-"""Keeps gRPC calls and forks apart: gRPC supports a fork only while no thread is in a call, and otherwise both processes
-may hang or abort."""
+"""Keeps gRPC calls and forks apart.
+
+gRPC supports a fork only while no thread is in a call. Otherwise both processes may hang or abort.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ class ForkGate:
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(
                 before=self._before,
-                after_in_parent=lambda: self._changed.release(),
+                after_in_parent=self._after_in_parent,
                 after_in_child=lambda: self._reset(broken=self._running > 0),
             )
 
@@ -35,6 +37,7 @@ class ForkGate:
             )
             raise MUSEError(text, reason="FORKED")
         with self._changed:
+            self._changed.wait_for(lambda: not self._forking)
             self._running += 1
         try:
             yield
@@ -44,13 +47,20 @@ class ForkGate:
                 self._changed.notify_all()
 
     def _before(self) -> None:
-        # Held until the fork is done.
+        # The lock is held until the fork is done; `wait_for` releases it for the running calls.
         self._changed.acquire()
+        self._forking = True
         self._changed.wait_for(lambda: self._running == 0, MAX_WAIT_S)
+
+    def _after_in_parent(self) -> None:
+        self._forking = False
+        self._changed.notify_all()
+        self._changed.release()
 
     def _reset(self, broken: bool) -> None:
         self._changed = threading.Condition()
         self._running = 0
+        self._forking = False
         self._broken = broken
 
 
