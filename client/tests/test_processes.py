@@ -172,8 +172,7 @@ asyncio.run(both())
 del client
 gc.collect()
 """
-    options = ["-X", "dev", "-W", "error"] if not grpc else ["-X", "dev"]
-    ran = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, timeout=120)
+    ran = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout == "[[['▁a']], [['▁a']], [['▁a']]]\n[['▁b']]\n"
 

@@ -300,6 +300,9 @@ class MUSEClient:
                 try:
                     outcome = self._execute(step, stopped)
                 except MUSEError as error:
+                    if stopped is not None and stopped.is_set():
+                        # The connections may be closed already.
+                        raise _StoppedError from None
                     step = flow.throw(error)
                 else:
                     step = flow.send(outcome)
