@@ -238,6 +238,6 @@ def test_password_that_is_not_text_raises_value_error(url: str) -> None:
     for grpc in False, True:
         with MUSEClient(url=url, grpc=grpc) as client:
             with pytest.raises(ValueError, match="the password is not valid text"):
-                client.login("admin", "caf\udce9")
+                client.login("admin", "pass\udce9")
             with pytest.raises(ValueError, match="the name of the user is not valid text"):
                 client.login("\udce9", "admin")

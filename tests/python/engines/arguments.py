@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import polars as pl
-
 from muse_as_service import Embedder, MUSEClient
 
 sys.path.insert(0, str(Path(__file__).parent))

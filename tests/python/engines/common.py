@@ -3,7 +3,6 @@
 import os
 
 import numpy as np
-
 from muse_as_service import MUSEClient
 
 WORDS = ["books", "libros", "Bücher", "книги", "本", "كتب", "livres", "kitap"]

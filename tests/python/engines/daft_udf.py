@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import daft
-
 from muse_as_service import Embedder
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import dask.dataframe as dd
 import pandas as pd
-
 from muse_as_service import Embedder
 
 sys.path.insert(0, str(Path(__file__).parent))

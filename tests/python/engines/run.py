@@ -46,13 +46,20 @@ def versions(packages):
         return None
 
 
+def lines(code):
+    """The code without indentation and blank lines, which differ within a function."""
+    return "\n".join(line.strip() for line in code.splitlines() if line.strip())
+
+
 def check_page():
     """Assert that the recipes of the page are parts of the scripts."""
-    sources = "\n".join(script(name).read_text(encoding="utf-8") for name in RECIPES).replace('os.environ["GATEWAY"]', f'"{ADDRESS}"')
+    sources = lines(
+        "\n".join(script(name).read_text(encoding="utf-8") for name in RECIPES).replace('os.environ["GATEWAY"]', f'"{ADDRESS}"')
+    )
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     recipes = [block for block in blocks if "embedder" in block]
     assert len(recipes) == len(RECIPES) - 1, "a script has no recipe on the page"
-    other = [block for block in recipes if block not in sources]
+    other = [block for block in recipes if lines(block) not in sources]
     assert not other, f"{PAGE.name} differs from the scripts:\n" + "\n".join(other)
 
 

@@ -4,9 +4,8 @@ import os
 import sys
 from pathlib import Path
 
-from pyspark.sql import SparkSession
-
 from muse_as_service import Embedder
+from pyspark.sql import SparkSession
 
 sys.path.insert(0, str(Path(__file__).parent))
 from common import TEXTS, check

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from elasticsearch import Elasticsearch
 from elasticsearch.helpers import bulk
-
 from muse_as_service import Embedder
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import faiss
 import numpy as np
-
 from muse_as_service import Embedder
 
 sys.path.insert(0, str(Path(__file__).parent))

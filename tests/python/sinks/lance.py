@@ -7,7 +7,6 @@ from pathlib import Path
 
 import lancedb
 import pyarrow as pa
-
 from muse_as_service import Embedder
 
 sys.path.insert(0, str(Path(__file__).parent))

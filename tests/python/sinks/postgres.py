@@ -5,9 +5,8 @@ import sys
 from pathlib import Path
 
 import psycopg
-from pgvector.psycopg import register_vector
-
 from muse_as_service import Embedder
+from pgvector.psycopg import register_vector
 
 sys.path.insert(0, str(Path(__file__).parent))
 from common import FOUND, QUERY, batches

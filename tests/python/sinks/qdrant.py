@@ -4,10 +4,9 @@ import os
 import sys
 from pathlib import Path
 
+from muse_as_service import Embedder
 from qdrant_client import QdrantClient
 from qdrant_client.models import Batch, Distance, VectorParams
-
-from muse_as_service import Embedder
 
 sys.path.insert(0, str(Path(__file__).parent))
 from common import FOUND, QUERY, batches
