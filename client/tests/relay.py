@@ -167,3 +167,4 @@ def running(upstream: str) -> Iterator[Relay]:
     finally:
         relay.unblocked.set()
         relay.stop()
+        relay._client.close()
