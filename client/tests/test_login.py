@@ -12,8 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from muse_command import MUSE, Muse
 from relay import CannedResponse, Relay
-from test_command import MUSE, Muse
 
 import muse_as_service
 from muse_as_service import MUSEClient
