@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from muse_command import Muse
 from relay import Relay, running
 
 from muse_as_service import MUSEClient
@@ -56,6 +57,23 @@ def api_key(url: str) -> Iterator[str]:
         assert created.status_code == 201
         yield created.json()["key"]
         http.delete(f"/api/keys/{created.json()['id']}", headers=headers)
+
+
+@pytest.fixture
+def muse(tmp_path: Path) -> Muse:
+    return Muse(tmp_path)
+
+
+@pytest.fixture
+def muse_on_stack(muse: Muse, url: str) -> Muse:
+    """The command, logged in to the stack."""
+    return muse.login(url)
+
+
+@pytest.fixture
+def muse_on_relay(muse: Muse, relay: Relay) -> Iterator[Muse]:
+    """The command, logged in to the relay."""
+    yield muse.login(relay.url)
 
 
 @pytest.fixture(scope="session")

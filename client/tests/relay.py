@@ -5,10 +5,12 @@ Faults are: unavailable, overloaded, an older API, a broken connection.
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,6 +18,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Optional
 
 import httpx
+import numpy as np
+
+NPY = "application/octet-stream"
 
 
 @dataclass
@@ -45,6 +50,14 @@ class Relay:
         self.unblocked.set()
         self.block_after: Optional[int] = None
         """Blocks requests once so many sentences were processed."""
+        self.seconds_per_sentence = 0.0
+        """Delays responses, like a slow embedder."""
+        self.precision: Optional[str] = None
+        """Replaces the precision of the model in `/v1/models`, as after a restart with another model."""
+        self.constant_vectors = False
+        """Responds with vectors that depend on the sentence only, whatever the others in the request are."""
+        self.sizes: list[int] = []
+        """Number of sentences of each request that reached the server."""
         self._lock = threading.Lock()
         self._in_flight = 0
         self._client = httpx.Client(base_url=upstream, timeout=60)
@@ -105,7 +118,16 @@ class Relay:
             headers.pop("accept", None)
             if request.command == "POST":
                 return httpx.Response(405, json={"message": "The method is not allowed for the requested URL."})
+        if sentences:
+            self.sizes.append(sentences)
+            time.sleep(sentences * self.seconds_per_sentence)
         response = self._client.request(request.command, request.path, headers=headers, content=body)
+        if self.constant_vectors and request.path == "/embed" and response.status_code == 200:
+            response = httpx.Response(200, headers={"content-type": NPY}, content=_constant_vectors(json.loads(body)))
+        if self.precision is not None and request.path == "/v1/models":
+            models = response.json()
+            models["data"][0]["precision"] = self.precision
+            response = httpx.Response(200, json=models)
         with self._lock:
             self.types.append(response.headers.get("content-type", ""))
             if response.status_code == 200:
@@ -113,6 +135,13 @@ class Relay:
                 if self.block_after is not None and self.sentences >= self.block_after:
                     self.unblocked.clear()
         return response
+
+
+def _constant_vectors(request: dict[str, Any]) -> bytes:
+    seeds = [zlib.crc32(sentence.encode()) for sentence in request["sentence"]]
+    file = io.BytesIO()
+    np.save(file, np.array([np.random.default_rng(seed).random(512, np.float32) for seed in seeds]))
+    return file.getvalue()
 
 
 class _Server(ThreadingHTTPServer):
@@ -167,3 +196,4 @@ def running(upstream: str) -> Iterator[Relay]:
     finally:
         relay.unblocked.set()
         relay.stop()
+        relay._client.close()

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import base64
-import csv
 import json
 import os
 import pty
 import re
-import signal
 import stat
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from email.utils import formatdate
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import httpx
 import numpy as np
@@ -25,102 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import GOLDEN
+from muse_command import MUSE, Muse, write_text
 from relay import CannedResponse, Relay
 
 from muse_as_service.cli.doctor import Golden
-from muse_as_service.cli.spool import Spool
-
-MUSE = Path(sys.executable).with_name("muse")
-SENTENCES = [f'Book {number}: über, книга, 本, "quoted"' for number in range(520)]
-CHUNK = 512
-
-
-class Muse:
-    """The command, with its own state directory and working directory."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.state = folder / "state"
-        self.environment = {**os.environ, "XDG_STATE_HOME": str(self.state), "PYTHONUTF8": "1"}
-
-    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        return subprocess.Popen([MUSE, *arguments], cwd=self.folder, env=self.environment, text=True, **options)
-
-    def __call__(self, *arguments: str, stdin: Optional[str] = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [MUSE, *arguments], cwd=self.folder, env=self.environment, input=stdin or "", capture_output=True, text=True
-        )
-
-    def run(self, *arguments: str, stdin: Optional[str] = None) -> str:
-        ran = self(*arguments, stdin=stdin)
-        assert ran.returncode == 0, ran.stderr
-        return ran.stdout
-
-    def fails(self, *arguments: str, stdin: Optional[str] = None) -> str:
-        """Returns the error message, which must be one line."""
-        ran = self(*arguments, stdin=stdin)
-        assert ran.returncode == 1, ran.stderr
-        assert ran.stderr.startswith("muse: error: ") and ran.stderr.count("\n") == 1, ran.stderr
-        return ran.stderr
-
-    def login(self, url: str) -> Muse:
-        self.run("login", url, "--user", "admin", stdin="admin\n")
-        return self
-
-    def checkpointed_rows(self, output: str) -> int:
-        """Number of sentences that are done, from the checkpoint."""
-        try:
-            rows: int = json.loads((self.folder / f"{output}.part.json").read_text())["rows"]
-            return rows
-        except FileNotFoundError:
-            return 0
-
-    def wait_for(self, output: str, rows: int) -> None:
-        start = time.monotonic()
-        while self.checkpointed_rows(output) < rows:
-            assert time.monotonic() - start < 60
-            time.sleep(0.02)
-
-    def files(self) -> set[str]:
-        return {path.name for path in self.folder.iterdir() if path != self.state}
-
-
-@pytest.fixture
-def muse(tmp_path: Path) -> Muse:
-    return Muse(tmp_path)
-
-
-@pytest.fixture
-def muse_on_stack(muse: Muse, url: str) -> Muse:
-    """The command, logged in to the stack."""
-    return muse.login(url)
-
-
-@pytest.fixture
-def muse_on_relay(muse: Muse, relay: Relay) -> Iterator[Muse]:
-    """The command, logged in to the relay."""
-    yield muse.login(relay.url)
-
-
-def write_text(path: Path, sentences: list[str] = SENTENCES) -> None:
-    path.write_text("".join(f"{sentence}\n" for sentence in sentences), encoding="utf-8")
-
-
-def write_inputs(folder: Path) -> None:
-    write_text(folder / "in.txt")
-    rows = [{"id": str(number), "words": sentence} for number, sentence in enumerate(SENTENCES)]
-    for name, dialect in ("in.csv", "excel"), ("in.tsv", "excel-tab"):
-        with (folder / name).open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, ["id", "words"], dialect=dialect)
-            writer.writeheader()
-            writer.writerows(rows)
-    (folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    pq.write_table(pa.Table.from_pylist(rows), folder / "in.parquet")
-
-
-def read_json_lines(path: Path) -> list[Any]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def test_doctor_passes_every_check_of_a_healthy_service(tmp_path: Path, url: str) -> None:
@@ -192,207 +96,15 @@ def test_doctor_golden_data_equals_the_model_golden_data(golden: list[dict[str, 
     np.testing.assert_array_equal(golden_of_doctor.vectors, np.load(GOLDEN / "embeddings.npy")[rows])
 
 
-def test_every_input_and_output_format_round_trips(muse_on_stack: Muse) -> None:
-    write_inputs(muse_on_stack.folder)
-    muse_on_stack.run("embed", "in.txt", "out.npy")
-    vectors = np.load(muse_on_stack.folder / "out.npy", mmap_mode="r")
-    assert vectors.shape == (520, 512) and vectors.dtype == np.float32
-    assert np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-5
-
-    muse_on_stack.run("embed", "in.csv", "out.parquet", "--column", "words", "--grpc")
-    table = pq.read_table(muse_on_stack.folder / "out.parquet")
-    assert table.column_names == ["sentence", "embedding"]
-    assert table["sentence"].to_pylist() == SENTENCES
-    assert np.abs(np.array(table["embedding"].to_pylist()) - vectors).max() < 2e-6
-
-    muse_on_stack.run("embed", "in.parquet", "out.jsonl", "--column", "words", "--in-flight", "1")
-    lines = read_json_lines(muse_on_stack.folder / "out.jsonl")
-    assert [line["sentence"] for line in lines] == SENTENCES
-    assert np.abs(np.array([line["embedding"] for line in lines]) - vectors).max() < 2e-6
-
-    for name in "in.txt", "in.csv", "in.tsv", "in.jsonl", "in.parquet":
-        for output in f"{name}.parquet", f"{name}.jsonl":
-            muse_on_stack.run("tokenize", name, output, "--column", "words")
-        tokens = pq.read_table(muse_on_stack.folder / f"{name}.parquet").to_pylist()
-        assert tokens == read_json_lines(muse_on_stack.folder / f"{name}.jsonl")
-        assert [row["sentence"] for row in tokens] == SENTENCES
-        assert tokens[5]["tokens"][:4] == ["▁Book", "▁5:", "▁über", ","]
-    assert not [name for name in muse_on_stack.files() if ".part" in name]
-
-
-def test_standard_input_and_output_work_in_pipes(muse_on_stack: Muse) -> None:
-    out = muse_on_stack.run("tokenize", "-", "-", stdin="a\n\nb")
-    assert [json.loads(line)["tokens"] for line in out.splitlines()] == [["▁a"], [], ["▁b"]]
-    out = muse_on_stack.run("tokenize", "-", "-", "--format", "jsonl", stdin='"a"\n\n{"sentence": "b"}\n')
-    assert [json.loads(line)["sentence"] for line in out.splitlines()] == ["a", "b"]
-    muse_on_stack.run("embed", "-", "out", "--output-format", "npy", stdin="\ufeffa\r\nb\r\n")
-    assert np.load(muse_on_stack.folder / "out").shape == (2, 512)
-    write_text(muse_on_stack.folder / "in.txt", ["a"] * 100_000)
-    process = muse_on_stack.start("tokenize", "in.txt", "-")
-    assert process.stdout and process.stderr
-    process.stdout.readline()
-    process.stdout.close()
-    assert (process.wait(30), process.stderr.read()) == (1, "")
-
-
-def test_killed_embed_resumes_at_the_last_checkpoint(muse_on_relay: Muse, relay: Relay) -> None:
-    sentences = [f"{number} books" for number in range(2 * CHUNK + 50)]
-    write_text(muse_on_relay.folder / "in.txt", sentences)
-    relay.block_after = CHUNK
-    process = muse_on_relay.start("embed", "in.txt", "out.npy", "--in-flight", "1")
-    muse_on_relay.wait_for("out.npy", CHUNK)
-    process.kill()
-    process.wait()
-    assert muse_on_relay.files() == {"in.txt", "out.npy.part", "out.npy.part.json"}
-    # As if the command had been killed during a write.
-    with (muse_on_relay.folder / "out.npy.part").open("ab") as file:
-        file.write(b"half a row")
-    relay.release()
-    muse_on_relay.run("embed", "in.txt", "out.npy")
-    assert relay.sentences == CHUNK + 50
-    assert muse_on_relay.files() == {"in.txt", "out.npy"}
-    resumed = np.load(muse_on_relay.folder / "out.npy")
-    assert resumed.shape == (len(sentences), 512)
-    write_text(muse_on_relay.folder / "some.txt", sentences[::73])
-    muse_on_relay.run("embed", "some.txt", "some.npy")
-    assert np.abs(resumed[::73] - np.load(muse_on_relay.folder / "some.npy")).max() < 1e-5
-
-
-@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_interrupted_tokenize_resumes_at_the_last_checkpoint(
-    muse_on_relay: Muse, relay: Relay, kind: str, how: signal.Signals
-) -> None:
-    sentences = [f"{number}" for number in range(9 * CHUNK + 1)]
-    write_text(muse_on_relay.folder / "in.txt", sentences)
-    output = f"out.{kind}"
-    relay.block_after = 6 * CHUNK
-    process = muse_on_relay.start("tokenize", "in.txt", output)
-    muse_on_relay.wait_for(output, 3 * CHUNK)
-    process.send_signal(how)
-    assert process.wait(10) == (130 if how != signal.SIGKILL else -signal.SIGKILL)
-    done = muse_on_relay.checkpointed_rows(output)
-    if how != signal.SIGKILL:
-        assert process.stderr
-        expected = rf"muse: stopped; {done:,} sentences are done and saved: run the same command again to resume\n"
-        assert re.search(expected, process.stderr.read())
-    relay.release()
-    muse_on_relay.run("tokenize", "in.txt", output)
-    assert relay.sentences == len(sentences) - done
-    path = muse_on_relay.folder / output
-    rows = pq.read_table(path).to_pylist() if kind == "parquet" else read_json_lines(path)
-    assert [row["sentence"] for row in rows] == sentences
-    assert ["".join(row["tokens"]).lstrip("▁") for row in rows] == sentences
-    assert muse_on_relay.files() == {"in.txt", output}
-
-
-def test_interrupted_checkpoint_counts_only_saved_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    replace = Path.replace
-
-    def stopped_before(path: Path, target: Path) -> None:
-        raise KeyboardInterrupt
-
-    def stopped_after(path: Path, target: Path) -> None:
-        replace(path, target)
-        raise KeyboardInterrupt
-
-    for stopped, rows in (stopped_before, 1), (stopped_after, 2):
-        with Spool(tmp_path / f"{rows}", "test", b"", restart=False) as spool:
-            spool.append(["a"], b"a")
-            with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-                patched.setattr(Path, "replace", stopped)
-                spool.append(["b"], b"b")
-            assert spool.rows == rows
-        assert Spool(tmp_path / f"{rows}", "test", b"", restart=False).rows == rows
-
-
-def test_unavailable_service_ends_the_command_resumably(muse_on_relay: Muse, relay: Relay) -> None:
-    write_text(muse_on_relay.folder / "in.txt", [f"{number}" for number in range(6 * CHUNK)])
-    relay.block_after = 2 * CHUNK
-    process = muse_on_relay.start("tokenize", "in.txt", "out.jsonl", "--in-flight", "1", "--retry-for", "1")
-    muse_on_relay.wait_for("out.jsonl", 2 * CHUNK)
-    relay.stop()
-    assert process.wait(30) == 1
-    assert process.stderr
-    (stderr,) = [line for line in process.stderr.read().splitlines() if line.startswith("muse: ")]
-    assert "cannot reach" in stderr and "is the service running there?" in stderr
-    assert f"{2 * CHUNK:,} sentences are done and saved: run the same command again to resume" in stderr
-    relay.release()
-    relay.start()
-    # Short outages: the command retries.
-    relay.responses = [CannedResponse(None), CannedResponse(503), CannedResponse(429, {"Retry-After": "1"})]
-    muse_on_relay.run("tokenize", "in.txt", "out.jsonl")
-    assert relay.sentences == 4 * CHUNK
-    assert len(read_json_lines(muse_on_relay.folder / "out.jsonl")) == 6 * CHUNK
-
-
-def test_exhausted_quota_ends_the_command_resumably(muse_on_relay: Muse, relay: Relay) -> None:
-    write_text(muse_on_relay.folder / "in.txt", [f"{number}" for number in range(3 * CHUNK)])
-    exhausted = CannedResponse(
-        429, {"Retry-After": "1", "X-Should-Retry": "false"}, '{"message": "The quota of the user is exhausted"}'
-    )
-    relay.responses = [None, exhausted]
-    stderr = muse_on_relay.fails("tokenize", "in.txt", "out.jsonl", "--in-flight", "1")
-    assert "429: The quota of the user is exhausted; " in stderr
-    assert f"{CHUNK:,} sentences are done and saved: run the same command again to resume" in stderr
-    relay.sentences = 0
-    muse_on_relay.run("tokenize", "in.txt", "out.jsonl")
-    assert relay.sentences == 2 * CHUNK
-
-
-def test_command_resumes_after_an_invalid_line_is_fixed(muse_on_relay: Muse, relay: Relay) -> None:
-    good = [f"{number}" for number in range(2 * CHUNK)]
-    data = muse_on_relay.folder / "in.txt"
-    write_text(data, [*good, "x" * 262_145, "end"])
-    stderr = muse_on_relay.fails("tokenize", "in.txt", "out.jsonl")
-    assert (
-        f"in.txt, line {2 * CHUNK + 1}: longer than 262,144 bytes" in stderr
-        and f"{2 * CHUNK:,} sentences are done" in stderr
-    )
-    data.write_bytes(data.read_bytes().replace(b"x" * 262_145, b"caf\xe9"))
-    stderr = muse_on_relay.fails("tokenize", "in.txt", "out.jsonl")
-    assert f"in.txt, line {2 * CHUNK + 1}: byte 4 of it (0xe9) is not UTF-8: convert the file to UTF-8" in stderr
-    write_text(data, [*good, "fixed", "end"])
-    relay.sentences = 0
-    muse_on_relay.run("tokenize", "in.txt", "out.jsonl")
-    assert relay.sentences == 2
-    assert [row["sentence"] for row in read_json_lines(muse_on_relay.folder / "out.jsonl")] == [*good, "fixed", "end"]
-
-
-def test_resuming_with_another_input_is_an_error(muse_on_stack: Muse) -> None:
-    write_text(muse_on_stack.folder / "in.txt", ["a", "b"])
-    (muse_on_stack.folder / "in.txt").write_bytes(b"a\nb\n\xff\n")
-    muse_on_stack.fails("tokenize", "in.txt", "out.jsonl")
-    write_text(muse_on_stack.folder / "in.txt", ["a", "c", "d"])
-    for name in "in.txt", "nothing.txt":
-        (muse_on_stack.folder / "nothing.txt").touch()
-        stderr = muse_on_stack.fails("tokenize", name, "out.jsonl")
-        assert f"the 2 sentences that are done are not those at the beginning of {name}" in stderr
-        assert "--restart" in stderr
-    assert "was started by 'muse tokenize" in muse_on_stack.fails("embed", "in.txt", "out.jsonl")
-    muse_on_stack.run("tokenize", "in.txt", "out.jsonl", "--restart")
-    assert [row["sentence"] for row in read_json_lines(muse_on_stack.folder / "out.jsonl")] == ["a", "c", "d"]
-    assert "exists already" in muse_on_stack.fails("tokenize", "in.txt", "out.jsonl")
-    muse_on_stack.run("tokenize", "in.txt", "out.jsonl", "--overwrite")
-
-
-def test_concurrent_command_with_the_same_output_fails(muse_on_relay: Muse, relay: Relay) -> None:
-    write_text(muse_on_relay.folder / "in.txt", ["a"] * 2 * CHUNK)
-    relay.block_after = CHUNK
-    process = muse_on_relay.start("tokenize", "in.txt", "out.jsonl", "--in-flight", "1")
-    muse_on_relay.wait_for("out.jsonl", CHUNK)
-    assert "is in use by another 'muse'" in muse_on_relay.fails("tokenize", "in.txt", "out.jsonl")
-    relay.release()
-    assert process.wait(30) == 0
-    assert len(read_json_lines(muse_on_relay.folder / "out.jsonl")) == 2 * CHUNK
-
-
 BAD = {
     "columns.csv": (b"a,b\n1,2\n", "columns.csv has no column 'sentence': choose one of a, b with --column"),
-    "short.csv": (b"id,sentence\n1,a\n\n2\n", "short.csv, line 4: 1 columns, where the header has 2"),
+    "short.csv": (b"id,sentence\n1,a\n\n2\n", "short.csv, line 4: 1 column, where the header has 2"),
     "quote.csv": (b'sentence\n"a\nb"c\n', "quote.csv, line 2: "),
     "multi.csv": (b'sentence\n"a\nb"\n\xff\n', "multi.csv, line 4: byte 1 of it (0xff) is not UTF-8"),
-    "utf16.txt": ("a\n".encode("utf-16"), "utf16.txt, line 1: byte 1 of it (0xff) is not UTF-8"),
+    "utf16.txt": (
+        "a\n".encode("utf-16-le"),
+        "utf16.txt, line 1: zero bytes, as in UTF-16-LE: use --encoding utf-16-le",
+    ),
     "bad.jsonl": (b'"a"\n{"sentence"\n', "bad.jsonl, line 2: not JSON: "),
     "field.jsonl": (b'{"a": 1}\n', "field.jsonl, line 1: no field 'sentence': choose one of a with --column"),
     "null.jsonl": (b'{"sentence": null}\n', "null.jsonl, line 1: 'sentence' is null, where a string is expected"),
@@ -431,7 +143,7 @@ def test_invalid_parquet_columns_are_reported(muse_on_stack: Muse) -> None:
 def test_invalid_files_are_reported(muse_on_stack: Muse) -> None:
     write_text(muse_on_stack.folder / "in.txt", ["a"])
     assert "cannot read none.txt: No such file" in muse_on_stack.fails("embed", "none.txt", "out.npy")
-    assert "cannot read .: " in muse_on_stack.fails("embed", ".", "out.npy", "--format", "text")
+    assert "the folder state contains no files" in muse_on_stack.fails("embed", "state", "out.npy")
     assert "none/out.npy.part: No such file" in muse_on_stack.fails("embed", "in.txt", "none/out.npy")
     assert "state is not a regular file" in muse_on_stack.fails("embed", "in.txt", "state", "--output-format", "npy")
     assert "tokens cannot be written as .npy" in muse_on_stack.fails("tokenize", "in.txt", "out.npy")
@@ -446,18 +158,6 @@ def test_invalid_files_are_reported(muse_on_stack: Muse) -> None:
         _, stderr = process.communicate(timeout=30)
     assert process.returncode == 1 and stderr == "muse: error: cannot write standard output: No space left on device\n"
     assert muse_on_stack("embed", "in.txt", "out.npy", "--in-flight", "0").returncode == 2
-
-
-def test_full_disk_is_reported_and_resumable(muse_on_stack: Muse) -> None:
-    write_text(muse_on_stack.folder / "in.txt", ["a"] * CHUNK)
-    limited = ["bash", "-c", 'ulimit -f 300; trap "" XFSZ; exec "$@"', "-", str(MUSE), "embed", "in.txt", "out.npy"]
-    ran = subprocess.run(
-        limited, cwd=muse_on_stack.folder, env=muse_on_stack.environment, capture_output=True, text=True
-    )
-    assert ran.returncode == 1
-    assert "cannot write" in ran.stderr and "File too large" in ran.stderr and "Traceback" not in ran.stderr
-    muse_on_stack.run("embed", "in.txt", "out.npy")
-    assert np.load(muse_on_stack.folder / "out.npy").shape == (CHUNK, 512)
 
 
 def test_parquet_without_pyarrow_is_reported(muse_on_stack: Muse) -> None:
@@ -485,36 +185,6 @@ def test_memory_does_not_grow_with_the_input(muse_on_stack: Muse) -> None:
 
     small, large = peak(5_000), peak(100_000)
     assert small and large - small < 8 << 20
-
-
-def test_progress_is_a_bar_on_a_terminal_else_lines(muse_on_relay: Muse, relay: Relay) -> None:
-    write_text(muse_on_relay.folder / "in.txt", [f"{number}" for number in range(3 * CHUNK)])
-    ours, theirs = pty.openpty()
-    process = muse_on_relay.start("tokenize", "in.txt", "out.jsonl", stderr=theirs)
-    os.close(theirs)
-    seen = b""
-    while True:
-        try:
-            chunk = os.read(ours, 65_536)
-        except OSError:
-            break
-        if not chunk:
-            break
-        seen += chunk
-    assert process.wait(30) == 0
-    shown = seen.decode()
-    assert re.search(r"\r\x1b\[K *\d+% \[[#.]+\] [\d,]+ sentences, [\d,]+/s, \d+:\d\d:\d\d left", shown)
-    assert re.search(r"1,536 sentences in \d+:\d\d:\d\d \([\d,]+/s\): out\.jsonl\r\n$", shown)
-
-    relay.release()
-    relay.block_after = CHUNK
-    process = muse_on_relay.start("tokenize", "in.txt", "slow.jsonl", "--in-flight", "1")
-    muse_on_relay.wait_for("slow.jsonl", CHUNK)
-    time.sleep(5.5)
-    relay.release()
-    _, stderr = process.communicate(timeout=30)
-    assert re.search(r"^ *\d+% [\d,]+ sentences, [\d,]+/s, \d+:\d\d:\d\d left$", stderr, re.MULTILINE)
-    assert "\x1b" not in stderr and "\r" not in stderr
 
 
 def test_login_saves_and_logout_deletes_the_tokens(muse: Muse, url: str) -> None:

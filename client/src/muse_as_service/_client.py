@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from datetime import date
+from functools import partial
 from types import TracebackType
-from typing import Any, Optional, TypeVar
+from typing import Any, Callable, Optional, TypeVar
 
-import httpx
 import numpy as np
 import numpy.typing as npt
 
+from . import _fork
 from ._address import base_url
-from ._calls import ApiKey, Call, CreatedKey, Quota, UsageGrouping, UsageRow, Vectors
-from ._rest import RestProtocol, connection_error, http_options
-from ._transfer import Flow, Session, SingleRequest, Sleep, Step, TokenStore
+from ._calls import ApiKey, CreatedKey, Model, Quota, UsageGrouping, UsageRow, Vectors
+from ._checks import checked_concurrency
+from ._jobs import Chunk, Job, Progress
+from ._retry import RetryHook
+from ._sentences import Sentences
+from ._tokens import TokenStore
+from ._transfer import Flow, Session, SingleRequest, Sleep, Step
+from ._transport import Transport, connector
 from .errors import MUSEError
 
 T = TypeVar("T")
 
 
 class MUSEClient:
-    """A client of MUSE as Service, for use by any number of threads.
+    """A client of MUSE as Service, for use by any number of threads and, after a fork, by child processes.
 
         with MUSEClient(ip="localhost", port=5000) as client:
             client.login(username="admin", password="admin")
             vectors = client.embed(["Where is the library?", "¿Dónde está la biblioteca?"])
             client.logout()
 
-    The client reuses its connections. `close()`, or the end of a `with` block, closes them; it does not log out.
+    The client reuses its connections. `close()`, or the end of a `with` block, closes them; it does not log out. A
+    pickled client contains its credential, and no connections.
     """
+
+    _lock: threading.Lock
+    _connections: Optional[_Connections]
 
     def __init__(
         self,
@@ -46,6 +59,7 @@ class MUSEClient:
         dtype: npt.DTypeLike = np.float64,
         tokens: Optional[TokenStore] = None,
         api_key: Optional[str] = None,
+        on_retry: Optional[RetryHook] = None,
     ) -> None:
         """Does not connect yet.
 
@@ -61,11 +75,13 @@ class MUSEClient:
         :param tokens: stores the tokens outside of this object, so that a login outlives it
         :param api_key: API key (`muse_…`), instead of a login; default: the environment variable `MUSE_API_KEY`, unless
             `tokens` is set. An empty string disables both. After `login` the client uses the tokens of the login
+        :param on_retry: called with a `Retry` before the client waits to repeat a failed call, in the thread of the
+            call; default: logs a warning to the logger `muse_as_service` when the service is away
         """
-        self.url = base_url(ip, port, url)
-        self._session = Session(tokens, retry_for, dtype, api_key)
-        self._refresh_lock = threading.Lock()
-        self._transport: _Transport = _Grpc(self.url, ca_file, timeout) if grpc else _Rest(self.url, ca_file, timeout)
+        # Another working directory must not change the file.
+        ca_file = None if ca_file is None else os.path.abspath(ca_file)  # noqa: PTH100
+        settings = {"url": base_url(ip, port, url), "ca_file": ca_file, "timeout": timeout, "grpc": grpc}
+        self._set_up(settings, Session(tokens, retry_for, dtype, api_key, on_retry))
 
     def login(self, username: str, password: str) -> None:
         """Logs in. Required before `tokenize` and `embed` without an API key. The client renews expired tokens itself.
@@ -78,20 +94,30 @@ class MUSEClient:
         """Revokes both tokens of the login. Does nothing with an API key, which remains valid."""
         self._run(self._session.logout())
 
-    def tokenize(self, sentences: Iterable[str]) -> list[list[str]]:
-        """Returns the model's tokens of each sentence.
+    def model(self) -> Model:
+        """Returns the description of the model, and the limits of requests."""
+        return self._run(self._session.model())
 
-        Accepts any number of sentences and splits them into requests.
-        """
-        return self._run(self._session.tokenize(sentences))
+    def tokenize(
+        self, sentences: Sentences, *, concurrency: int = 1, progress: Optional[Progress] = None
+    ) -> list[list[str]]:
+        """Returns the model's tokens of each sentence. The arguments and errors are those of `embed`."""
+        job = self._session.tokenizing(sentences, progress)
+        return self._run_job(job, self._session.tokenize_chunk, concurrency)
 
-    def embed(self, sentences: Iterable[str]) -> Vectors:
+    def embed(self, sentences: Sentences, *, concurrency: int = 1, progress: Optional[Progress] = None) -> Vectors:
         """Returns one unit vector for each sentence: an array (sentences, 512) of the client's `dtype`.
 
         Accepts any number of sentences and splits them into requests. Raises `TooLargeError` if a sentence is too
-        long; `index` is its position.
+        long; `index` is its position. After an error of a later request, its `partial` has the vectors of the first
+        sentences.
+
+        :param sentences: a list, a generator, a numpy array, a pandas or polars Series, or an Arrow array of strings
+        :param concurrency: the number of simultaneous requests, from 1 to 64
+        :param progress: called after each request with the number of sentences that are done, and of all
         """
-        return self._run(self._session.embed(sentences))
+        job = self._session.embedding(sentences, progress)
+        return self._run_job(job, self._session.embed_chunk, concurrency)
 
     def create_key(
         self,
@@ -166,8 +192,12 @@ class MUSEClient:
         return self._run(self._session.usage(from_, to, by, user, key_id))
 
     def close(self) -> None:
-        """Closes the connections."""
-        self._transport.close()
+        """Closes the connections. A later call opens new ones."""
+        with self._lock:
+            connections = self._connections
+            self._connections = None
+        if connections is not None:
+            connections.transport.close()
 
     def __enter__(self) -> MUSEClient:
         return self
@@ -177,13 +207,102 @@ class MUSEClient:
     ) -> None:
         self.close()
 
-    def _run(self, flow: Flow[T]) -> T:
+    def __getstate__(self) -> dict[str, Any]:
+        return {"settings": self._settings, "session": self._session}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._set_up(state["settings"], state["session"])
+
+    def _set_up(self, settings: dict[str, Any], session: Session) -> None:
+        self.url: str = settings["url"]
+        self._settings = settings
+        self._session = session
+        self._connections = None
+        self._open_transport, _ = connector(**settings)
+        self._max_requests: Optional[int] = None
+        self._lock = threading.Lock()
+        _fork.register(self)
+
+    def _after_fork(self) -> object:
+        """Forgets the connections of the parent process, and returns them. Called in the child."""
+        # Another thread may hold the lock.
+        self._lock = threading.Lock()
+        inherited, self._connections = self._connections, None
+        return inherited
+
+    def _connected(self) -> _Connections:
+        with self._lock:
+            if self._connections is None:
+                self._connections = _Connections(self._open_transport(), self._max_requests)
+            return self._connections
+
+    def _embed_batch(
+        self, sentences: list[str], batch_size: int, concurrency: int, reasons: Optional[dict[int, str]]
+    ) -> Vectors:
+        """As `embed`. If `reasons` is not None, the vectors of the sentences in it are NaN, and sentences that are too
+        long are added to it."""
+        job = self._session.embedding(sentences, None, batch_size)
+        if reasons is None:
+            return self._run_job(job, self._session.embed_chunk, concurrency)
+        run = partial(self._session.embed_chunk_without, reasons=reasons)
+        return self._run_job(job, run, concurrency, reasons)
+
+    def _run_job(
+        self,
+        job: Job[T],
+        run: Callable[[Chunk], Flow[list[Any]]],
+        concurrency: int,
+        reasons: Optional[dict[int, str]] = None,
+    ) -> T:
+        """Runs the flows of the chunks, and returns their results in order."""
+        checked_concurrency(concurrency)
+        try:
+            self._run(self._session.check_lengths(job, reasons))
+            with self._in_order(job.chunks, run, concurrency) as results:
+                for result in results:
+                    job.add(result)
+        except MUSEError as error:
+            raise job.failure(error) from None
+        return job.result()
+
+    @contextmanager
+    def _in_order(
+        self, chunks: list[Chunk], run: Callable[[Chunk], Flow[list[Any]]], concurrency: int
+    ) -> Iterator[Iterator[list[Any]]]:
+        if concurrency == 1 or len(chunks) < 2:
+            yield (self._run(run(chunk)) for chunk in chunks)
+            return
+        failed, stopped = threading.Event(), threading.Event()
+
+        def run_chunk(chunk: Chunk) -> list[Any]:
+            if failed.is_set():
+                # An earlier chunk has failed, because threads take chunks in their order.
+                raise _StoppedError
+            try:
+                return self._run(run(chunk), stopped)
+            except BaseException:
+                failed.set()
+                raise
+
+        pool = ThreadPoolExecutor(min(concurrency, len(chunks)), "muse_as_service")
+        try:
+            started = [pool.submit(run_chunk, chunk) for chunk in chunks]
+            yield (future.result() for future in started)
+        finally:
+            # After an error or Ctrl-C, the threads end with the requests that they have sent.
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _run(self, flow: Flow[T], stopped: Optional[threading.Event] = None) -> T:
         try:
             step = next(flow)
             while True:
                 try:
-                    outcome = self._execute(step)
+                    outcome = self._execute(step, stopped)
                 except MUSEError as error:
+                    if stopped is not None and stopped.is_set():
+                        # The connections may be closed already.
+                        raise _StoppedError from None
                     step = flow.throw(error)
                 else:
                     step = flow.send(outcome)
@@ -191,54 +310,29 @@ class MUSEClient:
             result: T = end.value
             return result
 
-    def _execute(self, step: Step) -> Any:
+    def _execute(self, step: Step, stopped: Optional[threading.Event]) -> Any:
         if isinstance(step, Sleep):
-            return time.sleep(step.seconds)
+            if stopped is None:
+                return time.sleep(step.seconds)
+            if stopped.wait(step.seconds):
+                raise _StoppedError
+            return None
         if isinstance(step, SingleRequest):
-            with self._refresh_lock:
-                return self._run(step.flow)
-        return self._transport.send(step)
+            with self._connected().refresh_lock:
+                return self._run(step.flow, stopped)
+        connections = self._connected()
+        with connections.slots:
+            return connections.transport.send(step)
 
 
-class _Transport:
-    def send(self, call: Call[Any]) -> Any:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        raise NotImplementedError
+class _StoppedError(Exception):
+    """Ends a thread whose result nobody waits for."""
 
 
-class _Rest(_Transport):
-    def __init__(self, url: str, ca_file: Optional[str], timeout: Optional[float]) -> None:
-        self._url = url
-        self._http = httpx.Client(**http_options(url, ca_file, timeout))
-        self._protocol = RestProtocol()
+class _Connections:
+    """What one process owns. A fork copies it with the locks that other threads hold."""
 
-    def send(self, call: Call[Any]) -> Any:
-        try:
-            response = self._http.request(**self._protocol.request(call))
-        except httpx.HTTPError as failure:
-            raise connection_error(self._url, failure) from None
-        return self._protocol.parse(call, response)
-
-    def close(self) -> None:
-        self._http.close()
-
-
-class _Grpc(_Transport):
-    def __init__(self, url: str, ca_file: Optional[str], timeout: Optional[float]) -> None:
-        from . import _grpc
-
-        self._failure = _grpc.RpcError
-        self._channel = _grpc.open_channel(url, ca_file, asynchronous=False)
-        self._protocol = _grpc.GrpcProtocol(self._channel, url, timeout)
-
-    def send(self, call: Call[Any]) -> Any:
-        try:
-            response = self._protocol.start(call)
-        except self._failure as failure:
-            raise self._protocol.error(failure) from None
-        return self._protocol.parse(call, response)
-
-    def close(self) -> None:
-        self._channel.close()
+    def __init__(self, transport: Transport, max_requests: Optional[int]) -> None:
+        self.transport = transport
+        self.refresh_lock = threading.Lock()
+        self.slots: Any = nullcontext() if max_requests is None else threading.BoundedSemaphore(max_requests)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import date, datetime, timezone
-from pathlib import Path
 from typing import Any, Optional
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from ._calls import (
+    MODEL_LIMITS,
     ApiKey,
     Call,
     CreatedKey,
@@ -20,9 +19,11 @@ from ._calls import (
     DescribeKey,
     Embed,
     GetKey,
+    GetModel,
     ListKeys,
     ListUsage,
     Login,
+    Model,
     Page,
     Quota,
     Refresh,
@@ -36,6 +37,7 @@ from ._calls import (
     given_changes,
     key_fields,
 )
+from ._grpc_channel import ChannelConnector
 from .errors import (
     AuthenticationError,
     InvalidArgumentError,
@@ -62,19 +64,7 @@ try:
 except ImportError as missing:
     raise ImportError(f"grpc=True needs more packages ({missing}): pip install 'muse-as-service[grpc]'") from None
 
-# The response for 4,096 sentences has 8.5 MB; gRPC's default limit is 4 MiB.
-MAX_MESSAGE_BYTES = 64 << 20
 PAGE_SIZE = 1_000
-OPTIONS = [
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    # The flow retries (_transfer.py). A short backoff reconnects soon after a restart of the service.
-    ("grpc.enable_retries", 0),
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
-]
-
 Code = grpc.StatusCode
 RpcError = grpc.RpcError
 HTTP_STATUS = {
@@ -94,30 +84,18 @@ REASON_OF_CODE = {Code.OUT_OF_RANGE: "TOO_LARGE", Code.RESOURCE_EXHAUSTED: "OVER
 HTTP_STATUS_OF_REASON = {"TOO_LARGE": 413, "TOKEN_MALFORMED": 422, "TOKEN_INVALID": 422, "TOKEN_KIND": 422}
 
 
-def open_channel(url: str, ca_file: Optional[str], *, asynchronous: bool) -> Any:
-    """Opens a channel of grpc, or of grpc.aio, to the server at `url`."""
-    implementation = grpc.aio if asynchronous else grpc
-    parts = urlsplit(url)
-    if parts.path.strip("/"):
-        raise ValueError(f"gRPC has no paths: the url {url} must end after the port")
-    host = parts.hostname or ""
-    port = parts.port or (80 if parts.scheme == "http" else 443)
-    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    if parts.scheme == "http":
-        return implementation.insecure_channel(target, options=OPTIONS)
-    roots = Path(ca_file).read_bytes() if ca_file else None
-    return implementation.secure_channel(target, grpc.ssl_channel_credentials(roots), options=OPTIONS)
-
-
 class GrpcProtocol:
     """The gRPC protocol of one server, over a channel of grpc or grpc.aio."""
 
-    def __init__(self, channel: Any, url: str, timeout: Optional[float]) -> None:
+    failure = RpcError
+    """The exception of a failed call."""
+
+    def __init__(self, channel: Any, connector: ChannelConnector, timeout: Optional[float]) -> None:
         self._auth = auth_pb2_grpc.AuthServiceStub(channel)
         self._embedder = embedder_pb2_grpc.EmbedderServiceStub(channel)
         self._keys = key_pb2_grpc.KeyServiceStub(channel)
         self._usage = usage_pb2_grpc.UsageServiceStub(channel)
-        self._url = url
+        self._connector = connector
         self._timeout = timeout
 
     def start(self, call: Call[Any]) -> Any:
@@ -136,6 +114,8 @@ class GrpcProtocol:
             return self._embedder.Embed(
                 embedder_pb2.EmbedRequest(sentences=call.sentences), **self._call_options(call.token)
             )
+        if isinstance(call, GetModel):
+            return self._embedder.GetModel(embedder_pb2.GetModelRequest(), **self._call_options(call.token))
         if isinstance(call, ListUsage):
             return self._usage.ListUsage(_usage_request(call), **self._call_options(call.token))
         return self._start_key_call(call)
@@ -176,6 +156,8 @@ class GrpcProtocol:
             return [list(sentence.tokens) for sentence in response.sentences]
         if isinstance(call, Embed):
             return _vectors(response.embeddings)
+        if isinstance(call, GetModel):
+            return _model(response)
         if isinstance(call, CreateKey):
             return CreatedKey(**_key_fields(response.key), key=response.secret_key)
         if isinstance(call, ListKeys):
@@ -190,33 +172,46 @@ class GrpcProtocol:
         """Converts the error of a failed call."""
         code, text = failure.code(), failure.details() or ""
         reason, retry_after, place = _details(failure)
-        status = HTTP_STATUS_OF_REASON.get(reason, HTTP_STATUS.get(code, 500))
-        fields: dict[str, Any] = {"status": status, "reason": reason or REASON_OF_CODE.get(code, code.name)}
         if code == Code.UNAVAILABLE and not reason:
-            error = UnavailableError(
-                f"cannot reach {self._url} ({text}): is the service running there?", reason="UNAVAILABLE"
-            )
+            error = self._connector.unavailable(text)
             # grpc uses the same status if a connection breaks during a call.
-            error.sent = "failed to connect" not in text.lower()
+            error.sent = error.reason == "PROXY" or "failed to connect" not in text.lower()
             return error
         if code == Code.DEADLINE_EXCEEDED and not reason:
-            text = f"{self._url} does not respond in time: try again, or set a longer timeout"
+            text = f"{self._connector.url} does not respond in time: try again, or set a longer timeout"
             return UnavailableError(text, reason="DEADLINE_EXCEEDED")
-        if code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED):
-            return UnavailableError(text, retry_after=retry_after, **fields)
-        if code == Code.RESOURCE_EXHAUSTED:
-            return OverloadedError(text, retry_after=retry_after, **fields)
-        if code == Code.UNAUTHENTICATED:
-            return AuthenticationError(text, **fields)
-        if reason == "TOO_LARGE" or code == Code.OUT_OF_RANGE:
-            found = re.match(r"sentences\[(\d+)\]", place or text)
-            return TooLargeError(text, index=int(found[1]) if found else None, **fields)
-        if code == Code.INVALID_ARGUMENT:
-            return InvalidArgumentError(text, **fields)
-        return MUSEError(text, **fields)
+        found = _service_error(code, text, reason, retry_after, place)
+        found.from_service = True
+        return found
 
     def _call_options(self, token: str) -> dict[str, Any]:
         return {"metadata": (("authorization", f"Bearer {token}"),), "timeout": self._timeout}
+
+
+def _service_error(code: Any, text: str, reason: str, retry_after: Optional[float], place: str) -> MUSEError:
+    """The error that the service has sent."""
+    status = HTTP_STATUS_OF_REASON.get(reason, HTTP_STATUS.get(code, 500))
+    fields: dict[str, Any] = {"status": status, "reason": reason or REASON_OF_CODE.get(code, code.name)}
+    if code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED):
+        return UnavailableError(text, retry_after=retry_after, **fields)
+    if code == Code.RESOURCE_EXHAUSTED:
+        return OverloadedError(text, retry_after=retry_after, **fields)
+    if code == Code.UNAUTHENTICATED:
+        return AuthenticationError(text, **fields)
+    if reason == "TOO_LARGE" or code == Code.OUT_OF_RANGE:
+        found = re.match(r"sentences\[(\d+)\]", place or text)
+        return TooLargeError(text, index=int(found[1]) if found else None, **fields)
+    if code == Code.INVALID_ARGUMENT:
+        return InvalidArgumentError(text, **fields)
+    return MUSEError(text, **fields)
+
+
+def _model(model: Any) -> Model:
+    fields: dict[str, Any] = {name: getattr(model, name) for name in ("version", "dimension", "precision", "device")}
+    # 0 and "" stand for what an older service does not report.
+    fields.update({name: getattr(model, name) or None for name in ("source_sha256", "source_precision", "license")})
+    fields.update({name: getattr(model.limits, name) or None for name in MODEL_LIMITS})
+    return Model(id=model.name, languages=tuple(model.languages), **fields)
 
 
 def _key_fields(key: Any) -> dict[str, Any]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
-import ssl
 from datetime import date, datetime, timezone
 from email.utils import parsedate_to_datetime
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Optional, TypeVar
 from urllib.parse import urlencode
 
@@ -16,6 +14,7 @@ import httpx
 import numpy as np
 
 from ._calls import (
+    MODEL_LIMITS,
     ApiKey,
     Call,
     CreatedKey,
@@ -24,9 +23,11 @@ from ._calls import (
     DescribeKey,
     Embed,
     GetKey,
+    GetModel,
     ListKeys,
     ListUsage,
     Login,
+    Model,
     Page,
     Quota,
     Refresh,
@@ -38,6 +39,7 @@ from ._calls import (
     given_changes,
     key_fields,
 )
+from ._environment import Proxy
 from ._transfer import SendAgain
 from .errors import (
     AuthenticationError,
@@ -55,6 +57,7 @@ PROBLEM = "application/problem+json"
 # Statuses of success other than 200.
 SUCCESS = {CreateKey: 201, DeleteKey: 204}
 PAGE_SIZE = 1_000
+MAX_QUOTED_TEXT = 200
 RETRYABLE = {429: OverloadedError, 502: UnavailableError, 503: UnavailableError, 504: UnavailableError}
 
 # The messages of token errors are part of the REST API.
@@ -86,7 +89,9 @@ REASONS = {
 class RestProtocol:
     """The REST protocol of one server."""
 
-    def __init__(self) -> None:
+    def __init__(self, proxy: Optional[Proxy] = None) -> None:
+        """`proxy` is the one through which requests without TLS pass, whose responses may be those of the proxy."""
+        self._proxy = proxy
         # Release 1 of the service accepts sentences only in the body of a GET.
         self._method = "POST"
 
@@ -105,6 +110,8 @@ class RestProtocol:
             # Compression hardly reduces the size of vectors.
             request["headers"].update({"Accept": f"{NPY}, application/json;q=0.5", "Accept-Encoding": "identity"})
             return request
+        if isinstance(call, GetModel):
+            return _request("GET", "v1/models", call.token)
         if isinstance(call, ListUsage):
             return _usage_request(call)
         return _key_request(call)
@@ -115,37 +122,12 @@ class RestProtocol:
             self._method = "GET"
             raise SendAgain("POST is not allowed")
         if response.status_code != SUCCESS.get(type(call), 200):
-            raise _error(call, response)
+            raise error_of(response, self._proxy, call)
         try:
             return _result(call, response)  # type: ignore[no-any-return]
         except (ValueError, KeyError, TypeError) as failure:
             text = f"the response of {response.url} is not one of MUSE as Service ({failure}): is the URL right?"
             raise MUSEError(text, status=response.status_code) from None
-
-
-def http_options(url: str, ca_file: Optional[str], timeout: Optional[float]) -> dict[str, Any]:
-    """Returns the arguments of `httpx.Client` and `httpx.AsyncClient`."""
-    return {
-        "base_url": url + "/",
-        "timeout": timeout,
-        "verify": ssl.create_default_context(cafile=ca_file) if ca_file else True,
-        "limits": httpx.Limits(max_keepalive_connections=20, keepalive_expiry=60.0),
-        # The service also sets the tokens as cookies. The client sends them in the header only.
-        "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-    }
-
-
-def connection_error(url: str, failure: httpx.HTTPError) -> MUSEError:
-    """Converts the error of a request without a response."""
-    if isinstance(failure, httpx.TimeoutException) and not isinstance(failure, httpx.ConnectTimeout):
-        error = UnavailableError(
-            f"{url} does not respond in time: try again, or set a longer timeout", reason="DEADLINE_EXCEEDED"
-        )
-    else:
-        text = str(failure) or type(failure).__name__
-        error = UnavailableError(f"cannot reach {url} ({text}): is the service running there?", reason="UNAVAILABLE")
-    error.sent = not isinstance(failure, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout))
-    return error
 
 
 def _request(method: str, path: str, token: Optional[str] = None, body: Any = None) -> dict[str, Any]:
@@ -216,6 +198,8 @@ def _result(call: Call[Any], response: httpx.Response) -> Any:
         tokens = body["tokens"]
         _check_count(len(tokens), len(call.sentences))
         return tokens
+    if isinstance(call, GetModel):
+        return _model(body["data"][0])
     if isinstance(call, CreateKey):
         return CreatedKey(**_key_fields(body), key=body["key"])
     if isinstance(call, ListKeys):
@@ -232,6 +216,16 @@ def _key_fields(key: dict[str, Any]) -> dict[str, Any]:
     return {**key_fields(key.__getitem__), "quota": Quota(quota["tokens"], quota["period"]) if quota else None}
 
 
+def _model(model: dict[str, Any]) -> Model:
+    """The five fields of every service, and further ones that the service may report."""
+    languages = model.get("languages")
+    limits = model.get("limits") or {}
+    fields: dict[str, Any] = {name: model[name] for name in ("id", "version", "dimension", "precision", "device")}
+    fields.update({name: model.get(name) for name in ("source_sha256", "source_precision", "license")})
+    fields.update({name: limits.get(name) for name in MODEL_LIMITS})
+    return Model(**fields, languages=None if languages is None else tuple(languages))
+
+
 def _usage_row(row: dict[str, Any]) -> UsageRow:
     hour = datetime.strptime(row["hour"], "%Y-%m-%dT%H:%M:%SZ") if "hour" in row else None
     return UsageRow(
@@ -244,7 +238,7 @@ def _usage_row(row: dict[str, Any]) -> UsageRow:
 
 
 def _vectors(response: httpx.Response, count: int) -> Any:
-    if response.headers.get("content-type", "").partition(";")[0].strip() == NPY:
+    if _media_type(response) == NPY:
         vectors = np.load(io.BytesIO(response.content), allow_pickle=False)
     else:
         vectors = np.array(response.json()["embedding"])
@@ -259,9 +253,17 @@ def _check_count(results: int, sentences: int) -> None:
         raise ValueError(f"{results} results for {sentences} sentences")
 
 
-def _error(call: Call[Any], response: httpx.Response) -> MUSEError:
+def error_of(response: httpx.Response, proxy: Optional[Proxy], call: Optional[Call[Any]] = None) -> MUSEError:
+    """Converts an error response."""
+    text = None if response.is_redirect else _service_text(response)
+    message = _foreign_text(response, proxy) if text is None else text
+    error = _error_of_status(call, response, message)
+    error.from_service = text is not None
+    return error
+
+
+def _error_of_status(call: Optional[Call[Any]], response: httpx.Response, message: str) -> MUSEError:
     status = response.status_code
-    message = _message(response)
     problem = _problem_reason(response)
     reason = problem or REASONS.get(status, "INTERNAL")
     if status in (401, 422):
@@ -281,20 +283,34 @@ def _error(call: Call[Any], response: httpx.Response) -> MUSEError:
     return MUSEError(message, status=status, reason=reason)
 
 
-def _message(response: httpx.Response) -> str:
-    if response.is_redirect:
-        return f"{response.url} redirects to {response.headers.get('location')}: use that URL"
+def _service_text(response: httpx.Response) -> Optional[str]:
+    """The text of an error of the service, in one of its formats; None for other responses."""
     try:
         body = response.json()
-        text = body.get("msg") or body.get("message") or body["detail"]
+        error = body.get("error")
+        text = body.get("msg") or body.get("message") or (error or {}).get("message") or body["detail"]
         return text if isinstance(text, str) else json.dumps(text)
     except (ValueError, KeyError, AttributeError):
-        return f"{response.url} returns {_status_text(response)}: is that the URL of MUSE as Service?"
+        return None
+
+
+def _foreign_text(response: httpx.Response, proxy: Optional[Proxy]) -> str:
+    """Describes an error response that is not in a format of the service."""
+    if response.is_redirect:
+        return f"{response.url} redirects to {response.headers.get('location')}: use that URL"
+    returned = f"{response.url} returns {response.status_code} {response.reason_phrase}".rstrip()
+    text = response.text[:MAX_QUOTED_TEXT].strip()
+    if text and not text.startswith("<") and _media_type(response) == "text/plain":
+        # Such as the advice of a port that speaks TLS only.
+        returned += f" ({' '.join(''.join(c if c.isprintable() else ' ' for c in text).split())})"
+    if proxy is not None:
+        return f"{returned}, perhaps from {proxy}: {proxy.advice(str(response.url))}"
+    return f"{returned}: is that the URL of MUSE as Service?"
 
 
 def _problem_reason(response: httpx.Response) -> Optional[str]:
     """The reason code, which only problem details contain."""
-    if response.headers.get("content-type", "").partition(";")[0].strip() != PROBLEM:
+    if _media_type(response) != PROBLEM:
         return None
     try:
         reason = response.json().get("reason")
@@ -303,8 +319,9 @@ def _problem_reason(response: httpx.Response) -> Optional[str]:
         return None
 
 
-def _status_text(response: httpx.Response) -> str:
-    return f"{response.status_code} {response.reason_phrase}".strip()
+def _media_type(response: httpx.Response) -> str:
+    value: str = response.headers.get("content-type", "")
+    return value.partition(";")[0].strip()
 
 
 def _retry_after(response: httpx.Response) -> Optional[float]:

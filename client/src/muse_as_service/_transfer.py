@@ -6,16 +6,13 @@ A flow is a generator. It yields steps; the client executes each step and sends 
 
 from __future__ import annotations
 
-import operator
 import os
-import random
-import re
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from functools import partial
-from typing import Any, Callable, Optional, Protocol, TypeVar, Union, get_args
+from typing import Any, Callable, Optional, TypeVar, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +26,13 @@ from ._calls import (
     DescribeKey,
     Embed,
     GetKey,
+    GetModel,
     ListKeys,
     ListUsage,
     Login,
+    Model,
     Page,
     Quota,
-    QuotaPeriod,
     Refresh,
     Revoke,
     Tokenize,
@@ -44,13 +42,18 @@ from ._calls import (
     UsageRow,
     Vectors,
 )
-from ._chunking import check, chunks, size
+from ._checks import check_key_id, check_key_properties, check_text, check_usage_query, checked_key
+from ._chunking import MAX_SENTENCES, size
+from ._jobs import Chunk, Job, Progress
+from ._retry import Retry, RetryHook, backoff, log_retry, may_retry
+from ._sentences import Sentences, check
+from ._tokens import InMemory, TokenStore
 from .errors import AuthenticationError, MUSEError, OverloadedError, TooLargeError, UnavailableError
 
 API_KEY_VARIABLE = "MUSE_API_KEY"
 DIMENSION = 512
-INITIAL_BACKOFF_S = 0.2
-MAX_BACKOFF_S = 10.0
+# The limit of a service that reports none: `/v1/models` does not.
+MAX_SENTENCE_BYTES = 262_144
 # Usually one suffices. But a token that another process has renewed, or one that waits for a retry, may expire, too.
 MAX_RENEWALS = 5
 
@@ -79,45 +82,32 @@ class SendAgain(MUSEError):
     """The protocol has switched to another HTTP method: repeat the call immediately."""
 
 
-class TokenStore(Protocol):
-    """Stores the tokens of a login, for example for other processes."""
-
-    def load(self) -> Optional[Tokens]:
-        """Returns the tokens that were saved last, by this or another process."""
-
-    def save(self, tokens: Optional[Tokens]) -> None:
-        """Stores new tokens; None after a logout."""
-
-
-class InMemory:
-    """The default store."""
-
-    def __init__(self) -> None:
-        self._tokens: Optional[Tokens] = None
-
-    def load(self) -> Optional[Tokens]:
-        return self._tokens
-
-    def save(self, tokens: Optional[Tokens]) -> None:
-        self._tokens = tokens
-
-
 class Session:
     """The flows of one client and its tokens."""
 
     def __init__(
-        self, store: Optional[TokenStore], retry_for: float, dtype: npt.DTypeLike, api_key: Optional[str] = None
+        self,
+        store: Optional[TokenStore],
+        retry_for: float,
+        dtype: npt.DTypeLike,
+        api_key: Optional[str] = None,
+        on_retry: Optional[RetryHook] = None,
     ) -> None:
         # The environment is for programs that pass neither credential.
-        self._api_key = _checked_key(os.environ.get(API_KEY_VARIABLE) if api_key is None and store is None else api_key)
+        self._api_key = checked_key(os.environ.get(API_KEY_VARIABLE) if api_key is None and store is None else api_key)
         self._store = store or InMemory()
         self._tokens = self._store.load()
         self._retry_for = retry_for
+        self._on_retry = on_retry or log_retry
+        self._model: Optional[Model] = None
+        self._has_models = True
         self._dtype: np.dtype[Any] = np.dtype(dtype)
         if self._dtype.kind != "f":
             raise TypeError(f"dtype must be a floating-point type such as float32, not {self._dtype}")
 
     def login(self, username: str, password: str) -> Flow[None]:
+        check_text(username, "the name of the user")
+        check_text(password, "the password")
         try:
             tokens = yield from self._with_retries(Login(username, password))
         except AuthenticationError as error:
@@ -141,30 +131,71 @@ class Session:
                     raise
         self._save(None)
 
-    def tokenize(self, sentences: Iterable[str]) -> Flow[list[list[str]]]:
-        found: list[list[str]] = []
-        for tokens in (yield from self._chunked(check(sentences), Tokenize)):
-            found += tokens
-        return found
+    def model(self) -> Flow[Model]:
+        self._model = yield from self._with_token(GetModel)
+        return self._model
 
-    def embed(self, sentences: Iterable[str]) -> Flow[Vectors]:
-        results = yield from self._chunked(check(sentences), Embed)
-        if not results:
-            return np.empty((0, DIMENSION), self._dtype)
-        vectors = results[0] if len(results) == 1 else np.concatenate(results)
-        return vectors.astype(self._dtype, copy=False)
+    def tokenizing(self, sentences: Sentences, progress: Optional[Progress]) -> Job[list[list[str]]]:
+        return Job(check(sentences), _joined, progress, MAX_SENTENCES)
+
+    def embedding(
+        self, sentences: Sentences, progress: Optional[Progress], chunk_size: int = MAX_SENTENCES
+    ) -> Job[Vectors]:
+        return Job(check(sentences), self._concatenated, progress, chunk_size)
+
+    def tokenize_chunk(self, chunk: Chunk) -> Flow[list[list[list[str]]]]:
+        return (yield from self._split_if_too_large(chunk.sentences, chunk.start, Tokenize))
+
+    def embed_chunk(self, chunk: Chunk) -> Flow[list[Vectors]]:
+        return (yield from self._split_if_too_large(chunk.sentences, chunk.start, Embed))
+
+    def embed_chunk_without(self, chunk: Chunk, reasons: dict[int, str]) -> Flow[list[Vectors]]:
+        """The vectors of a chunk, with NaN for the sentences in `reasons`, to which sentences that are too long are
+        added."""
+        positions = [position for position in chunk.positions() if position not in reasons]
+        found: list[Vectors] = []
+        while positions:
+            sentences = [chunk.sentences[position - chunk.start] for position in positions]
+            try:
+                found = yield from self._split_if_too_large(sentences, 0, Embed)
+                break
+            except TooLargeError as error:
+                if error.index is None:
+                    raise
+                reasons[positions.pop(error.index)] = error.message.partition("] is ")[2]
+        vectors = np.full((len(chunk.sentences), found[0].shape[1] if found else DIMENSION), np.nan, np.float32)
+        if found:
+            vectors[np.array(positions) - chunk.start] = np.concatenate(found)
+        return [vectors]
+
+    def check_lengths(self, job: Job[Any], reasons: Optional[dict[int, str]] = None) -> Flow[None]:
+        """Checks all sentences before the first request, if the job has several. Raises `TooLargeError` for the first
+        one that is too long, or adds them to `reasons`."""
+        if len(job.chunks) < 2:
+            return
+        limit = yield from self._max_sentence_bytes()
+        for chunk in job.chunks:
+            for position, sentence in zip(chunk.positions(), chunk.sentences):
+                # A character has up to four bytes.
+                if limit is None or 4 * len(sentence) <= limit or size(sentence) <= limit:
+                    continue
+                text = f"{size(sentence)} bytes; the limit is {limit} a sentence"
+                error = _too_long(TooLargeError(text, status=413, reason="TOO_LARGE"), position)
+                if reasons is None:
+                    raise error
+                reasons[position] = error.message.partition("] is ")[2]
 
     def create_key(
         self, name: str, expires_in: int, bulk: bool, user: Optional[str], quota: Optional[Quota]
     ) -> Flow[CreatedKey]:
-        _check_key_properties(name, expires_in, quota)
+        check_key_properties(name, expires_in, quota)
         return (yield from self._with_token(lambda token: CreateKey(token, name, expires_in, bulk, user, quota)))
 
     def list_keys(self, user: Optional[str], all_users: bool) -> Flow[list[ApiKey]]:
         return (yield from self._all_pages(partial(ListKeys, user=user, all_users=all_users)))
 
     def get_key(self, id: str) -> Flow[ApiKey]:
-        _check_key_id(id)
+        check_key_id(id)
         return (yield from self._with_token(lambda token: GetKey(token, id)))
 
     def update_key(
@@ -176,13 +207,13 @@ class Session:
         bulk: Optional[bool],
         quota: Optional[Quota],
     ) -> Flow[ApiKey]:
-        _check_key_id(id)
-        _check_key_properties(name, expires_in, quota)
+        check_key_id(id)
+        check_key_properties(name, expires_in, quota)
         call = partial(UpdateKey, id=id, name=name, disabled=disabled, expires_in=expires_in, bulk=bulk, quota=quota)
         return (yield from self._with_token(call))
 
     def delete_key(self, id: str) -> Flow[None]:
-        _check_key_id(id)
+        check_key_id(id)
         yield from self._with_token(lambda token: DeleteKey(token, id))
 
     def describe_key(self) -> Flow[ApiKey]:
@@ -196,7 +227,7 @@ class Session:
         user: Optional[str],
         key_id: Optional[str],
     ) -> Flow[list[UsageRow]]:
-        _check_usage_query(from_, to, by, user, key_id)
+        check_usage_query(from_, to, by, user, key_id)
         listing = partial(ListUsage, from_=from_, to=to, by=by, user=user, key_id=key_id)
         return (yield from self._all_pages(listing))
 
@@ -211,13 +242,25 @@ class Session:
                 return found
             after = page.next
 
-    def _chunked(self, sentences: list[str], call: Callable[[str, Sequence[str]], Call[T]]) -> Flow[list[T]]:
-        results: list[T] = []
-        done = 0
-        for chunk in chunks((sentence, size(sentence)) for sentence in sentences):
-            results += yield from self._split_if_too_large(chunk, done, call)
-            done += len(chunk)
-        return results
+    def _max_sentence_bytes(self) -> Flow[Optional[int]]:
+        """The limit of the service; None if it is unknown."""
+        if self._model is None and self._has_models:
+            try:
+                yield from self.model()
+            except MUSEError as error:
+                # Release 1 has no such call.
+                if error.status not in (404, 405):
+                    raise
+                self._has_models = False
+        if self._model is None:
+            return None
+        return self._model.max_sentence_bytes or MAX_SENTENCE_BYTES
+
+    def _concatenated(self, results: list[Vectors]) -> Vectors:
+        if not results:
+            return np.empty((0, DIMENSION), self._dtype)
+        vectors = results[0] if len(results) == 1 else np.concatenate(results)
+        return vectors.astype(self._dtype, copy=False)
 
     def _split_if_too_large(
         self, chunk: list[str], start: int, call: Callable[[str, Sequence[str]], Call[T]]
@@ -242,17 +285,24 @@ class Session:
             try:
                 return (yield from self._with_retries(call(token)))
             except AuthenticationError as error:
+                if error.reason == "TOKEN_REVOKED" and self._reload(token):
+                    # Another process has logged out and in again.
+                    continue
                 if error.reason != "TOKEN_EXPIRED":
                     raise
             yield SingleRequest(self._refresh(token))
         return (yield from self._with_retries(call(self._logged_in().access)))
 
-    def _refresh(self, expired: str) -> Flow[None]:
+    def _reload(self, rejected: str) -> bool:
+        """Loads the tokens of the store. Returns whether they replace the rejected access token."""
         self._tokens = self._store.load()
-        tokens = self._logged_in()
-        if tokens.access != expired:
+        return self._logged_in().access != rejected
+
+    def _refresh(self, expired: str) -> Flow[None]:
+        if self._reload(expired):
             # Another thread, task or process has refreshed it.
             return
+        tokens = self._logged_in()
         try:
             fresh = yield from self._with_retries(Refresh(tokens.refresh))
         except AuthenticationError as error:
@@ -270,10 +320,12 @@ class Session:
             except SendAgain:
                 continue
             except (OverloadedError, UnavailableError) as error:
-                wait = _backoff(error, attempts)
-                if not _may_retry(error, call) or time.monotonic() + wait > deadline:
+                wait = backoff(error, attempts)
+                remaining = deadline - time.monotonic()
+                if not may_retry(error, call) or wait > remaining:
                     raise
-            attempts += 1
+                attempts += 1
+                self._on_retry(Retry(error, attempts, wait, remaining))
             yield Sleep(wait)
 
     def _logged_in(self) -> Tokens:
@@ -286,73 +338,8 @@ class Session:
         self._store.save(tokens)
 
 
-def _checked_key(api_key: Optional[str]) -> Optional[str]:
-    """The key without white space around it; None if it is empty. The error does not quote it."""
-    key = (api_key or "").strip()
-    if not (key.isascii() and key.isprintable()) or " " in key:
-        raise ValueError("the API key contains characters that no key has: was it copied completely?")
-    return key or None
-
-
-def _check_key_id(id: str) -> None:
-    """Raises `ValueError` for what is no id, such as a key, which must not be sent in a URL. The error does not quote
-    it."""
-    if re.fullmatch("[a-z2-7]{12}", id) is None:
-        raise ValueError("that is no id of an API key: it is the 12 characters between muse_ and the secret")
-
-
-def _check_text(text: Optional[str], what: str) -> None:
-    try:
-        (text or "").encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{what} is not valid text") from None
-
-
-def _check_key_properties(name: Optional[str], expires_in: Optional[int], quota: Optional[Quota]) -> None:
-    """Raises `TypeError` or `ValueError` for what cannot be sent; the service checks the rest."""
-    _check_text(name, "the name of the API key")
-    if expires_in is not None and not 0 <= operator.index(expires_in) < 1 << 63:
-        raise ValueError("expires_in is in seconds, at most ten years; 0 is for never")
-    if quota is None:
-        return
-    if not isinstance(quota, Quota):
-        raise TypeError("quota must be a muse_as_service.Quota; NO_QUOTA removes one")
-    if not 0 <= operator.index(quota.tokens) < 1 << 63:
-        raise ValueError("the tokens of a quota are a positive number; NO_QUOTA removes a quota")
-    if quota.period not in get_args(QuotaPeriod):
-        raise ValueError(f"the period of a quota is day or month, not {quota.period!r}")
-
-
-def _check_usage_query(
-    from_: Optional[date], to: Optional[date], by: Optional[str], user: Optional[str], key_id: Optional[str]
-) -> None:
-    """Raises `TypeError` or `ValueError` for what cannot be sent; the service checks the rest."""
-    for name, day in ("from_", from_), ("to", to):
-        # A datetime is a date, too, but of a time zone.
-        if day is not None and (not isinstance(day, date) or isinstance(day, datetime)):
-            raise TypeError(f"{name} must be a datetime.date, not {type(day).__name__}")
-    if by is not None and by not in get_args(UsageGrouping):
-        raise ValueError(f"by is day, user, key or hour, not {by!r}")
-    _check_text(user, "the name of the user")
-    if key_id is not None:
-        _check_key_id(key_id)
-
-
-def _may_retry(error: MUSEError, call: Call[Any]) -> bool:
-    """Whether a retry may succeed, and the service cannot execute the call twice."""
-    if error.reason == "QUOTA_EXHAUSTED":
-        # Until the period of the quota ends, usually hours later.
-        return False
-    rejected = error.status is not None and (error.status < 500 or call.retried_after_5xx)
-    sent = not isinstance(error, UnavailableError) or error.sent
-    return call.idempotent or rejected or not sent
-
-
-def _backoff(error: MUSEError, attempts: int) -> float:
-    """Seconds until the next attempt: `Retry-After`, else exponential backoff; both with jitter."""
-    if error.retry_after is not None:
-        return error.retry_after + random.uniform(0, INITIAL_BACKOFF_S)
-    return min(MAX_BACKOFF_S, INITIAL_BACKOFF_S * 2.0**attempts) * random.uniform(0.5, 1)
+def _joined(results: list[list[list[str]]]) -> list[list[str]]:
+    return [tokens for chunk in results for tokens in chunk]
 
 
 def _too_long(error: TooLargeError, index: int) -> TooLargeError:

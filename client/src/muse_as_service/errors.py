@@ -6,7 +6,7 @@ subclass of it if requests is installed, else of its base class `OSError`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 if TYPE_CHECKING:
     _Base = OSError
@@ -30,6 +30,10 @@ class MUSEError(_Base):
     """Seconds to wait before a retry, if the service returned `Retry-After`."""
     index: Optional[int]
     """Index of the invalid sentence, from 0, if there is one."""
+    partial: Any = None
+    """After `embed` or `tokenize`: the results of the first sentences, up to those of the failed request."""
+    from_service: bool = False
+    """Whether the response is one of MUSE as Service; otherwise it may be that of a proxy."""
 
     def __init__(
         self,
@@ -58,6 +62,10 @@ def _rebuild(kind: type[MUSEError], message: str, fields: dict[str, object]) -> 
     error = kind(message)
     error.__dict__.update(fields)
     return error
+
+
+class ConfigurationError(MUSEError):
+    """The client cannot use a file of certificates, or an environment variable, which the message names."""
 
 
 class AuthenticationError(MUSEError):

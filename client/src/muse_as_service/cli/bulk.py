@@ -1,119 +1,187 @@
-"""`muse embed` and `muse tokenize`: process a file of any size with several requests in flight."""
+"""`muse embed` and `muse tokenize`."""
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future
-from itertools import islice
-from typing import Any, Callable, Optional, Union
+import argparse
+import json
+from typing import Any, Optional
 
-from .. import MUSEError
-from .._chunking import chunks, size
-from . import Failure
-from .inputs import Input, Row
-from .outputs import Output, StandardOutput
-from .progress import Progress
+import numpy as np
 
-Work = Callable[[list[str]], Any]
+from .. import MUSEError, __version__
+from .._transfer import DIMENSION
+from . import Failure, bulk_options, files, inputs, outputs, pipeline
+from .checkpoint import Identity
+from .counts import count
+from .job_login import JobLogin
+from .job_service import JobService, Model
+from .login import credential
+from .outputs import Layout, Sink, Target
+from .part_file import PartFile
+from .pipeline import Job, Stopped, Summary
+from .sending import Sender
+from .standard_streams import print_error
 
-
-class Stopped(Exception):
-    """Interrupted by Ctrl-C or SIGTERM; the message says how many sentences are saved."""
-
-
-def run(source: Input, output: Union[Output, StandardOutput], work: Work, in_flight: int) -> None:
-    """Applies `work` to the sentences of `source`, one batch per request, and writes the results.
-
-    Raises `Failure` and `Stopped`.
-    """
-    with output:
-        rows = _Rows(source)
-        if output.rows:
-            output.skip(rows.sentences(output.rows), source.name)
-        progress = Progress(output.rows, rows.read)
-        try:
-            for batch, results in _in_order(rows, work, in_flight):
-                output.append([row.sentence for row in batch], _result(results, batch, source))
-                progress.update(output.rows, batch[-1].read)
-            if rows.failure is not None:
-                raise rows.failure
-            if output.rows == 0:
-                raise Failure(f"{source.name} is empty: it contains no sentences")
-            output.finish()
-        except Failure as failure:
-            progress.clear()
-            raise Failure(f"{failure}{_retained_rows(output)}") from None
-        except KeyboardInterrupt:
-            progress.clear()
-            raise Stopped(f"stopped{_retained_rows(output)}") from None
-        progress.end(output.path)
+SKIPPED_STATUS = 3
 
 
-class _Rows:
-    """The rows of an input up to the first invalid one, so that the rows before it are processed."""
-
-    def __init__(self, source: Input) -> None:
-        self.failure: Optional[Failure] = None
-        self.read: Optional[float] = None
-        self._rows = self._until_failure(source)
-
-    def __iter__(self) -> Iterator[Row]:
-        return self._rows
-
-    def sentences(self, count: int) -> Iterator[str]:
-        """The next sentences. Raises `Failure` if one of them is invalid."""
-        for row in islice(self._rows, count):
-            self.read = row.read
-            yield row.sentence
-        if self.failure is not None:
-            raise self.failure
-
-    def _until_failure(self, source: Input) -> Iterator[Row]:
-        try:
-            yield from source.rows()
-        except Failure as failure:
-            self.failure = failure
+def add_commands(commands: Any) -> None:
+    """Adds `embed` and `tokenize` to the subcommands of `muse`."""
+    for name, field, results in ("embed", "embedding", "vectors"), ("tokenize", "tokens", "tokens"):
+        command = commands.add_parser(name, help=f"convert the sentences of files to {results}")
+        bulk_options.add_options(command, field)
+        command.set_defaults(run=_run, command=name, field=field, parser=command)
 
 
-def _in_order(rows: _Rows, work: Work, in_flight: int) -> Iterator[tuple[list[Row], Future[Any]]]:
-    """Yields batches with their pending results in the order of the input."""
-    pending: deque[tuple[list[Row], Future[Any]]] = deque()
-    for batch in chunks((row, size(row.sentence)) for row in rows):
-        pending.append((batch, _start(work, [row.sentence for row in batch])))
-        if len(pending) >= in_flight:
-            yield pending.popleft()
-    yield from pending
-
-
-def _start(work: Work, sentences: list[str]) -> Future[Any]:
-    """Runs `work` in a daemon thread, which does not delay the exit of the command."""
-    future: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work(sentences))
-        except BaseException as failure:
-            future.set_exception(failure)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
-
-
-def _result(results: Future[Any], batch: list[Row], source: Input) -> Any:
+def _run(options: argparse.Namespace) -> int:
+    if options.json and options.output == "-":
+        options.parser.error("argument --json: standard output contains the results if OUTPUT is -")
     try:
-        return results.result()
-    except MUSEError as error:
-        if error.index is None:
-            raise Failure(str(error)) from None
-        _, _, problem = error.message.partition("] ")
-        raise Failure(f"{source.place(batch[error.index].place)}: the sentence {problem}") from None
+        return _convert(options)
+    except (Failure, MUSEError, Stopped) as failure:
+        if options.json:
+            _print_json({"error": str(failure), "exit_status": 130 if isinstance(failure, Stopped) else 1})
+        raise
+    except KeyboardInterrupt:
+        if options.json:
+            _print_json({"error": "stopped", "exit_status": 130})
+        raise
 
 
-def _retained_rows(output: Union[Output, StandardOutput]) -> str:
-    """The end of an error message, if the output can be resumed."""
-    if not output.resumable or not output.rows:
-        return ""
-    done = "1 sentence is" if output.rows == 1 else f"{output.rows:,} sentences are"
-    return f"; {done} done and saved: run the same command again to resume"
+def _convert(options: argparse.Namespace) -> int:
+    target = Target.of(options.output, options.output_format, options.field, overwrite=options.overwrite)
+    saved, api_key = credential(options)
+    source = inputs.open_inputs(options.input, _input_options(options))
+    if target.standard:
+        files.refuse_input_as_standard_output(source.paths)
+    else:
+        files.refuse_inputs(target.files(), source.paths)
+    # Locked before the first request, which may wait for the service.
+    part = None if target.standard else PartFile(target.path)
+    try:
+        login = JobLogin(saved.url, saved.ca_file)
+        output, summary = _process(options, target, source, part, login, api_key)
+    finally:
+        if part is not None:
+            part.close()
+    return _report(options, output, summary)
+
+
+def _process(
+    options: argparse.Namespace,
+    target: Target,
+    source: inputs.Input,
+    part: Optional[PartFile],
+    login: JobLogin,
+    api_key: str,
+) -> tuple[Sink, Summary]:
+    sender = Sender(options.timeout)
+    with login.client(
+        grpc=options.grpc,
+        dtype=np.float32,
+        timeout=options.timeout,
+        retry_for=options.retry_for,
+        on_retry=sender.on_retry,
+        api_key=api_key,
+    ) as client:
+        service = JobService(client, None if api_key else login, options.field, options.timeout)
+        try:
+            model = service.model()
+        except MUSEError as error:
+            raise Failure(service.explain(error)) from None
+        layout = _layout(options, target, source, model)
+        identity = Identity(_settings(options, target), service.identity(model), client.url)
+        output = outputs.open_output(target, layout, part, identity, restart=options.restart)
+        sender.work = client.embed if options.field == "embedding" else client.tokenize
+        job = Job(
+            source=source,
+            output=output,
+            sender=sender,
+            in_flight=options.in_flight,
+            shard=options.shard,
+            skips=options.on_error == "skip",
+            dedup=layout.dedup,
+            progress=options.progress,
+            verify=lambda: service.verify(model),
+            explain=service.explain,
+        )
+        return output, pipeline.run(job)
+
+
+def _input_options(options: argparse.Namespace) -> inputs.Options:
+    names = options.keep.split(",") if options.keep else []
+    return inputs.Options(
+        column=options.column,
+        format=options.format,
+        encoding=options.encoding,
+        delimiter=options.delimiter,
+        header=not options.no_header,
+        quoting=not options.no_quoting,
+        keep=tuple(name.strip() for name in names),
+    )
+
+
+def _layout(options: argparse.Namespace, target: Target, source: inputs.Input, model: Model) -> Layout:
+    embeds = options.field == "embedding"
+    dimension = int(model["dimension"]) if model else DIMENSION
+    columns = source.columns() if options.keep else []
+    fields: dict[str, Any] = {
+        "command": options.command,
+        "model": {name: value for name, value in (model or {}).items() if name != "dimension"} or None,
+        "sources": source.names,
+        "column": options.column or "sentence",
+        "keep": [column.name for column in columns],
+        "shard": "{}/{}".format(*options.shard),
+        "client": __version__,
+    }
+    if embeds:
+        fields |= {"dtype": options.dtype, "dimension": dimension}
+    return Layout(
+        path=target.path,
+        field=options.field,
+        dtype=np.dtype(options.dtype if embeds else "float32"),
+        dimension=dimension,
+        columns=columns,
+        overwrite=options.overwrite,
+        dedup=embeds and options.dedup,
+        skips=options.on_error == "skip",
+        metadata=fields,
+        compression=target.compression,
+    )
+
+
+def _settings(options: argparse.Namespace, target: Target) -> dict[str, str]:
+    """The options on which the bytes of the output depend. The digest of the sentences covers those of the input."""
+    return {
+        "command": f"muse {options.command}",
+        "--output-format": f"{target.format} {target.compression}".strip(),
+        "--keep": options.keep or "nothing",
+        "--dtype": getattr(options, "dtype", "nothing"),
+        "--dedup": "on" if getattr(options, "dedup", False) else "off",
+        "--shard": "{}/{}".format(*options.shard),
+    }
+
+
+def _report(options: argparse.Namespace, output: Sink, summary: Summary) -> int:
+    report = str(output.report) if output.report else None
+    if options.json:
+        fields: dict[str, Any] = {
+            "output": output.name,
+            "rows": summary.rows,
+            "resumed": summary.resumed,
+            "skipped": summary.skipped,
+            "report": report,
+            "seconds": round(summary.seconds, 3),
+            "metadata": output.layout.metadata,
+        }
+        if summary.distinct is not None:
+            fields["distinct"] = summary.distinct
+        _print_json(fields)
+    if not summary.skipped:
+        return 0
+    print_error(f"muse: skipped {count(summary.skipped, 'row')}{f': see {report}' if report else ''}")
+    return SKIPPED_STATUS
+
+
+def _print_json(fields: dict[str, Any]) -> None:
+    print(json.dumps(fields, ensure_ascii=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
 import time
@@ -15,10 +16,15 @@ import httpx
 import numpy as np
 
 from .. import AuthenticationError, MUSEError, Tokens
-from .._calls import Call, Embed, Login, Revoke, Tokenize
-from .._rest import RestProtocol, connection_error, http_options
+from .._address import base_url
+from .._calls import Call, Embed, GetModel, Login, Revoke, Tokenize
+from .._http import HttpConnector
+from .._rest import RestProtocol, error_of
 from . import Failure
+from .authentication import add_service_options, user_and_password
+from .login import argument_errors
 
+VERDICTS = {True: "ok", False: "FAILED", None: "skipped"}
 TIMEOUT_S = 30.0
 MAX_CLOCK_SKEW_S = 5.0
 # Tolerance of the services (docs/api/limits.md, "Clock skew").
@@ -50,6 +56,25 @@ class Finding(NamedTuple):
     check: str
     passed: Optional[bool]
     text: str
+
+
+def add_command(commands: Any) -> None:
+    """Adds `doctor` to the subcommands of `muse`."""
+    check = commands.add_parser("doctor", help="check a service")
+    add_service_options(check, user="user name; without it, checks that need a login are skipped")
+    check.set_defaults(run=_doctor)
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    with argument_errors():
+        url = base_url("", 0, options.url)
+    user = None if options.user is None else user_and_password(options.user)
+    failed = 0
+    for check, passed, text in examine(url, options.ca_file, user):
+        print(f"{VERDICTS[passed]:7} {check:8} {text}", flush=True)
+        failed += passed is False
+    if failed:
+        raise Failure(f"{failed} of the checks failed")
 
 
 def examine(url: str, ca_file: Optional[str], user: Optional[tuple[str, str]]) -> Iterator[Finding]:
@@ -85,6 +110,8 @@ def _run_check(check: str, run: Callable[[], str]) -> Finding:
         return Finding(check, True, run())
     except (Failure, MUSEError) as failure:
         return Finding(check, False, str(failure))
+    except UnicodeEncodeError:
+        return Finding(check, False, "the name or the password is not valid text")
     except (ValueError, KeyError, TypeError, IndexError) as failure:
         return Finding(check, False, f"the response is not one of MUSE as Service ({failure!r})")
 
@@ -92,8 +119,9 @@ def _run_check(check: str, run: Callable[[], str]) -> Finding:
 class _Service:
     def __init__(self, url: str, ca_file: Optional[str]) -> None:
         self.url = url
-        self.http = httpx.Client(**http_options(url, ca_file, TIMEOUT_S))
-        self._protocol = RestProtocol()
+        self._connector = HttpConnector(url, ca_file, TIMEOUT_S)
+        self.http = self._connector.open()
+        self._protocol = RestProtocol(self._connector.visible_proxy)
         self._golden = Golden.read()
         self._login: Tokens
         self._login_interval: tuple[float, float]
@@ -101,7 +129,8 @@ class _Service:
 
     def answers(self) -> str:
         self._key_set, milliseconds = _timed(lambda: self._get(".well-known/jwks.json"))
-        return f"{self.url} responds within {milliseconds:.0f} ms"
+        way = "" if self._connector.proxy is None else f" through {self._connector.proxy}"
+        return f"{self.url} responds within {milliseconds:.0f} ms{way}"
 
     def clock(self) -> str:
         now = datetime.now(timezone.utc)
@@ -130,8 +159,8 @@ class _Service:
         return f"{user} logged in within {milliseconds:.0f} ms: the auth service and its database work"
 
     def model(self) -> str:
-        model = self._get("v1/models", self._login.access).json()["data"][0]
-        return "{id} {version}, {precision} on {device}".format(**model)
+        model = self._call(GetModel(self._login.access))
+        return f"{model.id} {model.version}, {model.precision} on {model.device}"
 
     def tokens_are_exact(self) -> str:
         actual = self._call(Tokenize(self._login.access, self._golden.texts))
@@ -165,18 +194,17 @@ class _Service:
     def _call(self, call: Call[T]) -> T:
         return self._protocol.parse(call, self._send(**self._protocol.request(call)))
 
-    def _get(self, path: str, token: Optional[str] = None) -> httpx.Response:
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        response = self._send(method="GET", url=path, headers=headers)
+    def _get(self, path: str) -> httpx.Response:
+        response = self._send(method="GET", url=path)
         if response.status_code != 200:
-            raise Failure(f"{response.url} returns {response.status_code} {response.reason_phrase}")
+            raise error_of(response, self._connector.visible_proxy)
         return response
 
     def _send(self, **request: Any) -> httpx.Response:
         try:
             return self.http.request(**request)
         except httpx.HTTPError as failure:
-            raise connection_error(self.url, failure) from None
+            raise self._connector.error(failure) from None
 
 
 def _compare_clock(service: str, ahead: float) -> str:

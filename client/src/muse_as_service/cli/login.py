@@ -15,12 +15,20 @@ from typing import Any, Optional
 from .. import MUSEClient, Tokens
 from .._transfer import API_KEY_VARIABLE
 from . import Failure
+from .notices import RetryNotices
 
 
 def path() -> Path:
     """`$XDG_STATE_HOME/muse/login.json`, with mode 0600."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
-    return Path(state) / "muse/login.json"
+    state = os.environ.get("XDG_STATE_HOME")
+    try:
+        return Path(state or Path.home() / ".local/state") / "muse/login.json"
+    except RuntimeError:
+        raise NoHome("this user has no home directory for the login: set XDG_STATE_HOME to a folder") from None
+
+
+class NoHome(Failure):
+    """There is no place for the login."""
 
 
 @dataclass
@@ -29,6 +37,10 @@ class SavedLogin:
 
     url: str
     ca_file: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        # A later command may have another working directory.
+        self.ca_file = None if self.ca_file is None else str(Path(self.ca_file).absolute())
 
     @classmethod
     def read(cls) -> SavedLogin:
@@ -42,18 +54,22 @@ class SavedLogin:
         """The service to use with an API key: by default that of the login, if there is one."""
         if url is not None:
             return cls(url, ca_file)
-        saved = _read()
+        try:
+            saved = _read()
+        except NoHome:
+            saved = None
         if saved is None:
             return cls("http://localhost:5000", ca_file)
         return cls(saved["url"], ca_file or saved["ca_file"])
 
-    def client(self, **options: Any) -> MUSEClient:
+    def client(self, *, api_key: Optional[str] = None, **options: Any) -> MUSEClient:
+        """A client with the API key, else with the saved tokens, that reports retries on standard error."""
+        options = {"url": self.url, "ca_file": self.ca_file, "on_retry": RetryNotices(), **options}
         try:
-            return MUSEClient(url=self.url, ca_file=self.ca_file, tokens=self, **options)
+            # A client with an API key does not need a place for tokens.
+            return MUSEClient(api_key=api_key, **options) if api_key else MUSEClient(tokens=self, **options)
         except (ImportError, ValueError) as failure:
             raise Failure(str(failure)) from None
-        except OSError as failure:
-            raise Failure(f"cannot read the certificates in {self.ca_file}: {failure.strerror or failure}") from None
 
     def load(self) -> Optional[Tokens]:
         saved = _read()
@@ -62,19 +78,20 @@ class SavedLogin:
         return Tokens(saved["access_token"], saved["refresh_token"])
 
     def save(self, tokens: Optional[Tokens]) -> None:
-        if tokens is None:
-            path().unlink(missing_ok=True)
-            return
-        saved = {
-            "url": self.url,
-            "ca_file": self.ca_file,
-            "access_token": tokens.access,
-            "refresh_token": tokens.refresh,
-        }
         try:
+            if tokens is None:
+                path().unlink(missing_ok=True)
+                return
+            saved = {
+                "url": self.url,
+                "ca_file": self.ca_file,
+                "access_token": tokens.access,
+                "refresh_token": tokens.refresh,
+            }
             _write(json.dumps(saved))
         except OSError as failure:
-            raise Failure(f"cannot save the login in {path()}: {failure.strerror}") from None
+            verb = "delete" if tokens is None else "save"
+            raise Failure(f"cannot {verb} the login in {path()}: {failure.strerror}") from None
 
 
 def add_credential_options(command: argparse.ArgumentParser) -> None:

@@ -1,71 +1,87 @@
-"""Progress on standard error."""
+"""Progress on standard error: tqdm's bar on a terminal, lines on request."""
 
 from __future__ import annotations
 
-import shutil
-import sys
+import os
 import time
-from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
-LINE_EVERY_S = 5.0
-DRAW_EVERY_S = 0.1
+from .counts import clock, count
+from .standard_streams import StandardError, print_error
+
+MODES = ("auto", "bar", "lines", "none")
+LINE_EVERY_S = 10.0
+BAR = "{percentage:3.0f}%|{bar}| {n_fmt}{unit} [{elapsed}<{remaining}, {rate_fmt}]"
 
 
 class Progress:
-    """A progress bar on a terminal, else a line every few seconds."""
+    """Shows the rate and the time left."""
 
-    def __init__(self, done: int, read: Optional[float]) -> None:
+    def __init__(self, mode: str, done: int, read: Optional[float]) -> None:
         """An earlier command has done `done` sentences, the fraction `read` of the input."""
-        self._terminal = sys.stderr.isatty()
-        self._start = time.monotonic()
-        self._shown = self._start if not self._terminal else 0.0
+        self.mode = _resolve(mode)
+        self.start = time.monotonic()
+        self._shown = self.start
         self._done_at_start = self._done = done
         self._read_at_start = read
+        self._bar = _open_bar(done) if self.mode == "bar" else None
 
     def update(self, done: int, read: Optional[float]) -> None:
         """Reports that `done` sentences, the fraction `read` of the input, are done."""
-        self._done = done
-        now = time.monotonic()
-        if now - self._shown < (DRAW_EVERY_S if self._terminal else LINE_EVERY_S):
-            return
-        self._shown = now
-        text = f"{self._done:,} sentences, {self._rate():,.0f}/s"
-        if read is not None:
-            text = f"{100 * read:3.0f}% {text}, {_clock(self._left(read))} left"
-        if self._terminal:
-            self._draw(text, read)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        new, self._done = done - self._done, done
+        if self._bar is not None:
+            if read:
+                # The number of rows is unknown until the end, except for Parquet: estimate it for the time left.
+                self._bar.total = max(done, round(done / read))
+                self._bar.bar_format = BAR
+            self._bar.update(new)
+        elif self.mode == "lines" and time.monotonic() - self._shown >= LINE_EVERY_S:
+            self._shown = time.monotonic()
+            print_error(self._line(read))
 
-    def clear(self) -> None:
+    def close(self) -> None:
         """Erases the bar."""
-        if self._terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        if self._bar is not None:
+            self._bar.close()
 
-    def end(self, output: Path) -> None:
-        """Prints the summary."""
-        self.clear()
-        took = f"{_clock(time.monotonic() - self._start)} ({self._rate():,.0f}/s)"
-        print(f"{self._done:,} sentences in {took}: {output}", file=sys.stderr, flush=True)
+    def summary(self, text: str) -> None:
+        """Prints a line after the end, unless the command is silent."""
+        self.close()
+        if self.mode != "none":
+            seconds = time.monotonic() - self.start
+            print_error(f"{count(self._done, 'sentence')} in {clock(seconds)} ({self._rate():,.0f}/s): {text}")
 
-    def _draw(self, text: str, read: Optional[float]) -> None:
-        columns = shutil.get_terminal_size().columns
-        width = min(40, columns - len(text) - 4)
-        if read is not None and width >= 10:
-            filled = int(width * read)
-            text = f"{text[:4]} [{'#' * filled}{'.' * (width - filled)}]{text[4:]}"
-        print(f"\r\x1b[K{text[: columns - 1]}", end="", file=sys.stderr, flush=True)
+    def _line(self, read: Optional[float]) -> str:
+        text = f"{count(self._done, 'sentence')}, {self._rate():,.0f}/s"
+        return text if read is None else f"{100 * read:3.0f}% {text}, {clock(self._left(read))} left"
 
     def _rate(self) -> float:
-        return (self._done - self._done_at_start) / max(1e-3, time.monotonic() - self._start)
+        return (self._done - self._done_at_start) / max(1e-3, time.monotonic() - self.start)
 
     def _left(self, read: float) -> float:
         progress = read - (self._read_at_start or 0.0)
-        return (1 - read) / max(1e-9, progress) * (time.monotonic() - self._start)
+        return (1 - read) / max(1e-9, progress) * (time.monotonic() - self.start)
 
 
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
+def _resolve(mode: str) -> str:
+    """The mode that `auto` stands for: without a terminal the command is silent."""
+    if mode != "auto":
+        return mode
+    if not StandardError().isatty():
+        return "none"
+    # Such a terminal cannot erase a line.
+    return "lines" if os.environ.get("TERM") == "dumb" else "bar"
+
+
+def _open_bar(done: int) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(initial=done, unit=" sentences", file=StandardError(), dynamic_ncols=_has_size(), leave=False)
+
+
+def _has_size() -> bool:
+    """Whether the width of the terminal is known. For a width of 0 tqdm would print an empty bar."""
+    try:
+        return os.get_terminal_size(2).columns > 0
+    except OSError:
+        return False

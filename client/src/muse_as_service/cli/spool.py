@@ -1,159 +1,274 @@
-"""Checkpoints: results are stored beside the output until it is complete, so that a command can resume."""
+"""Checkpointed files: results are stored beside the output until it is complete, so that a command can resume."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Optional
+from typing import Optional
 
 from . import Failure
+from .checkpoint import (
+    Checkpoint,
+    Identity,
+    Incompatible,
+    Item,
+    Position,
+    fingerprint,
+    is_unfinished_checkpoint,
+    new_digest,
+    read_checkpoint,
+    temporary,
+    write_checkpoint,
+)
+from .files import beside
+from .part_file import RENAMES_OPEN_FILES, PartFile, open_part
+from .standard_streams import print_error
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+MAIN = ""
+"""The stream of the output itself."""
+DISTINCT = "distinct"
+"""The stream of a scratch file, which is deleted at the end."""
+ROWS, SKIPPED, METADATA = SIDECARS = "rows.jsonl", "skipped.jsonl", "meta.json"
+"""Those of the files beside the output."""
+CHECKPOINT_EVERY_S = 1.0
+# Checkpoints wait for the disk; they may take a twentieth of the time.
+CHECKPOINT_INTERVAL_RATIO = 20.0
 
 
 class Spool:
-    """The results in `OUTPUT.part`, and a checkpoint in `OUTPUT.part.json` with the number of valid bytes and rows.
+    """Append-only files: the main stream `OUTPUT.part`, and others beside it, with a checkpoint in `OUTPUT.part.json`.
 
-    Opening the spool truncates it to the last checkpoint, so an interruption at any time, even during a write, leaves
-    no invalid data. The checkpoint contains a digest of the sentences that are done, to detect a different input.
+    The checkpoint contains the number of valid bytes of each stream. Opening the spool truncates them to it, so an
+    interruption at any time, even during a write, leaves no invalid data. The data are on the disk before a checkpoint
+    that contains them, so a power failure does not, either.
     """
 
-    def __init__(self, output: Path, purpose: str, header: bytes, restart: bool) -> None:
-        """Opens the spool of an earlier command with the same purpose, or creates one with a header."""
-        self.path = output.with_name(output.name + ".part")
-        self._checkpoint = output.with_name(output.name + ".part.json")
-        self._purpose = purpose
-        self._digest = hashlib.blake2b(digest_size=16)
-        self.rows = 0
+    def __init__(
+        self,
+        output: Path,
+        main: PartFile,
+        identity: Identity,
+        header: bytes,
+        streams: Iterable[str],
+        restart: bool,
+    ) -> None:
+        """Opens the spool of an earlier command with the same identity, or creates one. With `restart` the results of
+        the earlier command are discarded when the first new ones are appended, not before."""
+        self.path = main.path
+        self._main = main
+        self._checkpoint = beside(output, "part.json")
+        self._paths = {name: part_path(output, name) for name in (MAIN, *streams)}
+        # Also those that this command does not write, but an interrupted one with other options.
+        self._family = [
+            *(part_path(output, name) for name in (MAIN, *SIDECARS, DISTINCT)),
+            beside(self.path, "new"),
+            self._checkpoint,
+            temporary(self._checkpoint),
+        ]
+        self._files = {MAIN: main.descriptor}
+        self._identity = identity
+        self._header = header
+        self.position = Position()
+        self.saved = self.position
+        """The position of the last checkpoint."""
+        self.verified = self.position
+        """The position up to which the results are known to be of one model."""
+        self._begun = False
+        self._due = 0.0
         try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-            self._file: BinaryIO = os.fdopen(descriptor, "r+b")
-        except OSError as failure:
-            raise Failure(f"cannot write {self.path}: {failure.strerror}") from None
-        self._lock()
-        checkpoint = None if restart else self._read_checkpoint()
-        if checkpoint is None:
-            self._file.truncate(0)
-            self._write(header, 0)
-        else:
-            self._file.seek(checkpoint["bytes"])
-            self._file.truncate()
-            self.rows = checkpoint["rows"]
-        self._expected_digest = checkpoint and checkpoint["digest"]
+            found = self._recognise(restart)
+            if found is not None and not restart and not (found.finishing and main.created):
+                self._resume(output, found)
+            self._retains_old = restart and self._checkpoint.exists()
+        except BaseException:
+            self._close()
+            raise
 
-    def skip(self, sentences: Iterable[str], name: str) -> None:
-        """Checks that the first sentences of the input are those that are done."""
-        count = 0
-        for sentence in sentences:
-            self._add(sentence)
+    def skip(self, items: Iterable[Item], name: str) -> None:
+        """Checks that the first rows of the input are those that are done."""
+        digest, count = new_digest(), 0
+        for item in items:
+            digest.update(fingerprint((item,)))
             count += 1
-        if count < self.rows or self._expected_digest not in (None, self._digest.hexdigest()):
-            text = f"the {self.rows:,} sentences that are done are not those at the beginning of {name}"
+        if count < self.position.read or digest.hexdigest() != self._expected_digest:
+            text = f"the {self.position.read:,} sentences that are done are not those at the beginning of {name}"
             raise Failure(f"{self.path} belongs to another input ({text}): use --restart to start over")
+        self.position = Position(count, self.position.rows, self.position.skipped, self.position.sizes, digest)
+        self.saved = self.verified = self.position
 
-    def append(self, sentences: Iterable[str], data: bytes) -> None:
-        """Appends the results of the next sentences and writes a checkpoint."""
-        count = 0
-        for sentence in sentences:
-            self._add(sentence)
-            count += 1
-        self._write(data, count)
+    def append(self, items: Iterable[Item], data: Mapping[str, bytes], rows: int, skipped: int) -> None:
+        """Appends the results of the next rows of the input. `save` makes them permanent, at the latest at the end."""
+        items = list(items)
+        try:
+            if not self._begun:
+                self._begin()
+            old = self.position
+            digest = old.digest.copy()
+            digest.update(fingerprint(items))
+            sizes = dict(old.sizes)
+            for name, content in data.items():
+                self._write(name, sizes.get(name, 0), content)
+                sizes[name] = sizes.get(name, 0) + len(content)
+        except OSError as failure:
+            raise self._cannot_write(failure) from None
+        # One assignment: an interruption leaves the old position or the new one.
+        self.position = Position(old.read + len(items), old.rows + rows, old.skipped + skipped, sizes, digest)
+        if time.monotonic() >= self._due:
+            self.save()
+
+    def read(self, stream: str, offset: int, size: int) -> bytes:
+        """Reads back from a stream."""
+        os.lseek(self._files[stream], offset, os.SEEK_SET)
+        content = b""
+        while len(content) < size and (part := os.read(self._files[stream], size - len(content))):
+            content += part
+        return content
+
+    def due_in(self) -> Optional[float]:
+        """Seconds until `save` should be called, even if nothing is appended; None if everything is saved."""
+        if self.position is self.saved:
+            return None
+        return max(0.0, self._due - time.monotonic())
+
+    def save(self, *, finishing: bool = False) -> None:
+        """Writes a checkpoint."""
+        start = time.monotonic()
+        position = self.position
+        try:
+            for file in self._files.values():
+                os.fsync(file)
+            write_checkpoint(self._checkpoint, self._identity, position, finishing)
+        except OSError as failure:
+            raise self._cannot_write(failure) from None
+        self.saved = position
+        end = time.monotonic()
+        self._due = end + max(CHECKPOINT_EVERY_S, CHECKPOINT_INTERVAL_RATIO * (end - start))
+
+    def roll_back(self) -> None:
+        """Discards the results after the last ones that are known to be of one model."""
+        if self._begun:
+            self.position = self.verified
+            self._truncate()
+            self.save()
 
     def replace_header(self, header: bytes) -> None:
         """Overwrites the header with one of the same length."""
-        self._file.seek(0)
-        self._file.write(header)
+        self._write(MAIN, 0, header)
 
-    def rename_to(self, output: Path) -> None:
-        """Renames the spool to the output."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        if fcntl is None:
-            self._file.close()
-        self.path.replace(output)
-        self._checkpoint.unlink(missing_ok=True)
+    def part(self, stream: str) -> Path:
+        return self._paths[stream]
+
+    def release(self) -> None:
+        """Closes the files where the system cannot rename open ones."""
+        if not RENAMES_OPEN_FILES:
+            self._close()
 
     def remove(self) -> None:
-        """Deletes the spool."""
-        self._checkpoint.unlink(missing_ok=True)
-        self.path.unlink(missing_ok=True)
+        """Deletes all files of the spool that exist still."""
+        # Before the lock is released, so that these are not the files of the next command.
+        self.release()
+        for path in self._family:
+            path.unlink(missing_ok=True)
+        self._close()
 
-    def __enter__(self) -> Spool:
-        return self
-
-    def __exit__(
-        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        self._file.close()
-        if self.rows == 0 and self.path.exists():
-            # No result to save.
+    def close(self) -> None:
+        """Saves what is not saved yet, as far as possible, and closes the files. Without results none remain."""
+        if self._files and self._begun and self.position is not self.saved:
+            with suppress(OSError, Failure):
+                # Frees the space of a write that failed because the disk is full.
+                self._truncate()
+                self.save()
+        empty = bool(self._files) and self.saved.read == 0 and (self._begun or not self._retains_old)
+        if empty:
             self.remove()
+        self._close()
 
-    def _lock(self) -> None:
-        if fcntl is None:
-            return
+    def _open(self, stream: str) -> None:
+        self._files[stream], _ = open_part(self._paths[stream])
+
+    def _recognise(self, restart: bool) -> Optional[Checkpoint]:
+        """Returns the checkpoint. Raises `Failure` if one of the files is not ours."""
+        found: Optional[Checkpoint] = None
+        ours = True
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise self._in_use() from None
-        # The other process may have renamed the file to its output in the meantime.
-        if not (self.path.exists() and os.path.samestat(self.path.stat(), os.fstat(self._file.fileno()))):
-            raise self._in_use()
+            found = read_checkpoint(self._checkpoint)
+            ours = found is not None
+        except Incompatible:
+            if not restart:
+                raise
+        new = temporary(self._checkpoint)
+        if new.exists() and not (ours or is_unfinished_checkpoint(new)):
+            raise Failure(f"{new} is not a file of muse: rename or remove it")
+        for path in self._family:
+            if not ours and path not in (self._checkpoint, new) and path.exists() and path.stat().st_size:
+                raise Failure(f"{path} exists and is not of an interrupted 'muse': rename or remove it")
+        return found
 
-    def _in_use(self) -> Failure:
-        return Failure(f"{self.path} is in use by another 'muse': wait until it exits")
+    def _resume(self, output: Path, found: Checkpoint) -> None:
+        found.check(self._identity, self.path)
+        if found.finishing:
+            # The command was stopped while it renamed the files.
+            for name in SIDECARS:
+                if not part_path(output, name).exists():
+                    with suppress(FileNotFoundError):
+                        final_path(output, name).replace(part_path(output, name))
+        for name, path in self._paths.items():
+            if name != MAIN:
+                self._open(name)
+            if os.fstat(self._files[name]).st_size < found.position.sizes.get(name, 0):
+                raise Failure(f"{path} is damaged: use --restart to start over")
+        self._expected_digest: str = found.position.digest
+        if found.position.read:
+            self.position = self.saved = self.verified = found.position
+            self._begun = True
+            self._truncate()
+        if found.service != self._identity.service:
+            text = f"{found.service}, continues with {self._identity.service}, which has the same model"
+            print_error(f"muse: note: {self.path} was started with {text}")
 
-    def _read_checkpoint(self) -> Optional[dict[str, Any]]:
-        try:
-            checkpoint: dict[str, Any] = json.loads(self._checkpoint.read_text(encoding="utf-8"))
-            complete = self.path.stat().st_size >= checkpoint["bytes"]
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError, OSError):
-            complete = False
-        if not complete:
-            raise Failure(f"{self.path} is damaged: use --restart to start over")
-        if checkpoint["purpose"] != self._purpose:
-            text = f"{self.path} was started by '{checkpoint['purpose']}', not by '{self._purpose}'"
-            raise Failure(f"{text}: use the same command, or --restart to start over")
-        return checkpoint
+    def _begin(self) -> None:
+        """Discards old results and writes the header."""
+        for name in self._paths:
+            if name not in self._files:
+                self._open(name)
+        # Without a checkpoint a file that is not empty would not be recognised as ours.
+        write_checkpoint(self._checkpoint, self._identity, Position(), finishing=False)
+        for file in self._files.values():
+            os.ftruncate(file, 0)
+        self._write(MAIN, 0, self._header)
+        self.position = Position(sizes={MAIN: len(self._header)})
+        self._begun = True
 
-    def _add(self, sentence: str) -> None:
-        text = sentence.encode()
-        self._digest.update(len(text).to_bytes(8, "little"))
-        self._digest.update(text)
+    def _truncate(self) -> None:
+        for name, file in self._files.items():
+            os.ftruncate(file, self.position.sizes.get(name, 0))
 
-    def _write(self, data: bytes, rows: int) -> None:
-        try:
-            self._file.write(data)
-            self._file.flush()
-            checkpoint = {
-                "purpose": self._purpose,
-                "rows": self.rows + rows,
-                "bytes": self._file.tell(),
-                "digest": self._digest.hexdigest(),
-            }
-            new = self._checkpoint.with_name(self._checkpoint.name + ".new")
-            new.write_text(json.dumps(checkpoint), encoding="utf-8")
-            new.replace(self._checkpoint)
-            self.rows += rows
-        except KeyboardInterrupt:
-            # The checkpoint may have been written already.
-            self.rows = self._retained_rows()
-            raise
-        except OSError as failure:
-            raise Failure(f"cannot write {self.path}: {failure.strerror}") from None
+    def _write(self, stream: str, offset: int, content: bytes) -> None:
+        file, rest = self._files[stream], memoryview(content)
+        os.lseek(file, offset, os.SEEK_SET)
+        while rest:
+            rest = rest[os.write(file, rest) :]
 
-    def _retained_rows(self) -> int:
-        try:
-            rows: int = json.loads(self._checkpoint.read_text(encoding="utf-8"))["rows"]
-            return rows
-        except FileNotFoundError:
-            return 0
+    def _cannot_write(self, failure: OSError) -> Failure:
+        return Failure(f"cannot write {self.path}: {failure.strerror}")
+
+    def _close(self) -> None:
+        for name, file in self._files.items():
+            if name != MAIN:
+                os.close(file)
+        self._files = {}
+        self._main.close()
+
+
+def part_path(output: Path, stream: str) -> Path:
+    """The file of a stream while the output is incomplete."""
+    if stream == MAIN:
+        return beside(output, "part")
+    return beside(output, f"part.{DISTINCT}" if stream == DISTINCT else f"{stream}.part")
+
+
+def final_path(output: Path, stream: str) -> Path:
+    return output if stream == MAIN else beside(output, stream)

@@ -1,0 +1,30 @@
+"""Storage of the tokens of a login."""
+
+from __future__ import annotations
+
+from typing import Optional, Protocol
+
+from ._calls import Tokens
+
+
+class TokenStore(Protocol):
+    """Stores the tokens of a login, for example for other processes."""
+
+    def load(self) -> Optional[Tokens]:
+        """Returns the tokens that were saved last, by this or another process."""
+
+    def save(self, tokens: Optional[Tokens]) -> None:
+        """Stores new tokens; None after a logout."""
+
+
+class InMemory:
+    """The default store."""
+
+    def __init__(self) -> None:
+        self._tokens: Optional[Tokens] = None
+
+    def load(self) -> Optional[Tokens]:
+        return self._tokens
+
+    def save(self, tokens: Optional[Tokens]) -> None:
+        self._tokens = tokens

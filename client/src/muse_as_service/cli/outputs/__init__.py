@@ -1,0 +1,87 @@
+"""Writes results to files of any size, one batch at a time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePath
+from typing import NamedTuple, Optional
+
+from .. import Failure
+from ..checkpoint import Identity
+from ..files import beside
+from ..part_file import PartFile
+from ..spool import DISTINCT, MAIN, SIDECARS, final_path, part_path
+from .base import Batch, FileOutput, Layout, Sink, Skipped
+from .compression import SUFFIXES
+from .jsonl import JsonLines
+from .npy import Npy
+from .parquet import Parquet
+from .standard import StandardOutput
+
+__all__ = ["FORMATS", "Batch", "Layout", "Sink", "Skipped", "Target", "open_output"]
+
+FORMATS = {".npy": "npy", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+WRITERS: dict[str, type[FileOutput]] = {"npy": Npy, "jsonl": JsonLines, "parquet": Parquet}
+
+
+class Target(NamedTuple):
+    """The name of an output and what it stands for."""
+
+    path: Path
+    format: str
+    compression: str
+    standard: bool
+
+    @classmethod
+    def of(cls, name: str, kind: Optional[str], field: str, *, overwrite: bool) -> Target:
+        """Determines the format, from the extension if `kind` is None. Raises `Failure` if it cannot be written."""
+        suffixes = [suffix.lower() for suffix in PurePath(name).suffixes]
+        compression = SUFFIXES.get(suffixes[-1], "") if suffixes else ""
+        if kind is None:
+            extension = suffixes[-2:-1] if compression else suffixes[-1:]
+            kind = "jsonl" if name == "-" else FORMATS.get(extension[0]) if extension else None
+        if kind is None:
+            known = ", ".join(FORMATS)
+            raise Failure(f"cannot determine the format of {name} from its extension ({known}): use --output-format")
+        if kind == "npy" and field == "tokens":
+            raise Failure("tokens cannot be written as .npy: choose .jsonl or .parquet")
+        if compression and kind != "jsonl":
+            raise Failure(f"{name}: only JSON lines can be compressed as {suffixes[-1]}, not {kind}")
+        if name == "-":
+            if kind != "jsonl":
+                raise Failure(f"only jsonl can be written to standard output, not {kind}: use a file")
+            return cls(Path(name), kind, "", True)
+        path = Path(name)
+        if path.exists() and not path.is_file():
+            raise Failure(f"{name} is not a regular file")
+        if os.path.lexists(path) and not overwrite:
+            _remove_published_spool(path)
+            raise Failure(f"{name} exists already: choose another name, or replace it with --overwrite")
+        return cls(path, kind, compression, False)
+
+    def files(self) -> list[Path]:
+        """All files that may be written."""
+        return [*(final_path(self.path, name) for name in (MAIN, *SIDECARS)), *_spool_files(self.path)]
+
+
+def open_output(target: Target, layout: Layout, part: Optional[PartFile], identity: Identity, *, restart: bool) -> Sink:
+    """Opens an output, or that of an interrupted command with the same identity. `part` is None for standard output."""
+    names = [column.name for column in layout.columns]
+    for name in ("sentence", layout.field):
+        if name in names:
+            raise Failure(f"--keep cannot copy the column '{name}', because OUTPUT has another one with this name")
+    if part is None:
+        return StandardOutput(layout)
+    return WRITERS[target.format](layout, part, identity, restart)
+
+
+def _spool_files(path: Path) -> list[Path]:
+    return [*(part_path(path, name) for name in (MAIN, DISTINCT, *SIDECARS)), beside(path, "part.json")]
+
+
+def _remove_published_spool(path: Path) -> None:
+    """Removes the spool of a command that was killed after it published its output."""
+    part = part_path(path, MAIN)
+    if part.exists() and part.samefile(path):
+        for file in _spool_files(path):
+            file.unlink(missing_ok=True)

@@ -1,0 +1,190 @@
+"""The pipeline of `muse embed` and `muse tokenize`: reads rows, sends them concurrently and writes results in order."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from typing import Callable, Optional
+
+from .. import MUSEError
+from . import Failure
+from .assembly import Assembly
+from .batches import Request, Rows, requests
+from .checkpoint import Item
+from .counts import count
+from .dedup import Distinct
+from .inputs import Input, Row
+from .outputs import Sink
+from .progress import Progress
+from .sending import Outcome, Sender, Workers
+
+VERIFY_EVERY_S = 30.0
+# Requests that may wait for the oldest one, or for a worker, so that all workers go on if the oldest one is slow.
+WAITING = 4
+
+
+class Stopped(Exception):
+    """Interrupted by Ctrl-C, SIGTERM or SIGHUP; the message contains the number of saved sentences."""
+
+
+class NotResumable(Failure):
+    """A failure after which the same command fails again."""
+
+
+@dataclass
+class Summary:
+    """The result of a job."""
+
+    rows: int
+    skipped: int
+    resumed: int
+    """Rows that an earlier command had done."""
+    seconds: float
+    distinct: Optional[int]
+
+
+@dataclass
+class Job:
+    source: Input
+    output: Sink
+    sender: Sender
+    in_flight: int
+    shard: tuple[int, int]
+    skips: bool
+    dedup: bool
+    progress: str
+    verify: Callable[[], None]
+    """Raises `Failure` if the service has another model than at the start."""
+    explain: Callable[[MUSEError], str]
+    """The message for an error of the service."""
+
+
+def run(job: Job) -> Summary:
+    """Raises `Failure` and `Stopped`."""
+    job_run = _Run(job)
+    try:
+        return job_run.run()
+    finally:
+        job_run.close()
+
+
+class _Run:
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._output = job.output
+        self._rows = Rows(job.source, job.shard, job.skips)
+        self._distinct = Distinct() if job.dedup else None
+        self._assembly = Assembly(job.source, job.output, skips=job.skips, dedup=job.dedup)
+        self._progress: Optional[Progress] = None
+
+    def run(self) -> Summary:
+        output, job = self._output, self._job
+        try:
+            if output.position.read:
+                done = self._rows.first(output.position.read)
+                output.skip(self._numbered(done), _name(job.source))
+            resumed = output.position.rows
+            self._progress = Progress(job.progress, resumed, self._rows.read)
+            self._process()
+            if self._rows.failure is not None:
+                raise self._rows.failure
+            if output.position.read == 0:
+                raise Failure(f"{_name(job.source)} is empty: it contains no sentences")
+            self._verify()
+            output.finish()
+        except MUSEError as error:
+            raise self._failure(job.explain(error)) from None
+        except NotResumable:
+            self._close_progress()
+            raise
+        except Failure as failure:
+            raise self._failure(str(failure)) from None
+        except KeyboardInterrupt:
+            self._close_progress()
+            output.close()
+            raise Stopped(f"stopped{_saved_rows(output)}") from None
+        position, distinct = output.position, self._distinct
+        skipped = f", {count(position.skipped, 'row')} skipped" if position.skipped else ""
+        self._progress.summary(f"{output.name}{skipped}")
+        seconds = time.monotonic() - self._progress.start
+        return Summary(position.rows, position.skipped, resumed, seconds, distinct.count if distinct else None)
+
+    def close(self) -> None:
+        self._job.sender.stop()
+        self._output.close()
+        if self._distinct is not None:
+            self._distinct.close()
+
+    def _process(self) -> None:
+        workers = Workers(self._job.in_flight, self._job.sender.send)
+        verified = time.monotonic()
+        pending: deque[tuple[Request, Future[Outcome]]] = deque()
+        for request in requests(self._rows, self._distinct):
+            pending.append((request, workers.submit(request.sentences)))
+            if len(pending) >= self._job.in_flight + WAITING:
+                self._write(*pending.popleft())
+            # Saves what is done early, if the next results take long.
+            while pending and pending[0][1].done():
+                self._write(*pending.popleft())
+            if time.monotonic() - verified > VERIFY_EVERY_S:
+                self._verify()
+                verified = time.monotonic()
+        while pending:
+            self._write(*pending.popleft())
+
+    def _write(self, request: Request, results: Future[Outcome]) -> None:
+        output = self._output
+        while not results.done():
+            due = output.due_in()
+            if not wait([results], due).done:
+                output.save()
+        batch, failure = self._assembly.batch(request, results.result())
+        if batch.items:
+            output.append(batch)
+        if self._progress is not None:
+            self._progress.update(output.position.rows, request.items[-1].read)
+        if failure is not None:
+            raise failure
+
+    def _verify(self) -> None:
+        if self._output.due_in() is not None:
+            # The service may be away now.
+            self._output.save()
+        try:
+            self._job.verify()
+        except NotResumable:
+            self._output.roll_back()
+            raise
+        self._output.mark_verified()
+
+    def _numbered(self, items: Iterator[Item]) -> Iterator[Item]:
+        """The rows that are done, whose sentences get the numbers that they had."""
+        for item in items:
+            if self._distinct is not None and isinstance(item, Row):
+                self._distinct.number(item.sentence)
+            yield item
+
+    def _failure(self, text: str) -> Failure:
+        self._close_progress()
+        # Saves the last results, so that the message counts them.
+        self._output.close()
+        return Failure(f"{text}{_saved_rows(self._output)}")
+
+    def _close_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.close()
+
+
+def _name(source: Input) -> str:
+    return source.names[0] if len(source.names) == 1 else f"the input ({len(source.names)} files)"
+
+
+def _saved_rows(output: Sink) -> str:
+    """The end of an error message, if the output can be resumed."""
+    if not output.resumable or not output.saved_rows:
+        return ""
+    verb = "is" if output.saved_rows == 1 else "are"
+    return f"; {count(output.saved_rows, 'sentence')} {verb} done and saved: run the same command again to resume"
