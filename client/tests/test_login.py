@@ -17,6 +17,7 @@ from relay import CannedResponse, Relay
 
 import muse_as_service
 from muse_as_service import MUSEClient
+from muse_as_service.cli import Failure
 from muse_as_service.cli.login import SavedLogin
 
 NO_HOME = "muse: error: this user has no home directory for the login: set XDG_STATE_HOME to a folder\n"
@@ -158,12 +159,12 @@ def test_login_stores_the_absolute_path_of_the_ca_file(muse: Muse, url: str) -> 
     assert (ran.returncode, ran.stderr) == (0, b"")
 
 
-def test_login_that_cannot_be_deleted_is_reported(muse: Muse, url: str) -> None:
-    if os.getuid() == 0:
-        pytest.skip("user: root may delete all files")
-    muse.login(url)
-    (muse.state / "muse").chmod(0o500)
-    assert "cannot delete the login in " in muse.fails("logout")
+def test_login_that_cannot_be_deleted_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    # Root may delete all files, but no folder like a file.
+    (tmp_path / "muse/login.json").mkdir(parents=True)
+    with pytest.raises(Failure, match="cannot delete the login in "):
+        SavedLogin(url).save(None)
 
 
 @pytest.mark.parametrize("grpc", [False, True])

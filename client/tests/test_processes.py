@@ -16,7 +16,7 @@ from typing import Any, Optional
 import numpy as np
 import pytest
 
-from muse_as_service import AsyncMUSEClient, Embedder, MUSEClient
+from muse_as_service import AsyncMUSEClient, Embedder, MUSEClient, MUSEError
 
 TEXTS = [f"{number} books about the number {number}" for number in range(64)]
 # Read by the child processes, as a program's client at module level is.
@@ -207,3 +207,21 @@ def test_async_client_is_passed_to_processes(url: str, method: str, grpc: bool) 
     with context.Pool(2) as pool:
         for found in pool.map_async(embed_in_loop, [client] * 2).get(120):
             assert np.abs(found - expected).max() < 1e-5
+
+
+def test_forked_process_cannot_use_grpc_with_asyncio(url: str) -> None:
+    client = AsyncMUSEClient(url=url, grpc=True)
+    asyncio.run(client.login("admin", "admin"))
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            asyncio.run(client.tokenize(["a"]))
+        except MUSEError as error:
+            os.write(writer, error.reason.encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        assert pipe.read() == b"FORKED"
+    os.waitpid(child, 0)
+    assert asyncio.run(client.tokenize(["a"])) == [["▁a"]]

@@ -197,6 +197,7 @@ class MUSEClient:
             connections = self._connections
             self._connections = None
         if connections is not None:
+            connections.closed = True
             connections.transport.close()
 
     def __enter__(self) -> MUSEClient:
@@ -322,7 +323,13 @@ class MUSEClient:
                 return self._run(step.flow, stopped)
         connections = self._connected()
         with connections.slots:
-            return connections.transport.send(step)
+            try:
+                return connections.transport.send(step)
+            except MUSEError:
+                if connections.closed:
+                    # Otherwise a call of another thread would be repeated.
+                    raise MUSEError("the client was closed during the call", reason="CLOSED") from None
+                raise
 
 
 class _StoppedError(Exception):
@@ -334,5 +341,6 @@ class _Connections:
 
     def __init__(self, transport: Transport, max_requests: Optional[int]) -> None:
         self.transport = transport
+        self.closed = False
         self.refresh_lock = threading.Lock()
         self.slots: Any = nullcontext() if max_requests is None else threading.BoundedSemaphore(max_requests)

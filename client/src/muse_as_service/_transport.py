@@ -110,6 +110,7 @@ class _Grpc(Transport):
 
 class _AsyncGrpc(AsyncTransport):
     def __init__(self, channels: Any, protocol: Callable[[Any], Any]) -> None:
+        fork_gate.check_asyncio()
         self._channel = channels.open(asynchronous=True)
         self._protocol = protocol(self._channel)
 
