@@ -45,6 +45,8 @@ class Relay:
         """Method and path of each request."""
         self.types: list[str] = []
         """Content type of each forwarded response."""
+        self.response_bytes: list[int] = []
+        """Length of the body of each forwarded response."""
         self.unblocked = threading.Event()
         """Requests wait until it is set."""
         self.unblocked.set()
@@ -130,6 +132,7 @@ class Relay:
             response = httpx.Response(200, json=models)
         with self._lock:
             self.types.append(response.headers.get("content-type", ""))
+            self.response_bytes.append(len(response.content))
             if response.status_code == 200:
                 self.sentences += sentences
                 if self.block_after is not None and self.sentences >= self.block_after:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import requests
 from conftest import GOLDEN
+from relay import CannedResponse, Relay
 
 import muse_as_service
 from muse_as_service import (
@@ -332,3 +333,29 @@ def test_rejected_api_key_has_its_reason(url: str, api_key: str, grpc: bool) -> 
     with pytest.raises(ValueError, match="copied completely") as invalid:
         MUSEClient(url=url, api_key="muse_a b")
     assert "muse_a" not in str(invalid.value)
+
+
+@pytest.mark.parametrize("grpc", [False, True])
+def test_float16_is_the_rounded_float32(url: str, grpc: bool) -> None:
+    sentences = [f"{number} books" for number in range(700)]
+    found = []
+    for dtype in np.float32, np.float16:
+        with MUSEClient(url=url, grpc=grpc, dtype=dtype) as client:
+            client.login("admin", "admin")
+            found.append(client.embed(sentences))
+    exact, half = found
+    assert half.dtype == np.float16 and half.shape == (700, 512)
+    assert np.abs(half.astype(np.float32) - exact).max() < 1e-4
+
+
+def test_float16_is_requested_from_services_that_know_it(relay: Relay) -> None:
+    with MUSEClient(url=relay.url, dtype=np.float16) as client:
+        client.login("admin", "admin")
+        client.embed(["a"])
+        assert relay.response_bytes[-1] < 512 * 2 + 200
+        message = "{\"message\": \"format: 'json' and 'npy' are known, 'float16' is not\"}"
+        relay.responses = [CannedResponse(400, {}, message)]
+        relay.requests.clear()
+        vectors = client.embed(["a"])
+        assert len(relay.requests) == 2 and vectors.dtype == np.float16
+        assert relay.response_bytes[-1] > 512 * 4

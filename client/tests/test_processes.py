@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.context import BaseContext
 from typing import Any, Optional
 
@@ -225,3 +226,46 @@ def test_forked_process_cannot_use_grpc_with_asyncio(url: str) -> None:
         assert pipe.read() == b"FORKED"
     os.waitpid(child, 0)
     assert asyncio.run(client.tokenize(["a"])) == [["▁a"]]
+
+
+FAILING_PROGRAM = """
+import sys
+from muse_as_service import MUSEClient, MUSEError
+
+client = MUSEClient(url=sys.argv[1], api_key="muse_key", retry_for=0)
+try:
+    client.embed([str(number) for number in range(2_000)], concurrency=4)
+except MUSEError as error:
+    print(error.status)
+"""
+
+
+def test_unanswered_requests_do_not_delay_the_exit_after_a_failure() -> None:
+    arrived, ended = threading.Barrier(4), threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def do_POST(self) -> None:
+            if arrived.wait(10) == 0:
+                self.send_error(400)
+            else:
+                ended.wait(60)
+
+        def log_message(self, *_: Any) -> None:
+            """Logs nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        # The timeout of the client is 60 s.
+        command = [sys.executable, "-c", FAILING_PROGRAM, url]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        assert (ran.returncode, ran.stdout.strip()) == (0, "400"), ran.stderr
+    finally:
+        ended.set()
+        server.shutdown()
+        server.server_close()

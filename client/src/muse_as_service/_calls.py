@@ -190,6 +190,8 @@ class Embed(Call[Vectors]):
 
     token: str = field(repr=False)
     sentences: Sequence[str] = field(repr=False)
+    float16: bool = False
+    """Whether the service may return float16, which has half of the bytes."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from datetime import date
 from functools import partial
@@ -26,6 +25,7 @@ from ._sentences import Sentences
 from ._tokens import TokenStore
 from ._transfer import Flow, Session, SingleRequest, Sleep, Step
 from ._transport import Transport, connector
+from ._workers import Workers
 from .errors import MUSEError
 
 T = TypeVar("T")
@@ -285,14 +285,14 @@ class MUSEClient:
                 failed.set()
                 raise
 
-        pool = ThreadPoolExecutor(min(concurrency, len(chunks)), "muse_as_service")
+        workers = Workers(min(concurrency, len(chunks)))
         try:
-            started = [pool.submit(run_chunk, chunk) for chunk in chunks]
+            started = [workers.submit(partial(run_chunk, chunk)) for chunk in chunks]
             yield (future.result() for future in started)
         finally:
             # After an error or Ctrl-C, the threads end with the requests that they have sent.
             stopped.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+            workers.close()
 
     def _run(self, flow: Flow[T], stopped: Optional[threading.Event] = None) -> T:
         try:

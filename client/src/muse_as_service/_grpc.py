@@ -112,7 +112,10 @@ class GrpcProtocol:
             return self._embedder.Tokenize(tokenize, **self._call_options(call.token))
         if isinstance(call, Embed):
             return self._embedder.Embed(
-                embedder_pb2.EmbedRequest(sentences=call.sentences), **self._call_options(call.token)
+                embedder_pb2.EmbedRequest(
+                    sentences=call.sentences, format=embedder_pb2.VECTOR_FORMAT_FLOAT16 if call.float16 else None
+                ),
+                **self._call_options(call.token),
             )
         if isinstance(call, GetModel):
             return self._embedder.GetModel(embedder_pb2.GetModelRequest(), **self._call_options(call.token))
@@ -263,6 +266,10 @@ def _usage_row(row: Any, by: Optional[UsageGrouping]) -> UsageRow:
 
 
 def _vectors(embeddings: Sequence[Any]) -> Vectors:
+    if embeddings[0].encoded:
+        # float16. Earlier services ignore the format.
+        encoded = b"".join(embedding.encoded for embedding in embeddings)
+        return np.frombuffer(encoded, "<f2").reshape(len(embeddings), -1)
     dimension = len(embeddings[0].values)
     vectors: Vectors = np.empty((len(embeddings), dimension), np.float32)
     for row, embedding in zip(vectors, embeddings):

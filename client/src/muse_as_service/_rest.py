@@ -94,6 +94,8 @@ class RestProtocol:
         self._proxy = proxy
         # Release 1 of the service accepts sentences only in the body of a GET.
         self._method = "POST"
+        # Earlier services know only float32.
+        self._has_float16 = True
 
     def request(self, call: Call[Any]) -> dict[str, Any]:
         """Returns the arguments of `httpx.Client.request` for a call."""
@@ -106,7 +108,10 @@ class RestProtocol:
         if isinstance(call, Tokenize):
             return _request(self._method, "tokenize", call.token, {"sentence": call.sentences})
         if isinstance(call, Embed):
-            request = _request(self._method, "embed", call.token, {"sentence": call.sentences})
+            body: dict[str, Any] = {"sentence": call.sentences}
+            if call.float16 and self._has_float16:
+                body["format"] = "float16"
+            request = _request(self._method, "embed", call.token, body)
             # Compression hardly reduces the size of vectors.
             request["headers"].update({"Accept": f"{NPY}, application/json;q=0.5", "Accept-Encoding": "identity"})
             return request
@@ -121,6 +126,9 @@ class RestProtocol:
         if response.status_code == 405 and response.request.method == "POST" and isinstance(call, (Tokenize, Embed)):
             self._method = "GET"
             raise SendAgain("POST is not allowed")
+        if isinstance(call, Embed) and call.float16 and self._has_float16 and _rejects_format(response):
+            self._has_float16 = False
+            raise SendAgain("float16 is unknown")
         if response.status_code != SUCCESS.get(type(call), 200):
             raise error_of(response, self._proxy, call)
         try:
@@ -128,6 +136,10 @@ class RestProtocol:
         except (ValueError, KeyError, TypeError) as failure:
             text = f"the response of {response.url} is not one of MUSE as Service ({failure}): is the URL right?"
             raise MUSEError(text, status=response.status_code) from None
+
+
+def _rejects_format(response: httpx.Response) -> bool:
+    return response.status_code == 400 and (_service_text(response) or "").startswith("format: ")
 
 
 def _request(method: str, path: str, token: Optional[str] = None, body: Any = None) -> dict[str, Any]:
@@ -250,7 +262,7 @@ def _vectors(response: httpx.Response, count: int) -> Any:
 
 def _check_count(results: int, sentences: int) -> None:
     if results != sentences:
-        raise ValueError(f"{results} results for {sentences} sentences")
+        raise ValueError(f"{results} results, where {sentences} are expected")
 
 
 def error_of(response: httpx.Response, proxy: Optional[Proxy], call: Optional[Call[Any]] = None) -> MUSEError:

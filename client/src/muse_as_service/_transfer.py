@@ -104,6 +104,7 @@ class Session:
         self._dtype: np.dtype[Any] = np.dtype(dtype)
         if self._dtype.kind != "f":
             raise TypeError(f"dtype must be a floating-point type such as float32, not {self._dtype}")
+        self._embed_call = partial(Embed, float16=self._dtype == np.float16)
 
     def login(self, username: str, password: str) -> Flow[None]:
         check_text(username, "the name of the user")
@@ -147,7 +148,7 @@ class Session:
         return (yield from self._split_if_too_large(chunk.sentences, chunk.start, Tokenize))
 
     def embed_chunk(self, chunk: Chunk) -> Flow[list[Vectors]]:
-        return (yield from self._split_if_too_large(chunk.sentences, chunk.start, Embed))
+        return (yield from self._split_if_too_large(chunk.sentences, chunk.start, self._embed_call))
 
     def embed_chunk_without(self, chunk: Chunk, reasons: dict[int, str]) -> Flow[list[Vectors]]:
         """The vectors of a chunk, with NaN for the sentences in `reasons`, to which sentences that are too long are
@@ -157,7 +158,7 @@ class Session:
         while positions:
             sentences = [chunk.sentences[position - chunk.start] for position in positions]
             try:
-                found = yield from self._split_if_too_large(sentences, 0, Embed)
+                found = yield from self._split_if_too_large(sentences, 0, self._embed_call)
                 break
             except TooLargeError as error:
                 if error.index is None:

@@ -78,7 +78,7 @@ def _process(
     sender = Sender(options.timeout)
     with login.client(
         grpc=options.grpc,
-        dtype=np.float32,
+        dtype=getattr(options, "dtype", np.float32),
         timeout=options.timeout,
         retry_for=options.retry_for,
         on_retry=sender.on_retry,

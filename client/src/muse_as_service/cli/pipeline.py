@@ -7,9 +7,11 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Callable, Optional
 
 from .. import MUSEError
+from .._workers import Workers
 from . import Failure
 from .assembly import Assembly
 from .batches import Request, Rows, requests
@@ -19,7 +21,7 @@ from .dedup import Distinct
 from .inputs import Input, Row
 from .outputs import Sink
 from .progress import Progress
-from .sending import Outcome, Sender, Workers
+from .sending import Outcome, Sender
 
 VERIFY_EVERY_S = 30.0
 # Requests that may wait for the oldest one, or for a worker, so that all workers go on if the oldest one is slow.
@@ -119,11 +121,11 @@ class _Run:
             self._distinct.close()
 
     def _process(self) -> None:
-        workers = Workers(self._job.in_flight, self._job.sender.send)
+        workers = Workers(self._job.in_flight)
         verified = time.monotonic()
         pending: deque[tuple[Request, Future[Outcome]]] = deque()
         for request in requests(self._rows, self._distinct):
-            pending.append((request, workers.submit(request.sentences)))
+            pending.append((request, workers.submit(partial(self._job.sender.send, request.sentences))))
             if len(pending) >= self._job.in_flight + WAITING:
                 self._write(*pending.popleft())
             # Saves what is done early, if the next results take long.

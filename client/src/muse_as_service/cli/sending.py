@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
@@ -103,29 +101,6 @@ class Sender:
         with self._lock:
             if sentences >= self._limit:
                 self._limit = min(MAX_SENTENCES, 2 * self._limit)
-
-
-class Workers:
-    """A fixed number of threads, which do not delay the exit of the command."""
-
-    def __init__(self, count: int, function: Callable[[Sequence[str]], Outcome]) -> None:
-        self._function = function
-        self._queue: queue.SimpleQueue[tuple[Sequence[str], Future[Outcome]]] = queue.SimpleQueue()
-        for _ in range(count):
-            threading.Thread(target=self._run, daemon=True).start()
-
-    def submit(self, sentences: Sequence[str]) -> Future[Outcome]:
-        future: Future[Outcome] = Future()
-        self._queue.put((sentences, future))
-        return future
-
-    def _run(self) -> None:
-        while True:
-            sentences, future = self._queue.get()
-            try:
-                future.set_result(self._function(sentences))
-            except BaseException as failure:
-                future.set_exception(failure)
 
 
 def timed_out(error: MUSEError) -> bool:
