@@ -43,6 +43,7 @@ PROGRAMS := muse-auth muse-embedder muse-gateway muse-models
 venv = $(CACHE)/venv-$(shell cksum < $(1) | cut -d' ' -f1)
 TEST_VENV := $(call venv,tests/requirements.txt)
 SDK_VENV := $(call venv,tests/sdks/requirements.txt)
+ENGINES_VENV := $(call venv,tests/engines/requirements.txt)
 BENCH_VENV := $(call venv,tests/bench/requirements.txt)
 DEPLOY_VENV := $(call venv,tests/deploy/requirements.txt)
 KUBECTL := $(CACHE)/kubectl-$(shell cksum < tests/deploy/kubectl.txt | cut -d' ' -f1)/kubectl
@@ -52,8 +53,8 @@ TEXT_VENV := $(call venv,docs/requirements.txt)
 RELEASED_CLIENT := $(call venv,tests/released_client/requirements.txt)
 CLIENT := target/client
 CLIENT_SOURCES := $(shell find client proto/muse -type f -not -path '*/muse_as_service/v1/*' -not -path '*/.*' -not -name '*.pyc')
-TEST_PACKAGES := $(CLIENT)/.complete $(SDK_VENV)/.complete $(RELEASED_CLIENT)/.complete $(DEPLOY_VENV)/.complete $(KUBECTL)
-TEST_ENV := PATH="$(TEST_VENV)/bin:$$PATH" SDK_VENV="$(SDK_VENV)" RELEASED_CLIENT="$(RELEASED_CLIENT)" \
+TEST_PACKAGES := $(CLIENT)/.complete $(SDK_VENV)/.complete $(ENGINES_VENV)/.complete $(RELEASED_CLIENT)/.complete $(DEPLOY_VENV)/.complete $(KUBECTL)
+TEST_ENV := PATH="$(TEST_VENV)/bin:$$PATH" SDK_VENV="$(SDK_VENV)" ENGINES_VENV="$(ENGINES_VENV)" RELEASED_CLIENT="$(RELEASED_CLIENT)" \
   DEPLOY_VENV="$(DEPLOY_VENV)" KUBECTL="$(KUBECTL)"
 DENY_VERSION := 0.20.2
 COVERAGE_VERSION := 0.9.1
@@ -212,12 +213,13 @@ clean:
 # Python packages, stored outside the checkout, so that all clones use them.
 $(TEST_VENV)/.complete: REQUIREMENTS := tests/requirements.txt
 $(SDK_VENV)/.complete: REQUIREMENTS := tests/sdks/requirements.txt
+$(ENGINES_VENV)/.complete: REQUIREMENTS := tests/engines/requirements.txt
 $(BENCH_VENV)/.complete: REQUIREMENTS := tests/bench/requirements.txt
 $(DEPLOY_VENV)/.complete: REQUIREMENTS := tests/deploy/requirements.txt
 $(BUF_VENV)/.complete: REQUIREMENTS := proto/requirements.txt
 $(LINT_VENV)/.complete: REQUIREMENTS := deploy/images/requirements.txt
 $(TEXT_VENV)/.complete: REQUIREMENTS := docs/requirements.txt
-$(TEST_VENV)/.complete $(SDK_VENV)/.complete $(BENCH_VENV)/.complete $(DEPLOY_VENV)/.complete $(BUF_VENV)/.complete \
+$(TEST_VENV)/.complete $(SDK_VENV)/.complete $(ENGINES_VENV)/.complete $(BENCH_VENV)/.complete $(DEPLOY_VENV)/.complete $(BUF_VENV)/.complete \
 $(LINT_VENV)/.complete $(TEXT_VENV)/.complete:
 	@echo "== installing the Python packages of $(REQUIREMENTS)"
 	@rm -rf "$(@D)" && python3 -m venv "$(@D)" && \

@@ -1,33 +1,45 @@
 //! Runs the tests of the Python client with the installed wheel (`make client`) against real
 //! stacks.
 
-use std::time::Duration;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
+use futures::{FutureExt, future::join_all};
 use muse_auth::RefreshRotation;
 use muse_tests::{
     Stack, auth_config, channel, model_dir, pytest::pytest, root, start_auth, start_embedder, start_gateway,
     wait_until_serving,
 };
 
-/// The tests of the command, which take as long as all other tests of the client together.
-const COMMAND: &str = "client/tests/test_command.py";
+/// Files of tests, in groups that take about as long. All others are a group of their own.
+const GROUPS: [&[&str]; 3] = [
+    &["command", "readme", "progress", "job_login"],
+    &["bulk", "outputs", "file_safety"],
+    &["resumption", "keys", "usage", "login"],
+];
 
-async fn run(tests: &[&str]) {
+/// The groups run at the same time, because their tests wait most of the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn installed_package_and_command_pass_their_tests() {
     let python = root().join("target/client/bin/python");
     assert!(python.exists(), "the client is not installed: run `make client`");
+    let file = |name: &&str| format!("client/tests/test_{name}.py");
+    let mut groups: Vec<Vec<String>> = GROUPS.map(|names| names.iter().map(file).collect()).into();
+    let others = groups.iter().flatten().map(|path| format!("--ignore={path}"));
+    groups.push(["client/tests".to_owned()].into_iter().chain(others).collect());
+
     let (stack, strict) = (Stack::start().await, strict_stack().await);
     let [url, strict_url] = [&stack, &strict].map(|stack| format!("http://{}", stack.gateway.address));
-    pytest(&python, tests, &[("MUSE_TEST_URL", &url), ("MUSE_TEST_STRICT_URL", &strict_url)]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn installed_command_passes_its_tests() {
-    run(&[COMMAND]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn installed_package_passes_its_tests() {
-    run(&["client/tests", &format!("--ignore={COMMAND}")]).await;
+    let urls = [("MUSE_TEST_URL", &*url), ("MUSE_TEST_STRICT_URL", &*strict_url)];
+    let running = groups.iter().map(|group| {
+        let tests = async {
+            let arguments: Vec<&str> = group.iter().map(String::as_str).collect();
+            pytest(&python, &arguments, &urls).await;
+        };
+        // The other groups go on after a failure.
+        AssertUnwindSafe(tests).catch_unwind()
+    });
+    let results = join_all(running).await;
+    assert!(results.iter().all(Result::is_ok), "tests of the client failed");
 }
 
 /// A stack with access tokens that are valid for 2 s, rotating refresh tokens, and a short queue.

@@ -68,9 +68,7 @@ def run(program):
     environment = {**os.environ, "MUSE_TEST_REPORT": str(REPORT), "CARGO_MANIFEST_DIR": str(program.folder)}
     start = time.monotonic()
     with tempfile.TemporaryFile() as output:
-        status = subprocess.run(
-            [program.path], cwd=program.folder, env=environment, stdout=output, stderr=subprocess.STDOUT
-        ).returncode
+        status = subprocess.run([program.path], cwd=program.folder, env=environment, stdout=output, stderr=subprocess.STDOUT).returncode
         output.seek(0)
         return Ran(program, status, output.read().decode(errors="replace"), time.monotonic() - start)
 

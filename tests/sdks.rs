@@ -4,8 +4,7 @@
 use muse_proto::v1::{
     CreateKeyRequest, Quota, QuotaPeriod, TokenizeRequest, key_service_client::KeyServiceClient,
 };
-use muse_tests::{Stack, bearing, http_client::HttpClient, sdk_program};
-use serde_json::json;
+use muse_tests::{Stack, bearing, run_with_key, sdk_program};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn openai_sdks_work_unmodified() {
@@ -39,30 +38,12 @@ async fn openai_sdks_work_unmodified() {
     stack.stop().await;
 }
 
-/// Runs a script with the address of the gateway and an API key.
-async fn run_with_key(script: &str) {
-    let stack = Stack::start().await;
-    let token = stack.login().await.access_token;
-    let http = HttpClient::new(stack.gateway.address);
-    let created = http.json("POST", "/api/keys", &token, &json!({ "name": "connecting" })).await;
-    assert_eq!(created.status, 201);
-    let status = sdk_program("python")
-        .arg(script)
-        .env("GATEWAY", format!("http://{}", stack.gateway.address))
-        .env("MUSE_API_KEY", created.text_of("key"))
-        .status()
-        .await
-        .expect("Python starts");
-    assert!(status.success(), "{status}");
-    stack.stop().await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn text_embeddings_inference_clients_work_unmodified() {
-    run_with_key("tests/python/tei.py").await;
+    run_with_key(sdk_program("python").arg("tests/python/tei.py")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn examples_of_the_connecting_page_work() {
-    run_with_key("tests/python/connecting.py").await;
+    run_with_key(sdk_program("python").arg("tests/python/connecting.py")).await;
 }

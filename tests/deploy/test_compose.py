@@ -30,9 +30,7 @@ def test_quoted_password_reaches_the_containers_unchanged(tmp_path, password):
     (tmp_path / ".env").write_text("\n".join(lines) + "\n", encoding="utf-8")
     command = [*compose(), "-f", DEPLOY / "compose.yaml", "--env-file", tmp_path / ".env", "config"]
     environment = {name: value for name, value in os.environ.items() if name not in (*values, "POSTGRES_PASSWORD")}
-    ran = subprocess.run(
-        command, capture_output=True, text=True, env={**environment, "COMPOSE_PROFILES": "scale,observe"}
-    )
+    ran = subprocess.run(command, capture_output=True, text=True, env={**environment, "COMPOSE_PROFILES": "scale,observe"})
     assert ran.returncode == 0, ran.stderr
     # `config` writes a file for compose, in which $ is written as $$.
     services = yaml.safe_load(ran.stdout.replace("$$", "$"))["services"]

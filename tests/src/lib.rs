@@ -54,10 +54,40 @@ pub fn model_dir() -> PathBuf {
 /// with the checkout as working directory.
 #[must_use]
 pub fn sdk_program(name: &str) -> Command {
-    let venv = std::env::var_os("SDK_VENV").expect("SDK_VENV names the Python environment: run `make test`");
+    venv_program("SDK_VENV", name)
+}
+
+/// A program of the Python environment that the variable names, with the checkout as working
+/// directory.
+#[must_use]
+pub fn venv_program(variable: &str, name: &str) -> Command {
+    let venv = std::env::var_os(variable);
+    let venv = venv.unwrap_or_else(|| panic!("{variable} names a Python environment: run `make test`"));
     let mut command = Command::new(Path::new(&venv).join("bin").join(name));
     command.current_dir(root()).kill_on_drop(true);
     command
+}
+
+/// Runs a program with the address of the gateway of a new stack in GATEWAY, and an API key in
+/// MUSE_API_KEY.
+///
+/// # Panics
+///
+/// If it fails.
+pub async fn run_with_key(command: &mut Command) {
+    let stack = Stack::start().await;
+    let token = stack.login().await.access_token;
+    let http = http_client::HttpClient::new(stack.gateway.address);
+    let created = http.json("POST", "/api/keys", &token, &serde_json::json!({ "name": "program" })).await;
+    assert_eq!(created.status, 201);
+    let status = command
+        .env("GATEWAY", format!("http://{}", stack.gateway.address))
+        .env("MUSE_API_KEY", created.text_of("key"))
+        .status()
+        .await
+        .expect("the program starts");
+    assert!(status.success(), "{status}");
+    stack.stop().await;
 }
 
 /// A running service.

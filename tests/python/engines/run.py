@@ -1,12 +1,13 @@
 """Runs the recipes of docs/api/data-engines.md for data engines and sinks, which are the scripts here and in ../sinks.
 
 GATEWAY and MUSE_API_KEY are the service and an API key. A recipe is skipped if its packages are not installed, or if it needs a server
-that there is none of. Arguments are the names of recipes; default: all.
+or a Java that is not there; skips are also reported to tests/run.py. Arguments are the names of recipes; default: all.
 """
 
 import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -51,6 +52,24 @@ def lines(code):
     return "\n".join(line.strip() for line in code.splitlines() if line.strip())
 
 
+def obstacle(name, installed):
+    """Why a recipe cannot run here; None if it can."""
+    if installed is None:
+        return "its packages are not installed"
+    if name == "spark" and not (shutil.which("java") or "JAVA_HOME" in os.environ):
+        return "there is no Java"
+    if name == "elastic" and "ELASTICSEARCH" not in os.environ:
+        return "there is no server (ELASTICSEARCH)"
+    return None
+
+
+def report_skip(name, reason):
+    print(f"skipped {name}: {reason}", flush=True)
+    if "MUSE_TEST_REPORT" in os.environ:
+        with Path(os.environ["MUSE_TEST_REPORT"]).open("a", encoding="utf-8") as report:
+            report.write(f"skipped\tengines {name}\t{reason}\n")
+
+
 def check_page():
     """Assert that the recipes of the page are parts of the scripts."""
     sources = lines(
@@ -68,8 +87,8 @@ def main():
     with ExitStack() as stack:
         for name in sys.argv[1:] or RECIPES:
             installed = versions(RECIPES[name])
-            if installed is None or (name == "elastic" and "ELASTICSEARCH" not in os.environ):
-                print(f"skipped {name}: {'there is no server' if installed else 'not installed'}", flush=True)
+            if reason := obstacle(name, installed):
+                report_skip(name, reason)
                 skipped += 1
                 continue
             environment = dict(os.environ)
