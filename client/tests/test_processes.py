@@ -240,7 +240,7 @@ except MUSEError as error:
 """
 
 
-def test_unanswered_requests_do_not_delay_the_exit_after_a_failure() -> None:
+def test_unanswered_requests_do_not_delay_a_failed_exit() -> None:
     arrived, ended = threading.Barrier(4), threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
