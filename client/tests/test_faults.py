@@ -161,7 +161,7 @@ def test_cookies_are_not_stored(relay: Relay) -> None:
         ),
         (CannedResponse(404, {}, "<html>"), "returns 404 Not Found: is that the URL of MUSE as Service?"),
         (CannedResponse(200, {}, "<html>"), "is not one of MUSE as Service"),
-        (CannedResponse(200, {}, '{"tokens": []}'), "0 results for 1 sentences"),
+        (CannedResponse(200, {}, '{"tokens": []}'), "0 results, where 1 are expected"),
         (CannedResponse(200, {}, "[]"), "is the URL right?"),
         (CannedResponse(500, {}, '{"message": "Internal Server Error"}'), "500: Internal Server Error"),
         (CannedResponse(400, {}, '{"message": {"sentence": "This field cannot be blank"}}'), "400: .*cannot be blank"),

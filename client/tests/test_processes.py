@@ -248,7 +248,10 @@ def test_unanswered_requests_do_not_delay_a_failed_exit() -> None:
             self.send_error(404)
 
         def do_POST(self) -> None:
-            if arrived.wait(10) == 0:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            arrived.wait(20)
+            # The client waits for the requests before the one that fails: the first one fails.
+            if b'"0"' in body:
                 self.send_error(400)
             else:
                 ended.wait(60)

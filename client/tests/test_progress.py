@@ -128,7 +128,11 @@ def test_closed_standard_output_is_reported(muse_on_stack: Muse) -> None:
 def test_hang_up_saves_the_results(muse_on_relay: Muse, relay: Relay) -> None:
     write_text(muse_on_relay.folder / "in.txt", SENTENCES)
     relay.block_after = 2 * CHUNK
-    process = muse_on_relay.start("tokenize", "in.txt", "out.jsonl", "--in-flight", "1", "--json")
+    # The signal is ignored if these tests run under nohup.
+    process = muse_on_relay.start(
+        "tokenize", "in.txt", "out.jsonl", "--in-flight", "1", "--json",
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )  # fmt: skip
     muse_on_relay.wait_for("out.jsonl", CHUNK)
     process.send_signal(signal.SIGHUP)
     out, stderr = process.communicate(timeout=30)
