@@ -39,7 +39,7 @@ def test_shards_are_every_nth_row(muse_on_stack: Muse) -> None:
     assert found == [sentences[0::3], sentences[1::3], sentences[2::3]]
     for text in "0/3", "4/3", "1", "a/b", "1/0", "-1/2", "1/2/3":
         ran = muse_on_stack("tokenize", "in.txt", "out.jsonl", f"--shard={text}")
-        assert ran.returncode == 2 and f"'{text}' is no shard such as 1/4" in ran.stderr
+        assert ran.returncode == 2 and f"'{text}' is not a shard I/N" in ran.stderr
 
 
 @pytest.mark.parametrize("output", ["out.npy", "out.jsonl", "out.parquet", "-"])
@@ -138,7 +138,7 @@ def test_service_that_is_too_slow_for_one_sentence_is_reported(muse_on_relay: Mu
     assert relay.sizes[:2] == [2, 1]
     for timeout in "0", "-1", "nan", "inf", "x":
         ran = muse_on_relay("tokenize", "in.txt", "out.jsonl", f"--timeout={timeout}")
-        assert ran.returncode == 2 and f"{timeout} is no number of seconds" in ran.stderr
+        assert ran.returncode == 2 and f"{timeout} is not a number of seconds" in ran.stderr
 
 
 def test_json_prints_one_object(muse_on_stack: Muse) -> None:
@@ -149,9 +149,9 @@ def test_json_prints_one_object(muse_on_stack: Muse) -> None:
     assert (result["output"], result["rows"], result["resumed"], result["skipped"]) == ("out.npy", 2, 0, 0)
     assert result["metadata"]["model"]["precision"] == "f32" and result["seconds"] > 0
     ran = muse_on_stack("embed", "in.txt", "out.npy", "--json")
-    assert ran.returncode == 1 and ran.stderr.startswith("muse: error: out.npy exists already")
+    assert ran.returncode == 1 and ran.stderr.startswith("muse: error: out.npy, the output, exists already")
     error = json.loads(ran.stdout)
-    assert error["exit_status"] == 1 and error["error"].startswith("out.npy exists already")
+    assert error["exit_status"] == 1 and error["error"].startswith("out.npy, the output, exists already")
     ran = muse_on_stack("tokenize", "in.txt", "-", "--json")
     assert ran.returncode == 2 and "standard output contains the results if OUTPUT is -" in ran.stderr
 

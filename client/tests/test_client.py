@@ -295,7 +295,7 @@ def test_unreachable_server_raises_unavailable_error(grpc: bool) -> None:
     "url", ["localhost:5000", "ftp://host", "http://", "http://host:port", "http://a?b", "http://u:p@h"]
 )
 def test_invalid_url_raises_value_error(url: str) -> None:
-    with pytest.raises(ValueError, match="is no address of a service"):
+    with pytest.raises(ValueError, match="is not an address of a service"):
         MUSEClient(url=url)
 
 

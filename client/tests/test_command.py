@@ -150,7 +150,7 @@ def test_invalid_files_are_reported(muse_on_stack: Muse) -> None:
     assert "only jsonl can be written to standard output" in muse_on_stack.fails(
         "embed", "in.txt", "-", "--output-format", "npy"
     )
-    assert "cannot determine the format of out" in muse_on_stack.fails("embed", "in.txt", "out")
+    assert "cannot determine the format of out, the output," in muse_on_stack.fails("embed", "in.txt", "out")
     os.mkfifo(muse_on_stack.folder / "fifo.jsonl")
     assert "fifo.jsonl is not a regular file" in muse_on_stack.fails("tokenize", "in.txt", "fifo.jsonl", "--overwrite")
     with Path("/dev/full").open("w") as full:
@@ -194,7 +194,7 @@ def test_login_saves_and_logout_deletes_the_tokens(muse: Muse, url: str) -> None
     assert "the user's name or the password is wrong" in muse.fails("login", url, "--user", "admin", stdin="wrong\n")
     assert "--user" in muse.fails("login", url, stdin="admin\n")
     assert "no password" in muse.fails("login", url, "--user", "admin")
-    assert "is no address of a service" in muse.fails("login", "localhost", "--user", "admin", stdin="admin\n")
+    assert "is not an address of a service" in muse.fails("login", "localhost", "--user", "admin", stdin="admin\n")
     assert not (muse.state / "muse/login.json").exists()
     assert muse.run("login", url, "--user", "admin", stdin="admin\n") == f"logged in to {url} as admin\n"
     saved = muse.state / "muse/login.json"
@@ -308,7 +308,9 @@ def test_invalid_key_commands_are_reported(muse: Muse, url: str) -> None:
             muse.run("key", "delete", ran.stdout.split("_")[1])
             continue
         assert ran.returncode == 2, duration
-        assert f"argument --expires-in: {duration!r} is no time such as 90d, 12h, 30m or 3600 (seconds)" in ran.stderr
+        assert (
+            f"argument --expires-in: {duration!r} is not a time such as 90d, 12h, 30m or 3600 (seconds)" in ran.stderr
+        )
     for quota in "0/day", "1000000", "5/week", "-5/day", "1e6/day", "1_000/day", "5 / day", "5/days", "/day", "٣/day":
         for command in ("create", "a"), ("update", "aaaaaaaaaaaa"):
             ran = muse("key", *command, f"--quota={quota}")
@@ -371,7 +373,7 @@ def test_invalid_usage_commands_are_reported(muse: Muse, url: str) -> None:
         for option in "--from", "--to":
             ran = muse("usage", f"{option}={day}")
             assert ran.returncode == 2, day
-            assert f"argument {option}: {day!r} is no day such as 2026-11-29" in ran.stderr
+            assert f"argument {option}: {day!r} is not a day such as 2026-11-29" in ran.stderr
     assert muse("usage", "--by", "week").returncode == 2
     assert "400: from: " in muse.fails("usage", "--from", "2026-02-01", "--to", "2026-01-01")
     assert 'there is no user "nobody"' in muse.fails("usage", "--user", "nobody")

@@ -130,7 +130,7 @@ def test_invalid_options_of_an_embedder_raise_errors(tmp_path: Path) -> None:
         ({"batch_size": 0}, "batch_size is between 1 and 512, not 0"),
         ({"batch_size": 513}, "batch_size is between 1 and 512"),
         ({"concurrency": 65}, "concurrency is between 1 and 64, not 65"),
-        ({"url": "localhost"}, "is no address of a service"),
+        ({"url": "localhost"}, "is not an address of a service"),
     ):
         with pytest.raises(ValueError, match=text):
             Embedder(**options)

@@ -198,12 +198,12 @@ def test_module_is_the_command() -> None:
 )  # fmt: skip
 def test_url_with_other_characters_raises_value_error(url: str, tmp_path: Path) -> None:
     for grpc in False, True:
-        with pytest.raises(ValueError, match="is no address of a service") as caught:
+        with pytest.raises(ValueError, match="is not an address of a service") as caught:
             MUSEClient(url=url, grpc=grpc)
         assert "\n" not in str(caught.value)
     if "\x00" not in url:
         ran = Muse(tmp_path)("doctor", url)
-        assert (ran.returncode, ran.stderr.count("\n")) == (1, 1) and "is no address of a service" in ran.stderr
+        assert (ran.returncode, ran.stderr.count("\n")) == (1, 1) and "is not an address of a service" in ran.stderr
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,18 @@ def test_resuming_with_other_options_is_an_error(muse_on_stack: Muse, option: li
     assert text in error and "--restart" in error
 
 
+def test_resuming_with_other_columns_is_an_error(muse_on_stack: Muse) -> None:
+    data = muse_on_stack.folder / "in.csv"
+    data.write_bytes(b"title,body,a\nx,x,1\n\xff")
+    muse_on_stack.fails("tokenize", "in.csv", "out.jsonl", "--column", "title", "--keep", "*")
+    data.write_bytes(b"title,body,a\nx,x,1\ny,z,2\n")
+    other = muse_on_stack.fails("tokenize", "in.csv", "out.jsonl", "--column", "body", "--keep", "*")
+    assert "--column" in other and "--restart" in other and "resume" not in other.partition("--restart")[2]
+    data.write_bytes(b"title,body,b\nx,x,1\ny,z,2\n")
+    renamed = muse_on_stack.fails("tokenize", "in.csv", "out.jsonl", "--column", "title", "--keep", "*")
+    assert "columns" in renamed and "--restart" in renamed
+
+
 def test_restart_discards_old_results_only_for_new_ones(muse_on_relay: Muse, relay: Relay) -> None:
     good = [f"{number}" for number in range(CHUNK)]
     (muse_on_relay.folder / "in.txt").write_bytes("".join(f"{line}\n" for line in good).encode() + b"\xff\n")

@@ -14,7 +14,9 @@ use crate::{
     audit::AuditEvent,
     bootstrap::ADMIN,
     error::{database_failed, one_line},
-    passwords::{MAX_PASSWORD_BYTES, PasswordCheck, PasswordHashPool, Priority},
+    passwords::{
+        MAX_PASSWORD_BYTES, PasswordCheck, PasswordHashPool, Priority, nfc as nfc_password,
+    },
     store::{Store, UserRow},
     usernames::{is_valid_existing, nfc},
 };
@@ -115,7 +117,7 @@ impl PasswordAuthenticator {
         from: IpAddr,
         priority: Priority,
     ) -> Result<Result<UserRow, &'static str>, Error> {
-        if !(1..=MAX_PASSWORD_BYTES).contains(&password.expose_secret().len()) {
+        if !(1..=MAX_PASSWORD_BYTES).contains(&nfc_password(&password).expose_secret().len()) {
             return Ok(Err("wrong password"));
         }
         let stored = user.as_ref().map(|user| user.password_hash.clone());

@@ -66,6 +66,9 @@ fn parse(text: &str, from_environment: bool) -> Result<Database, ConfigError> {
         let bad_url = |problem: &str| {
             ConfigError::new(OPTION, format!("{problem}; the form is postgres://USER:PASSWORD@HOST/DATABASE"))
         };
+        if !text.contains("://") {
+            return Err(bad_url("'//' is missing in the URL of the database"));
+        }
         if has_unencoded_delimiter(text) {
             return Err(bad_url(
                 "it contains '#', or an '@' after the host: percent-encode '@ : / ? # %' in user and password (%40), \
@@ -160,6 +163,8 @@ mod tests {
         );
         for text in [
             "postgres:",
+            "postgres:u:hunter2@h/d",
+            "postgresql:/u:hunter2@h/d",
             "postgres://u:hunter2@h:port/d",
             "postgres://u:hunter2@h",
             "postgres://u:hunter2@h/",

@@ -18,7 +18,7 @@ def base_url(ip: str, port: int, url: Optional[str]) -> str:
     if url is None:
         url = f"http://{_host(ip, port)}:{port}"
     if not _is_valid(url):
-        raise ValueError(f"{url!r} is no address of a service: write it as http://HOST:PORT or https://HOST")
+        raise ValueError(f"{url!r} is not an address of a service: write it as http://HOST:PORT or https://HOST")
     return url.rstrip("/")
 
 
@@ -38,7 +38,7 @@ def _host(ip: str, port: int) -> str:
 
 def _is_valid(url: str) -> bool:
     # urlsplit removes line ends and tabs, and httpx rejects them only when it sends a request.
-    if re.search(r"[\s\x00-\x1f\x7f\\]", url):
+    if re.search(r"[\s\x00-\x1f\x7f\\?#]", url):
         return False
     try:
         parts = urlsplit(url)

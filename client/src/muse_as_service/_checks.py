@@ -17,6 +17,9 @@ def checked_key(api_key: Optional[str]) -> Optional[str]:
     key = (api_key or "").strip()
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise ValueError("the API key contains characters that no key has: was it copied completely?")
+    # An access token has three parts.
+    if key and not key.startswith("muse_") and key.count(".") != 2:
+        raise ValueError("that is not an API key, which begins with muse_: was it copied completely?")
     return key or None
 
 

@@ -325,7 +325,7 @@ class MUSEClient:
         with connections.slots:
             try:
                 return connections.transport.send(step)
-            except MUSEError:
+            except Exception:
                 if connections.closed:
                     # Otherwise a call of another thread would be repeated.
                     raise MUSEError("the client was closed during the call", reason="CLOSED") from None

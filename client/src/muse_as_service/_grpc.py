@@ -156,8 +156,10 @@ class GrpcProtocol:
         if isinstance(call, Refresh):
             return Tokens(response.access_token, response.refresh_token or call.token)
         if isinstance(call, Tokenize):
+            _check_count(len(response.sentences), len(call.sentences))
             return [list(sentence.tokens) for sentence in response.sentences]
         if isinstance(call, Embed):
+            _check_count(len(response.embeddings), len(call.sentences))
             return _vectors(response.embeddings)
         if isinstance(call, GetModel):
             return _model(response)
@@ -263,6 +265,11 @@ def _usage_row(row: Any, by: Optional[UsageGrouping]) -> UsageRow:
         tokens=row.tokens,
         refused=row.refused,
     )
+
+
+def _check_count(results: int, sentences: int) -> None:
+    if results != sentences:
+        raise MUSEError(f"the service returns {results} results, where {sentences} are expected")
 
 
 def _vectors(embeddings: Sequence[Any]) -> Vectors:

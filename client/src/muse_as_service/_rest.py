@@ -126,7 +126,7 @@ class RestProtocol:
         if response.status_code == 405 and response.request.method == "POST" and isinstance(call, (Tokenize, Embed)):
             self._method = "GET"
             raise SendAgain("POST is not allowed")
-        if isinstance(call, Embed) and call.float16 and self._has_float16 and _rejects_format(response):
+        if isinstance(call, Embed) and call.float16 and _rejects_format(response):
             self._has_float16 = False
             raise SendAgain("float16 is unknown")
         if response.status_code != SUCCESS.get(type(call), 200):
@@ -139,7 +139,10 @@ class RestProtocol:
 
 
 def _rejects_format(response: httpx.Response) -> bool:
-    return response.status_code == 400 and (_service_text(response) or "").startswith("format: ")
+    """Whether the service, or its embedder, does not know the format of the request. Other threads may know already."""
+    if b'"format":"float16"' not in response.request.content or response.status_code not in (400, 503):
+        return False
+    return (_service_text(response) or "").startswith("format: ")
 
 
 def _request(method: str, path: str, token: Optional[str] = None, body: Any = None) -> dict[str, Any]:

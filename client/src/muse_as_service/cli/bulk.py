@@ -90,7 +90,7 @@ def _process(
         except MUSEError as error:
             raise Failure(service.explain(error)) from None
         layout = _layout(options, target, source, model)
-        identity = Identity(_settings(options, target), service.identity(model), client.url)
+        identity = Identity(_settings(options, target, layout), service.identity(model), client.url)
         output = outputs.open_output(target, layout, part, identity, restart=options.restart)
         sender.work = client.embed if options.field == "embedding" else client.tokenize
         job = Job(
@@ -150,12 +150,14 @@ def _layout(options: argparse.Namespace, target: Target, source: inputs.Input, m
     )
 
 
-def _settings(options: argparse.Namespace, target: Target) -> dict[str, str]:
+def _settings(options: argparse.Namespace, target: Target, layout: Layout) -> dict[str, str]:
     """The options on which the bytes of the output depend. The digest of the sentences covers those of the input."""
     return {
         "command": f"muse {options.command}",
         "--output-format": f"{target.format} {target.compression}".strip(),
+        "--column": options.column or "sentence",
         "--keep": options.keep or "nothing",
+        "columns": ", ".join(f"{column.name} ({column.arrow_type or 'untyped'})" for column in layout.columns),
         "--dtype": getattr(options, "dtype", "nothing"),
         "--dedup": "on" if getattr(options, "dedup", False) else "off",
         "--shard": "{}/{}".format(*options.shard),

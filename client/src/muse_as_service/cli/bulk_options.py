@@ -176,14 +176,14 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = math.nan
     if not seconds >= 0:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
     return seconds
 
 
 def _timeout(text: str) -> float:
     seconds = _seconds(text)
     if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
     return seconds
 
 
@@ -191,5 +191,5 @@ def _shard(text: str) -> tuple[int, int]:
     found = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text)
     number, count = (int(found[1]), int(found[2])) if found else (0, 0)
     if not 1 <= number <= count:
-        raise argparse.ArgumentTypeError(f"{text!r} is no shard such as 1/4, 2/4, 3/4 or 4/4")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a shard I/N with 1 <= I <= N, such as 1/4")
     return number, count

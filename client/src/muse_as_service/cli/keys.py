@@ -88,7 +88,7 @@ def _duration(text: str) -> int:
     found = re.fullmatch(r"([0-9]{1,12})([smhd]?)", text)
     seconds = int(found[1]) * UNIT_SECONDS[found[2]] if found else 0
     if seconds == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time {DURATION}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time {DURATION}")
     return seconds
 
 

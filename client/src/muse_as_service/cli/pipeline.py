@@ -94,7 +94,7 @@ class _Run:
             if self._rows.failure is not None:
                 raise self._rows.failure
             if output.position.read == 0:
-                raise Failure(f"{_name(job.source)} is empty: it contains no sentences")
+                raise Failure(self._empty())
             self._verify()
             output.finish()
         except MUSEError as error:
@@ -113,6 +113,12 @@ class _Run:
         self._progress.summary(f"{output.name}{skipped}")
         seconds = time.monotonic() - self._progress.start
         return Summary(position.rows, position.skipped, resumed, seconds, distinct.count if distinct else None)
+
+    def _empty(self) -> str:
+        name, (shard, shards) = _name(self._job.source), self._job.shard
+        if shards > 1:
+            return f"{name} has no row for shard {shard}/{shards}"
+        return f"{name} is empty: it contains no sentences"
 
     def close(self) -> None:
         self._job.sender.stop()
@@ -173,7 +179,8 @@ class _Run:
         self._close_progress()
         # Saves the last results, so that the message counts them.
         self._output.close()
-        return Failure(f"{text}{_saved_rows(self._output)}")
+        # Another input or model cannot be resumed: the text says what to do.
+        return Failure(text if "--restart" in text else f"{text}{_saved_rows(self._output)}")
 
     def _close_progress(self) -> None:
         if self._progress is not None:

@@ -50,7 +50,7 @@ def _day(text: str) -> date:
             return date.fromisoformat(text)
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"{text!r} is no day such as 2026-11-29")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a day such as 2026-11-29")
 
 
 def _usage(options: argparse.Namespace) -> None:

@@ -36,8 +36,10 @@ class Layout:
         self.names = names
         self.kept_names = reader.kept_names(names)
         self.fewest = max(self.fewest, *(names.index(name) + 1 for name in [reader.column, *self.kept_names]))
+        # Cells after the last column with a name must be empty.
+        self._named = self.fewest if self._has_header else self._cells
         self._extra: Optional[int] = None if self._has_header else 0
-        self.usual = len(names) if self._extra == 0 else -1
+        self.usual = len(names) if self._extra == 0 and self._named == len(names) else -1
         """The number of cells of rows that need no check. -1: each row needs one."""
 
     def problem(self, record: list[str]) -> Optional[str]:
@@ -45,12 +47,12 @@ class Layout:
         count = len(record)
         if self._extra is None:
             self._extra = 0 if any(record[self._cells :]) else max(0, count - self._cells)
-            self.usual = -1 if self._extra else self._cells
+            self.usual = -1 if self._extra or self._named < self._cells else self._cells
         expected = self._cells + self._extra
-        if self.fits(count) and not any(record[self._cells :]):
+        if self.fits(count) and not any(record[self._named :]):
             return None
-        if count == expected:
-            return f"a cell after column {self._cells:,}, where the header ends"
+        if self.fits(count) or count == expected:
+            return f"a cell after column {self._named:,}, where the header ends"
         first = "the header" if self._has_header and not self._extra else "the first row"
         problem = f"{counted(count, 'column')}, where {first} has {expected:,}"
         if count > expected and self._quoting:

@@ -39,6 +39,8 @@ class Separated(LineReader):
         first = self._next()
         while first == []:
             first = self._next()
+        # In a file without a header they may be empty cells.
+        self._leading = range(0) if self.options.header else range(1, self._last - len(self._record_lines) + 1)
         self._first = None if self.options.header else first
         if first is None:
             return None
@@ -51,11 +53,11 @@ class Separated(LineReader):
             return
         kept = [layout.names.index(name) for name in self.kept or ()]
         record = self._next() if self._first is None else self._first
-        blank: Optional[range] = None
+        blank: Optional[range] = self._leading or None
         while record is not None:
             number = self._last - len(self._record_lines) + 1
             if not record:
-                # A blank line. In a file with one column it may be an empty cell; at the end it is none.
+                # A blank line. In a file with one column it may be an empty cell.
                 blank = range(blank.start if blank else number, number + 1)
                 record = self._next()
                 continue
@@ -70,6 +72,8 @@ class Separated(LineReader):
                     self._check_quoting(layout, number)
                 yield self.source.row(record[layout.index], number, tuple([record[index] for index in kept]))
             record = self._next()
+        if blank and layout.fewest == 1:
+            yield from (self.source.bad(line, self._blank_problem()) for line in blank)
 
     def _feed(self, lines: Iterator[tuple[int, Optional[str]]]) -> Iterator[str]:
         """Yields lines to the parser, and collects those of the current record."""
@@ -115,13 +119,15 @@ class Separated(LineReader):
         return f"; {NO_QUOTING}" if all(self._fits(line, layout) for line in self._record_lines) else ""
 
     def _check_quoting(self, layout: Layout, number: int) -> None:
-        """Raises `Failure` if quotation marks that are ordinary characters have joined rows of a TSV file.
+        """Raises `Failure` if quotation marks that are ordinary characters have joined rows of a file with tabs.
 
         The first line of a row with one cell of several lines ends in this cell, the last one begins in it. So both
         have as many cells as the header only if each line is a row, or if there is only one column.
         """
         lines = self._record_lines
-        if self.source.format == "tsv" and self._fits(lines[0], layout) and self._fits(lines[-1], layout):
+        if self._delimiter != "\t" or self.options.format == "csv":
+            return
+        if self._fits(lines[0], layout) and self._fits(lines[-1], layout):
             place = f"{self.source.name}, lines {number} to {self._last}"
             text = f"a quotation mark joins these lines to one row: {NO_QUOTING}"
             raise Failure(f"{place}: {text}, or --format csv --delimiter tab if a cell has several lines")

@@ -41,8 +41,9 @@ class Target(NamedTuple):
             extension = suffixes[-2:-1] if compression else suffixes[-1:]
             kind = "jsonl" if name == "-" else FORMATS.get(extension[0]) if extension else None
         if kind is None:
-            known = ", ".join(FORMATS)
-            raise Failure(f"cannot determine the format of {name} from its extension ({known}): use --output-format")
+            known = ", ".join([*FORMATS, *(f".jsonl{suffix}" for suffix in SUFFIXES)])
+            text = f"cannot determine the format of {name}, the output, from its extension ({known})"
+            raise Failure(f"{text}: the last name is the output; add one, or use --output-format")
         if kind == "npy" and field == "tokens":
             raise Failure("tokens cannot be written as .npy: choose .jsonl or .parquet")
         if compression and kind != "jsonl":
@@ -56,7 +57,8 @@ class Target(NamedTuple):
             raise Failure(f"{name} is not a regular file")
         if os.path.lexists(path) and not overwrite:
             _remove_published_spool(path)
-            raise Failure(f"{name} exists already: choose another name, or replace it with --overwrite")
+            text = f"{name}, the output, exists already"
+            raise Failure(f"{text}: the last name is the output; choose another one, or replace it with --overwrite")
         return cls(path, kind, compression, False)
 
     def files(self) -> list[Path]:

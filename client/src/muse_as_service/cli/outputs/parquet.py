@@ -115,7 +115,7 @@ class Parquet(FileOutput):
         kinds = kinds - {"null"}
         if kinds == {"bool"}:
             return self._pa.bool_()
-        if kinds == {"int"}:
+        if kinds and kinds <= {"int", "large int"}:
             return self._pa.int64()
         if kinds and kinds <= {"int", "float"}:
             return self._pa.float64()
@@ -151,7 +151,8 @@ def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int):
-        return "int" if value in INT64 else "text"
+        # float64 has all integers up to 2**53.
+        return "int" if abs(value) <= 1 << 53 else "large int" if value in INT64 else "text"
     return "float" if isinstance(value, float) else "text"
 
 
