@@ -99,8 +99,12 @@ def test_output_that_appears_during_the_run_is_not_replaced(muse_on_relay: Muse,
     assert "1,024 sentences are done and saved" in error
     assert (muse_on_relay.folder / "out.jsonl").read_bytes() == b"precious"
     relay.sentences = 0
-    muse_on_relay.run("tokenize", "in.txt", "out.jsonl", "--overwrite")
-    assert relay.sentences == 0
+    others = [muse_on_relay.folder / f"out.jsonl.{name}" for name in ("rows.jsonl", "skipped.jsonl")]
+    for other in others:
+        other.write_bytes(b"precious")
+    (muse_on_relay.folder / "out.jsonl").rename(muse_on_relay.folder / "other.jsonl")
+    muse_on_relay.run("tokenize", "in.txt", "out.jsonl")
+    assert relay.sentences == 0 and all(other.read_bytes() == b"precious" for other in others)
     assert len(read_json_lines(muse_on_relay.folder / "out.jsonl")) == 2 * CHUNK
 
 

@@ -211,7 +211,7 @@ class Spool:
         found.check(self._identity, self.path)
         if found.finishing:
             # The command was stopped while it renamed the files.
-            for name in SIDECARS:
+            for name in {METADATA, *found.position.sizes}.intersection(SIDECARS):
                 if not part_path(output, name).exists():
                     with suppress(FileNotFoundError):
                         final_path(output, name).replace(part_path(output, name))

@@ -224,10 +224,11 @@ class FileOutput(Sink):
             if self.has_sidecar:
                 content = metadata.serialise({**self.fields(), "bytes": part.stat().st_size})
                 part_path(path, METADATA).write_text(content + "\n", encoding="utf-8")
-            self.spool.save(finishing=True)
             if not self.layout.overwrite:
                 for final in filter(os.path.lexists, self._finals()):
                     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
+            # From here on files with the final names are ours.
+            self.spool.save(finishing=True)
             self.spool.release()
             for stream in SIDECARS:
                 if self._is_written(stream):
