@@ -14,9 +14,7 @@ use crate::{
     audit::AuditEvent,
     bootstrap::ADMIN,
     error::{database_failed, one_line},
-    passwords::{
-        MAX_PASSWORD_BYTES, PasswordCheck, PasswordHashPool, Priority, nfc as nfc_password,
-    },
+    passwords::{MAX_PASSWORD_BYTES, PasswordCheck, PasswordHashPool, Priority, nfc as nfc_password},
     store::{Store, UserRow},
     usernames::{is_valid_existing, nfc},
 };
