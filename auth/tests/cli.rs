@@ -405,6 +405,10 @@ fn keys_are_listed_rotated_and_removed() {
     let rejected = run(&folder, &["key", "remove", old], "");
     assert!(status(&rejected) == 1 && stderr(&rejected).contains("rotate first"), "{}", stderr(&rejected));
     assert_eq!(status(&run(&folder, &["key", "remove", new], "")), 0);
+    for unknown in ["-VhT2", "-h-x", "--Ab", "x-h"] {
+        let rejected = run(&folder, &["key", "remove", unknown], "");
+        assert!(status(&rejected) == 1 && stderr(&rejected).contains(unknown), "{}", stderr(&rejected));
+    }
 }
 
 #[test]

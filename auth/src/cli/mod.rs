@@ -70,6 +70,8 @@ pub(crate) enum KeyCommand {
     /// Remove a key. The tokens that it signed are no longer valid.
     Remove {
         /// The id of the key.
+        // Base64url, which may begin with a hyphen.
+        #[arg(allow_hyphen_values = true)]
         kid: String,
     },
 }
