@@ -177,7 +177,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, with the folder `data`."""
     data = tmp_path / "data"
     (data / "below").mkdir(parents=True)
-    for name in "b.txt", "a.TXT", "c.csv.gz", ".hidden.txt", "old.txt.part", "old.jsonl.part.json", "o.npy.part.distinct", "README.md":
+    for name in (
+        "b.txt",
+        "a.TXT",
+        "c.csv.gz",
+        ".hidden.txt",
+        "old.txt.part",
+        "old.jsonl.part.json",
+        "o.npy.part.distinct",
+        "README.md",
+    ):
         content = f"sentence\n{name}\n" if ".csv" in name else f"{name}\n"
         (data / name).write_bytes(gzip.compress(content.encode()) if name.endswith(".gz") else content.encode())
     (data / "below" / "d.txt").write_text("d\n")

@@ -90,7 +90,9 @@ def _folder(name: str, kind: Optional[str]) -> list[str]:
 def _ignored(path: str) -> bool:
     """Whether a file is hidden, or the unfinished output of `muse`."""
     name = Path(path).name
-    return name.startswith(".") or name.endswith((".part", ".part.json", ".part.new", ".part.json.new", ".part.distinct"))
+    return name.startswith(".") or name.endswith(
+        (".part", ".part.json", ".part.new", ".part.json.new", ".part.distinct")
+    )
 
 
 def _file(path: str, kind: Optional[str]) -> File:
