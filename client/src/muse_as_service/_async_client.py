@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator
 from datetime import date
 from types import TracebackType
@@ -13,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _fork
-from ._address import base_url
 from ._calls import ApiKey, CreatedKey, Model, Quota, UsageGrouping, UsageRow, Vectors
 from ._checks import checked_concurrency
+from ._client_base import ClientBase, connection_settings
 from ._jobs import Chunk, Job, Progress
 from ._retry import RetryHook
 from ._sentences import Sentences
@@ -27,7 +26,7 @@ from .errors import MUSEError
 T = TypeVar("T")
 
 
-class AsyncMUSEClient:
+class AsyncMUSEClient(ClientBase):
     """`MUSEClient` for asyncio, for any number of tasks: the same arguments, methods and errors.
 
     async with AsyncMUSEClient(ip="localhost", port=5000) as client:
@@ -54,8 +53,7 @@ class AsyncMUSEClient:
         on_retry: Optional[RetryHook] = None,
     ) -> None:
         """As `MUSEClient`."""
-        ca_file = None if ca_file is None else os.path.abspath(ca_file)  # noqa: PTH100
-        settings = {"url": base_url(ip, port, url), "ca_file": ca_file, "timeout": timeout, "grpc": grpc}
+        settings = connection_settings(ip, port, url, ca_file, timeout, grpc)
         self._set_up(settings, Session(tokens, retry_for, dtype, api_key, on_retry))
 
     async def login(self, username: str, password: str) -> None:
@@ -149,12 +147,6 @@ class AsyncMUSEClient:
         self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
         await self.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"settings": self._settings, "session": self._session}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._set_up(state["settings"], state["session"])
 
     def _set_up(self, settings: dict[str, Any], session: Session) -> None:
         self.url: str = settings["url"]

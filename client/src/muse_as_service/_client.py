@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -16,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _fork
-from ._address import base_url
 from ._calls import ApiKey, CreatedKey, Model, Quota, UsageGrouping, UsageRow, Vectors
 from ._checks import checked_concurrency
+from ._client_base import ClientBase, connection_settings
 from ._jobs import Chunk, Job, Progress
 from ._retry import RetryHook
 from ._sentences import Sentences
@@ -31,7 +30,7 @@ from .errors import MUSEError
 T = TypeVar("T")
 
 
-class MUSEClient:
+class MUSEClient(ClientBase):
     """A client of MUSE as Service, for use by any number of threads and, after a fork, by child processes.
 
         with MUSEClient(ip="localhost", port=5000) as client:
@@ -78,9 +77,7 @@ class MUSEClient:
         :param on_retry: called with a `Retry` before the client waits to repeat a failed call, in the thread of the
             call; default: logs a warning to the logger `muse_as_service` when the service is away
         """
-        # Another working directory must not change the file.
-        ca_file = None if ca_file is None else os.path.abspath(ca_file)  # noqa: PTH100
-        settings = {"url": base_url(ip, port, url), "ca_file": ca_file, "timeout": timeout, "grpc": grpc}
+        settings = connection_settings(ip, port, url, ca_file, timeout, grpc)
         self._set_up(settings, Session(tokens, retry_for, dtype, api_key, on_retry))
 
     def login(self, username: str, password: str) -> None:
@@ -207,12 +204,6 @@ class MUSEClient:
         self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
         self.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"settings": self._settings, "session": self._session}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._set_up(state["settings"], state["session"])
 
     def _set_up(self, settings: dict[str, Any], session: Session) -> None:
         self.url: str = settings["url"]

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Optional, Protocol
+import base64
+import json
+from typing import Any, Optional, Protocol
 
 from ._calls import Tokens
+
+
+def access_claims(tokens: Tokens) -> Any:
+    """The claims of the access token, without verification. Raises `IndexError` or `ValueError` if it is no JWT."""
+    claims = tokens.access.split(".")[1]
+    return json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
 
 
 class TokenStore(Protocol):

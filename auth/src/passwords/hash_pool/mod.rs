@@ -30,7 +30,7 @@ use crate::error::internal;
 use job_queue::{Job, JobQueue};
 
 /// Jobs that may wait for each thread in each of the queues. At 20 ms each, the last one waits a
-/// little more than a second.
+/// little more than a second. The check of a password that is not ASCII takes up to three hashes.
 const QUEUED_PER_THREAD: usize = 64;
 /// The time in which the threads execute nearly all jobs of a full queue.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -129,7 +129,7 @@ def _layout(options: argparse.Namespace, target: Target, source: inputs.Input, m
         "command": options.command,
         "model": {name: value for name, value in (model or {}).items() if name != "dimension"} or None,
         "sources": source.names,
-        "column": options.column or "sentence",
+        "column": options.column or inputs.DEFAULT_COLUMN,
         "keep": [column.name for column in columns],
         "shard": "{}/{}".format(*options.shard),
         "client": __version__,
@@ -155,12 +155,12 @@ def _settings(options: argparse.Namespace, target: Target, layout: Layout) -> di
     return {
         "command": f"muse {options.command}",
         "--output-format": f"{target.format} {target.compression}".strip(),
-        "--column": options.column or "sentence",
+        "--column": layout.metadata["column"],
         "--keep": options.keep or "nothing",
         "columns": ", ".join(f"{column.name} ({column.arrow_type or 'untyped'})" for column in layout.columns),
         "--dtype": getattr(options, "dtype", "nothing"),
         "--dedup": "on" if getattr(options, "dedup", False) else "off",
-        "--shard": "{}/{}".format(*options.shard),
+        "--shard": layout.metadata["shard"],
     }
 
 

@@ -20,6 +20,7 @@ from .._address import base_url
 from .._calls import Call, Embed, GetModel, Login, Revoke, Tokenize
 from .._http import HttpConnector
 from .._rest import RestProtocol, error_of
+from .._tokens import access_claims
 from . import Failure
 from .authentication import add_service_options, user_and_password
 from .login import argument_errors
@@ -141,8 +142,7 @@ class _Service:
 
     def auth_clock(self) -> str:
         # The auth service writes its time into each token, in whole seconds, between the request and the response.
-        claims = self._login.access.split(".")[1]
-        issued_at = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["iat"]
+        issued_at = access_claims(self._login)["iat"]
         start, end = self._login_interval
         return _compare_clock("auth service", issued_at - (start + end) / 2)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from .. import Tokens
+from .._tokens import access_claims
 from .login import SavedLogin
 
 
@@ -40,9 +39,8 @@ class JobLogin(SavedLogin):
 
 
 def _user(tokens: Tokens) -> Any:
-    """The user of an access token, which is a JWT."""
+    """The user of an access token."""
     try:
-        claims = tokens.access.split(".")[1]
-        return json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["sub"]
+        return access_claims(tokens)["sub"]
     except (IndexError, ValueError, KeyError, TypeError):
         return tokens.access

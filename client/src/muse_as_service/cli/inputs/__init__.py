@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from .files import COMPRESSIONS, FORMATS
 from .input import Input, open_inputs
-from .rows import ALL, BadRow, Column, Options, Row
+from .rows import ALL, DEFAULT_COLUMN, BadRow, Column, Options, Row
 
-__all__ = ["ALL", "COMPRESSIONS", "FORMATS", "BadRow", "Column", "Input", "Options", "Row", "open_inputs"]
+__all__ = [
+    "ALL",
+    "COMPRESSIONS",
+    "DEFAULT_COLUMN",
+    "FORMATS",
+    "BadRow",
+    "Column",
+    "Input",
+    "Options",
+    "Row",
+    "open_inputs",
+]

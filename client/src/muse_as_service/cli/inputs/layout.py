@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Optional
 
-from .. import Failure
+from .. import Failure, counts
 from .reader import Reader, quoted
-from .source import counted
 
 OTHER_DELIMITERS = {";": "';'", "\t": "tab", "|": "'|'", ",": "','"}
 NO_HEADER = ", or use --no-header if the first line is a row"
@@ -54,7 +53,7 @@ class Layout:
         if self.fits(count) or count == expected:
             return f"a cell after column {self._named:,}, where the header ends"
         first = "the header" if self._has_header and not self._extra else "the first row"
-        problem = f"{counted(count, 'column')}, where {first} has {expected:,}"
+        problem = f"{counts.count(count, 'column')}, where {first} has {expected:,}"
         if count > expected and self._quoting:
             delimiter = OTHER_DELIMITERS.get(self._delimiter, repr(self._delimiter))
             problem += f": cells that contain {delimiter} must be in quotation marks"
@@ -89,7 +88,7 @@ def _check_number(reader: Reader, names: list[str]) -> None:
 
 def _number(reader: Reader, names: list[str]) -> str:
     """The number of the column with the sentences, of a file without a header."""
-    text = f"{reader.source.name} has {counted(len(names), 'column')}"
+    text = f"{reader.source.name} has {counts.count(len(names), 'column')}"
     if reader.options.column is None:
         if len(names) > 1:
             raise Failure(f"{text}: choose one by its number with --column")

@@ -91,8 +91,3 @@ def _standard_input() -> int:
 def first_line(failure: BaseException) -> str:
     """The message of an exception of a library, in one line."""
     return printable(str(failure).partition("\n")[0]) or type(failure).__name__
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 column`, `2 columns`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
