@@ -1,0 +1,85 @@
+// Errors of the service: what happened, and what the user can do about it.
+import { duration } from "./format.js";
+
+// By reason (docs/api/errors.md). A function receives the seconds until a retry, or null.
+const BY_REASON = {
+  BAD_CREDENTIALS: "Check the name and the password. Both are case-sensitive.",
+  PERMISSION_DENIED: "Your account may not do this. Ask an administrator of the service.",
+  NO_SUCH_USER: "The user was removed in the meantime. Reload the list.",
+  NO_SUCH_KEY: "The key was deleted in the meantime. Reload the list.",
+  NO_SUCH_MODEL: "Reload the page: the service may serve another model now.",
+  USER_EXISTS: "Choose another name.",
+  LAST_ADMIN: "Make another user an administrator first.",
+  TOO_MANY_KEYS: "Delete keys that nobody uses.",
+  TOO_LARGE: "Send fewer or shorter texts.",
+  INVALID_ARGUMENT: "Correct the input and try again.",
+  TOO_MANY_ATTEMPTS: (wait) =>
+    `Too many logins have failed for this name or from this address. Try again in ${wait === null ? "a few minutes" : duration(wait)}.`,
+  OVERLOADED: (wait) => `The service has more work than it can do now. Try again in ${wait === null ? "some seconds" : duration(wait)}.`,
+  QUOTA_EXHAUSTED: (wait) =>
+    `Your quota of tokens is used up. It is renewed ${wait === null ? "at the end of its period" : `in ${duration(wait)}`}; an administrator can raise it.`,
+  UNAVAILABLE: (wait) =>
+    `A part of the service is starting, or does not respond. Try again in ${wait === null ? "some seconds" : duration(wait)}; if it stays away, tell the operator.`,
+  DEADLINE_EXCEEDED: "The service did not respond in time. Try again, with fewer or shorter texts.",
+  INTERNAL: "This is an error of the service. Tell its operator; the log has the details.",
+};
+
+// Where the response has no reason: by HTTP status.
+const BY_STATUS = {
+  0: "Check your network connection. The service may also be restarting: try again in some seconds.",
+  400: BY_REASON.INVALID_ARGUMENT,
+  401: "Your session has ended. Log in again; what is on this page stays.",
+  403: "The service rejected the request. A proxy in front of it must pass on the header Host.",
+  404: "It does not exist, or not any more. Reload the page.",
+  408: "The request took too long to arrive. Check your network connection and try again.",
+  409: "Something has changed in the meantime. Reload the list.",
+  413: BY_REASON.TOO_LARGE,
+  429: BY_REASON.OVERLOADED,
+  500: BY_REASON.INTERNAL,
+  502: "A proxy does not reach the service. Try again; if it stays so, tell the operator.",
+  503: BY_REASON.UNAVAILABLE,
+  504: BY_REASON.DEADLINE_EXCEEDED,
+};
+
+// An error response of the service, or (status 0) a network failure.
+export class ApiError extends Error {
+  constructor(status, message, { reason = null, retryAfter = null, field = null } = {}) {
+    super(message);
+    this.name = "ApiError";
+    this.status = status;
+    this.reason = reason;
+    this.retryAfter = retryAfter;
+    this.field = field;
+    const advice = BY_REASON[reason] ?? BY_STATUS[status] ?? "Try again; if it stays so, tell the operator.";
+    this.advice = typeof advice === "function" ? advice(retryAfter) : advice;
+  }
+
+  // Whether the token was rejected: /embed and /tokenize answer some of these errors with 422.
+  get isUnauthenticated() {
+    return (this.status === 401 || this.status === 422) && this.reason !== "BAD_CREDENTIALS";
+  }
+
+  // Whether the same request may succeed later.
+  get isTemporary() {
+    return [0, 429, 502, 503, 504].includes(this.status) && this.reason !== "QUOTA_EXHAUSTED";
+  }
+}
+
+// The error of a response with a status of 400 or more.
+export async function errorOf(response) {
+  let body = {};
+  try {
+    body = JSON.parse(await response.text()) ?? {};
+  } catch {
+    // The page of a proxy, or a broken connection: the status suffices.
+  }
+  const message = [body.detail, body.msg, body.message, response.statusText].find((text) => typeof text === "string" && text);
+  const seconds = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
+  // Only quotas have this header. Routes of the original service send no reason.
+  const quota = response.status === 429 && response.headers.get("X-Should-Retry") === "false";
+  return new ApiError(response.status, message ?? `HTTP status ${response.status}`, {
+    reason: body.reason ?? (quota ? "QUOTA_EXHAUSTED" : null),
+    retryAfter: Number.isNaN(seconds) ? null : seconds,
+    field: body.field ?? null,
+  });
+}

@@ -1,0 +1,36 @@
+// Requests to the service, relative to the page: it may have a path prefix.
+import { ApiError, errorOf } from "./errors.js";
+
+export async function request(path, { method = "GET", query = {}, body, signal, as = "json" } = {}) {
+  const url = new URL(path, document.baseURI);
+  for (const [name, value] of Object.entries(query)) if (value !== undefined && value !== null) url.searchParams.set(name, value);
+  const options = { method, signal, credentials: "same-origin", cache: "no-store" };
+  if (body !== undefined) Object.assign(options, { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+  try {
+    const response = await fetch(url, options);
+    if (!response.ok) throw await errorOf(response);
+    if (as === "bytes") return await response.arrayBuffer();
+    if (as === "none" || response.status === 204) return null;
+    return await response.json();
+  } catch (error) {
+    if (error instanceof ApiError || error.name === "AbortError") throw error;
+    // fetch reports no cause, so that pages cannot explore networks.
+    throw new ApiError(0, error instanceof SyntaxError ? "The response is not of this service" : "The service does not respond");
+  }
+}
+
+// Waits; rejects with the reason of the signal when it aborts.
+export function delay(seconds, signal) {
+  return new Promise((resolve, reject) => {
+    const abort = () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", abort);
+      resolve();
+    }, seconds * 1000);
+    if (signal?.aborted) abort();
+    else signal?.addEventListener("abort", abort, { once: true });
+  });
+}

@@ -1,0 +1,27 @@
+// NumPy files of float32 matrices (numpy.lib.format, version 1.0), little-endian like every browser's platform.
+
+// Reads a file with a matrix: {shape: [rows, columns], data: Float32Array}.
+export function readNpy(buffer) {
+  const view = new DataView(buffer);
+  if (buffer.byteLength < 10 || view.getUint32(0) !== 0x934e554d || view.getUint16(4) !== 0x5059) throw new Error("The response is not a NumPy file");
+  const begin = 10 + view.getUint16(8, true);
+  const header = new TextDecoder("latin1").decode(new Uint8Array(buffer, 10, begin - 10));
+  const shape = /'shape': \((\d+), (\d+)\)/.exec(header);
+  if (!header.includes("'descr': '<f4'") || !header.includes("'fortran_order': False") || !shape) throw new Error("The NumPy file is not a matrix of float32");
+  const [rows, columns] = [Number(shape[1]), Number(shape[2])];
+  if (buffer.byteLength !== begin + rows * columns * 4) throw new Error("The NumPy file is incomplete");
+  // The header ends at a multiple of 64 bytes.
+  return { shape: [rows, columns], data: new Float32Array(buffer, begin, rows * columns) };
+}
+
+// The bytes of a file with this matrix.
+export function writeNpy(data, rows, columns) {
+  const description = `{'descr': '<f4', 'fortran_order': False, 'shape': (${rows}, ${columns}), }`;
+  const begin = Math.ceil((10 + description.length + 1) / 64) * 64;
+  const file = new Uint8Array(begin + data.byteLength);
+  file.set([0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59, 1, 0]);
+  new DataView(file.buffer).setUint16(8, begin - 10, true);
+  file.set(new TextEncoder().encode(`${description.padEnd(begin - 11)}\n`), 10);
+  file.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), begin);
+  return file;
+}

@@ -1,0 +1,108 @@
+// Who is logged in. Tokens are in cookies that scripts cannot read.
+import { ApiError } from "./errors.js";
+import { request } from "./http.js";
+
+// Other tabs of this page share the cookies.
+const tabs = new BroadcastChannel("muse-session");
+
+class Session extends EventTarget {
+  user = null;
+  // Whether the tokens were rejected while the page was in use: the page keeps its content.
+  hasEnded = false;
+  #refresh = null;
+
+  // Finds out who is logged in, if anybody. Throws if the service does not respond.
+  async start() {
+    try {
+      this.user = await this.#readUser();
+    } catch (error) {
+      if (!error.isUnauthenticated) throw error;
+    }
+  }
+
+  async #readUser() {
+    try {
+      return await request("api/user");
+    } catch (error) {
+      if (!error.isUnauthenticated) throw error;
+      await this.refresh();
+      return await request("api/user");
+    }
+  }
+
+  async login(username, password) {
+    await request("login", { method: "POST", body: { username, password }, as: "none" }).catch((error) => {
+      // The route sends no reason.
+      const reason = { 401: "BAD_CREDENTIALS", 429: "TOO_MANY_ATTEMPTS", 503: "UNAVAILABLE" }[error.status];
+      throw reason ? new ApiError(error.status, error.message, { reason, retryAfter: error.retryAfter }) : error;
+    });
+    let user;
+    try {
+      user = await request("api/user");
+    } catch (error) {
+      if (!error.isUnauthenticated) throw error;
+      throw new CookieError();
+    }
+    tabs.postMessage(user.username);
+    if (this.user && this.user.username !== user.username) return location.reload();
+    this.user = user;
+    this.hasEnded = false;
+    this.dispatchEvent(new Event("change"));
+  }
+
+  // Revokes the tokens, and removes what the page shows.
+  async logout() {
+    await request("logout", { method: "POST", as: "none" });
+    tabs.postMessage(null);
+    location.reload();
+  }
+
+  // Gets a new access token; concurrent calls share one request.
+  refresh() {
+    this.#refresh ??= request("token/refresh", { method: "POST", as: "none" }).finally(() => (this.#refresh = null));
+    return this.#refresh;
+  }
+
+  // The tokens are not valid any more: the page asks for a login.
+  ended() {
+    if (this.hasEnded || !this.user) return;
+    this.hasEnded = true;
+    this.dispatchEvent(new Event("ended"));
+  }
+
+  // Waits for the login after the end of a session; rejects when the signal aborts.
+  restored(signal) {
+    return new Promise((resolve, reject) => {
+      if (signal?.aborted) return reject(signal.reason);
+      if (!this.hasEnded) return resolve();
+      const done = (settle, value) => {
+        this.removeEventListener("change", onChange);
+        signal?.removeEventListener("abort", onAbort);
+        settle(value);
+      };
+      const onChange = () => done(resolve);
+      const onAbort = () => done(reject, signal.reason);
+      this.addEventListener("change", onChange);
+      signal?.addEventListener("abort", onAbort);
+    });
+  }
+}
+
+// The login succeeded, but the browser sends no cookies.
+class CookieError extends Error {
+  message = "The browser did not store the session.";
+  advice = location.protocol === "https:"
+    ? "Allow cookies for this site, and log in again."
+    : "Allow cookies for this site. If the service requires secure cookies, open this page with https.";
+}
+
+export const session = new Session();
+
+// The name of who logged in, in another tab, or null after a logout.
+tabs.addEventListener("message", ({ data }) => {
+  if (data !== (session.user?.username ?? null)) location.reload();
+  else if (session.hasEnded) {
+    session.hasEnded = false;
+    session.dispatchEvent(new Event("change"));
+  }
+});
