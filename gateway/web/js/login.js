@@ -59,21 +59,22 @@ function readiness() {
 export function loginPage({ cookies, version, error }) {
   return h("div", { class: "welcome" },
     h("section", { class: "stack", "aria-labelledby": "welcome" },
-      h("h1", { id: "welcome" }, "Sentences as vectors, in 16 languages"),
+      h("h2", { id: "welcome", class: "title" }, "Sentences as vectors, in 16 languages"),
       h("p", { class: "lead" }, "This service turns a text into 512 numbers. Texts of similar meaning get similar numbers, whatever their language, so that programs can search, compare and group them."),
-      readiness(),
-      h("h2", "How to get access"),
-      h("ul",
-        h("li", "Ask the operator of this service for a user name and a password. Administrators add users in the view Users."),
-        h("li", "Programs use an API key. Create one after the login, in the view Keys."),
-        h("li", "The API works without this page: ", h("a", { href: "docs" }, "documentation of the API"), ", ", h("a", { href: "openapi.json" }, "OpenAPI document"), ".")),
-      h("p", { class: "muted small" }, "Model: universal-sentence-encoder-multilingual. MUSE as Service ", version)),
+      readiness()),
     h("section", { class: "card stack", "aria-labelledby": "login" },
       h("h2", { id: "login" }, "Log in"),
       error ? errorBox(error) : null,
       cookies === "off"
         ? h("div", { class: "notice" },
           h("p", h("strong", "Logins in a browser are disabled.")),
-          h("p", "The service runs with COOKIES=off, so that this page cannot stay logged in. Use the API with a token or an API key, or ask the operator to enable cookies."))
-        : loginForm()));
+          h("p", "The service runs with COOKIES=off, so this page cannot stay logged in. Use the API with a token or an API key, or ask the operator to enable cookies."))
+        : loginForm()),
+    h("section", { class: "stack", "aria-labelledby": "access" },
+      h("h2", { id: "access" }, "How to get access"),
+      h("ul",
+        h("li", "Ask the operator of this service for a user name and a password. Administrators add users in the view Users."),
+        h("li", "Programs use an API key. Create one after the login, in the view Keys."),
+        h("li", "The API works without this page: ", h("a", { href: "docs" }, "documentation of the API"), ", ", h("a", { href: "openapi.json" }, "OpenAPI document"), ".")),
+      h("p", { class: "muted small" }, "Model: universal-sentence-encoder-multilingual. MUSE as Service ", version)));
 }
