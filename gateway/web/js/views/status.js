@@ -24,8 +24,9 @@ function health({ embedders_known: known, embedders_serving: serving }) {
     return { level: "error", mark: "✕", title: "No embedder responds", text: `Requests to embed and tokenize fail with status 503. ${advice}` };
   }
   if (serving < known) {
-    const text = `${number(known - serving)} of ${number(known)} known embedders cannot be used; the others take its requests. Read its log.`;
-    return { level: "warning", mark: "!", title: `${number(serving)} of ${number(known)} embedders respond`, text };
+    const away = known - serving === 1 ? "One embedder does not respond" : `${number(known - serving)} embedders do not respond`;
+    const text = `${away}; the gateway sends all requests to the others. Read the log.`;
+    return { level: "warn", mark: "!", title: `${number(serving)} of ${number(known)} embedders respond`, text };
   }
   const title = known === 1 ? "The embedder responds" : `All ${number(known)} embedders respond`;
   return { level: "ok", mark: "✓", title, text: "The service accepts requests." };
@@ -39,7 +40,7 @@ function languages(codes) {
   return `${number(codes.length)}: ${codes.map((code) => names.of(code)).sort().join(", ")}`;
 }
 
-const list = (rows) => h("dl", { class: "facts" }, rows.map(([term, ...value]) => [h("dt", {}, term), h("dd", {}, value)]));
+const list = (rows) => h("dl", { class: "facts" }, rows.map(([term, ...value]) => [h("dt", term), h("dd", value)]));
 
 function serviceFacts({ version, model }) {
   return list([
@@ -50,7 +51,7 @@ function serviceFacts({ version, model }) {
     ["Device", device(model.device)],
     ["Languages", languages(model.languages)],
     ["License", model.license],
-    ["Source of the weights", h("code", { class: "hash" }, model.source_sha256), ` (SHA-256), ${precision(model.source_precision)}`],
+    ["Converted from", `${precision(model.source_precision)}, SHA-256 `, h("code", model.source_sha256)],
   ]);
 }
 
@@ -81,11 +82,11 @@ function embedderCard(index) {
     // The clock of the server, because that of the browser may differ.
     const to = samples.length > 0 ? samples.at(-1).start + interval : Date.now() / 1000;
     const uptime = duration(Math.max(0, to - embedder.started_at));
-    replace(facts, `Version ${embedder.version}, ${precision(embedder.precision)}, ${device(embedder.device)}, up for ${uptime}`);
+    replace(facts, `Version ${embedder.version}, ${precision(embedder.precision)}, ${device(embedder.device)}, running for ${uptime}`);
     const waiting = `${number(embedder.queued_requests)} ${embedder.queued_requests === 1 ? "request" : "requests"}`;
     replace(queue, embedder.queued_requests === 0 ? "No request waits in the queue." : `${waiting} with ${number(embedder.queued_tokens)} tokens in the queue.`);
     for (const figure of figures) {
-      const points = samples.map((sample) => ({ at: sample.start + interval, value: figure.value(sample, interval) }));
+      const points = samples.map((sample) => ({ at: sample.start + interval / 2, value: figure.value(sample, interval) }));
       figure.update(points, to - WINDOW_S, to);
     }
   }
@@ -97,7 +98,7 @@ function section(title, render) {
   const content = h("div");
   let shown;
   return {
-    element: h("article", { class: "card" }, h("h3", {}, title), content),
+    element: h("article", { class: "card" }, h("h3", title), content),
     update(data) {
       const key = JSON.stringify(data);
       if (key !== shown) replace(content, render(data));
@@ -110,21 +111,21 @@ function section(title, render) {
 let polling;
 
 function create() {
-  const state = h("div", { class: "health", hidden: true });
-  const problem = h("div");
+  const state = h("div", { hidden: true });
+  const problem = h("div", { class: "problem" });
   const updated = h("p", { class: "muted" }, "Loading…");
   const service = section("Service", serviceFacts);
   const limits = section("Limits", limitFacts);
-  const details = h("div", { class: "status-cards", hidden: true }, service.element, limits.element);
+  const details = h("div", { class: "grid status-cards", hidden: true }, service.element, limits.element);
   const embedders = h("div", { class: "stack" });
   const cards = [];
   let title;
 
   function show(status) {
     const now = health(status);
-    state.className = `health ${now.level}`;
+    state.className = `notice health ${now.level}`;
     state.hidden = details.hidden = false;
-    replace(state, h("span", { class: "mark", "aria-hidden": "true" }, now.mark), h("div", {}, h("h3", {}, now.title), h("p", {}, now.text)));
+    replace(state, h("span", { class: "mark", "aria-hidden": "true" }, now.mark), h("div", h("h3", now.title), h("p", now.text)));
     if (title !== undefined && title !== now.title) announce(now.title);
     title = now.title;
     service.update({ version: status.version, model: status.model });
@@ -142,7 +143,7 @@ function create() {
     if (problem.firstChild?.dataset.message === error.message) return;
     const box = errorBox(error);
     box.dataset.message = error.message;
-    replace(problem, box, h("p", {}, "The figures below, if any, are older. The page tries again every 5 seconds."));
+    replace(problem, box, h("p", "The figures below, if any, are older. The page tries again every 5 seconds."));
   }
 
   polling = poller(show, fail);
