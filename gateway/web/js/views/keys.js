@@ -3,32 +3,47 @@ import { call } from "../api.js";
 import { announce, confirmDialog, day, errorBox, h, replace } from "../dom.js";
 import { createKey, editKey } from "../manage/key-forms.js";
 import { quotaText } from "../manage/quota.js";
-import { scopeFilter } from "../manage/scope.js";
-import { name, pagedTable } from "../manage/table.js";
+import { explainName, scopeFilter } from "../manage/scope.js";
+import { date, name, pagedTable } from "../manage/table.js";
+import { session } from "../session.js";
 
 const expired = (key) => key.expires_at !== null && key.expires_at * 1000 <= Date.now();
-const state = (key) => (key.disabled ? "Disabled" : expired(key) ? "Expired" : "Active");
+const state = (key) => (key.disabled ? ["warn", "Disabled"] : expired(key) ? ["bad", "Expired"] : ["ok", "Active"]);
 
 let list;
 
 function create() {
   const problem = h("div");
-  const filter = scopeFilter("mine", () => { list.clear(); list.reload(); });
-  const open = () => createKey((key) => {
-    announce(`The key ${key.name} was created.`);
+  const filter = scopeFilter("mine", () => {
+    replace(problem);
+    list.clear();
     list.reload();
   });
+  const open = () => createKey(filter.value().user, (key) => {
+    const { mine, user } = filter.value();
+    if (mine ? key.owner === session.user.username : user === undefined || user === key.owner) list.set(key, "edit");
+    announce(`The key ${key.name} was created.`);
+  });
 
-  // Runs a change of a key. If another session deleted it meanwhile, the list is loaded again.
+  // Another session deleted the key.
+  function gone(key) {
+    replace(problem, h("div", { class: "notice warn", role: "alert" }, h("p", "The key ", h("strong", name(key.name)), " was deleted in the meantime. The list is up to date now.")));
+    list.reload();
+  }
+
   async function change(key, action) {
     replace(problem);
     try {
       await action();
     } catch (error) {
-      replace(problem, errorBox(error));
-      if (error.status === 404) await list.reload();
+      if (error.status === 404) gone(key);
+      else replace(problem, errorBox(error));
     }
   }
+  const changed = (key) => {
+    list.set(key, "edit");
+    announce(`The key ${key.name} was changed.`);
+  };
   const path = (key) => `api/keys/${encodeURIComponent(key.id)}`;
 
   const toggle = (key) => change(key, async () => {
@@ -37,32 +52,32 @@ function create() {
     announce(`The key ${key.name} is ${now.disabled ? "disabled" : "enabled"}.`);
   });
   const remove = (key) => change(key, async () => {
-    const text = `Programs that use the key “${key.name}” of ${key.owner} get 401 from now on. This cannot be undone.`;
+    const text = ["Programs that use the key ", h("strong", name(key.name)), " of ", name(key.owner), " get 401 from now on. This cannot be undone."];
     if (!(await confirmDialog("Delete this API key?", text, "Delete key"))) return;
-    await call(path(key), { method: "DELETE", as: "none" });
+    await call(path(key), { method: "DELETE" });
     list.remove(key);
     announce(`The key ${key.name} was deleted.`);
   });
 
   const action = (key, id, label, run, attributes = {}) =>
-    h("button", { type: "button", "data-action": id, "aria-label": `${label} key ${key.name}`, onclick: () => run(key), ...attributes }, label);
+    h("button", { type: "button", "data-action": id, class: "small-button", "aria-label": `${label} key ${key.name}`, onclick: () => run(key), ...attributes }, label);
   const columns = () => [
     { title: "Name", cell: (key) => [h("strong", name(key.name)), h("code", { class: "muted", title: "The id of the key, which logs contain" }, key.id)] },
     "mine" in filter.value() ? null : {
       title: "Owner",
       cell: (key) => [name(key.owner), key.created_by === key.owner ? null : h("span", { class: "muted" }, "created by ", key.created_by === null ? "the operator" : name(key.created_by))],
     },
-    { title: "State", cell: (key) => [h("span", { class: `badge ${state(key).toLowerCase()}` }, state(key)), key.bulk ? h("span", { class: "badge" }, "Bulk") : null] },
-    { title: "Created", cell: (key) => day(key.created_at) },
-    { title: "Expires", cell: (key) => (key.expires_at === null ? "never" : day(key.expires_at)) },
-    { title: "Last used", cell: (key) => (key.last_used_day === null ? "never" : [h("span", `${day(key.last_used_day)} UTC`), key.last_used_from ? h("span", { class: "muted" }, `from ${key.last_used_from}`) : null]) },
+    { title: "State", cell: (key) => [h("span", { class: `badge ${state(key)[0]}` }, state(key)[1]), key.bulk ? h("span", { class: "badge" }, "Bulk") : null] },
+    { title: "Created", cell: (key) => date(key.created_at) },
+    { title: "Expires", cell: (key) => (key.expires_at === null ? "never" : date(key.expires_at)) },
+    { title: "Last used", cell: (key) => (key.last_used_day === null ? "never" : [h("span", { class: "nowrap" }, `${day(key.last_used_day)} UTC`), key.last_used_from ? h("span", { class: "muted" }, `from ${key.last_used_from}`) : null]) },
     { title: "Quota", cell: (key) => quotaText(key.quota) },
     {
       title: "Actions", class: "row-actions",
       cell: (key) => [
-        action(key, "edit", "Edit", () => editKey(key, (now) => { list.set(now, "edit"); announce(`The key ${now.name} was changed.`); })),
+        action(key, "edit", "Edit", () => editKey(key, { changed, gone })),
         action(key, "toggle", key.disabled ? "Enable" : "Disable", toggle),
-        action(key, "delete", "Delete", remove, { class: "danger" }),
+        action(key, "delete", "Delete", remove, { class: "small-button danger" }),
       ],
     },
   ].filter(Boolean);
@@ -71,7 +86,7 @@ function create() {
     label: "API keys", columns, id: (key) => key.id,
     load: async (page, signal) => {
       const { all, user } = filter.value();
-      const { keys, next } = await call("api/keys", { query: { all, user, ...page }, signal });
+      const { keys, next } = await call("api/keys", { query: { all, user, ...page }, signal }).catch((error) => { throw explainName(error); });
       return { items: keys, next };
     },
     empty: () => h("div", { class: "empty" },

@@ -5,12 +5,15 @@ import { download, errorBox, h, number, replace } from "../dom.js";
 import { addDays, today } from "../manage/days.js";
 import { field, select } from "../manage/form.js";
 import { quotaState } from "../manage/quota.js";
-import { scopeFilter } from "../manage/scope.js";
+import { explainName, scopeFilter } from "../manage/scope.js";
 import { name, pagedTable, table } from "../manage/table.js";
-import { METRICS, bars, keyNames, total, usageByDay, usageCsv } from "../manage/usage-data.js";
+import { METRICS, bars, keyNames, total, unitOf, usageByDay, usageCsv } from "../manage/usage-data.js";
 import { session } from "../session.js";
 
-const RANGES = [["7", "Last 7 days"], ["30", "Last 30 days"], ["90", "Last 90 days"], ["custom", "From … to …"]];
+const RANGES = [["7", "Last 7 days"], ["30", "Last 30 days"], ["90", "Last 90 days"], ["custom", "Custom"]];
+
+// The columns of the counts.
+const counts = Object.entries(METRICS).map(([id, title]) => ({ title, class: "number", cell: (row) => number(row[id]) }));
 
 let refresh;
 
@@ -21,7 +24,7 @@ function create() {
   // What is displayed; the CSV file has the same.
   let query;
 
-  const changed = () => { byKey.clear(); refresh(); };
+  const changed = () => { byKey.clear(); load(); };
   const scope = scopeFilter("all", changed);
   const from = h("input", { type: "date", required: true, onchange: () => changed() });
   const to = h("input", { type: "date", required: true, onchange: () => changed() });
@@ -55,20 +58,16 @@ function create() {
       replace(input.parentElement.querySelector("strong"), number(total(days, input.value)));
     }
     const { unit, bars: values } = bars(days, selected);
-    replace(chart, barChart({ title: `${METRICS[selected]} by ${unit} (UTC)`, unit: METRICS[selected].toLowerCase(), bars: values }));
-    const columns = [
-      { title: "Day (UTC)", cell: ({ day }) => day },
-      ...Object.entries(METRICS).map(([id, title]) => ({ title, number: true, cell: (row) => number(row[id]) })),
-    ];
-    replace(daily, table("Usage by day", columns, days.filter((row) => Object.keys(METRICS).some((id) => row[id] > 0)).reverse()));
+    replace(chart, barChart({ title: `${METRICS[selected]} by ${unit} (UTC)`, unit: unitOf(selected), bars: values }));
+    replace(daily, table("Usage by day", [{ title: "Day (UTC)", cell: ({ day }) => day }, ...counts], days.toReversed()));
   }
 
   const byKey = pagedTable({
     label: "Usage by user and API key",
     columns: () => [
       { title: "User", cell: ({ user }) => name(user) },
-      { title: "API key", cell: ({ key_id: key }) => (key === null ? h("span", { class: "muted" }, "none (logged in)") : names.has(key) ? [name(names.get(key)), h("code", { class: "muted" }, key)] : h("code", key)) },
-      ...Object.entries(METRICS).map(([id, title]) => ({ title, number: true, cell: (row) => number(row[id]) })),
+      { title: "API key", cell: ({ key_id: key }) => (key === null ? h("span", { class: "muted" }, "access token") : names.has(key) ? [name(names.get(key)), h("code", { class: "muted" }, key)] : h("code", key)) },
+      ...counts,
     ],
     id: (row) => `${row.key_id ?? ""} ${row.user}`,
     load: async (page, signal) => {
@@ -80,8 +79,8 @@ function create() {
       h("p", "Usage appears here some seconds after a call to embed or tokenize. Try the model in the view Try it, or create an API key for your program.")),
   });
 
-  refresh = async () => {
-    if (!range.value || !from.reportValidity() || !to.reportValidity()) return;
+  async function load() {
+    if (!from.reportValidity() || !to.reportValidity()) return;
     // Today changes at midnight (UTC), also while the page is open.
     setRange();
     loading.abort();
@@ -99,11 +98,11 @@ function create() {
       draw();
       await byKey.reload();
     } catch (error) {
-      if (!signal.aborted) replace(problem, errorBox(error));
+      if (!signal.aborted) replace(problem, errorBox(explainName(error)));
     } finally {
       if (!signal.aborted) chart.removeAttribute("aria-busy");
     }
-  };
+  }
 
   async function showQuota() {
     try {
@@ -130,7 +129,6 @@ function create() {
   }
 
   setRange();
-  const load = refresh;
   refresh = () => Promise.all([load(), showQuota()]);
   return h("section", { "aria-labelledby": "usage-title" },
     h("div", { class: "view-head" }, h("h2", { id: "usage-title" }, "Usage"), csv),
