@@ -1,0 +1,43 @@
+// The page's side of worker.js: a promise for each request.
+import { TextError } from "./text.js";
+
+const url = new URL("worker.js", import.meta.url).href;
+const policy = globalThis.trustedTypes?.createPolicy("worker", { createScriptURL: () => url });
+
+export class Engine {
+  #worker = new Worker(policy?.createScriptURL("") ?? url, { type: "module" });
+  #pending = new Map();
+  #id = 0;
+  #failure = null;
+
+  constructor() {
+    this.#worker.onmessage = ({ data: { id, result, error, advice } }) => {
+      const { resolve, reject } = this.#pending.get(id);
+      this.#pending.delete(id);
+      if (error === undefined) resolve(result);
+      else reject(new TextError(error, advice));
+    };
+    this.#worker.onerror = () => this.#fail("The browser stopped the search, perhaps for lack of memory");
+  }
+
+  // Calls a method of the worker; the buffers in `transfer` move to it without a copy.
+  call(method, argument, transfer = []) {
+    if (this.#failure) return Promise.reject(this.#failure);
+    return new Promise((resolve, reject) => {
+      this.#pending.set(++this.#id, { resolve, reject });
+      this.#worker.postMessage({ id: this.#id, method, argument }, transfer);
+    });
+  }
+
+  // Ends the worker and frees its memory.
+  close() {
+    this.#worker.terminate();
+    this.#fail("The text was closed");
+  }
+
+  #fail(message) {
+    this.#failure = new TextError(message, "Load the text again.");
+    for (const { reject } of this.#pending.values()) reject(this.#failure);
+    this.#pending.clear();
+  }
+}
