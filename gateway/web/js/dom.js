@@ -82,12 +82,12 @@ export async function copy(text) {
   return true;
 }
 
-// A button that copies the text that `text()` returns, and shows for a moment that it did.
+// A button that copies the text that `text()` returns or promises, and shows for a moment that it did.
 export function copyButton(label, text, attributes = {}) {
   const button = h("button", { type: "button", ...attributes }, label);
   let timer;
   button.addEventListener("click", async () => {
-    const copied = await copy(text());
+    const copied = await copy(await text());
     button.textContent = copied ? "Copied ✓" : "Not copied";
     clearTimeout(timer);
     timer = setTimeout(() => (button.textContent = label), 2000);

@@ -61,7 +61,7 @@ export class ApiError extends Error {
 
   // Whether the same request may succeed later.
   get isTemporary() {
-    return [0, 429, 502, 503, 504].includes(this.status) && this.reason !== "QUOTA_EXHAUSTED";
+    return [0, 408, 429, 502, 503, 504].includes(this.status) && this.reason !== "QUOTA_EXHAUSTED";
   }
 }
 

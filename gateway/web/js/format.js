@@ -5,10 +5,12 @@ const local = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle:
 export const number = (value) => integers.format(value);
 
 export function bytes(value) {
-  if (value < 1024) return `${number(value)} B`;
-  const units = ["KiB", "MiB", "GiB", "TiB"];
-  const power = Math.min(units.length, Math.floor(Math.log2(value) / 10));
-  return `${integers.format(Number((value / 1024 ** power).toPrecision(3)))} ${units[power - 1]}`;
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let power = 0;
+  let scaled = value;
+  // Three digits: 1,000 KiB is 0.98 MiB.
+  for (; scaled >= 999.5 && power < units.length - 1; power++) scaled /= 1024;
+  return `${number(Number(scaled.toPrecision(3)))} ${units[power]}`;
 }
 
 // "4 ms", "12 s", "3 min 20 s", "5 h 2 min", "12 d 4 h".
