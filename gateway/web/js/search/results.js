@@ -9,16 +9,6 @@ const DEBOUNCE_MS = 150;
 const ANNOUNCE_MS = 1000;
 const REFRESH_MS = 2000;
 
-async function queryVector(text, signal) {
-  try {
-    return (await embed([text], { signal })).vectors;
-  } catch (error) {
-    if (!error.isUnauthenticated) throw error;
-    await session.restored(signal);
-    return queryVector(text, signal);
-  }
-}
-
 export function resultsPanel({ engine, job }) {
   const input = h("input", { id: "search-query", type: "search", autocomplete: "off", dir: "auto", enterkeyhint: "search" });
   const errors = h("div", { class: "search-optional" });
@@ -77,7 +67,12 @@ export function resultsPanel({ engine, job }) {
 
   function findText() {
     const text = input.value.trim();
-    if (text) return search("Best", async (signal) => engine.call("search", { vector: await queryVector(text, signal), count: COUNT }));
+    if (text) {
+      return search("Best", async (signal) => {
+        const { vectors } = await embed([text], { signal });
+        return engine.call("search", { vector: vectors, count: COUNT });
+      });
+    }
     cancel();
     clear();
   }
@@ -108,6 +103,8 @@ export function resultsPanel({ engine, job }) {
     if (!isComposing) timer = setTimeout(findText, DEBOUNCE_MS);
   };
   const form = h("form", { class: "field", role: "search" }, h("label", { for: "search-query" }, "Search in any language"), input);
+  // After a login.
+  session.addEventListener("change", () => input.isConnected && findText());
   input.addEventListener("input", typed);
   input.addEventListener("compositionend", typed);
   form.addEventListener("submit", (event) => {

@@ -46,38 +46,29 @@ function create() {
     if (current && !(await close())) return;
     opened?.close();
     const engine = (opened = new Engine());
-    const fail = (error) => {
-      engine.close();
-      if (engine === opened) replace(messages, error && errorBox(error));
-    };
-    replace(messages, h("p", { class: "notice", role: "status" }, "Reading the text…"));
+    const show = (message) => engine === opened && replace(messages, message);
+    show(h("p", { class: "notice", role: "status" }, "Reading the text…"));
     try {
       const text = await engine.call("load", { source, limit: MAX_LINES });
-      const start = async () => {
-        const { limits, model: { dimension } } = await call("api/status");
-        await engine.call("allocate", dimension);
-        show({ name, text, engine, dimension, job: new EmbeddingJob({ engine, total: text.rows, send, restored, limits }) });
-      };
-      if (text.used === text.lines - text.blank) await start();
-      else offerFirstLines(text, () => start().catch(fail), fail);
+      const count = text.lines - text.blank, first = `the first ${number(text.used)}`;
+      if (text.used < count && !(await confirmDialog("The text is too long", `It has ${number(count)} lines that are not blank; ${first} can be searched.`, `Use ${first}`))) {
+        engine.close();
+        return show();
+      }
+      const { limits, model: { dimension } } = await call("api/status");
+      await engine.call("allocate", dimension);
+      start({ name, text, engine, dimension, job: new EmbeddingJob({ engine, total: text.rows, send, restored, limits }) });
+      show();
     } catch (error) {
-      fail(error);
+      engine.close();
+      show(errorBox(error));
     }
   }
 
-  function offerFirstLines({ lines, blank, used }, start, cancel) {
-    const accept = h("button", { type: "button", class: "primary", onclick: start }, `Use the first ${number(used)}`);
-    replace(messages, h("div", { class: "notice warn", role: "alert" },
-      h("p", `The text has ${number(lines - blank)} lines that are not blank; at most ${number(used)} can be searched.`),
-      h("div", { class: "row" }, accept, h("button", { type: "button", onclick: () => cancel() }, "Cancel"))));
-    accept.focus();
-  }
-
-  function show(text) {
+  function start(text) {
     const { job, name } = (current = text);
     const results = resultsPanel(text);
     job.addEventListener("change", () => (job.isActive ? addEventListener : removeEventListener)("beforeunload", warn));
-    replace(messages);
     replace(content, progressPanel({ ...text, close }), results.element);
     job.run();
     announce(`Embedding ${name}`);
