@@ -95,7 +95,7 @@ function showSessionEnded() {
   const element = dialog("Your session has ended",
     h("p", "Log in again to go on. Everything on this page stays as it is."),
     loginForm(session.user.username),
-    h("p", h("button", { type: "button", class: "quiet", onclick: () => location.reload() }, "Log in as somebody else (discards this page)")));
+    h("p", { class: "small muted" }, "Not you? ", h("button", { type: "button", class: "link", onclick: () => location.reload() }, "Discard this page"), " and log in as another user."));
   element.querySelector(".close").remove();
   element.querySelector("input[type=password]").focus();
   element.addEventListener("cancel", (event) => event.preventDefault());

@@ -64,7 +64,7 @@ export function loginPage({ cookies, version, error }) {
       readiness()),
     h("section", { class: "card stack", "aria-labelledby": "login" },
       h("h2", { id: "login" }, "Log in"),
-      error ? errorBox(error) : null,
+      error ? [errorBox(error), h("div", { class: "row" }, h("button", { type: "button", onclick: () => location.reload() }, "Try again"))] : null,
       cookies === "off"
         ? h("div", { class: "notice" },
           h("p", h("strong", "Logins in a browser are disabled.")),

@@ -140,6 +140,6 @@ export function heatmap({ texts, rows, matrix }) {
       h("div", { class: "field" }, h("label", { for: order.id }, "Order"), order),
       referenceField,
       h("div", { class: "field threshold" }, h("label", { for: slider.id }, "Threshold"), h("div", { class: "row" }, slider, output))),
-    scroll,
+    h("div", { class: "heat-frame" }, scroll),
     h("div", { class: "row between legend-row" }, detail, h("p", { class: "legend small muted", "aria-hidden": "true" }, "0", h("span"), "1")));
 }
