@@ -4,9 +4,7 @@ import { h, number, replace } from "./dom.js";
 
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
-// @param {string} title   what the chart shows, such as "Tokens by day (UTC)"
-// @param {string} unit    the unit of a value, such as "tokens"
-// @param {{label: string, value: number}[]} bars   at least one, oldest first
+// `bars` are {label, value}, at least one; `unit` is that of a value, such as "tokens".
 export function barChart({ title, unit, bars }) {
   const highest = bars.reduce((best, bar, at) => (bar.value > bars[best].value ? at : best), 0);
   const total = bars.reduce((sum, bar) => sum + bar.value, 0);

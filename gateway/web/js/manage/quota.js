@@ -27,14 +27,14 @@ export function quotaFields(quota, hint) {
 }
 
 // How much of a user's quota is used, from the usage of its period.
-export async function quotaState({ username, quota }, signal) {
+export async function quotaState({ username, quota }) {
   const now = today();
   const from = quota.period === "day" ? now : `${now.slice(0, 8)}01`;
-  const { usage } = await call("api/usage", { query: { user: username, from, to: now, by: "user" }, signal });
+  const { usage } = await call("api/usage", { query: { user: username, from, to: now, by: "user" } });
   const used = usage[0]?.tokens ?? 0;
   const [year, month, date] = now.split("-").map(Number);
   const reset = quota.period === "day" ? Date.UTC(year, month - 1, date + 1) : Date.UTC(year, month, 1);
-  return h("div", { class: "quota-state" },
+  return h("div", { class: "stack tight" },
     h("p", h("strong", `${number(used)} of ${number(quota.tokens)} tokens`), ` used ${quota.period === "day" ? "today" : "this month"} (UTC)`),
     h("meter", { min: 0, max: quota.tokens, high: quota.tokens * 0.9, optimum: 0, value: Math.min(used, quota.tokens), "aria-label": "Used part of the quota" }),
     h("p", { class: "muted" },

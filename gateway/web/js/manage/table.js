@@ -1,6 +1,7 @@
 // Tables, and lists that load their rows page by page.
 import { announce, errorBox, h, number, replace } from "../dom.js";
 import { utcTime } from "../format.js";
+import { session } from "../session.js";
 
 const PAGE = 100;
 const LARGEST_PAGE = 1000;
@@ -93,8 +94,8 @@ export function pagedTable({ label, columns, id, load, empty }) {
     } catch (error) {
       if (signal.aborted) return;
       if (rows.size === 0) replace(content);
-      const retry = error.isTemporary || error.isUnauthenticated;
-      replace(problem, errorBox(error), retry && h("button", { type: "button", onclick: () => get(after) }, "Try again"));
+      if (error.isUnauthenticated) session.restored(signal).then(() => get(after), () => {});
+      replace(problem, errorBox(error), error.isTemporary && h("button", { type: "button", onclick: () => get(after) }, "Try again"));
     } finally {
       if (!signal.aborted) {
         content.removeAttribute("aria-busy");

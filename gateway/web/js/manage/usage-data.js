@@ -57,10 +57,10 @@ export async function keyNames(query, signal) {
 }
 
 // A CSV file of the usage by day, user and key. `progress` gets the number of rows so far.
-export async function usageCsv(query, names, progress, signal) {
+export async function usageCsv(query, names, progress) {
   // Spreadsheets read UTF-8 if the file begins with a byte order mark.
   const parts = ["\ufeff", csvLine(["day", "user", "key_id", "key_name", "requests", "sentences", "tokens", "rejected"])];
-  for await (const rows of usageRows(query, signal)) {
+  for await (const rows of usageRows(query)) {
     for (const row of rows) {
       parts.push(csvLine([row.day, row.user, row.key_id, names.get(row.key_id), row.requests, row.sentences, row.tokens, row.refused]));
     }

@@ -1,6 +1,6 @@
 // API keys: create, list, edit, disable, delete.
 import { call } from "../api.js";
-import { announce, confirmDialog, day, errorBox, h, replace } from "../dom.js";
+import { announce, confirmDialog, day, dialog, errorBox, h } from "../dom.js";
 import { createKey, editKey } from "../manage/key-forms.js";
 import { quotaText } from "../manage/quota.js";
 import { explainName, scopeFilter } from "../manage/scope.js";
@@ -13,9 +13,7 @@ const state = (key) => (key.disabled ? ["warn", "Disabled"] : expired(key) ? ["b
 let list;
 
 function create() {
-  const problem = h("div");
   const filter = scopeFilter("mine", () => {
-    replace(problem);
     list.clear();
     list.reload();
   });
@@ -27,17 +25,16 @@ function create() {
 
   // Another session deleted the key.
   function gone(key) {
-    replace(problem, h("div", { class: "notice warn", role: "alert" }, h("p", "The key ", h("strong", name(key.name)), " was deleted in the meantime. The list is up to date now.")));
-    list.reload();
+    dialog("The key does not exist any more", h("p", h("strong", name(key.name)), " was deleted in the meantime. The list is loaded again."))
+      .addEventListener("close", () => list.reload());
   }
 
   async function change(key, action) {
-    replace(problem);
     try {
       await action();
     } catch (error) {
       if (error.status === 404) gone(key);
-      else replace(problem, errorBox(error));
+      else dialog("The key was not changed", errorBox(error));
     }
   }
   const changed = (key) => {
@@ -101,7 +98,7 @@ function create() {
       h("button", { type: "button", class: "primary", onclick: open }, "New key")),
     h("p", { class: "muted" }, "Credentials of programs. They stay valid when you log out or change your password."),
     h("div", { class: "row filters" }, filter.element),
-    problem, list.element);
+    list.element);
 }
 
 export default { id: "keys", title: "Keys", admin: false, create, shown: () => list.reload() };

@@ -46,10 +46,8 @@ function create() {
         h("span", label), count);
     }));
 
-  const quota = h("div");
-  const problem = h("div");
-  const chart = h("div", { class: "chart-place" });
-  const daily = h("div");
+  const [quota, problem, chart, daily] = Array.from({ length: 4 }, () => h("div"));
+  const results = h("div", { class: "card stack" }, metric, chart, h("details", h("summary", "Values by day"), daily));
   const csv = h("button", { type: "button", onclick: () => saveCsv() }, "Download CSV");
 
   function draw() {
@@ -59,7 +57,7 @@ function create() {
     }
     const { unit, bars: values } = bars(days, selected);
     replace(chart, barChart({ title: `${METRICS[selected]} by ${unit} (UTC)`, unit: unitOf(selected), bars: values }));
-    replace(daily, table("Usage by day", [{ title: "Day (UTC)", cell: ({ day }) => day }, ...counts], days.toReversed()));
+    replace(daily, table("Usage by day", [{ title: "Day (UTC)", cell: ({ day }) => h("span", { class: "nowrap" }, day) }, ...counts], days.toReversed()));
   }
 
   const byKey = pagedTable({
@@ -96,9 +94,14 @@ function create() {
       [days, names] = await Promise.all([usageByDay(query, signal), keyNames(keys, signal)]);
       if (signal.aborted) return;
       draw();
+      results.hidden = false;
       await byKey.reload();
     } catch (error) {
-      if (!signal.aborted) replace(problem, errorBox(explainName(error)));
+      if (signal.aborted) return;
+      if (error.isUnauthenticated) session.restored(signal).then(load, () => {});
+      // What is displayed is that of another filter.
+      results.hidden = true;
+      replace(problem, errorBox(explainName(error)));
     } finally {
       if (!signal.aborted) chart.removeAttribute("aria-busy");
     }
@@ -107,7 +110,7 @@ function create() {
   async function showQuota() {
     try {
       const user = await call("api/user");
-      replace(quota, user.quota ? h("div", { class: "card" }, h("h3", "Your quota"), await quotaState(user)) : null);
+      replace(quota, user.quota ? h("div", { class: "card stack tight" }, h("h3", "Your quota"), await quotaState(user)) : null);
     } catch (error) {
       replace(quota, errorBox(error));
     }
@@ -134,9 +137,7 @@ function create() {
     h("div", { class: "view-head" }, h("h2", { id: "usage-title" }, "Usage"), csv),
     h("div", { class: "row filters" }, scope.element, field("Period", range), custom),
     quota, problem,
-    h("div", { class: "card stack" }, metric, chart,
-      h("details", h("summary", "Values by day"), daily)),
-    h("h3", "By user and API key"), byKey.element);
+    results, h("h3", "By user and API key"), byKey.element);
 }
 
 export default { id: "usage", title: "Usage", admin: false, create, shown: () => refresh() };
