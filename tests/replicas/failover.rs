@@ -40,7 +40,9 @@ async fn no_call_fails_while_one_of_two_embedders_serves() {
     load.wait_for_answers(400).await;
     let even = share(before, (first.cpu_time(), second.cpu_time()));
     println!("the first of two does {:.0} % of the work", even * 100.0);
-    assert!((0.35..0.65).contains(&even), "{even}");
+    // Calls are balanced, not CPU time, which other programs of the machine affect, too: the share is only roughly a half.
+    // gateway/tests/gateway/balancer.rs tests which embedder gets a call.
+    assert!((0.2..0.8).contains(&even), "{even}");
 
     // Killed during calls, and restarted on the same address.
     second.signal("-KILL");
