@@ -3,6 +3,7 @@
 # make test-unit     builds and runs the tests that require neither the model nor other programs
 # make test-isolation  tests the effects of one user's requests on other users and on memory, with
 #                    the real programs; see docs/internals/isolation.md
+# make test-page     tests the web page in a browser; writes target/screenshots
 # make test-compose  builds the images, and tests deploy/compose.yaml with them; requires a Docker
 #                    engine
 # make check         checks formatting, lints, spelling, Markdown, the proto files, licences and
@@ -32,7 +33,7 @@ MAKEFLAGS += --jobs=2
 # Otherwise cargo and rustdoc look for make's job server, cannot reach it, and warn.
 unexport MAKEFLAGS MFLAGS
 .DEFAULT_GOAL := run
-.PHONY: run test test-unit test-compose check proto-check proto-baseline deploy-check python-check text-check client libtorch onnx model build build-bench fmt coverage bench bench-parts bench-polls bench-models drill test-isolation gpu-check verify \
+.PHONY: run test test-unit test-page test-compose check proto-check proto-baseline deploy-check python-check text-check client libtorch onnx model build build-bench fmt coverage bench bench-parts bench-polls bench-models drill test-isolation gpu-check verify \
   install uninstall clean needs
 
 PRECISION ?= $(or $(MUSE_PRECISION),f32)
@@ -44,6 +45,7 @@ venv = $(CACHE)/venv-$(shell cksum < $(1) | cut -d' ' -f1)
 TEST_VENV := $(call venv,tests/requirements.txt)
 SDK_VENV := $(call venv,tests/sdks/requirements.txt)
 ENGINES_VENV := $(call venv,tests/engines/requirements.txt)
+PAGE_VENV := $(call venv,tests/page/requirements.txt)
 BENCH_VENV := $(call venv,tests/bench/requirements.txt)
 DEPLOY_VENV := $(call venv,tests/deploy/requirements.txt)
 KUBECTL := $(CACHE)/kubectl-$(shell cksum < tests/deploy/kubectl.txt | cut -d' ' -f1)/kubectl
@@ -53,8 +55,8 @@ TEXT_VENV := $(call venv,docs/requirements.txt)
 RELEASED_CLIENT := $(call venv,tests/released_client/requirements.txt)
 CLIENT := target/client
 CLIENT_SOURCES := $(shell find client proto/muse -type f -not -path '*/muse_as_service/v1/*' -not -path '*/.*' -not -name '*.pyc')
-TEST_PACKAGES := $(CLIENT)/.complete $(SDK_VENV)/.complete $(ENGINES_VENV)/.complete $(RELEASED_CLIENT)/.complete $(DEPLOY_VENV)/.complete $(KUBECTL)
-TEST_ENV := PATH="$(TEST_VENV)/bin:$$PATH" SDK_VENV="$(SDK_VENV)" ENGINES_VENV="$(ENGINES_VENV)" RELEASED_CLIENT="$(RELEASED_CLIENT)" \
+TEST_PACKAGES := $(CLIENT)/.complete $(SDK_VENV)/.complete $(ENGINES_VENV)/.complete $(PAGE_VENV)/.complete $(RELEASED_CLIENT)/.complete $(DEPLOY_VENV)/.complete $(KUBECTL)
+TEST_ENV := PATH="$(TEST_VENV)/bin:$$PATH" SDK_VENV="$(SDK_VENV)" ENGINES_VENV="$(ENGINES_VENV)" PAGE_VENV="$(PAGE_VENV)" RELEASED_CLIENT="$(RELEASED_CLIENT)" \
   DEPLOY_VENV="$(DEPLOY_VENV)" KUBECTL="$(KUBECTL)"
 DENY_VERSION := 0.20.2
 COVERAGE_VERSION := 0.9.1
@@ -69,6 +71,9 @@ test: model build-bench $(TEST_PACKAGES)
 test-unit: libtorch
 	@echo "== running the unit tests"
 	@python3 tests/run.py --release --locked --workspace --lib --test verifier --test gateway
+
+test-page: model build $(PAGE_VENV)/.complete
+	@$(TEST_ENV) python3 tests/run.py --release --workspace --test page
 
 test-isolation: model build
 	@python3 tests/run.py --release --workspace --test isolation
@@ -214,12 +219,13 @@ clean:
 $(TEST_VENV)/.complete: REQUIREMENTS := tests/requirements.txt
 $(SDK_VENV)/.complete: REQUIREMENTS := tests/sdks/requirements.txt
 $(ENGINES_VENV)/.complete: REQUIREMENTS := tests/engines/requirements.txt
+$(PAGE_VENV)/.complete: REQUIREMENTS := tests/page/requirements.txt
 $(BENCH_VENV)/.complete: REQUIREMENTS := tests/bench/requirements.txt
 $(DEPLOY_VENV)/.complete: REQUIREMENTS := tests/deploy/requirements.txt
 $(BUF_VENV)/.complete: REQUIREMENTS := proto/requirements.txt
 $(LINT_VENV)/.complete: REQUIREMENTS := deploy/images/requirements.txt
 $(TEXT_VENV)/.complete: REQUIREMENTS := docs/requirements.txt
-$(TEST_VENV)/.complete $(SDK_VENV)/.complete $(ENGINES_VENV)/.complete $(BENCH_VENV)/.complete $(DEPLOY_VENV)/.complete $(BUF_VENV)/.complete \
+$(TEST_VENV)/.complete $(SDK_VENV)/.complete $(ENGINES_VENV)/.complete $(PAGE_VENV)/.complete $(BENCH_VENV)/.complete $(DEPLOY_VENV)/.complete $(BUF_VENV)/.complete \
 $(LINT_VENV)/.complete $(TEXT_VENV)/.complete:
 	@echo "== installing the Python packages of $(REQUIREMENTS)"
 	@rm -rf "$(@D)" && python3 -m venv "$(@D)" && \

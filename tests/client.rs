@@ -1,14 +1,10 @@
 //! Runs the tests of the Python client with the installed wheel (`make client`) against real
 //! stacks.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::panic::AssertUnwindSafe;
 
 use futures::{FutureExt, future::join_all};
-use muse_auth::RefreshRotation;
-use muse_tests::{
-    Stack, auth_config, channel, model_dir, pytest::pytest, root, start_auth, start_embedder, start_gateway,
-    wait_until_serving,
-};
+use muse_tests::{Stack, pytest::pytest, root};
 
 /// Files of tests, in groups that take about as long. All others are a group of their own.
 const GROUPS: [&[&str]; 3] = [
@@ -27,7 +23,7 @@ async fn installed_package_and_command_pass_their_tests() {
     let others = groups.iter().flatten().map(|path| format!("--ignore={path}"));
     groups.push(["client/tests".to_owned()].into_iter().chain(others).collect());
 
-    let (stack, strict) = (Stack::start().await, strict_stack().await);
+    let (stack, strict) = (Stack::start().await, Stack::start_strict().await);
     let [url, strict_url] = [&stack, &strict].map(|stack| format!("http://{}", stack.gateway.address));
     let urls = [("MUSE_TEST_URL", &*url), ("MUSE_TEST_STRICT_URL", &*strict_url)];
     let running = groups.iter().map(|group| {
@@ -40,17 +36,4 @@ async fn installed_package_and_command_pass_their_tests() {
     });
     let results = join_all(running).await;
     assert!(results.iter().all(Result::is_ok), "tests of the client failed");
-}
-
-/// A stack with access tokens that are valid for 2 s, rotating refresh tokens, and a short queue.
-async fn strict_stack() -> Stack {
-    let data = tempfile::tempdir().expect("there is a place for temporary files");
-    let mut config = auth_config(data.path());
-    config.access_token_lifetime = Duration::from_secs(2);
-    config.refresh_rotation = Some(RefreshRotation { grace: Duration::from_secs(1) });
-    let auth = start_auth(config).await;
-    let embedder = start_embedder(&model_dir(), auth.address, &["--queue-tokens", "4000"]).await;
-    let gateway = start_gateway(auth.address, embedder.address, &[]).await;
-    wait_until_serving(channel(gateway.address)).await;
-    Stack { data, auth, embedder, gateway }
 }

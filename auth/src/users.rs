@@ -256,6 +256,13 @@ impl Users {
         self.describe(self.store.users_after(after, limit).await?).await
     }
 
+    /// The user of a stored name.
+    pub(crate) async fn get(&self, name: &str) -> Result<User, AuthError> {
+        let row = self.store.user(name).await?;
+        let described = self.describe(row.into_iter().collect()).await?;
+        described.into_iter().next().ok_or_else(|| AuthError::NoSuchUser(name.to_owned()))
+    }
+
     /// Checks that [`Users::add`] accepts a name, and returns its normal form, the name of the
     /// user.
     ///

@@ -7,8 +7,9 @@
 
 #![deny(unsafe_code)]
 
+mod activity;
 pub mod batcher;
-pub mod config;
+mod config;
 pub mod dimensions;
 pub mod limits;
 mod memory;

@@ -27,6 +27,7 @@ use tonic::{Request, Status, codec::CompressionEncoding, service::interceptor::I
 use tracing::{Level, info};
 
 use crate::{
+    activity::Activity,
     batcher::{Batcher, BatcherError, FlowKey},
     config::Config,
     limits::TokenLimits,
@@ -99,7 +100,7 @@ async fn serve(
     verifier.register_metrics(&metrics);
     let (stream_verifier, closing) = (verifier.clone(), shutdown.closing.clone());
     let loaded = tokio::task::spawn_blocking(move || load(&config, &metrics, stream_verifier, closing));
-    let Loaded { api, batcher, limits } = loaded.await.map_err(BatcherError::from)??;
+    let Loaded { api, batcher, limits, activity } = loaded.await.map_err(BatcherError::from)??;
 
     tokio::spawn(report_when_synced(verifier.clone(), context.health.clone(), shutdown.announced.clone()));
     let server = |max_message_bytes| {
@@ -108,6 +109,9 @@ async fn serve(
             .max_decoding_message_size(max_message_bytes)
             .max_encoding_message_size(usize::MAX)
     };
+    let closing_intervals = activity.clone().close_intervals(batcher.queued_tokens());
+    let closing = shutdown.closing.clone();
+    tokio::spawn(async move { closing.run_until_cancelled(closing_intervals).await });
     let (unary, streaming) = (server(MAX_REQUEST_BYTES), server(MAX_ITEM_BYTES));
     let service = ReserveMemory::new(unary, streaming, batcher, limits);
     let usage = PendingUsage::new(&context.metrics);
@@ -118,7 +122,7 @@ async fn serve(
     });
     // A caller whose quota is exhausted must not use memory, nor one without a token: that is the
     // outermost layer.
-    let service = UsageLayer::new(service, usage, verifier.clone());
+    let service = UsageLayer::new(service, usage, activity, verifier.clone());
     let service = InterceptedService::new(service, move |mut call: Request<()>| {
         let principal = verifier.authenticate(call.metadata().as_ref(), Credential::AccessTokenOrKey)?;
         principal.record(call.extensions());
@@ -152,6 +156,7 @@ struct Loaded {
     api: Arc<EmbedderApi>,
     batcher: Batcher,
     limits: TokenLimits,
+    activity: Activity,
 }
 
 /// Loads the model. Streams end when `verifier` refuses their token, and at `shutdown`.
@@ -186,8 +191,9 @@ fn load(
     let streams =
         Streams::new(tokenizer.clone(), batcher.clone(), batching, read_timeout, verifier, shutdown);
     let model = describe_model(manifest, device, limits);
-    let api = Arc::new(EmbedderApi::new(tokenizer, batcher.clone(), streams, model));
-    Ok(Loaded { api, batcher, limits })
+    let activity = Activity::new();
+    let api = Arc::new(EmbedderApi::new(tokenizer, batcher.clone(), streams, model, activity.clone()));
+    Ok(Loaded { api, batcher, limits, activity })
 }
 
 fn register_model_info(metrics: &Metrics, manifest: &Manifest, device: &str) {

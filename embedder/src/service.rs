@@ -8,8 +8,8 @@ use muse_model::{
     model_dir::Manifest,
 };
 use muse_proto::v1::{
-    EmbedRequest, EmbedResponse, EmbedStreamRequest, GetModelRequest, GetModelResponse, TokenizeRequest,
-    TokenizeResponse, embedder_service_server::EmbedderService,
+    EmbedRequest, EmbedResponse, EmbedStreamRequest, GetModelRequest, GetModelResponse, GetStatusRequest,
+    GetStatusResponse, TokenizeRequest, TokenizeResponse, embedder_service_server::EmbedderService,
 };
 use muse_server::deadline::Deadline;
 use muse_telemetry::request_telemetry::RequestContext;
@@ -17,6 +17,7 @@ use tch::Device;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
+    activity::{self, Activity},
     batcher::{Batcher, Embedded, FlowKey},
     limits::TokenLimits,
     memory::MemoryLease,
@@ -34,6 +35,9 @@ pub struct EmbedderApi {
     batcher: Batcher,
     streams: Streams,
     model: GetModelResponse,
+    activity: Activity,
+    /// In seconds since 1970.
+    started_at: i64,
 }
 
 impl EmbedderApi {
@@ -42,8 +46,9 @@ impl EmbedderApi {
         batcher: Batcher,
         streams: Streams,
         model: GetModelResponse,
+        activity: Activity,
     ) -> Self {
-        Self { tokenizer, batcher, streams, model }
+        Self { tokenizer, batcher, streams, model, activity, started_at: activity::unix_time() }
     }
 }
 
@@ -121,5 +126,17 @@ impl EmbedderService for EmbedderApi {
 
     async fn get_model(&self, _: Request<GetModelRequest>) -> Result<Response<GetModelResponse>, Status> {
         Ok(Response::new(self.model.clone()))
+    }
+
+    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+        Ok(Response::new(GetStatusResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            precision: self.model.precision.clone(),
+            device: self.model.device.clone(),
+            started_at: self.started_at,
+            queued_tokens: self.batcher.queued_tokens()() as u64,
+            interval_seconds: activity::INTERVAL.as_secs() as u32,
+            samples: self.activity.samples(),
+        }))
     }
 }

@@ -9,11 +9,12 @@ use tower::{Service, ServiceBuilder};
 
 use crate::{
     Config,
-    api::{grpc, keys, openai, openapi, rest, routing, usage, users},
+    api::{grpc, keys, openai, openapi, rest, routing, status, usage, users},
     middleware::{
         AroundLayer, Authenticate, CallLimits, ClientAddress, Cors, DetourLayer, GrpcWeb, QuotaHeaders,
         SecurityHeaders, WellFormed, apply_deadline, compress,
     },
+    page,
     upstream::Upstream,
 };
 
@@ -39,6 +40,8 @@ pub(crate) fn app(
         .merge(keys::routes(upstream.clone(), config.cookies))
         .merge(users::routes(upstream.clone(), config.cookies))
         .merge(usage::routes(upstream.clone(), config.cookies))
+        .merge(status::routes(upstream.clone(), config.cookies))
+        .merge(page::routes(&upstream.verifier, config.page, config.cookies))
         .merge(openapi::routes(&upstream.verifier))
         .into_router()
         // Ends a request at the deadline of its Grpc-Timeout header.

@@ -12,7 +12,7 @@ use muse_telemetry::LogArgs;
 use muse_verifier::AuthArgs;
 use tonic::transport::Endpoint;
 
-use crate::{AllowedOrigins, Cookies, TrustedProxies};
+use crate::{AllowedOrigins, Cookies, Page, TrustedProxies};
 
 /// The default of `--max-connections`, if the limit on open files allows as many.
 const MAX_CONNECTIONS: usize = 8192;
@@ -54,6 +54,10 @@ pub struct Args {
     /// `secure` (always marked) or `off`.
     #[arg(long, env = "COOKIES", value_enum, default_value_t = Cookies::On)]
     pub cookies: Cookies,
+
+    /// Whether the web page is served, at `/`.
+    #[arg(long, env = "PAGE", value_enum, default_value_t = Page::On)]
+    pub page: Page,
 
     /// Origins (https://example.org), separated by commas, whose web pages may call; `*` for all.
     #[arg(long, env = "CORS_ORIGINS", default_value = "", hide_default_value = true)]
@@ -129,6 +133,8 @@ pub struct Config {
     pub trusted_proxies: TrustedProxies,
     /// Whether tokens may travel in cookies.
     pub cookies: Cookies,
+    /// Whether the web page is served.
+    pub page: Page,
     /// The origins whose web pages may call.
     pub cors_origins: AllowedOrigins,
     /// Limits on open connections and requests.
@@ -182,6 +188,7 @@ impl TryFrom<Args> for Config {
             call_timeout: args.call_timeout,
             trusted_proxies: args.trusted_proxies,
             cookies: args.cookies,
+            page: args.page,
             cors_origins: args.cors_origins,
             limits: args.limits.resolve(connection_limit()),
             shutdown: args.shutdown,

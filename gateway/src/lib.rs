@@ -11,6 +11,7 @@ mod auth;
 mod config;
 mod cookies;
 mod middleware;
+mod page;
 mod readiness;
 mod server;
 mod upstream;
@@ -24,6 +25,7 @@ use tracing::Level;
 pub use config::{Args, ClientLimits, Config, LimitArgs};
 pub use cookies::Cookies;
 pub use middleware::{AllowedOrigins, TrustedProxies};
+pub use page::Page;
 use readiness::SERVICES;
 use upstream::Upstream;
 

@@ -168,6 +168,20 @@ impl Stack {
         stack
     }
 
+    /// Starts a stack with access tokens that are valid for 2 s, rotating refresh tokens, and a short queue.
+    pub async fn start_strict() -> Self {
+        let data = tempfile::tempdir().expect("there is a place for temporary files");
+        let mut config = auth_config(data.path());
+        config.access_token_lifetime = Duration::from_secs(2);
+        config.refresh_rotation = Some(muse_auth::RefreshRotation { grace: Duration::from_secs(1) });
+        let auth = start_auth(config).await;
+        let embedder = start_embedder(&model_dir(), auth.address, &["--queue-tokens", "4000"]).await;
+        let gateway = start_gateway(auth.address, embedder.address, &[]).await;
+        let stack = Self { data, auth, embedder, gateway };
+        stack.wait_until_ready().await;
+        stack
+    }
+
     /// Waits until `grpc.health.v1` of the gateway reports SERVING.
     pub async fn wait_until_ready(&self) {
         wait_until_serving(self.channel()).await;

@@ -3,10 +3,10 @@
 use muse_proto::{
     Error,
     v1::{
-        AddUserRequest, AddUserResponse, ListUsersRequest, ListUsersResponse, RemoveUserRequest,
-        RemoveUserResponse, Role as RoleMessage, SetDisabledRequest, SetDisabledResponse, SetPasswordRequest,
-        SetPasswordResponse, SetQuotaRequest, SetQuotaResponse, SetRoleRequest, SetRoleResponse,
-        user_service_server,
+        AddUserRequest, AddUserResponse, GetUserRequest, GetUserResponse, ListUsersRequest,
+        ListUsersResponse, RemoveUserRequest, RemoveUserResponse, Role as RoleMessage, SetDisabledRequest,
+        SetDisabledResponse, SetPasswordRequest, SetPasswordResponse, SetQuotaRequest, SetQuotaResponse,
+        SetRoleRequest, SetRoleResponse, user_service_server,
     },
 };
 use muse_verifier::TokenKind;
@@ -52,12 +52,17 @@ impl UserService {
         self.users.on_behalf_of(&admin.claims, Permission::Admin)
     }
 
+    /// The stored name of the user whom a request names; an empty name is the caller.
+    async fn named_or_own(&self, session: &Session, name: String) -> Result<String, Error> {
+        Ok(match name.as_str() {
+            "" => session.user.username.clone(),
+            named => self.users.stored_name(named).await?,
+        })
+    }
+
     async fn set_password(&self, session: &Session, request: SetPasswordRequest) -> Result<User, Error> {
         let own = &session.user.username;
-        let name = match request.username.as_str() {
-            "" => own.clone(),
-            named => self.users.stored_name(named).await?,
-        };
+        let name = self.named_or_own(session, request.username).await?;
         let event = session.audit_event("set password", Some(&name));
         let mut permission = Permission::Admin;
         if let Err(denied) = session.require_admin() {
@@ -125,6 +130,16 @@ impl user_service_server::UserService for UserService {
         let next_page_token = last.map(|user| user.name.clone()).unwrap_or_default();
         let users = users.into_iter().map(Into::into).collect();
         Ok(Response::new(ListUsersResponse { users, next_page_token }))
+    }
+
+    async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
+        let session = self.tokens.authenticate(&request, Some(TokenKind::Access)).await?;
+        let name = self.named_or_own(&session, request.into_inner().username).await?;
+        if name != session.user.username {
+            session.require_admin()?;
+        }
+        let user = self.users.get(&name).await.map_err(Error::from)?;
+        Ok(Response::new(GetUserResponse { user: Some(user.into()) }))
     }
 
     async fn set_disabled(

@@ -3,7 +3,7 @@
 use muse_proto::{
     Error, Reason,
     v1::{
-        AddUserRequest, ListUsersRequest, RemoveUserRequest, RevokeUserTokensRequest, Role,
+        AddUserRequest, GetUserRequest, ListUsersRequest, RemoveUserRequest, RevokeUserTokensRequest, Role,
         SetDisabledRequest, SetPasswordRequest, SetRoleRequest, User,
     },
 };
@@ -110,6 +110,32 @@ async fn non_admin_cannot_manage_users() {
     // A new role applies at once, also to existing tokens.
     set_role(&service, &admin, "ann", Role::Admin).await.unwrap();
     add(&service, &ann, "bob", Role::User).await.unwrap();
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn users_see_themselves_and_admins_see_all() {
+    let (_folder, config) = folder();
+    let service = Service::start(&config).await;
+    let admin = access(&service, "admin").await;
+    add(&service, &admin, "ann", Role::User).await.unwrap();
+    let ann = access(&service, "ann").await;
+    let get = async |token: &str, username: &str| {
+        let message = GetUserRequest { username: username.to_owned() };
+        let answer = service.users().get_user(with_token(message, token)).await;
+        into_result(answer).map(|answer| answer.user.unwrap())
+    };
+    for (token, name, found) in
+        [(&ann, "", "ann"), (&ann, "ann", "ann"), (&admin, "", "admin"), (&admin, "ann", "ann")]
+    {
+        assert_eq!(get(token, name).await.unwrap().username, found);
+    }
+    assert_eq!(get(&admin, "").await.unwrap().role(), Role::Admin);
+    // Whether another user exists is not disclosed.
+    for name in ["admin", "nobody"] {
+        assert_eq!(reason(get(&ann, name).await), Reason::PermissionDenied);
+    }
+    assert_eq!(reason(get(&admin, "nobody").await), Reason::NoSuchUser);
     service.stop().await;
 }
 

@@ -122,15 +122,21 @@ impl Batcher {
 
     /// Adds the length and capacity of the queue to the service's metrics.
     pub(crate) fn register_metrics(&self, metrics: &Metrics) {
-        let (queue, capacity) = (Arc::downgrade(&self.queue), self.queue.capacity() as f64);
+        let (queued, capacity) = (self.queued_tokens(), self.queue.capacity() as f64);
         metrics.pulled_gauge("muse_queue_tokens", "Tokens that wait for a forward pass.", move || {
-            queue.upgrade().map_or(0, |queue| queue.tokens()) as f64
+            queued() as f64
         });
         metrics.pulled_gauge(
             "muse_queue_capacity_tokens",
             "Tokens that may wait for a forward pass.",
             move || capacity,
         );
+    }
+
+    /// The number of tokens that wait for a forward pass, as long as the model runs. It does not keep the model running.
+    pub(crate) fn queued_tokens(&self) -> impl Fn() -> usize + Send + use<> {
+        let queue = Arc::downgrade(&self.queue);
+        move || queue.upgrade().map_or(0, |queue| queue.tokens())
     }
 
     /// Rejects a request of about so many tokens before it is decoded, if it would not be admitted

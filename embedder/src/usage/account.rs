@@ -1,16 +1,19 @@
 //! The account of a call's caller.
 
+use std::time::Duration;
+
 use http::Extensions;
 use muse_proto::{Error, Reason, v1::Embedding};
 use muse_verifier::{Principal, Verifier, api_keys::KeyId};
 
 use super::pending::{PendingUsage, UsageCounts};
-use crate::batcher::UserName;
+use crate::{activity::Activity, batcher::UserName};
 
 /// Whom a call counts for, and whose quota limits it.
 #[derive(Debug, Clone)]
 pub(crate) struct UsageAccount {
     pending: PendingUsage,
+    activity: Activity,
     verifier: Verifier,
     principal: Principal,
     user: UserName,
@@ -20,11 +23,12 @@ impl UsageAccount {
     /// The account of an authenticated caller.
     pub(super) fn new(
         pending: PendingUsage,
+        activity: Activity,
         verifier: Verifier,
         principal: Principal,
         user: UserName,
     ) -> Self {
-        Self { pending, verifier, principal, user }
+        Self { pending, activity, verifier, principal, user }
     }
 
     /// The account of a call, which the [layer](super::layer) has added to its extensions.
@@ -56,6 +60,11 @@ impl UsageAccount {
         self.add(UsageCounts { requests: 1, ..UsageCounts::default() });
     }
 
+    /// Adds the duration of an answered call of Embed to the activity of the embedder.
+    pub(super) fn record_duration(&self, took: Duration) {
+        self.activity.add_duration(took);
+    }
+
     /// Counts a call that was rejected because of a quota, of load, or of a limit of memory.
     pub(crate) fn record_refusal(&self) {
         self.add(UsageCounts { refused: 1, ..UsageCounts::default() });
@@ -63,6 +72,7 @@ impl UsageAccount {
 
     fn add(&self, counts: UsageCounts) {
         self.pending.add(&self.user, self.key(), counts);
+        self.activity.add(counts);
     }
 
     fn key(&self) -> Option<KeyId> {

@@ -6,6 +6,7 @@ use std::{
     convert::Infallible,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use http::{Request, Response};
@@ -15,7 +16,10 @@ use pin_project_lite::pin_project;
 use tonic::{Code, Status, body::Body, codegen::Service, server::NamedService};
 
 use super::{account::UsageAccount, pending::PendingUsage};
-use crate::batcher::FlowKey;
+use crate::{activity::Activity, batcher::FlowKey};
+
+/// The end of the path of the method whose durations count in the activity of the embedder.
+const TIMED: &str = "/Embed";
 
 /// Counts the calls of authenticated callers, and rejects those that need vectors while a quota of
 /// the caller is exhausted.
@@ -23,6 +27,7 @@ use crate::batcher::FlowKey;
 pub(crate) struct UsageLayer<S> {
     inner: S,
     pending: PendingUsage,
+    activity: Activity,
     verifier: Verifier,
 }
 
@@ -48,9 +53,9 @@ impl CallAccounting {
 }
 
 impl<S> UsageLayer<S> {
-    /// A layer that counts in `pending`; `verifier` knows the quotas.
-    pub(crate) fn new(inner: S, pending: PendingUsage, verifier: Verifier) -> Self {
-        Self { inner, pending, verifier }
+    /// A layer that counts in `pending` and `activity`; `verifier` knows the quotas.
+    pub(crate) fn new(inner: S, pending: PendingUsage, activity: Activity, verifier: Verifier) -> Self {
+        Self { inner, pending, activity, verifier }
     }
 
     /// The account of an authenticated call.
@@ -59,6 +64,7 @@ impl<S> UsageLayer<S> {
         let principal = principal.ok_or_else(|| Error::new(Reason::Internal, "the call has no caller"))?;
         Ok(UsageAccount::new(
             self.pending.clone(),
+            self.activity.clone(),
             self.verifier.clone(),
             principal,
             FlowKey::of(request.extensions())?.user,
@@ -85,8 +91,9 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let accounting = CallAccounting::of(request.uri().path());
         if accounting == CallAccounting::None {
-            return CountedCall::Served { response: self.inner.call(request), account: None };
+            return CountedCall::Served { response: self.inner.call(request), account: None, timed: None };
         }
+        let timed = request.uri().path().ends_with(TIMED).then(Instant::now);
         let account = match self.account(&request) {
             Ok(account) => account,
             Err(error) => return rejected(error),
@@ -98,7 +105,7 @@ where
             return rejected(error);
         }
         request.extensions_mut().insert(account.clone());
-        CountedCall::Served { response: self.inner.call(request), account: Some(account) }
+        CountedCall::Served { response: self.inner.call(request), account: Some(account), timed }
     }
 }
 
@@ -106,11 +113,16 @@ fn rejected<F>(error: Error) -> CountedCall<F> {
     CountedCall::Rejected { response: Some(Status::from(error).into_http()) }
 }
 
-/// Counts a call whose response is ready. Errors are responses without a message, with the status
-/// in the headers.
-fn count(account: &UsageAccount, response: &Response<Body>) {
+/// Counts a call whose response is ready, and that began at `timed` if its duration counts. Errors are responses without a message,
+/// with the status in the headers.
+fn count(account: &UsageAccount, timed: Option<Instant>, response: &Response<Body>) {
     match response.headers().get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes())) {
-        None | Some(Code::Ok) => account.record_request(),
+        None | Some(Code::Ok) => {
+            account.record_request();
+            if let Some(began) = timed {
+                account.record_duration(began.elapsed());
+            }
+        }
         Some(Code::ResourceExhausted) => account.record_refusal(),
         Some(_) => (),
     }
@@ -124,6 +136,7 @@ pin_project! {
             #[pin]
             response: F,
             account: Option<UsageAccount>,
+            timed: Option<Instant>,
         },
         // Taken when it is polled.
         Rejected { response: Option<Response<Body>> },
@@ -138,10 +151,10 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         match self.project() {
-            Projected::Served { response, account } => {
+            Projected::Served { response, account, timed } => {
                 let Ok(response) = ready!(response.poll(context));
                 if let Some(account) = account {
-                    count(account, &response);
+                    count(account, *timed, &response);
                 }
                 Poll::Ready(Ok(response))
             }
@@ -177,7 +190,8 @@ mod tests {
         let principal = Principal::Key(key);
         request.extensions_mut().insert(FlowKey::from(&principal));
         request.extensions_mut().insert(principal);
-        let response = UsageLayer::new(inner, pending.clone(), verifier).call(request).await.unwrap();
+        let layer = UsageLayer::new(inner, pending.clone(), Activity::new(), verifier);
+        let response = { layer }.call(request).await.unwrap();
         let status = Status::from_header_map(response.headers());
         (status.map_or(Code::Ok, |status| status.code()), pending.take())
     }
@@ -266,7 +280,8 @@ mod tests {
         let inner = Inner(|_: &Request<Body>| panic!("it was called"));
         let mut request = Request::new(Body::default());
         *request.uri_mut() = "/muse.v1.EmbedderService/Embed".parse().unwrap();
-        let response = UsageLayer::new(inner, pending, verifier).call(request).await.unwrap();
+        let layer = UsageLayer::new(inner, pending, Activity::new(), verifier);
+        let response = { layer }.call(request).await.unwrap();
         assert_eq!(Status::from_header_map(response.headers()).unwrap().code(), Code::Internal);
     }
 }

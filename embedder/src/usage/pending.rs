@@ -146,7 +146,7 @@ impl PendingUsage {
 }
 
 impl UsageCounts {
-    fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         let Self { requests, sentences, tokens, refused } = other;
         self.requests += requests;
         self.sentences += sentences;

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// The idempotent methods.
-const IDEMPOTENT: [&str; 3] = ["Embed", "Tokenize", "GetModel"];
+const IDEMPOTENT: [&str; 4] = ["Embed", "Tokenize", "GetModel", "GetStatus"];
 /// The streaming method.
 const STREAM: &str = "EmbedStream";
 /// The load of an idempotent call besides its bytes: about what a forward pass costs for a few words more.

@@ -40,10 +40,10 @@ use std::{
 
 pub use muse_server::resolver::SystemResolver;
 use muse_server::{backoff::random, tls::Connector};
-use muse_telemetry::metrics::Metrics;
+use muse_telemetry::{metrics::Metrics, request_telemetry::TracedClient};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 use tracing::info;
 
 pub use discovery::Resolver;
@@ -81,6 +81,15 @@ struct Shared {
     shutdown: CancellationToken,
 }
 
+/// Numbers of embedders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EmbedderCounts {
+    /// Embedders that were resolved.
+    pub known: usize,
+    /// Resolved embedders that get calls.
+    pub serving: usize,
+}
+
 impl Balancer {
     /// Resolves the embedders at these URLs and checks their health until `shutdown`.
     #[must_use]
@@ -116,17 +125,32 @@ impl Balancer {
         self.0.serving.subscribe()
     }
 
+    /// The numbers of known and serving embedders.
+    #[must_use]
+    pub fn counts(&self) -> EmbedderCounts {
+        let endpoints = self.endpoints();
+        let serving = endpoints.iter().filter(|endpoint| endpoint.state() == State::Serving).count();
+        EmbedderCounts { known: endpoints.len(), serving }
+    }
+
+    /// The connections to the embedders that serve, for calls to each of them. Such calls are not balanced, nor do they count as load.
+    #[must_use]
+    pub fn serving_channels(&self) -> Vec<TracedClient<Channel>> {
+        let endpoints = self.endpoints();
+        let serving = endpoints.iter().filter(|endpoint| endpoint.state() == State::Serving);
+        serving.map(|endpoint| endpoint.channel.clone()).collect()
+    }
+
     /// Registers the metrics of known and serving embedders.
     pub fn register_metrics(&self, metrics: &Metrics) {
         let (known, serving) = (self.clone(), self.clone());
         let name = "muse_embedders_known";
         metrics.pulled_gauge(name, "Embedders that the gateway has resolved.", move || {
-            known.endpoints().len() as f64
+            known.counts().known as f64
         });
         let name = "muse_embedders_serving";
         metrics.pulled_gauge(name, "Resolved embedders that get calls.", move || {
-            let endpoints = serving.endpoints();
-            endpoints.iter().filter(|endpoint| endpoint.state() == State::Serving).count() as f64
+            serving.counts().serving as f64
         });
     }
 

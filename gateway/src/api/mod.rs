@@ -18,6 +18,7 @@ mod response_memory;
 pub(crate) mod rest;
 pub(crate) mod routing;
 pub(crate) mod server_timing;
+pub(crate) mod status;
 pub(crate) mod usage;
 pub(crate) mod users;
 

@@ -6,7 +6,10 @@ use axum::{extract::Request, response::Response};
 use http::{HeaderName, HeaderValue, header};
 use muse_telemetry::request_telemetry::is_call;
 
-use crate::middleware::{Around, Rejection, client_address::OverTls};
+use crate::{
+    middleware::{Around, Rejection, client_address::OverTls},
+    page,
+};
 
 /// Nothing may be loaded: responses are data.
 const DATA_POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
@@ -16,8 +19,14 @@ const SWAGGER_UI_POLICY: HeaderValue = HeaderValue::from_static(
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 const SWAGGER_UI_PATH: &str = "/docs";
+/// The page needs its own files, an icon in its text, and scripts of its own that compute in the background, which are the only ones
+/// that it may create from a text.
+const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; worker-src 'self'; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types worker",
+);
 /// Paths whose responses do not depend on the caller. All others are not cached.
-const PUBLIC_PATHS: [&str; 3] = [SWAGGER_UI_PATH, "/openapi.json", "/.well-known/"];
+const PUBLIC_PATHS: [&str; 4] = [SWAGGER_UI_PATH, "/openapi.json", "/.well-known/", page::FILES_PATH];
 /// Browsers use TLS only, for a year.
 const ONLY_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 const FOR_ALL: [(HeaderName, HeaderValue); 3] = [
@@ -28,8 +37,15 @@ const FOR_ALL: [(HeaderName, HeaderValue); 3] = [
 
 /// The content security policy of a path, and whether it is public.
 fn by_path(path: &str) -> (HeaderValue, bool) {
-    let policy = if path.starts_with(SWAGGER_UI_PATH) { SWAGGER_UI_POLICY } else { DATA_POLICY };
-    (policy, PUBLIC_PATHS.into_iter().any(|public| path.starts_with(public)))
+    let is_index = path == page::INDEX_PATH;
+    let policy = if is_index || path.starts_with(page::FILES_PATH) {
+        PAGE_POLICY
+    } else if path.starts_with(SWAGGER_UI_PATH) {
+        SWAGGER_UI_POLICY
+    } else {
+        DATA_POLICY
+    };
+    (policy, is_index || PUBLIC_PATHS.into_iter().any(|public| path.starts_with(public)))
 }
 
 /// Adds the headers, except to gRPC responses.

@@ -14,7 +14,7 @@ use muse_proto::{
     Error, Reason,
     v1::{
         EmbedRequest, EmbedResponse, EmbedStreamRequest, EmbedStreamResponse, Embedding, GetModelRequest,
-        GetModelResponse, TokenizeRequest, TokenizeResponse,
+        GetModelResponse, GetStatusRequest, GetStatusResponse, Limits, TokenizeRequest, TokenizeResponse,
         embed_stream_response::Result as Outcome,
         embedder_service_server::{EmbedderService, EmbedderServiceServer},
     },
@@ -116,7 +116,15 @@ impl EmbedderService for Embedder {
     }
 
     async fn get_model(&self, _: Request<GetModelRequest>) -> Result<Response<GetModelResponse>, Status> {
-        Err(Status::unimplemented("not in this test"))
+        Ok(Response::new(GetModelResponse { limits: Some(Limits::default()), ..Default::default() }))
+    }
+
+    async fn get_status(
+        &self,
+        call: Request<GetStatusRequest>,
+    ) -> Result<Response<GetStatusResponse>, Status> {
+        self.respond(&call).await?;
+        Ok(Response::new(GetStatusResponse { version: self.number.to_string(), ..Default::default() }))
     }
 }
 
@@ -322,4 +330,29 @@ async fn changed_addresses_of_a_name_are_used() {
     for _ in 0..10 {
         assert_eq!(embed(&gateway, None).await, Ok(2.0));
     }
+}
+
+#[tokio::test]
+async fn status_contains_each_embedder_that_responds() {
+    let fleet = Fleet::start().await;
+    let [first, second] = &fleet.embedders;
+    let authorization = format!("Bearer {}", token("access", "x", None));
+    let status = async || {
+        let response = fleet.gateway.send("GET", "/api/status", &[("authorization", &authorization)]).await;
+        assert_eq!(response.status, 200);
+        let status = response.json();
+        let versions = status["embedders"].as_array().unwrap().iter();
+        let mut versions: Vec<_> =
+            versions.map(|embedder| embedder["version"].as_str().unwrap().to_owned()).collect();
+        versions.sort();
+        (versions, status["embedders_known"].clone(), status["embedders_serving"].clone())
+    };
+    // Until the health checks of both have ended.
+    fleet.call_until(async || status().await.2 == 2).await;
+    assert_eq!(status().await, (vec!["1".to_owned(), "2".to_owned()], 2.into(), 2.into()));
+    second.behavior.send_replace(Behavior::Error(Error::new(Reason::Internal, "a fault")));
+    assert_eq!(status().await.0, [first.number.to_string()]);
+    // One that is not ready in time is left out, too.
+    second.behavior.send_replace(Behavior::Pending);
+    assert_eq!(status().await.0, [first.number.to_string()]);
 }

@@ -11,8 +11,13 @@ use tonic::{Code, Request, Status, client::Grpc};
 use crate::harness::{Backend, Gateway, token};
 
 /// Public routes and methods.
-const PUBLIC_OPERATIONS: [(&str, &str); 4] =
-    [("post", "/login"), ("post", "/logout"), ("get", "/.well-known/jwks.json"), ("get", "/openapi.json")];
+const PUBLIC_OPERATIONS: [(&str, &str); 5] = [
+    ("post", "/login"),
+    ("post", "/logout"),
+    ("get", "/.well-known/jwks.json"),
+    ("get", "/openapi.json"),
+    ("get", "/api/ready"),
+];
 const PUBLIC_METHODS: [&str; 1] = ["/muse.v1.AuthService/Login"];
 
 fn operations() -> Vec<(String, String)> {

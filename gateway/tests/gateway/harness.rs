@@ -27,11 +27,11 @@ use muse_proto::{
         ApiKey, CreateKeyRequest, CreateKeyResponse, DeleteKeyRequest, DeleteKeyResponse, DescribeKeyRequest,
         DescribeKeyResponse, EmbedRequest, EmbedResponse, EmbedStreamRequest, EmbedStreamResponse, Embedding,
         GetJwksRequest, GetJwksResponse, GetKeyRequest, GetKeyResponse, GetModelRequest, GetModelResponse,
-        JsonWebKey, ListKeysRequest, ListKeysResponse, LoginRequest, LoginResponse, QuotaState,
-        RefreshTokenRequest, RefreshTokenResponse, ReportKeyUseRequest, ReportKeyUseResponse,
-        ReportUsageRequest, ReportUsageResponse, RevokeTokenRequest, RevokeTokenResponse,
-        RevokeUserTokensRequest, RevokeUserTokensResponse, TokenizeRequest, TokenizeResponse,
-        UpdateKeyRequest, UpdateKeyResponse, VerifiableKey, WatchRevocationsRequest,
+        GetStatusRequest, GetStatusResponse, JsonWebKey, ListKeysRequest, ListKeysResponse, LoginRequest,
+        LoginResponse, QuotaState, RefreshTokenRequest, RefreshTokenResponse, ReportKeyUseRequest,
+        ReportKeyUseResponse, ReportUsageRequest, ReportUsageResponse, RevokeTokenRequest,
+        RevokeTokenResponse, RevokeUserTokensRequest, RevokeUserTokensResponse, TokenizeRequest,
+        TokenizeResponse, UpdateKeyRequest, UpdateKeyResponse, VerifiableKey, WatchRevocationsRequest,
         WatchRevocationsResponse,
         auth_service_client::AuthServiceClient,
         auth_service_server::{AuthService, AuthServiceServer},
@@ -455,6 +455,10 @@ impl EmbedderService for Backend {
         let (name, dimension) = ("a model".to_owned(), 512);
         Ok(Response::new(GetModelResponse { name, dimension, ..Default::default() }))
     }
+
+    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+        unimplemented()
+    }
 }
 
 /// A server with the settings of the real services.
@@ -554,7 +558,7 @@ impl Gateway {
 pub(crate) struct HttpResponse {
     pub(crate) status: StatusCode,
     headers: HeaderMap,
-    body: Bytes,
+    pub(crate) body: Bytes,
 }
 
 impl HttpResponse {

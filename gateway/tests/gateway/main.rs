@@ -7,6 +7,7 @@ mod balancer;
 mod credentials;
 mod harness;
 mod isolation;
+mod page;
 mod quotas;
 mod requests;
 mod security_headers;

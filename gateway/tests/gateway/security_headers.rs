@@ -19,6 +19,7 @@ async fn responses_have_security_headers() {
         ("GET", "/.well-known/jwks.json", "public, max-age=60"),
         ("GET", "/openapi.json", ""),
         ("GET", "/docs/", ""),
+        ("GET", "/", "no-cache"),
     ] {
         let headers = [("authorization", &*authorization), ("x-forwarded-proto", "https")];
         for (headers, only_tls) in [(&headers[..1], ""), (&headers[..], "max-age=31536000")] {
@@ -34,7 +35,7 @@ async fn responses_have_security_headers() {
                 policy.starts_with("default-src 'none'") && policy.contains("frame-ancestors 'none'"),
                 "{target}"
             );
-            assert_eq!(policy.contains("script-src 'self'"), target == "/docs/", "{target}");
+            assert_eq!(policy.contains("script-src 'self'"), ["/docs/", "/"].contains(&target), "{target}");
         }
     }
     let call = gateway.auth().login(login("a")).await.unwrap();

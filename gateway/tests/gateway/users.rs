@@ -6,10 +6,10 @@ use http::StatusCode;
 use muse_proto::{
     Error, Reason,
     v1::{
-        AddUserRequest, AddUserResponse, ListUsersRequest, ListUsersResponse, RemoveUserRequest,
-        RemoveUserResponse, SetDisabledRequest, SetDisabledResponse, SetPasswordRequest, SetPasswordResponse,
-        SetQuotaRequest, SetQuotaResponse, SetRoleRequest, SetRoleResponse, User,
-        user_service_server::UserService,
+        AddUserRequest, AddUserResponse, GetUserRequest, GetUserResponse, ListUsersRequest,
+        ListUsersResponse, RemoveUserRequest, RemoveUserResponse, SetDisabledRequest, SetDisabledResponse,
+        SetPasswordRequest, SetPasswordResponse, SetQuotaRequest, SetQuotaResponse, SetRoleRequest,
+        SetRoleResponse, User, user_service_server::UserService,
     },
 };
 use serde_json::json;
@@ -61,6 +61,11 @@ impl UserService for Backend {
         Ok(Response::new(ListUsersResponse { users, next_page_token: "maria".to_owned() }))
     }
 
+    async fn get_user(&self, call: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
+        let user = self.user_of(call, |request| &request.username)?;
+        Ok(Response::new(GetUserResponse { user }))
+    }
+
     async fn set_disabled(
         &self,
         call: Request<SetDisabledRequest>,
@@ -96,6 +101,18 @@ impl UserService for Backend {
 async fn send(gateway: &Gateway, method: &str, target: &str, body: &str) -> HttpResponse {
     let authorization = format!("Bearer {}", token("access", "x", None));
     gateway.send_body(method, target, &[("authorization", &authorization), JSON], body).await
+}
+
+#[tokio::test]
+async fn caller_and_other_users_are_described() {
+    let backend = Backend::start().await;
+    let gateway = Gateway::ready(&backend, &[]).await;
+    // An empty name is the caller.
+    for (target, name) in [("/api/user", ""), ("/api/users/maria", "maria"), ("/api/users/a%2Fb", "a/b")] {
+        let described = send(&gateway, "GET", target, "").await;
+        assert_eq!((described.status, described.json()["username"].as_str()), (StatusCode::OK, Some(name)));
+    }
+    assert_eq!(send(&gateway, "GET", "/api/users/nobody", "").await.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
@@ -177,7 +194,8 @@ async fn users_are_managed_over_rest() {
     assert_eq!((none.status.as_u16(), &none.json()["reason"]), (404, &json!("NO_SUCH_USER")));
     for (method, target, allowed) in [
         ("PUT", "/api/users", "GET, HEAD, OPTIONS, POST"),
-        ("GET", "/api/users/m", "DELETE, OPTIONS, PATCH"),
+        ("POST", "/api/users/m", "DELETE, GET, HEAD, OPTIONS, PATCH"),
+        ("PUT", "/api/user", "GET, HEAD, OPTIONS"),
         ("POST", "/api/users/m/tokens", "DELETE, OPTIONS"),
     ] {
         let rejected = send(method, target, "").await;

@@ -81,6 +81,7 @@ pub(crate) fn routes(upstream: Upstream) -> ApiRouter {
         .route_with(token_or_key, "/muse.v1.EmbedderService/Embed", on_post(post(to_embedder)))
         .route_with(token_or_key, "/muse.v1.EmbedderService/Tokenize", on_post(post(to_embedder)))
         .route_with(token_or_key, "/muse.v1.EmbedderService/GetModel", on_post(post(to_embedder)))
+        .route_with(token_or_key, "/muse.v1.EmbedderService/GetStatus", on_post(post(to_embedder)))
         .route("/muse.v1.EmbedderService/{method}", on_post(post(to_embedder)))
         .with_state(upstream)
 }

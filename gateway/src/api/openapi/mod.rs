@@ -15,7 +15,7 @@ use utoipa::{
     },
 };
 
-use super::{http_response::json, keys, openai, problem, rest, usage, users};
+use super::{http_response::json, keys, openai, problem, rest, status, usage, users};
 use crate::{
     Cookies,
     auth::{ApiRouter, Routes},
@@ -45,10 +45,14 @@ use crate::{
         keys::handlers::describe,
         users::handlers::add,
         users::handlers::list,
+        users::handlers::describe,
+        users::handlers::retrieve,
         users::handlers::update,
         users::handlers::remove,
         users::handlers::revoke_tokens,
         usage::handlers::list,
+        status::handlers::status,
+        status::handlers::ready,
         openai::embeddings::create,
         openai::models::list,
         openai::models::retrieve,

@@ -94,6 +94,20 @@ impl Arguments {
         }
     }
 
+    /// Takes the value of an argument that is `true` or `false`, in JSON or as text; false if it is missing.
+    pub(super) fn boolean(&mut self, name: &'static str) -> Result<bool, RestError> {
+        match self.first(name) {
+            Err(RestError::Blank(_)) => Ok(false),
+            Err(error) => Err(error),
+            Ok(text) if text.eq_ignore_ascii_case("true") => Ok(true),
+            Ok(text) if text.eq_ignore_ascii_case("false") => Ok(false),
+            Ok(text) => {
+                let text = format!("{name}: 'true' and 'false' are known, '{text}' is not");
+                Err(Error::new(Reason::InvalidArgument, text).into())
+            }
+        }
+    }
+
     /// Whether an argument has a value, which may be invalid, or an empty list of values.
     pub(super) fn is_given(&self, name: &str) -> bool {
         let argument = self.all.iter().find(|argument| argument.wanted.name() == name);

@@ -2,8 +2,8 @@
 
 use axum::{
     extract::{Request, State},
-    http::{Extensions, HeaderMap, StatusCode, header, request::Parts},
-    response::Response,
+    http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
 };
 use muse_proto::v1::{LoginRequest, RefreshTokenRequest, RevokeTokenRequest};
 use muse_verifier::{Claims, TokenKind};
@@ -29,6 +29,7 @@ use crate::{
     upstream::Upstream,
 };
 
+const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 const CREDENTIALS: &[Wanted] = &[Wanted::First("username"), Wanted::First("password")];
 
 /// Log in
@@ -56,7 +57,23 @@ const CREDENTIALS: &[Wanted] = &[Wanted::First("username"), Wanted::First("passw
         (status = 504, description = "The deadline has passed", body = Failed),
     ),
 )]
-pub(crate) async fn login(State(rest): State<Rest>, request: Request) -> Result<Response, RestError> {
+pub(crate) async fn login(State(rest): State<Rest>, request: Request) -> Response {
+    let of_script = is_of_script(request.headers());
+    let mut response = log_in(rest, request).await.into_response();
+    if of_script && response.headers().contains_key(header::WWW_AUTHENTICATE) {
+        // Browsers show a dialog of their own for `Basic`, before the script gets the response.
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+/// Whether the script of a page in a browser has sent the request, by the header that such scripts send by convention. Fetch Metadata
+/// would show it without the script's help, but browsers send it to secure origins only.
+fn is_of_script(headers: &HeaderMap) -> bool {
+    headers.get(X_REQUESTED_WITH).is_some_and(|with| with == "XMLHttpRequest")
+}
+
+async fn log_in(rest: Rest, request: Request) -> Result<Response, RestError> {
     let jar = Jar::of(rest.cookies, &request);
     let call = on_behalf_of(request.headers(), request.extensions(), ());
     let memory = &rest.upstream.request_memory;

@@ -8,9 +8,8 @@ use axum::{
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use muse_proto::{
-    Codec, Error, Limited, Reason,
+    Codec, Error, Reason,
     v1::{EmbedRequest, Embedding, TokenizeRequest},
-    wire::{Value, fields},
 };
 use muse_server::{deadline::Deadline, memory_budget::Reservation};
 use tonic::client::Grpc;
@@ -22,10 +21,11 @@ use super::{
     response::RestError,
     response_format::ResponseFormat,
     schemas::{
-        ArgumentErrors, EmbedBody, Embeddings, FormInQuery, Npy, Sentences, SentencesInQuery, TokenErrors,
-        Tokens, Vectors,
+        ArgumentErrors, DetailsInQuery, EmbedBody, Embeddings, FormInQuery, Npy, SentencesInQuery,
+        SentencesToTokenize, TokenErrors, Tokens, Vectors,
     },
     tei::{self, TeiRequest},
+    token_json::{self, EncodedTokens},
 };
 use crate::{
     api::{
@@ -43,17 +43,8 @@ use crate::{
 
 const SENTENCE: &str = "sentence";
 
-/// A `TokenizeResponse` with encoded sentences: decoded, a token takes several times its bytes.
-#[derive(Clone, PartialEq, prost::Message)]
-struct EncodedTokens {
-    #[prost(bytes = "bytes", repeated, tag = "1")]
-    sentences: Vec<Bytes>,
-}
-
-impl Limited for EncodedTokens {}
-
-/// The field `tokens` of `TokenizedSentence`.
-const TOKEN: u32 = 1;
+/// The argument of `/tokenize` that adds ids and positions to the tokens.
+const DETAILS: &str = "details";
 
 /// Tokens of sentences
 ///
@@ -63,7 +54,7 @@ const TOKEN: u32 = 1;
     path = "/tokenize",
     tag = "Sentences",
     operation_id = "tokenize",
-    params(SentencesInQuery),
+    params(SentencesInQuery, DetailsInQuery),
     responses((status = 200, description = "The tokens", body = Tokens), ArgumentErrors, TokenErrors),
     security(("access_token" = []), ("api_key" = []), ("access_token_cookie" = [])),
 )]
@@ -82,7 +73,7 @@ pub(crate) async fn tokenize(
     path = "/tokenize",
     tag = "Sentences",
     operation_id = "tokenizeMany",
-    request_body(content((Sentences = "application/json"))),
+    request_body(content((SentencesToTokenize = "application/json"))),
     responses((status = 200, description = "The tokens", body = Tokens), ArgumentErrors, TokenErrors),
     security(("access_token" = []), ("api_key" = []), ("access_token_cookie" = [])),
 )]
@@ -100,7 +91,9 @@ async fn respond_with_tokens(
     request: Request,
 ) -> Result<Response, RestError> {
     let mut timing = Timing::start();
-    let mut request = EmbedderRequest::read(upstream, &user, request, &[Wanted::Sentences(SENTENCE)]).await?;
+    let wanted = &[Wanted::Sentences(SENTENCE), Wanted::First(DETAILS)];
+    let mut request = EmbedderRequest::read(upstream, &user, request, wanted).await?;
+    let details = request.arguments.boolean(DETAILS)?;
     let sentences = request.sentences()?;
     let text_bytes = sentences.iter().map(String::len).sum();
     let reserved =
@@ -116,30 +109,8 @@ async fn respond_with_tokens(
     let tokens = response.map_err(|status| with_remedy(failure(&status)))?;
     drop(request.arguments);
     timing.add_upstream(tokens.metadata());
-    let array = ArrayBody {
-        head: b"{\"tokens\":[".to_vec(),
-        items: tokens.into_inner().sentences.into_iter(),
-        separator: b",",
-        write: |json: &mut Vec<u8>, sentence: Bytes| write_tokens(json, &sentence),
-        tail: b"]}".to_vec(),
-    };
-    let response = array.respond("application/json").await?;
+    let response = token_json::respond(tokens.into_inner(), details).await?;
     Ok(timing.add_header(response.map(|body| axum::body::Body::new(ReservedBody::new(body, reserved)))))
-}
-
-/// Appends the tokens of an encoded sentence as an array of strings.
-fn write_tokens(json: &mut Vec<u8>, sentence: &[u8]) -> serde_json::Result<()> {
-    json.push(b'[');
-    let mut is_first = true;
-    for field in fields(sentence) {
-        let Ok((TOKEN, Value::LengthDelimited(token))) = field else { continue };
-        if !std::mem::replace(&mut is_first, false) {
-            json.push(b',');
-        }
-        serde_json::to_writer(&mut *json, &String::from_utf8_lossy(token))?;
-    }
-    json.push(b']');
-    Ok(())
 }
 
 /// Vectors of sentences
@@ -337,27 +308,5 @@ impl EmbedderRequest {
 
     fn sentences(&mut self) -> Result<Vec<String>, RestError> {
         self.arguments.all(SENTENCE).map_err(RestError::with_remedy)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use muse_proto::v1::{TokenizeResponse, TokenizedSentence};
-    use prost::Message;
-
-    use super::*;
-
-    #[test]
-    fn encoded_tokens_are_written_as_json() {
-        let tokens = ["\u{2581}a\"b", "\\", ""].map(str::to_owned).to_vec();
-        let sentence = |tokens| TokenizedSentence { tokens, ids: vec![7, 8], ..TokenizedSentence::default() };
-        let sentences = vec![sentence(tokens.clone()), sentence(Vec::new())];
-        let encoded = TokenizeResponse { sentences, ..TokenizeResponse::default() }.encode_to_vec();
-        let read = EncodedTokens::decode(&*encoded).unwrap();
-        let mut json = Vec::new();
-        for sentence in &read.sentences {
-            write_tokens(&mut json, sentence).unwrap();
-        }
-        assert_eq!(String::from_utf8(json).unwrap(), serde_json::to_string(&tokens).unwrap() + "[]");
     }
 }

@@ -11,6 +11,7 @@ mod response;
 mod response_format;
 pub(crate) mod schemas;
 mod tei;
+mod token_json;
 
 use axum::{
     extract::FromRef,

@@ -82,9 +82,12 @@ pub(crate) struct Refreshed {
 }
 
 #[derive(ToSchema)]
-pub(crate) struct Sentences {
+pub(crate) struct SentencesToTokenize {
     #[schema(schema_with = one_or_several)]
     sentence: String,
+    /// Whether the response has the ids and positions of tokens, too.
+    #[schema(default = false)]
+    details: Option<bool>,
 }
 
 /// A request of this service, or one of text-embeddings-inference.
@@ -193,6 +196,14 @@ pub(crate) struct SentencesInQuery {
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
+pub(crate) struct DetailsInQuery {
+    /// Whether the response has the ids and positions of tokens, too.
+    #[param(nullable = false)]
+    details: Option<bool>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct FormInQuery {
     /// The format of the response, as in POST; it takes precedence over `Accept`.
     #[param(inline, nullable = false)]
@@ -213,6 +224,15 @@ pub(crate) struct Tokens {
     /// The SentencePiece tokens of each sentence.
     #[schema(example = json!([["▁This", "▁is", "▁sentence", "▁example", "."]]))]
     tokens: Vec<Vec<String>>,
+    /// With `details`: the id of each token in the vocabulary.
+    #[schema(nullable = false, example = json!([[1, 2, 3, 4, 5]]))]
+    ids: Option<Vec<Vec<u32>>>,
+    /// With `details`: the start and the end of each token in its sentence, in bytes of UTF-8.
+    #[schema(nullable = false, example = json!([[[0, 4], [4, 7], [7, 16], [16, 24], [24, 25]]]))]
+    bytes: Option<Vec<Vec<[u32; 2]>>>,
+    /// With `details`: the same in characters (Unicode scalar values).
+    #[schema(nullable = false, example = json!([[[0, 4], [4, 7], [7, 16], [16, 24], [24, 25]]]))]
+    chars: Option<Vec<Vec<[u32; 2]>>>,
 }
 
 #[derive(Serialize, ToSchema)]

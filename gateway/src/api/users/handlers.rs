@@ -11,7 +11,7 @@ use axum::{
 use muse_proto::{
     Error, Reason,
     v1::{
-        self, AddUserRequest, ListUsersRequest, RemoveUserRequest, RevokeUserTokensRequest,
+        self, AddUserRequest, GetUserRequest, ListUsersRequest, RemoveUserRequest, RevokeUserTokensRequest,
         SetDisabledRequest, SetPasswordRequest, SetQuotaRequest, SetRoleRequest,
     },
 };
@@ -98,6 +98,51 @@ pub(crate) async fn list(
         upstream.user_client().list_users(call).await.map_err(|status| list_failure(&status))?.into_inner();
     let users = page.users.into_iter().map(UserDescription::from).collect();
     Ok(json(StatusCode::OK, &UserList { users, next: next(page.next_page_token) }))
+}
+
+/// Describe the caller
+#[utoipa::path(
+    get,
+    path = "/api/user",
+    tag = "Users",
+    operation_id = "describeUser",
+    responses((status = 200, description = "The user", body = UserDescription), UserErrors),
+    security(("access_token" = []), ("access_token_cookie" = [])),
+)]
+pub(crate) async fn describe(
+    State(upstream): State<Upstream>,
+    _: User,
+    head: Parts,
+) -> Result<Response, Problem> {
+    respond_with_user(&upstream, &head, String::new()).await
+}
+
+/// Describe a user
+///
+/// For admins; others can describe themselves.
+#[utoipa::path(
+    get,
+    path = "/api/users/{name}",
+    tag = "Users",
+    operation_id = "retrieveUser",
+    params(("name" = String, Path, description = "The user's name", example = "maria")),
+    responses((status = 200, description = "The user", body = UserDescription), UserErrors, NoSuchUser),
+    security(("access_token" = []), ("access_token_cookie" = [])),
+)]
+pub(crate) async fn retrieve(
+    State(upstream): State<Upstream>,
+    _: User,
+    name: Result<Path<String>, PathRejection>,
+    head: Parts,
+) -> Result<Response, Problem> {
+    respond_with_user(&upstream, &head, name_in_path(name)?).await
+}
+
+/// The description of a user; an empty name is the caller.
+async fn respond_with_user(upstream: &Upstream, head: &Parts, username: String) -> Result<Response, Problem> {
+    let call = on_behalf_of(&head.headers, &head.extensions, GetUserRequest { username });
+    let user = upstream.user_client().get_user(call).await?.into_inner().user;
+    Ok(json(StatusCode::OK, &described::<_, UserDescription>(user)?))
 }
 
 /// Change a user

@@ -1,0 +1,89 @@
+//! The handlers: `/api/status` asks each embedder that serves.
+
+use std::time::Duration;
+
+use axum::{
+    extract::State,
+    http::{StatusCode, request::Parts},
+    response::Response,
+};
+use futures::{StreamExt, stream::FuturesOrdered};
+use muse_proto::v1::{
+    GetModelRequest, GetModelResponse, GetStatusRequest, GetStatusResponse,
+    embedder_service_client::EmbedderServiceClient,
+};
+use tokio::time::timeout;
+use tonic::Status;
+use tracing::debug;
+
+use super::schemas::{EmbedderStatus, Readiness, ServiceStatus, StatusErrors};
+use crate::{
+    api::{http_response::json, problem::Problem, request::on_behalf_of},
+    auth::User,
+    upstream::Upstream,
+};
+
+/// Time for the response of an embedder. One that takes longer is left out.
+const EMBEDDER_WITHIN: Duration = Duration::from_secs(2);
+
+/// The state of the service
+///
+/// The model and its limits, and for each embedder its queue and the activity of the last ten minutes. Embedders that do not respond
+/// within two seconds are left out.
+#[utoipa::path(
+    get,
+    path = "/api/status",
+    tag = "Service",
+    operation_id = "status",
+    responses((status = 200, description = "The state", body = ServiceStatus), StatusErrors),
+    security(("access_token" = []), ("access_token_cookie" = []), ("api_key" = [])),
+)]
+pub(crate) async fn status(
+    State(upstream): State<Upstream>,
+    _: User,
+    head: Parts,
+) -> Result<Response, Problem> {
+    let (model, embedders) =
+        tokio::join!(describe_model(&upstream, &head), embedder_statuses(&upstream, &head));
+    let counts = upstream.embedder.counts();
+    let status = ServiceStatus::new(model?, counts, embedders).ok_or_else(Problem::fault)?;
+    Ok(json(StatusCode::OK, &status))
+}
+
+async fn describe_model(upstream: &Upstream, head: &Parts) -> Result<GetModelResponse, Status> {
+    let call = on_behalf_of(&head.headers, &head.extensions, GetModelRequest {});
+    Ok(upstream.embedder_client().get_model(call).await?.into_inner())
+}
+
+/// The responses of the embedders that serve.
+async fn embedder_statuses(upstream: &Upstream, head: &Parts) -> Vec<EmbedderStatus> {
+    let responses = upstream.embedder.serving_channels().into_iter().map(|channel| {
+        let call = on_behalf_of(&head.headers, &head.extensions, GetStatusRequest {});
+        async move {
+            let response =
+                timeout(EMBEDDER_WITHIN, EmbedderServiceClient::new(channel).get_status(call)).await;
+            let response =
+                response.inspect_err(|_| debug!("an embedder does not report its status in time")).ok()?;
+            let response =
+                response.inspect_err(|status| debug!(%status, "an embedder does not report its status"));
+            response.ok().map(|response| -> GetStatusResponse { response.into_inner() })
+        }
+    });
+    let responses: FuturesOrdered<_> = responses.collect();
+    responses.filter_map(async |response| response.map(EmbedderStatus::from)).collect().await
+}
+
+/// Whether the service can embed
+///
+/// Whether the gateway has the keys and revocations of the auth service, and an embedder serves.
+#[utoipa::path(
+    get,
+    path = "/api/ready",
+    tag = "Service",
+    operation_id = "ready",
+    responses((status = 200, description = "Whether it can", body = Readiness)),
+)]
+pub(crate) async fn ready(State(upstream): State<Upstream>) -> Response {
+    let ready = upstream.verifier.synced() && *upstream.embedder.serving().borrow();
+    json(StatusCode::OK, &Readiness { ready })
+}
