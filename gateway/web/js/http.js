@@ -22,15 +22,11 @@ export async function request(path, { method = "GET", query = {}, body, signal, 
 // Waits; rejects with the reason of the signal when it aborts.
 export function delay(seconds, signal) {
   return new Promise((resolve, reject) => {
-    const abort = () => {
+    signal?.throwIfAborted();
+    const timer = setTimeout(resolve, seconds * 1000);
+    signal?.addEventListener("abort", () => {
       clearTimeout(timer);
       reject(signal.reason);
-    };
-    const timer = setTimeout(() => {
-      signal?.removeEventListener("abort", abort);
-      resolve();
-    }, seconds * 1000);
-    if (signal?.aborted) abort();
-    else signal?.addEventListener("abort", abort, { once: true });
+    }, { once: true });
   });
 }
