@@ -4,8 +4,13 @@ import { ApiError, errorOf } from "./errors.js";
 export async function request(path, { method = "GET", query = {}, body, signal, as = "json" } = {}) {
   const url = new URL(path, document.baseURI);
   for (const [name, value] of Object.entries(query)) if (value !== undefined && value !== null) url.searchParams.set(name, value);
-  const options = { method, signal, credentials: "same-origin", cache: "no-store" };
-  if (body !== undefined) Object.assign(options, { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+  // With this header browsers do not ask for a password themselves after a wrong one.
+  const headers = { "X-Requested-With": "XMLHttpRequest" };
+  const options = { method, signal, headers, credentials: "same-origin", cache: "no-store" };
+  if (body !== undefined) {
+    headers["Content-Type"] = "application/json";
+    options.body = JSON.stringify(body);
+  }
   try {
     const response = await fetch(url, options);
     if (!response.ok) throw await errorOf(response);
