@@ -76,16 +76,13 @@ function showNavigation() {
     h("div", { class: "menu-items" },
       h("p", { class: "muted small" }, session.user.role === "admin" ? "Administrator" : "User"),
       link(account), logout, errors));
-  menu.addEventListener("click", (event) => {
-    if (event.target.closest("a")) menu.open = false;
-  });
   menu.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || !menu.open) return;
     menu.open = false;
     menu.querySelector("summary").focus();
   });
   document.addEventListener("click", (event) => {
-    if (!menu.contains(event.target)) menu.open = false;
+    if (!menu.contains(event.target) || event.target.closest("a")) menu.open = false;
   });
   replace(accountMenu, menu);
 }

@@ -67,12 +67,12 @@ export async function copy(text) {
     await navigator.clipboard.writeText(text);
   } catch {
     const before = document.activeElement;
-    const area = h("textarea", { "aria-label": "Text to copy", value: text, style: { position: "fixed", inset: "0 auto auto 0", opacity: "0" } });
-    (before?.closest("dialog") ?? document.body).append(area);
+    const area = h("textarea", { value: text, style: { position: "fixed", top: 0, opacity: 0 } });
+    (before.closest("dialog") ?? document.body).append(area);
     area.select();
     const copied = document.execCommand("copy");
     area.remove();
-    before?.focus({ preventScroll: true });
+    before.focus({ preventScroll: true });
     if (!copied) {
       announce("The browser did not allow copying");
       return false;

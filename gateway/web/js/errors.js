@@ -1,44 +1,31 @@
 // Errors of the service: what happened, and what the user can do about it.
 import { duration } from "./format.js";
 
-// By reason (docs/api/errors.md). A function receives the seconds until a retry, or null.
-const BY_REASON = {
+const inTime = (wait, otherwise) => (wait === null ? otherwise : `in ${duration(wait)}`);
+
+// By reason (docs/api/errors.md), or by status where the response has none. `wait` is in seconds, or null.
+const ADVICE = {
   BAD_CREDENTIALS: "Check the name and the password. Both are case-sensitive.",
   PERMISSION_DENIED: "Your account may not do this. Ask an administrator of the service.",
-  NO_SUCH_USER: "The user was removed in the meantime. Reload the list.",
-  NO_SUCH_KEY: "The key was deleted in the meantime. Reload the list.",
   NO_SUCH_MODEL: "Reload the page: the service may serve another model now.",
   USER_EXISTS: "Choose another name.",
   LAST_ADMIN: "Make another user an administrator first.",
   TOO_MANY_KEYS: "Delete keys that nobody uses.",
-  TOO_LARGE: "Send fewer or shorter texts.",
-  INVALID_ARGUMENT: "Correct the input and try again.",
-  TOO_MANY_ATTEMPTS: (wait) =>
-    `Too many logins have failed for this name or from this address. Try again in ${wait === null ? "a few minutes" : duration(wait)}.`,
-  OVERLOADED: (wait) => `The service has more work than it can do now. Try again in ${wait === null ? "some seconds" : duration(wait)}.`,
-  QUOTA_EXHAUSTED: (wait) =>
-    `Your quota of tokens is used up. It is renewed ${wait === null ? "at the end of its period" : `in ${duration(wait)}`}; an administrator can raise it.`,
-  UNAVAILABLE: (wait) =>
-    `A part of the service is starting, or does not respond. Try again in ${wait === null ? "some seconds" : duration(wait)}; if it stays away, tell the operator.`,
-  DEADLINE_EXCEEDED: "The service did not respond in time. Try again, with fewer or shorter texts.",
-  INTERNAL: "This is an error of the service. Tell its operator; the log has the details.",
-};
-
-// Where the response has no reason: by HTTP status.
-const BY_STATUS = {
+  TOO_MANY_ATTEMPTS: (wait) => `Too many logins have failed for this name or from this address. Try again ${inTime(wait, "in a few minutes")}.`,
+  QUOTA_EXHAUSTED: (wait) => `Your quota of tokens is used up. It is renewed ${inTime(wait, "at the end of its period")}; an administrator can raise it.`,
   0: "Check your network connection. The service may also be restarting: try again in some seconds.",
-  400: BY_REASON.INVALID_ARGUMENT,
+  400: "Correct the input and try again.",
   401: "Your session has ended. Log in again; what is on this page stays.",
   403: "The service rejected the request. A proxy in front of it must pass on the header Host.",
-  404: "It does not exist, or not any more. Reload the page.",
+  404: "It was removed in the meantime. Reload the list.",
   408: "The request took too long to arrive. Check your network connection and try again.",
-  409: "Something has changed in the meantime. Reload the list.",
-  413: BY_REASON.TOO_LARGE,
-  429: BY_REASON.OVERLOADED,
-  500: BY_REASON.INTERNAL,
+  409: "It has changed in the meantime. Reload the list.",
+  413: "Send fewer or shorter texts.",
+  429: (wait) => `The service has more work than it can do now. Try again ${inTime(wait, "in some seconds")}.`,
+  500: "This is an error of the service. Tell its operator; the log has the details.",
   502: "A proxy does not reach the service. Try again; if it stays so, tell the operator.",
-  503: BY_REASON.UNAVAILABLE,
-  504: BY_REASON.DEADLINE_EXCEEDED,
+  503: (wait) => `A part of the service is starting, or does not respond. Try again ${inTime(wait, "in some seconds")}; if it stays away, tell the operator.`,
+  504: "The service did not respond in time. Try again, with fewer or shorter texts.",
 };
 
 // An error response of the service, or (status 0) a network failure.
@@ -50,7 +37,7 @@ export class ApiError extends Error {
     this.reason = reason;
     this.retryAfter = retryAfter;
     this.field = field;
-    const advice = BY_REASON[reason] ?? BY_STATUS[status] ?? "Try again; if it stays so, tell the operator.";
+    const advice = ADVICE[reason] ?? ADVICE[status] ?? "Try again; if it stays so, tell the operator.";
     this.advice = typeof advice === "function" ? advice(retryAfter) : advice;
   }
 

@@ -4,8 +4,13 @@ import { ApiError, errorOf } from "./errors.js";
 export async function request(path, { method = "GET", query = {}, body, signal, as = "json" } = {}) {
   const url = new URL(path, document.baseURI);
   for (const [name, value] of Object.entries(query)) if (value !== undefined && value !== null) url.searchParams.set(name, value);
-  const options = { method, signal, credentials: "same-origin", cache: "no-store" };
-  if (body !== undefined) Object.assign(options, { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+  // With this header browsers do not ask for a password themselves after a wrong one.
+  const headers = { "X-Requested-With": "XMLHttpRequest" };
+  const options = { method, signal, headers, credentials: "same-origin", cache: "no-store" };
+  if (body !== undefined) {
+    headers["Content-Type"] = "application/json";
+    options.body = JSON.stringify(body);
+  }
   try {
     const response = await fetch(url, options);
     if (!response.ok) throw await errorOf(response);
@@ -22,15 +27,11 @@ export async function request(path, { method = "GET", query = {}, body, signal, 
 // Waits; rejects with the reason of the signal when it aborts.
 export function delay(seconds, signal) {
   return new Promise((resolve, reject) => {
-    const abort = () => {
+    signal?.throwIfAborted();
+    const timer = setTimeout(resolve, seconds * 1000);
+    signal?.addEventListener("abort", () => {
       clearTimeout(timer);
       reject(signal.reason);
-    };
-    const timer = setTimeout(() => {
-      signal?.removeEventListener("abort", abort);
-      resolve();
-    }, seconds * 1000);
-    if (signal?.aborted) abort();
-    else signal?.addEventListener("abort", abort, { once: true });
+    }, { once: true });
   });
 }

@@ -1,5 +1,5 @@
 // The page without a login, and the form in the dialog after the end of a session.
-import { delay, request } from "./http.js";
+import { request } from "./http.js";
 import { errorBox, h, replace, uniqueId } from "./dom.js";
 import { session } from "./session.js";
 
@@ -32,26 +32,21 @@ export function loginForm(username = "") {
   return form;
 }
 
-// Whether the service is ready, up to date while it is shown.
+// Whether the service is ready, checked again while it is shown.
 function readiness() {
   const badge = h("p", { class: "badge", role: "status" }, "Checking the service…");
-  const show = (kind, text) => {
-    badge.className = `badge ${kind}`;
-    badge.textContent = text;
-  };
-  (async () => {
-    while (!badge.isConnected) await delay(0);
-    while (badge.isConnected) {
-      try {
-        const { ready } = await request("api/ready");
-        if (ready) show("ok", "The service is up");
-        else show("warn", "The service is starting, or a part of it does not respond");
-      } catch (error) {
-        show(error.status === 503 ? "warn" : "bad", error.status === 503 ? "The service is starting, or a part of it does not respond" : "The service does not respond");
-      }
-      await delay(10);
+  const check = async () => {
+    let [kind, text] = ["warn", "The service is starting, or a part of it does not respond"];
+    try {
+      if ((await request("api/ready")).ready) [kind, text] = ["ok", "The service is up"];
+    } catch (error) {
+      if (error.status !== 503) [kind, text] = ["bad", "The service does not respond"];
     }
-  })();
+    badge.className = `badge ${kind}`;
+    if (badge.textContent !== text) badge.textContent = text;
+    setTimeout(() => badge.isConnected && check(), 10_000);
+  };
+  check();
   return badge;
 }
 

@@ -14,26 +14,20 @@ class Session extends EventTarget {
   // Finds out who is logged in, if anybody. Throws if the service does not respond.
   async start() {
     try {
-      this.user = await this.#readUser();
+      this.user = await request("api/user").catch(async (error) => {
+        if (!error.isUnauthenticated) throw error;
+        await this.refresh();
+        return request("api/user");
+      });
     } catch (error) {
       if (!error.isUnauthenticated) throw error;
-    }
-  }
-
-  async #readUser() {
-    try {
-      return await request("api/user");
-    } catch (error) {
-      if (!error.isUnauthenticated) throw error;
-      await this.refresh();
-      return await request("api/user");
     }
   }
 
   async login(username, password) {
     await request("login", { method: "POST", body: { username, password }, as: "none" }).catch((error) => {
       // The route sends no reason.
-      const reason = { 401: "BAD_CREDENTIALS", 429: "TOO_MANY_ATTEMPTS", 503: "UNAVAILABLE" }[error.status];
+      const reason = { 401: "BAD_CREDENTIALS", 429: "TOO_MANY_ATTEMPTS" }[error.status];
       throw reason ? new ApiError(error.status, error.message, { reason, retryAfter: error.retryAfter }) : error;
     });
     let user;
@@ -72,18 +66,11 @@ class Session extends EventTarget {
 
   // Waits for the login after the end of a session; rejects when the signal aborts.
   restored(signal) {
+    if (!this.hasEnded) return Promise.resolve();
     return new Promise((resolve, reject) => {
-      if (signal?.aborted) return reject(signal.reason);
-      if (!this.hasEnded) return resolve();
-      const done = (settle, value) => {
-        this.removeEventListener("change", onChange);
-        signal?.removeEventListener("abort", onAbort);
-        settle(value);
-      };
-      const onChange = () => done(resolve);
-      const onAbort = () => done(reject, signal.reason);
-      this.addEventListener("change", onChange);
-      signal?.addEventListener("abort", onAbort);
+      signal?.throwIfAborted();
+      this.addEventListener("change", resolve, { once: true });
+      signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
     });
   }
 }

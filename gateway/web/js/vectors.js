@@ -11,7 +11,8 @@ export function dot(a, i, b, j, dimension) {
 export function similarities(vectors, rows, dimension) {
   const matrix = new Float32Array(rows * rows);
   for (let i = 0; i < rows; i++) {
-    for (let j = i; j < rows; j++) matrix[i * rows + j] = matrix[j * rows + i] = dot(vectors, i, vectors, j, dimension);
+    matrix[i * rows + i] = 1;
+    for (let j = i + 1; j < rows; j++) matrix[i * rows + j] = matrix[j * rows + i] = dot(vectors, i, vectors, j, dimension);
   }
   return matrix;
 }
@@ -27,24 +28,21 @@ export function nearestNeighbours(matrix, rows) {
 
 // An order of the rows in which similar rows are adjacent: the leaves of an average-linkage clustering.
 export function clusterOrder(matrix, rows) {
-  const clusters = Array.from({ length: rows }, (_, row) => [row]);
   const link = Float64Array.from(matrix);
-  const alive = clusters.map((_, index) => index);
-  while (alive.length > 1) {
-    let best = [0, 1];
-    for (let a = 0; a < alive.length; a++) {
-      for (let b = a + 1; b < alive.length; b++) {
-        if (link[alive[a] * rows + alive[b]] > link[alive[best[0]] * rows + alive[best[1]]]) best = [a, b];
+  const clusters = Array.from({ length: rows }, (_, id) => ({ id, leaves: [id] }));
+  while (clusters.length > 1) {
+    let best = { similarity: -Infinity };
+    clusters.forEach((a, i) => {
+      for (let j = i + 1; j < clusters.length; j++) {
+        const similarity = link[a.id * rows + clusters[j].id];
+        if (similarity > best.similarity) best = { similarity, a, b: clusters[j], j };
       }
-    }
-    const [into, from] = [alive[best[0]], alive[best[1]]];
-    const [left, right] = [clusters[into].length, clusters[from].length];
-    for (const other of alive) {
-      const mean = (link[into * rows + other] * left + link[from * rows + other] * right) / (left + right);
-      link[into * rows + other] = link[other * rows + into] = mean;
-    }
-    clusters[into].push(...clusters[from]);
-    alive.splice(best[1], 1);
+    });
+    const { a, b, j } = best;
+    const [m, n] = [a.leaves.length, b.leaves.length];
+    clusters.splice(j, 1);
+    for (const { id } of clusters) link[a.id * rows + id] = link[id * rows + a.id] = (m * link[a.id * rows + id] + n * link[b.id * rows + id]) / (m + n);
+    a.leaves.push(...b.leaves);
   }
-  return clusters[alive[0]] ?? [];
+  return clusters.flatMap(({ leaves }) => leaves);
 }

@@ -3,16 +3,14 @@ import { bytes, copyButton, download, h, number } from "../dom.js";
 import { writeNpy } from "../npy.js";
 import { tabs } from "../tabs.js";
 import { FORMS } from "./code.js";
-import { shortest, toCsv, toJson } from "./vectors-file.js";
+import { toCsv, toJson } from "./vectors-file.js";
 
 function vectorsCard(result) {
   const { rows, dimension, vectors } = result;
   const button = (label, onclick) => h("button", { type: "button", onclick }, label);
-  const first = Array.from(vectors.subarray(0, 6), shortest).join(", ");
   return h("div", { class: "card stack" },
     h("h3", "Vectors"),
     h("p", `${number(rows)} × ${number(dimension)} numbers (float32, ${bytes(vectors.byteLength)}), each line a vector of length 1.`),
-    h("pre", { tabindex: 0, role: "region", "aria-label": "The first vector" }, `[${first}, …`),
     h("div", { class: "row" },
       copyButton("Copy as JSON", () => toJson(result)),
       button("Download .npy", () => download("vectors.npy", "application/octet-stream", [writeNpy(vectors, rows, dimension)])),

@@ -31,9 +31,7 @@ export function heatmap({ texts, rows, matrix }) {
   const order = h("select", { id: uniqueId("order") },
     h("option", { value: "entered" }, "As entered"),
     h("option", { value: "clusters" }, "Similar lines together"),
-    h("option", { value: "line" }, "By similarity to a line"));
-  const reference = h("select", { id: uniqueId("reference"), class: "reference" }, texts.map((text, index) => h("option", { value: index }, `${index + 1}: ${text.slice(0, 60)}`)));
-  const referenceField = h("div", { class: "field", hidden: true }, h("label", { for: reference.id }, "Line"), reference);
+    h("optgroup", { label: "By similarity to a line" }, texts.map((text, index) => h("option", { value: index }, `${index + 1}: ${text.slice(0, 60)}`))));
   const slider = h("input", { id: uniqueId("threshold"), type: "range", min: 0, max: 1, step: 0.01, value: 0 });
   const output = h("output", { for: slider.id, class: "number" });
   const detail = h("p", { class: "detail small muted" });
@@ -42,15 +40,17 @@ export function heatmap({ texts, rows, matrix }) {
   const scroll = h("div", { class: "scroll heat-scroll", tabindex: 0, role: "region", "aria-label": "Similarity of all pairs of lines" }, table);
 
   const value = (row, column) => matrix[row * rows + column];
-  const byScore = (line) => lines.toSorted((a, b) => (a === line ? -1 : b === line ? 1 : value(line, b) - value(line, a)));
-  const orders = { entered: () => lines, clusters: () => clusterOrder(matrix, rows), line: () => byScore(Number(reference.value)) };
-
-  function rowHeader(row) {
-    const isReference = order.value === "line" && Number(reference.value) === row;
-    return h("th", { scope: "row", role: "rowheader" },
-      h("button", { type: "button", title: `Sort by similarity to: ${shortened(texts[row])}`, "aria-pressed": String(isReference), onclick: () => sortBy(row) },
-        h("span", { class: "line-number" }, row + 1), lineText(texts[row])));
+  function sorted() {
+    if (order.value === "entered") return lines;
+    if (order.value === "clusters") return clusterOrder(matrix, rows);
+    const first = Number(order.value);
+    // A text that occurs twice has the similarity 1 to itself, too.
+    return lines.toSorted((a, b) => (b === first) - (a === first) || value(first, b) - value(first, a));
   }
+
+  const rowHeader = (row) => h("th", { scope: "row", role: "rowheader" },
+    h("button", { type: "button", title: `Sort by similarity to: ${shortened(texts[row])}`, "aria-pressed": String(order.value === String(row)), onclick: () => sortBy(row) },
+      h("span", { class: "line-number" }, row + 1), lineText(texts[row])));
 
   function dataCell(row, column) {
     const similarity = value(row, column);
@@ -71,32 +71,28 @@ export function heatmap({ texts, rows, matrix }) {
     building.abort();
     building = new AbortController();
     const { signal } = building;
-    const sorted = orders[order.value]();
+    const columns = sorted();
     cells.length = 0;
+    delete table.dataset.complete;
     table.style.setProperty("--lines", rows);
     replace(table,
       h("caption", { class: "visually-hidden" }, "Cosine similarity of each pair of lines, from −1 to 1"),
       h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, h("td", { role: "cell" }),
-        sorted.map((column) => h("th", { scope: "col", role: "columnheader", title: shortened(texts[column]) }, column + 1)))));
+        columns.map((column) => h("th", { scope: "col", role: "columnheader", title: shortened(texts[column]) }, column + 1)))));
     let body;
-    const done = await eachInTasks(sorted, (row, index) => {
+    const done = await eachInTasks(columns, (row, index) => {
       if (index % ROWS_PER_BODY === 0) table.append((body = h("tbody", { role: "rowgroup" })));
-      body.append(h("tr", { role: "row" }, rowHeader(row), sorted.map((column) => dataCell(row, column))));
+      body.append(h("tr", { role: "row" }, rowHeader(row), columns.map((column) => dataCell(row, column))));
     }, signal);
     if (done) table.dataset.complete = "";
   }
 
-  function sort() {
-    referenceField.hidden = order.value !== "line";
-    delete table.dataset.complete;
-    build();
-  }
-
   function sortBy(row) {
-    order.value = "line";
-    reference.value = row;
-    sort();
+    order.value = row;
+    build();
     scroll.scrollTo({ top: 0 });
+    // The button was replaced; its line is the first one now.
+    table.querySelector("tbody button").focus({ preventScroll: true });
     announce(`Sorted by similarity to line ${row + 1}`);
   }
 
@@ -109,13 +105,12 @@ export function heatmap({ texts, rows, matrix }) {
       entry.shown = shown;
       entry.cell.classList.toggle("below", !shown);
     }
-    let above = 0;
-    for (let i = 0; i < rows; i++) for (let j = 0; j < i; j++) if (value(i, j) >= threshold) above++;
+    // The matrix is symmetric, and has 1 on its diagonal.
+    const above = (matrix.filter((similarity) => similarity >= threshold).length - rows) / 2;
     output.textContent = above === pairs ? `all ${pairs} pairs` : `≥ ${score(threshold)}: ${above} of ${pairs} pairs`;
   }
 
-  order.addEventListener("change", sort);
-  reference.addEventListener("change", sort);
+  order.addEventListener("change", build);
   let frame = 0;
   slider.addEventListener("input", () => {
     frame ||= requestAnimationFrame(() => {
@@ -138,7 +133,6 @@ export function heatmap({ texts, rows, matrix }) {
   return h("div", { class: "stack" },
     h("div", { class: "row heat-controls" },
       h("div", { class: "field" }, h("label", { for: order.id }, "Order"), order),
-      referenceField,
       h("div", { class: "field threshold" }, h("label", { for: slider.id }, "Threshold"), h("div", { class: "row" }, slider, output))),
     h("div", { class: "heat-frame" }, scroll),
     h("div", { class: "row between legend-row" }, detail, h("p", { class: "legend small muted", "aria-hidden": "true" }, "0", h("span"), "1")));

@@ -27,19 +27,14 @@ export function checkLines(lines, source) {
 // Reads a text file in UTF-8.
 export async function readLines(file) {
   const source = `The file “${file.name}”`;
-  if (file.size > MAX_FILE_BYTES) throw new InputError(`${source} is larger than 4 MiB`, "Choose a smaller text file, or use Search for files of up to 50,000 lines.");
-  let bytes;
-  try {
-    bytes = new Uint8Array(await file.arrayBuffer());
-  } catch {
-    throw new InputError(`${source} cannot be read`, "Choose a text file, not a folder.");
-  }
+  if (file.size > MAX_FILE_BYTES) throw new InputError(`${source} is larger than 4 MiB`, "Choose a smaller file, or use Search for files of up to 50,000 lines.");
   let text;
   try {
-    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    // A folder cannot be read.
+    text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
   } catch {
-    throw new InputError(`${source} is not UTF-8 text`, "Save it as a text file with the encoding UTF-8, and choose it again.");
+    text = "\0";
   }
-  if (text.includes("\0")) throw new InputError(`${source} is not a text file`, "Save it as a text file with the encoding UTF-8, and choose it again.");
+  if (text.includes("\0")) throw new InputError(`${source} is not UTF-8 text`, "Save it as a text file with the encoding UTF-8, and choose it again.");
   return checkLines(linesOf(text), source);
 }

@@ -15,27 +15,20 @@ export function tokenList({ texts, tokens }) {
   const detail = h("p", { class: "detail token-detail small" }, HINT);
   const total = tokens.reduce((sum, row) => sum + row.tokens.length, 0);
   const list = h("ol", { class: `token-lines${total > MANY_TOKENS ? " many" : ""}` });
-  const encoder = new TextEncoder();
-  const decoder = new TextDecoder();
-
-  function describe(line, index) {
-    const { ids, bytes, chars } = tokens[line];
-    return { id: ids[index], bytes: bytes[index].join("–"), chars: chars[index].join("–") };
-  }
+  const utf8 = texts.map((text) => new TextEncoder().encode(text));
+  const place = (span) => span.join("–");
 
   function lineItem(line) {
     const text = texts[line];
     const row = tokens[line];
     const count = row.tokens.length;
-    const utf8 = encoder.encode(text);
     const pieces = row.tokens.slice(0, MAX_SHOWN).map((token, index) => {
-      const { id, bytes } = describe(line, index);
       // The vocabulary lacks these characters: show them.
       const unknown = token === "<unk>";
-      const shown = unknown ? decoder.decode(utf8.subarray(...row.bytes[index])) : token;
+      const shown = unknown ? new TextDecoder().decode(utf8[line].subarray(...row.bytes[index])) : token;
       return h("span", {
         role: "option", class: `token colour-${index % COLOURS}${unknown ? " unknown" : ""}`, tabindex: index ? -1 : 0, "aria-selected": "false",
-        "aria-label": `${shown}${unknown ? ", not in the vocabulary" : ""}, id ${id}, bytes ${bytes}`, "data-index": index,
+        "aria-label": `${shown}${unknown ? ", not in the vocabulary" : ""}, id ${row.ids[index]}, bytes ${place(row.bytes[index])}`, "data-index": index,
       }, shown);
     });
     const language = languageOf(text);
@@ -50,11 +43,11 @@ export function tokenList({ texts, tokens }) {
   function show(piece) {
     const line = Number(piece.closest(".token-line").dataset.line);
     const index = Number(piece.dataset.index);
-    const { id, bytes, chars } = describe(line, index);
+    const { ids, bytes, chars } = tokens[line];
     active?.classList.remove("active");
     active = piece;
     active.classList.add("active");
-    replace(detail, h("bdi", { class: "mono token-name" }, tokens[line].tokens[index]), ` · id ${id} · bytes ${bytes} · characters ${chars} · token ${index + 1} of line ${line + 1}`);
+    replace(detail, h("bdi", { class: "mono token-name" }, tokens[line].tokens[index]), ` · id ${ids[index]} · bytes ${place(bytes[index])} · characters ${place(chars[index])} · token ${index + 1} of line ${line + 1}`);
   }
 
   list.addEventListener("pointerover", ({ target }) => target.matches(".token") && show(target));
@@ -81,7 +74,7 @@ export function tokenList({ texts, tokens }) {
     pieces[to]?.focus();
   });
 
-  const size = texts.reduce((sum, text) => sum + encoder.encode(text).length, 0);
+  const size = utf8.reduce((sum, text) => sum + text.length, 0);
   const element = h("div", { class: "stack" },
     h("p", h("strong", `${number(total)} tokens`), ` in ${number(texts.length)} ${texts.length === 1 ? "line" : "lines"} of ${number(size)} bytes. ▁ stands for a space.`),
     list, detail);

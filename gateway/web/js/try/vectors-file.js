@@ -27,5 +27,5 @@ export const toJson = async (result) => `[${(await rowsOf(result, (numbers) => `
 export async function toCsv(result) {
   const header = csvLine(["text", ...Array.from({ length: result.dimension }, (_, index) => `v${index}`)]);
   // Only texts need quotes; to csvLine a negative number could be a formula.
-  return [header, ...(await rowsOf(result, (numbers, row) => `${csvLine([result.texts[row]]).trimEnd()},${numbers.join(",")}\r\n`))];
+  return [header, ...(await rowsOf(result, (numbers, row) => `${csvLine([result.texts[row]]).slice(0, -2)},${numbers.join(",")}\r\n`))];
 }
