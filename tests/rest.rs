@@ -8,8 +8,9 @@ use std::{
 use flate2::read::GzDecoder;
 use half::f16;
 use muse_models::verify::cosine;
+use muse_proto::v1::{Span, TokenizeRequest};
 use muse_tests::{
-    Stack, channel, golden_sentences,
+    Stack, bearing, channel, golden_sentences,
     http_client::{HttpClient, HttpResponse},
     start_gateway, until, wait_until_serving,
 };
@@ -55,6 +56,65 @@ async fn rest_login_embed_refresh_and_logout_work() {
     let answer = http.post("/logout/refresh", &refresh).await;
     assert_eq!(answer.json(), json!({ "message": "Refresh token has been revoked" }));
     assert_eq!(http.post("/token/refresh", &refresh).await.status, 401);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn details_of_tokens_are_those_of_grpc() {
+    let stack = Stack::start().await;
+    let http = HttpClient::new(stack.gateway.address);
+    let (access, _) = login(&http).await;
+    let sentences: Vec<String> = golden_sentences()
+        .into_iter()
+        .map(|sentence| sentence.text)
+        .take(100)
+        .chain([String::new()])
+        .collect();
+    let call = bearing(&access, TokenizeRequest { sentences: sentences.clone() });
+    let expected =
+        stack.embedder_client().tokenize(call).await.expect("it is answered").into_inner().sentences;
+    let positions = |spans: &[Span]| -> Vec<_> { spans.iter().map(|span| [span.start, span.end]).collect() };
+    let expected = json!({
+        "tokens": expected.iter().map(|sentence| &sentence.tokens).collect::<Vec<_>>(),
+        "ids": expected.iter().map(|sentence| &sentence.ids).collect::<Vec<_>>(),
+        "bytes": expected.iter().map(|sentence| positions(&sentence.bytes)).collect::<Vec<_>>(),
+        "chars": expected.iter().map(|sentence| positions(&sentence.chars)).collect::<Vec<_>>(),
+    });
+    let body = json!({ "sentence": sentences, "details": true });
+    let answer = http.json("POST", "/tokenize", &access, &body).await;
+    assert_eq!((answer.status.as_u16(), answer.json()), (200, expected));
+
+    let only_tokens = http.get("/tokenize?sentence=Hi&details=false", &access).await;
+    assert_eq!(only_tokens.json(), json!({ "tokens": [["▁Hi"]] }));
+    let unknown = http.get("/tokenize?sentence=Hi&details=yes", &access).await;
+    let text = json!({ "message": "details: 'true' and 'false' are known, 'yes' is not" });
+    assert_eq!((unknown.status.as_u16(), unknown.json()), (400, text));
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_shows_the_activity_of_the_embedder() {
+    let stack = Stack::start().await;
+    let http = HttpClient::new(stack.gateway.address);
+    assert_eq!(http.send("GET", "/api/ready", &[], "").await.json(), json!({ "ready": true }));
+    let (access, _) = login(&http).await;
+    assert_eq!(http.get("/embed?sentence=one&sentence=two", &access).await.status, 200);
+    // An interval has five seconds.
+    let (status, busy) = until(async || {
+        let status = http.get("/api/status", &access).await.json();
+        let samples = status["embedders"][0]["samples"].as_array().expect("an array");
+        let busy = samples.iter().find(|sample| sample["sentences"] == 2)?.clone();
+        Some((status, busy))
+    })
+    .await;
+    assert_eq!((&status["embedders_known"], &status["embedders_serving"]), (&json!(1), &json!(1)));
+    assert_eq!(
+        (&status["model"]["dimension"], &status["embedders"][0]["precision"]),
+        (&json!(512), &json!("f32"))
+    );
+    assert_eq!((&busy["requests"], &busy["tokens"], &busy["rejected"]), (&json!(1), &json!(2), &json!(0)));
+    assert!(busy["p50_ms"].as_f64().is_some_and(|p50| p50 > 0.0), "{busy}");
+    assert_eq!(busy["p50_ms"], busy["p99_ms"]);
     stack.stop().await;
 }
 
