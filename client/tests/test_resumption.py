@@ -88,7 +88,10 @@ def test_unavailable_service_ends_the_command_resumably(muse_on_relay: Muse, rel
 def test_exhausted_quota_ends_the_command_resumably(muse_on_relay: Muse, relay: Relay) -> None:
     write_text(muse_on_relay.folder / "in.txt", [f"{number}" for number in range(3 * CHUNK)])
     exhausted = CannedResponse(
-        429, {"Retry-After": "1", "X-Should-Retry": "false"}, '{"message": "The quota of the user is exhausted"}'
+        429,
+        {"Retry-After": "1", "X-Should-Retry": "false"},
+        '{"message": "The quota of the user is exhausted"}',
+        path="/tokenize",
     )
     # The first request is for the description of the model.
     relay.responses = [None, None, exhausted]
@@ -189,8 +192,36 @@ def test_model_that_changes_during_a_job_is_an_error(muse_on_relay: Muse, relay:
     relay.release()
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1 and " other while the command ran: use --restart to start over\n" in stderr
-    # The results may be of either model: none is retained.
-    assert muse_on_relay.files() == {"in.txt"}
+    # The results after the checkpoint may be of either model.
+    assert muse_on_relay.checkpointed_rows("out.npy") == CHUNK
+    assert (muse_on_relay.folder / "out.npy.part").stat().st_size == 128 + CHUNK * 2048
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_results_of_a_model_between_checkpoints_are_discarded(
+    muse_on_relay: Muse, relay: Relay, how: signal.Signals
+) -> None:
+    """The service has another model for a while, which ends before the command is resumed."""
+    sentences = [f"{number}" for number in range(3 * CHUNK)]
+    write_text(muse_on_relay.folder / "in.txt", sentences)
+    relay.constant_vectors = True
+    muse_on_relay.run("embed", "in.txt", "expected.npy")
+    relay.block_after = relay.sentences + CHUNK
+    process = muse_on_relay.start("embed", "in.txt", "out.npy", "--in-flight", "1")
+    muse_on_relay.wait_for("out.npy", CHUNK)
+    relay.precision = "other"
+    relay.model_unblocked.clear()
+    relay.model_requested.clear()
+    relay.release()
+    # The command has results of the other model, and wants to save them.
+    assert relay.model_requested.wait(60)
+    process.send_signal(how)
+    process.wait()
+    relay.precision = None
+    relay.model_unblocked.set()
+    muse_on_relay.run("embed", "in.txt", "out.npy")
+    found, expected = (np.load(muse_on_relay.folder / name) for name in ("out.npy", "expected.npy"))
+    assert np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,6 @@ class Spool:
         self.position = Position()
         self.saved = self.position
         """The position of the last checkpoint."""
-        self.verified = self.position
-        """The position up to which the results are known to be of one model."""
         self._begun = False
         self._due = 0.0
         try:
@@ -97,10 +95,10 @@ class Spool:
             text = f"the {self.position.read:,} sentences that are done are not those at the beginning of {name}"
             raise Failure(f"{self.path} belongs to another input ({text}): use --restart to start over")
         self.position = Position(count, self.position.rows, self.position.skipped, self.position.sizes, digest)
-        self.saved = self.verified = self.position
+        self.saved = self.position
 
     def append(self, items: Iterable[Item], data: Mapping[str, bytes], rows: int, skipped: int) -> None:
-        """Appends the results of the next rows of the input. `save` makes them permanent, at the latest at the end."""
+        """Appends the results of the next rows of the input. `save` makes them permanent."""
         items = list(items)
         try:
             if not self._begun:
@@ -116,8 +114,6 @@ class Spool:
             raise self._cannot_write(failure) from None
         # One assignment: an interruption leaves the old position or the new one.
         self.position = Position(old.read + len(items), old.rows + rows, old.skipped + skipped, sizes, digest)
-        if time.monotonic() >= self._due:
-            self.save()
 
     def read(self, stream: str, offset: int, size: int) -> bytes:
         """Reads back from a stream."""
@@ -134,10 +130,12 @@ class Spool:
         return max(0.0, self._due - time.monotonic())
 
     def save(self, *, finishing: bool = False) -> None:
-        """Writes a checkpoint."""
+        """Writes a checkpoint. A later command resumes after these results, so they must be of the identity's model."""
         start = time.monotonic()
         position = self.position
         try:
+            # Frees the space of a write that failed because the disk is full.
+            self._truncate()
             for file in self._files.values():
                 os.fsync(file)
             write_checkpoint(self._checkpoint, self._identity, position, finishing)
@@ -148,11 +146,10 @@ class Spool:
         self._due = end + max(CHECKPOINT_EVERY_S, CHECKPOINT_INTERVAL_RATIO * (end - start))
 
     def roll_back(self) -> None:
-        """Discards the results after the last ones that are known to be of one model."""
+        """Discards the results after the last checkpoint."""
         if self._begun:
-            self.position = self.verified
+            self.position = self.saved
             self._truncate()
-            self.save()
 
     def replace_header(self, header: bytes) -> None:
         """Overwrites the header with one of the same length."""
@@ -175,12 +172,7 @@ class Spool:
         self._close()
 
     def close(self) -> None:
-        """Saves what is not saved yet, as far as possible, and closes the files. Without results none remain."""
-        if self._files and self._begun and self.position is not self.saved:
-            with suppress(OSError, Failure):
-                # Frees the space of a write that failed because the disk is full.
-                self._truncate()
-                self.save()
+        """Closes the files. Without results in a checkpoint none remain."""
         empty = bool(self._files) and self.saved.read == 0 and (self._begun or not self._retains_old)
         if empty:
             self.remove()
@@ -222,7 +214,7 @@ class Spool:
                 raise Failure(f"{path} is damaged: use --restart to start over")
         self._expected_digest: str = found.position.digest
         if found.position.read:
-            self.position = self.saved = self.verified = found.position
+            self.position = self.saved = found.position
             self._begun = True
             self._truncate()
         if found.service != self._identity.service:

@@ -123,19 +123,16 @@ class Sink:
         return None
 
     def save(self) -> None:
-        """Writes a checkpoint."""
-
-    def mark_verified(self) -> None:
-        """The results up to here are of the model of the checkpoint."""
+        """Writes a checkpoint. All results must be of one model."""
 
     def roll_back(self) -> None:
-        """Discards the results after those."""
+        """Discards the results after the last checkpoint."""
 
     def finish(self) -> None:
         """Completes the output."""
 
     def close(self) -> None:
-        """Saves what is done."""
+        """Closes the output. A later command resumes at the last checkpoint."""
 
 
 class FileOutput(Sink):
@@ -210,9 +207,6 @@ class FileOutput(Sink):
 
     def save(self) -> None:
         self.spool.save()
-
-    def mark_verified(self) -> None:
-        self.spool.verified = self.spool.position
 
     def roll_back(self) -> None:
         self.spool.roll_back()
