@@ -43,6 +43,30 @@ def test_part_of_another_program_is_refused(muse_on_stack: Muse, name: str, opti
     assert (muse_on_stack.folder / name).read_bytes() == b"precious"
 
 
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to a device", "link to nothing"])
+@pytest.mark.parametrize("name", ["out.npy.part", "out.npy.part.json", "out.npy.skipped.jsonl.part"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_part_that_is_no_regular_file_is_refused(tmp_path: Path, kind: str, name: str, restart: bool) -> None:
+    path = tmp_path / name
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/null" if kind == "link to a device" else "nothing")
+    before = path.lstat()
+    with pytest.raises(Failure, match=f"{name} is not a regular file: rename or remove it"):
+        open_spool(tmp_path / "out.npy", restart)
+    assert os.listdir(tmp_path) == [name] and os.path.samestat(path.lstat(), before)
+
+
+def test_empty_file_of_another_program_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out.npy.rows.jsonl.part").touch()
+    with pytest.raises(Failure, match=r"out\.npy\.rows\.jsonl\.part exists and is not of an interrupted 'muse'"):
+        open_spool(tmp_path / "out.npy")
+    assert os.listdir(tmp_path) == ["out.npy.rows.jsonl.part"]
+
+
 @pytest.mark.parametrize("name", ["out.npy.meta.json", "out.npy.rows.jsonl", "out.npy.skipped.jsonl"])
 def test_existing_file_beside_the_output_is_refused(muse_on_stack: Muse, name: str) -> None:
     (muse_on_stack.folder / "in.jsonl").write_text('{"sentence": "a", "id": 1}\n')
@@ -164,16 +188,51 @@ def test_empty_part_of_a_killed_command_is_taken_over(muse_on_stack: Muse) -> No
     assert muse_on_stack.files() == {"in.txt", "out.npy", "out.npy.meta.json"}
 
 
+def test_spool_of_the_next_command_is_not_removed(tmp_path: Path) -> None:
+    """The next command begins when the first one has renamed its file, but not removed its checkpoint."""
+    first = open_spool(tmp_path / "out")
+    first.append([Row("a", 1, None)], {"": b"first"}, 1, 0)
+    first.save(publishing=[])
+    publish(first.path, tmp_path / "out", overwrite=True)
+    second = open_spool(tmp_path / "out")
+    second.append([Row("b", 1, None)], {"": b"second"}, 1, 0)
+    second.save()
+    first.remove()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.part", "out.part.json"]
+    with pytest.raises(Failure, match="in use by another 'muse'"):
+        PartFile(tmp_path / "out")
+    second.close()
+    assert open_spool(tmp_path / "out").position.rows == 1
+    assert (tmp_path / "out").read_bytes() == b"first" and (tmp_path / "out.part").read_bytes() == b"second"
+
+
+def test_command_in_use_until_its_spool_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = open_spool(tmp_path / "out")
+    first.append([Row("a", 1, None)], {"": b"first"}, 1, 0)
+    first.save(publishing=[])
+    publish(first.path, tmp_path / "out", overwrite=True)
+    unlink = Path.unlink
+
+    def while_another_begins(path: Path, missing_ok: bool = False) -> None:
+        with pytest.raises(Failure, match="in use by another 'muse'"):
+            open_spool(tmp_path / "out")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", while_another_begins)
+    first.remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 @pytest.mark.parametrize("renames", range(4))
-@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+@pytest.mark.parametrize("option", [[], ["--overwrite"], ["--restart"]])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_command_stopped_while_it_renames_is_resumed(
-    muse_on_stack: Muse, renames: int, overwrite: list[str], how: signal.Signals
+    muse_on_stack: Muse, renames: int, option: list[str], how: signal.Signals
 ) -> None:
     """Sidecars are renamed before the output."""
     folder = muse_on_stack.folder
     (folder / "in.jsonl").write_text('{"sentence": "a", "id": 1}\n{\n')
-    command = ["embed", "in.jsonl", "out.npy", "--keep", "id", "--on-error", "skip", *overwrite]
+    command = ["embed", "in.jsonl", "out.npy", "--keep", "id", "--on-error", "skip", *option]
     program = (
         "import os, sys; from muse_as_service.cli import main; from muse_as_service.cli.outputs import base\n"
         "publish, left, how = base.publish, int(sys.argv.pop(1)), int(sys.argv.pop(1))\n"

@@ -278,7 +278,7 @@ def test_damaged_or_older_checkpoint_is_reported(muse_on_stack: Muse) -> None:
     for content, text in (
         (checkpoint[:40], "out.jsonl.part.json is damaged: use --restart to start over"),
         ('{"purpose": "muse tokenize to JsonLines", "rows": 2}', "is of an older version of muse: use --restart"),
-        (checkpoint.replace('"muse_checkpoint": 1', '"muse_checkpoint": 99'), "is of another version of muse"),
+        (checkpoint.replace('"muse_checkpoint": 2', '"muse_checkpoint": 99'), "is of another version of muse"),
     ):
         (folder / "out.jsonl.part.json").write_text(content)
         assert text in muse_on_stack.fails("tokenize", "in.txt", "out.jsonl")

@@ -8,9 +8,8 @@ from typing import NamedTuple, Optional
 
 from .. import Failure
 from ..checkpoint import Identity
-from ..files import beside
 from ..part_file import PartFile
-from ..spool import DISTINCT, MAIN, SIDECARS, final_path, part_path
+from ..spool import MAIN, SIDECARS, final_path, remove_published, spool_files
 from .base import Batch, FileOutput, Layout, Sink, Skipped
 from .compression import SUFFIXES
 from .jsonl import JsonLines
@@ -56,14 +55,14 @@ class Target(NamedTuple):
         if path.exists() and not path.is_file():
             raise Failure(f"{name} is not a regular file")
         if os.path.lexists(path) and not overwrite:
-            _remove_published_spool(path)
+            remove_published(path)
             text = f"{name}, the output, exists already"
             raise Failure(f"{text}: the last name is the output; choose another one, or replace it with --overwrite")
         return cls(path, kind, compression, False)
 
     def files(self) -> list[Path]:
         """All files that may be written."""
-        return [*(final_path(self.path, name) for name in (MAIN, *SIDECARS)), *_spool_files(self.path)]
+        return [*(final_path(self.path, name) for name in (MAIN, *SIDECARS)), *spool_files(self.path)]
 
 
 def open_output(target: Target, layout: Layout, part: Optional[PartFile], identity: Identity, *, restart: bool) -> Sink:
@@ -75,15 +74,3 @@ def open_output(target: Target, layout: Layout, part: Optional[PartFile], identi
     if part is None:
         return StandardOutput(layout)
     return WRITERS[target.format](layout, part, identity, restart)
-
-
-def _spool_files(path: Path) -> list[Path]:
-    return [*(part_path(path, name) for name in (MAIN, DISTINCT, *SIDECARS)), beside(path, "part.json")]
-
-
-def _remove_published_spool(path: Path) -> None:
-    """Removes the spool of a command that was killed after it published its output."""
-    part = part_path(path, MAIN)
-    if part.exists() and part.samefile(path):
-        for file in _spool_files(path):
-            file.unlink(missing_ok=True)

@@ -222,10 +222,11 @@ class FileOutput(Sink):
                 for final in filter(os.path.lexists, self._finals()):
                     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
             # From here on files with the final names are ours.
-            self.spool.save(finishing=True)
+            written = [stream for stream in SIDECARS if self._is_written(stream)]
+            self.spool.save(publishing=written)
             self.spool.release()
             for stream in SIDECARS:
-                if self._is_written(stream):
+                if stream in written:
                     self._publish(part_path(path, stream), final_path(path, stream))
                 elif self.layout.overwrite:
                     # It belonged to the output that is replaced.
