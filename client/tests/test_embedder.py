@@ -40,7 +40,8 @@ def test_embedder_takes_the_key_of_the_environment(url: str, api_key: str, monke
     monkeypatch.delenv("MUSE_API_KEY")
     assert pickle.loads(pickle.dumps(embedder))(["a"]).shape == (1, 512)
     assert api_key not in repr(embedder) and api_key not in repr(vars(embedder))
-    with pytest.raises(AuthenticationError, match="not logged in"):
+    advice = "no credential: pass api_key, or username and password, or set MUSE_API_KEY in this process"
+    with pytest.raises(AuthenticationError, match=advice):
         Embedder(url)(["b"])
 
 
@@ -166,10 +167,10 @@ def test_similarity_accepts_any_lengths_and_shapes() -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_similarity_does_not_depend_on_the_length_of_vectors(dtype: type) -> None:
     limits = np.finfo(dtype)
-    a = np.array([[3, 4], [4, -3]], dtype)
+    a: Any = np.array([[3, 4], [4, -3]], dtype)
     for scale in 1e30, 1e-30, limits.max / 4, limits.tiny, limits.smallest_subnormal:
         assert np.allclose(similarity(a * dtype(scale), a), np.eye(2), atol=1e-6), scale
-    largest = np.full((1, 512), limits.max, dtype)
+    largest: Any = np.full((1, 512), limits.max, dtype)
     assert np.allclose(similarity(largest, -largest), -1)
 
 

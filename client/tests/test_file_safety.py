@@ -20,6 +20,7 @@ from muse_as_service.cli import Failure, spool
 from muse_as_service.cli.checkpoint import Identity, write_checkpoint
 from muse_as_service.cli.files import publish
 from muse_as_service.cli.inputs import Row
+from muse_as_service.cli.outputs import Target
 from muse_as_service.cli.part_file import PartFile
 from muse_as_service.cli.spool import Spool
 
@@ -57,14 +58,38 @@ def test_part_that_is_no_regular_file_is_refused(tmp_path: Path, kind: str, name
     before = path.lstat()
     with pytest.raises(Failure, match=f"{name} is not a regular file: rename or remove it"):
         open_spool(tmp_path / "out.npy", restart)
-    assert os.listdir(tmp_path) == [name] and os.path.samestat(path.lstat(), before)
+    assert list(tmp_path.iterdir()) == [path] and os.path.samestat(path.lstat(), before)
 
 
 def test_empty_file_of_another_program_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out.npy.rows.jsonl.part").touch()
     with pytest.raises(Failure, match=r"out\.npy\.rows\.jsonl\.part exists and is not of an interrupted 'muse'"):
         open_spool(tmp_path / "out.npy")
-    assert os.listdir(tmp_path) == ["out.npy.rows.jsonl.part"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.npy.rows.jsonl.part"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("none/out.npy", r"cannot write none/out\.npy: there is no folder none$"),
+        ("in.txt/out.npy", r"there is no folder in\.txt$"),
+        ("x" * 252 + ".npy", "its name, with the suffixes of the files beside it, is too long: choose a shorter one$"),
+        ("x" * 242 + ".npy", "its name, with the suffixes of the files beside it, is too long: choose a shorter one$"),
+        ("folder.npy", r"folder\.npy is not a regular file"),
+        ("out.npy", r"out\.npy\.skipped\.jsonl is not a regular file"),
+    ],
+    ids=["folder", "file", "long", "longer with suffix", "output", "beside"],
+)
+def test_output_that_cannot_be_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.txt").touch()
+    (tmp_path / "folder.npy").mkdir()
+    os.mkfifo(tmp_path / "out.npy.skipped.jsonl")
+    with pytest.raises(Failure, match=text):
+        Target.of(name, None, "embedding", overwrite=True)
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 @pytest.mark.parametrize("name", ["out.npy.meta.json", "out.npy.rows.jsonl", "out.npy.skipped.jsonl"])

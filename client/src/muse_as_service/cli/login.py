@@ -17,7 +17,6 @@ from .._transfer import API_KEY_VARIABLE
 from . import Failure
 from .notices import RetryNotices
 
-
 DEFAULT_URL = "http://localhost:5000"
 DEFAULT_SERVICE = f"that of the login, or {DEFAULT_URL}"
 """The URL that `SavedLogin.of_options` uses, for descriptions of options."""
@@ -102,9 +101,7 @@ class SavedLogin:
 def add_credential_options(command: argparse.ArgumentParser) -> None:
     """Adds the options of a command that accepts an API key, for `credential`."""
     command.add_argument("--grpc", action="store_true", help="use gRPC instead of REST")
-    command.add_argument(
-        "--url", help=f"URL of the service, with an API key; default: {DEFAULT_SERVICE}"
-    )
+    command.add_argument("--url", help=f"URL of the service, with an API key; default: {DEFAULT_SERVICE}")
     command.add_argument("--ca-file", help="PEM file with the CA certificates to trust, with an API key")
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path, PurePath
 from typing import NamedTuple, Optional
 
 from .. import Failure
 from ..checkpoint import Identity
+from ..files import cannot_write
 from ..part_file import PartFile
 from ..spool import MAIN, SIDECARS, final_path, remove_published, spool_files
 from .base import Batch, FileOutput, Layout, Sink, Skipped
@@ -52,8 +54,7 @@ class Target(NamedTuple):
                 raise Failure(f"only jsonl can be written to standard output, not {kind}: use a file")
             return cls(Path(name), kind, "", True)
         path = Path(name)
-        if path.exists() and not path.is_file():
-            raise Failure(f"{name} is not a regular file")
+        _check_names(path)
         if os.path.lexists(path) and not overwrite:
             remove_published(path)
             text = f"{name}, the output, exists already"
@@ -63,6 +64,25 @@ class Target(NamedTuple):
     def files(self) -> list[Path]:
         """All files that may be written."""
         return [*(final_path(self.path, name) for name in (MAIN, *SIDECARS)), *spool_files(self.path)]
+
+
+def _check_names(output: Path) -> None:
+    """Raises `Failure` if the output, or a file beside it, cannot have its name."""
+    if not output.parent.is_dir():
+        raise Failure(f"cannot write {output}: there is no folder {output.parent}")
+    for path in [*(final_path(output, name) for name in (MAIN, *SIDECARS)), *spool_files(output)]:
+        try:
+            path.lstat()
+        except FileNotFoundError:
+            continue
+        except OSError as failure:
+            if failure.errno != errno.ENAMETOOLONG:
+                raise cannot_write(path, failure) from None
+            text = "its name, with the suffixes of the files beside it, is too long: choose a shorter one"
+            raise Failure(f"cannot write {output}: {text}") from None
+    for path in (final_path(output, name) for name in (MAIN, *SIDECARS)):
+        if path.exists() and not path.is_file():
+            raise Failure(f"{path} is not a regular file: choose another name")
 
 
 def open_output(target: Target, layout: Layout, part: Optional[PartFile], identity: Identity, *, restart: bool) -> Sink:
