@@ -52,6 +52,8 @@ class Relay:
         self.unblocked = threading.Event()
         """Requests wait until it is set, except for descriptions of the model."""
         self.unblocked.set()
+        self.blocked = threading.Event()
+        """Is set by requests that wait."""
         self.model_unblocked = threading.Event()
         """Requests for the description of the model wait until it is set."""
         self.model_unblocked.set()
@@ -115,7 +117,8 @@ class Relay:
         if request.path == "/v1/models":
             self.model_requested.set()
             self.model_unblocked.wait(60)
-        else:
+        elif not self.unblocked.is_set():
+            self.blocked.set()
             self.unblocked.wait(60)
         with self._lock:
             self.requests.append(f"{request.command} {request.path}")

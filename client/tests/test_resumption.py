@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import time
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -322,8 +321,8 @@ def test_interruption_before_the_first_response_leaves_nothing(muse_on_relay: Mu
     write_text(muse_on_relay.folder / "in.txt", ["a"])
     relay.unblocked.clear()
     process = muse_on_relay.start("embed", "in.txt", "out.npy")
-    time.sleep(2)
+    assert relay.blocked.wait(60)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=10)
+    _, stderr = process.communicate(timeout=30)
     assert (process.returncode, stderr) == (130, "muse: stopped\n")
     assert muse_on_relay.files() == {"in.txt"}
