@@ -30,6 +30,8 @@ class CannedResponse:
     status: Optional[int]
     headers: dict[str, str] = field(default_factory=dict)
     body: str = '{"message": "injected by the test"}'
+    path: Optional[str] = None
+    """Only for a request with this path; others are forwarded until then."""
 
 
 class Relay:
@@ -48,8 +50,15 @@ class Relay:
         self.response_bytes: list[int] = []
         """Length of the body of each forwarded response."""
         self.unblocked = threading.Event()
-        """Requests wait until it is set."""
+        """Requests wait until it is set, except for descriptions of the model."""
         self.unblocked.set()
+        self.blocked = threading.Event()
+        """Is set by requests that wait."""
+        self.model_unblocked = threading.Event()
+        """Requests for the description of the model wait until it is set."""
+        self.model_unblocked.set()
+        self.model_requested = threading.Event()
+        """Is set by these requests."""
         self.block_after: Optional[int] = None
         """Blocks requests once so many sentences were processed."""
         self.seconds_per_sentence = 0.0
@@ -57,7 +66,8 @@ class Relay:
         self.precision: Optional[str] = None
         """Replaces the precision of the model in `/v1/models`, as after a restart with another model."""
         self.constant_vectors = False
-        """Responds with vectors that depend on the sentence only, whatever the others in the request are."""
+        """Responds with vectors that depend on the sentence and `precision` only, whatever the others in the request
+        are."""
         self.sizes: list[int] = []
         """Number of sentences of each request that reached the server."""
         self._lock = threading.Lock()
@@ -104,10 +114,15 @@ class Relay:
     def _handle(self, request: BaseHTTPRequestHandler) -> Optional[httpx.Response]:
         body = request.rfile.read(int(request.headers.get("content-length") or 0))
         sentences = len(json.loads(body).get("sentence", [])) if body else 0
-        self.unblocked.wait(60)
+        if request.path == "/v1/models":
+            self.model_requested.set()
+            self.model_unblocked.wait(60)
+        elif not self.unblocked.is_set():
+            self.blocked.set()
+            self.unblocked.wait(60)
         with self._lock:
             self.requests.append(f"{request.command} {request.path}")
-            canned = self.responses.pop(0) if self.responses else None
+            canned = self._next_response(request.path)
         if canned is not None:
             return (
                 None
@@ -125,7 +140,8 @@ class Relay:
             time.sleep(sentences * self.seconds_per_sentence)
         response = self._client.request(request.command, request.path, headers=headers, content=body)
         if self.constant_vectors and request.path == "/embed" and response.status_code == 200:
-            response = httpx.Response(200, headers={"content-type": NPY}, content=_constant_vectors(json.loads(body)))
+            content = _constant_vectors(json.loads(body), self.precision)
+            response = httpx.Response(200, headers={"content-type": NPY}, content=content)
         if self.precision is not None and request.path == "/v1/models":
             models = response.json()
             models["data"][0]["precision"] = self.precision
@@ -139,9 +155,15 @@ class Relay:
                     self.unblocked.clear()
         return response
 
+    def _next_response(self, path: str) -> Optional[CannedResponse]:
+        following = self.responses[0] if self.responses else None
+        if following is not None and following.path not in (None, path):
+            return None
+        return self.responses.pop(0) if self.responses else None
 
-def _constant_vectors(request: dict[str, Any]) -> bytes:
-    seeds = [zlib.crc32(sentence.encode()) for sentence in request["sentence"]]
+
+def _constant_vectors(request: dict[str, Any], precision: Optional[str]) -> bytes:
+    seeds = [zlib.crc32(f"{precision} {sentence}".encode()) for sentence in request["sentence"]]
     file = io.BytesIO()
     np.save(file, np.array([np.random.default_rng(seed).random(512, np.float32) for seed in seeds]))
     return file.getvalue()
@@ -198,5 +220,6 @@ def running(upstream: str) -> Iterator[Relay]:
         yield relay
     finally:
         relay.unblocked.set()
+        relay.model_unblocked.set()
         relay.stop()
         relay._client.close()

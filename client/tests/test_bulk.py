@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from muse_command import CHUNK, Muse, read_json_lines, write_text
 from relay import Relay
@@ -40,6 +42,25 @@ def test_shards_are_every_nth_row(muse_on_stack: Muse) -> None:
     for text in "0/3", "4/3", "1", "a/b", "1/0", "-1/2", "1/2/3":
         ran = muse_on_stack("tokenize", "in.txt", "out.jsonl", f"--shard={text}")
         assert ran.returncode == 2 and f"'{text}' is not a shard I/N" in ran.stderr
+
+
+def test_shards_of_parquet_are_merged_as_documented(muse_on_stack: Muse, monkeypatch: pytest.MonkeyPatch) -> None:
+    sentences = [f"{number}" for number in range(1_000)]
+    write_text(muse_on_stack.folder / "in.txt", sentences)
+    for shard in range(1, 5):
+        muse_on_stack.run("tokenize", "in.txt", f"big-{shard}.parquet", "--shard", f"{shard}/4")
+    page = (Path(__file__).parents[2] / "docs/api/cli.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(muse_on_stack.folder)
+    exec(compile(code, "cli.md", "exec"), {})
+    assert pq.read_table("big.parquet")["sentence"].to_pylist() == sentences
+
+
+@pytest.mark.parametrize("output", ["-o", "--output"])
+def test_output_as_an_option_is_explained(muse: Muse, output: str) -> None:
+    ran = muse("embed", "in.txt", output, "out.npy")
+    assert ran.returncode == 2 and ran.stderr.startswith("usage: muse embed ")
+    assert f"unrecognized arguments: {output} (OUTPUT is the last of the names, without an option)" in ran.stderr
 
 
 @pytest.mark.parametrize("output", ["out.npy", "out.jsonl", "out.parquet", "-"])

@@ -323,6 +323,18 @@ def test_api_key_replaces_the_login(url: str, api_key: str, grpc: bool, monkeypa
         client.embed(SENTENCES)
 
 
+def test_login_with_an_api_key_logs_a_warning(
+    url: str, api_key: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MUSE_API_KEY", api_key)
+    for credential in {}, {"api_key": api_key}, {"api_key": ""}:
+        caplog.clear()
+        with MUSEClient(url=url, **credential) as client:  # type: ignore[arg-type]
+            client.login("admin", "admin")
+        text = "login() replaces the API key of this client, which is from an argument or MUSE_API_KEY"
+        assert caplog.messages == ([] if credential.get("api_key") == "" else [text])
+
+
 @pytest.mark.parametrize("grpc", [False, True])
 def test_rejected_api_key_has_its_reason(url: str, api_key: str, grpc: bool) -> None:
     typo = api_key[:-1] + ("b" if api_key[-1] == "a" else "a")

@@ -40,6 +40,13 @@ def test_doctor_passes_every_check_of_a_healthy_service(tmp_path: Path, url: str
     assert verdicts == ["ok"] * 3 + ["skipped"] * 6
 
 
+def test_doctor_without_a_url_checks_the_service_of_the_login(muse_on_relay: Muse, relay: Relay) -> None:
+    relay.requests.clear()
+    lines = muse_on_relay.run("doctor").splitlines()
+    assert lines[0].startswith(f"ok      service  {relay.url} responds")
+    assert relay.requests == ["GET /.well-known/jwks.json"]
+
+
 def test_doctor_reports_clock_skew(tmp_path: Path, relay: Relay) -> None:
     muse = Muse(tmp_path)
     for ahead, direction in ((-90, "behind"), (3600, "ahead")):

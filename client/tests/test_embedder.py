@@ -40,7 +40,8 @@ def test_embedder_takes_the_key_of_the_environment(url: str, api_key: str, monke
     monkeypatch.delenv("MUSE_API_KEY")
     assert pickle.loads(pickle.dumps(embedder))(["a"]).shape == (1, 512)
     assert api_key not in repr(embedder) and api_key not in repr(vars(embedder))
-    with pytest.raises(AuthenticationError, match="not logged in"):
+    advice = "no credential: pass api_key, or username and password, or set MUSE_API_KEY in this process"
+    with pytest.raises(AuthenticationError, match=advice):
         Embedder(url)(["b"])
 
 
@@ -160,6 +161,22 @@ def test_similarity_accepts_any_lengths_and_shapes() -> None:
     assert similarity(a.astype(np.float32), b.astype(np.int8)).dtype == np.float32
     assert similarity(a.astype(np.float16), a.astype(np.float16)).dtype == np.float32
     assert similarity(np.empty((0, 2)), b).shape == (0, 2)
+    assert similarity(a.astype(">f8"), b.astype(np.float32)).dtype == np.float64
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_similarity_does_not_depend_on_the_length_of_vectors(dtype: type) -> None:
+    limits = np.finfo(dtype)
+    a: Any = np.array([[3, 4], [4, -3]], dtype)
+    for scale in 1e30, 1e-30, limits.max / 4, limits.tiny, limits.smallest_subnormal:
+        assert np.allclose(similarity(a * dtype(scale), a), np.eye(2), atol=1e-6), scale
+    largest: Any = np.full((1, 512), limits.max, dtype)
+    assert np.allclose(similarity(largest, -largest), -1)
+
+
+def test_similarity_to_vectors_that_are_not_finite_is_nan() -> None:
+    found = similarity([[1.0, 0.0], [np.nan, 0.0], [np.inf, 1.0]], [[1.0, 1.0], [0.0, 0.0]])
+    assert np.isnan(found[1:]).all() and np.allclose(found[0], [0.5**0.5, 0])
 
 
 @pytest.mark.parametrize(
@@ -168,6 +185,8 @@ def test_similarity_accepts_any_lengths_and_shapes() -> None:
         (np.ones((2, 3)), ValueError, "a has vectors of 3 components, b of 2"),
         (np.ones((1, 2, 2)), ValueError, r"a must have the shape \(vectors, components\)"),
         (1.0, ValueError, "a must have the shape"),
+        (np.ones((2, 0)), ValueError, "a has vectors of 0 components"),
+        ([], ValueError, "a has vectors of 0 components"),
         (["one"], TypeError, "a must be an array of numbers"),
         ([[1.0], [1.0, 2.0]], ValueError, "a has vectors of different lengths"),
         (np.array([[True, False]]), TypeError, "a must be an array of numbers"),

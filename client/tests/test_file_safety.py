@@ -20,6 +20,7 @@ from muse_as_service.cli import Failure, spool
 from muse_as_service.cli.checkpoint import Identity, write_checkpoint
 from muse_as_service.cli.files import publish
 from muse_as_service.cli.inputs import Row
+from muse_as_service.cli.outputs import Target
 from muse_as_service.cli.part_file import PartFile
 from muse_as_service.cli.spool import Spool
 
@@ -41,6 +42,54 @@ def test_part_of_another_program_is_refused(muse_on_stack: Muse, name: str, opti
     assert name in error and "rename or remove it" in error
     assert muse_on_stack.files() == {"in.txt", name}
     assert (muse_on_stack.folder / name).read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to a device", "link to nothing"])
+@pytest.mark.parametrize("name", ["out.npy.part", "out.npy.part.json", "out.npy.skipped.jsonl.part"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_part_that_is_no_regular_file_is_refused(tmp_path: Path, kind: str, name: str, restart: bool) -> None:
+    path = tmp_path / name
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/null" if kind == "link to a device" else "nothing")
+    before = path.lstat()
+    with pytest.raises(Failure, match=f"{name} is not a regular file: rename or remove it"):
+        open_spool(tmp_path / "out.npy", restart)
+    assert list(tmp_path.iterdir()) == [path] and os.path.samestat(path.lstat(), before)
+
+
+def test_empty_file_of_another_program_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out.npy.rows.jsonl.part").touch()
+    with pytest.raises(Failure, match=r"out\.npy\.rows\.jsonl\.part exists and is not of an interrupted 'muse'"):
+        open_spool(tmp_path / "out.npy")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.npy.rows.jsonl.part"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("none/out.npy", r"cannot write none/out\.npy: there is no folder none$"),
+        ("in.txt/out.npy", r"there is no folder in\.txt$"),
+        ("x" * 252 + ".npy", "its name, with the suffixes of the files beside it, is too long: choose a shorter one$"),
+        ("x" * 242 + ".npy", "its name, with the suffixes of the files beside it, is too long: choose a shorter one$"),
+        ("folder.npy", r"folder\.npy is not a regular file"),
+        ("out.npy", r"out\.npy\.skipped\.jsonl is not a regular file"),
+    ],
+    ids=["folder", "file", "long", "longer with suffix", "output", "beside"],
+)
+def test_output_that_cannot_be_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.txt").touch()
+    (tmp_path / "folder.npy").mkdir()
+    os.mkfifo(tmp_path / "out.npy.skipped.jsonl")
+    with pytest.raises(Failure, match=text):
+        Target.of(name, None, "embedding", overwrite=True)
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 @pytest.mark.parametrize("name", ["out.npy.meta.json", "out.npy.rows.jsonl", "out.npy.skipped.jsonl"])
@@ -135,6 +184,7 @@ def test_file_system_without_locks_is_not_in_use(
     one = open_spool(tmp_path / "out")
     assert "has no locks" in capsys.readouterr().err
     one.append([Row("a", 1, None)], {"": b"a"}, 1, 0)
+    one.save()
     one.close()
     assert open_spool(tmp_path / "out").position.rows == 1
 
@@ -163,16 +213,51 @@ def test_empty_part_of_a_killed_command_is_taken_over(muse_on_stack: Muse) -> No
     assert muse_on_stack.files() == {"in.txt", "out.npy", "out.npy.meta.json"}
 
 
+def test_spool_of_the_next_command_is_not_removed(tmp_path: Path) -> None:
+    """The next command begins when the first one has renamed its file, but not removed its checkpoint."""
+    first = open_spool(tmp_path / "out")
+    first.append([Row("a", 1, None)], {"": b"first"}, 1, 0)
+    first.save(publishing=[])
+    publish(first.path, tmp_path / "out", overwrite=True)
+    second = open_spool(tmp_path / "out")
+    second.append([Row("b", 1, None)], {"": b"second"}, 1, 0)
+    second.save()
+    first.remove()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.part", "out.part.json"]
+    with pytest.raises(Failure, match="in use by another 'muse'"):
+        PartFile(tmp_path / "out")
+    second.close()
+    assert open_spool(tmp_path / "out").position.rows == 1
+    assert (tmp_path / "out").read_bytes() == b"first" and (tmp_path / "out.part").read_bytes() == b"second"
+
+
+def test_command_in_use_until_its_spool_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = open_spool(tmp_path / "out")
+    first.append([Row("a", 1, None)], {"": b"first"}, 1, 0)
+    first.save(publishing=[])
+    publish(first.path, tmp_path / "out", overwrite=True)
+    unlink = Path.unlink
+
+    def while_another_begins(path: Path, missing_ok: bool = False) -> None:
+        with pytest.raises(Failure, match="in use by another 'muse'"):
+            open_spool(tmp_path / "out")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", while_another_begins)
+    first.remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 @pytest.mark.parametrize("renames", range(4))
-@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+@pytest.mark.parametrize("option", [[], ["--overwrite"], ["--restart"]])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_command_stopped_while_it_renames_is_resumed(
-    muse_on_stack: Muse, renames: int, overwrite: list[str], how: signal.Signals
+    muse_on_stack: Muse, renames: int, option: list[str], how: signal.Signals
 ) -> None:
     """Sidecars are renamed before the output."""
     folder = muse_on_stack.folder
     (folder / "in.jsonl").write_text('{"sentence": "a", "id": 1}\n{\n')
-    command = ["embed", "in.jsonl", "out.npy", "--keep", "id", "--on-error", "skip", *overwrite]
+    command = ["embed", "in.jsonl", "out.npy", "--keep", "id", "--on-error", "skip", *option]
     program = (
         "import os, sys; from muse_as_service.cli import main; from muse_as_service.cli.outputs import base\n"
         "publish, left, how = base.publish, int(sys.argv.pop(1)), int(sys.argv.pop(1))\n"
@@ -216,16 +301,16 @@ def test_interrupted_append_leaves_the_old_position(tmp_path: Path, monkeypatch:
         raise KeyboardInterrupt
 
     steps = [(os, "write", no_write, 1), (os, "write", half_write, 1)]
-    steps += [(Path, "replace", no_replace, 2), (Path, "replace", late_replace, 2)]  # type: ignore[list-item]
+    steps += [(Path, "replace", no_replace, 1), (Path, "replace", late_replace, 2)]  # type: ignore[list-item]
     for number, (owner, name, interruption, rows) in enumerate(steps):
         path = tmp_path / f"{number}"
         one = open_spool(path)
         one.append([Row("aa", 1, None)], {"": b"aa"}, 1, 0)
-        monkeypatch.setattr(spool, "CHECKPOINT_EVERY_S", 0.0)
-        one._due = 0.0
+        one.save()
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
             patched.setattr(owner, name, interruption)
             one.append([Row("bb", 2, None)], {"": b"bb"}, 1, 0)
+            one.save()
         one.close()
         two = open_spool(path)
         assert two.position.rows == two.saved.rows == rows, name
@@ -251,6 +336,8 @@ def test_checkpoints_take_at_most_a_twentieth_of_the_time(tmp_path: Path, monkey
     one = open_spool(tmp_path / "out")
     for number in range(200):
         one.append([Row(f"{number}", number, None)], {"": b"x"}, 1, 0)
+        if one.due_in() == 0:
+            one.save()
         now[0] += 1.0
     # The first one precedes the first results. A checkpoint takes 4 s: of the file and of the data.
     saves = saves[1:]

@@ -9,36 +9,61 @@ from typing import Any
 import pytest
 from reading import Bad, Case, Rejected, reading
 
+MULTILINE = {"multiline": True}
+TAB_CSV = {"format": "csv", "delimiter": "tab"}
 SEPARATED = [
     # Quoting
     Case("quoted.csv", 'id,sentence\n1,"a, ""b"""\n', ['a, "b"']),
-    Case("lines.csv", 'id,sentence\n1,"a\nb, c"\n2,d\n', ["a\nb, c", "d"]),
-    Case("lines-crlf.csv", b'id,sentence\r\n1,"a\r\nb"\r\n2,d\r\n', ["a\r\nb", "d"]),
-    Case("lines-cr.csv", b'id,sentence\n1,"a\rb"\n', ["a\rb"]),
-    Case("one-column-lines.csv", 'sentence\n"a\nb"\nc\n', ["a\nb", "c"]),
-    Case("first-lines.csv", 'sentence,id\n"a\nb",1\nc,2\n', ["a\nb", "c"]),
+    Case("lines.csv", 'id,sentence\n1,"a\nb, c"\n2,d\n', ["a\nb, c", "d"], MULTILINE),
+    Case("lines-crlf.csv", b'id,sentence\r\n1,"a\r\nb"\r\n2,d\r\n', ["a\r\nb", "d"], MULTILINE),
+    Case("lines-cr.csv", b'id,sentence\n1,"a\rb"\n', ["a\rb"], MULTILINE),
+    Case("one-column-lines.csv", 'sentence\n"a\nb"\nc\n', ["a\nb", "c"], MULTILINE),
+    Case("first-lines.csv", 'sentence,id\n"a\nb",1\nc,2\n', ["a\nb", "c"], MULTILINE),
+    Case("joined.csv", 'id,sentence\n1,"a\n2,b"\n', Rejected("line 2: a quoted cell does not end in this line: use")),
+    Case("joined1.csv", 'sentence\n"a\nb"\n', Rejected("--multiline-cells if it has several, or use --no-quoting")),
+    Case("joined-cr.csv", 'id,sentence\n1,"a\r2,b"\n', Rejected("line 2: a carriage return (CR) in a quoted cell")),
+    Case("joined-crlf.csv", 'id,sentence\r\n1,"a\r\n2,b"\r\n', Rejected("line 2: a quoted cell does not end")),
+    Case("joined-other.csv", 'id,x,sentence\n1,"a,b\n2,c",d\n', Rejected("line 2: a quoted cell does not end")),
+    Case("joined-header.csv", 'id,"sentence\n1,a"\n', Rejected("line 1: a quoted cell does not end in this line")),
+    Case("crlf.csv", b'id,sentence\r\n1,"a"\r\n', ["a"]),
     Case("inner.csv", 'id,sentence\n1,5" disk\n2,say "a"\n', ['5" disk', 'say "a"']),
-    Case("space.csv", 'id,sentence\n1, "a"\n', [' "a"']),
-    Case("space-comma.csv", 'id,sentence\n1, "a, b"\n', [Bad("line 2: 3 columns, where the header has 2")]),
+    Case("space.csv", 'id,sentence\n1, "a"\n2,b\n', [Bad("space.csv, line 2: a space before a quotation mark"), "b"]),
+    Case("space-comma.csv", 'id,sentence\n1, "a, b"\n', [Bad("line 2: a space before a quotation mark: remove the")]),
+    Case("space-first.csv", 'sentence,id\n  "a",1\n', [Bad("a space before a quotation mark: remove the")]),
+    Case("space-tab.csv", 'id,sentence\n1,\t"a"\n', [Bad("a space before a quotation mark")]),
+    Case("space-other.csv", 'id,x,sentence\n1, "x",a\n', [Bad("a space before a quotation mark")]),
+    Case("space-header.csv", 'id, "sentence"\n1,a\n', Rejected("space-header.csv, line 1: a space before a quotation")),
+    Case("space.tsv", 'id\tsentence\n1\t "a"\n', [Bad("a space before a quotation mark")]),
+    Case("space-tab.tsv", 'id\tx\tsentence\n1\t\t"a"\n', ["a"]),
+    Case("space-none.csv", 'id,sentence\n1, "a"\n', [' "a"'], {"quoting": False}),
+    Case("space-inner.csv", 'id,sentence\n1,a "b"\n2," ""c"""\n3,"d, ""e"""\n', ['a "b"', ' "c"', 'd, "e"']),
+    Case("space-lines.csv", 'id,sentence\n1,"a\n ""b"""\n2, "c"\n', ['a\n "b"', Bad("line 4: a space")], MULTILINE),
     Case("after.csv", 'id,sentence\n1,"a" b\n', Rejected("line 2: text after a closing quotation mark")),
     Case("backslash.csv", 'id,sentence\n1,"a \\"b\\""\n', Rejected("--no-quoting")),
-    Case("open.csv", 'id,sentence\n1,a\n2,"b\n3,c\n', Rejected("line 3: the quotation mark that opens a cell has no")),
-    Case("open-header.csv", '"id,sentence\n1,a\n', Rejected("line 1: the quotation mark that opens a cell has no")),
+    Case("open.csv", 'id,sentence\n1,a\n2,"b\n3,c\n', Rejected("open.csv, line 3: a quoted cell does not end in this")),
+    Case("open-end.csv", 'id,sentence\n1,a\n2,"b\n', Rejected("line 3: the quotation mark that opens a cell has no")),
+    Case("open-lines.csv", 'id,sentence\n1,a\n2,"b\n3,c\n', Rejected("line 3: the quotation mark that op"), MULTILINE),
+    Case("open-header.csv", '"id,sentence\n1,a\n', Rejected("line 1: the quotation mark that op"), MULTILINE),
     Case("single.csv", "id,sentence\n1,'a, b'\n", [Bad("3 columns, where the header has 2")]),
     Case("none.csv", 'id,sentence\n1,"a\n2,b"\n', ['"a', 'b"'], {"quoting": False}),
     Case("none-comma.csv", 'id,sentence\n1,"a, b"\n', [Bad("3 columns, where")], {"quoting": False}),
-    Case("joined.tsv", 'id\tlang\tsentence\n1\teng\t"Hello\n2\teng\tSo he said, bye"\n', Rejected("lines 2 to 3: ")),
-    Case("joined2.tsv", 'id\tsentence\n1\t"a\n2\tb\n3\tc\n4\td"\n5\te\n', Rejected("lines 2 to 5: a quotation mark")),
-    Case("joined-tab.csv", 'id\tsentence\n1\t"a\n2\tb"\n', Rejected("lines 2 to 3"), {"delimiter": "tab"}),
-    Case("joined3.tsv", 'id\tsentence\n1\t"a\n2\tb\n3\tc\n', Rejected("line 2: the quotation mark that opens a cell")),
+    Case(
+        "joined.tsv",
+        'id\tlang\tsentence\n1\teng\t"Hello\n2\teng\tSo he said, bye"\n',
+        Rejected("line 2: a quoted cell d"),
+    ),
+    Case("joined2.tsv", 'id\tsentence\n1\t"a\n2\tb\n3\tc\n4\td"\n5\te\n', Rejected("line 2: a quoted cell does")),
+    Case("joined-tab.csv", 'id\tsentence\n1\t"a\n2\tb"\n', Rejected("line 2: a quoted cell"), {"delimiter": "tab"}),
+    Case("joined-as-csv.tsv", 'id\tsentence\n1\t"a\n2\tb"\n', Rejected("line 2: a quoted cell"), TAB_CSV),
+    Case("joined3.tsv", 'id\tsentence\n1\t"a\n2\tb\n3\tc\n', Rejected("line 2: a quoted cell does not end in this")),
     Case("joined4.tsv", 'sentence\n"a\nb"\n', Rejected("use --no-quoting")),
-    Case("joined5.tsv", 'sentence\tid\n"a\t1\nb"\t2\n', Rejected("lines 2 to 3: a quotation mark joins these lines")),
+    Case("joined5.tsv", 'sentence\tid\n"a\t1\nb"\t2\n', Rejected("line 2: a quoted cell does not end in this line")),
     Case("joined6.tsv", 'a\tb\tsentence\n1\t"x\ty"\n', [Bad("2 columns, where the header has 3; use --no-quoting")]),
-    Case("joined7.tsv", '1\t"a\n2\tb"\n', Rejected("lines 1 to 2"), {"header": False, "column": "2"}),
+    Case("joined7.tsv", '1\t"a\n2\tb"\n', Rejected("line 1: a quoted"), {"header": False, "column": "2"}),
     Case("joined.none.tsv", 'id\tsentence\n1\t"a\n2\tb"\n', ['"a', 'b"'], {"quoting": False}),
-    Case("joined.as-csv.tsv", 'id\tsentence\n1\t"a\n2\tb"\n', ["a\n2\tb"], {"format": "csv", "delimiter": "tab"}),
-    Case("lines.tsv", 'id\tsentence\n1\t"a\nb"\n2\tc\n', ["a\nb", "c"]),
-    Case("lines2.tsv", 'sentence\tid\n"a\nb\nc"\t1\nd\t2\n', ["a\nb\nc", "d"]),
+    Case("lines-as-csv.tsv", 'id\tsentence\n1\t"a\n2\tb"\n', ["a\n2\tb"], {**TAB_CSV, **MULTILINE}),
+    Case("lines.tsv", 'id\tsentence\n1\t"a\nb"\n2\tc\n', ["a\nb", "c"], MULTILINE),
+    Case("lines2.tsv", 'sentence\tid\n"a\nb\nc"\t1\nd\t2\n', ["a\nb\nc", "d"], MULTILINE),
     Case("tab.tsv", 'id\tsentence\n1\t"a\tb"\n', ["a\tb"]),
     Case("quoted.tsv", 'id\tsentence\n1\t"a ""b"""\n2\tsay "c"\n', ['a "b"', 'say "c"']),
     Case("after.tsv", 'id\tsentence\n1\t"a" b\n', Rejected("--no-quoting")),
@@ -53,7 +78,7 @@ SEPARATED = [
     ),
     Case("short.csv", "id,sentence,lang\n1,a,en\n2,b\n3,c,en\n", ["a", Bad("2 columns, where the header has 3"), "c"]),
     Case("short1.csv", "id,sentence\n1,a\n\n2\n", ["a", Bad("short1.csv, line 4: 1 column, where the header has 2")]),
-    Case("after-lines.csv", 'id,sentence\n1,"a\nb"\n2,c,d\n', ["a\nb", Bad("after-lines.csv, line 4: 3 columns")]),
+    Case("after-lines.csv", 'id,sentence\n1,"a\nb"\n2,c,d\n', ["a\nb", Bad("line 4: 3 columns")], MULTILINE),
     Case("trailing.csv", "id,sentence,\n1,a,\n2,b,\n", ["a", "b"]),
     Case("trailing-header.csv", "id,sentence,\n1,a\n2,b\n", ["a", "b"]),
     Case(
@@ -120,7 +145,7 @@ SEPARATED = [
     Case("unnamed.csv", "id,,x\n1,a,\n", ["a"], {"column": ""}),
     Case("unnamed-end.csv", "id,\n1,a\n2\n", ["a", Bad("1 column, where the header has 2")], {"column": ""}),
     Case("wide.csv", ",".join(f"column {n}" for n in range(500)) + "\n", Rejected("and 480 others")),
-    Case("lines-name.csv", 'id,"a\nb"\n1,2\n', Rejected("choose one of id, a\\nb with")),
+    Case("lines-name.csv", 'id,"a\nb"\n1,2\n', Rejected("choose one of id, a\\nb with"), MULTILINE),
     # Options
     Case("semicolon-option.csv", "id;sentence\n1;a, b\n", ["a, b"], {"delimiter": ";"}),
     Case("pipe-option.csv", 'id|sentence\n1|"a|b"\n', ["a|b"], {"delimiter": "|"}),
@@ -151,7 +176,7 @@ SEPARATED = [
     Case("empty-no-header.csv", "", [], {"header": False, "column": "2"}),
     # Characters
     Case("nul.csv", "id,sentence\n1,a\n2,b\0c\n", Rejected("nul.csv, line 3: a zero byte")),
-    Case("latin.csv", b'sentence\n"a\nb"\n\xff\n', Rejected("latin.csv, line 4: byte 1 of it (0xff) is not UTF-8")),
+    Case("latin.csv", b'sentence\n"a\nb"\n\xff\n', Rejected("latin.csv, line 4: byte 1 of it (0xff)"), MULTILINE),
     Case("long.csv", "sentence\na\n" + "x" * 262_145 + "\nb\n", ["a", Bad("line 3: longer than 262,144 bytes"), "b"]),
     Case("longest.csv", "sentence\n" + "é" * 131_072 + "\n", ["é" * 131_072]),
     Case("mixed.csv", "id,sentence\n1,a\r2,b\n", Rejected("mixed.csv, line 2: a carriage return (CR)")),
@@ -261,9 +286,8 @@ def test_text_and_json_lines_are_read_or_rejected(tmp_path: Path, case: Case) ->
 
 def test_cell_that_a_stray_quotation_mark_opens_is_bounded(tmp_path: Path) -> None:
     rows = "".join(f"{number},{'x' * 1_000}\n" for number in range(18_000))
-    Case("open.csv", f'id,sentence\n1,a\n2,"b\n{rows}', Rejected("line 3: a cell of more than 16,777,216")).check(
-        tmp_path
-    )
+    joined = Rejected("line 3: a cell of more than 16,777,216")
+    Case("open.csv", f'id,sentence\n1,a\n2,"b\n{rows}', joined, MULTILINE).check(tmp_path)
     Case("long.csv", "id,sentence\n" + "x" * (17 << 20), Rejected("line 2: longer than 16,777,216")).check(tmp_path)
     Case("many.csv", "id,sentence\n" + "1,a," * (5 << 20), Rejected("line 2: longer than")).check(tmp_path)
 
@@ -271,7 +295,12 @@ def test_cell_that_a_stray_quotation_mark_opens_is_bounded(tmp_path: Path) -> No
 @pytest.mark.parametrize("format", ["text", "csv", "tsv", "jsonl"])
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--delimiter", {"delimiter": ";"}), ("--no-header", {"header": False}), ("--no-quoting", {"quoting": False})],
+    [
+        ("--delimiter", {"delimiter": ";"}),
+        ("--no-header", {"header": False}),
+        ("--no-quoting", {"quoting": False}),
+        ("--multiline-cells", {"multiline": True}),
+    ],
 )
 def test_options_of_csv_are_rejected_for_other_formats(
     tmp_path: Path, format: str, option: str, value: dict[str, Any]

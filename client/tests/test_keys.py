@@ -147,8 +147,12 @@ def test_rejected_key_calls_raise_errors_with_reasons(client: MUSEClient) -> Non
             client.get_key(id)
         assert "secret" not in str(invalid.value).replace("the secret", "")
     for expires_in in -1, 1 << 63:
-        with pytest.raises(ValueError, match="in seconds"):
+        with pytest.raises(ValueError, match="a number of seconds"):
             client.create_key("a", expires_in=expires_in)
+    with pytest.raises(TypeError, match="a number of seconds, such as 90 \\* 86_400 for 90 days, not '90d'"):
+        client.create_key("a", expires_in="90d")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="the tokens of a quota are a number, not '1e6'"):
+        client.create_key("a", quota=Quota("1e6", "day"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="not valid text"):
         client.create_key("\ud800")
 

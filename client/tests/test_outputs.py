@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from muse_command import CHUNK, SENTENCES, Muse, read_json_lines, write_inputs, write_text
 
-from muse_as_service.cli.outputs.json_text import vector_texts
+from muse_as_service.cli.outputs.number_text import vector_texts
 
 
 def test_every_input_and_output_format_round_trips(muse_on_stack: Muse) -> None:
@@ -156,9 +156,25 @@ def test_numbers_in_json_parse_as_the_same_float32() -> None:
     extreme = [0, -0.0, 1, 1e-38, 1.17549435e-38, 3.4028235e38, 1e-45, np.nextafter(np.float32(1), 2)]
     values = np.concatenate([np.random.default_rng(1).standard_normal(100_000) / 20, extreme]).astype(np.float32)
     assert np.array_equal(np.array(json.loads(vector_texts(values[None])[0]), np.float32), values)
+    edges = np.array([1, 0.1, 0.01, 0.001, 1e-4, 1e-5], np.float32)
+    near = [np.nextafter(edges, np.float32(end)) for end in (0, 2)]
+    bits = np.random.default_rng(2).integers(0, 1 << 32, 100_000, np.uint32).view(np.float32)
+    values = np.concatenate([edges, -edges, *near, bits[np.isfinite(bits)]])
+    assert np.array_equal(np.array(json.loads(vector_texts(values[None])[0]), np.float32), values)
     half = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     half = half[np.isfinite(half)]
     assert np.array_equal(np.array(json.loads(vector_texts(half[None])[0]), np.float16), half)
+
+
+def test_numbers_in_json_have_at_most_nine_digits() -> None:
+    numbers = ["0.5", "-0.25", "0.1", "0.0625", "0.001", "0.000999999931", "0", "-0", "1", "-2.5", "1e-05", "0.0001",
+               "0.123456791", "-0.0123456791", "0.5", "0.100000001", "0.120000005", "3.40282347e+38"]  # fmt: skip
+    shown = vector_texts(np.array(numbers, np.float32)[None])[0].decode()
+    assert shown == "[" + ",".join(f"{np.float32(number):.9g}" for number in numbers) + "]"
+    vectors = np.array([[0.5, np.nan], [np.inf, 0.25]], np.float32)
+    assert vector_texts(vectors) == [b"[0.5,null]", b"[null,0.25]"]
+    assert vector_texts(vectors.astype(np.float16)) == [b"[0.5,null]", b"[null,0.25]"]
+    assert vector_texts(vectors[:0]) == []
 
 
 @pytest.mark.parametrize("suffix", ["gz", "bz2", "zst"])

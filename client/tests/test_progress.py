@@ -75,6 +75,14 @@ def test_progress_lines_are_for_logs(muse_on_relay: Muse, relay: Relay) -> None:
     assert "\x1b" not in stderr and "\r" not in stderr and "1,536 sentences in " in stderr
 
 
+def test_summary_contains_the_rows_of_an_earlier_command(muse_on_stack: Muse) -> None:
+    (muse_on_stack.folder / "in.txt").write_bytes(b"a\nb\n\xff\n")
+    muse_on_stack.fails("tokenize", "in.txt", "out.jsonl")
+    write_text(muse_on_stack.folder / "in.txt", ["a", "b", "c"])
+    ran = muse_on_stack("tokenize", "in.txt", "out.jsonl", "--progress", "lines")
+    assert ran.stderr.startswith("3 sentences, 2 of them earlier, in 0:00:0"), ran.stderr
+
+
 @pytest.mark.parametrize("how", ["2>/dev/full", "2>&-", "closed pipe", "terminal gone"])
 @pytest.mark.parametrize("mode", ["bar", "lines"])
 def test_unwritable_standard_error_does_not_end_a_job(muse_on_stack: Muse, how: str, mode: str) -> None:

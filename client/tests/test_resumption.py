@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import time
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -88,7 +87,10 @@ def test_unavailable_service_ends_the_command_resumably(muse_on_relay: Muse, rel
 def test_exhausted_quota_ends_the_command_resumably(muse_on_relay: Muse, relay: Relay) -> None:
     write_text(muse_on_relay.folder / "in.txt", [f"{number}" for number in range(3 * CHUNK)])
     exhausted = CannedResponse(
-        429, {"Retry-After": "1", "X-Should-Retry": "false"}, '{"message": "The quota of the user is exhausted"}'
+        429,
+        {"Retry-After": "1", "X-Should-Retry": "false"},
+        '{"message": "The quota of the user is exhausted"}',
+        path="/tokenize",
     )
     # The first request is for the description of the model.
     relay.responses = [None, None, exhausted]
@@ -189,8 +191,36 @@ def test_model_that_changes_during_a_job_is_an_error(muse_on_relay: Muse, relay:
     relay.release()
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1 and " other while the command ran: use --restart to start over\n" in stderr
-    # The results may be of either model: none is retained.
-    assert muse_on_relay.files() == {"in.txt"}
+    # The results after the checkpoint may be of either model.
+    assert muse_on_relay.checkpointed_rows("out.npy") == CHUNK
+    assert (muse_on_relay.folder / "out.npy.part").stat().st_size == 128 + CHUNK * 2048
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_results_of_a_model_between_checkpoints_are_discarded(
+    muse_on_relay: Muse, relay: Relay, how: signal.Signals
+) -> None:
+    """The service has another model for a while, which ends before the command is resumed."""
+    sentences = [f"{number}" for number in range(3 * CHUNK)]
+    write_text(muse_on_relay.folder / "in.txt", sentences)
+    relay.constant_vectors = True
+    muse_on_relay.run("embed", "in.txt", "expected.npy")
+    relay.block_after = relay.sentences + CHUNK
+    process = muse_on_relay.start("embed", "in.txt", "out.npy", "--in-flight", "1")
+    muse_on_relay.wait_for("out.npy", CHUNK)
+    relay.precision = "other"
+    relay.model_unblocked.clear()
+    relay.model_requested.clear()
+    relay.release()
+    # The command has results of the other model, and wants to save them.
+    assert relay.model_requested.wait(60)
+    process.send_signal(how)
+    process.wait()
+    relay.precision = None
+    relay.model_unblocked.set()
+    muse_on_relay.run("embed", "in.txt", "out.npy")
+    found, expected = (np.load(muse_on_relay.folder / name) for name in ("out.npy", "expected.npy"))
+    assert np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +277,7 @@ def test_damaged_or_older_checkpoint_is_reported(muse_on_stack: Muse) -> None:
     for content, text in (
         (checkpoint[:40], "out.jsonl.part.json is damaged: use --restart to start over"),
         ('{"purpose": "muse tokenize to JsonLines", "rows": 2}', "is of an older version of muse: use --restart"),
-        (checkpoint.replace('"muse_checkpoint": 1', '"muse_checkpoint": 99'), "is of another version of muse"),
+        (checkpoint.replace('"muse_checkpoint": 2', '"muse_checkpoint": 99'), "is of another version of muse"),
     ):
         (folder / "out.jsonl.part.json").write_text(content)
         assert text in muse_on_stack.fails("tokenize", "in.txt", "out.jsonl")
@@ -291,8 +321,8 @@ def test_interruption_before_the_first_response_leaves_nothing(muse_on_relay: Mu
     write_text(muse_on_relay.folder / "in.txt", ["a"])
     relay.unblocked.clear()
     process = muse_on_relay.start("embed", "in.txt", "out.npy")
-    time.sleep(2)
+    assert relay.blocked.wait(60)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=10)
+    _, stderr = process.communicate(timeout=30)
     assert (process.returncode, stderr) == (130, "muse: stopped\n")
     assert muse_on_relay.files() == {"in.txt"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import io
 import threading
 import time
 from collections import OrderedDict
@@ -104,6 +106,9 @@ def test_sequences_of_strings_are_accepted(sentences: Any) -> None:
         (pa.array([b"a"]), r"sentences\[0\] must be a string, not bytes: decode it"),
         (np.array([b"a"]), r"sentences\[0\] must be a string, not bytes: decode it"),
         ([["a", "b"]], r"sentences\[0\] must be a string, not list"),
+        (io.StringIO("a\nb\n"), r"is a file \(StringIO\): pass .* \[line\.rstrip\('\\n'\) for line in file\]"),
+        (io.TextIOWrapper(io.BytesIO()), r"is a file \(TextIOWrapper\)"),
+        (gzip.GzipFile(fileobj=io.BytesIO(), mode="wb"), r"is a file \(GzipFile\)"),
     ],
     ids=lambda value: type(value).__name__,
 )

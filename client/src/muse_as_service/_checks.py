@@ -5,11 +5,12 @@ from __future__ import annotations
 import operator
 import re
 from datetime import date, datetime
-from typing import Optional, get_args
+from typing import Any, Optional, get_args
 
 from ._calls import Quota, QuotaPeriod, UsageGrouping
 
 MAX_CONCURRENCY = 64
+EXPIRES_IN = "expires_in is a number of seconds, such as 90 * 86_400 for 90 days"
 
 
 def checked_key(api_key: Optional[str]) -> Optional[str]:
@@ -41,13 +42,13 @@ def check_text(text: Optional[str], what: str) -> None:
 def check_key_properties(name: Optional[str], expires_in: Optional[int], quota: Optional[Quota]) -> None:
     """Raises `TypeError` or `ValueError`."""
     check_text(name, "the name of the API key")
-    if expires_in is not None and not 0 <= operator.index(expires_in) < 1 << 63:
-        raise ValueError("expires_in is in seconds, at most ten years; 0 is for never")
+    if expires_in is not None and not 0 <= _integer(expires_in, EXPIRES_IN) < 1 << 63:
+        raise ValueError(f"{EXPIRES_IN}, at most ten years; 0 is for never")
     if quota is None:
         return
     if not isinstance(quota, Quota):
         raise TypeError("quota must be a muse_as_service.Quota; NO_QUOTA removes one")
-    if not 0 <= operator.index(quota.tokens) < 1 << 63:
+    if not 0 <= _integer(quota.tokens, "the tokens of a quota are a number") < 1 << 63:
         raise ValueError("the tokens of a quota are a positive number; NO_QUOTA removes a quota")
     if quota.period not in get_args(QuotaPeriod):
         raise ValueError(f"the period of a quota is day or month, not {quota.period!r}")
@@ -69,6 +70,14 @@ def check_usage_query(
 
 
 def checked_concurrency(concurrency: int) -> int:
-    if not 1 <= operator.index(concurrency) <= MAX_CONCURRENCY:
-        raise ValueError(f"concurrency is between 1 and {MAX_CONCURRENCY}, not {concurrency}")
+    expected = f"concurrency is between 1 and {MAX_CONCURRENCY}"
+    if not 1 <= _integer(concurrency, expected) <= MAX_CONCURRENCY:
+        raise ValueError(f"{expected}, not {concurrency}")
     return concurrency
+
+
+def _integer(value: Any, expected: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{expected}, not {value!r}") from None

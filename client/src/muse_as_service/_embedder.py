@@ -160,6 +160,9 @@ class _Settings:
     concurrency: int
 
     def open(self) -> MUSEClient:
+        if self.username is None and not (self.api_key or os.environ.get(API_KEY_VARIABLE)):
+            text = f"no credential: pass api_key, or username and password, or set {API_KEY_VARIABLE} in this process"
+            raise AuthenticationError(text, reason="TOKEN_MISSING")
         client = MUSEClient(
             url=self.url,
             grpc=self.grpc,

@@ -86,6 +86,10 @@ def _check_container(sentences: Any) -> None:
     # The keys of a dictionary have an order.
     if isinstance(sentences, Set) and not isinstance(sentences, KeysView):
         raise TypeError(f"sentences is a {kind}, which has no order: pass a list, such as sorted(sentences)")
+    if hasattr(type(sentences), "readline"):
+        # Its lines contain their line ends, which would change the vectors.
+        advice = "[line.rstrip('\\n') for line in file]"
+        raise TypeError(f"sentences is a file ({kind}): pass its lines without line ends, such as {advice}")
     dimensions = getattr(sentences, "ndim", 1)
     if dimensions != 1:
         raise TypeError(f"sentences is an array of {dimensions} dimensions: pass one with 1 dimension")

@@ -45,7 +45,7 @@ from ._calls import (
 from ._checks import check_key_id, check_key_properties, check_text, check_usage_query, checked_key
 from ._chunking import MAX_SENTENCES, size
 from ._jobs import Chunk, Job, Progress
-from ._retry import Retry, RetryHook, backoff, log_retry, may_retry
+from ._retry import Retry, RetryHook, backoff, log_retry, logger, may_retry
 from ._sentences import Sentences, check
 from ._tokens import InMemory, TokenStore
 from .errors import AuthenticationError, MUSEError, OverloadedError, TooLargeError, UnavailableError
@@ -114,6 +114,9 @@ class Session:
         except AuthenticationError as error:
             text = f"the user's name or the password is wrong ({error.message})"
             raise AuthenticationError(text, status=error.status, reason=error.reason) from None
+        if self._api_key is not None:
+            source = f"which is from an argument or {API_KEY_VARIABLE}"
+            logger.warning("login() replaces the API key of this client, %s", source)
         self._api_key = None
         self._save(tokens)
 

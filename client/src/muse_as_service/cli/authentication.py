@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 from .. import AuthenticationError
 from . import Failure
-from .login import SavedLogin, argument_errors
+from .login import DEFAULT_URL, SavedLogin, argument_errors
 
 PASSWORD_SOURCE = "muse prompts for the password on a terminal, else reads the first line of standard input."
 NO_PASSWORD = "no password: pass it in the first line of standard input, or type it on a terminal"
@@ -19,15 +19,16 @@ NO_PASSWORD = "no password: pass it in the first line of standard input, or type
 def add_commands(commands: Any) -> None:
     """Adds `login` and `logout` to the subcommands of `muse`."""
     login = commands.add_parser("login", help="log in; the login is saved for the following commands")
-    add_service_options(login, user="user name; prompted for on a terminal")
+    add_service_options(login, "user name; prompted for on a terminal", DEFAULT_URL)
     login.set_defaults(run=_login)
 
     logout = commands.add_parser("logout", help="revoke the tokens of the login and delete it")
     logout.set_defaults(run=_logout)
 
 
-def add_service_options(command: argparse.ArgumentParser, user: str) -> None:
-    command.add_argument("url", nargs="?", default="http://localhost:5000", help="URL of the service (%(default)s)")
+def add_service_options(command: argparse.ArgumentParser, user: str, default: str) -> None:
+    """`default` describes the URL if there is none in the arguments."""
+    command.add_argument("url", nargs="?", help=f"URL of the service ({default})")
     command.add_argument("--user", help=user)
     command.add_argument("--ca-file", help="PEM file with the CA certificates to trust instead of the system's")
     command.epilog = PASSWORD_SOURCE
@@ -82,7 +83,7 @@ def _line(what: str) -> str:
 
 
 def _login(options: argparse.Namespace) -> None:
-    login = SavedLogin(options.url, options.ca_file)
+    login = SavedLogin(options.url or DEFAULT_URL, options.ca_file)
     with login.client() as client, argument_errors():
         user, password = user_and_password(options.user)
         client.login(user, password)

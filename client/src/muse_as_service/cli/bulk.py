@@ -117,6 +117,7 @@ def _input_options(options: argparse.Namespace) -> inputs.Options:
         delimiter=options.delimiter,
         header=not options.no_header,
         quoting=not options.no_quoting,
+        multiline=options.multiline_cells,
         keep=tuple(name.strip() for name in names),
     )
 

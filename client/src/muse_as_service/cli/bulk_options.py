@@ -92,6 +92,9 @@ def _add_input_options(group: Any) -> None:
     group.add_argument("--no-header", action="store_true", help="the first line of CSV is a row, not the header")
     group.add_argument("--no-quoting", action="store_true", help="quotation marks in CSV are ordinary characters")
     group.add_argument(
+        "--multiline-cells", action="store_true", help="quoted cells of CSV may have several lines; default: an error"
+    )
+    group.add_argument(
         "--on-error",
         action=Once,
         choices=("fail", "skip"),

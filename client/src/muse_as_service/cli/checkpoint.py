@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -14,7 +14,7 @@ from . import Failure
 from .files import beside
 from .inputs import BadRow, Row
 
-VERSION = 1
+VERSION = 2
 # The beginning of every checkpoint. It distinguishes ours from files of other programs.
 MAGIC = '{"muse_checkpoint":'
 # Before release 2.0 the checkpoint had no version.
@@ -63,8 +63,8 @@ class Checkpoint:
     service: str
     position: Position
     """Its digest is a string."""
-    finishing: bool
-    """Whether the files are complete and are being renamed."""
+    publishing: Optional[list[str]]
+    """The streams whose files, besides the main one, are complete and are being renamed. None before the end."""
 
     def check(self, identity: Identity, path: Path) -> None:
         """Raises `Failure` if the results cannot be continued by a command with this identity."""
@@ -105,7 +105,7 @@ def read_checkpoint(path: Path) -> Optional[Checkpoint]:
         if found["muse_checkpoint"] != VERSION:
             raise Incompatible(f"{path} is of another version of muse: use --restart to start over")
         position = Position(found["read"], found["rows"], found["skipped"], found["bytes"], found["digest"])
-        return Checkpoint(found["settings"], found["model"], found["service"], position, found["finishing"])
+        return Checkpoint(found["settings"], found["model"], found["service"], position, found["publishing"])
     except (ValueError, KeyError, TypeError):
         raise Incompatible(f"{path} is damaged: use --restart to start over") from None
 
@@ -114,7 +114,9 @@ class Incompatible(Failure):
     """A checkpoint of muse that cannot be continued, but discarded."""
 
 
-def write_checkpoint(path: Path, identity: Identity, position: Position, finishing: bool) -> None:
+def write_checkpoint(
+    path: Path, identity: Identity, position: Position, publishing: Optional[Sequence[str]] = None
+) -> None:
     """Replaces a checkpoint atomically."""
     content = {
         "muse_checkpoint": VERSION,
@@ -126,7 +128,7 @@ def write_checkpoint(path: Path, identity: Identity, position: Position, finishi
         "skipped": position.skipped,
         "bytes": position.sizes,
         "digest": position.digest.hexdigest(),
-        "finishing": finishing,
+        "publishing": publishing,
     }
     new = temporary(path)
     with new.open("w", encoding="utf-8") as file:

@@ -23,7 +23,7 @@ from .._rest import RestProtocol, error_of
 from .._tokens import access_claims
 from . import Failure
 from .authentication import add_service_options, user_and_password
-from .login import argument_errors
+from .login import DEFAULT_SERVICE, SavedLogin, argument_errors
 
 VERDICTS = {True: "ok", False: "FAILED", None: "skipped"}
 TIMEOUT_S = 30.0
@@ -62,16 +62,18 @@ class Finding(NamedTuple):
 def add_command(commands: Any) -> None:
     """Adds `doctor` to the subcommands of `muse`."""
     check = commands.add_parser("doctor", help="check a service")
-    add_service_options(check, user="user name; without it, checks that need a login are skipped")
+    user = "user name; without it, checks that need a login are skipped"
+    add_service_options(check, user, DEFAULT_SERVICE)
     check.set_defaults(run=_doctor)
 
 
 def _doctor(options: argparse.Namespace) -> None:
+    service = SavedLogin.of_options(options.url, options.ca_file)
     with argument_errors():
-        url = base_url("", 0, options.url)
+        url = base_url("", 0, service.url)
     user = None if options.user is None else user_and_password(options.user)
     failed = 0
-    for check, passed, text in examine(url, options.ca_file, user):
+    for check, passed, text in examine(url, service.ca_file, user):
         print(f"{VERDICTS[passed]:7} {check:8} {text}", flush=True)
         failed += passed is False
     if failed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -44,6 +45,20 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def require_regular(path: Path) -> None:
+    """Raises `Failure` if the path is that of a folder, a device, a named pipe or a link."""
+    try:
+        kind = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(kind):
+        raise Failure(f"{path} is not a regular file: rename or remove it")
+
+
+def cannot_write(path: Path, failure: OSError) -> Failure:
+    return Failure(f"cannot write {path}: {failure.strerror}")
 
 
 def refuse_existing(paths: Iterable[Path]) -> None:

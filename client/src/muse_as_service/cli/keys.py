@@ -11,7 +11,7 @@ from typing import Any, Optional
 from .. import NO_QUOTA, ApiKey, MUSEClient, Quota
 from .._transfer import API_KEY_VARIABLE
 from . import Failure
-from .login import SavedLogin, argument_errors
+from .login import DEFAULT_SERVICE, SavedLogin, argument_errors
 from .text import print_columns, printable, time_text
 
 DESCRIPTION = """\
@@ -70,7 +70,7 @@ def add_commands(commands: Any) -> None:
     _set_run(delete, _delete)
 
     describe = keys.add_parser("describe", help="describe the key in MUSE_API_KEY")
-    describe.add_argument("--url", help="URL of the service; default: that of the login, or http://localhost:5000")
+    describe.add_argument("--url", help=f"URL of the service; default: {DEFAULT_SERVICE}")
     describe.add_argument("--ca-file", help="PEM file with the CA certificates to trust instead of the system's")
     _set_run(describe, _describe)
 
@@ -172,7 +172,7 @@ def _describe(options: argparse.Namespace) -> None:
     api_key = os.environ.get(API_KEY_VARIABLE, "").strip()
     if not api_key:
         raise Failure(f"no API key: set the environment variable {API_KEY_VARIABLE}")
-    login = SavedLogin.of_key(options.url, options.ca_file)
+    login = SavedLogin.of_options(options.url, options.ca_file)
     with login.client(grpc=options.grpc, api_key=api_key) as client:
         _print(client.describe_key())
 

@@ -17,6 +17,10 @@ from .._transfer import API_KEY_VARIABLE
 from . import Failure
 from .notices import RetryNotices
 
+DEFAULT_URL = "http://localhost:5000"
+DEFAULT_SERVICE = f"that of the login, or {DEFAULT_URL}"
+"""The URL that `SavedLogin.of_options` uses, for descriptions of options."""
+
 
 def path() -> Path:
     """`$XDG_STATE_HOME/muse/login.json`, with mode 0600."""
@@ -50,8 +54,8 @@ class SavedLogin:
         return cls(saved["url"], saved["ca_file"])
 
     @classmethod
-    def of_key(cls, url: Optional[str], ca_file: Optional[str]) -> SavedLogin:
-        """The service to use with an API key: by default that of the login, if there is one."""
+    def of_options(cls, url: Optional[str], ca_file: Optional[str]) -> SavedLogin:
+        """The service of commands that need no login: by default that of the login, if there is one."""
         if url is not None:
             return cls(url, ca_file)
         try:
@@ -59,7 +63,7 @@ class SavedLogin:
         except NoHome:
             saved = None
         if saved is None:
-            return cls("http://localhost:5000", ca_file)
+            return cls(DEFAULT_URL, ca_file)
         return cls(saved["url"], ca_file or saved["ca_file"])
 
     def client(self, *, api_key: Optional[str] = None, **options: Any) -> MUSEClient:
@@ -97,9 +101,7 @@ class SavedLogin:
 def add_credential_options(command: argparse.ArgumentParser) -> None:
     """Adds the options of a command that accepts an API key, for `credential`."""
     command.add_argument("--grpc", action="store_true", help="use gRPC instead of REST")
-    command.add_argument(
-        "--url", help="URL of the service, with an API key; default: that of the login, or http://localhost:5000"
-    )
+    command.add_argument("--url", help=f"URL of the service, with an API key; default: {DEFAULT_SERVICE}")
     command.add_argument("--ca-file", help="PEM file with the CA certificates to trust, with an API key")
 
 
@@ -107,7 +109,7 @@ def credential(options: argparse.Namespace) -> tuple[SavedLogin, str]:
     """The service, and the API key; an empty one stands for the saved login."""
     api_key = os.environ.get(API_KEY_VARIABLE, "").strip()
     if api_key:
-        return SavedLogin.of_key(options.url, options.ca_file), api_key
+        return SavedLogin.of_options(options.url, options.ca_file), api_key
     if options.url is not None or options.ca_file is not None:
         raise Failure(f"--url and --ca-file require an API key in {API_KEY_VARIABLE}: 'muse login' saves the URL")
     return SavedLogin.read(), api_key

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from typing import Optional
+from functools import partial
+from typing import Any, Optional
 
 from .. import MUSEError, __version__
 from . import Failure, authentication, bulk, doctor, info, keys, pipeline, usage
@@ -58,7 +59,9 @@ def _parse(arguments: Optional[list[str]]) -> argparse.Namespace:
         # argparse takes names only up to the next option: muse embed a.csv b.csv --column title OUTPUT
         options.input, options.output = [*options.input, options.output, *rest[:-1]], rest[-1]
     elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        advice = " (OUTPUT is the last of the names, without an option)" if {"-o", "--output"} & set(rest) else ""
+        # The usage of the command.
+        getattr(options, "parser", parser).error(f"unrecognized arguments: {' '.join(rest)}{advice}")
     return options
 
 
@@ -68,9 +71,11 @@ def _print_error(text: str, status: int = 1) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("muse", description=DESCRIPTION)
+    parser = argparse.ArgumentParser("muse", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"muse {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    # Abbreviations of options in scripts could become ambiguous later.
+    command_parser: Any = partial(argparse.ArgumentParser, allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=command_parser)
 
     authentication.add_commands(commands)
     doctor.add_command(commands)

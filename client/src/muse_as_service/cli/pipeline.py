@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Callable, Optional
@@ -23,7 +24,10 @@ from .outputs import Sink
 from .progress import Progress
 from .sending import Outcome, Sender
 
+# Outputs with checkpoints are verified before each one, others this often.
 VERIFY_EVERY_S = 30.0
+# How long a command that ends early waits for the service, to save its last results.
+LAST_VERIFY_S = 5.0
 # Requests that may wait for the oldest one, or for a worker, so that all workers go on if the oldest one is slow.
 WAITING = 4
 
@@ -81,6 +85,7 @@ class _Run:
         self._distinct = Distinct() if job.dedup else None
         self._assembly = Assembly(job.source, job.output, skips=job.skips, dedup=job.dedup)
         self._progress: Optional[Progress] = None
+        self._verified = time.monotonic()
 
     def run(self) -> Summary:
         output, job = self._output, self._job
@@ -95,7 +100,7 @@ class _Run:
                 raise self._rows.failure
             if output.position.read == 0:
                 raise Failure(self._empty())
-            self._verify()
+            self._save()
             output.finish()
         except MUSEError as error:
             raise self._failure(job.explain(error)) from None
@@ -106,7 +111,7 @@ class _Run:
             raise self._failure(str(failure)) from None
         except KeyboardInterrupt:
             self._close_progress()
-            output.close()
+            self._save_before_exit()
             raise Stopped(f"stopped{_saved_rows(output)}") from None
         position, distinct = output.position, self._distinct
         skipped = f", {count(position.skipped, 'row')} skipped" if position.skipped else ""
@@ -128,7 +133,6 @@ class _Run:
 
     def _process(self) -> None:
         workers = Workers(self._job.in_flight)
-        verified = time.monotonic()
         pending: deque[tuple[Request, Future[Outcome]]] = deque()
         for request in requests(self._rows, self._distinct):
             pending.append((request, workers.submit(partial(self._job.sender.send, request.sentences))))
@@ -137,9 +141,8 @@ class _Run:
             # Saves what is done early, if the next results take long.
             while pending and pending[0][1].done():
                 self._write(*pending.popleft())
-            if time.monotonic() - verified > VERIFY_EVERY_S:
+            if time.monotonic() - self._verified > VERIFY_EVERY_S:
                 self._verify()
-                verified = time.monotonic()
         while pending:
             self._write(*pending.popleft())
 
@@ -148,25 +151,44 @@ class _Run:
         while not results.done():
             due = output.due_in()
             if not wait([results], due).done:
-                output.save()
+                self._save()
         batch, failure = self._assembly.batch(request, results.result())
         if batch.items:
             output.append(batch)
+            if output.due_in() == 0:
+                self._save()
         if self._progress is not None:
             self._progress.update(output.position.rows, request.items[-1].read)
         if failure is not None:
             raise failure
 
+    def _save(self) -> None:
+        """Writes a checkpoint, after the results in it are verified.
+
+        Otherwise a later command, which starts when the service has the first model again, could not know whether the
+        last results are of another one.
+        """
+        self._verify()
+        self._output.save()
+
     def _verify(self) -> None:
-        if self._output.due_in() is not None:
-            # The service may be away now.
-            self._output.save()
         try:
             self._job.verify()
         except NotResumable:
             self._output.roll_back()
             raise
-        self._output.mark_verified()
+        self._verified = time.monotonic()
+
+    def _save_before_exit(self) -> None:
+        """Saves the last results, unless the service is away."""
+        if self._output.due_in() is None:
+            return
+        # Ends the retries.
+        self._job.sender.stop()
+        verified = Workers(1).submit(self._job.verify)
+        if wait([verified], LAST_VERIFY_S).done and verified.exception() is None:
+            with suppress(Failure):
+                self._output.save()
 
     def _numbered(self, items: Iterator[Item]) -> Iterator[Item]:
         """The rows that are done, whose sentences get the numbers that they had."""
@@ -177,8 +199,7 @@ class _Run:
 
     def _failure(self, text: str) -> Failure:
         self._close_progress()
-        # Saves the last results, so that the message counts them.
-        self._output.close()
+        self._save_before_exit()
         # Another input or model cannot be resumed: the text says what to do.
         return Failure(text if "--restart" in text else f"{text}{_saved_rows(self._output)}")
 

@@ -49,7 +49,9 @@ class Progress:
         self.close()
         if self.mode != "none":
             seconds = time.monotonic() - self.start
-            print_error(f"{count(self._done, 'sentence')} in {clock(seconds)} ({self._rate():,.0f}/s): {text}")
+            resumed = f", {self._done_at_start:,} of them earlier," if self._done_at_start else ""
+            done = f"{count(self._done, 'sentence')}{resumed}"
+            print_error(f"{done} in {clock(seconds)} ({self._rate():,.0f}/s): {text}")
 
     def _line(self, read: Optional[float]) -> str:
         text = f"{count(self._done, 'sentence')}, {self._rate():,.0f}/s"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Optional
@@ -23,7 +23,7 @@ from .checkpoint import (
     temporary,
     write_checkpoint,
 )
-from .files import beside
+from .files import beside, cannot_write, require_regular
 from .part_file import RENAMES_OPEN_FILES, PartFile, open_part
 from .standard_streams import print_error
 
@@ -62,26 +62,22 @@ class Spool:
         self._checkpoint = beside(output, "part.json")
         self._paths = {name: part_path(output, name) for name in (MAIN, *streams)}
         # Also those that this command does not write, but an interrupted one with other options.
-        self._family = [
-            *(part_path(output, name) for name in (MAIN, *SIDECARS, DISTINCT)),
-            beside(self.path, "new"),
-            self._checkpoint,
-            temporary(self._checkpoint),
-        ]
+        self._family = spool_files(output)
         self._files = {MAIN: main.descriptor}
         self._identity = identity
         self._header = header
         self.position = Position()
         self.saved = self.position
         """The position of the last checkpoint."""
-        self.verified = self.position
-        """The position up to which the results are known to be of one model."""
         self._begun = False
         self._due = 0.0
         try:
             found = self._recognise(restart)
-            if found is not None and not restart and not (found.finishing and main.created):
-                self._resume(output, found)
+            if found is not None and not self._is_published(found):
+                if found.publishing is not None:
+                    _take_back(output, found)
+                if not restart:
+                    self._resume(found)
             self._retains_old = restart and self._checkpoint.exists()
         except BaseException:
             self._close()
@@ -97,10 +93,10 @@ class Spool:
             text = f"the {self.position.read:,} sentences that are done are not those at the beginning of {name}"
             raise Failure(f"{self.path} belongs to another input ({text}): use --restart to start over")
         self.position = Position(count, self.position.rows, self.position.skipped, self.position.sizes, digest)
-        self.saved = self.verified = self.position
+        self.saved = self.position
 
     def append(self, items: Iterable[Item], data: Mapping[str, bytes], rows: int, skipped: int) -> None:
-        """Appends the results of the next rows of the input. `save` makes them permanent, at the latest at the end."""
+        """Appends the results of the next rows of the input. `save` makes them permanent."""
         items = list(items)
         try:
             if not self._begun:
@@ -116,8 +112,6 @@ class Spool:
             raise self._cannot_write(failure) from None
         # One assignment: an interruption leaves the old position or the new one.
         self.position = Position(old.read + len(items), old.rows + rows, old.skipped + skipped, sizes, digest)
-        if time.monotonic() >= self._due:
-            self.save()
 
     def read(self, stream: str, offset: int, size: int) -> bytes:
         """Reads back from a stream."""
@@ -133,14 +127,19 @@ class Spool:
             return None
         return max(0.0, self._due - time.monotonic())
 
-    def save(self, *, finishing: bool = False) -> None:
-        """Writes a checkpoint."""
+    def save(self, publishing: Optional[Sequence[str]] = None) -> None:
+        """Writes a checkpoint. A later command resumes after these results, so they must be of the identity's model.
+
+        `publishing` names the streams whose files will be renamed next, besides the main one.
+        """
         start = time.monotonic()
         position = self.position
         try:
+            # Frees the space of a write that failed because the disk is full.
+            self._truncate()
             for file in self._files.values():
                 os.fsync(file)
-            write_checkpoint(self._checkpoint, self._identity, position, finishing)
+            write_checkpoint(self._checkpoint, self._identity, position, publishing)
         except OSError as failure:
             raise self._cannot_write(failure) from None
         self.saved = position
@@ -148,11 +147,10 @@ class Spool:
         self._due = end + max(CHECKPOINT_EVERY_S, CHECKPOINT_INTERVAL_RATIO * (end - start))
 
     def roll_back(self) -> None:
-        """Discards the results after the last ones that are known to be of one model."""
+        """Discards the results after the last checkpoint."""
         if self._begun:
-            self.position = self.verified
+            self.position = self.saved
             self._truncate()
-            self.save()
 
     def replace_header(self, header: bytes) -> None:
         """Overwrites the header with one of the same length."""
@@ -167,20 +165,15 @@ class Spool:
             self._close()
 
     def remove(self) -> None:
-        """Deletes all files of the spool that exist still."""
-        # Before the lock is released, so that these are not the files of the next command.
+        """Deletes all files of the spool that exist still, unless they are those of another command already."""
         self.release()
-        for path in self._family:
-            path.unlink(missing_ok=True)
+        if not self._files or self._main.has_path() or self._main.reserve_path():
+            for path in self._family:
+                path.unlink(missing_ok=True)
         self._close()
 
     def close(self) -> None:
-        """Saves what is not saved yet, as far as possible, and closes the files. Without results none remain."""
-        if self._files and self._begun and self.position is not self.saved:
-            with suppress(OSError, Failure):
-                # Frees the space of a write that failed because the disk is full.
-                self._truncate()
-                self.save()
+        """Closes the files. Without results in a checkpoint none remain."""
         empty = bool(self._files) and self.saved.read == 0 and (self._begun or not self._retains_old)
         if empty:
             self.remove()
@@ -191,6 +184,8 @@ class Spool:
 
     def _recognise(self, restart: bool) -> Optional[Checkpoint]:
         """Returns the checkpoint. Raises `Failure` if one of the files is not ours."""
+        for path in self._family:
+            require_regular(path)
         found: Optional[Checkpoint] = None
         ours = True
         try:
@@ -200,21 +195,25 @@ class Spool:
             if not restart:
                 raise
         new = temporary(self._checkpoint)
-        if new.exists() and not (ours or is_unfinished_checkpoint(new)):
-            raise Failure(f"{new} is not a file of muse: rename or remove it")
         for path in self._family:
-            if not ours and path not in (self._checkpoint, new) and path.exists() and path.stat().st_size:
+            if ours or path == self._checkpoint or not path.exists():
+                continue
+            if path == new:
+                if not is_unfinished_checkpoint(new):
+                    raise Failure(f"{new} is not a file of muse: rename or remove it")
+            elif path != self.path or path.stat().st_size:
+                # Only the main file is created before the checkpoint.
                 raise Failure(f"{path} exists and is not of an interrupted 'muse': rename or remove it")
         return found
 
-    def _resume(self, output: Path, found: Checkpoint) -> None:
+    def _is_published(self, found: Checkpoint) -> bool:
+        """Whether the command of the checkpoint has renamed all files."""
+        empty = not os.fstat(self._main.descriptor).st_size
+        renamed = self._main.created or (empty and found.position.sizes.get(MAIN, 0) > 0)
+        return found.publishing is not None and renamed
+
+    def _resume(self, found: Checkpoint) -> None:
         found.check(self._identity, self.path)
-        if found.finishing:
-            # The command was stopped while it renamed the files.
-            for name in {METADATA, *found.position.sizes}.intersection(SIDECARS):
-                if not part_path(output, name).exists():
-                    with suppress(FileNotFoundError):
-                        final_path(output, name).replace(part_path(output, name))
         for name, path in self._paths.items():
             if name != MAIN:
                 self._open(name)
@@ -222,7 +221,7 @@ class Spool:
                 raise Failure(f"{path} is damaged: use --restart to start over")
         self._expected_digest: str = found.position.digest
         if found.position.read:
-            self.position = self.saved = self.verified = found.position
+            self.position = self.saved = found.position
             self._begun = True
             self._truncate()
         if found.service != self._identity.service:
@@ -231,11 +230,11 @@ class Spool:
 
     def _begin(self) -> None:
         """Discards old results and writes the header."""
+        # Without a checkpoint the other files would not be recognised as ours.
+        write_checkpoint(self._checkpoint, self._identity, Position())
         for name in self._paths:
             if name not in self._files:
                 self._open(name)
-        # Without a checkpoint a file that is not empty would not be recognised as ours.
-        write_checkpoint(self._checkpoint, self._identity, Position(), finishing=False)
         for file in self._files.values():
             os.ftruncate(file, 0)
         self._write(MAIN, 0, self._header)
@@ -253,7 +252,7 @@ class Spool:
             rest = rest[os.write(file, rest) :]
 
     def _cannot_write(self, failure: OSError) -> Failure:
-        return Failure(f"cannot write {self.path}: {failure.strerror}")
+        return cannot_write(self.path, failure)
 
     def _close(self) -> None:
         for name, file in self._files.items():
@@ -261,6 +260,37 @@ class Spool:
                 os.close(file)
         self._files = {}
         self._main.close()
+
+
+def spool_files(output: Path) -> list[Path]:
+    """All files that the spool of an output may have. The first one has the lock, so it is deleted last."""
+    main, checkpoint = part_path(output, MAIN), beside(output, "part.json")
+    streams = (part_path(output, name) for name in (*SIDECARS, DISTINCT))
+    return [*streams, beside(main, "new"), temporary(checkpoint), checkpoint, main]
+
+
+def remove_published(output: Path) -> None:
+    """Removes the spool of a command that was killed after it published its output."""
+    if not part_path(output, MAIN).exists() and not beside(output, "part.json").exists():
+        return
+    with suppress(Failure):
+        main = PartFile(output)
+        try:
+            found = read_checkpoint(beside(output, "part.json"))
+            published = main.created or main.path.samefile(output)
+            if found is not None and found.publishing is not None and published:
+                for path in spool_files(output):
+                    path.unlink(missing_ok=True)
+        finally:
+            main.close()
+
+
+def _take_back(output: Path, found: Checkpoint) -> None:
+    """Undoes the renames of a command that was stopped between them."""
+    for name in found.publishing or ():
+        if not part_path(output, name).exists():
+            with suppress(FileNotFoundError):
+                final_path(output, name).replace(part_path(output, name))
 
 
 def part_path(output: Path, stream: str) -> Path:

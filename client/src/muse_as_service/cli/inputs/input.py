@@ -104,6 +104,8 @@ def _check_options(options: Options, formats: set[str], text: Optional[str]) -> 
             name = "standard input" if text == "-" else printable(text)
             advice = "use --format" if text == "-" else f"leave out {option}, or use --format"
             raise Failure(f"{name} is read as text, which has no columns for {option}: {advice}")
+    if options.multiline and not options.quoting:
+        raise Failure("--multiline-cells and --no-quoting exclude each other: only quoted cells have several lines")
     if ALL in options.keep and len(options.keep) > 1:
         raise Failure(f"--keep lists columns, or is '{ALL}' for all of them")
     for name in options.keep:
@@ -111,7 +113,7 @@ def _check_options(options: Options, formats: set[str], text: Optional[str]) -> 
             raise Failure(f"--keep lists the column {quoted(name)} twice")
     if not formats & {"csv", "tsv"}:
         given = {"--delimiter": options.delimiter is not None, "--no-header": not options.header}
-        given["--no-quoting"] = not options.quoting
+        given |= {"--no-quoting": not options.quoting, "--multiline-cells": options.multiline}
         for option in (option for option, used in given.items() if used):
             raise Failure(f"{option} applies to CSV and TSV, not to {', '.join(sorted(formats))}")
     if options.encoding is not None and formats == {"parquet"}:

@@ -24,6 +24,9 @@ class Options(NamedTuple):
     """Whether the first line of CSV and TSV files contains the names of the columns."""
     quoting: bool = True
     """Whether quotation marks enclose cells of CSV and TSV files; else they are ordinary characters."""
+    multiline: bool = False
+    """Whether cells of CSV and TSV files may have several lines. By default they may not, because quotation marks that
+    are ordinary characters join rows."""
     keep: tuple[str, ...] = ()
     """Names of other columns to read; `("*",)` for all others."""
 

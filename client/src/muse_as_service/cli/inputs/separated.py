@@ -9,12 +9,15 @@ from typing import Any, Optional
 from .. import Failure
 from .layout import Layout
 from .lines import CR_PROBLEM
+from .quoting import SpacedQuotes
 from .reader import LineReader, Rows
 from .rows import Column
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 DELIMITER_NAMES = {"tab": "\t", "\\t": "\t"}
 NO_QUOTING = "use --no-quoting if quotation marks are ordinary characters in this file"
+SPACE = f"a space before a quotation mark: remove the space, or {NO_QUOTING}"
+SEVERAL_LINES = f"a quoted cell does not end in this line: use --multiline-cells if it has several, or {NO_QUOTING}"
 
 
 def check_delimiter(text: str) -> str:
@@ -35,6 +38,7 @@ class Separated(LineReader):
         self._record_lines: list[str] = []
         self._last = 0
         csv.field_size_limit(self.max_line_bytes)
+        self._spaced_quotes = SpacedQuotes(self._delimiter)
         self._records = csv.reader(self._feed(lines), delimiter=self._delimiter, quoting=quoting, strict=True)
         first = self._next()
         while first == []:
@@ -44,6 +48,9 @@ class Separated(LineReader):
         self._first = None if self.options.header else first
         if first is None:
             return None
+        problem = self._spaced_quote_problem()
+        if problem:
+            raise Failure(f"{self.source.place(self._last)}: {problem}")
         layout = self._layout = Layout(self, first, self._delimiter)
         return [Column(name) for name in layout.kept_names]
 
@@ -64,12 +71,14 @@ class Separated(LineReader):
             if blank and layout.fewest == 1:
                 yield from (self.source.bad(line, self._blank_problem()) for line in blank)
             blank = None
-            problem = None if len(record) == layout.usual else layout.problem(record)
+            problem = self._spaced_quote_problem()
+            if problem is None and len(record) != layout.usual:
+                problem = layout.problem(record)
+                if problem:
+                    problem += self._quoting_advice(layout)
             if problem:
-                yield self.source.bad(number, problem + self._quoting_advice(layout))
+                yield self.source.bad(number, problem)
             else:
-                if len(self._record_lines) > 1:
-                    self._check_quoting(layout, number)
                 yield self.source.row(record[layout.index], number, tuple([record[index] for index in kept]))
             record = self._next()
         if blank and layout.fewest == 1:
@@ -82,6 +91,8 @@ class Separated(LineReader):
             if line is None:
                 first = number - len(self._record_lines)
                 raise Failure(f"{self.source.place(first)}: longer than {self.max_line_bytes:,} bytes")
+            if self._record_lines and not self.options.multiline:
+                raise Failure(f"{self.source.place(number - 1)}: {SEVERAL_LINES}")
             self._record_lines.append(line)
             yield line
 
@@ -89,10 +100,13 @@ class Separated(LineReader):
         """The next record; None at the end."""
         self._record_lines.clear()
         try:
-            return next(self._records, None)
+            record = next(self._records, None)
         except csv.Error as failure:
             number = self._last - len(self._record_lines) + 1
             raise Failure(f"{self.source.place(number)}: {self._csv_problem(str(failure))}") from None
+        if not self.options.multiline and any("\r" in line.rstrip("\r\n") for line in self._record_lines):
+            raise Failure(f"{self.source.place(self._last)}: a carriage return (CR) in a quoted cell: {SEVERAL_LINES}")
+        return record
 
     def _csv_problem(self, message: str) -> str:
         if message.startswith("new-line character"):
@@ -118,19 +132,9 @@ class Separated(LineReader):
             return ""
         return f"; {NO_QUOTING}" if all(self._fits(line, layout) for line in self._record_lines) else ""
 
-    def _check_quoting(self, layout: Layout, number: int) -> None:
-        """Raises `Failure` if quotation marks that are ordinary characters have joined rows of a file with tabs.
-
-        The first line of a row with one cell of several lines ends in this cell, the last one begins in it. So both
-        have as many cells as the header only if each line is a row, or if there is only one column.
-        """
-        lines = self._record_lines
-        if self._delimiter != "\t" or self.options.format == "csv":
-            return
-        if self._fits(lines[0], layout) and self._fits(lines[-1], layout):
-            place = f"{self.source.name}, lines {number} to {self._last}"
-            text = f"a quotation mark joins these lines to one row: {NO_QUOTING}"
-            raise Failure(f"{place}: {text}, or --format csv --delimiter tab if a cell has several lines")
+    def _spaced_quote_problem(self) -> Optional[str]:
+        """For a record with a space before the quotation mark that encloses a cell."""
+        return SPACE if self.options.quoting and self._spaced_quotes.occur_in(self._record_lines) else None
 
     def _fits(self, line: str, layout: Layout) -> bool:
         """Whether the line, read without quoting, has as many cells as the header."""

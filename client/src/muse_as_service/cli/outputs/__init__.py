@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path, PurePath
 from typing import NamedTuple, Optional
 
 from .. import Failure
 from ..checkpoint import Identity
-from ..files import beside
+from ..files import cannot_write
 from ..part_file import PartFile
-from ..spool import DISTINCT, MAIN, SIDECARS, final_path, part_path
+from ..spool import MAIN, SIDECARS, final_path, remove_published, spool_files
 from .base import Batch, FileOutput, Layout, Sink, Skipped
 from .compression import SUFFIXES
 from .jsonl import JsonLines
@@ -53,17 +54,35 @@ class Target(NamedTuple):
                 raise Failure(f"only jsonl can be written to standard output, not {kind}: use a file")
             return cls(Path(name), kind, "", True)
         path = Path(name)
-        if path.exists() and not path.is_file():
-            raise Failure(f"{name} is not a regular file")
+        _check_names(path)
         if os.path.lexists(path) and not overwrite:
-            _remove_published_spool(path)
+            remove_published(path)
             text = f"{name}, the output, exists already"
             raise Failure(f"{text}: the last name is the output; choose another one, or replace it with --overwrite")
         return cls(path, kind, compression, False)
 
     def files(self) -> list[Path]:
         """All files that may be written."""
-        return [*(final_path(self.path, name) for name in (MAIN, *SIDECARS)), *_spool_files(self.path)]
+        return [*(final_path(self.path, name) for name in (MAIN, *SIDECARS)), *spool_files(self.path)]
+
+
+def _check_names(output: Path) -> None:
+    """Raises `Failure` if the output, or a file beside it, cannot have its name."""
+    if not output.parent.is_dir():
+        raise Failure(f"cannot write {output}: there is no folder {output.parent}")
+    for path in [*(final_path(output, name) for name in (MAIN, *SIDECARS)), *spool_files(output)]:
+        try:
+            path.lstat()
+        except FileNotFoundError:
+            continue
+        except OSError as failure:
+            if failure.errno != errno.ENAMETOOLONG:
+                raise cannot_write(path, failure) from None
+            text = "its name, with the suffixes of the files beside it, is too long: choose a shorter one"
+            raise Failure(f"cannot write {output}: {text}") from None
+    for path in (final_path(output, name) for name in (MAIN, *SIDECARS)):
+        if path.exists() and not path.is_file():
+            raise Failure(f"{path} is not a regular file: choose another name")
 
 
 def open_output(target: Target, layout: Layout, part: Optional[PartFile], identity: Identity, *, restart: bool) -> Sink:
@@ -75,15 +94,3 @@ def open_output(target: Target, layout: Layout, part: Optional[PartFile], identi
     if part is None:
         return StandardOutput(layout)
     return WRITERS[target.format](layout, part, identity, restart)
-
-
-def _spool_files(path: Path) -> list[Path]:
-    return [*(part_path(path, name) for name in (MAIN, DISTINCT, *SIDECARS)), beside(path, "part.json")]
-
-
-def _remove_published_spool(path: Path) -> None:
-    """Removes the spool of a command that was killed after it published its output."""
-    part = part_path(path, MAIN)
-    if part.exists() and part.samefile(path):
-        for file in _spool_files(path):
-            file.unlink(missing_ok=True)

@@ -123,19 +123,16 @@ class Sink:
         return None
 
     def save(self) -> None:
-        """Writes a checkpoint."""
-
-    def mark_verified(self) -> None:
-        """The results up to here are of the model of the checkpoint."""
+        """Writes a checkpoint. All results must be of one model."""
 
     def roll_back(self) -> None:
-        """Discards the results after those."""
+        """Discards the results after the last checkpoint."""
 
     def finish(self) -> None:
         """Completes the output."""
 
     def close(self) -> None:
-        """Saves what is done."""
+        """Closes the output. A later command resumes at the last checkpoint."""
 
 
 class FileOutput(Sink):
@@ -211,9 +208,6 @@ class FileOutput(Sink):
     def save(self) -> None:
         self.spool.save()
 
-    def mark_verified(self) -> None:
-        self.spool.verified = self.spool.position
-
     def roll_back(self) -> None:
         self.spool.roll_back()
 
@@ -228,10 +222,11 @@ class FileOutput(Sink):
                 for final in filter(os.path.lexists, self._finals()):
                     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
             # From here on files with the final names are ours.
-            self.spool.save(finishing=True)
+            written = [stream for stream in SIDECARS if self._is_written(stream)]
+            self.spool.save(publishing=written)
             self.spool.release()
             for stream in SIDECARS:
-                if self._is_written(stream):
+                if stream in written:
                     self._publish(part_path(path, stream), final_path(path, stream))
                 elif self.layout.overwrite:
                     # It belonged to the output that is replaced.

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-# The fewest digits from which every value of a type can be parsed again.
-DIGITS = {2: 5, 4: 9}
+from .number_text import vector_texts
+
 # Line separators of Unicode, at which str.splitlines() and other readers of lines split.
 SEPARATORS = {"\u0085": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -31,19 +31,18 @@ def row_text(kept: Mapping[str, Any]) -> str:
     return ",".join(f"{_encode(name)}:{value_text(value)}" for name, value in kept.items())
 
 
-def vector_texts(vectors: Any) -> list[str]:
-    """JSON of each vector. Its numbers parse as the same float32 or float16."""
-    number = f"%.{DIGITS[vectors.dtype.itemsize]}g"
-    template = "[" + ",".join([number] * vectors.shape[1]) + "]"
-    return [template % tuple(vector) for vector in vectors.tolist()]
-
-
-def result_texts(results: Any) -> list[str]:
-    return vector_texts(results) if isinstance(results, np.ndarray) else [_encode(tokens) for tokens in results]
+def result_texts(results: Any) -> list[bytes]:
+    if isinstance(results, np.ndarray):
+        return vector_texts(results)
+    return [encode(_encode(tokens)) for tokens in results]
 
 
 def encode_lines(lines: Sequence[str]) -> bytes:
-    text = "".join(f"{line}\n" for line in lines)
+    return encode("".join(f"{line}\n" for line in lines))
+
+
+def encode(text: str) -> bytes:
+    """UTF-8, in which line separators of Unicode are escapes."""
     if not text.isascii():
         for separator, escape in SEPARATORS.items():
             text = text.replace(separator, escape)

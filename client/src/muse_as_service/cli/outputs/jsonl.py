@@ -10,7 +10,7 @@ from ..inputs import Row
 from ..part_file import PartFile
 from .base import FileOutput, Layout
 from .compression import compressor
-from .json_text import encode_lines, result_texts, row_text, value_text
+from .json_text import encode, result_texts, row_text, value_text
 
 
 class JsonLines(FileOutput):
@@ -25,8 +25,8 @@ class JsonLines(FileOutput):
 
 
 def json_lines(layout: Layout, rows: Sequence[Row], results: Any) -> bytes:
-    lines = []
+    parts: list[bytes] = []
     for row, result in zip(rows, result_texts(results)):
         kept = f",{row_text(layout.kept(row))}" if layout.columns else ""
-        lines.append(f'{{"sentence":{value_text(row.sentence)}{kept},"{layout.field}":{result}}}')
-    return encode_lines(lines)
+        parts += encode(f'{{"sentence":{value_text(row.sentence)}{kept},"{layout.field}":'), result, b"}\n"
+    return b"".join(parts)
