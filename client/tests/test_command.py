@@ -107,7 +107,8 @@ BAD = {
     "columns.csv": (b"a,b\n1,2\n", "columns.csv has no column 'sentence': choose one of a, b with --column"),
     "short.csv": (b"id,sentence\n1,a\n\n2\n", "short.csv, line 4: 1 column, where the header has 2"),
     "quote.csv": (b'sentence\n"a\nb"c\n', "quote.csv, line 2: "),
-    "multi.csv": (b'sentence\n"a\nb"\n\xff\n', "multi.csv, line 4: byte 1 of it (0xff) is not UTF-8"),
+    "bytes.csv": (b'sentence\n"a, b"\n\xff\n', "bytes.csv, line 3: byte 1 of it (0xff) is not UTF-8"),
+    "multi.csv": (b'sentence\n"a\nb"\n', "multi.csv, line 2: a quoted cell does not end in this line"),
     "utf16.txt": (
         "a\n".encode("utf-16-le"),
         "utf16.txt, line 1: zero bytes, as in UTF-16-LE: use --encoding utf-16-le",
@@ -151,7 +152,7 @@ def test_invalid_files_are_reported(muse_on_stack: Muse) -> None:
     write_text(muse_on_stack.folder / "in.txt", ["a"])
     assert "cannot read none.txt: No such file" in muse_on_stack.fails("embed", "none.txt", "out.npy")
     assert "the folder state contains no files" in muse_on_stack.fails("embed", "state", "out.npy")
-    assert "none/out.npy.part: No such file" in muse_on_stack.fails("embed", "in.txt", "none/out.npy")
+    assert "cannot write none/out.npy: there is no folder none" in muse_on_stack.fails("embed", "in.txt", "none/out.npy")
     assert "state is not a regular file" in muse_on_stack.fails("embed", "in.txt", "state", "--output-format", "npy")
     assert "tokens cannot be written as .npy" in muse_on_stack.fails("tokenize", "in.txt", "out.npy")
     assert "only jsonl can be written to standard output" in muse_on_stack.fails(
