@@ -72,7 +72,7 @@ function showNavigation() {
     }
   });
   const menu = h("details", { class: "menu" },
-    h("summary", h("span", { class: "visually-hidden" }, "Account: "), h("span", { class: "menu-name", dir: "auto" }, session.user.username)),
+    h("summary", h("span", { class: "menu-name", dir: "auto" }, session.user.username)),
     h("div", { class: "menu-items" },
       h("p", { class: "muted small" }, session.user.role === "admin" ? "Administrator" : "User"),
       link(account), logout, errors));

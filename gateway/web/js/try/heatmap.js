@@ -31,7 +31,7 @@ export function heatmap({ texts, rows, matrix }) {
   const order = h("select", { id: uniqueId("order") },
     h("option", { value: "entered" }, "As entered"),
     h("option", { value: "clusters" }, "Similar lines together"),
-    h("optgroup", { label: "By similarity to a line" }, texts.map((text, index) => h("option", { value: index }, `${index + 1}: ${text.slice(0, 60)}`))));
+    h("optgroup", { label: "By similarity to a line" }, texts.map((text, index) => h("option", { value: index }, `Like line ${index + 1}: ${text.slice(0, 60)}`))));
   const slider = h("input", { id: uniqueId("threshold"), type: "range", min: 0, max: 1, step: 0.01, value: 0 });
   const output = h("output", { for: slider.id, class: "number" });
   const detail = h("p", { class: "detail small muted" });

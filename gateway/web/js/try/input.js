@@ -4,8 +4,8 @@ import { session } from "../session.js";
 import { exampleTexts } from "./examples.js";
 import { checkLines, linesOf, MAX_LINES, readLines } from "./lines.js";
 
-// A form that calls `run(texts, signal)` and shows its errors.
-export function inputForm(run) {
+// A form that calls `compute(texts, signal)`, and `show` with its result; it shows errors itself.
+export function inputForm(compute, show) {
   const text = h("textarea", { id: uniqueId("texts"), rows: 6, dir: "auto", spellcheck: "false", "aria-describedby": "try-count", placeholder: "One text per line, in any of the 16 languages" });
   const count = h("p", { id: "try-count", class: "small muted" });
   const file = h("input", { type: "file", accept: ".txt,.csv,.tsv,.md,text/*", class: "visually-hidden", id: uniqueId("file") });
@@ -68,15 +68,20 @@ export function inputForm(run) {
     const controller = (running = new AbortController());
     const { signal } = controller;
     setBusy(true);
+    let result = null;
     try {
-      await run(texts, signal);
-      embedded = input;
-      updateCount();
+      result = await compute(texts, signal);
     } catch (error) {
       if (session.hasEnded) session.restored(signal).then(start, () => {});
       else if (!signal.aborted) showError(error);
     }
-    if (running === controller) setBusy(false);
+    if (running !== controller) return;
+    // The change of the focus needs the layout, which takes longer with the results.
+    setBusy(false);
+    if (!result) return;
+    embedded = input;
+    updateCount();
+    show(result);
   }
 
   async function load(chosen) {
