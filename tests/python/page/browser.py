@@ -142,7 +142,7 @@ class Page:
                 if not node.get("ignored") and matches(name, node.get("name", {}).get("value", "")):
                     found = self.cdp("DOM.resolveNode", backendNodeId=node["backendDOMNodeId"])["object"]["objectId"]
                     self.cdp("Runtime.callFunctionOn", objectId=found, functionDeclaration="function () { window.__found.push(this) }")
-        return [element for element in self.js("return window.__found") if element.is_displayed()]
+        return self.js("return window.__found.filter((element) => element.checkVisibility({visibilityProperty: true}))")
 
     def only(self, role, name=None, within=None):
         """Return the element of a role and a name if there is exactly one."""
