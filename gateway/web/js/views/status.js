@@ -1,12 +1,12 @@
 // Status: the model, the limits, and the load of each embedder during the last ten minutes.
 import { call } from "../api.js";
-import { announce, bytes, duration, errorBox, h, number, replace, time } from "../dom.js";
+import { announce, bytes, duration, errorBox, h, number, replace } from "../dom.js";
+import { delay } from "../http.js";
 import { session } from "../session.js";
 import { sparkline } from "../sparkline.js";
 
-const INTERVAL_MS = 5000;
-const WINDOW_S = 600;
-const PRECISIONS = { f32: "32-bit floating point", bf16: "bfloat16", f16: "16-bit floating point", int8: "8-bit integers" };
+const INTERVAL_SECONDS = 5;
+const WINDOW_SECONDS = 600;
 
 const rounded = (value) => number(Number(value.toFixed(value < 10 ? 1 : 0)));
 const milliseconds = (value) => `${rounded(value)} ms`;
@@ -15,7 +15,7 @@ const FIGURES = [
   { title: "Queue", format: (value) => `${number(value)} tokens`, value: (sample) => sample.queued_tokens },
   { title: "Median latency", format: milliseconds, value: (sample) => sample.p50_ms },
   { title: "p99 latency", format: milliseconds, value: (sample) => sample.p99_ms },
-  { title: "Rejections", format: number, value: (sample) => sample.rejected, bars: true },
+  { title: "Rejections", format: number, value: (sample) => sample.rejected },
 ];
 
 // A class of .notice, a mark, a title and an explanation.
@@ -30,9 +30,6 @@ function health({ embedders_known: known, embedders_serving: serving }) {
   return ["ok", "✓", known === 1 ? "The embedder responds" : `All ${number(known)} embedders respond`, "The service accepts requests."];
 }
 
-const precision = (name) => (PRECISIONS[name] ? `${PRECISIONS[name]} (${name})` : name);
-const device = (name) => (name === "cpu" ? "CPU" : `GPU (${name})`);
-
 function languages(codes) {
   const names = new Intl.DisplayNames("en", { type: "language" });
   return `${codes.length}: ${codes.map((code) => names.of(code)).sort().join(", ")}`;
@@ -46,16 +43,15 @@ const facts = ({ version, model, limits }) => [
     ["Version", version],
     ["Model", `${model.name}, version ${model.version}`],
     ["Vectors", `${number(model.dimension)} numbers for each sentence`],
-    ["Precision", precision(model.precision)],
-    ["Device", device(model.device)],
+    ["Precision", model.precision],
+    ["Device", model.device],
     ["Languages", languages(model.languages)],
     ["License", model.license],
-    ["Converted from", `${precision(model.source_precision)}, SHA-256 `, h("code", model.source_sha256)],
+    ["Converted from", `${model.source_precision}, SHA-256 `, h("code", model.source_sha256)],
   ]),
   card("Limits", [
     ["A sentence", `at most ${number(limits.max_sentence_tokens)} tokens and ${bytes(limits.max_sentence_bytes)} of text`],
     ["A request", `at most ${number(limits.max_sentences)} sentences, ${number(limits.max_request_tokens)} tokens and ${bytes(limits.max_request_bytes)}`],
-    ["Larger inputs", "This page and the Python client split them into several requests."],
   ]),
 ];
 
@@ -66,93 +62,69 @@ function embedderCard(index) {
   const grid = h("div", { class: "spark-grid" }, lines.map((line) => line.element));
   const element = h("article", { class: "card", "aria-labelledby": id }, h("h3", { id }, `Embedder ${index + 1}`), description, grid);
 
-  function update({ version, precision: name, device: place, started_at, interval, samples }) {
+  function update({ version, precision, device, started_at, interval, samples }) {
     // The clock of the server, because that of the browser may differ.
     const to = samples.length > 0 ? samples.at(-1).start + interval : Date.now() / 1000;
-    replace(description, `Version ${version}, ${precision(name)}, ${device(place)}, running for ${duration(Math.max(0, to - started_at))}`);
+    replace(description, `Version ${version}, ${precision}, ${device}, running for ${duration(Math.max(0, to - started_at))}`);
     FIGURES.forEach(({ value }, at) => {
       const points = samples.map((sample) => ({ at: sample.start + interval / 2, value: value(sample, interval) }));
-      lines[at].update(points, to - WINDOW_S, to);
+      lines[at].update(points, to - WINDOW_SECONDS, to);
     });
   }
   return { element, update };
 }
 
 // Set by `create`, which app.js calls once, before `shown`.
+let poll;
 let polling;
 
 function create() {
-  const problem = h("div", { class: "problem" });
+  const problem = h("div");
   const state = h("div", { hidden: true });
-  const updated = h("p", { class: "muted" }, "Loading…");
   const embedders = h("div", { class: "stack" });
   const details = h("div", { class: "grid status-cards" });
   const cards = [];
-  let shownTitle, shownFacts;
 
   function show(status) {
     const [level, mark, title, text] = health(status);
+    const isChange = !state.hidden && state.querySelector("h3").textContent !== title;
     state.className = `notice health ${level}`;
     state.hidden = false;
-    replace(state, h("span", { class: "mark", "aria-hidden": "true" }, mark), h("div", h("h3", title), h("p", text)));
-    if (shownTitle && shownTitle !== title) announce(title);
-    shownTitle = title;
+    replace(state, h("span", { "aria-hidden": "true" }, mark), h("div", h("h3", title), h("p", text)));
+    if (isChange) announce(title);
     while (cards.length < status.embedders.length) cards.push(embedderCard(cards.length));
     cards.length = status.embedders.length;
     if (embedders.children.length !== cards.length) replace(embedders, cards.map(({ element }) => element));
     status.embedders.forEach((embedder, index) => cards[index].update(embedder));
     // Not at each poll, so that selected text stays selected.
-    const { version, model, limits } = status;
-    const described = JSON.stringify([version, model, limits]);
-    if (described !== shownFacts) replace(details, facts(status));
-    shownFacts = described;
+    if (!details.firstChild) replace(details, facts(status));
     replace(problem);
-    replace(updated, "Updated every 5 seconds while this view is open; last at ", time(Date.now() / 1000), ".");
   }
 
   // The last figures stay; the next response has the missed ones.
   function fail(error) {
-    if (problem.dataset.message === error.message && problem.firstChild) return;
-    problem.dataset.message = error.message;
-    replace(problem, errorBox(error), h("p", "Figures below are older. The page tries again every 5 seconds."));
+    if (!problem.firstChild) replace(problem, errorBox(error));
   }
 
-  polling = poller(show, fail);
-  return h("section", { "aria-labelledby": "status-title", class: "status" },
-    h("h2", { id: "status-title" }, "Status"), problem, state, updated, embedders, details);
-}
-
-// Polls while the view is shown and the tab is visible.
-function poller(show, fail) {
-  let wanted = false;
-  let abort = null;
-  let timer;
-
-  async function poll() {
-    const { signal } = abort;
-    try {
-      show(await call("api/status", { signal }));
-    } catch (error) {
-      if (signal.aborted) return;
-      fail(error);
-      if (error.isUnauthenticated) await session.restored(signal).catch(() => {});
+  poll = async (signal) => {
+    while (!signal.aborted) {
+      try {
+        // Nobody sees the figures in a hidden tab.
+        if (!document.hidden) show(await call("api/status", { signal }));
+      } catch (error) {
+        if (!signal.aborted) fail(error);
+      }
+      await Promise.all([delay(INTERVAL_SECONDS, signal), session.restored(signal)]).catch(() => {});
     }
-    if (!signal.aborted) timer = setTimeout(poll, INTERVAL_MS);
-  }
-
-  function apply() {
-    const active = wanted && document.visibilityState === "visible";
-    if (active === (abort !== null)) return;
-    clearTimeout(timer);
-    abort?.abort();
-    abort = active ? new AbortController() : null;
-    if (active) poll();
-  }
-  document.addEventListener("visibilitychange", apply);
-  return (value) => {
-    wanted = value;
-    apply();
   };
+  return h("section", { "aria-labelledby": "status-title" },
+    h("h2", { id: "status-title" }, "Status"), problem, state,
+    h("p", { class: "muted" }, "The figures are those of the last 10 minutes, updated every 5 seconds."), embedders, details);
 }
 
-export default { id: "status", title: "Status", admin: false, create, shown: () => polling(true), hidden: () => polling(false) };
+function shown() {
+  polling = new AbortController();
+  poll(polling.signal);
+}
+
+export default { id: "status", title: "Status", admin: false, create, shown, hidden: () => polling.abort() };
