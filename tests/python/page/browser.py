@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.keys import Keys
@@ -123,8 +123,8 @@ class Page:
             try:
                 if value := condition():
                     return value
-            except StaleElementReferenceException:
-                pass  # The page has just replaced the element.
+            except WebDriverException:
+                pass  # The page has just replaced the element, or is being loaded.
             if time.monotonic() > end:
                 pytest.fail(f"{message}; the page shows:\n{self.driver.find_element('tag name', 'body').text}")
             time.sleep(0.02)
