@@ -13,7 +13,6 @@ import users from "./views/users.js";
 const VIEWS = [tryIt, search, keys, usage, users, status, account];
 const main = document.getElementById("main");
 const nav = document.getElementById("nav");
-const accountMenu = document.getElementById("account");
 const meta = (name) => document.querySelector(`meta[name="muse-${name}"]`).content;
 
 // The elements of the views that were visited: a hidden view goes on with its work.
@@ -30,23 +29,19 @@ function showLogin(error) {
 function showView() {
   const view = allowed().find(({ id }) => id === location.hash.slice(1)) ?? tryIt;
   if (view === current) return;
-  const isFirst = current === null;
-  current?.hidden?.();
-  if (current) elements.get(current).hidden = true;
+  const previous = current;
   current = view;
   if (!elements.has(view)) {
     elements.set(view, view.create());
     main.append(elements.get(view));
   }
-  elements.get(view).hidden = false;
+  for (const [{ id }, element] of elements) element.hidden = id !== view.id;
   document.title = `${view.title} · MUSE as Service`;
-  for (const link of document.querySelectorAll(".top a[data-view]")) {
-    if (link.dataset.view === view.id) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
-  }
+  for (const link of document.querySelectorAll(".top a")) link.ariaCurrent = link.hash === `#${view.id}` ? "page" : null;
   nav.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  previous?.hidden?.();
   view.shown?.();
-  if (!isFirst) {
+  if (previous) {
     // Screen readers continue at the heading of the new view.
     const heading = elements.get(view).querySelector("h2");
     heading.tabIndex = -1;
@@ -55,36 +50,23 @@ function showView() {
   }
 }
 
-const link = (view) => h("a", { href: `#${view.id}`, "data-view": view.id }, view.title);
+const link = (view) => h("a", { href: `#${view.id}` }, view.title);
 
-function showNavigation() {
-  nav.hidden = false;
-  replace(nav, h("ul", allowed().filter((view) => view !== account).map((view) => h("li", link(view)))));
+function accountMenu() {
   const errors = h("div");
-  const logout = h("button", { type: "button", class: "quiet" }, "Log out");
-  logout.addEventListener("click", async () => {
-    logout.disabled = true;
-    try {
-      await session.logout();
-    } catch (error) {
-      logout.disabled = false;
-      replace(errors, errorBox(error));
-    }
-  });
+  const logout = () => session.logout().catch((error) => replace(errors, errorBox(error)));
   const menu = h("details", { class: "menu" },
-    h("summary", h("span", { class: "visually-hidden" }, "Account: "), h("span", { class: "menu-name", dir: "auto" }, session.user.username)),
-    h("div", { class: "menu-items" },
-      h("p", { class: "muted small" }, session.user.role === "admin" ? "Administrator" : "User"),
-      link(account), logout, errors));
-  menu.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || !menu.open) return;
+    h("summary", h("span", { class: "menu-name", dir: "auto" }, session.user.username)),
+    h("div", { class: "menu-items" }, link(account), h("button", { onclick: logout }, "Log out"), errors));
+  menu.addEventListener("keydown", ({ key }) => {
+    if (key !== "Escape") return;
     menu.open = false;
     menu.querySelector("summary").focus();
   });
-  document.addEventListener("click", (event) => {
-    if (!menu.contains(event.target) || event.target.closest("a")) menu.open = false;
+  document.addEventListener("click", ({ target }) => {
+    if (!menu.contains(target) || target.matches("a")) menu.open = false;
   });
-  replace(accountMenu, menu);
+  return menu;
 }
 
 // The session ended while the page was in use: a login over the page keeps its content.
@@ -92,7 +74,7 @@ function showSessionEnded() {
   const element = dialog("Your session has ended",
     h("p", "Log in again to go on. Everything on this page stays as it is."),
     loginForm(session.user.username),
-    h("p", { class: "small muted" }, "Not you? ", h("button", { type: "button", class: "link", onclick: () => location.reload() }, "Discard this page"), " and log in as another user."));
+    h("div", { class: "row end" }, h("button", { class: "quiet", onclick: () => location.reload() }, "Discard the page and log in as another user")));
   element.querySelector(".close").remove();
   element.querySelector("input[type=password]").focus();
   element.addEventListener("cancel", (event) => event.preventDefault());
@@ -103,7 +85,9 @@ function showSessionEnded() {
 
 function start() {
   replace(main);
-  showNavigation();
+  nav.hidden = false;
+  replace(nav, h("ul", allowed().filter((view) => view !== account).map((view) => h("li", link(view)))));
+  replace(document.getElementById("account"), accountMenu());
   addEventListener("hashchange", showView);
   showView();
 }

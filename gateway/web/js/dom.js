@@ -1,10 +1,9 @@
 // Elements, dialogs, messages, downloads. Texts become text nodes: there is no HTML from strings.
-import { localTime, utcTime } from "./format.js";
 export { bytes, day, duration, number } from "./format.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-// These follow the user's input only as properties.
-const PROPERTIES = new Set(["value", "checked", "selected", "indeterminate"]);
+
+const isNothing = (value) => value === null || value === undefined || value === false;
 
 // Creates an element: h("button", { class: "primary", onclick: save }, "Save"); "svg:path" is in the namespace of SVG.
 // null and false omit an attribute or a child; `style` is an object of CSS properties.
@@ -14,10 +13,10 @@ export function h(tag, ...rest) {
   const attributes = first && Object.getPrototypeOf(first) === Object.prototype ? rest.shift() : {};
   append(element, rest);
   for (const [name, value] of Object.entries(attributes)) {
-    if (value === null || value === undefined || value === false) continue;
+    if (isNothing(value)) continue;
     if (typeof value === "function") element.addEventListener(name.slice(2), value);
     else if (name === "style") for (const [key, text] of Object.entries(value)) element.style.setProperty(key, text);
-    else if (PROPERTIES.has(name)) element[name] = value;
+    else if (name === "value") element.value = value;
     else element.setAttribute(name, value === true ? "" : value);
   }
   return element;
@@ -25,7 +24,7 @@ export function h(tag, ...rest) {
 
 function append(parent, children) {
   for (const child of children) {
-    if (child === null || child === undefined || child === false) continue;
+    if (isNothing(child)) continue;
     if (Array.isArray(child)) append(parent, child);
     else parent.append(child instanceof Node ? child : String(child));
   }
@@ -41,7 +40,7 @@ let nextId = 0;
 // An id that is unique on the page.
 export const uniqueId = (name) => `${name}-${++nextId}`;
 
-// Lets a screen reader read a text, without a change of the focus. An open dialog hides the rest of the page, and needs a region of its own.
+// Lets a screen reader read a text. An open dialog hides the rest of the page, and needs a region of its own.
 export function announce(text) {
   const open = [...document.querySelectorAll("dialog[open]")].at(-1);
   let region = open ? open.querySelector(":scope > .live") : document.getElementById("live");
@@ -62,21 +61,18 @@ export function download(fileName, mediaType, parts) {
 }
 
 // Copies a text to the clipboard. Without https the clipboard API does not exist.
-export async function copy(text) {
+async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
     const before = document.activeElement;
-    const area = h("textarea", { value: text, style: { position: "fixed", top: 0, opacity: 0 } });
-    (before.closest("dialog") ?? document.body).append(area);
+    const area = h("textarea", { value: text, class: "visually-hidden" });
+    before.after(area);
     area.select();
     const copied = document.execCommand("copy");
     area.remove();
     before.focus({ preventScroll: true });
-    if (!copied) {
-      announce("The browser did not allow copying");
-      return false;
-    }
+    if (!copied) return false;
   }
   announce("Copied");
   return true;
@@ -110,7 +106,7 @@ export function dialog(title, ...children) {
   const element = h("dialog", { "aria-labelledby": id, onclose: () => element.remove() },
     h("div", { class: "dialog-head" },
       h("h2", { id }, title),
-      h("button", { type: "button", class: "quiet close", "aria-label": "Close", onclick: () => element.close() }, "×")),
+      h("button", { class: "quiet close", "aria-label": "Close", onclick: () => element.close() }, "×")),
     children);
   document.body.append(element);
   element.showModal();
@@ -123,14 +119,8 @@ export function confirmDialog(title, text, action) {
     let confirmed = false;
     const element = dialog(title, h("p", text),
       h("div", { class: "row end" },
-        h("button", { type: "button", autofocus: true, onclick: () => element.close() }, "Cancel"),
-        h("button", { type: "button", class: "danger", onclick: () => { confirmed = true; element.close(); } }, action)));
-    element.querySelector("[autofocus]").focus();
+        h("button", { autofocus: true, onclick: () => element.close() }, "Cancel"),
+        h("button", { class: "danger", onclick: () => { confirmed = true; element.close(); } }, action)));
     element.addEventListener("close", () => resolve(confirmed));
   });
-}
-
-// A local time, with UTC on hover; seconds since 1970.
-export function time(seconds) {
-  return h("time", { datetime: new Date(seconds * 1000).toISOString(), title: utcTime(seconds) }, localTime(seconds));
 }

@@ -7,7 +7,7 @@ const inTime = (wait, otherwise) => (wait === null ? otherwise : `in ${duration(
 const ADVICE = {
   BAD_CREDENTIALS: "Check the name and the password. Both are case-sensitive.",
   PERMISSION_DENIED: "Your account may not do this. Ask an administrator of the service.",
-  NO_SUCH_MODEL: "Reload the page: the service may serve another model now.",
+  NO_SUCH_USER: "Check the spelling of the name. The user may also be removed.",
   USER_EXISTS: "Choose another name.",
   LAST_ADMIN: "Make another user an administrator first.",
   TOO_MANY_KEYS: "Delete keys that nobody uses.",
@@ -16,10 +16,8 @@ const ADVICE = {
   0: "Check your network connection. The service may also be restarting: try again in some seconds.",
   400: "Correct the input and try again.",
   401: "Your session has ended. Log in again; what is on this page stays.",
-  403: "The service rejected the request. A proxy in front of it must pass on the header Host.",
+  403: "A proxy in front of the service must pass on the header Host.",
   404: "It was removed in the meantime. Reload the list.",
-  408: "The request took too long to arrive. Check your network connection and try again.",
-  409: "It has changed in the meantime. Reload the list.",
   413: "Send fewer or shorter texts.",
   429: (wait) => `The service has more work than it can do now. Try again ${inTime(wait, "in some seconds")}.`,
   500: "This is an error of the service. Tell its operator; the log has the details.",
@@ -30,13 +28,11 @@ const ADVICE = {
 
 // An error response of the service, or (status 0) a network failure.
 export class ApiError extends Error {
-  constructor(status, message, { reason = null, retryAfter = null, field = null } = {}) {
+  constructor(status, message, { reason = null, retryAfter = null } = {}) {
     super(message);
-    this.name = "ApiError";
     this.status = status;
     this.reason = reason;
     this.retryAfter = retryAfter;
-    this.field = field;
     const advice = ADVICE[reason] ?? ADVICE[status] ?? "Try again; if it stays so, tell the operator.";
     this.advice = typeof advice === "function" ? advice(retryAfter) : advice;
   }
@@ -67,6 +63,5 @@ export async function errorOf(response) {
   return new ApiError(response.status, message ?? `HTTP status ${response.status}`, {
     reason: body.reason ?? (quota ? "QUOTA_EXHAUSTED" : null),
     retryAfter: Number.isNaN(seconds) ? null : seconds,
-    field: body.field ?? null,
   });
 }

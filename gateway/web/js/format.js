@@ -1,6 +1,5 @@
 // Numbers, sizes and times as text.
 const integers = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
-const local = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "short" });
 
 export const number = (value) => integers.format(value);
 
@@ -32,6 +31,5 @@ export function duration(seconds) {
 // The UTC day of a time in seconds since 1970: "2026-11-29".
 export const day = (seconds) => new Date(seconds * 1000).toISOString().slice(0, 10);
 
-// A time in seconds since 1970: the local time, and the same time in UTC.
-export const localTime = (seconds) => local.format(new Date(seconds * 1000));
-export const utcTime = (seconds) => new Date(seconds * 1000).toISOString().replace("T", " ").slice(0, 19) + " UTC";
+// The same time in UTC: "2026-11-29 14:20:23 UTC".
+export const utcTime = (seconds) => `${new Date(seconds * 1000).toISOString().replace("T", " ").slice(0, 19)} UTC`;

@@ -1,48 +1,32 @@
 // The page without a login, and the form in the dialog after the end of a session.
 import { request } from "./http.js";
-import { errorBox, h, replace, uniqueId } from "./dom.js";
+import { errorBox, h } from "./dom.js";
+import { field, form } from "./manage/form.js";
 import { session } from "./session.js";
 
 // `username` is that of the session that ended: only this user sees what the page shows.
 export function loginForm(username = "") {
-  const ids = { name: uniqueId("name"), password: uniqueId("password") };
-  const name = h("input", { id: ids.name, name: "username", autocomplete: "username", required: true, autocapitalize: "none", spellcheck: "false", value: username, readonly: username !== "" });
-  const password = h("input", { id: ids.password, name: "password", type: "password", autocomplete: "current-password", required: true });
-  const errors = h("div");
-  const button = h("button", { class: "primary" }, "Log in");
-  const form = h("form", { class: "stack" },
-    h("div", { class: "field" }, h("label", { for: ids.name }, "User name"), name),
-    h("div", { class: "field" }, h("label", { for: ids.password }, "Password"), password),
-    errors, h("div", { class: "row" }, button));
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    button.disabled = true;
-    button.textContent = "Logging in…";
-    replace(errors);
-    try {
-      await session.login(name.value, password.value);
-    } catch (error) {
-      replace(errors, errorBox(error));
-      if (error.reason === "BAD_CREDENTIALS") password.select();
-    } finally {
-      button.disabled = false;
-      button.textContent = "Log in";
-    }
+  const name = h("input", { name: "username", autocomplete: "username", required: true, autocapitalize: "none", spellcheck: "false", value: username, readonly: username !== "" });
+  const password = h("input", { name: "password", type: "password", autocomplete: "current-password", required: true });
+  return form({
+    children: [field("User name", name), field("Password", password)],
+    action: "Log in",
+    submit: () => session.login(name.value, password.value),
   });
-  return form;
 }
 
 // Whether the service is ready, checked again while it is shown.
 function readiness() {
   const badge = h("p", { class: "badge", role: "status" }, "Checking the service…");
   const check = async () => {
-    let [kind, text] = ["warn", "The service is starting, or a part of it does not respond"];
-    try {
-      if ((await request("api/ready")).ready) [kind, text] = ["ok", "The service is up"];
-    } catch (error) {
-      if (error.status !== 503) [kind, text] = ["bad", "The service does not respond"];
-    }
+    const state = await request("api/ready").then(({ ready }) => (ready ? "up" : "starting"), ({ status }) => (status === 503 ? "starting" : "away"));
+    const [kind, text] = {
+      up: ["ok", "The service is up"],
+      starting: ["warn", "The service is starting, or a part of it does not respond"],
+      away: ["bad", "The service does not respond"],
+    }[state];
     badge.className = `badge ${kind}`;
+    // A screen reader reads only a change.
     if (badge.textContent !== text) badge.textContent = text;
     setTimeout(() => badge.isConnected && check(), 10_000);
   };
@@ -59,11 +43,9 @@ export function loginPage({ cookies, version, error }) {
       readiness()),
     h("section", { class: "card stack", "aria-labelledby": "login" },
       h("h2", { id: "login" }, "Log in"),
-      error ? [errorBox(error), h("div", { class: "row" }, h("button", { type: "button", onclick: () => location.reload() }, "Try again"))] : null,
+      error && [errorBox(error), h("div", { class: "row" }, h("button", { onclick: () => location.reload() }, "Try again"))],
       cookies === "off"
-        ? h("div", { class: "notice" },
-          h("p", h("strong", "Logins in a browser are disabled.")),
-          h("p", "The service runs with COOKIES=off, so this page cannot stay logged in. Use the API with a token or an API key, or ask the operator to enable cookies."))
+        ? h("p", { class: "notice" }, "Logins in a browser are disabled (COOKIES=off). Use the API with a token or an API key, or ask the operator to enable cookies.")
         : loginForm()),
     h("section", { class: "stack", "aria-labelledby": "access" },
       h("h2", { id: "access" }, "How to get access"),

@@ -2,14 +2,11 @@
 
 // Reads a file with a matrix: {shape: [rows, columns], data: Float32Array}.
 export function readNpy(buffer) {
-  const view = new DataView(buffer);
-  if (buffer.byteLength < 10 || view.getUint32(0) !== 0x934e554d || view.getUint16(4) !== 0x5059) throw new Error("The response is not a NumPy file");
-  const begin = 10 + view.getUint16(8, true);
-  const header = new TextDecoder("latin1").decode(new Uint8Array(buffer, 10, begin - 10));
-  const shape = /'shape': \((\d+), (\d+)\)/.exec(header);
-  if (!header.includes("'descr': '<f4'") || !header.includes("'fortran_order': False") || !shape) throw new Error("The NumPy file is not a matrix of float32");
-  const [rows, columns] = [Number(shape[1]), Number(shape[2])];
-  if (buffer.byteLength !== begin + rows * columns * 4) throw new Error("The NumPy file is incomplete");
+  const file = new Uint8Array(buffer);
+  const begin = 10 + file[8] + 256 * file[9];
+  const header = new TextDecoder("latin1").decode(file.subarray(0, begin));
+  const [, rows, columns] = /^.NUMPY.*'descr': '<f4', 'fortran_order': False, 'shape': \((\d+), (\d+)\)/s.exec(header)?.map(Number) ?? [];
+  if (buffer.byteLength !== begin + rows * columns * 4) throw new Error("The response is not a complete NumPy file with a matrix of float32");
   // The header ends at a multiple of 64 bytes.
   return { shape: [rows, columns], data: new Float32Array(buffer, begin, rows * columns) };
 }

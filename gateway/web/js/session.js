@@ -34,8 +34,7 @@ class Session extends EventTarget {
     try {
       user = await request("api/user");
     } catch (error) {
-      if (!error.isUnauthenticated) throw error;
-      throw new CookieError();
+      throw error.isUnauthenticated ? cookieError() : error;
     }
     tabs.postMessage(user.username);
     if (this.user && this.user.username !== user.username) return location.reload();
@@ -76,12 +75,9 @@ class Session extends EventTarget {
 }
 
 // The login succeeded, but the browser sends no cookies.
-class CookieError extends Error {
-  message = "The browser did not store the session.";
-  advice = location.protocol === "https:"
-    ? "Allow cookies for this site, and log in again."
-    : "Allow cookies for this site. If the service requires secure cookies, open this page with https.";
-}
+const cookieError = () => Object.assign(new Error("The browser did not store the session"), {
+  advice: "Allow cookies for this site. If the service requires secure cookies, open this page with https.",
+});
 
 export const session = new Session();
 

@@ -1,7 +1,7 @@
 // Tabs (ARIA Authoring Practices): arrow keys move between the tabs of a list, which is one stop of the Tab key.
 import { h, uniqueId } from "./dom.js";
 
-// `tabs` are [{title, panel, shown?}]; returns the list and the panels.
+// `tabs` are [{title, panel}]; returns the list and the panels.
 export function tabs(label, items) {
   const buttons = items.map(({ title, panel }, index) => {
     const id = uniqueId("tab");
@@ -16,7 +16,6 @@ export function tabs(label, items) {
       button.tabIndex = index === chosen ? 0 : -1;
       items[index].panel.hidden = index !== chosen;
     });
-    items[chosen].shown?.();
   }
   const list = h("div", { role: "tablist", "aria-label": label }, buttons);
   list.addEventListener("keydown", (event) => {

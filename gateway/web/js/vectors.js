@@ -17,12 +17,13 @@ export function similarities(vectors, rows, dimension) {
   return matrix;
 }
 
-// For each row the other row with the highest value: {index, score}, or null if there is no other row.
+// For each of several rows the other row with the highest value: {index, score}.
 export function nearestNeighbours(matrix, rows) {
   return Array.from({ length: rows }, (_, row) => {
-    let index = -1;
-    for (let j = 0; j < rows; j++) if (j !== row && (index < 0 || matrix[row * rows + j] > matrix[row * rows + index])) index = j;
-    return index < 0 ? null : { index, score: matrix[row * rows + index] };
+    const others = matrix.slice(row * rows, (row + 1) * rows);
+    others[row] = -Infinity;
+    const score = Math.max(...others);
+    return { index: others.indexOf(score), score };
   });
 }
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.keys import Keys
@@ -23,6 +23,11 @@ for (const [type, text] of [
   ["unhandledrejection", (event) => String(event.reason)],
 ]) addEventListener(type, (event) => window.__problems.push(`${type}: ${text(event)}`));
 """
+# Roles of this file that Chromium has several of.
+CHROMIUM_ROLES = {
+    "field": ("textbox", "searchbox", "spinbutton", "combobox", "checkbox", "slider", "Date"),
+    "summary": ("DisclosureTriangle", "DisclosureTriangleGrouped"),
+}
 # Before a login the page finds out that there is no session.
 NO_SESSION = r"/(api/user|token/refresh) .*status of 401"
 
@@ -91,7 +96,7 @@ class Page:
         self.get("navigation", "Main")
 
     def log_out(self, username="admin"):
-        self.click("DisclosureTriangle", username)
+        self.click("summary", username)
         self.click("button", "Log out")
         self.get("button", "Log in")
 
@@ -118,8 +123,8 @@ class Page:
             try:
                 if value := condition():
                     return value
-            except StaleElementReferenceException:
-                pass  # The page has just replaced the element.
+            except WebDriverException:
+                pass  # The page has just replaced the element, or is being loaded.
             if time.monotonic() > end:
                 pytest.fail(f"{message}; the page shows:\n{self.driver.find_element('tag name', 'body').text}")
             time.sleep(0.02)
@@ -131,47 +136,41 @@ class Page:
         else:
             self.js("window.__within = arguments[0]", within)
             root = self.cdp("Runtime.evaluate", expression="window.__within")
-        nodes = self.cdp("Accessibility.queryAXTree", objectId=root["result"]["objectId"], role=role)["nodes"]
         self.js("window.__found = []")
-        for node in nodes:
-            if not node.get("ignored") and matches(name, node.get("name", {}).get("value", "")):
-                found = self.cdp("DOM.resolveNode", backendNodeId=node["backendDOMNodeId"])["object"]["objectId"]
-                self.cdp("Runtime.callFunctionOn", objectId=found, functionDeclaration="function () { window.__found.push(this) }")
-        return [element for element in self.js("return window.__found") if element.is_displayed()]
+        for chromium_role in CHROMIUM_ROLES.get(role, (role,)):
+            for node in self.cdp("Accessibility.queryAXTree", objectId=root["result"]["objectId"], role=chromium_role)["nodes"]:
+                if not node.get("ignored") and matches(name, node.get("name", {}).get("value", "")):
+                    found = self.cdp("DOM.resolveNode", backendNodeId=node["backendDOMNodeId"])["object"]["objectId"]
+                    self.cdp("Runtime.callFunctionOn", objectId=found, functionDeclaration="function () { window.__found.push(this) }")
+        return self.js("return window.__found.filter((element) => element.checkVisibility({visibilityProperty: true}))")
+
+    def only(self, role, name=None, within=None):
+        """Return the element of a role and a name if there is exactly one."""
+        found = self.all(role, name, within)
+        return found[0] if len(found) == 1 else None
 
     def get(self, role, name=None, within=None):
         """Wait for the only element of a role and a name, and return it."""
-
-        def only():
-            found = self.all(role, name, within)
-            return found[0] if len(found) == 1 else None
-
-        return self.wait(only, f"there is no single {role} {name!r}")
+        return self.wait(lambda: self.only(role, name, within), f"there is no single {role} {name!r}")
 
     def gone(self, role, name=None, within=None):
         self.wait(lambda: not self.all(role, name, within), f"{role} {name!r} stays")
 
     def click(self, role, name=None, within=None):
-        self.wait(lambda: self._enabled(role, name, within), f"{role} {name!r} stays disabled").click()
+        def enabled():
+            element = self.only(role, name, within)
+            return element and element.is_enabled() and element.get_attribute("aria-disabled") != "true" and element
 
-    def _enabled(self, role, name, within):
-        element = self.get(role, name, within)
-        return element if element.is_enabled() else None
+        self.wait(enabled, f"there is no single enabled {role} {name!r}").click()
 
     def field(self, label, within=None):
         """Return the form control with a label."""
-        roles = ("textbox", "searchbox", "spinbutton", "combobox", "checkbox", "slider")
-
-        def only():
-            found = [element for role in roles for element in self.all(role, label, within)]
-            return found[0] if len(found) == 1 else None
-
-        return self.wait(only, f"there is no single field {label!r}")
+        return self.wait(lambda: self.only("field", label, within), f"there is no single field {label!r}")
 
     def fill(self, label, text, within=None):
         field = self.field(label, within)
         if field.tag_name == "select":
-            field.find_element("xpath", f"./option[normalize-space()={json.dumps(text)}]").click()
+            field.find_element("xpath", f"./option[normalize-space()={json.dumps(text, ensure_ascii=False)}]").click()
             return
         field.send_keys(Keys.CONTROL, "a")
         field.send_keys(Keys.DELETE, text)

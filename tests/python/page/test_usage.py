@@ -2,10 +2,12 @@
 
 import csv
 import re
+import uuid
 
 
 def test_usage_of_a_call_appears(admin, service):
-    with service.user("counted", role="user") as name:
+    # Usage stays when a user is removed.
+    with service.user(f"counted-{uuid.uuid4().hex[:8]}") as name:
         token = service.log_in(name, "a long password")["access_token"]
         service.post("embed", {"sentence": ["one", "two", "three"]}, token)
         # Embedders report their counts every two seconds.

@@ -12,7 +12,7 @@ def manage(page, name, section):
     """Open a section of the dialog of a user."""
     page.click("button", f"Manage user {name}", page.view("Users"))
     dialog = page.get("dialog", "Manage user")
-    page.click("DisclosureTriangle", re.compile(f"^{section}"), dialog)
+    page.click("summary", re.compile(f"^{section}"), dialog)
     return dialog
 
 
@@ -43,7 +43,7 @@ def test_invalid_name_is_explained(admin):
 def test_role_quota_and_password_change(admin, service):
     with service.user("changed") as name:
         dialog = manage(admin, name, "Role")
-        admin.fill("Role", "Administrator", dialog)
+        admin.fill("New role", "Administrator", dialog)
         admin.click("button", "Save role", dialog)
         admin.gone("dialog")
         dialog = manage(admin, name, "Quota")
@@ -56,7 +56,7 @@ def test_role_quota_and_password_change(admin, service):
         assert (described["role"], described["quota"]) == ("admin", {"tokens": 5000, "period": "month"})
         dialog = manage(admin, name, "Password")
         admin.fill("New password", "another long password", dialog)
-        admin.click("button", "Set password", dialog)
+        admin.click("button", "Change password", dialog)
         admin.gone("dialog")
         assert service.log_in(name, "another long password")
 
@@ -66,7 +66,7 @@ def test_disabled_user_cannot_log_in_until_enabled(admin, service):
         token = service.log_in(name, PASSWORD)["access_token"]
         dialog = manage(admin, name, "Disable")
         admin.click("button", "Disable user", dialog)
-        admin.click("button", "Disable", admin.get("dialog", "Disable this user?"))
+        admin.click("button", "Disable user", admin.get("dialog", "Disable user?"))
         admin.gone("dialog")
         admin.wait(lambda: service.status("api/user", token) == 401, "the token stays valid")
         with pytest.raises(urllib.error.HTTPError):
@@ -81,8 +81,8 @@ def test_revoked_tokens_are_invalid(admin, service):
     with service.user("revoked") as name:
         token = service.log_in(name, PASSWORD)["access_token"]
         dialog = manage(admin, name, "Sessions")
-        admin.click("button", "Revoke all tokens", dialog)
-        admin.click("button", "Revoke", admin.get("dialog", "Revoke all tokens?"))
+        admin.click("button", "Log out everywhere", dialog)
+        admin.click("button", "Log out everywhere", admin.get("dialog", "Log out everywhere?"))
         admin.gone("dialog")
         admin.wait(lambda: service.status("api/user", token) == 401, "the token stays valid")
 
@@ -91,7 +91,7 @@ def test_removed_user_leaves_the_list(admin, service):
     with service.user("removed") as name:
         dialog = manage(admin, name, "Remove")
         admin.click("button", "Remove user", dialog)
-        admin.click("button", "Remove", admin.get("dialog", "Remove this user?"))
+        admin.click("button", "Remove user", admin.get("dialog", "Remove user?"))
         admin.gone("dialog")
         admin.gone("button", f"Manage user {name}")
         with pytest.raises(urllib.error.HTTPError):
@@ -101,7 +101,7 @@ def test_removed_user_leaves_the_list(admin, service):
 def test_last_admin_stays_admin(admin, service):
     admin.expect(r"api/users/admin .*status of 409")
     dialog = manage(admin, "admin", "Role")
-    admin.fill("Role", "User", dialog)
+    admin.fill("New role", "User", dialog)
     admin.click("button", "Save role", dialog)
     admin.click("button", "Become a user", admin.get("dialog", "Give up your own role?"))
     admin.shows("Make another user an administrator first", admin.get("alert", within=dialog))

@@ -77,7 +77,7 @@ def new_user(page):
 def manage_user(page):
     page.log_in()
     page.click("button", "Manage user admin", page.view("Users"))
-    page.click("DisclosureTriangle", re.compile("^Password"), page.get("dialog", "Manage user"))
+    page.click("summary", re.compile("^Password"), page.get("dialog", "Manage user"))
 
 
 VIEWS = {

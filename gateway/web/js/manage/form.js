@@ -1,90 +1,69 @@
 // Forms: labelled fields, a submit button that waits for the result, errors next to the button.
 import { dialog, errorBox, h, replace, uniqueId } from "../dom.js";
 
-// A control with its label and, if given, a hint. `element` is what is displayed of it.
-export function field(label, control, hint, element = control) {
+// A control with its label and, if given, a hint.
+export function field(label, control, hint) {
   control.id = uniqueId("field");
-  return h("div", { class: "field" }, h("label", { for: control.id }, label), element, hintOf(control, hint));
+  const hintId = uniqueId("hint");
+  if (hint) control.setAttribute("aria-describedby", hintId);
+  return h("div", { class: "field" },
+    control.type === "checkbox" ? h("label", { class: "check" }, control, label) : [h("label", { for: control.id }, label), control],
+    hint && h("p", { class: "hint", id: hintId }, hint));
 }
 
-// A checkbox with its label beside it.
-export function checkbox(control, label, hint) {
-  return h("div", { class: "field" }, h("label", { class: "check" }, control, label), hintOf(control, hint));
-}
+export const checkbox = (attributes) => h("input", { type: "checkbox", ...attributes });
 
-function hintOf(control, hint) {
-  if (!hint) return null;
-  const id = uniqueId("hint");
-  control.setAttribute("aria-describedby", id);
-  return h("p", { class: "hint", id }, hint);
-}
+export const textInput = (attributes) => h("input", { required: true, autocomplete: "off", spellcheck: "false", ...attributes });
 
 // A select of `[value, label]` pairs.
 export const select = (attributes, options, value) =>
   h("select", attributes, options.map(([id, label]) => h("option", { value: id, selected: id === value }, label)));
 
-// An input of text with at most `max` bytes in UTF-8, the unit of the limits of names and passwords.
-export function textInput(attributes, { min = 1, max }) {
-  const input = h("input", { type: "text", required: true, autocomplete: "off", spellcheck: "false", ...attributes });
-  input.addEventListener("input", () => {
-    const bytes = new TextEncoder().encode(input.value).length;
-    input.setCustomValidity(
-      bytes > max ? `This has ${bytes} bytes. At most ${max} are allowed.`
-        : bytes > 0 && bytes < min ? `This has ${bytes} bytes. At least ${min} are required.` : "");
-  });
-  return input;
-}
-
-// The field of a new password, which can be made visible.
+// The fields of a new password, which can be made visible.
 export function newPassword(label) {
-  const input = textInput({ type: "password", autocomplete: "new-password" }, { min: 8, max: 1024 });
-  const show = h("button", { type: "button", onclick: () => setVisible(input.type === "password") });
-  function setVisible(visible) {
-    input.type = visible ? "text" : "password";
-    replace(show, visible ? "Hide" : "Show");
-    show.setAttribute("aria-label", `${show.textContent} the ${label.toLowerCase()}`);
-  }
-  setVisible(false);
+  const input = textInput({ type: "password", autocomplete: "new-password" });
+  const show = checkbox({ onchange: () => (input.type = show.checked ? "text" : "password") });
   const hint = "8 to 1,024 bytes. If other machines can reach the service, it rejects the user's name and the most common passwords.";
-  return { input, element: field(label, input, hint, h("div", { class: "password" }, input, show)) };
+  return { input, fields: [field(label, input, hint), field("Show the password", show)] };
 }
 
-// A form. `submit` returns a promise: the form does not submit again while it is pending, and displays its error.
-export function form({ children, action, danger = false, cancel, submit }) {
+// Runs an action if the button is not busy with an earlier one; `problem` displays its error.
+export async function runOnce(button, problem, action) {
+  if (button.ariaDisabled) return;
+  // Not `disabled`: a disabled button loses the focus.
+  button.ariaDisabled = "true";
+  replace(problem);
+  try {
+    await action();
+  } catch (error) {
+    replace(problem, errorBox(error));
+  } finally {
+    button.ariaDisabled = null;
+  }
+}
+
+// A form; `submit` returns a promise.
+export function form({ children, action, kind = "primary", cancel, submit }) {
   const problem = h("div");
-  const button = h("button", { type: "submit", class: danger ? "danger" : "primary" }, action);
-  let busy = false;
-  return h("form", {
-    class: "stack",
-    onsubmit: async (event) => {
-      event.preventDefault();
-      if (busy) return;
-      busy = true;
-      // Not `disabled`: a disabled button loses the focus.
-      button.setAttribute("aria-disabled", "true");
-      replace(problem);
-      try {
-        await submit();
-      } catch (error) {
-        replace(problem, errorBox(error));
-      } finally {
-        busy = false;
-        button.removeAttribute("aria-disabled");
-      }
-    },
-  }, children, problem, h("div", { class: "row end" }, cancel ? h("button", { type: "button", onclick: cancel }, "Cancel") : null, button));
+  const button = h("button", { class: kind }, action);
+  const onsubmit = (event) => {
+    event.preventDefault();
+    runOnce(button, problem, submit);
+  };
+  return h("form", { class: "stack", onsubmit }, children, problem,
+    h("div", { class: "row end" }, cancel && h("button", { type: "button", onclick: cancel }, "Cancel"), button));
 }
 
-// A dialog with one form, which closes it when `submit` succeeds, and then calls what `submit` returned.
-export function formDialog({ title, children, action, submit }) {
+// A dialog with one form. It closes when `submit` succeeds, and passes the result to `done`.
+export function formDialog({ title, children, action, submit, done }) {
   const box = dialog(title, form({
     children, action,
     cancel: () => box.close(),
     submit: async () => {
-      const finish = await submit();
+      const result = await submit();
       box.close();
-      finish?.();
+      done(result);
     },
   }));
-  box.querySelector("input, select").focus();
+  box.querySelector("input").focus();
 }

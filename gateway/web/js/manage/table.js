@@ -1,4 +1,5 @@
 // Tables, and lists that load their rows page by page.
+import { call } from "../api.js";
 import { announce, errorBox, h, number, replace } from "../dom.js";
 import { utcTime } from "../format.js";
 import { session } from "../session.js";
@@ -15,114 +16,73 @@ export const date = (seconds) => h("time", { title: utcTime(seconds) }, dateText
 // A name by a user: any Unicode, in any direction.
 export const name = (text) => h("bdi", text);
 
-// Loads all pages of a list: calls `load(after)` until it returns no `next`.
-export async function* pages(load) {
-  let after;
-  do {
-    const page = await load(after);
-    yield page;
-    after = page.next;
-  } while (after !== null);
-}
+export const badge = (kind, text) => h("span", { class: `badge ${kind}` }, text);
 
-// Columns are {title, cell(item), class?}. On a narrow screen rows with actions become cards (manage.css), which browsers do not
-// take for a table without the roles.
-const tableRow = (columns, item) => h("tr", { role: "row" }, columns.map((column) =>
-  h("td", { role: "cell", "data-label": column.title, class: column.class }, column.cell(item))));
+// Columns are {title, cell(item), class?}.
+const table = (label, columns, items) => h("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": label },
+  h("table", { class: "list", "aria-label": label },
+    h("thead", h("tr", columns.map((column) => h("th", { class: column.class }, column.title)))),
+    h("tbody", items.map((item) => h("tr", columns.map((column) => h("td", { class: column.class }, column.cell(item))))))));
 
-export const table = (label, columns, items) => h("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": label },
-  h("table", { role: "table", class: columns.some((column) => column.class === "row-actions") && "cards", "aria-label": label },
-    h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, columns.map((column) =>
-      h("th", { role: "columnheader", scope: "col", class: column.class }, column.title)))),
-    h("tbody", { role: "rowgroup" }, items.map((item) => tableRow(columns, item)))));
-
-// A table that loads its rows. `columns()` may depend on a filter, `id(item)` identifies a row, `load({after, limit}, signal)`
-// returns {items, next}, and `empty()` creates what is displayed instead of a table without rows.
-export function pagedTable({ label, columns, id, load, empty }) {
-  const rows = new Map();
+// A table that loads its rows from `api/${list}`. `query()` may depend on a filter, `id` is the property that identifies a row,
+// and `empty()` creates what is displayed instead of a table without rows.
+export function pagedTable({ label, list, columns, query = () => ({}), id, empty }) {
+  let items = [];
   let next = null;
   let loading = new AbortController();
   const content = h("div", { tabindex: "-1" });
   const problem = h("div", { class: "problem" });
   const count = h("span", { class: "muted" });
-  const more = h("button", { type: "button", onclick: () => get(next) }, "Load more");
+  const more = h("button", { onclick: () => load(next) }, "Load more");
   const footer = h("div", { class: "row", hidden: true }, more, count);
 
-  function clear() {
-    rows.clear();
-    next = null;
-    footer.hidden = true;
-    replace(content);
-  }
-
-  // Adds rows, or replaces those that are displayed.
-  function put(items, place) {
-    const current = columns();
-    if (rows.size === 0) replace(content, items.length > 0 ? table(label, current, []) : empty());
-    const body = content.querySelector("tbody");
-    for (const item of items) {
-      const row = tableRow(current, item);
-      if (rows.has(id(item))) rows.get(id(item)).replaceWith(row);
-      else body[place](row);
-      rows.set(id(item), row);
-    }
-    replace(count, `${number(rows.size)} shown, there are more`);
+  function show() {
+    const focused = document.activeElement;
+    replace(count, `${number(items.length)} shown, there are more`);
     footer.hidden = next === null;
+    // The focus stays on the button with the same id, if the row still exists.
+    const hadFocus = content.contains(focused) || (footer.hidden && focused === more);
+    replace(content, items.length > 0 ? table(label, columns, items) : empty());
+    if (hadFocus) (document.getElementById(focused.id) ?? content).focus({ preventScroll: true });
   }
 
-  async function get(after) {
+  async function load(after) {
     loading.abort();
     const { signal } = loading = new AbortController();
-    if (rows.size === 0) replace(content, h("p", { class: "muted" }, "Loading…"));
-    content.setAttribute("aria-busy", "true");
-    more.setAttribute("aria-disabled", "true");
+    if (items.length === 0) replace(content, h("p", { class: "muted" }, "Loading…"));
+    content.ariaBusy = "true";
     // A reload fetches what was displayed, so that the list does not jump.
-    const limit = after ? PAGE : Math.min(Math.max(rows.size, PAGE), LARGEST_PAGE);
+    const limit = after ? PAGE : Math.min(Math.max(items.length, PAGE), LARGEST_PAGE);
     try {
-      const page = await load({ after, limit }, signal);
-      if (signal.aborted) return;
+      const page = await call(`api/${list}`, { query: { ...query(), after, limit }, signal });
       replace(problem);
-      const hadFocus = content.contains(document.activeElement);
-      if (!after) clear();
+      items = after ? [...items, ...page[list]] : page[list];
       next = page.next;
-      put(page.items, "append");
-      if (after) {
-        announce(`${number(rows.size)} rows`);
-        // The button with the focus disappears with the last page.
-        if (next === null) (rows.get(id(page.items[0]))?.querySelector("button") ?? content).focus({ preventScroll: true });
-      } else if (hadFocus) content.focus();
+      show();
+      if (after) announce(`${number(items.length)} rows`);
     } catch (error) {
       if (signal.aborted) return;
-      if (rows.size === 0) replace(content);
-      if (error.isUnauthenticated) session.restored(signal).then(() => get(after), () => {});
-      replace(problem, errorBox(error), error.isTemporary && h("button", { type: "button", onclick: () => get(after) }, "Try again"));
-    } finally {
-      if (!signal.aborted) {
-        content.removeAttribute("aria-busy");
-        more.removeAttribute("aria-disabled");
-      }
+      // The displayed rows may be those of another filter.
+      if (!after) replace(content);
+      if (error.isUnauthenticated) session.restored(signal).then(() => load(after), () => {});
+      replace(problem, errorBox(error), error.isTemporary && h("button", { onclick: () => load(after) }, "Try again"));
     }
+    content.ariaBusy = null;
   }
 
   return {
     element: h("div", { class: "stack" }, problem, content, footer),
-    // Loads the list again. Returns a promise.
-    reload: () => get(null),
-    // Forgets the rows, for another filter.
-    clear,
-    // Replaces a row, or adds it at the top. A focus within the row stays on the button with this `data-action`.
-    set(item, action) {
-      const hadFocus = rows.get(id(item))?.contains(document.activeElement);
-      put([item], "prepend");
-      if (hadFocus) rows.get(id(item)).querySelector(`[data-action="${action}"]`)?.focus();
+    reload: () => load(null),
+    // Replaces a row, or adds it at the top.
+    set(item) {
+      const at = items.findIndex((other) => other[id] === item[id]);
+      if (at < 0) items.unshift(item);
+      else items[at] = item;
+      show();
     },
     remove(item) {
-      const row = rows.get(id(item));
-      const hadFocus = row?.contains(document.activeElement);
-      row?.remove();
-      rows.delete(id(item));
-      if (rows.size === 0) put([]);
-      if (hadFocus) content.focus();
+      items = items.filter((other) => other[id] !== item[id]);
+      show();
     },
   };
 }

@@ -1,53 +1,46 @@
 // Usage from the service: sums by day, and CSV of everything.
 import { call } from "../api.js";
-import { daysBetween } from "./days.js";
+import { day } from "../dom.js";
 import { csvLine } from "./csv.js";
-import { pages } from "./table.js";
 
 // The counts of a row, by the name that the API gives them.
 export const METRICS = { sentences: "Sentences", tokens: "Tokens", requests: "Requests", refused: "Rejected" };
-export const unitOf = (metric) => (metric === "refused" ? "rejected requests" : metric);
 
-// More bars than this are too narrow, and are drawn by week.
-const MAX_BARS = 120;
+const PAGE = 1000;
+const MAX_NAMES = 5000;
+const DAY = 86_400;
 
-const LARGEST_PAGE = 1000;
+export const total = (rows, metric) => rows.reduce((sum, row) => sum + row[metric], 0);
 
-// All rows of a query, in parts.
-export async function* usageRows(query, signal) {
-  const load = (after) => call("api/usage", { query: { ...query, limit: LARGEST_PAGE, after }, signal });
-  for await (const { usage } of pages(load)) yield usage;
+// Today (UTC), or some days earlier.
+export const daysAgo = (days) => day(Date.now() / 1000 - days * DAY);
+
+async function* pages(path, query, signal) {
+  let after;
+  do {
+    const page = await call(path, { query: { ...query, limit: PAGE, after }, signal });
+    yield page;
+    after = page.next;
+  } while (after !== null);
 }
 
 // The usage of each day of a period, also of those without calls.
 export async function usageByDay(query, signal) {
-  const found = new Map();
-  for await (const rows of usageRows({ ...query, by: "day" }, signal)) for (const row of rows) found.set(row.day, row);
-  const none = Object.fromEntries(Object.keys(METRICS).map((metric) => [metric, 0]));
-  return daysBetween(query.from, query.to).map((day) => found.get(day) ?? { day, ...none });
-}
-
-// The bars of a metric.
-export function bars(days, metric) {
-  if (days.length <= MAX_BARS) return { unit: "day", bars: days.map((row) => ({ label: row.day, value: row[metric] })) };
-  const weeks = [];
-  for (let at = 0; at < days.length; at += 7) {
-    const week = days.slice(at, at + 7);
-    weeks.push({ label: `${week[0].day} to ${week.at(-1).day}`, value: total(week, metric) });
+  const days = new Map();
+  for (let time = Date.parse(query.from) / 1000; day(time) <= query.to; time += DAY) {
+    days.set(day(time), { day: day(time), sentences: 0, tokens: 0, requests: 0, refused: 0 });
   }
-  return { unit: "week", bars: weeks };
+  for await (const { usage } of pages("api/usage", { ...query, by: "day" }, signal)) for (const row of usage) days.set(row.day, row);
+  return [...days.values()];
 }
 
-export const total = (rows, metric) => rows.reduce((sum, row) => sum + row[metric], 0);
-
-// The names of API keys by id, of at most 5,000 keys.
-export async function keyNames(query, signal) {
+// The names of API keys by id, of a user or of all.
+export async function keyNames(user, signal) {
   const names = new Map();
-  const load = (after) => call("api/keys", { query: { ...query, limit: LARGEST_PAGE, after }, signal });
   try {
-    for await (const { keys } of pages(load)) {
+    for await (const { keys } of pages("api/keys", { user, all: !user }, signal)) {
       for (const { id, name } of keys) names.set(id, name);
-      if (names.size >= 5 * LARGEST_PAGE) break;
+      if (names.size >= MAX_NAMES) break;
     }
   } catch (error) {
     // There is usage of users who were removed, and they have no keys.
@@ -56,15 +49,14 @@ export async function keyNames(query, signal) {
   return names;
 }
 
-// A CSV file of the usage by day, user and key. `progress` gets the number of rows so far.
-export async function usageCsv(query, names, progress) {
+// A CSV file of the usage by day, user and key.
+export async function usageCsv(query, names) {
   // Spreadsheets read UTF-8 if the file begins with a byte order mark.
   const parts = ["\ufeff", csvLine(["day", "user", "key_id", "key_name", "requests", "sentences", "tokens", "rejected"])];
-  for await (const rows of usageRows(query)) {
-    for (const row of rows) {
+  for await (const { usage } of pages("api/usage", query)) {
+    for (const row of usage) {
       parts.push(csvLine([row.day, row.user, row.key_id, names.get(row.key_id), row.requests, row.sentences, row.tokens, row.refused]));
     }
-    progress(parts.length - 2);
   }
   return parts;
 }

@@ -3,40 +3,36 @@
 import { ApiError } from "../api.js";
 import { confirmDialog, h } from "../dom.js";
 import { session } from "../session.js";
-import { checkbox, field, form, newPassword } from "./form.js";
+import { checkbox, field, form, newPassword, textInput } from "./form.js";
 import { name } from "./table.js";
 
 export const userPath = ({ username }) => `api/users/${encodeURIComponent(username)}`;
 
 export const isOwn = ({ username }) => username === session.user.username;
 
-const endsSession = (user) => (isOwn(user) ? " This ends your session, too: log in again." : "");
+const endsSession = (user) => isOwn(user) && " This ends your session, too: log in again.";
 
-function deleteKeysField() {
-  const box = h("input", { type: "checkbox" });
-  return { box, element: checkbox(box, "Also delete the API keys", "For an account that was compromised: its keys stay valid otherwise.") };
-}
+const keysField = (box) => field("Also delete the API keys", box, "For an account that was compromised: its keys stay valid otherwise.");
 
 export function passwordForm(user, send) {
-  const current = session.user.role === "admin" ? null : h("input", { type: "password", autocomplete: "current-password", required: true });
+  const current = session.user.role === "admin" ? null : textInput({ type: "password", autocomplete: "current-password" });
   const next = newPassword("New password");
-  const keys = deleteKeysField();
+  const keys = checkbox();
   return form({
     children: [
       // Password managers store the password for this name.
       h("input", { autocomplete: "username", value: user.username, readonly: true, hidden: true }),
       current && field("Current password", current),
-      next.element, keys.element,
+      next.fields, keysField(keys),
       h("p", { class: "muted" }, "All tokens are revoked: every login needs the new password.", endsSession(user)),
     ],
     action: "Change password",
     submit: async () => {
-      const body = { password: next.input.value, delete_keys: keys.box.checked, current_password: current?.value };
+      const body = { password: next.input.value, delete_keys: keys.checked, current_password: current?.value };
       try {
         await send(userPath(user), { method: "PATCH", body }, `The password of ${user.username} was changed.`);
       } catch (error) {
         if (error.reason !== "BAD_CREDENTIALS") throw error;
-        current.select();
         throw new ApiError(error.status, "The current password is wrong", error);
       }
     },
@@ -44,23 +40,21 @@ export function passwordForm(user, send) {
 }
 
 // A form without fields of its own, which asks before it sends the request.
-export function destructiveForm(user, { action, text, children, submit }) {
-  return form({
-    children: [h("p", text, endsSession(user)), children],
-    action,
-    danger: true,
-    submit: async () => {
-      if (await confirmDialog(`${action}?`, [h("strong", name(user.username)), ": ", text, endsSession(user)], action)) await submit();
-    },
-  });
-}
+export const destructiveForm = (user, { action, text, children, submit }) => form({
+  children: [h("p", text, endsSession(user)), children],
+  action,
+  kind: "danger",
+  submit: async () => {
+    if (await confirmDialog(`${action}?`, [h("strong", name(user.username)), ": ", text, endsSession(user)], action)) await submit();
+  },
+});
 
 export function revokeForm(user, send) {
-  const keys = deleteKeysField();
+  const keys = checkbox();
   return destructiveForm(user, {
     action: "Log out everywhere",
     text: "Revokes all access and refresh tokens, in all browsers and programs.",
-    children: keys.element,
-    submit: () => send(`${userPath(user)}/tokens`, { method: "DELETE", query: { delete_keys: keys.box.checked } }, `All tokens of ${user.username} were revoked.`),
+    children: keysField(keys),
+    submit: () => send(`${userPath(user)}/tokens`, { method: "DELETE", query: { delete_keys: keys.checked } }, `All tokens of ${user.username} were revoked.`),
   });
 }

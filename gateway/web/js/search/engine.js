@@ -8,7 +8,6 @@ export class Engine {
   #worker = new Worker(policy?.createScriptURL("") ?? url, { type: "module" });
   #pending = new Map();
   #id = 0;
-  #failure = null;
 
   constructor() {
     this.#worker.onmessage = ({ data: { id, result, error, advice } }) => {
@@ -17,27 +16,20 @@ export class Engine {
       if (error === undefined) resolve(result);
       else reject(new TextError(error, advice));
     };
-    this.#worker.onerror = () => this.#fail("The browser stopped the search, perhaps for lack of memory");
+    this.#worker.onerror = () => this.close();
   }
 
   // Calls a method of the worker; the buffers in `transfer` move to it without a copy.
   call(method, argument, transfer = []) {
-    if (this.#failure) return Promise.reject(this.#failure);
     return new Promise((resolve, reject) => {
       this.#pending.set(++this.#id, { resolve, reject });
       this.#worker.postMessage({ id: this.#id, method, argument }, transfer);
     });
   }
 
-  // Ends the worker and frees its memory.
+  // Ends the worker, which frees its memory, and the requests to it.
   close() {
     this.#worker.terminate();
-    this.#fail("The text was closed");
-  }
-
-  #fail(message) {
-    this.#failure = new TextError(message, "Load the text again.");
-    for (const { reject } of this.#pending.values()) reject(this.#failure);
-    this.#pending.clear();
+    for (const { reject } of this.#pending.values()) reject(new TextError("The search was stopped", "Load the text again."));
   }
 }

@@ -1,83 +1,81 @@
 // Module worker with the lines and their vectors: reading files, parsing responses and comparing vectors must not block
 // the page. Requests are {id, method, argument}; responses {id, result}, or {id, error, advice}.
 import { readNpy } from "../npy.js";
+import { dot } from "../vectors.js";
 import { decodeText, splitLines, TextError } from "./text.js";
-import { topRows } from "./top.js";
 
 const MAX_FILE_BYTES = 64 * 1024 * 1024;
+const MAX_RESULTS = 20;
 // Longest text of a result.
 const MAX_CHARACTERS = 600;
 
 const encoder = new TextEncoder();
-// What splitLines returns; the vectors of all rows, and which rows have theirs; the next row to embed; the last query.
-let lines, vectors, ready, dimension, query;
+// [{line, text}]; the vectors of all lines, and which lines have theirs; the next line to embed; the last query.
+let lines, vectors, ready, dimension;
 let next = 0;
-
-const describe = (row) => {
-  const text = lines.texts[row];
-  const isLong = text.length > MAX_CHARACTERS;
-  return { row, line: lines.firstLines[row], count: lines.counts[row], text: isLong ? `${text.slice(0, MAX_CHARACTERS)}…` : text };
-};
-const vector = (row) => vectors.subarray(row * dimension, (row + 1) * dimension);
+let query = {};
 
 const methods = {
-  // Reads a file or a string; returns the numbers of lines.
+  // Reads a file or a string, of which at most `limit` lines are used.
   async load({ source, limit }) {
     if (source.size > MAX_FILE_BYTES) throw new TextError("The file has more than 64 MiB", "Split it.");
-    const isFile = source instanceof Blob;
-    const { text, encoding } = isFile ? decodeText(new Uint8Array(await source.arrayBuffer())) : { text: source };
-    lines = splitLines(text, limit);
-    return { encoding, lines: lines.lines, blank: lines.blank, used: lines.used, rows: lines.texts.length };
+    const all = splitLines(source instanceof Blob ? decodeText(new Uint8Array(await source.arrayBuffer())) : source.toWellFormed());
+    lines = all.slice(0, limit);
+    return { found: all.length, total: lines.length };
   },
 
-  // Allocates the vectors of all rows.
+  // Allocates the vectors of all lines.
   allocate(width) {
-    const rows = lines.texts.length;
     try {
-      vectors = new Float32Array(rows * width);
+      vectors = new Float32Array(lines.length * width);
     } catch {
       throw new TextError("The browser has not enough memory for the vectors", "Close other tabs, or load fewer lines.");
     }
-    ready = new Uint8Array(rows);
+    ready = new Uint8Array(lines.length);
     dimension = width;
   },
 
-  // The next batch of at most `maxLines` rows and, if there are several, `maxBytes` of UTF-8; null after the last one.
+  // The next batch of at most `maxLines` lines and, if there are several, `maxBytes` of UTF-8; empty after the last one.
   // Lines of more than `maxLineBytes` are skipped.
   take({ maxLines, maxBytes, maxLineBytes }) {
-    const rows = [], texts = [], skipped = [];
-    for (let sum = 0; next < lines.texts.length && rows.length < maxLines; next++) {
-      const text = lines.texts[next];
-      const size = encoder.encode(text).length;
+    const batch = [], skipped = [];
+    for (let sum = 0; next < lines.length && batch.length < maxLines; next++) {
+      const size = encoder.encode(lines[next].text).length;
       if (size > maxLineBytes) {
-        skipped.push({ ...describe(next), reason: `${size} bytes; the limit is ${maxLineBytes} a sentence` });
+        skipped.push({ ...lines[next], reason: `${size} bytes; the limit is ${maxLineBytes}` });
         continue;
       }
       sum += size;
-      if (rows.length && sum > maxBytes) break;
-      rows.push(next);
-      texts.push(text);
+      if (batch.length && sum > maxBytes) break;
+      batch.push({ row: next, ...lines[next] });
     }
-    return { batch: rows.length ? { rows, texts } : null, skipped };
+    return { batch, skipped };
   },
 
-  // Stores the vectors of rows.
+  // Stores the vectors of a batch.
   store({ rows, npy }) {
     const { shape, data } = readNpy(npy);
     if (shape[0] !== rows.length || shape[1] !== dimension) throw new Error(`The shape of the vectors is ${shape}`);
     rows.forEach((row, i) => {
-      vector(row).set(data.subarray(i * dimension, (i + 1) * dimension));
+      vectors.set(data.subarray(i * dimension, (i + 1) * dimension), row * dimension);
       ready[row] = 1;
     });
   },
 
-  describe,
-
-  // The best rows for a vector, for that of a row (without the row itself), or for the last query again.
-  search(argument) {
-    if (argument.vector) query = argument;
-    else if (argument.row !== undefined) query = { ...argument, vector: vector(argument.row) };
-    return topRows(vectors, ready, query.vector, query.count, query.row).map(({ row, score }) => ({ score, ...describe(row) }));
+  // The lines that are most similar to {vector}, to {row} (without it), or to the last query again: best first.
+  search(newQuery) {
+    query = newQuery ?? query;
+    const [other, index] = query.vector ? [query.vector, 0] : [vectors, query.row];
+    const best = [];
+    for (let row = 0; row < lines.length; row++) {
+      if (!ready[row] || row === query.row) continue;
+      const score = dot(vectors, row, other, index, dimension);
+      if (best.length === MAX_RESULTS && score <= best.at(-1).score) continue;
+      const place = best.findIndex((result) => result.score < score);
+      best.splice(place < 0 ? best.length : place, 0, { row, score });
+      if (best.length > MAX_RESULTS) best.pop();
+    }
+    return best.map(({ row, score }) => ({ row, score, line: lines[row].line, text: lines[row].text.slice(0, MAX_CHARACTERS) }));
   },
 };
 

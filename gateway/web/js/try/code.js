@@ -4,7 +4,7 @@
 const HIDDEN = /[\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
 
 // A string of JSON, which is also one of Python and JavaScript.
-export const quoted = (text) => JSON.stringify(text).replace(HIDDEN, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
+const quoted = (text) => JSON.stringify(text).replace(HIDDEN, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
 const list = (texts, indent) => `[\n${texts.map((text) => `${indent}    ${quoted(text)},`).join("\n")}\n${indent}]`;
 // JSON has no comma after the last element.

@@ -7,7 +7,7 @@ import { toCsv, toJson } from "./vectors-file.js";
 
 function vectorsCard(result) {
   const { rows, dimension, vectors } = result;
-  const button = (label, onclick) => h("button", { type: "button", onclick }, label);
+  const button = (label, onclick) => h("button", { onclick }, label);
   return h("div", { class: "card stack" },
     h("h3", "Vectors"),
     h("p", `${number(rows)} × ${number(dimension)} numbers (float32, ${bytes(vectors.byteLength)}), each line a vector of length 1.`),
@@ -33,4 +33,4 @@ function codeCard(request) {
     tabs("Language of the code", panels));
 }
 
-export const exportPanel = (result, request) => h("div", { class: "export" }, vectorsCard(result), codeCard(request));
+export const exportPanel = (result, request) => h("div", { class: "stack" }, vectorsCard(result), codeCard(request));

@@ -1,40 +1,30 @@
 // The texts of the view: lines that are not blank, from the text field or a file.
+import { decodeText, TextError } from "../search/text.js";
 
 export const MAX_LINES = 100;
 // A file of 100 long lines is far smaller.
 const MAX_FILE_BYTES = 4 << 20;
+const USE_SEARCH = "use Search for files of up to 50,000 lines.";
 
 // The lines that are not blank. JSON has no form for half a surrogate pair, which toWellFormed replaces.
 export const linesOf = (text) => text.toWellFormed().split(/\r\n|[\n\r]/).filter((line) => line.trim() !== "");
 
-// An error of the input, with advice as ApiError has it.
-export class InputError extends Error {
-  constructor(message, advice, lines = []) {
-    super(message);
-    this.advice = advice;
-    this.lines = lines;
-  }
-}
-
-export function checkLines(lines, source) {
-  if (lines.length === 0) throw new InputError(`${source} has no text`, "Enter at least one line that is not blank.");
+export function checkLines(lines) {
+  if (lines.length === 0) throw new TextError("There is no text", "Enter at least one line that is not blank.");
   if (lines.length > MAX_LINES) {
-    throw new InputError(`${source} has ${lines.length.toLocaleString("en")} lines that are not blank, more than ${MAX_LINES}`, "Remove lines, or use Search for files of up to 50,000 lines.", lines);
+    const error = new TextError(`There are more than ${MAX_LINES} lines that are not blank`, `Remove lines, or ${USE_SEARCH}`);
+    throw Object.assign(error, { lines });
   }
   return lines;
 }
 
-// Reads a text file in UTF-8.
+// The lines of a text file.
 export async function readLines(file) {
-  const source = `The file “${file.name}”`;
-  if (file.size > MAX_FILE_BYTES) throw new InputError(`${source} is larger than 4 MiB`, "Choose a smaller file, or use Search for files of up to 50,000 lines.");
-  let text;
   try {
+    if (file.size > MAX_FILE_BYTES) throw new TextError("It is larger than 4 MiB", `Choose a smaller file, or ${USE_SEARCH}`);
+    return linesOf(decodeText(new Uint8Array(await file.arrayBuffer())));
+  } catch (error) {
     // A folder cannot be read.
-    text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
-  } catch {
-    text = "\0";
+    throw new TextError(`The file “${file.name}” was not loaded. ${error.message}`, error.advice ?? "Choose a text file.");
   }
-  if (text.includes("\0")) throw new InputError(`${source} is not UTF-8 text`, "Save it as a text file with the encoding UTF-8, and choose it again.");
-  return checkLines(linesOf(text), source);
 }

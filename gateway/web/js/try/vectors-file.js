@@ -2,19 +2,13 @@
 import { csvLine } from "../manage/csv.js";
 import { nextTask } from "../tasks.js";
 
-// The shortest decimal number that is this float32.
-export function shortest(value) {
-  for (let digits = 6; digits < 9; digits++) {
-    const number = Number(value.toPrecision(digits));
-    if (Math.fround(number) === value) return number;
-  }
-  return Number(value.toPrecision(9));
-}
+// Nine digits are exact for a float32.
+const decimal = (value) => Number(value.toPrecision(9));
 
 async function rowsOf({ rows, dimension, vectors }, line) {
   const texts = [];
   for (let row = 0; row < rows; row++) {
-    texts.push(line(Array.from(vectors.subarray(row * dimension, (row + 1) * dimension), shortest), row));
+    texts.push(line(Array.from(vectors.subarray(row * dimension, (row + 1) * dimension), decimal), row));
     if (row % 16 === 15) await nextTask();
   }
   return texts;

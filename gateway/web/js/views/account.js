@@ -7,34 +7,33 @@ import { ROLES } from "../manage/user-dialog.js";
 import { passwordForm, revokeForm } from "../manage/user-forms.js";
 import { session } from "../session.js";
 
-let refresh;
+const facts = h("div", { class: "card" });
+
+async function show() {
+  try {
+    const user = await call("api/user");
+    replace(facts, h("dl", { class: "facts" },
+      h("dt", "Name"), h("dd", name(user.username)),
+      h("dt", "Role"), h("dd", ROLES[user.role]),
+      h("dt", "Added"), h("dd", date(user.created_at)),
+      h("dt", "Quota"), h("dd", user.quota ? await quotaState(user) : "none")));
+  } catch (error) {
+    replace(facts, errorBox(error));
+  }
+}
 
 function create() {
-  const facts = h("div");
-  refresh = async () => {
-    try {
-      const user = await call("api/user");
-      replace(facts,
-        h("dl", { class: "facts" },
-          h("dt", "Name"), h("dd", name(user.username)),
-          h("dt", "Role"), h("dd", ROLES[user.role]),
-          h("dt", "Added"), h("dd", date(user.created_at)),
-          h("dt", "Quota"), h("dd", user.quota ? await quotaState(user) : "none")));
-    } catch (error) {
-      replace(facts, errorBox(error));
-    }
-  };
   // The tokens of this page are revoked: it starts again, with the login.
   const send = async (path, options) => {
     await call(path, options);
     location.reload();
   };
+  const card = (title, content) => h("div", { class: "card stack" }, h("h3", title), content);
   return h("section", { "aria-labelledby": "account-title" },
-    h("h2", { id: "account-title" }, "Account"),
-    h("div", { class: "card" }, facts),
+    h("h2", { id: "account-title" }, "Account"), facts,
     h("div", { class: "columns" },
-      h("div", { class: "card stack" }, h("h3", "Change your password"), passwordForm(session.user, send)),
-      h("div", { class: "card stack" }, h("h3", "Log out everywhere"), revokeForm(session.user, send))));
+      card("Change your password", passwordForm(session.user, send)),
+      card("Log out everywhere", revokeForm(session.user, send))));
 }
 
-export default { id: "account", title: "Account", admin: false, create, shown: () => refresh() };
+export default { id: "account", title: "Account", admin: false, create, shown: show };

@@ -1,7 +1,6 @@
 // The view Search: embeds the lines of a text, and finds them by meaning.
 import { call } from "../api.js";
 import { announce, confirmDialog, errorBox, h, number, replace } from "../dom.js";
-import { session } from "../session.js";
 import { Engine } from "../search/engine.js";
 import { EmbeddingJob } from "../search/job.js";
 import { loadForm } from "../search/load.js";
@@ -9,13 +8,7 @@ import { progressPanel } from "../search/progress.js";
 import { resultsPanel } from "../search/results.js";
 
 const MAX_LINES = 50_000;
-// Longer than the timeouts of the service: a connection that was lost without notice.
-const REQUEST_TIMEOUT_MS = 150_000;
 
-const send = (sentence, signal) => call("embed", {
-  method: "POST", as: "bytes", body: { sentence, format: "npy" }, signal: AbortSignal.any([signal, AbortSignal.timeout(REQUEST_TIMEOUT_MS)]),
-});
-const restored = (signal) => session.restored(signal);
 const warn = (event) => event.preventDefault();
 
 function create() {
@@ -29,7 +22,6 @@ function create() {
   const form = loadForm(section, open);
   // The engine and the job of the shown text, and the engine of the text that was opened last.
   let current = null, opened = null;
-  addEventListener("online", () => current?.job.retryNow());
 
   async function close() {
     const { engine, job } = current;
@@ -49,15 +41,15 @@ function create() {
     const show = (message) => engine === opened && replace(messages, message);
     show(h("p", { class: "notice", role: "status" }, "Reading the text…"));
     try {
-      const text = await engine.call("load", { source, limit: MAX_LINES });
-      const count = text.lines - text.blank, first = `the first ${number(text.used)}`;
-      if (text.used < count && !(await confirmDialog("The text is too long", `It has ${number(count)} lines that are not blank; ${first} can be searched.`, `Use ${first}`))) {
+      const { found, total } = await engine.call("load", { source, limit: MAX_LINES });
+      const part = `Use the first ${number(total)}`;
+      if (found > total && !(await confirmDialog("The text is too long", `It has ${number(found)} lines that are not blank.`, part))) {
         engine.close();
         return show();
       }
-      const { limits, model: { dimension } } = await call("api/status");
-      await engine.call("allocate", dimension);
-      start({ name, text, engine, dimension, job: new EmbeddingJob({ engine, total: text.rows, send, restored, limits }) });
+      const { limits, model } = await call("api/status");
+      await engine.call("allocate", model.dimension);
+      start(name, engine, new EmbeddingJob({ engine, total, limits }));
       show();
     } catch (error) {
       engine.close();
@@ -65,11 +57,11 @@ function create() {
     }
   }
 
-  function start(text) {
-    const { job, name } = (current = text);
-    const results = resultsPanel(text);
+  function start(name, engine, job) {
+    current = { engine, job };
+    const results = resultsPanel(current);
     job.addEventListener("change", () => (job.isActive ? addEventListener : removeEventListener)("beforeunload", warn));
-    replace(content, progressPanel({ ...text, close }), results.element);
+    replace(content, progressPanel({ name, job, close }), results.element);
     job.run();
     announce(`Embedding ${name}`);
     results.input.focus();

@@ -21,24 +21,29 @@ function create() {
   const results = h("div", { class: "stack", id: "try-results" },
     h("p", { class: "empty" }, "Load one sentence in 16 languages to see how the model compares them, or enter your own texts. The results appear here; nothing is stored."));
 
-  async function run(texts, signal) {
+  async function compute(texts, signal) {
     const [{ rows, dimension, vectors }, tokens, { model }] = await Promise.all([
       embed(texts, { signal }), tokenize(texts, { signal }), call("api/status", { signal })]);
-    const result = { texts, tokens, rows, dimension, vectors, matrix: similarities(vectors, rows, dimension) };
+    return { texts, tokens, rows, dimension, vectors, model, matrix: similarities(vectors, rows, dimension) };
+  }
+
+  function show(result) {
+    const isBelow = results.getBoundingClientRect().top > innerHeight / 2;
     replace(results, tabs("Results", [
       { title: "Similarity", panel: similarityPanel(result) },
       { title: "Tokens", panel: tokenList(result) },
-      { title: "Vectors and code", panel: exportPanel(result, { base: baseUrl(), model: model.name, texts }) },
+      { title: "Vectors and code", panel: exportPanel(result, { base: baseUrl(), model: result.model.name, texts: result.texts }) },
     ]));
-    if (results.getBoundingClientRect().top > innerHeight / 2) results.scrollIntoView();
-    announce(`The results for ${rows} ${rows === 1 ? "line" : "lines"} are below.`);
+    // After the next frame the layout is known.
+    if (isBelow) requestAnimationFrame(() => setTimeout(() => results.scrollIntoView()));
+    announce(`The results for ${result.rows} ${result.rows === 1 ? "line" : "lines"} are below.`);
   }
 
   return h("section", { "aria-labelledby": "try-title" },
     h("div", { class: "stack tight" },
       h("h2", { id: "try-title" }, "Try it"),
       h("p", { class: "muted prose" }, "See which texts are similar in meaning, in and between 16 languages, and how the model splits them into tokens.")),
-    inputForm(run), results);
+    inputForm(compute, show), results);
 }
 
 export default { id: "try", title: "Try it", admin: false, create };
