@@ -229,7 +229,7 @@ $(TEST_VENV)/.complete $(SDK_VENV)/.complete $(ENGINES_VENV)/.complete $(PAGE_VE
 $(LINT_VENV)/.complete $(TEXT_VENV)/.complete:
 	@echo "== installing the Python packages of $(REQUIREMENTS)"
 	@rm -rf "$(@D)" && python3 -m venv "$(@D)" && \
-	  "$(@D)/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r $(REQUIREMENTS) && touch $@
+	  "$(@D)/bin/pip" install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(REQUIREMENTS) && touch $@
 
 # The last client of the original service. It has the same package name as client/; therefore it has
 # a folder of its own, and uses the packages of the tests' environment.
