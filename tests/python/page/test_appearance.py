@@ -23,7 +23,9 @@ def assert_no_overflow(page, width):
 
 
 def overflowing(page, width):
-    return page.js("return [...document.querySelectorAll('main *')].filter((e) => e.getBoundingClientRect().right > arguments[0] + 1)", width)
+    return page.js(
+        "return [...document.querySelectorAll('main *')].filter((e) => e.getBoundingClientRect().right > arguments[0] + 1)", width
+    )
 
 
 @pytest.mark.parametrize("name", [*VIEWS, *DIALOGS])

@@ -5,7 +5,9 @@ from pathlib import Path
 
 WEB = Path(__file__).parents[3] / "gateway/web"
 FILES = [path for path in WEB.rglob("*") if path.is_file()]
-HTML_FROM_TEXT = re.compile(r"\b(innerHTML|outerHTML|insertAdjacentHTML|createContextualFragment|setHTMLUnsafe|parseFromString|document\.write(ln)?|eval|new Function)\b")
+HTML_FROM_TEXT = re.compile(
+    r"\b(innerHTML|outerHTML|insertAdjacentHTML|createContextualFragment|setHTMLUnsafe|parseFromString|document\.write(ln)?|eval|new Function)\b"
+)
 STORAGE = re.compile(r"\b(localStorage|sessionStorage|indexedDB|document\.cookie|caches\.)")
 # Namespaces and examples of addresses are no requests.
 ALLOWED_URL = re.compile(r"https?://(www\.w3\.org/|localhost\b|127\.0\.0\.1\b)")

@@ -11,7 +11,12 @@ def test_status_shows_service_and_limits(admin, service):
     view = admin.view("Status")
     model, limits = status["model"], status["limits"]
     admin.shows(model["name"], view)
-    for text in (status["version"], model["source_sha256"], f"{limits['max_sentences']:,} sentences", f"{limits['max_sentence_tokens']:,} tokens"):
+    for text in (
+        status["version"],
+        model["source_sha256"],
+        f"{limits['max_sentences']:,} sentences",
+        f"{limits['max_sentence_tokens']:,} tokens",
+    ):
         admin.shows(text, view)
     admin.shows(re.compile("16: Arabic.*Turkish"), view)
 

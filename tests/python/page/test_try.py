@@ -32,7 +32,10 @@ def table(page):
     """Wait for the heat map, and return its rows: the number of the line, and the similarities."""
     element = page.get("table", MATRIX)
     page.wait(lambda: element.get_attribute("data-complete") is not None, "the heat map stays incomplete")
-    rows = page.js("return [...arguments[0].tBodies].flatMap((body) => [...body.rows]).map((row) => [...row.cells].map((cell) => cell.innerText))", element)
+    rows = page.js(
+        "return [...arguments[0].tBodies].flatMap((body) => [...body.rows]).map((row) => [...row.cells].map((cell) => cell.innerText))",
+        element,
+    )
     return [(int(re.match(r"\d+", head).group()), [number(cell) for cell in cells]) for head, *cells in rows]
 
 
@@ -64,7 +67,9 @@ def test_nearest_neighbour_of_each_line(admin, service):
     matrix = similarities(service, LINES)
     np.fill_diagonal(matrix, -2)
     region = admin.get("region", "Nearest neighbours")
-    rows = admin.js("return [...arguments[0].querySelector('tbody').rows].map((row) => [...row.cells].map((cell) => cell.innerText))", region)
+    rows = admin.js(
+        "return [...arguments[0].querySelector('tbody').rows].map((row) => [...row.cells].map((cell) => cell.innerText))", region
+    )
     for index, (line, neighbour, score) in enumerate(rows):
         nearest = int(matrix[index].argmax())
         assert line.startswith(str(index + 1)) and neighbour.startswith(str(nearest + 1))
@@ -105,7 +110,9 @@ def test_tokens_have_ids_and_byte_offsets(admin, service):
             assert label.startswith(shown)
     total = sum(map(len, expected["tokens"]))
     admin.shows(f"{total} tokens in 6 lines of {sum(len(text.encode()) for text in LINES)} bytes")
-    ActionChains(admin.driver).move_to_element(admin.get("listbox", "Tokens of line 3").find_element("css selector", "[role=option]")).perform()
+    ActionChains(admin.driver).move_to_element(
+        admin.get("listbox", "Tokens of line 3").find_element("css selector", "[role=option]")
+    ).perform()
     (start, end), (first, last) = expected["bytes"][2][0], expected["chars"][2][0]
     admin.shows(f"id {expected['ids'][2][0]} · bytes {start}–{end} · characters {first}–{last} · token 1 of line 3")
 

@@ -40,7 +40,9 @@ def tasks_of_scripts(events, origin):
 
     Layout and promises count if the code started them; the calls of the test itself do not.
     """
-    main = {(event["pid"], event["tid"]) for event in events if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"}
+    main = {
+        (event["pid"], event["tid"]) for event in events if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
+    }
     pages = {event["pid"] for event in events if url_of(event).startswith(origin)}
     threads = {}
     for event in events:

@@ -22,7 +22,7 @@ function keyFields(key) {
     elements: [
       field("Name", title, "Tells you later which program uses the key."),
       field("Expires", lifetime, "Programs with an expired key get 401."),
-      field("Bulk key", bulk, "For jobs without a hurry, such as a nightly import: while your other calls wait, the key gets an eighth of your share."),
+      field("Bulk key", bulk, "For jobs without a hurry,: while your other calls wait, the key gets an eighth of your share."),
       quota.element,
     ],
     value: () => ({ name: title.value, expires_in: lifetime.value ? Number(lifetime.value) : undefined, bulk: bulk.checked, quota: quota.value() }),

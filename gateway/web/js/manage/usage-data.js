@@ -3,7 +3,7 @@ import { call } from "../api.js";
 import { day } from "../dom.js";
 import { csvLine } from "./csv.js";
 
-// The counts of a row, by the name that the API gives them.
+// The counts of a row, by their names in the API.
 export const METRICS = { sentences: "Sentences", tokens: "Tokens", requests: "Requests", refused: "Rejected" };
 
 const PAGE = 1000;

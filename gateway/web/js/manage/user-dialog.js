@@ -40,7 +40,7 @@ export function manageUser(user, list) {
     h("summary", title, " ", h("span", { class: "muted" }, current)), content);
 
   const role = select({}, Object.entries(ROLES), user.role);
-  const quota = quotaFields(user.quota, "Counts the calls of the user and of all their API keys, also those earlier in the period.");
+  const quota = quotaFields(user.quota, "Counts the calls of the user and of all their API keys.");
 
   const box = dialog("Manage user",
     h("p", h("strong", name(user.username)), isOwn(user) && badge("", "your own account")),

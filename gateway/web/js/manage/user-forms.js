@@ -1,5 +1,5 @@
-// The forms that revoke tokens, of one's own account and of users. `send(path, options, text)` sends the request; `text` tells
-// the admin what changed.
+// The forms that revoke tokens, of one's own account and of users. The `text` of `send(path, options, text)`
+// tells the admin what changed.
 import { ApiError } from "../api.js";
 import { confirmDialog, h } from "../dom.js";
 import { session } from "../session.js";

@@ -27,9 +27,11 @@ export class Engine {
     });
   }
 
-  // Ends the worker, which frees its memory, and the requests to it.
+  // Ends the worker, which frees its memory; requests to it fail.
   close() {
+    const error = new TextError("The search was stopped", "Load the text again.");
     this.#worker.terminate();
-    for (const { reject } of this.#pending.values()) reject(new TextError("The search was stopped", "Load the text again."));
+    for (const { reject } of this.#pending.values()) reject(error);
+    this.call = () => Promise.reject(error);
   }
 }

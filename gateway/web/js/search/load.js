@@ -1,4 +1,4 @@
-// Where a text comes from: a file, a drop, the clipboard, or the sample.
+// Where a text comes from: a file, pasted lines, or the sample.
 import { h } from "../dom.js";
 import { SAMPLE } from "./sample.js";
 

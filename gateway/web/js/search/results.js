@@ -84,8 +84,9 @@ export function resultsPanel({ engine, job }) {
     if (!title || list.contains(document.activeElement) || (job.isActive && now - refreshed < REFRESH_MS)) return;
     refreshed = now;
     const { signal } = controller;
-    const results = await engine.call("search");
-    if (!signal.aborted && title) show(results);
+    // It fails if the text was closed.
+    const results = await engine.call("search").catch(() => null);
+    if (results && !signal.aborted && title) show(results);
   });
 
   session.addEventListener("change", () => input.isConnected && findText());

@@ -51,7 +51,7 @@ function create() {
     query: () => ({ ...query, by: "key" }),
     empty: () => h("div", { class: "empty" },
       h("h3", "No calls in this period"),
-      h("p", "Usage appears here some seconds after a call to embed or tokenize. Try the model in the view Try it, or create an API key for your program.")),
+      h("p", "Usage appears here some seconds after a call to embed or tokenize. Try the model in the view Try it.")),
   });
 
   load = async () => {
