@@ -72,7 +72,7 @@ test-unit: libtorch
 	@echo "== running the unit tests"
 	@python3 tests/run.py --release --locked --workspace --lib --test verifier --test gateway
 
-test-page: model build $(PAGE_VENV)/.complete
+test-page: model build $(TEST_PACKAGES)
 	@$(TEST_ENV) python3 tests/run.py --release --workspace --test page
 
 test-isolation: model build

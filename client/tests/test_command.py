@@ -152,7 +152,9 @@ def test_invalid_files_are_reported(muse_on_stack: Muse) -> None:
     write_text(muse_on_stack.folder / "in.txt", ["a"])
     assert "cannot read none.txt: No such file" in muse_on_stack.fails("embed", "none.txt", "out.npy")
     assert "the folder state contains no files" in muse_on_stack.fails("embed", "state", "out.npy")
-    assert "cannot write none/out.npy: there is no folder none" in muse_on_stack.fails("embed", "in.txt", "none/out.npy")
+    assert "cannot write none/out.npy: there is no folder none" in muse_on_stack.fails(
+        "embed", "in.txt", "none/out.npy"
+    )
     assert "state is not a regular file" in muse_on_stack.fails("embed", "in.txt", "state", "--output-format", "npy")
     assert "tokens cannot be written as .npy" in muse_on_stack.fails("tokenize", "in.txt", "out.npy")
     assert "only jsonl can be written to standard output" in muse_on_stack.fails(

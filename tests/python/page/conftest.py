@@ -20,7 +20,7 @@ def url():
 
 @pytest.fixture(scope="session")
 def strict_url():
-    """The URL of a stack with access tokens that are valid for 5 s, and with a short queue."""
+    """The URL of a stack with access tokens that are valid for 2 s, and with a short queue."""
     return url_of("MUSE_TEST_STRICT_URL")
 
 

@@ -10,6 +10,7 @@ HIGHEST = 4000
 
 
 def screenshot(page, width, file):
+    page.js("scrollTo(0, 0)")
     height = page.cdp("Page.getLayoutMetrics")["cssContentSize"]["height"]
     clip = {"x": 0, "y": 0, "width": width, "height": min(height, HIGHEST), "scale": 1}
     image = page.cdp("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)

@@ -38,6 +38,8 @@ def test_logout_ends_session_and_leaves_nothing(admin, service):
         assert admin.all("link", "Users") == []
         admin.driver.back()
         assert sentence not in admin.driver.page_source
+        # The page is checked after the test.
+        admin.driver.forward()
 
 
 def test_session_survives_reload(admin):
