@@ -6,7 +6,7 @@
 use std::{borrow::Cow, fmt::Write, sync::LazyLock};
 
 use axum::{
-    extract::{Path, Request},
+    extract::{Path, Request, rejection::PathRejection},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -109,9 +109,12 @@ impl Index {
     }
 }
 
-async fn file(Path((hash, name)): Path<(String, String)>, request: Request) -> Response {
-    let file = Some(hash).filter(|hash| *hash == *HASH && name != INDEX).and_then(|_| Files::get(&name));
-    let Some(file) = file else { return not_found(request).await };
+async fn file(path: Result<Path<(String, String)>, PathRejection>, request: Request) -> Response {
+    // A name that is not UTF-8 is unknown, like those of other versions.
+    let path = path.ok().filter(|Path((hash, name))| *hash == *HASH && name != INDEX);
+    let Some(file) = path.and_then(|Path((_, name))| Files::get(&name)) else {
+        return not_found(request).await;
+    };
     let content = match file.data {
         Cow::Borrowed(part_of_the_program) => Bytes::from_static(part_of_the_program),
         Cow::Owned(read) => read.into(),

@@ -70,13 +70,14 @@ impl Around for SecurityHeaders {
     }
 
     fn after(Context { over_tls, policy, public }: Context, mut response: Response) -> Response {
+        let is_error = response.status().is_client_error() || response.status().is_server_error();
         let headers = response.headers_mut();
         if is_call(headers) {
             return response;
         }
         headers.extend(FOR_ALL);
         headers.insert(header::CONTENT_SECURITY_POLICY, policy);
-        if !public {
+        if !public || is_error {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
         if over_tls {

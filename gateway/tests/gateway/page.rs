@@ -44,9 +44,11 @@ async fn page_names_its_files_by_their_hash() {
         &format!("page/{hash}/none.js"),
         &format!("page/{hash}/../../Cargo.toml"),
         &format!("page/{hash}/index.html"),
+        &format!("page/{hash}/%ff"),
     ] {
         let missing = gateway.send("GET", &format!("/{nothing}"), &[]).await;
         assert_eq!(missing.status, StatusCode::NOT_FOUND, "{nothing}");
+        assert_eq!(missing.header("cache-control"), "no-store", "{nothing}");
     }
     assert_eq!(gateway.send("POST", "/", &[]).await.status, StatusCode::METHOD_NOT_ALLOWED);
 }
