@@ -4,7 +4,7 @@ import { download, errorBox, h, number, replace } from "../dom.js";
 import { field, runOnce } from "../manage/form.js";
 import { scopeFilter } from "../manage/scope.js";
 import { name, pagedTable } from "../manage/table.js";
-import { METRICS, daysAgo, keyNames, total, usageByDay, usageCsv } from "../manage/usage-data.js";
+import { MAX_NAMES, METRICS, daysAgo, keyNames, total, usageByDay, usageCsv } from "../manage/usage-data.js";
 import { session } from "../session.js";
 
 const COUNTS = Object.entries(METRICS).map(([id, title]) => ({ title, class: "number", cell: (row) => number(row[id]) }));
@@ -42,17 +42,19 @@ function create() {
   }
 
   function keyCell({ key_id: key }) {
-    if (key === null) return h("span", { class: "muted" }, "none (logged in)");
-    return [names.has(key) && name(names.get(key)), h("code", { class: "muted" }, key)];
+    if (key === null) return h("span", { class: "muted" }, "no key (login)");
+    const isDeleted = !names.has(key) && names.size < MAX_NAMES;
+    return [names.has(key) && name(names.get(key)), isDeleted && "deleted key", h("code", { class: "muted" }, key)];
   }
   const byKey = pagedTable({
     label: "Usage by user and API key", list: "usage",
     columns: [{ title: "User", cell: ({ user }) => name(user) }, { title: "API key", cell: keyCell }, ...COUNTS],
     query: () => ({ ...query, by: "key" }),
     empty: () => h("div", { class: "empty" },
-      h("h3", "No calls in this period"),
-      h("p", "Usage appears here some seconds after a call to embed or tokenize. Try the model in the view Try it.")),
+      h("h3", "No requests in this period"),
+      h("p", "Usage appears here some seconds after a request to embed or tokenize. Try the model in the view Try it.")),
   });
+  const byUser = h("div", { class: "stack" }, h("h3", "By user and API key"), byKey.element);
 
   load = async () => {
     to.min = from.value;
@@ -67,12 +69,14 @@ function create() {
       let days;
       [days, names] = await Promise.all([usageByDay(query, signal), keyNames(user, signal)]);
       show(days);
+      byUser.hidden = false;
       await byKey.reload();
     } catch (error) {
       if (signal.aborted) return;
       if (error.isUnauthenticated) session.restored(signal).then(load, () => {});
       // What is displayed is that of another filter.
       replace(results);
+      byUser.hidden = true;
       replace(problem, errorBox(error));
     }
     results.ariaBusy = null;
@@ -85,7 +89,7 @@ function create() {
   return h("section", { "aria-labelledby": "usage-title" },
     h("div", { class: "row between" }, h("h2", { id: "usage-title" }, "Usage"), csv),
     h("div", { class: "row filters" }, scope.elements, field("From (UTC)", from), field("To (UTC)", to)),
-    problem, results, h("h3", "By user and API key"), byKey.element);
+    problem, results, byUser);
 }
 
 export default { id: "usage", title: "Usage", admin: false, create, shown: () => load() };
