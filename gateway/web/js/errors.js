@@ -3,7 +3,8 @@ import { duration } from "./format.js";
 
 const inTime = (wait, otherwise) => (wait === null ? otherwise : `in ${duration(wait)}`);
 
-// By reason (docs/api/errors.md), or by status where the response has none. INVALID_RESPONSE: see http.js. `wait` is in seconds, or null.
+// By reason (docs/api/errors.md; INVALID_RESPONSE is a reason of http.js), or by status where the response has none.
+// `wait` is in seconds, or null.
 const ADVICE = {
   BAD_CREDENTIALS: "Check the name and the password. Both are case-sensitive.",
   PERMISSION_DENIED: "Your account may not do this. Ask an administrator of the service.",

@@ -45,8 +45,11 @@ const action = (key, id, label, onclick, kind = "") =>
 
 const utcDays = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeZone: "UTC" });
 
-// The service stores the day only.
-const lastUse = (key) => [h("time", `${utcDays.format(new Date(key.last_used_day * 1000))} UTC`), key.last_used_from && h("span", { class: "muted" }, `from ${key.last_used_from}`)];
+// The service stores the day, in UTC.
+const lastUse = (key) => [
+  h("time", `${utcDays.format(new Date(key.last_used_day * 1000))} UTC`),
+  key.last_used_from && h("span", { class: "muted" }, `from ${key.last_used_from}`),
+];
 
 const COLUMNS = [
   { title: "Name", cell: (key) => [h("strong", name(key.name)), h("code", { class: "muted" }, key.id)] },

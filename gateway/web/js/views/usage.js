@@ -44,7 +44,7 @@ function create() {
   function keyCell({ key_id: key }) {
     if (key === null) return h("span", { class: "muted" }, "no key (login)");
     const isDeleted = !names.has(key) && names.size < MAX_NAMES;
-    return [names.has(key) && name(names.get(key)), isDeleted && "deleted key", h("code", { class: "muted" }, key)];
+    return [names.has(key) && name(names.get(key)), isDeleted && h("span", "deleted key"), h("code", { class: "muted" }, key)];
   }
   const byKey = pagedTable({
     label: "Usage by user and API key", list: "usage",
