@@ -102,8 +102,9 @@ function create() {
     replace(problem);
   }
 
-  // The last figures stay; the next response has the missed ones.
+  // The last figures stay; the next response has the missed ones. Whether the service accepts requests is not known.
   function fail(error) {
+    state.hidden = true;
     if (!problem.firstChild) replace(problem, errorBox(error));
   }
 

@@ -9,6 +9,10 @@ import { session } from "../session.js";
 
 const COUNTS = Object.entries(METRICS).map(([id, title]) => ({ title, class: "number", cell: (row) => number(row[id]) }));
 
+// More bars than the service stores days by default.
+const MAX_DAYS = 1100;
+const daysBetween = (from, to) => (Date.parse(to) - Date.parse(from)) / 86_400_000;
+
 let load;
 
 function create() {
@@ -19,7 +23,8 @@ function create() {
 
   const changed = () => load();
   const scope = scopeFilter("all", changed);
-  const from = h("input", { type: "date", required: true, value: daysAgo(29), onchange: changed });
+  // While a year is typed, its first digits are years before 1970.
+  const from = h("input", { type: "date", required: true, min: "1970-01-01", value: daysAgo(29), onchange: changed });
   const to = h("input", { type: "date", required: true, value: daysAgo(0), onchange: changed });
 
   const problem = h("div");
@@ -58,6 +63,7 @@ function create() {
 
   load = async () => {
     to.min = from.value;
+    to.setCustomValidity(daysBetween(from.value, to.value) > MAX_DAYS ? `Choose at most ${number(MAX_DAYS)} days` : "");
     if (!from.reportValidity() || !to.reportValidity()) return;
     loading.abort();
     const { signal } = loading = new AbortController();
