@@ -74,7 +74,7 @@ function showSessionEnded() {
   const element = dialog("Your session has ended",
     h("p", "Log in again to go on. Everything on this page stays as it is."),
     loginForm(session.user.username),
-    h("div", { class: "row end" }, h("button", { class: "quiet", onclick: () => location.reload() }, "Discard the page and log in as another user")));
+    h("div", { class: "row end" }, h("button", { class: "quiet", onclick: () => session.leave() }, "Discard the page and log in as another user")));
   element.querySelector(".close").remove();
   element.querySelector("input[type=password]").focus();
   element.addEventListener("cancel", (event) => event.preventDefault());

@@ -95,7 +95,7 @@ export function copyButton(label, text, attributes = {}) {
 export function errorBox(error) {
   return h("div", { class: "notice error", role: "alert" },
     h("p", h("strong", sentence(error.message || String(error)))),
-    h("p", error.advice ?? "This is an error of the page. Reload it; if it stays so, tell the operator."));
+    h("p", error.advice ?? "This is an error of the page. Reload it; if the error persists, report it to the operator."));
 }
 
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");

@@ -3,26 +3,28 @@ import { duration } from "./format.js";
 
 const inTime = (wait, otherwise) => (wait === null ? otherwise : `in ${duration(wait)}`);
 
-// By reason (docs/api/errors.md), or by status where the response has none. `wait` is in seconds, or null.
+// By reason (docs/api/errors.md; INVALID_RESPONSE is a reason of http.js), or by status where the response has none.
+// `wait` is in seconds, or null.
 const ADVICE = {
   BAD_CREDENTIALS: "Check the name and the password. Both are case-sensitive.",
   PERMISSION_DENIED: "Your account may not do this. Ask an administrator of the service.",
-  NO_SUCH_USER: "Check the spelling of the name. The user may also be removed.",
+  NO_SUCH_USER: "Check the spelling of the name. The user may have been removed.",
   USER_EXISTS: "Choose another name.",
   LAST_ADMIN: "Make another user an administrator first.",
   TOO_MANY_KEYS: "Delete keys that nobody uses.",
   TOO_MANY_ATTEMPTS: (wait) => `Too many logins have failed for this name or from this address. Try again ${inTime(wait, "in a few minutes")}.`,
   QUOTA_EXHAUSTED: (wait) => `Your quota of tokens is used up. It is renewed ${inTime(wait, "at the end of its period")}; an administrator can raise it.`,
+  INVALID_RESPONSE: "A proxy or another server responded. Reload the page; if the error persists, report it to the operator.",
   0: "Check your network connection. The service may also be restarting: try again in some seconds.",
   400: "Correct the input and try again.",
-  401: "Your session has ended. Log in again; what is on this page stays.",
-  403: "A proxy in front of the service must pass on the header Host.",
+  401: "Your session has ended. Log in again; the content of this page is not lost.",
+  403: "A proxy in front of the service must forward the Host header.",
   404: "It was removed in the meantime. Reload the list.",
   413: "Send fewer or shorter texts.",
   429: (wait) => `The service has more work than it can do now. Try again ${inTime(wait, "in some seconds")}.`,
-  500: "This is an error of the service. Tell its operator; the log has the details.",
-  502: "A proxy does not reach the service. Try again; if it stays so, tell the operator.",
-  503: (wait) => `A part of the service is starting, or does not respond. Try again ${inTime(wait, "in some seconds")}; if it stays away, tell the operator.`,
+  500: "This is an error of the service. Report it to the operator; the log has the details.",
+  502: "A proxy does not reach the service. Try again; if the error persists, report it to the operator.",
+  503: (wait) => `A part of the service is starting, or does not respond. Try again ${inTime(wait, "in some seconds")}; if the error persists, report it to the operator.`,
   504: "The service did not respond in time. Try again, with fewer or shorter texts.",
 };
 
@@ -33,7 +35,7 @@ export class ApiError extends Error {
     this.status = status;
     this.reason = reason;
     this.retryAfter = retryAfter;
-    const advice = ADVICE[reason] ?? ADVICE[status] ?? "Try again; if it stays so, tell the operator.";
+    const advice = ADVICE[reason] ?? ADVICE[status] ?? "Try again; if the error persists, report it to the operator.";
     this.advice = typeof advice === "function" ? advice(retryAfter) : advice;
   }
 

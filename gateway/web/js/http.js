@@ -19,8 +19,9 @@ export async function request(path, { method = "GET", query = {}, body, signal, 
     return await response.json();
   } catch (error) {
     if (error instanceof ApiError || error.name === "AbortError") throw error;
+    if (error instanceof SyntaxError) throw new ApiError(0, "The response is not from this service", { reason: "INVALID_RESPONSE" });
     // fetch reports no cause, so that pages cannot explore networks.
-    throw new ApiError(0, error instanceof SyntaxError ? "The response is not of this service" : "The service does not respond");
+    throw new ApiError(0, "The service does not respond");
   }
 }
 

@@ -37,7 +37,7 @@ class Session extends EventTarget {
       throw error.isUnauthenticated ? cookieError() : error;
     }
     tabs.postMessage(user.username);
-    if (this.user && this.user.username !== user.username) return location.reload();
+    if (this.user && this.user.username !== user.username) return this.leave();
     this.user = user;
     this.hasEnded = false;
     this.dispatchEvent(new Event("change"));
@@ -47,7 +47,21 @@ class Session extends EventTarget {
   async logout() {
     await request("logout", { method: "POST", as: "none" });
     tabs.postMessage(null);
+    this.leave();
+  }
+
+  // Removes what the page shows of the user, and loads it again. Views end their work at this event.
+  leave() {
+    this.dispatchEvent(new Event("leave"));
+    document.body.replaceChildren();
     location.reload();
+  }
+
+  // Leaves if the cookies are those of another user now: other pages of this site may log in, too.
+  async verify() {
+    if (!this.user || this.hasEnded) return;
+    const { username } = await request("api/user").catch(() => this.user);
+    if (username !== this.user.username) this.leave();
   }
 
   // Gets a new access token; concurrent calls share one request.
@@ -83,9 +97,13 @@ export const session = new Session();
 
 // The name of who logged in, in another tab, or null after a logout.
 tabs.addEventListener("message", ({ data }) => {
-  if (data !== (session.user?.username ?? null)) location.reload();
+  if (data !== (session.user?.username ?? null)) session.leave();
   else if (session.hasEnded) {
     session.hasEnded = false;
     session.dispatchEvent(new Event("change"));
   }
+});
+
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) session.verify();
 });

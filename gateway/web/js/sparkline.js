@@ -15,17 +15,17 @@ export function sparkline({ title, format }) {
   function update(points, from, to) {
     const values = points.map(({ value }) => value).filter((value) => value !== null);
     const highest = Math.max(0, ...values);
-    // A point without a value interrupts the line; a single point is a dot.
+    // The line connects the points with a value; a single point is a dot.
     let line = "";
-    let previous = null;
     for (const { at, value } of points) {
+      if (value === null) continue;
       const x = (((at - from) / (to - from)) * WIDTH).toFixed(1);
       const y = (HEIGHT - 2 - (value / (highest || 1)) * (HEIGHT - 4)).toFixed(1);
-      if (value !== null) line += previous === null ? `M${x} ${y}h.01` : `L${x} ${y}`;
-      previous = value;
+      line += line ? `L${x} ${y}` : `M${x} ${y}h.01`;
     }
     path.setAttribute("d", line);
-    replace(current, previous === null ? "–" : format(previous));
+    const last = points.at(-1)?.value ?? null;
+    replace(current, last === null ? "idle" : format(last));
     replace(range, values.length ? `highest ${format(highest)}` : "no requests");
     image.setAttribute("aria-label", `${title}, last 10 minutes: now ${current.textContent}, ${range.textContent}`);
   }

@@ -17,8 +17,14 @@ def screenshot(page, width, file):
     file.write_bytes(base64.b64decode(image["data"]))
 
 
+def wait_for_frames(page):
+    """Wait until the browser has painted the current style and size."""
+    page.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+
+
 def assert_no_overflow(page, width):
     page.size(width)
+    wait_for_frames(page)
     wide = page.js("return document.documentElement.scrollWidth")
     assert wide <= width, [element.text[:80] for element in overflowing(page, width)]
 
@@ -31,9 +37,11 @@ def overflowing(page, width):
 
 @pytest.mark.parametrize("name", [*VIEWS, *DIALOGS])
 def test_view_fits_every_width_and_theme(page, content, screenshots, name):
+    page.size(WIDTHS[0])
     {**VIEWS, **DIALOGS}[name](page)
     for theme in ("light", "dark"):
         page.theme(theme)
+        wait_for_frames(page)
         for width in WIDTHS:
             assert_no_overflow(page, width)
             screenshot(page, width, screenshots / f"{name}-{width}-{theme}.png")

@@ -76,7 +76,7 @@ def test_start_while_auth_is_unavailable_is_explained(page, proxy):
     proxy.inject("api/ready", 503, {"Retry-After": "2"}, problem(reason="UNAVAILABLE", detail="auth is unavailable"))
     page.open()
     page.shows("The service is starting, or a part of it does not respond")
-    page.shows("if it stays away, tell the operator", page.get("alert"))
+    page.shows("if the error persists, report it to the operator", page.get("alert"))
 
 
 def test_embed_while_auth_is_unavailable_is_explained(page, proxy):

@@ -88,6 +88,6 @@ def test_last_use_is_shown(admin, service):
     def used():
         admin.view("Status")
         row = admin.get("button", "Edit key used today", admin.view("Keys")).find_element("xpath", "./ancestor::tr")
-        return re.search(r"\d{4}-\d\d-\d\d UTC", row.text)
+        return re.search(r"\d{1,2} \w{3,4} \d{4} UTC", row.text)
 
     admin.wait(used, "the last use does not appear")

@@ -113,7 +113,7 @@ def test_tokens_have_ids_and_byte_offsets(admin, service):
         admin.get("listbox", "Tokens of line 3").find_element("css selector", "[role=option]")
     ).perform()
     (start, end), (first, last) = expected["bytes"][2][0], expected["chars"][2][0]
-    admin.shows(f"id {expected['ids'][2][0]} · bytes {start}–{end} · characters {first}–{last} · token 1 of line 3")
+    admin.shows(f"id {expected['ids'][2][0]} · bytes {start}–{end} (end excluded) · characters {first}–{last} · token 1 of line 3")
 
 
 def test_vectors_are_downloaded_and_copied(admin, service, download):

@@ -19,14 +19,14 @@ def test_usage_of_a_call_appears(admin, service):
         admin.click("radio", re.compile("^Sentences"), view)
         admin.get("image", re.compile("^Sentences by day .*: 3 sentences in total"), view)
         table = admin.get("table", "Usage by user and API key", view)
-        assert [cell.text for cell in table.find_elements("css selector", "tbody td")][:3] == [name, "none (logged in)", "3"]
+        assert [cell.text for cell in table.find_elements("css selector", "tbody td")][:3] == [name, "no key (login)", "3"]
 
 
 def test_users_see_their_own_usage_only(page, service):
     with service.user("alone") as name:
         page.log_in(name, "a long password")
         view = page.view("Usage")
-        page.shows("No calls in this period", view)
+        page.shows("No requests in this period", view)
         assert page.all("combobox", "Show", view) == []
 
 

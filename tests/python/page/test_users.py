@@ -80,9 +80,9 @@ def test_disabled_user_cannot_log_in_until_enabled(admin, service):
 def test_revoked_tokens_are_invalid(admin, service):
     with service.user("revoked") as name:
         token = service.log_in(name, PASSWORD)["access_token"]
-        dialog = manage(admin, name, "Sessions")
-        admin.click("button", "Log out everywhere", dialog)
-        admin.click("button", "Log out everywhere", admin.get("dialog", "Log out everywhere?"))
+        dialog = manage(admin, name, "Access tokens")
+        admin.click("button", "Revoke access tokens", dialog)
+        admin.click("button", "Revoke access tokens", admin.get("dialog", "Revoke access tokens?"))
         admin.gone("dialog")
         admin.wait(lambda: service.status("api/user", token) == 401, "the token stays valid")
 

@@ -33,7 +33,7 @@ def search(page):
     view = page.view("Search")
     page.click("button", "Use 20 sample sentences", view)
     page.shows("20 lines embedded", view)
-    page.fill("Search in any language", "When does the train leave?", view)
+    page.fill("Search in any language", "I forgot my password", view)
     page.shows("Best 20 of 20 lines", view)
 
 

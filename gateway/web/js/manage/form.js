@@ -23,7 +23,7 @@ export const select = (attributes, options, value) =>
 export function newPassword(label) {
   const input = textInput({ type: "password", autocomplete: "new-password" });
   const show = checkbox({ onchange: () => (input.type = show.checked ? "text" : "password") });
-  const hint = "8 to 1,024 bytes. If other machines can reach the service, it rejects the user's name and the most common passwords.";
+  const hint = "At least 8 characters, at most 1,024 bytes. The service may reject the user name and common passwords.";
   return { input, fields: [field(label, input, hint), field("Show the password", show)] };
 }
 

@@ -17,12 +17,12 @@ function keyFields(key) {
   const current = key && ["", key.expires_at === null ? "Never, as now" : `On ${dateText(key.expires_at)}, as now`];
   const lifetime = select({}, current ? [current, ...LIFETIMES] : LIFETIMES, current ? "" : String(90 * DAY));
   const bulk = checkbox({ checked: key?.bulk });
-  const quota = quotaFields(key?.quota, "Limits this key. Its calls also count for the quota of its owner.");
+  const quota = quotaFields(key?.quota, "Limits this key. Its requests also count for the quota of its owner.");
   return {
     elements: [
-      field("Name", title, "Tells you later which program uses the key."),
-      field("Expires", lifetime, "Programs with an expired key get 401."),
-      field("Bulk key", bulk, "For jobs without a hurry,: while your other calls wait, the key gets an eighth of your share."),
+      field("Name", title, "The program that uses the key."),
+      field("Expires", lifetime, "After that the service rejects the key (HTTP status 401)."),
+      field("Bulk key", bulk, "For background jobs: while your other requests wait, this key gets an eighth of your share."),
       quota.element,
     ],
     value: () => ({ name: title.value, expires_in: lifetime.value ? Number(lifetime.value) : undefined, bulk: bulk.checked, quota: quota.value() }),
@@ -36,7 +36,7 @@ export function createKey(user, created) {
   formDialog({
     title: "New API key",
     action: "Create key",
-    children: [fields.elements, session.user.role === "admin" && field("Owner", owner, "Empty for yourself. Calls count for the owner.")],
+    children: [fields.elements, session.user.role === "admin" && field("Owner", owner, "The user whose usage and quota the key counts for. Empty: yourself.")],
     submit: () => call("api/keys", { method: "POST", body: { ...fields.value(), user: owner.value || undefined } }),
     done: (key) => showSecret(key, () => created(key)),
   });

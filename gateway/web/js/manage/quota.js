@@ -32,6 +32,6 @@ export async function quotaState({ username, quota }) {
   return [
     h("p", `${number(used)} of ${number(quota.tokens)} tokens used ${isDaily ? "today" : "this month"} (UTC)`),
     h("meter", { min: 0, max: quota.tokens, high: quota.tokens * 0.9, optimum: 0, value: used, "aria-label": "Used part of the quota" }),
-    used >= quota.tokens && h("p", `Calls to embed are rejected (429) until the next ${quota.period}. An administrator can raise the quota.`),
+    used >= quota.tokens && h("p", `Requests to embed are rejected (429) until the next ${quota.period}. An administrator can raise the quota.`),
   ];
 }

@@ -5,7 +5,7 @@ import { field, select, textInput } from "./form.js";
 // `user()` is a name, or undefined for all users. Users who are not admins always see their own.
 export function scopeFilter(initial, changed) {
   const scope = select({ onchange: update }, [["mine", "My own"], ["all", "All users"], ["user", "One user…"]], initial);
-  const user = textInput({ type: "search", required: false, onchange: update });
+  const user = textInput({ type: "search", required: false, placeholder: "Name, then Enter", onchange: update });
   const userField = field("User", user);
   userField.hidden = true;
   function update() {

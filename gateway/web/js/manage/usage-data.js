@@ -7,7 +7,7 @@ import { csvLine } from "./csv.js";
 export const METRICS = { sentences: "Sentences", tokens: "Tokens", requests: "Requests", refused: "Rejected" };
 
 const PAGE = 1000;
-const MAX_NAMES = 5000;
+export const MAX_NAMES = 5000;
 const DAY = 86_400;
 
 export const total = (rows, metric) => rows.reduce((sum, row) => sum + row[metric], 0);
@@ -24,7 +24,7 @@ async function* pages(path, query, signal) {
   } while (after !== null);
 }
 
-// The usage of each day of a period, also of those without calls.
+// The usage of each day of a period, also of those without requests.
 export async function usageByDay(query, signal) {
   const days = new Map();
   for (let time = Date.parse(query.from) / 1000; day(time) <= query.to; time += DAY) {

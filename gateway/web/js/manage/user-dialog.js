@@ -16,7 +16,7 @@ export function addUser(done) {
     title: "New user",
     action: "Add user",
     children: [
-      field("Name", username, "At most 64 bytes, letters of one script. It cannot be changed later."),
+      field("Name", username, "At most 64 bytes. Do not mix scripts, such as Latin and Cyrillic. The name cannot be changed later."),
       password.fields,
       field("Role", role, "Administrators manage users, and see the keys and the usage of all."),
     ],
@@ -40,7 +40,7 @@ export function manageUser(user, list) {
     h("summary", title, " ", h("span", { class: "muted" }, current)), content);
 
   const role = select({}, Object.entries(ROLES), user.role);
-  const quota = quotaFields(user.quota, "Counts the calls of the user and of all their API keys.");
+  const quota = quotaFields(user.quota, "Counts the requests of the user and of all their API keys.");
 
   const box = dialog("Manage user",
     h("p", h("strong", name(user.username)), isOwn(user) && badge("", "your own account")),
@@ -60,7 +60,7 @@ export function manageUser(user, list) {
         submit: () => patch({ quota: quota.value() }, `The quota of ${user.username} is ${quotaText(quota.value())}.`),
       })),
       section("Password", null, passwordForm(user, send)),
-      section("Sessions", null, revokeForm(user, send)),
+      section("Access tokens", null, revokeForm(user, send)),
       user.disabled
         ? section("Enable", "disabled", form({
           children: h("p", "The user can log in again. The API keys were deleted when the user was disabled, and do not come back."),
@@ -69,12 +69,12 @@ export function manageUser(user, list) {
         }))
         : section("Disable", null, destructiveForm(user, {
           action: "Disable user",
-          text: "Prevents logins, revokes all tokens, and deletes all API keys for good: they do not come back when the user is enabled again.",
+          text: "Prevents logins, revokes all access and refresh tokens, and deletes all API keys for good: they do not come back when the user is enabled again.",
           submit: () => patch({ disabled: true }, `The user ${user.username} is disabled.`),
         })),
       section("Remove", null, destructiveForm(user, {
         action: "Remove user",
-        text: "Removes the user with all tokens and API keys. The usage remains. This cannot be undone.",
+        text: "Removes the user with all access and refresh tokens and API keys. The usage remains. This cannot be undone.",
         submit: async () => {
           await send(userPath(user), { method: "DELETE" }, `The user ${user.username} was removed.`);
           list.remove(user);

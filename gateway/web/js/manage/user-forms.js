@@ -24,7 +24,7 @@ export function passwordForm(user, send) {
       h("input", { autocomplete: "username", value: user.username, readonly: true, hidden: true }),
       current && field("Current password", current),
       next.fields, keysField(keys),
-      h("p", { class: "muted" }, "All tokens are revoked: every login needs the new password.", endsSession(user)),
+      h("p", { class: "muted" }, "All access and refresh tokens are revoked: log in again with the new password."),
     ],
     action: "Change password",
     submit: async () => {
@@ -52,9 +52,9 @@ export const destructiveForm = (user, { action, text, children, submit }) => for
 export function revokeForm(user, send) {
   const keys = checkbox();
   return destructiveForm(user, {
-    action: "Log out everywhere",
+    action: isOwn(user) ? "Log out everywhere" : "Revoke access tokens",
     text: "Revokes all access and refresh tokens, in all browsers and programs.",
     children: keysField(keys),
-    submit: () => send(`${userPath(user)}/tokens`, { method: "DELETE", query: { delete_keys: keys.checked } }, `All tokens of ${user.username} were revoked.`),
+    submit: () => send(`${userPath(user)}/tokens`, { method: "DELETE", query: { delete_keys: keys.checked } }, `All access and refresh tokens of ${user.username} were revoked.`),
   });
 }

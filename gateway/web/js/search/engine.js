@@ -16,7 +16,8 @@ export class Engine {
       if (error === undefined) resolve(result);
       else reject(new TextError(error, advice));
     };
-    this.#worker.onerror = () => this.close();
+    // Also if its file is missing: a new version of the service has other files.
+    this.#worker.onerror = () => this.close("Reload the page, and load the text again.");
   }
 
   // Calls a method of the worker; the buffers in `transfer` move to it without a copy.
@@ -28,8 +29,8 @@ export class Engine {
   }
 
   // Ends the worker, which frees its memory; requests to it fail.
-  close() {
-    const error = new TextError("The search was stopped", "Load the text again.");
+  close(advice = "Load the text again.") {
+    const error = new TextError("The search was stopped", advice);
     this.#worker.terminate();
     for (const { reject } of this.#pending.values()) reject(error);
     this.call = () => Promise.reject(error);

@@ -7,7 +7,7 @@ const DEBOUNCE_MS = 200;
 const REFRESH_MS = 2000;
 
 export function resultsPanel({ engine, job }) {
-  const input = h("input", { id: "search-query", type: "search", autocomplete: "off", dir: "auto" });
+  const input = h("input", { id: "search-query", type: "search", autocomplete: "off", dir: "auto", placeholder: "A question or a sentence, in any of the 16 languages" });
   const errors = h("div");
   const status = h("p", { class: "muted small search-optional", tabindex: "-1" });
   const list = h("ol", { class: "search-results search-optional", role: "list", "aria-label": "Results" });
@@ -20,7 +20,7 @@ export function resultsPanel({ engine, job }) {
     status.textContent = job.done ? title(results.length) : "No line is embedded yet.";
     replace(list, results.map(({ row, score, line, text }, index) => h("li",
       h("span", { class: "muted number" }, index + 1),
-      h("span", { class: "search-numbers", title: "Cosine similarity" }, score.toFixed(3),
+      h("span", { class: "search-numbers", title: "Cosine similarity" }, score.toFixed(3).replace("-", "−"),
         h("meter", { value: score, "aria-hidden": "true" })),
       h("div", { class: "search-text" }, h("p", { dir: "auto" }, text), h("p", { class: "muted small" }, `Line ${number(line)}`)),
       h("button", { class: "quiet small-button", "aria-label": `Find lines similar to line ${line}`, onclick: () => findSimilar(row, line, text) }, "Find similar"))));
@@ -49,7 +49,7 @@ export function resultsPanel({ engine, job }) {
       const results = await find(signal);
       if (signal.aborted) return;
       const time = duration((performance.now() - started) / 1000);
-      title = (count) => `${description} ${count} of ${number(job.done)} lines in ${time}`;
+      title = (count) => `${description} ${count} of ${number(job.done)} lines by cosine similarity, in ${time}`;
       replace(errors);
       show(results);
       list.ariaBusy = null;

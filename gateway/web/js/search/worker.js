@@ -75,7 +75,7 @@ const methods = {
       best.splice(place < 0 ? best.length : place, 0, { row, score });
       if (best.length > MAX_RESULTS) best.pop();
     }
-    return best.map(({ row, score }) => ({ row, score, line: lines[row].line, text: lines[row].text.slice(0, MAX_CHARACTERS) }));
+    return best.map(({ row, score }) => ({ row, score, line: lines[row].line, text: lines[row].text.slice(0, MAX_CHARACTERS).toWellFormed() }));
   },
 };
 

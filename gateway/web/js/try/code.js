@@ -22,7 +22,8 @@ function curl({ base, texts }) {
 }
 
 function python({ base, texts }) {
-  return `import os
+  return `# Install the client: see docs/api/python.md
+import os
 
 from muse_as_service import MUSEClient
 
@@ -55,6 +56,8 @@ sentences = ${list(texts, "")}
 client = OpenAI(base_url=${quoted(`${base}/v1`)}, api_key=os.environ["MUSE_API_KEY"])
 response = client.embeddings.create(model=${quoted(model)}, input=sentences)
 vectors = [item.embedding for item in response.data]
+
+print(len(vectors), len(vectors[0]))
 `;
 }
 

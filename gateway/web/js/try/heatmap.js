@@ -101,6 +101,7 @@ export function heatmap({ texts, rows, matrix }) {
   build();
   return h("div", { class: "stack" },
     h("div", { class: "row heat-controls" }, field("Order", order), field("Threshold", slider), output),
+    h("p", { class: "small muted" }, "Cosine similarity of each pair: near 1 is the same meaning, near 0 is unrelated. Pairs below the threshold lose their colour."),
     h("div", { class: "heat-frame" },
       h("div", { class: "scroll heat-scroll", tabindex: 0, role: "region", "aria-label": "Similarity of all pairs of lines" }, table)));
 }

@@ -1,7 +1,7 @@
 // The tokens of each line as coloured pieces, with ids and positions.
 import { h, number, replace } from "../dom.js";
 import { eachInTasks } from "../tasks.js";
-import { languageOf } from "./examples.js";
+import { languageName, languageOf } from "./examples.js";
 
 // A line may have thousands of tokens.
 const MAX_SHOWN = 150;
@@ -9,7 +9,7 @@ const MAX_SHOWN = 150;
 const MANY_TOKENS = 1500;
 
 export function tokenList({ texts, tokens }) {
-  const detail = h("p", { class: "token-detail small" }, "Point at a token, or move to it with Tab and the arrow keys, to see its id and its place in the line.");
+  const detail = h("p", { class: "token-detail small" }, "Point at or tap a token, or use Tab and the arrow keys, to see its id and position.");
   const total = tokens.reduce((sum, row) => sum + row.tokens.length, 0);
   const utf8 = texts.map((text) => new TextEncoder().encode(text));
   const size = utf8.reduce((sum, text) => sum + text.length, 0);
@@ -31,7 +31,7 @@ export function tokenList({ texts, tokens }) {
     const count = tokens[line].tokens.length;
     const pieces = Array.from({ length: Math.min(count, MAX_SHOWN) }, (_, index) => piece(line, index));
     return h("li", { class: "token-line stack tight" },
-      h("div", { class: "row between small muted" }, h("span", line + 1), h("span", `${number(count)} ${count === 1 ? "token" : "tokens"}`)),
+      h("div", { class: "row between small muted" }, h("span", line + 1, languageName(texts[line]) && ` · ${languageName(texts[line])}`), h("span", `${number(count)} ${count === 1 ? "token" : "tokens"}`)),
       h("div", { class: "tokens", role: "listbox", "aria-label": `Tokens of line ${line + 1}`, "aria-orientation": "horizontal", dir: "auto", lang: languageOf(texts[line]) }, pieces),
       count > MAX_SHOWN && h("p", { class: "small muted" }, `The first ${MAX_SHOWN} tokens are shown.`));
   }
@@ -48,7 +48,8 @@ export function tokenList({ texts, tokens }) {
     }
     const { line, index } = target.dataset;
     const { tokens: names, ids, bytes, chars } = tokens[line];
-    replace(detail, h("bdi", { class: "token-name mono" }, names[index]), ` · id ${ids[index]} · bytes ${place(bytes[index])} · characters ${place(chars[index])} · token ${Number(index) + 1} of line ${Number(line) + 1}`);
+    replace(detail, h("bdi", { class: "token-name mono" }, names[index]), names[index] === "<unk>" && " · not in the vocabulary",
+      ` · id ${ids[index]} · bytes ${place(bytes[index])} (end excluded) · characters ${place(chars[index])} · token ${Number(index) + 1} of line ${Number(line) + 1}`);
   }
 
   function moveFocus(event) {
@@ -63,6 +64,6 @@ export function tokenList({ texts, tokens }) {
 
   eachInTasks(texts, (_, line) => list.append(lineItem(line)));
   return h("div", { class: "stack" },
-    h("p", h("strong", `${number(total)} tokens`), ` in ${number(texts.length)} ${texts.length === 1 ? "line" : "lines"} of ${number(size)} bytes. ▁ stands for a space.`),
+    h("p", h("strong", `${number(total)} tokens`), ` in ${number(texts.length)} ${texts.length === 1 ? "line" : "lines"} of ${number(size)} bytes. ▁ marks a space or the start of a line.`),
     list, detail);
 }

@@ -1,6 +1,6 @@
 // API keys: create, list, edit, disable, delete.
 import { call } from "../api.js";
-import { announce, confirmDialog, day, dialog, errorBox, h } from "../dom.js";
+import { announce, confirmDialog, dialog, errorBox, h } from "../dom.js";
 import { createKey, editKey } from "../manage/key-forms.js";
 import { quotaText } from "../manage/quota.js";
 import { scopeFilter } from "../manage/scope.js";
@@ -43,7 +43,13 @@ async function remove(key) {
 const action = (key, id, label, onclick, kind = "") =>
   h("button", { id: `${id}-${key.id}`, class: `small-button ${kind}`, "aria-label": `${label} key ${key.name}`, onclick }, label);
 
-const lastUse = (key) => [h("span", `${day(key.last_used_day)} UTC`), key.last_used_from && h("span", { class: "muted" }, `from ${key.last_used_from}`)];
+const utcDays = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeZone: "UTC" });
+
+// The service stores the day, in UTC.
+const lastUse = (key) => [
+  h("time", `${utcDays.format(new Date(key.last_used_day * 1000))} UTC`),
+  key.last_used_from && h("span", { class: "muted" }, `from ${key.last_used_from}`),
+];
 
 const COLUMNS = [
   { title: "Name", cell: (key) => [h("strong", name(key.name)), h("code", { class: "muted" }, key.id)] },
@@ -74,7 +80,7 @@ function create() {
     query: () => ({ user: filter.user(), all: !filter.user() }),
     empty: () => h("div", { class: "empty" },
       h("h3", "No API keys yet"),
-      h("p", "A program that cannot log in, such as a vector database, a nightly job or a client of OpenAI's API, sends an API key with each call. A key may embed and tokenize, and nothing else."),
+      h("p", "A program that cannot log in, such as a vector database, a nightly job or a client of OpenAI's API, sends an API key with each request. A key may embed and tokenize, and nothing else."),
       h("button", { class: "primary", onclick: open }, "Create a key")),
   });
   return h("section", { "aria-labelledby": "keys-title" },

@@ -6,6 +6,7 @@ import { EmbeddingJob } from "../search/job.js";
 import { loadForm } from "../search/load.js";
 import { progressPanel } from "../search/progress.js";
 import { resultsPanel } from "../search/results.js";
+import { session } from "../session.js";
 
 const MAX_LINES = 50_000;
 
@@ -41,6 +42,7 @@ function create() {
     const show = (message) => engine === opened && replace(messages, message);
     show(h("p", { class: "notice", role: "status" }, "Reading the text…"));
     try {
+      await session.verify();
       const { found, total } = await engine.call("load", { source, limit: MAX_LINES });
       const part = `Use the first ${number(total)}`;
       if (found > total && !(await confirmDialog("The text is too long", `It has ${number(found)} lines that are not blank.`, part))) {
@@ -67,6 +69,11 @@ function create() {
     results.input.focus();
   }
 
+  session.addEventListener("leave", () => {
+    removeEventListener("beforeunload", warn);
+    current?.job.stop();
+    opened?.close();
+  });
   replace(content, form);
   return section;
 }

@@ -9,13 +9,14 @@ const INTERVAL_SECONDS = 5;
 const WINDOW_SECONDS = 600;
 
 const rounded = (value) => number(Number(value.toFixed(value < 10 ? 1 : 0)));
-const milliseconds = (value) => `${rounded(value)} ms`;
+const perSecond = (value) => `${rounded(value)}/s`;
+const milliseconds = (value) => (value < 10_000 ? `${rounded(value)} ms` : duration(value / 1000));
 const FIGURES = [
-  { title: "Sentences", format: (value) => `${rounded(value)}/s`, value: ({ sentences }, interval) => sentences / interval },
+  { title: "Sentences", format: perSecond, value: ({ sentences }, interval) => sentences / interval },
   { title: "Queue", format: (value) => `${number(value)} tokens`, value: (sample) => sample.queued_tokens },
   { title: "Median latency", format: milliseconds, value: (sample) => sample.p50_ms },
   { title: "p99 latency", format: milliseconds, value: (sample) => sample.p99_ms },
-  { title: "Rejections", format: number, value: (sample) => sample.rejected },
+  { title: "Rejections", format: perSecond, value: ({ rejected }, interval) => rejected / interval },
 ];
 
 // A class of .notice, a mark, a title and an explanation.
@@ -47,7 +48,7 @@ const facts = ({ version, model, limits }) => [
     ["Device", model.device],
     ["Languages", languages(model.languages)],
     ["License", model.license],
-    ["Converted from", `${model.source_precision}, SHA-256 `, h("code", model.source_sha256)],
+    ["Source weights", `${model.source_precision}, SHA-256 `, h("code", model.source_sha256)],
   ]),
   card("Limits", [
     ["A sentence", `at most ${number(limits.max_sentence_tokens)} tokens and ${bytes(limits.max_sentence_bytes)} of text`],
@@ -101,8 +102,9 @@ function create() {
     replace(problem);
   }
 
-  // The last figures stay; the next response has the missed ones.
+  // The last figures stay; the next response has the missed ones. Whether the service accepts requests is not known.
   function fail(error) {
+    state.hidden = true;
     if (!problem.firstChild) replace(problem, errorBox(error));
   }
 
@@ -119,7 +121,7 @@ function create() {
   };
   return h("section", { "aria-labelledby": "status-title" },
     h("h2", { id: "status-title" }, "Status"), problem, state,
-    h("p", { class: "muted" }, "The figures are those of the last 10 minutes, updated every 5 seconds."), embedders, details);
+    h("p", { class: "muted" }, "Load of the last 10 minutes, updated every 5 seconds."), embedders, details);
 }
 
 function shown() {

@@ -19,7 +19,7 @@ function similarityPanel(result) {
 
 function create() {
   const results = h("div", { class: "stack", id: "try-results" },
-    h("p", { class: "empty" }, "Load one sentence in 16 languages to see how the model compares them, or enter your own texts. The results appear here; nothing is stored."));
+    h("p", { class: "empty" }, "Load one sentence in 16 languages to see how the model compares them, or enter your own texts. Two more lines have another meaning, for contrast. The results appear here; nothing is stored."));
 
   async function compute(texts, signal) {
     const [{ rows, dimension, vectors }, tokens, { model }] = await Promise.all([

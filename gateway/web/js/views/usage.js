@@ -4,10 +4,14 @@ import { download, errorBox, h, number, replace } from "../dom.js";
 import { field, runOnce } from "../manage/form.js";
 import { scopeFilter } from "../manage/scope.js";
 import { name, pagedTable } from "../manage/table.js";
-import { METRICS, daysAgo, keyNames, total, usageByDay, usageCsv } from "../manage/usage-data.js";
+import { MAX_NAMES, METRICS, daysAgo, keyNames, total, usageByDay, usageCsv } from "../manage/usage-data.js";
 import { session } from "../session.js";
 
 const COUNTS = Object.entries(METRICS).map(([id, title]) => ({ title, class: "number", cell: (row) => number(row[id]) }));
+
+// More bars than the service stores days by default.
+const MAX_DAYS = 1100;
+const daysBetween = (from, to) => (Date.parse(to) - Date.parse(from)) / 86_400_000;
 
 let load;
 
@@ -19,7 +23,8 @@ function create() {
 
   const changed = () => load();
   const scope = scopeFilter("all", changed);
-  const from = h("input", { type: "date", required: true, value: daysAgo(29), onchange: changed });
+  // While a year is typed, its first digits are years before 1970.
+  const from = h("input", { type: "date", required: true, min: "1970-01-01", value: daysAgo(29), onchange: changed });
   const to = h("input", { type: "date", required: true, value: daysAgo(0), onchange: changed });
 
   const problem = h("div");
@@ -42,20 +47,23 @@ function create() {
   }
 
   function keyCell({ key_id: key }) {
-    if (key === null) return h("span", { class: "muted" }, "none (logged in)");
-    return [names.has(key) && name(names.get(key)), h("code", { class: "muted" }, key)];
+    if (key === null) return h("span", { class: "muted" }, "no key (login)");
+    const isDeleted = !names.has(key) && names.size < MAX_NAMES;
+    return [names.has(key) && name(names.get(key)), isDeleted && h("span", "deleted key"), h("code", { class: "muted" }, key)];
   }
   const byKey = pagedTable({
     label: "Usage by user and API key", list: "usage",
     columns: [{ title: "User", cell: ({ user }) => name(user) }, { title: "API key", cell: keyCell }, ...COUNTS],
     query: () => ({ ...query, by: "key" }),
     empty: () => h("div", { class: "empty" },
-      h("h3", "No calls in this period"),
-      h("p", "Usage appears here some seconds after a call to embed or tokenize. Try the model in the view Try it.")),
+      h("h3", "No requests in this period"),
+      h("p", "Usage appears here some seconds after a request to embed or tokenize. Try the model in the view Try it.")),
   });
+  const byUser = h("div", { class: "stack" }, h("h3", "By user and API key"), byKey.element);
 
   load = async () => {
     to.min = from.value;
+    to.setCustomValidity(daysBetween(from.value, to.value) > MAX_DAYS ? `Choose at most ${number(MAX_DAYS)} days` : "");
     if (!from.reportValidity() || !to.reportValidity()) return;
     loading.abort();
     const { signal } = loading = new AbortController();
@@ -67,12 +75,14 @@ function create() {
       let days;
       [days, names] = await Promise.all([usageByDay(query, signal), keyNames(user, signal)]);
       show(days);
+      byUser.hidden = false;
       await byKey.reload();
     } catch (error) {
       if (signal.aborted) return;
       if (error.isUnauthenticated) session.restored(signal).then(load, () => {});
       // What is displayed is that of another filter.
       replace(results);
+      byUser.hidden = true;
       replace(problem, errorBox(error));
     }
     results.ariaBusy = null;
@@ -85,7 +95,7 @@ function create() {
   return h("section", { "aria-labelledby": "usage-title" },
     h("div", { class: "row between" }, h("h2", { id: "usage-title" }, "Usage"), csv),
     h("div", { class: "row filters" }, scope.elements, field("From (UTC)", from), field("To (UTC)", to)),
-    problem, results, h("h3", "By user and API key"), byKey.element);
+    problem, results, byUser);
 }
 
 export default { id: "usage", title: "Usage", admin: false, create, shown: () => load() };
