@@ -184,7 +184,8 @@ async fn items_of_a_disconnected_client_are_not_computed() {
     drop(answers);
     let after = client.embed(bearing(&token, sentences(&["a"]))).await.unwrap();
     let queue = timing(after.metadata(), "queue");
-    assert!(queue < 4.0 * pass, "waited {queue} ms where a pass takes {pass} ms");
+    // Not for most of the 64 passes; other programs of the machine may slow the few that had begun.
+    assert!(queue < 16.0 * pass, "waited {queue} ms where a pass takes {pass} ms");
     stack.stop().await;
 }
 

@@ -191,7 +191,8 @@ async fn slow_message_shortens_the_forwarded_deadline() {
     body.send_data(Bytes::from_static(&[0; 5]), true).unwrap();
     assert_eq!(response.await.unwrap().status(), StatusCode::OK);
     let left = backend.take_received().deadline.unwrap();
-    assert!(left <= Duration::from_secs(19), "{left:?}");
+    // The deadline begins when the gateway reads the head, which may be some time after it was sent.
+    assert!(left < Duration::from_millis(19_900), "{left:?}");
     assert!(left > Duration::from_secs(9), "{left:?}");
 }
 

@@ -75,3 +75,36 @@ def test_ended_session_keeps_what_is_on_the_page(open_page, strict, stack):
         assert page.field("Texts, one per line").get_property("value") == "a text that stays"
         page.click("button", "Embed")
         page.get("tab", "Tokens")
+
+
+def start_job(page, proxy, lines_file):
+    view = page.view("Search")
+    page.file(lines_file, view)
+    page.wait(lambda: proxy.count("embed") > 4, "the job does not start")
+
+
+def test_logout_ends_a_running_job(open_page, proxy, lines_file):
+    page = open_page(proxy.url)
+    page.log_in()
+    with proxy.holding(batches_after(4)):
+        start_job(page, proxy, lines_file)
+        # Without the question whether to leave the page.
+        page.log_out()
+        assert page.all("progressbar") == []
+    page.get("textbox", "User name")
+
+
+def test_page_leaves_when_its_cookies_are_those_of_another_user(open_page, proxy, service, lines_file):
+    page = open_page(proxy.url)
+    page.log_in()
+    with service.user("successor", PASSWORD), proxy.holding(batches_after(4)):
+        start_job(page, proxy, lines_file)
+        # As by a page of the same site that knows nothing of this one.
+        login = {"username": "successor", "password": PASSWORD}
+        page.js(
+            "return fetch('login', {method: 'POST', headers: {'Content-Type': 'application/json'}, body: JSON.stringify(arguments[0])})",
+            login,
+        )
+        page.js("document.dispatchEvent(new Event('visibilitychange'))")
+        page.get("summary", "successor")
+        assert page.all("progressbar") == []

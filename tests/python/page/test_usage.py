@@ -50,3 +50,15 @@ def test_arrow_keys_read_the_chart(admin):
     slider.send_keys("\ue012")
     assert re.match(r"\d{4}-\d\d-\d\d: [\d,]+ tokens", slider.get_attribute("aria-valuetext"))
     assert slider.get_attribute("aria-valuetext") != before
+
+
+def test_error_hides_the_rows_of_another_filter(admin, service):
+    service.embed(["a sentence that counts"])
+    admin.wait(lambda: service.get("api/usage?limit=1")["usage"], "the service does not count")
+    admin.expect(r"/api/(usage|keys).*status of 404")
+    view = admin.view("Usage")
+    admin.get("table", "Usage by user and API key", view)
+    admin.fill("Show", "One user…", view)
+    admin.fill("User", "nobody-here\ue007", view)
+    admin.get("alert", None, view)
+    admin.gone("table", "Usage by user and API key", view)
