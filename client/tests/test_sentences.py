@@ -229,8 +229,7 @@ def test_concurrency_bounds_simultaneous_requests(on_relay: MUSEClient, relay: R
             time.sleep(0.01)
         relay.unblocked.set()
         thread.join(60)
-        # The asyncio client requests the limits first.
-        assert peak == (concurrency if client is not None else 1)
+        assert peak == concurrency
     with pytest.raises(ValueError, match="concurrency is between 1 and 64, not 0"):
         on_relay.embed(["a"], concurrency=0)
 
