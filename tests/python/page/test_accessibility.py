@@ -11,14 +11,12 @@ from views import DIALOGS, VIEWS
 # The package contains it for Playwright, which is not used.
 AXE = (importlib.resources.files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 SERIOUS = ("serious", "critical")
-# What Tab reaches in a view; the buttons of a radio group count once.
+# What Tab reaches in a view; of a radio group the selected button.
 FOCUSABLE = """
 const all = document.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex]");
-const groups = new Set();
 return [...all].filter((element) => {
   if (element.tabIndex < 0 || element.disabled || !element.checkVisibility({visibilityProperty: true})) return false;
-  if (element.type !== "radio") return true;
-  return !groups.has(element.name) && groups.add(element.name);
+  return element.type !== "radio" || element.checked;
 });
 """
 HAS_VISIBLE_FOCUS = """
