@@ -20,7 +20,7 @@ use utoipa::{
     },
 };
 
-use crate::api::limits::VOCABULARY;
+use crate::api::{json_request::WholeNumber, limits::VOCABULARY};
 
 /// The texts to embed, and the format of the vectors. Other fields, such as OpenAI's `user`, are ignored.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -38,8 +38,20 @@ pub(crate) struct EmbeddingRequest {
     pub(super) encoding_format: Option<EncodingFormat>,
     /// Number of components of a vector: the first ones, scaled to norm 1. The model was not trained for shorter vectors:
     /// they are less exact.
+    #[serde(default, deserialize_with = "positive")]
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 512)]
     pub(super) dimensions: Option<NonZeroU32>,
+}
+
+/// A positive integer, which JSON Schema also permits as `64.0`; `None` for null.
+fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU32>, D::Error> {
+    let number = Option::<WholeNumber>::deserialize(deserializer)?;
+    let positive = |WholeNumber(number)| {
+        let positive = u32::try_from(number).ok().and_then(NonZeroU32::new);
+        let unexpected = Unexpected::Signed(number);
+        positive.ok_or_else(|| de::Error::invalid_value(unexpected, &"a positive integer"))
+    };
+    number.map(positive).transpose()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
@@ -427,6 +439,15 @@ mod tests {
         }
         assert_eq!(input(&list("\"a\"", 4_096)).unwrap().count(), 4_096);
         assert_eq!(input(&list(&ids, 32)).unwrap().count(), 32);
+    }
+
+    #[test]
+    fn dimensions_may_have_a_fraction_of_zero() {
+        let request =
+            EmbeddingRequest::read(br#"{"input": "a", "model": "m", "dimensions": 511.0}"#).unwrap();
+        assert_eq!(request.dimensions, NonZeroU32::new(511));
+        let fraction = EmbeddingRequest::read(br#"{"input": "a", "model": "m", "dimensions": 511.5}"#);
+        assert_eq!(fraction.unwrap_err().field(), Some("dimensions"));
     }
 
     #[test]

@@ -86,7 +86,7 @@ pub(crate) struct SentencesToTokenize {
     #[schema(schema_with = one_or_several)]
     sentence: String,
     /// Whether the response has the ids and positions of tokens, too.
-    #[schema(default = false)]
+    #[schema(default = false, nullable = false)]
     details: Option<bool>,
 }
 
