@@ -29,7 +29,7 @@ async function withRetries(action, signal) {
     try {
       return await action();
     } catch (error) {
-      const wait = Math.max(1, error.retryAfter ?? 2 ** attempt);
+      const wait = error.retryAfter ?? 2 ** attempt;
       if (!error.isTemporary || Date.now() + wait * 1000 > end) throw error;
       await delay(wait, signal);
     }

@@ -64,6 +64,6 @@ export async function errorOf(response) {
   const quota = response.status === 429 && response.headers.get("X-Should-Retry") === "false";
   return new ApiError(response.status, message ?? `HTTP status ${response.status}`, {
     reason: body.reason ?? (quota ? "QUOTA_EXHAUSTED" : null),
-    retryAfter: Number.isNaN(seconds) ? null : seconds,
+    retryAfter: Number.isNaN(seconds) ? null : Math.max(1, seconds),
   });
 }

@@ -1,6 +1,7 @@
 // The dialogs of users: add, and manage one. The service changes one property per request.
 import { call } from "../api.js";
 import { announce, confirmDialog, dialog, h } from "../dom.js";
+import { session } from "../session.js";
 import { field, form, formDialog, newPassword, select, textInput } from "./form.js";
 import { quotaFields, quotaText } from "./quota.js";
 import { badge, name } from "./table.js";
@@ -30,7 +31,7 @@ export function manageUser(user, list) {
   async function send(path, options, text) {
     const now = await call(path, options);
     // The change may revoke the tokens of this page, or concern what it displays: it starts again.
-    if (isOwn(user)) return location.reload();
+    if (isOwn(user)) return session.leave();
     box.close();
     if (now) list.set(now);
     announce(text);

@@ -111,8 +111,7 @@ export class EmbeddingJob extends EventTarget {
   // Sends no batch until the login, or until a retry.
   #pause(error, signal) {
     if (this.#gate) return;
-    const wanted = error.retryAfter ?? 2 ** this.#failures++;
-    const seconds = Math.min(MAX_BACKOFF_SECONDS, Math.max(1, wanted));
+    const seconds = Math.min(MAX_BACKOFF_SECONDS, error.retryAfter ?? 2 ** this.#failures++);
     this.retryAt = Date.now() + seconds * 1000;
     const until = error.isUnauthenticated ? session.restored(signal) : delay(seconds, signal);
     this.#gate = until.catch(() => {}).then(() => {

@@ -26,7 +26,7 @@ function create() {
   // The tokens of this page are revoked: it starts again, with the login.
   const send = async (path, options) => {
     await call(path, options);
-    location.reload();
+    session.leave();
   };
   const card = (title, content) => h("div", { class: "card stack" }, h("h3", title), content);
   return h("section", { "aria-labelledby": "account-title" },
