@@ -2,24 +2,19 @@
 //!
 //! Metrics have the same numbers since the start of the process; a page without Prometheus has no history of them.
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use hdrhistogram::Histogram;
 use muse_proto::v1::ActivitySample;
 use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use crate::usage::UsageCounts;
+use crate::{clock::unix_time, usage::UsageCounts};
 
 /// The length of an interval.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(5);
-/// The intervals that are kept: ten minutes.
-const KEPT: usize = 120;
+/// The samples of ten minutes; older ones are deleted.
+const MAX_SAMPLES: usize = 120;
 /// Durations are rounded to two significant digits, and longer ones count as this.
 const LONGEST: Duration = Duration::from_secs(600);
 
@@ -40,7 +35,7 @@ impl Activity {
         let most = u64::try_from(LONGEST.as_micros()).unwrap_or(u64::MAX);
         let durations = Histogram::new_with_max(most, 2).expect("two digits of ten minutes are permitted");
         Self(Arc::new(Mutex::new(Recent {
-            closed: VecDeque::with_capacity(KEPT),
+            closed: VecDeque::with_capacity(MAX_SAMPLES),
             counts: UsageCounts::default(),
             durations,
         })))
@@ -80,7 +75,7 @@ impl Activity {
             p99_ms,
         };
         recent.durations.reset();
-        if recent.closed.len() == KEPT {
+        if recent.closed.len() == MAX_SAMPLES {
             recent.closed.pop_front();
         }
         recent.closed.push_back(sample);
@@ -103,12 +98,6 @@ impl fmt::Debug for Activity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Activity").field("closed", &self.0.lock().closed.len()).finish_non_exhaustive()
     }
-}
-
-/// Seconds since 1970.
-pub(crate) fn unix_time() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -137,14 +126,14 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_ten_minutes_are_kept() {
+    fn only_the_last_ten_minutes_are_stored() {
         let activity = Activity::new();
         activity.add_duration(Duration::MAX);
-        for start in 0..=KEPT as i64 {
+        for start in 0..=MAX_SAMPLES as i64 {
             activity.close_interval(start, 0);
         }
         let samples = activity.samples();
-        assert_eq!((samples.len(), samples[0].start), (KEPT, 1));
+        assert_eq!((samples.len(), samples[0].start), (MAX_SAMPLES, 1));
     }
 
     #[tokio::test(start_paused = true)]

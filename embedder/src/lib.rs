@@ -9,6 +9,7 @@
 
 mod activity;
 pub mod batcher;
+mod clock;
 mod config;
 pub mod dimensions;
 pub mod limits;

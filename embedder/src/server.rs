@@ -109,7 +109,7 @@ async fn serve(
             .max_decoding_message_size(max_message_bytes)
             .max_encoding_message_size(usize::MAX)
     };
-    let closing_intervals = activity.clone().close_intervals(batcher.queued_tokens());
+    let closing_intervals = activity.clone().close_intervals(batcher.queue_reader());
     let closing = shutdown.closing.clone();
     tokio::spawn(async move { closing.run_until_cancelled(closing_intervals).await });
     let (unary, streaming) = (server(MAX_REQUEST_BYTES), server(MAX_ITEM_BYTES));

@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{
     activity::{self, Activity},
     batcher::{Batcher, Embedded, FlowKey},
+    clock::unix_time,
     limits::TokenLimits,
     memory::MemoryLease,
     request_tokenizer::RequestTokenizer,
@@ -48,7 +49,7 @@ impl EmbedderApi {
         model: GetModelResponse,
         activity: Activity,
     ) -> Self {
-        Self { tokenizer, batcher, streams, model, activity, started_at: activity::unix_time() }
+        Self { tokenizer, batcher, streams, model, activity, started_at: unix_time() }
     }
 }
 
@@ -134,7 +135,7 @@ impl EmbedderService for EmbedderApi {
             precision: self.model.precision.clone(),
             device: self.model.device.clone(),
             started_at: self.started_at,
-            queued_tokens: self.batcher.queued_tokens()() as u64,
+            queued_tokens: self.batcher.queued_tokens() as u64,
             interval_seconds: activity::INTERVAL.as_secs() as u32,
             samples: self.activity.samples(),
         }))

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Cookies,
-    api::routing::{method_not_allowed, not_found, with_methods},
+    api::routing::{not_found, on_get},
     auth::{ApiRouter, Routes},
 };
 
@@ -67,10 +67,9 @@ pub(crate) fn routes(verifier: &Verifier, page: Page, cookies: Cookies) -> ApiRo
         return routes.with_state(());
     }
     let index = Index::new(cookies);
-    let on_get = |route| with_methods(route, "GET, HEAD, OPTIONS", method_not_allowed);
     routes
         .public_route(INDEX_PATH, on_get(get(async move |headers: HeaderMap| index.respond(&headers))))
-        .public_route("/page/{hash}/{*name}", on_get(get(file)))
+        .public_route(&format!("{FILES_PATH}{{hash}}/{{*name}}"), on_get(get(file)))
         .with_state(())
 }
 
@@ -86,7 +85,7 @@ impl Index {
         let file = Files::get(INDEX).expect("the page is part of the program");
         let cookies = cookies.to_possible_value().expect("no value is hidden");
         let html = String::from_utf8_lossy(&file.data)
-            .replace("{{assets}}", &format!("page/{}", *HASH))
+            .replace("{{assets}}", &format!("{}{}", FILES_PATH.trim_start_matches('/'), *HASH))
             .replace("{{version}}", env!("CARGO_PKG_VERSION"))
             .replace("{{cookies}}", cookies.get_name());
         let etag = format!("\"{}-{}\"", *HASH, cookies.get_name());

@@ -122,7 +122,7 @@ impl Batcher {
 
     /// Adds the length and capacity of the queue to the service's metrics.
     pub(crate) fn register_metrics(&self, metrics: &Metrics) {
-        let (queued, capacity) = (self.queued_tokens(), self.queue.capacity() as f64);
+        let (queued, capacity) = (self.queue_reader(), self.queue.capacity() as f64);
         metrics.pulled_gauge("muse_queue_tokens", "Tokens that wait for a forward pass.", move || {
             queued() as f64
         });
@@ -133,8 +133,13 @@ impl Batcher {
         );
     }
 
-    /// The number of tokens that wait for a forward pass, as long as the model runs. It does not keep the model running.
-    pub(crate) fn queued_tokens(&self) -> impl Fn() -> usize + Send + use<> {
+    /// The number of tokens that wait for a forward pass.
+    pub(crate) fn queued_tokens(&self) -> usize {
+        self.queue.tokens()
+    }
+
+    /// Reads [`Batcher::queued_tokens`], and does not keep the model running.
+    pub(crate) fn queue_reader(&self) -> impl Fn() -> usize + Send + use<> {
         let queue = Arc::downgrade(&self.queue);
         move || queue.upgrade().map_or(0, |queue| queue.tokens())
     }

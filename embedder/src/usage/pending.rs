@@ -1,10 +1,6 @@
 //! The usage that has not been reported: counts per hour, user and API key.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use muse_proto::{
     limits::{MAX_AUTH_REQUEST_BYTES, MAX_USAGE_COUNTS},
@@ -18,7 +14,7 @@ use muse_verifier::api_keys::KeyId;
 use parking_lot::Mutex;
 use tracing::error;
 
-use crate::batcher::UserName;
+use crate::{batcher::UserName, clock::unix_time};
 
 /// Entries that may be pending, of some 150 bytes each. Usage that needs a further one is not
 /// counted. As many arise only if reports fail for long: the tokens of users are rejected when the
@@ -92,7 +88,7 @@ impl PendingUsage {
 
     /// Adds usage of now.
     pub fn add(&self, user: &UserName, key: Option<KeyId>, counts: UsageCounts) {
-        self.add_at(now(), user, key, counts);
+        self.add_at(unix_time(), user, key, counts);
     }
 
     fn add_at(&self, now: i64, user: &UserName, key: Option<KeyId>, counts: UsageCounts) {
@@ -167,11 +163,6 @@ impl Entry {
             refused,
         }
     }
-}
-
-fn now() -> i64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

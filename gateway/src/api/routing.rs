@@ -34,6 +34,11 @@ where
     })
 }
 
+/// A route for GET alone, whose errors are problem details.
+pub(crate) fn on_get<S: Clone + Send + Sync + 'static>(route: MethodRouter<S>) -> MethodRouter<S> {
+    with_methods(route, "GET, HEAD, OPTIONS", method_not_allowed)
+}
+
 pub(crate) fn method_not_allowed(method: &Method) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not allowed here"))
 }

@@ -16,6 +16,13 @@ def manage(page, name, section):
     return dialog
 
 
+def confirm(page, dialog, action):
+    """Press a button that asks before it acts, and confirm."""
+    page.click("button", action, dialog)
+    page.click("button", action, page.get("dialog", f"{action}?"))
+    page.gone("dialog")
+
+
 def test_added_user_can_log_in(admin, service):
     service.remove("newcomer")
     view = admin.view("Users")
@@ -65,9 +72,7 @@ def test_disabled_user_cannot_log_in_until_enabled(admin, service):
     with service.user("paused") as name:
         token = service.log_in(name, PASSWORD)["access_token"]
         dialog = manage(admin, name, "Disable")
-        admin.click("button", "Disable user", dialog)
-        admin.click("button", "Disable user", admin.get("dialog", "Disable user?"))
-        admin.gone("dialog")
+        confirm(admin, dialog, "Disable user")
         admin.wait(lambda: service.status("api/user", token) == 401, "the token stays valid")
         with pytest.raises(urllib.error.HTTPError):
             service.log_in(name, PASSWORD)
@@ -81,18 +86,14 @@ def test_revoked_tokens_are_invalid(admin, service):
     with service.user("revoked") as name:
         token = service.log_in(name, PASSWORD)["access_token"]
         dialog = manage(admin, name, "Access tokens")
-        admin.click("button", "Revoke access tokens", dialog)
-        admin.click("button", "Revoke access tokens", admin.get("dialog", "Revoke access tokens?"))
-        admin.gone("dialog")
+        confirm(admin, dialog, "Revoke access tokens")
         admin.wait(lambda: service.status("api/user", token) == 401, "the token stays valid")
 
 
 def test_removed_user_leaves_the_list(admin, service):
     with service.user("removed") as name:
         dialog = manage(admin, name, "Remove")
-        admin.click("button", "Remove user", dialog)
-        admin.click("button", "Remove user", admin.get("dialog", "Remove user?"))
-        admin.gone("dialog")
+        confirm(admin, dialog, "Remove user")
         admin.gone("button", f"Manage user {name}")
         with pytest.raises(urllib.error.HTTPError):
             service.log_in(name, PASSWORD)

@@ -8,7 +8,7 @@ pub(crate) mod schemas;
 
 use axum::routing::get;
 
-use super::routing::{method_not_allowed, with_methods};
+use super::routing::{method_not_allowed, on_get, with_methods};
 use crate::{
     Cookies,
     auth::{ApiRouter, Credential, Routes},
@@ -22,10 +22,6 @@ pub(crate) fn routes(upstream: Upstream, cookies: Cookies) -> ApiRouter {
         .rejecting_cross_site()
         .route("/api/keys", with_methods(keys, "GET, HEAD, OPTIONS, POST", method_not_allowed))
         .route("/api/keys/{id}", with_methods(key, "DELETE, GET, HEAD, OPTIONS, PATCH", method_not_allowed))
-        .route_with(
-            Credential::Key,
-            "/api/key",
-            with_methods(get(handlers::describe), "GET, HEAD, OPTIONS", method_not_allowed),
-        )
+        .route_with(Credential::Key, "/api/key", on_get(get(handlers::describe)))
         .with_state(upstream)
 }

@@ -22,7 +22,7 @@ use axum::{
 use muse_proto::Error;
 use muse_verifier::TokenKind;
 
-use super::routing::{method_not_allowed, with_methods};
+use super::routing::{on_get, with_methods};
 use crate::{
     Cookies,
     auth::{ApiRouter, Credential, Routes},
@@ -60,10 +60,7 @@ pub(crate) fn routes(upstream: Upstream, cookies: Cookies) -> ApiRouter {
         .route_with(refresh, "/logout/refresh", on_post(post(auth::logout_refresh)))
         .route_with(refresh, "/token/refresh", on_post(post(auth::refresh)))
         .public_route("/login", on_post(post(auth::login)))
-        .public_route(
-            "/.well-known/jwks.json",
-            with_methods(get(jwks::jwks), "GET, HEAD, OPTIONS", method_not_allowed),
-        );
+        .public_route("/.well-known/jwks.json", on_get(get(jwks::jwks)));
     if cookies != Cookies::Off {
         // Public, because a request may have no valid token.
         routes = routes.public_route("/logout", on_post(post(auth::logout)));

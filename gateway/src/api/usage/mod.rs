@@ -8,7 +8,7 @@ pub(crate) mod schemas;
 
 use axum::routing::get;
 
-use super::routing::{method_not_allowed, with_methods};
+use super::routing::on_get;
 use crate::{
     Cookies,
     auth::{ApiRouter, Credential, Routes},
@@ -16,7 +16,7 @@ use crate::{
 };
 
 pub(crate) fn routes(upstream: Upstream, cookies: Cookies) -> ApiRouter {
-    let usage = with_methods(get(handlers::list), "GET, HEAD, OPTIONS", method_not_allowed);
+    let usage = on_get(get(handlers::list));
     Routes::new(&upstream.verifier, cookies)
         .rejecting_cross_site()
         .route_with(Credential::AccessTokenOrKey, "/api/usage", usage)

@@ -9,7 +9,7 @@ pub(crate) mod schemas;
 
 use axum::routing::{delete, get};
 
-use super::routing::{method_not_allowed, with_methods};
+use super::routing::{method_not_allowed, on_get, with_methods};
 use crate::{
     Cookies,
     auth::{ApiRouter, Routes},
@@ -27,7 +27,7 @@ pub(crate) fn routes(upstream: Upstream, cookies: Cookies) -> ApiRouter {
             "/api/users/{name}",
             with_methods(user, "DELETE, GET, HEAD, OPTIONS, PATCH", method_not_allowed),
         )
-        .route("/api/user", with_methods(get(handlers::describe), "GET, HEAD, OPTIONS", method_not_allowed))
+        .route("/api/user", on_get(get(handlers::describe)))
         .route("/api/users/{name}/tokens", with_methods(tokens, "DELETE, OPTIONS", method_not_allowed))
         .with_state(upstream)
 }

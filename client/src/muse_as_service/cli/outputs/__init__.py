@@ -63,14 +63,18 @@ class Target(NamedTuple):
 
     def files(self) -> list[Path]:
         """All files that may be written."""
-        return [*(final_path(self.path, name) for name in (MAIN, *SIDECARS)), *spool_files(self.path)]
+        return [*_final_paths(self.path), *spool_files(self.path)]
+
+
+def _final_paths(output: Path) -> list[Path]:
+    return [final_path(output, name) for name in (MAIN, *SIDECARS)]
 
 
 def _check_names(output: Path) -> None:
     """Raises `Failure` if the output, or a file beside it, cannot have its name."""
     if not output.parent.is_dir():
         raise Failure(f"cannot write {output}: there is no folder {output.parent}")
-    for path in [*(final_path(output, name) for name in (MAIN, *SIDECARS)), *spool_files(output)]:
+    for path in [*_final_paths(output), *spool_files(output)]:
         try:
             path.lstat()
         except FileNotFoundError:
@@ -80,7 +84,7 @@ def _check_names(output: Path) -> None:
                 raise cannot_write(path, failure) from None
             text = "its name, with the suffixes of the files beside it, is too long: choose a shorter one"
             raise Failure(f"cannot write {output}: {text}") from None
-    for path in (final_path(output, name) for name in (MAIN, *SIDECARS)):
+    for path in _final_paths(output):
         if path.exists() and not path.is_file():
             raise Failure(f"{path} is not a regular file: choose another name")
 
