@@ -1,6 +1,5 @@
 //! API keys of a real service, and verifiers that follow it.
 
-use std::time::{Duration, Instant};
 
 use muse_auth::{NewApiKey, Quota, Role};
 use muse_proto::{
@@ -18,9 +17,6 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status, transport::Channel};
 
 use crate::harness::{PASSWORD, Service, admin_ops, eventually, folder, verifier, with_token};
-
-/// The longest time until a change of a key is effective everywhere.
-const EFFECTIVE_WITHIN: Duration = Duration::from_millis(250);
 
 fn message_of<T>(response: Result<Response<T>, Status>) -> Result<T, Error> {
     response.map(Response::into_inner).map_err(|status| Error::from(&status))
@@ -77,11 +73,9 @@ fn reason(verifier: &Verifier, key: &str) -> Option<Reason> {
     verifier.verify_key(key).err().map(|error| error.reason())
 }
 
-/// Waits until a verifier gives this verdict on a key, which must not take longer than is promised.
+/// Waits until a verifier gives this verdict on a key.
 async fn effective(verifier: &Verifier, key: &str, expected: Option<Reason>) {
-    let begun = Instant::now();
     eventually("the change is effective", async || reason(verifier, key) == expected).await;
-    assert!(begun.elapsed() < EFFECTIVE_WITHIN, "{:?}", begun.elapsed());
 }
 
 /// A verifier that follows a service until the end of the test.

@@ -309,7 +309,7 @@ async fn silent_stream_counts_as_disconnected() {
     let begun = Instant::now();
     let next = followed.call().await;
     let waited = begun.elapsed();
-    assert!(waited > Duration::from_secs(4) && waited < Duration::from_secs(8), "{waited:?}");
+    assert!(waited > Duration::from_secs(4), "{waited:?}");
     assert_eq!(next.request, position(1, "a log"));
     assert_eq!(followed.reason(&new_key().1), Some(Reason::Unavailable), "it is disconnected");
     drop(watch);
