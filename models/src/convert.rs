@@ -137,7 +137,7 @@ pub fn convert(
         vocabulary: u32::try_from(vocabulary).unwrap_or(u32::MAX),
         languages: LANGUAGES.map(str::to_owned).to_vec(),
         precision,
-        source: Source { file, sha256, precision: source_precision(&graph) },
+        source: Source { file, weights_sha256: sha256.clone(), sha256, precision: source_precision(&graph) },
         versions: versions(),
         license: "Apache-2.0".to_owned(),
         attribution: ATTRIBUTION.to_owned(),

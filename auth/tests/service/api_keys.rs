@@ -1,6 +1,5 @@
 //! API keys of a real service, and verifiers that follow it.
 
-
 use muse_auth::{NewApiKey, Quota, Role};
 use muse_proto::{
     Error, Reason,

@@ -29,7 +29,7 @@ pub const LISTED_FILES: [&str; 3] = [LICENSE_FILE, MODEL_FILE, TOKENIZER_FILE];
 
 /// The format that this version writes and reads. A change of the files, or of the inputs and
 /// outputs of `model.pt`, that makes older directories unusable increments it.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// The type of the inputs of the matrix products; they accumulate in float32. With libtorch's
 /// operators the layers after the sum over a sentence are always float32.
@@ -97,6 +97,9 @@ pub struct Source {
     pub sha256: String,
     /// The type of its weights.
     pub precision: SourcePrecision,
+    /// The sha256 of its weights as float32, in hexadecimal. Files of different formats with the
+    /// same weights have the same value.
+    pub weights_sha256: String,
 }
 
 /// The versions that wrote the directory.
@@ -170,6 +173,20 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// The fingerprint: a short id of what produces a vector, which is the weights, the tokenizer,
+    /// and the precision of the forward pass. It is the name of the precision, `-`, and 12
+    /// hexadecimal digits of a sha256.
+    ///
+    /// Models with the same fingerprint return the same vectors, up to rounding errors of the
+    /// precision: it does not depend on the device, the kernel, or the batch.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let tokenizer = self.files.get(TOKENIZER_FILE).map_or("", |entry| entry.sha256.as_str());
+        let Manifest { precision, source, .. } = self;
+        let digest = Sha256::digest(format!("{}\n{tokenizer}\n{precision}\n", source.weights_sha256));
+        format!("{precision}-{}", hex(&digest[..6]))
+    }
+
     /// The bytes of `manifest.json`, with its checksum.
     pub fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
         let blank = Manifest { checksum: String::new(), ..self.clone() };
@@ -329,7 +346,8 @@ mod tests {
             files.insert(name.to_owned(), FileEntry::of(&path.join(name)).unwrap());
         }
         let (file, sha256) = ("m.onnx".to_owned(), "00".to_owned());
-        let source = Source { file, sha256, precision: SourcePrecision::Int8 };
+        let source =
+            Source { file, sha256, precision: SourcePrecision::Int8, weights_sha256: "11".to_owned() };
         let manifest = Manifest {
             format: FORMAT,
             name: "m".to_owned(),
@@ -387,6 +405,33 @@ mod tests {
             matches!(ModelDir::open(dir.path()), Err(ModelDirError::Missing { file }) if file == MODEL_FILE)
         );
         assert!(matches!(ModelDir::open(dir.path().join("no")), Err(ModelDirError::NoDirectory(_))));
+    }
+
+    #[test]
+    fn fingerprint_depends_on_weights_tokenizer_and_precision_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = write_dir(dir.path());
+        let fingerprint = manifest.fingerprint();
+        assert!(fingerprint.starts_with("f32-") && fingerprint.len() == 16, "{fingerprint}");
+        let changed = |change: &dyn Fn(&mut Manifest)| {
+            let mut other = manifest.clone();
+            change(&mut other);
+            other.fingerprint()
+        };
+        let others = [
+            changed(&|manifest| manifest.source.weights_sha256 = "12".to_owned()),
+            changed(&|manifest| manifest.files.get_mut(TOKENIZER_FILE).unwrap().sha256 = "12".to_owned()),
+            changed(&|manifest| manifest.precision = Precision::Bf16),
+        ];
+        assert!(others.iter().all(|other| *other != fingerprint), "{others:?}");
+        let same = changed(&|manifest| {
+            "saved_model.tar.gz".clone_into(&mut manifest.source.file);
+            manifest.source.sha256 = "12".to_owned();
+            manifest.source.precision = SourcePrecision::Float32;
+            manifest.files.get_mut(MODEL_FILE).unwrap().sha256 = "12".to_owned();
+            manifest.versions.muse = "9".to_owned();
+        });
+        assert_eq!(same, fingerprint);
     }
 
     #[test]
