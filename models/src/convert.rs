@@ -16,7 +16,7 @@ use muse_model::{
     tokenizer::{Tokenizer, TokenizerError},
 };
 use sha2::{Digest, Sha256};
-use tch::{CModule, TchError, Tensor};
+use tch::TchError;
 
 use crate::{
     onnx::{self, GraphProto, OnnxError},
@@ -72,9 +72,6 @@ pub enum ConvertError {
     /// libtorch failed.
     #[error("libtorch: {0}")]
     Torch(#[from] TchError),
-    /// The results of the module differ from those of the forward pass.
-    #[error("the traced module differs from the forward pass by {0}: nothing was written")]
-    Traced(f64),
 }
 
 /// The outcome of [`convert`].
@@ -112,15 +109,14 @@ pub fn convert(
     let vocabulary = Tokenizer::from_bytes(tokenizer)
         .map_err(|error| ConvertError::Tokenizer { path: onnx_path.to_owned(), error })?
         .vocabulary_size();
-    let encoder = SentenceEncoder::new(&OnnxWeights::of(&graph), precision).map_err(|error| match error {
+    let encoder = SentenceEncoder::new(&OnnxWeights::of(&graph)).map_err(|error| match error {
         EncoderError::Weights(error) => onnx_error(error),
         EncoderError::Torch(error) => ConvertError::Torch(error),
     })?;
-    let module = tch::no_grad(|| trace(&encoder))?;
 
     let staging = StagingDir::beside(out)?;
     let cannot_write = |error| ConvertError::Write { path: staging.path.clone(), error };
-    module.save(staging.path.join(MODEL_FILE))?;
+    encoder.save(&staging.path.join(MODEL_FILE))?;
     fs::write(staging.path.join(TOKENIZER_FILE), tokenizer).map_err(cannot_write)?;
     fs::write(staging.path.join(LICENSE_FILE), format!("{ATTRIBUTION}\n\n{LICENSE_TEXT}"))
         .map_err(cannot_write)?;
@@ -137,7 +133,12 @@ pub fn convert(
         vocabulary: u32::try_from(vocabulary).unwrap_or(u32::MAX),
         languages: LANGUAGES.map(str::to_owned).to_vec(),
         precision,
-        source: Source { file, weights_sha256: sha256.clone(), sha256, precision: source_precision(&graph) },
+        source: Source {
+            file,
+            sha256,
+            precision: source_precision(&graph),
+            weights_sha256: encoder.weights_sha256().to_owned(),
+        },
         versions: versions(),
         license: "Apache-2.0".to_owned(),
         attribution: ATTRIBUTION.to_owned(),
@@ -172,46 +173,6 @@ fn is_empty(directory: &Path) -> bool {
 fn source_precision(graph: &GraphProto) -> SourcePrecision {
     let quantised = graph.initializer.iter().any(|tensor| tensor.name.ends_with("_quantized"));
     if quantised { SourcePrecision::Int8 } else { SourcePrecision::Float32 }
-}
-
-/// Traces the encoder, and compares the module with it.
-fn trace(encoder: &SentenceEncoder) -> Result<CModule, ConvertError> {
-    let example = [batch(&[5, 2, 9])?, batch(&[1, 3, 7, 2, 12])?];
-    let mut failed = None;
-    let [ids, lengths] = &example[0];
-    let mut closure = |inputs: &[Tensor]| {
-        let output = encoder.forward(&inputs[0], &inputs[1]);
-        output.map_or_else(
-            |error| {
-                failed = Some(error);
-                Vec::new()
-            },
-            |vectors| vec![vectors],
-        )
-    };
-    let inputs = [ids.shallow_clone(), lengths.shallow_clone()];
-    let module = CModule::create_by_tracing("Muse", "forward", &inputs, &mut closure);
-    if let Some(error) = failed {
-        return Err(error.into());
-    }
-    let module = module?;
-    tch::jit::f_set_graph_executor_optimize(false)?;
-    // The second shape shows whether the trace depends on the shape of the example.
-    for [ids, lengths] in &example {
-        let difference = module.forward_ts(&[ids, lengths])?.f_sub(&encoder.forward(ids, lengths)?)?;
-        let largest = difference.f_abs()?.f_max()?.f_double_value(&[])?;
-        if largest.is_nan() || largest > 1e-5 {
-            return Err(ConvertError::Traced(largest));
-        }
-    }
-    Ok(module)
-}
-
-fn batch(lengths: &[i64]) -> Result<[Tensor; 2], TchError> {
-    let total: i64 = lengths.iter().sum();
-    // The ids are arbitrary, in different shards of the table.
-    let ids: Vec<i64> = (0..total).map(|position| 1 + position * 101).collect();
-    Ok([Tensor::f_from_slice(&ids)?, Tensor::f_from_slice(lengths)?])
 }
 
 /// A directory that is not complete yet. It is deleted unless it is moved to its path.

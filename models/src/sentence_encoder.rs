@@ -1,12 +1,10 @@
-//! The encoder of sentences: the operator `muse::encode` with its weights, which is traced into
-//! TorchScript.
-//!
-//! Each constant is created before the tracing starts: one that is created inside is traced as
-//! zeros.
+//! The encoder of sentences: the parameters of the TorchScript module, and its methods.
 
-use muse_model::{inference::DIMENSION, model_dir::Precision};
-use muse_operators as operators;
-use tch::{Kind, TchError, Tensor};
+use std::path::Path;
+
+use muse_kernels::{DIMENSION, PARAMETERS, SCALE, TABLE, ZERO_POINT};
+use sha2::{Digest, Sha256};
+use tch::{TchError, Tensor};
 
 use crate::{
     onnx::OnnxError,
@@ -14,22 +12,41 @@ use crate::{
 };
 
 const HIDDEN: i64 = 256;
-const FEATURES: i64 = DIMENSION as i64 + 3 * HIDDEN;
 /// Width of the narrow hidden layers.
 const BOTTLENECK: i64 = 320;
 /// The n-gram orders.
 const ORDERS: [i64; 3] = [2, 3, 5];
 
+/// The methods of the module besides `gather`.
+const METHODS: &str = include_str!("encoder.torchscript");
+/// Looks up the embeddings of ids as float32, (T, 512), in a table of float32.
+const GATHER_FLOATS: &str = "
+def gather(self, ids: Tensor) -> Tensor:
+    return self.embedding.weight.index_select(0, ids).to(self.dense.weight.dtype)
+";
+/// The same in a table of bytes, which it dequantises.
+const GATHER_BYTES: &str = "
+def gather(self, ids: Tensor) -> Tensor:
+    rows = self.embedding.weight.index_select(0, ids).to(self.dense.weight.dtype)
+    shard = ids.remainder(self.embedding.scale.size(0))
+    scale = self.embedding.scale.index_select(0, shard)
+    return rows.sub_(self.embedding.zero_point.index_select(0, shard)).mul_(scale)
+";
+
 /// Floating-point operations of the matrix products of a forward pass: two for each multiplication
 /// with its addition, and none for other operations.
 #[must_use]
 pub fn flops(tokens: usize, sentences: usize) -> f64 {
-    let dimension = DIMENSION as i64;
-    let windows: i64 = ORDERS.iter().map(|order| 2 * order * HIDDEN * HIDDEN).sum();
-    let token = dimension * ORDERS.len() as i64 * HIDDEN + windows;
-    let sentence = (FEATURES + dimension + 2 * BOTTLENECK) * dimension
-        + 2 * dimension * BOTTLENECK
-        + BOTTLENECK * BOTTLENECK;
+    let multiplications = |name_starts: &[&str]| -> i64 {
+        let named =
+            PARAMETERS.iter().filter(|(name, _)| name_starts.iter().any(|start| name.starts_with(start)));
+        named
+            .filter_map(
+                |(_, shape)| if let [outputs, inputs] = shape { Some(outputs * inputs) } else { None },
+            )
+            .sum()
+    };
+    let (token, sentence) = (multiplications(&["cnn."]), multiplications(&["dense.", "dnn."]));
     2.0 * (token as f64 * tokens as f64 + sentence as f64 * sentences as f64)
 }
 
@@ -44,132 +61,145 @@ pub enum EncoderError {
     Torch(#[from] TchError),
 }
 
-/// The encoder: all weights, as tensors in the precision of the operator.
+/// The encoder: all parameters in float32, or bytes for a table of bytes.
 #[derive(Debug)]
-pub struct SentenceEncoder(operators::Weights);
+pub struct SentenceEncoder {
+    parameters: Vec<(&'static str, Tensor)>,
+    gather: &'static str,
+    weights_sha256: String,
+}
 
 impl SentenceEncoder {
-    /// Creates it from the weights of an ONNX graph.
-    pub fn new(weights: &OnnxWeights<'_>, precision: Precision) -> Result<SentenceEncoder, EncoderError> {
-        let kind = match precision {
-            Precision::F32 => Kind::Float,
-            Precision::Bf16 => Kind::BFloat16,
-            Precision::F16 => Kind::Half,
+    /// Creates it from the weights of a source.
+    ///
+    /// # Errors
+    ///
+    /// If a weight is missing or has another shape, or libtorch fails.
+    pub fn new(weights: &OnnxWeights<'_>) -> Result<SentenceEncoder, EncoderError> {
+        let mut digest = Sha256::new();
+        let table = weights.table()?;
+        table.for_each_row(|row| update(&mut digest, row));
+        let gather = match table {
+            EmbeddingTable::Bytes { .. } => GATHER_BYTES,
+            EmbeddingTable::Floats(_) => GATHER_FLOATS,
         };
-        let dimension = DIMENSION as i64;
-        let mut builder = WeightsBuilder::new(table(weights.table()?, kind)?, kind);
-        let layer = |order: i64| format!("CNN_layers/ngram_order_{order}");
-        let (mut projection, mut projection_bias) = (Vec::new(), Vec::new());
-        for order in ORDERS {
-            let dense = format!("{}/input_size_projection/dense", layer(order));
-            projection.push(transposed(weights, &format!("{dense}/kernel"), dimension, HIDDEN)?);
-            projection_bias.push(vector(weights, &format!("{dense}/bias"), HIDDEN)?);
+        let mut parameters = table_parameters(table)?;
+        for (name, shape) in PARAMETERS {
+            let values = parameter(weights, name)?.f_contiguous()?;
+            debug_assert_eq!(values.size(), shape, "{name}");
+            let mut floats = vec![0.0_f32; values.numel()];
+            values.f_copy_data(&mut floats, values.numel())?;
+            update(&mut digest, &floats);
+            parameters.push((name, values));
         }
-        builder.matrix(&Tensor::f_cat(&projection, 0)?, kind)?;
-        builder.vector(&Tensor::f_cat(&projection_bias, 0)?, kind)?;
-        for order in ORDERS {
-            let layer = layer(order);
-            for name in ["LayerNorm/gamma", "LayerNorm/beta"] {
-                builder.vector(&vector(weights, &format!("{layer}/{name}"), HIDDEN)?, kind)?;
-            }
-            for name in ["Conv", "Conv_1"] {
-                let name = format!("{layer}/Ngram-{order}-{name}");
-                builder.matrix(
-                    &transposed(weights, &format!("{name}/weights"), order * HIDDEN, HIDDEN)?,
-                    kind,
-                )?;
-                builder.vector(&vector(weights, &format!("{name}/bias"), HIDDEN)?, kind)?;
-            }
-        }
-        for name in ["CNN_layers/LayerNorm/gamma", "CNN_layers/LayerNorm/beta"] {
-            builder.vector(&vector(weights, name, FEATURES)?, Kind::Float)?;
-        }
-        builder.matrix(&transposed(weights, "CNN_layers/dense/kernel", FEATURES, dimension)?, Kind::Float)?;
-        builder.vector(&vector(weights, "CNN_layers/dense/bias", dimension)?, Kind::Float)?;
-        // Two layers whose outputs are added are one layer of the concatenated inputs. None has a
-        // bias.
-        let hidden = [
-            (&[("0/dense", dimension)][..], BOTTLENECK),
-            (&[("1/dense", BOTTLENECK), ("1/AdjustDepth/projection", dimension)], BOTTLENECK),
-            (&[("2/dense", BOTTLENECK)], dimension),
-            (&[("3/AdjustDepth/projection", BOTTLENECK), ("3/dense", dimension)], dimension),
-        ];
-        for (parts, outputs) in hidden {
-            let parts = parts.iter().map(|(name, inputs)| {
-                transposed(weights, &format!("DNN/ResidualHidden_{name}/kernel"), *inputs, outputs)
-            });
-            builder.matrix(&Tensor::f_cat(&parts.collect::<Result<Vec<_>, _>>()?, 1)?, Kind::Float)?;
-        }
-        Ok(SentenceEncoder(builder.weights))
+        let weights_sha256 = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(SentenceEncoder { parameters, gather, weights_sha256 })
     }
 
-    /// The forward pass. `ids` is int64 (T), `lengths` int64 (N) with sum T and no element below 1;
-    /// the result is float32 (N, 512).
-    pub fn forward(&self, ids: &Tensor, lengths: &Tensor) -> Result<Tensor, TchError> {
-        operators::encode(ids, lengths, &self.0)
+    /// The sha256, in hexadecimal, of the parameters as little-endian float32: the rows of the
+    /// table in the order of the tokens, then the others in the order of [`PARAMETERS`].
+    #[must_use]
+    pub fn weights_sha256(&self) -> &str {
+        &self.weights_sha256
+    }
+
+    /// Writes the TorchScript module.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), TchError> {
+        let parameters: Vec<(&str, &Tensor)> =
+            self.parameters.iter().map(|(name, tensor)| (*name, tensor)).collect();
+        muse_torchscript::save(path, "Muse", &format!("{METHODS}{}", self.gather), &parameters)
     }
 }
 
-/// Collects the weights of the operator.
-struct WeightsBuilder {
-    kind: Kind,
-    weights: operators::Weights,
+fn update(digest: &mut Sha256, values: &[f32]) {
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    digest.update(bytes);
 }
 
-impl WeightsBuilder {
-    fn new(table: Vec<Tensor>, kind: Kind) -> WeightsBuilder {
-        WeightsBuilder {
-            kind,
-            weights: operators::Weights { table, weights: Vec::new(), packed: Vec::new() },
-        }
-    }
-
-    /// Whether there are kernels: there is none for float16.
-    fn has_kernels(&self) -> bool {
-        self.kind != Kind::Half
-    }
-
-    /// Adds a weight (outputs, inputs), in `kind` for libtorch's operators.
-    fn matrix(&mut self, weight: &Tensor, kind: Kind) -> Result<(), TchError> {
-        if self.has_kernels() {
-            self.weights.packed.push(operators::packed(&weight.f_to_kind(self.kind)?)?);
-        }
-        self.weights.weights.push(weight.f_to_kind(kind)?.f_contiguous()?);
-        Ok(())
-    }
-
-    /// Adds a bias, or a parameter of a LayerNorm, in `kind` for libtorch's operators.
-    fn vector(&mut self, values: &Tensor, kind: Kind) -> Result<(), TchError> {
-        if self.has_kernels() {
-            self.weights.packed.push(values.shallow_clone());
-        }
-        self.weights.weights.push(values.f_to_kind(kind)?);
-        Ok(())
-    }
-}
-
-fn table(table: EmbeddingTable, kind: Kind) -> Result<Vec<Tensor>, TchError> {
-    let shape = |values: usize| [(values / DIMENSION) as i64, DIMENSION as i64];
+fn table_parameters(table: EmbeddingTable) -> Result<Vec<(&'static str, Tensor)>, TchError> {
+    let shape = |values: usize| [values as i64 / DIMENSION, DIMENSION];
     Ok(match table {
         EmbeddingTable::Bytes { rows, scales, zero_points } => vec![
-            Tensor::f_from_slice(&rows)?.f_view(shape(rows.len()))?,
-            Tensor::f_from_slice(&scales)?.f_unsqueeze(1)?,
-            Tensor::f_from_slice(&zero_points)?.f_unsqueeze(1)?,
+            (TABLE, Tensor::f_from_slice(&rows)?.f_view(shape(rows.len()))?),
+            (SCALE, Tensor::f_from_slice(&scales)?.f_unsqueeze(1)?),
+            (ZERO_POINT, Tensor::f_from_slice(&zero_points)?.f_unsqueeze(1)?),
         ],
         EmbeddingTable::Floats(rows) => {
-            vec![Tensor::f_from_slice(&rows)?.f_view(shape(rows.len()))?.f_to_kind(kind)?]
+            vec![(TABLE, Tensor::f_from_slice(&rows)?.f_view(shape(rows.len()))?)]
         }
     })
 }
 
-fn transposed(
-    weights: &OnnxWeights<'_>,
-    name: &str,
-    rows: i64,
-    columns: i64,
-) -> Result<Tensor, EncoderError> {
-    let values = weights.encoder(name, &[rows, columns])?;
-    Ok(Tensor::f_from_slice(&values)?.f_view([rows, columns])?.f_transpose(0, 1)?)
+/// A parameter of the module from the variables of the original, which have other names, transposed
+/// matrices, and no layers that are concatenated.
+fn parameter(weights: &OnnxWeights<'_>, name: &str) -> Result<Tensor, EncoderError> {
+    let matrix = |name: &str, inputs: i64, outputs: i64| matrix(weights, name, inputs, outputs);
+    let vector = |name: &str, size: i64| vector(weights, name, size);
+    let cnn = |name: &str| format!("CNN_layers/{name}");
+    let dnn = |name: &str| format!("DNN/ResidualHidden_{name}/kernel");
+    let features = DIMENSION + 3 * HIDDEN;
+    let projections = |name: &str, of: &dyn Fn(&str) -> Result<Tensor, EncoderError>| {
+        let paths =
+            ORDERS.map(|order| cnn(&format!("ngram_order_{order}/input_size_projection/dense/{name}")));
+        let parts = paths.iter().map(|path| of(path)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Tensor::f_cat(&parts, 0)?)
+    };
+    match name {
+        "cnn.projection.weight" => projections("kernel", &|path| matrix(path, DIMENSION, HIDDEN)),
+        "cnn.projection.bias" => projections("bias", &|path| vector(path, HIDDEN)),
+        "norm.weight" => vector(&cnn("LayerNorm/gamma"), features),
+        "norm.bias" => vector(&cnn("LayerNorm/beta"), features),
+        "dense.weight" => matrix(&cnn("dense/kernel"), features, DIMENSION),
+        "dense.bias" => vector(&cnn("dense/bias"), DIMENSION),
+        // Two layers whose outputs are added are one layer of the concatenated inputs. None has a
+        // bias.
+        "dnn.0.weight" => matrix(&dnn("0/dense"), DIMENSION, BOTTLENECK),
+        "dnn.1.weight" => Ok(Tensor::f_cat(
+            &[
+                matrix(&dnn("1/dense"), BOTTLENECK, BOTTLENECK)?,
+                matrix(&dnn("1/AdjustDepth/projection"), DIMENSION, BOTTLENECK)?,
+            ],
+            1,
+        )?),
+        "dnn.2.weight" => matrix(&dnn("2/dense"), BOTTLENECK, DIMENSION),
+        "dnn.3.weight" => Ok(Tensor::f_cat(
+            &[
+                matrix(&dnn("3/AdjustDepth/projection"), BOTTLENECK, DIMENSION)?,
+                matrix(&dnn("3/dense"), DIMENSION, DIMENSION)?,
+            ],
+            1,
+        )?),
+        _ => branch_parameter(weights, name),
+    }
+}
+
+/// As [`parameter`], for `cnn.K.…`.
+fn branch_parameter(weights: &OnnxWeights<'_>, name: &str) -> Result<Tensor, EncoderError> {
+    let missing = || OnnxError::MissingTensor(name.to_owned());
+    let (order, rest) =
+        name.strip_prefix("cnn.").and_then(|rest| rest.split_once('.')).ok_or_else(missing)?;
+    let width = order.parse::<i64>().map_err(|_| missing())? * HIDDEN;
+    let branch = format!("CNN_layers/ngram_order_{order}");
+    let layer = |suffix: &str, part: &str| format!("{branch}/Ngram-{order}-Conv{suffix}/{part}");
+    match rest {
+        "norm.weight" => vector(weights, &format!("{branch}/LayerNorm/gamma"), HIDDEN),
+        "norm.bias" => vector(weights, &format!("{branch}/LayerNorm/beta"), HIDDEN),
+        "conv.0.weight" => matrix(weights, &layer("", "weights"), width, HIDDEN),
+        "conv.0.bias" => vector(weights, &layer("", "bias"), HIDDEN),
+        "conv.1.weight" => matrix(weights, &layer("_1", "weights"), width, HIDDEN),
+        "conv.1.bias" => vector(weights, &layer("_1", "bias"), HIDDEN),
+        _ => Err(missing().into()),
+    }
+}
+
+/// A matrix (outputs, inputs). The original has it as (inputs, outputs).
+fn matrix(weights: &OnnxWeights<'_>, name: &str, inputs: i64, outputs: i64) -> Result<Tensor, EncoderError> {
+    let values = weights.encoder(name, &[inputs, outputs])?;
+    Ok(Tensor::f_from_slice(&values)?.f_view([inputs, outputs])?.f_transpose(0, 1)?)
 }
 
 fn vector(weights: &OnnxWeights<'_>, name: &str, size: i64) -> Result<Tensor, EncoderError> {

@@ -30,6 +30,26 @@ pub enum EmbeddingTable {
     Floats(Vec<f32>),
 }
 
+impl EmbeddingTable {
+    /// Calls `each` with the float32 components of each row.
+    pub fn for_each_row(&self, mut each: impl FnMut(&[f32])) {
+        match self {
+            EmbeddingTable::Bytes { rows, scales, zero_points } => {
+                let mut row = [0.0; DIMENSION];
+                for (token, bytes) in rows.chunks_exact(DIMENSION).enumerate() {
+                    let (scale, zero_point) =
+                        (scales[token % scales.len()], zero_points[token % scales.len()]);
+                    for (value, byte) in row.iter_mut().zip(bytes) {
+                        *value = (f32::from(*byte) - zero_point) * scale;
+                    }
+                    each(&row);
+                }
+            }
+            EmbeddingTable::Floats(rows) => rows.chunks_exact(DIMENSION).for_each(each),
+        }
+    }
+}
+
 /// The tensors of an ONNX graph by name, as float32 or quantised.
 #[derive(Debug)]
 pub struct OnnxWeights<'graph> {

@@ -42,7 +42,8 @@ async fn shutdown_reports_not_ready_serves_and_finishes_calls() {
     let [delay, grace] = [("SHUTDOWN_DELAY", "1"), ("SHUTDOWN_GRACE", "120")];
     let model = muse_tests::model_dir();
     let model = model.to_str().unwrap();
-    let own = [("EMBEDDER_LISTEN", "127.0.0.1:0"), ("AUTH_URL", &url), ("MUSE_MODEL_DIR", model), delay, grace];
+    let own =
+        [("EMBEDDER_LISTEN", "127.0.0.1:0"), ("AUTH_URL", &url), ("MUSE_MODEL_DIR", model), delay, grace];
     let embedder = Program::start("muse-embedder", &own).await;
     embedder.ready().await;
     let gateway = Program::gateway(FREE, auth.address, &[embedder.address], &[delay, grace]).await;

@@ -1,10 +1,11 @@
 //! Inference: the forward pass, from token ids to unit vectors.
 
 use bytes::Bytes;
-use tch::{CModule, Device, Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::{
     batch::{Batch, buckets},
+    encoder::Encoder,
     model_dir::{Manifest, ModelDir, Precision},
     transfer,
 };
@@ -28,33 +29,28 @@ pub enum ModelError {
     Forward(String),
 }
 
-/// The name of the kernel that computes the encoder in this precision, if it is not libtorch's
-/// operators.
+/// The name of the kernel that computes the encoder in this precision, or `None` if libtorch runs
+/// the TorchScript module.
 #[must_use]
 pub fn kernel(precision: Precision, device: Device) -> Option<&'static str> {
-    match (precision, device) {
-        (Precision::F32, Device::Cpu) => muse_operators::kernel(Kind::Float),
-        (Precision::Bf16, Device::Cpu) => muse_operators::kernel(Kind::BFloat16),
-        _ => None,
-    }
+    (device == Device::Cpu).then(|| muse_kernels::kernel(precision.kind())).flatten()
 }
 
 /// A loaded model. Threads may share it: each pass runs on the thread that calls it, and on as many
 /// of libtorch's threads as that thread has configured.
 #[derive(Debug)]
 pub struct Model {
-    module: CModule,
+    encoder: Encoder,
     device: Device,
     manifest: Manifest,
 }
 
 impl Model {
-    /// Loads `model.pt` onto a device.
+    /// Loads `model.pt` onto a device, in the precision of the manifest.
     pub fn load(dir: &ModelDir, device: Device) -> Result<Model, ModelError> {
-        muse_operators::register();
-        let module = CModule::load_on_device(dir.model_path(), device)
-            .map_err(|error| ModelError::Load(first_line(&error)))?;
-        Ok(Model { module, device, manifest: dir.manifest().clone() })
+        let manifest = dir.manifest().clone();
+        let encoder = Encoder::load(&dir.model_path(), manifest.precision.kind(), device)?;
+        Ok(Model { encoder, device, manifest })
     }
 
     /// The manifest of its directory.
@@ -65,7 +61,7 @@ impl Model {
     /// Rounds the number of tokens of a batch up, for libtorch's operators, which create kernels
     /// for each number. The project's kernels accept any number and need no rounding.
     pub fn round_up_shape(&self, batch: &mut Batch) {
-        if self.kernel().is_none() {
+        if !self.encoder.is_kernel() {
             batch.round_up_shape();
         }
     }
@@ -74,11 +70,7 @@ impl Model {
     /// waits for the creation of kernels.
     #[must_use]
     pub fn warm_up_sizes(&self, most: usize) -> Vec<usize> {
-        self.kernel().map_or_else(|| buckets(most).collect(), |_| vec![most])
-    }
-
-    fn kernel(&self) -> Option<&'static str> {
-        kernel(self.manifest.precision, self.device)
+        if self.encoder.is_kernel() { vec![most] } else { buckets(most).collect() }
     }
 
     /// Embeds sentences: `ids` are their ids, concatenated, `lengths` the tokens of each. Returns
@@ -131,12 +123,9 @@ impl Model {
     }
 
     fn forward(&self, ids: &[i64], lengths: &[i64]) -> Result<Vec<u8>, tch::TchError> {
-        // libtorch has this setting per thread. Without the optimising executor the first batch
-        // takes 3 ms instead of half a second, and later ones are no slower.
-        tch::jit::f_set_graph_executor_optimize(false)?;
         let ids = transfer::to_device(Tensor::f_from_slice(ids)?, self.device)?;
         let lengths = transfer::to_device(Tensor::f_from_slice(lengths)?, self.device)?;
-        let output = transfer::to_host(self.module.forward_ts(&[ids, lengths])?)?;
+        let output = transfer::to_host(self.encoder.forward(&ids, &lengths)?)?;
         // libtorch runs on little-endian machines only, and the wire format is little-endian.
         let bytes = output.f_view_dtype(Kind::Uint8)?;
         let mut packed = vec![0; bytes.numel()];

@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod device;
+mod encoder;
 pub mod inference;
 pub mod model_dir;
 pub mod sentences;

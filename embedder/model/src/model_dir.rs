@@ -15,6 +15,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tch::Kind;
 
 /// The TorchScript module.
 pub const MODEL_FILE: &str = "model.pt";
@@ -29,7 +30,7 @@ pub const LISTED_FILES: [&str; 3] = [LICENSE_FILE, MODEL_FILE, TOKENIZER_FILE];
 
 /// The format that this version writes and reads. A change of the files, or of the inputs and
 /// outputs of `model.pt`, that makes older directories unusable increments it.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 
 /// The type of the inputs of the matrix products; they accumulate in float32. With libtorch's
 /// operators the layers after the sum over a sentence are always float32.
@@ -51,6 +52,16 @@ impl Precision {
             Precision::F32 => "f32",
             Precision::Bf16 => "bf16",
             Precision::F16 => "f16",
+        }
+    }
+
+    /// The type of libtorch.
+    #[must_use]
+    pub fn kind(self) -> Kind {
+        match self {
+            Precision::F32 => Kind::Float,
+            Precision::Bf16 => Kind::BFloat16,
+            Precision::F16 => Kind::Half,
         }
     }
 }
@@ -156,7 +167,7 @@ pub struct Manifest {
     pub vocabulary: u32,
     /// Languages that the model was trained on, as BCP 47 tags.
     pub languages: Vec<String>,
-    /// The precision of `model.pt`.
+    /// The precision of the forward pass. The parameters in `model.pt` are float32.
     pub precision: Precision,
     /// The source of the conversion.
     pub source: Source,

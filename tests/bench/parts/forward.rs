@@ -1,4 +1,5 @@
-//! The bare forward pass on one core, by batch size: `make bench-parts`.
+//! The time to load the model, and the bare forward pass on one core, by batch size: `make
+//! bench-parts`.
 
 use std::hint::black_box;
 
@@ -22,6 +23,9 @@ fn forward(criterion: &mut Criterion) {
         }
         let directory = ModelDir::open(directory).expect("a converted model");
         let model = Model::load(&directory, Device::Cpu).expect("it loads");
+        criterion.bench_function(&format!("load, {precision}"), |bencher| {
+            bencher.iter(|| Model::load(black_box(&directory), Device::Cpu).expect("it loads"));
+        });
         let mut group = criterion.benchmark_group(format!("forward, {precision}"));
         for tokens in SIZES {
             // Sentences of 16 tokens.

@@ -1,5 +1,4 @@
-// The interface between the operator and the kernels: weights and batches as plain memory, without
-// libtorch.
+// The interface of the kernels: weights and batches as plain memory, without libtorch.
 //
 // Each kernel is compiled for instructions that not every processor has. The kernels include no
 // header with inline functions: the linker may choose the kernel's copy of such a function for the

@@ -1,4 +1,4 @@
-//! Compiles the operator, and each kernel for its instruction set.
+//! Compiles the kernels, each for its instruction set, and their interface to libtorch.
 
 use std::{env, path::PathBuf};
 
@@ -20,23 +20,22 @@ fn main() {
     }
 
     let x86_64 = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
-    let mut operator = compiler();
-    operator.include(&libtorch).include(libtorch.join("torch/csrc/api/include")).file("cpp/operator.cpp");
+    let mut interface = compiler();
     // libtorch's headers cause warnings.
-    operator.warnings(false);
+    interface.include(&libtorch).file("cpp/kernels.cpp").warnings(false);
     if x86_64 {
-        operator.define("MUSE_X86_64", None);
+        interface.define("MUSE_X86_64", None);
         kernels(&AVX2).file("cpp/avx2_f32.cpp").compile("muse_avx2_f32");
         let mut avx512 = kernels(&AVX512);
         avx512.file("cpp/avx512_f32.cpp").compile("muse_avx512_f32");
         // GCC supports AMX since version 11.
         let mut amx = kernels(&AVX512);
         if AMX_BF16.iter().all(|flag| amx.is_flag_supported(flag).unwrap_or(false)) {
-            operator.define("MUSE_AMX", None);
+            interface.define("MUSE_AMX", None);
             amx.flags(AMX_BF16).file("cpp/amx_bf16.cpp").compile("muse_amx_bf16");
         }
     }
-    operator.compile("muse_operator");
+    interface.compile("muse_kernels");
 }
 
 fn compiler() -> cc::Build {

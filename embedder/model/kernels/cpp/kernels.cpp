@@ -1,0 +1,188 @@
+// Runs the kernels on tensors: chooses a kernel for the processor and the precision, checks the
+// batch, and divides it among threads.
+
+#include <algorithm>
+#include <cstring>
+#include <exception>
+#include <future>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <ATen/Version.h>
+#include <ATen/Parallel.h>
+#include <ATen/cpu/Utils.h>
+
+#ifdef MUSE_AMX
+#include <cpuid.h>
+#endif
+
+#include "kernel.h"
+
+namespace muse {
+namespace {
+
+using at::Tensor, at::TensorList;
+
+/// Minimum number of tokens for each thread.
+constexpr int64_t TOKENS_A_THREAD = 128;
+/// Size of the workspace that each thread caches.
+constexpr int64_t WORKSPACE_CACHE_BYTES = 8 << 20;
+
+/// The order of the weights: weight and bias of the projection; for each branch gamma, beta, and
+/// weight and bias of both layers; gamma and beta of the features; weight and bias of the dense
+/// layer; weights of the four hidden layers.
+constexpr int64_t BRANCH_WEIGHTS = 6, FIRST_BRANCH = 2, LAST_NORM = FIRST_BRANCH + BRANCHES * BRANCH_WEIGHTS;
+constexpr int64_t DENSE = LAST_NORM + 2, FIRST_HIDDEN = DENSE + 2, WEIGHTS = FIRST_HIDDEN + 4;
+
+// ---- checks
+
+void check(const Tensor &ids, const Tensor &lengths, TensorList table, TensorList packed) {
+    TORCH_CHECK(ids.dim() == 1 && lengths.dim() == 1, "ids and lengths have one dimension");
+    TORCH_CHECK(ids.scalar_type() == at::kLong && lengths.scalar_type() == at::kLong, "ids and lengths are int64");
+    TORCH_CHECK(table.size() == 1 || table.size() == 3, "the table is one tensor, or bytes, scales and zero points");
+    TORCH_CHECK(packed.size() == WEIGHTS, "there are ", WEIGHTS, " weights");
+}
+
+/// Checks the ids and lengths. The kernels do not: an invalid batch would read or write out of
+/// bounds.
+void check_sentences(const Batch &batch, int64_t vocabulary) {
+    int64_t tokens = 0;
+    for (int64_t sentence = 0; sentence < batch.sentences; sentence++) {
+        const int64_t length = batch.lengths[sentence];
+        TORCH_CHECK(length >= 1 && length <= batch.tokens - tokens, "the lengths do not divide the ids");
+        tokens += length;
+    }
+    TORCH_CHECK(tokens == batch.tokens, "the lengths do not divide the ids");
+    const bool known = std::all_of(batch.ids, batch.ids + tokens, [=](int64_t id) { return id >= 0 && id < vocabulary; });
+    TORCH_CHECK(known, "there are ids outside the table");
+}
+
+// ---- the choice of a kernel
+
+#ifdef MUSE_AMX
+bool has_amx_bf16() {
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1) && (d >> 24 & 1);
+}
+#endif
+
+const Kernel *find_kernel([[maybe_unused]] at::ScalarType kind) {
+#ifdef MUSE_X86_64
+    // libtorch's detection, so that ATEN_CPU_CAPABILITY applies to the kernels, too.
+    static const bool avx512 = at::get_cpu_capability() == "AVX512";
+    static const bool avx2 = at::get_cpu_capability() == "AVX2";
+    if (kind == at::kFloat && avx512) return &AVX512_F32;
+    if (kind == at::kFloat && avx2) return &AVX2_F32;
+#endif
+#ifdef MUSE_AMX
+    static const bool amx = avx512 && has_amx_bf16() && at::cpu::init_amx();
+    if (kind == at::kBFloat16 && amx) return &AMX_BF16;
+#endif
+    return nullptr;
+}
+
+// ---- the forward pass
+
+Weights weights_of(TensorList table, TensorList packed) {
+    auto floats = [&](int64_t index) { return packed[index].const_data_ptr<float>(); };
+    auto linear = [&](int64_t index) { return Linear{packed[index].const_data_ptr(), floats(index + 1)}; };
+    Weights weights{};
+    if (table.size() == 3) {
+        weights.table = {table[0].const_data_ptr<uint8_t>(), table[1].const_data_ptr<float>(),
+            table[2].const_data_ptr<float>(), table[1].numel(), nullptr};
+    } else {
+        weights.table.elements = table[0].const_data_ptr();
+    }
+    weights.projection = linear(0);
+    for (int branch = 0; branch < BRANCHES; branch++) {
+        const int64_t first = FIRST_BRANCH + branch * BRANCH_WEIGHTS;
+        weights.norms[branch] = {floats(first), floats(first + 1)};
+        for (int layer = 0; layer < 2; layer++) weights.layers[branch][layer] = linear(first + 2 + 2 * layer);
+    }
+    weights.features = {floats(LAST_NORM), floats(LAST_NORM + 1)};
+    weights.dense = linear(DENSE);
+    for (int layer = 0; layer < 4; layer++) {
+        weights.hidden[layer] = {packed[FIRST_HIDDEN + layer].const_data_ptr(), nullptr};
+    }
+    return weights;
+}
+
+/// The workspace of a pass, about 7 KiB per token. Each thread caches a workspace of
+/// WORKSPACE_CACHE_BYTES, because an allocation for each pass fragments the heap; pages that were
+/// never touched take no memory. A larger workspace is freed after the pass.
+Tensor allocate_workspace(int64_t bytes) {
+    static thread_local Tensor cached;
+    if (bytes > WORKSPACE_CACHE_BYTES) return at::empty({bytes}, at::kByte);
+    if (!cached.defined()) cached = at::empty({WORKSPACE_CACHE_BYTES}, at::kByte);
+    return cached;
+}
+
+/// Sentences are independent: they are divided among the threads.
+Tensor encode_with(const Kernel &kernel, const Tensor &ids, const Tensor &lengths, TensorList table, TensorList packed) {
+    const Weights weights = weights_of(table, packed);
+    const Batch batch = {ids.const_data_ptr<int64_t>(), lengths.const_data_ptr<int64_t>(), ids.size(0), lengths.size(0)};
+    const Tensor encoded = at::empty({batch.sentences, DIMENSION}, at::kFloat);
+    float *const output = encoded.mutable_data_ptr<float>();
+    check_sentences(batch, table[0].size(0));
+
+    const int64_t threads = std::clamp<int64_t>(batch.tokens / TOKENS_A_THREAD, 1, at::get_num_threads());
+    std::vector<std::future<void>> others;
+    for (Batch rest = batch, part; rest.sentences > 0;) {
+        const int64_t share = (batch.tokens + threads - 1) / threads;
+        part = {rest.ids, rest.lengths, 0, 0};
+        while (part.sentences < rest.sentences && part.tokens < share) part.tokens += rest.lengths[part.sentences++];
+        rest = {rest.ids + part.tokens, rest.lengths + part.sentences, rest.tokens - part.tokens, rest.sentences - part.sentences};
+        auto encode = [&kernel, &weights, part, output = output + (part.lengths - batch.lengths) * DIMENSION] {
+            const Tensor workspace = allocate_workspace(static_cast<int64_t>(kernel.workspace(part)));
+            kernel.encode(weights, part, workspace.mutable_data_ptr(), output);
+        };
+        if (rest.sentences > 0) {
+            others.push_back(std::async(std::launch::async, encode));
+        } else {
+            encode();
+        }
+    }
+    for (auto &other : others) other.get();
+    return encoded;
+}
+
+/// The unit vectors of the sentences: float32 (sentences, DIMENSION).
+Tensor encode(const Tensor &ids, const Tensor &lengths, TensorList table, TensorList packed) {
+    check(ids, lengths, table, packed);
+    // All matrices have one data type.
+    const Kernel *kernel = find_kernel(packed[0].scalar_type());
+    TORCH_CHECK(kernel, "there is no kernel for ", packed[0].scalar_type(), " on this processor");
+    if (lengths.size(0) == 0) return at::empty({0, DIMENSION}, at::kFloat);
+    const Tensor vectors = encode_with(*kernel, ids.contiguous(), lengths.contiguous(), table, packed).tanh();
+    return vectors.div(vectors.mul(vectors).sum(1, true).clamp_min(1e-12).sqrt());
+}
+
+std::vector<Tensor> to_vector(Tensor *const *tensors, size_t count) {
+    std::vector<Tensor> all;
+    for (size_t i = 0; i < count; i++) all.push_back(*tensors[i]);
+    return all;
+}
+
+} // namespace
+} // namespace muse
+
+extern "C" {
+
+/// Computes the vectors of sentences. Returns null, or an error text that the caller must free.
+char *muse_encode(const at::Tensor *ids, const at::Tensor *lengths, at::Tensor *const *table, size_t table_size,
+    at::Tensor *const *packed, size_t packed_size, at::Tensor **vectors) {
+    try {
+        *vectors = new at::Tensor(
+            muse::encode(*ids, *lengths, muse::to_vector(table, table_size), muse::to_vector(packed, packed_size)));
+        return nullptr;
+    } catch (const std::exception &error) {
+        return strdup(error.what());
+    }
+}
+
+/// The name of the CPU kernel for float32 (6) or bfloat16 (15), or null if there is none.
+const char *muse_kernel(int scalar_type) {
+    const muse::Kernel *kernel = muse::find_kernel(static_cast<at::ScalarType>(scalar_type));
+    return kernel ? kernel->name : nullptr;
+}
+}

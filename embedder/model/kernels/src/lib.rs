@@ -1,0 +1,191 @@
+//! Kernels: fused forward passes of the encoder for one instruction set and precision each, written
+//! in C++ in `cpp/`. There are kernels with AVX2 and AVX-512 (float32), and AMX (bfloat16).
+//!
+//! [`PackedWeights::pack`] copies the named parameters of the encoder into the layout of the
+//! kernels. Where there is no kernel, libtorch runs the TorchScript module that has these
+//! parameters.
+
+mod parameters;
+
+use std::{
+    collections::HashMap,
+    ffi::{CStr, c_char, c_int},
+    fmt,
+};
+
+use tch::{Kind, TchError, Tensor};
+use torch_sys::C_tensor;
+
+pub use parameters::{DIMENSION, PARAMETERS, SCALE, TABLE, ZERO_POINT};
+
+/// Number of columns of a panel of packed weights.
+const PANEL: i64 = 32;
+
+unsafe extern "C" {
+    fn muse_encode(
+        ids: *const C_tensor,
+        lengths: *const C_tensor,
+        table: *const *const C_tensor,
+        table_size: usize,
+        packed: *const *const C_tensor,
+        packed_size: usize,
+        vectors: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    fn muse_kernel(scalar_type: c_int) -> *const c_char;
+    fn free(memory: *mut c_char);
+}
+
+/// The name of the kernel for this precision on this machine's CPU, or `None`.
+#[must_use]
+pub fn kernel(kind: Kind) -> Option<&'static str> {
+    let scalar_type = match kind {
+        Kind::Float => 6,
+        Kind::BFloat16 => 15,
+        _ => return None,
+    };
+    // SAFETY: the argument is a scalar type of libtorch. The result is null or a string that is
+    // never freed.
+    let name = unsafe {
+        let name = muse_kernel(scalar_type);
+        (!name.is_null()).then(|| CStr::from_ptr(name))
+    };
+    name.and_then(|name| name.to_str().ok())
+}
+
+/// Why parameters cannot be packed.
+#[derive(Debug)]
+pub enum PackError {
+    /// A parameter is missing.
+    Missing(&'static str),
+    /// A parameter has another shape or data type.
+    Unexpected {
+        /// The name of the parameter.
+        name: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// libtorch failed.
+    Torch(TchError),
+}
+
+impl fmt::Display for PackError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PackError::Missing(name) => write!(formatter, "there is no parameter {name}"),
+            PackError::Unexpected { name, found } => write!(formatter, "parameter {name} is {found}"),
+            PackError::Torch(error) => error.fmt(formatter),
+        }
+    }
+}
+
+impl std::error::Error for PackError {}
+
+impl From<TchError> for PackError {
+    fn from(error: TchError) -> PackError {
+        PackError::Torch(error)
+    }
+}
+
+/// The weights of the encoder in the layout of the kernels.
+#[derive(Debug)]
+pub struct PackedWeights {
+    /// Bytes with the scales and the zero points, or one tensor in the precision of the matrices.
+    table: Vec<Tensor>,
+    /// In the order of [`PARAMETERS`]: matrices in panels, vectors as float32.
+    packed: Vec<Tensor>,
+}
+
+// SAFETY: the tensors are private and never change after `pack`, and libtorch permits threads to
+// read a tensor concurrently.
+unsafe impl Sync for PackedWeights {}
+
+impl PackedWeights {
+    /// Packs the parameters of the encoder for the kernel of `kind`, which is float32 or bfloat16.
+    /// A table of bytes is shared, not copied.
+    ///
+    /// # Errors
+    ///
+    /// If a parameter is missing or has another shape, or libtorch fails.
+    pub fn pack(parameters: &HashMap<String, Tensor>, kind: Kind) -> Result<PackedWeights, PackError> {
+        let table = pack_table(parameters, kind)?;
+        let mut packed = Vec::with_capacity(PARAMETERS.len());
+        for (name, shape) in PARAMETERS {
+            let parameter = parameters.get(name).ok_or(PackError::Missing(name))?;
+            if parameter.size() != shape || !parameter.is_floating_point() {
+                return Err(unexpected(name, parameter));
+            }
+            packed.push(match shape {
+                [_, _] => pack_matrix(&parameter.f_to_kind(kind)?)?,
+                _ => parameter.f_to_kind(Kind::Float)?.f_contiguous()?,
+            });
+        }
+        Ok(PackedWeights { table, packed })
+    }
+
+    /// Computes the unit vectors of sentences, float32 (N, 512). `ids` is int64 (T), `lengths`
+    /// int64 (N), each at least 1, with sum T.
+    ///
+    /// # Errors
+    ///
+    /// If the ids and lengths are not a valid batch, there is no kernel for the precision, or
+    /// libtorch fails.
+    pub fn encode(&self, ids: &Tensor, lengths: &Tensor) -> Result<Tensor, TchError> {
+        let pointers = |tensors: &[Tensor]| tensors.iter().map(Tensor::as_ptr).collect::<Vec<_>>();
+        let (table, packed) = (pointers(&self.table), pointers(&self.packed));
+        let mut vectors = std::ptr::null_mut();
+        // SAFETY: the pointers are those of tensors that outlive the call, and the sizes are those
+        // of the lists. `pack` has checked the shapes. An error is memory of malloc, which this
+        // function frees. Without an error `vectors` is a tensor that this function owns.
+        unsafe {
+            let error = muse_encode(
+                ids.as_ptr(),
+                lengths.as_ptr(),
+                table.as_ptr(),
+                table.len(),
+                packed.as_ptr(),
+                packed.len(),
+                &raw mut vectors,
+            );
+            if error.is_null() {
+                return Ok(Tensor::from_ptr(vectors));
+            }
+            let text = CStr::from_ptr(error).to_string_lossy().into_owned();
+            free(error);
+            Err(TchError::Torch(text))
+        }
+    }
+}
+
+fn pack_table(parameters: &HashMap<String, Tensor>, kind: Kind) -> Result<Vec<Tensor>, PackError> {
+    let find = |name: &'static str| parameters.get(name).ok_or(PackError::Missing(name));
+    let rows = find(TABLE)?;
+    if !matches!(rows.size()[..], [_, DIMENSION]) {
+        return Err(unexpected(TABLE, rows));
+    }
+    if rows.is_floating_point() {
+        return Ok(vec![rows.f_to_kind(kind)?.f_contiguous()?]);
+    }
+    if rows.kind() != Kind::Uint8 {
+        return Err(unexpected(TABLE, rows));
+    }
+    let (scale, zero_point) = (find(SCALE)?, find(ZERO_POINT)?);
+    for (name, values) in [(SCALE, scale), (ZERO_POINT, zero_point)] {
+        let same = values.size() == scale.size() && matches!(values.size()[..], [shards, 1] if shards > 0);
+        if !same || values.kind() != Kind::Float {
+            return Err(unexpected(name, values));
+        }
+    }
+    Ok(vec![rows.f_contiguous()?, scale.f_contiguous()?, zero_point.f_contiguous()?])
+}
+
+/// Packs a matrix (outputs, inputs) of float32 or bfloat16 in panels of 32 outputs: (outputs / 32,
+/// inputs / G, 32, G), where G is 1 for float32 and 2 for bfloat16.
+fn pack_matrix(weight: &Tensor) -> Result<Tensor, TchError> {
+    let group = 4 / weight.kind().elt_size_in_bytes() as i64;
+    let (outputs, inputs) = weight.size2()?;
+    weight.f_reshape([outputs / PANEL, PANEL, inputs / group, group])?.f_permute([0, 2, 1, 3])?.f_contiguous()
+}
+
+fn unexpected(name: &'static str, found: &Tensor) -> PackError {
+    PackError::Unexpected { name, found: format!("{:?} of shape {:?}", found.kind(), found.size()) }
+}

@@ -1,0 +1,53 @@
+// Compiles and saves TorchScript modules with libtorch's C++ API, which the crate tch does not
+// expose.
+
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <sstream>
+#include <string>
+
+#include <torch/csrc/jit/api/module.h>
+
+namespace {
+
+using torch::jit::Module;
+
+/// The submodule of this name; adds an empty one if there is none.
+Module submodule(Module &parent, const std::string &name, const std::shared_ptr<torch::jit::CompilationUnit> &unit) {
+    if (!parent.hasattr(name)) parent.register_module(name, Module("__torch__.Parameters", unit, /*shouldMangle=*/true));
+    return parent.attr(name).toModule();
+}
+
+/// Adds a parameter: `a.b.weight` is the parameter `weight` of the submodule `b` of the submodule
+/// `a`.
+void add_parameter(Module root, const std::string &path, const at::Tensor &values,
+    const std::shared_ptr<torch::jit::CompilationUnit> &unit) {
+    std::istringstream names(path);
+    std::string name, next;
+    std::getline(names, name, '.');
+    while (std::getline(names, next, '.')) {
+        root = submodule(root, name, unit);
+        name = next;
+    }
+    root.register_parameter(name, values.detach(), /*is_buffer=*/false);
+}
+
+} // namespace
+
+/// Saves a module with these methods and parameters. Returns null, or an error text that the caller
+/// must free.
+extern "C" char *muse_save_module(const char *path, const char *class_name, const char *methods, const char *const *names,
+    at::Tensor *const *parameters, size_t count) {
+    try {
+        const auto unit = std::make_shared<torch::jit::CompilationUnit>();
+        Module module(std::string("__torch__.") + class_name, unit);
+        for (size_t i = 0; i < count; i++) add_parameter(module, names[i], *parameters[i], unit);
+        module.define(methods);
+        module.eval();
+        module.save(path);
+        return nullptr;
+    } catch (const std::exception &error) {
+        return strdup(error.what());
+    }
+}

@@ -1,0 +1,63 @@
+//! Writes TorchScript modules with named parameters, which stock libtorch and PyTorch load.
+//!
+//! A trace has no named parameters, only constants; this crate compiles methods from their source.
+
+use std::{
+    ffi::{CStr, CString, NulError, c_char},
+    os::unix::ffi::OsStrExt,
+    path::Path,
+};
+
+use tch::{TchError, Tensor};
+use torch_sys::C_tensor;
+
+unsafe extern "C" {
+    fn muse_save_module(
+        path: *const c_char,
+        class_name: *const c_char,
+        methods: *const c_char,
+        names: *const *const c_char,
+        parameters: *const *const C_tensor,
+        count: usize,
+    ) -> *mut c_char;
+    fn free(memory: *mut c_char);
+}
+
+/// Writes a TorchScript file: a module named `class_name` with these methods, which are TorchScript
+/// source, and parameters. A parameter named `cnn.2.weight` is the attribute `weight` of the
+/// submodule `2` of the submodule `cnn`.
+///
+/// # Errors
+///
+/// If a method does not compile, or the file cannot be written.
+pub fn save(
+    path: &Path,
+    class_name: &str,
+    methods: &str,
+    parameters: &[(&str, &Tensor)],
+) -> Result<(), TchError> {
+    let text = |text: &[u8]| CString::new(text).map_err(|error: NulError| TchError::Torch(error.to_string()));
+    let path = text(path.as_os_str().as_bytes())?;
+    let (class_name, methods) = (text(class_name.as_bytes())?, text(methods.as_bytes())?);
+    let names = parameters.iter().map(|(name, _)| text(name.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+    let name_pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+    let tensors: Vec<*const C_tensor> = parameters.iter().map(|(_, tensor)| tensor.as_ptr()).collect();
+    // SAFETY: the strings and tensors outlive the call, and the lists have `count` elements. An
+    // error is memory of malloc, which this function frees.
+    unsafe {
+        let error = muse_save_module(
+            path.as_ptr(),
+            class_name.as_ptr(),
+            methods.as_ptr(),
+            name_pointers.as_ptr(),
+            tensors.as_ptr(),
+            names.len(),
+        );
+        if error.is_null() {
+            return Ok(());
+        }
+        let text = CStr::from_ptr(error).to_string_lossy().into_owned();
+        free(error);
+        Err(TchError::Torch(text))
+    }
+}
