@@ -8,10 +8,7 @@ use muse_model::{inference::DIMENSION, model_dir::Precision};
 use muse_operators as operators;
 use tch::{Kind, TchError, Tensor};
 
-use crate::{
-    onnx::OnnxError,
-    weights::{EmbeddingTable, OnnxWeights},
-};
+use crate::weights::{EmbeddingTable, WeightError, WeightSource};
 
 const HIDDEN: i64 = 256;
 const FEATURES: i64 = DIMENSION as i64 + 3 * HIDDEN;
@@ -38,7 +35,7 @@ pub fn flops(tokens: usize, sentences: usize) -> f64 {
 pub enum EncoderError {
     /// A weight is missing or not valid.
     #[error(transparent)]
-    Weights(#[from] OnnxError),
+    Weights(#[from] WeightError),
     /// libtorch failed.
     #[error("libtorch: {0}")]
     Torch(#[from] TchError),
@@ -49,8 +46,8 @@ pub enum EncoderError {
 pub struct SentenceEncoder(operators::Weights);
 
 impl SentenceEncoder {
-    /// Creates it from the weights of an ONNX graph.
-    pub fn new(weights: &OnnxWeights<'_>, precision: Precision) -> Result<SentenceEncoder, EncoderError> {
+    /// Creates it from the weights of a source.
+    pub fn new(weights: &dyn WeightSource, precision: Precision) -> Result<SentenceEncoder, EncoderError> {
         let kind = match precision {
             Precision::F32 => Kind::Float,
             Precision::Bf16 => Kind::BFloat16,
@@ -163,7 +160,7 @@ fn table(table: EmbeddingTable, kind: Kind) -> Result<Vec<Tensor>, TchError> {
 }
 
 fn transposed(
-    weights: &OnnxWeights<'_>,
+    weights: &dyn WeightSource,
     name: &str,
     rows: i64,
     columns: i64,
@@ -172,6 +169,6 @@ fn transposed(
     Ok(Tensor::f_from_slice(&values)?.f_view([rows, columns])?.f_transpose(0, 1)?)
 }
 
-fn vector(weights: &OnnxWeights<'_>, name: &str, size: i64) -> Result<Tensor, EncoderError> {
+fn vector(weights: &dyn WeightSource, name: &str, size: i64) -> Result<Tensor, EncoderError> {
     Ok(Tensor::f_from_slice(&weights.encoder(name, &[size])?)?)
 }

@@ -11,7 +11,10 @@ use muse_models::{
     verify::verify,
 };
 
-use common::{converted, difference, embed, golden_ids, load, onnx_model, onnx_path, write_onnx};
+use common::{
+    FloatTensor, converted, difference, embed, float_tensors, golden_ids, load, onnx_model, onnx_path,
+    write_onnx,
+};
 
 #[test]
 fn every_precision_matches_the_golden_data() {
@@ -147,28 +150,15 @@ fn leftovers_of_a_killed_conversion_are_removed() {
 /// quantised.
 fn write_float32_export(path: &Path) {
     let mut model = onnx_model();
+    let tensors = float_tensors(&model);
     let graph = model.graph.as_mut().expect("it has a graph");
-    let tensors = std::mem::take(&mut graph.initializer);
-    let named = |name: String| tensors.iter().find(|tensor| tensor.name == name).expect("it is there");
-    for tensor in &tensors {
-        let Some(name) = tensor.name.strip_suffix("_quantized") else {
-            if !tensor.name.ends_with("_scale") && !tensor.name.ends_with("_zero_point") {
-                graph.initializer.push(tensor.clone());
-            }
-            continue;
-        };
-        let scale = named(format!("{name}_scale")).floats().expect("it is float32")[0];
-        let zero_point =
-            f32::from(named(format!("{name}_zero_point")).small_integers().expect("it is int8")[0]);
-        let values = tensor.small_integers().expect("it is int8");
-        let values = values.iter().map(|value| (f32::from(*value) - zero_point) * scale);
-        graph.initializer.push(TensorProto {
-            name: name.to_owned(),
-            dims: tensor.dims.clone(),
-            data_type: data_type::FLOAT,
-            raw_data: values.flat_map(f32::to_le_bytes).collect(),
-            ..TensorProto::default()
-        });
-    }
+    let float = |(name, tensor): (String, FloatTensor)| TensorProto {
+        name,
+        dims: tensor.shape,
+        data_type: data_type::FLOAT,
+        raw_data: tensor.values.into_iter().flat_map(f32::to_le_bytes).collect(),
+        ..TensorProto::default()
+    };
+    graph.initializer = tensors.into_iter().map(float).collect();
     write_onnx(&model, path);
 }
