@@ -1,8 +1,7 @@
-//! Converts an ONNX file into a model directory.
+//! Converts the model into a model directory.
 
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -11,17 +10,17 @@ use muse_model::{
     inference::DIMENSION,
     model_dir::{
         FORMAT, FileEntry, LICENSE_FILE, LISTED_FILES, MANIFEST_FILE, MODEL_FILE, Manifest, ModelDir,
-        Precision, Source, SourcePrecision, TOKENIZER_FILE, Versions,
+        ModelDirError, Precision, Source, TOKENIZER_FILE, Versions,
     },
     tokenizer::{Tokenizer, TokenizerError},
 };
-use sha2::{Digest, Sha256};
 use tch::TchError;
 
 use crate::{
-    onnx::{self, GraphProto, OnnxError},
     sentence_encoder::{EncoderError, SentenceEncoder},
-    weights::OnnxWeights,
+    source::{ModelSource, OpenSource, SourceError},
+    staging::StagingDir,
+    weights::WeightError,
 };
 
 const LICENSE_TEXT: &str = include_str!("../LICENSE-WEIGHTS");
@@ -34,26 +33,21 @@ const LANGUAGES: [&str; 16] = [
 /// Why a conversion failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConvertError {
-    /// The ONNX file cannot be read.
-    #[error("cannot read {}: {error}", .path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The error of the system.
-        error: io::Error,
-    },
-    /// The ONNX file is not this model.
+    /// The source is another model, damaged, or cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A weight of the source cannot be used.
     #[error("{}: {error}", .path.display())]
-    Onnx {
-        /// The file.
+    Weights {
+        /// The source.
         path: PathBuf,
         /// The problem.
-        error: OnnxError,
+        error: WeightError,
     },
-    /// The SentencePiece model in the ONNX file cannot be used.
+    /// The SentencePiece model of the source cannot be used.
     #[error("{}: its tokenizer: {error}", .path.display())]
     Tokenizer {
-        /// The file.
+        /// The source.
         path: PathBuf,
         /// The problem.
         error: TokenizerError,
@@ -75,56 +69,56 @@ pub enum ConvertError {
 }
 
 /// The outcome of [`convert`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConversionOutcome {
     /// The directory was written.
     Converted,
-    /// The directory already is a conversion of the same file, in the same precision, by the same
+    /// The directory was replaced, for this reason.
+    ConvertedAgain(String),
+    /// The directory already is a conversion of the same source, in the same precision, by the same
     /// version.
     UpToDate,
 }
 
-/// Converts the ONNX file at `onnx_path` into a model directory at `out`.
+/// Converts the source at `path` ([`ModelSource`]) into a model directory at `out`.
 ///
 /// It writes a directory with another name beside `out`, and renames it, so that `out` is never
 /// incomplete.
-pub fn convert(
-    onnx_path: &Path,
-    out: &Path,
-    precision: Precision,
-) -> Result<ConversionOutcome, ConvertError> {
-    let bytes =
-        fs::read(onnx_path).map_err(|error| ConvertError::Read { path: onnx_path.to_owned(), error })?;
-    let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+pub fn convert(path: &Path, out: &Path, precision: Precision) -> Result<ConversionOutcome, ConvertError> {
+    let source = ModelSource::detect(path)?;
+    let sha256 = source.sha256()?;
     let opened = ModelDir::open(out);
-    if opened.as_ref().is_ok_and(|dir| is_conversion_of(dir.manifest(), &sha256, precision)) {
-        return Ok(ConversionOutcome::UpToDate);
-    }
+    let difference = match &opened {
+        Ok(dir) => match difference(dir.manifest(), &sha256, precision) {
+            Some(difference) => Some(difference),
+            None => return Ok(ConversionOutcome::UpToDate),
+        },
+        Err(ModelDirError::Format { found }) => Some(format!("it had the format {found}, not {FORMAT}")),
+        Err(error) => out.join(MANIFEST_FILE).is_file().then(|| error.to_string()),
+    };
     check_output(out, opened.is_ok())?;
 
-    let onnx_error = |error| ConvertError::Onnx { path: onnx_path.to_owned(), error };
-    let graph = onnx::parse(&bytes).map_err(onnx_error)?;
-    let tokenizer = onnx::tokenizer_model(&graph).map_err(onnx_error)?;
+    let staging = StagingDir::beside(out)?;
+    let OpenSource { weights, tokenizer, precision: source_precision } = source.open(staging.path())?;
     // Rejects one that the embedder cannot use.
-    let vocabulary = Tokenizer::from_bytes(tokenizer)
-        .map_err(|error| ConvertError::Tokenizer { path: onnx_path.to_owned(), error })?
+    let vocabulary = Tokenizer::from_bytes(&tokenizer)
+        .map_err(|error| ConvertError::Tokenizer { path: path.to_owned(), error })?
         .vocabulary_size();
-    let encoder = SentenceEncoder::new(&OnnxWeights::of(&graph)).map_err(|error| match error {
-        EncoderError::Weights(error) => onnx_error(error),
+    let encoder = SentenceEncoder::new(weights.as_ref()).map_err(|error| match error {
+        EncoderError::Weights(error) => ConvertError::Weights { path: path.to_owned(), error },
         EncoderError::Torch(error) => ConvertError::Torch(error),
     })?;
+    drop(weights);
 
-    let staging = StagingDir::beside(out)?;
-    let cannot_write = |error| ConvertError::Write { path: staging.path.clone(), error };
-    encoder.save(&staging.path.join(MODEL_FILE))?;
-    fs::write(staging.path.join(TOKENIZER_FILE), tokenizer).map_err(cannot_write)?;
-    fs::write(staging.path.join(LICENSE_FILE), format!("{ATTRIBUTION}\n\n{LICENSE_TEXT}"))
+    let cannot_write = |error| ConvertError::Write { path: staging.path().to_owned(), error };
+    encoder.save(&staging.path().join(MODEL_FILE))?;
+    fs::write(staging.path().join(TOKENIZER_FILE), tokenizer).map_err(cannot_write)?;
+    fs::write(staging.path().join(LICENSE_FILE), format!("{ATTRIBUTION}\n\n{LICENSE_TEXT}"))
         .map_err(cannot_write)?;
     let mut files = BTreeMap::new();
     for name in LISTED_FILES {
-        files.insert(name.to_owned(), FileEntry::of(&staging.path.join(name)).map_err(cannot_write)?);
+        files.insert(name.to_owned(), FileEntry::of(&staging.path().join(name)).map_err(cannot_write)?);
     }
-    let file = onnx_path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let manifest = Manifest {
         format: FORMAT,
         name: "universal-sentence-encoder-multilingual".to_owned(),
@@ -134,9 +128,9 @@ pub fn convert(
         languages: LANGUAGES.map(str::to_owned).to_vec(),
         precision,
         source: Source {
-            file,
+            file: source.name(),
             sha256,
-            precision: source_precision(&graph),
+            precision: source_precision,
             weights_sha256: encoder.weights_sha256().to_owned(),
         },
         versions: versions(),
@@ -146,13 +140,24 @@ pub fn convert(
         checksum: String::new(),
     };
     let manifest = manifest.to_bytes().map_err(|error| cannot_write(error.into()))?;
-    fs::write(staging.path.join(MANIFEST_FILE), manifest).map_err(cannot_write)?;
+    fs::write(staging.path().join(MANIFEST_FILE), manifest).map_err(cannot_write)?;
     staging.move_to(out)?;
-    Ok(ConversionOutcome::Converted)
+    Ok(difference.map_or(ConversionOutcome::Converted, ConversionOutcome::ConvertedAgain))
 }
 
-fn is_conversion_of(manifest: &Manifest, sha256: &str, precision: Precision) -> bool {
-    manifest.source.sha256 == sha256 && manifest.precision == precision && manifest.versions == versions()
+/// The first difference between a model directory and a conversion of this source by this version.
+fn difference(manifest: &Manifest, sha256: &str, precision: Precision) -> Option<String> {
+    let Manifest { source, precision: found, versions: by, .. } = manifest;
+    if source.sha256 != sha256 {
+        return Some(format!("it was a conversion of another file, {}", source.file));
+    }
+    if *found != precision {
+        return Some(format!("it had the precision {found}, not {precision}"));
+    }
+    let Versions { muse, libtorch } = versions();
+    (*by != Versions { muse: muse.clone(), libtorch: libtorch.clone() }).then(|| {
+        format!("version {} with libtorch {} wrote it, not {muse} with {libtorch}", by.muse, by.libtorch)
+    })
 }
 
 fn versions() -> Versions {
@@ -168,71 +173,4 @@ fn check_output(out: &Path, is_model_dir: bool) -> Result<(), ConvertError> {
 
 fn is_empty(directory: &Path) -> bool {
     fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none())
-}
-
-fn source_precision(graph: &GraphProto) -> SourcePrecision {
-    let quantised = graph.initializer.iter().any(|tensor| tensor.name.ends_with("_quantized"));
-    if quantised { SourcePrecision::Int8 } else { SourcePrecision::Float32 }
-}
-
-/// A directory that is not complete yet. It is deleted unless it is moved to its path.
-struct StagingDir {
-    path: PathBuf,
-}
-
-impl StagingDir {
-    fn beside(out: &Path) -> Result<StagingDir, ConvertError> {
-        let path = sibling(out, &format!("new-{}", std::process::id()))?;
-        let cannot_write = |error| ConvertError::Write { path: out.to_owned(), error };
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(cannot_write)?;
-            remove_leftovers(parent, out);
-        }
-        fs::create_dir(&path).map_err(cannot_write)?;
-        Ok(StagingDir { path })
-    }
-
-    fn move_to(self, out: &Path) -> Result<(), ConvertError> {
-        let cannot_write = |error| ConvertError::Write { path: out.to_owned(), error };
-        let old = sibling(out, &format!("old-{}", std::process::id()))?;
-        match fs::rename(out, &old) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(cannot_write(error)),
-        }
-        fs::rename(&self.path, out).map_err(cannot_write)?;
-        // The rest of a replaced directory is harmless; the next conversion removes it.
-        let _ = fs::remove_dir_all(&old);
-        Ok(())
-    }
-}
-
-impl Drop for StagingDir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
-    }
-}
-
-// `.NAME.SUFFIX` in the same folder, so that a rename can move it.
-fn sibling(out: &Path, suffix: &str) -> Result<PathBuf, ConvertError> {
-    let name = out.file_name().ok_or_else(|| ConvertError::OutputExists(out.to_owned()))?;
-    let mut hidden = OsString::from(".");
-    hidden.push(name);
-    hidden.push(format!(".{suffix}"));
-    Ok(out.with_file_name(hidden))
-}
-
-// A killed conversion leaves its directory behind, whose name ends with the id of its process.
-fn remove_leftovers(parent: &Path, out: &Path) {
-    let prefix = format!(".{}.", out.file_name().unwrap_or_default().to_string_lossy());
-    let entries = fs::read_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
-    for entry in entries.into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let suffix = name.strip_prefix(&prefix).unwrap_or_default();
-        let process = suffix.strip_prefix("new-").or_else(|| suffix.strip_prefix("old-"));
-        let process = process.and_then(|number| number.parse::<u32>().ok());
-        if process.is_some_and(|number| !Path::new("/proc").join(number.to_string()).exists()) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
 }

@@ -15,6 +15,7 @@ use muse_model::{
 use muse_models::{
     convert::{ConversionOutcome, convert},
     precision::{self, PrecisionChoice},
+    source::ModelSource,
     verify::verify,
 };
 use tch::Device;
@@ -32,10 +33,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum ModelsCommand {
-    /// Convert an ONNX export of the model into a model directory.
+    /// Convert the model into a model directory.
     Convert {
-        /// The ONNX file; its weights may be int8 or float32.
-        onnx: PathBuf,
+        /// TF Hub's tarball, its unpacked folder, a folder of TF Hub's cache, or an ONNX file.
+        source: PathBuf,
         /// The directory to write.
         out_dir: PathBuf,
         /// The precision of the converted model. `auto` is bf16 if the device supports it, else
@@ -115,13 +116,22 @@ fn main() -> ExitCode {
 
 fn run(command: ModelsCommand) -> Result<ExitCode, Box<dyn std::error::Error>> {
     match command {
-        ModelsCommand::Convert { onnx, out_dir, precision, device } => {
+        ModelsCommand::Convert { source, out_dir, precision, device } => {
             let precision =
                 precision.resolve(device).map_err(|error| format!("--device {device}: {error}"))?;
-            match convert(&onnx, &out_dir, precision)? {
+            let kind = ModelSource::detect(&source)?.kind();
+            match convert(&source, &out_dir, precision)? {
                 ConversionOutcome::Converted => print(
                     io::stdout(),
-                    format_args!("converted {} into {}", onnx.display(), out_dir.display()),
+                    format_args!("converted {}, {kind}, into {}", source.display(), out_dir.display()),
+                ),
+                ConversionOutcome::ConvertedAgain(reason) => print(
+                    io::stdout(),
+                    format_args!(
+                        "converted {}, {kind}, into {} again: {reason}",
+                        source.display(),
+                        out_dir.display()
+                    ),
                 ),
                 ConversionOutcome::UpToDate => {
                     print(io::stdout(), format_args!("{} is up to date", out_dir.display()));

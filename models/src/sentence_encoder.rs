@@ -6,10 +6,7 @@ use muse_kernels::{DIMENSION, PARAMETERS, SCALE, TABLE, ZERO_POINT};
 use sha2::{Digest, Sha256};
 use tch::{TchError, Tensor};
 
-use crate::{
-    onnx::OnnxError,
-    weights::{EmbeddingTable, OnnxWeights},
-};
+use crate::weights::{EmbeddingTable, WeightError, WeightSource};
 
 const HIDDEN: i64 = 256;
 /// Width of the narrow hidden layers.
@@ -55,7 +52,7 @@ pub fn flops(tokens: usize, sentences: usize) -> f64 {
 pub enum EncoderError {
     /// A weight is missing or not valid.
     #[error(transparent)]
-    Weights(#[from] OnnxError),
+    Weights(#[from] WeightError),
     /// libtorch failed.
     #[error("libtorch: {0}")]
     Torch(#[from] TchError),
@@ -75,7 +72,7 @@ impl SentenceEncoder {
     /// # Errors
     ///
     /// If a weight is missing or has another shape, or libtorch fails.
-    pub fn new(weights: &OnnxWeights<'_>) -> Result<SentenceEncoder, EncoderError> {
+    pub fn new(weights: &dyn WeightSource) -> Result<SentenceEncoder, EncoderError> {
         let mut digest = Sha256::new();
         let table = weights.table()?;
         table.for_each_row(|row| update(&mut digest, row));
@@ -84,9 +81,8 @@ impl SentenceEncoder {
             EmbeddingTable::Floats(_) => GATHER_FLOATS,
         };
         let mut parameters = table_parameters(table)?;
-        for (name, shape) in PARAMETERS {
-            let values = parameter(weights, name)?.f_contiguous()?;
-            debug_assert_eq!(values.size(), shape, "{name}");
+        for ((name, _), values) in PARAMETERS.into_iter().zip(values(weights)?) {
+            let values = values.f_contiguous()?;
             let mut floats = vec![0.0_f32; values.numel()];
             values.f_copy_data(&mut floats, values.numel())?;
             update(&mut digest, &floats);
@@ -134,74 +130,55 @@ fn table_parameters(table: EmbeddingTable) -> Result<Vec<(&'static str, Tensor)>
     })
 }
 
-/// A parameter of the module from the variables of the original, which have other names, transposed
-/// matrices, and no layers that are concatenated.
-fn parameter(weights: &OnnxWeights<'_>, name: &str) -> Result<Tensor, EncoderError> {
+/// The values of [`PARAMETERS`]. The original has transposed matrices, and layers whose outputs are
+/// added where the module has one layer of the concatenated inputs.
+fn values(weights: &dyn WeightSource) -> Result<Vec<Tensor>, EncoderError> {
     let matrix = |name: &str, inputs: i64, outputs: i64| matrix(weights, name, inputs, outputs);
     let vector = |name: &str, size: i64| vector(weights, name, size);
-    let cnn = |name: &str| format!("CNN_layers/{name}");
-    let dnn = |name: &str| format!("DNN/ResidualHidden_{name}/kernel");
     let features = DIMENSION + 3 * HIDDEN;
-    let projections = |name: &str, of: &dyn Fn(&str) -> Result<Tensor, EncoderError>| {
-        let paths =
-            ORDERS.map(|order| cnn(&format!("ngram_order_{order}/input_size_projection/dense/{name}")));
-        let parts = paths.iter().map(|path| of(path)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Tensor::f_cat(&parts, 0)?)
-    };
-    match name {
-        "cnn.projection.weight" => projections("kernel", &|path| matrix(path, DIMENSION, HIDDEN)),
-        "cnn.projection.bias" => projections("bias", &|path| vector(path, HIDDEN)),
-        "norm.weight" => vector(&cnn("LayerNorm/gamma"), features),
-        "norm.bias" => vector(&cnn("LayerNorm/beta"), features),
-        "dense.weight" => matrix(&cnn("dense/kernel"), features, DIMENSION),
-        "dense.bias" => vector(&cnn("dense/bias"), DIMENSION),
-        // Two layers whose outputs are added are one layer of the concatenated inputs. None has a
-        // bias.
-        "dnn.0.weight" => matrix(&dnn("0/dense"), DIMENSION, BOTTLENECK),
-        "dnn.1.weight" => Ok(Tensor::f_cat(
-            &[
-                matrix(&dnn("1/dense"), BOTTLENECK, BOTTLENECK)?,
-                matrix(&dnn("1/AdjustDepth/projection"), DIMENSION, BOTTLENECK)?,
-            ],
-            1,
-        )?),
-        "dnn.2.weight" => matrix(&dnn("2/dense"), BOTTLENECK, DIMENSION),
-        "dnn.3.weight" => Ok(Tensor::f_cat(
-            &[
-                matrix(&dnn("3/AdjustDepth/projection"), BOTTLENECK, DIMENSION)?,
-                matrix(&dnn("3/dense"), DIMENSION, DIMENSION)?,
-            ],
-            1,
-        )?),
-        _ => branch_parameter(weights, name),
-    }
-}
 
-/// As [`parameter`], for `cnn.K.…`.
-fn branch_parameter(weights: &OnnxWeights<'_>, name: &str) -> Result<Tensor, EncoderError> {
-    let missing = || OnnxError::MissingTensor(name.to_owned());
-    let (order, rest) =
-        name.strip_prefix("cnn.").and_then(|rest| rest.split_once('.')).ok_or_else(missing)?;
-    let width = order.parse::<i64>().map_err(|_| missing())? * HIDDEN;
-    let branch = format!("CNN_layers/ngram_order_{order}");
-    let layer = |suffix: &str, part: &str| format!("{branch}/Ngram-{order}-Conv{suffix}/{part}");
-    match rest {
-        "norm.weight" => vector(weights, &format!("{branch}/LayerNorm/gamma"), HIDDEN),
-        "norm.bias" => vector(weights, &format!("{branch}/LayerNorm/beta"), HIDDEN),
-        "conv.0.weight" => matrix(weights, &layer("", "weights"), width, HIDDEN),
-        "conv.0.bias" => vector(weights, &layer("", "bias"), HIDDEN),
-        "conv.1.weight" => matrix(weights, &layer("_1", "weights"), width, HIDDEN),
-        "conv.1.bias" => vector(weights, &layer("_1", "bias"), HIDDEN),
-        _ => Err(missing().into()),
+    let (mut projections, mut biases) = (Vec::new(), Vec::new());
+    for order in ORDERS {
+        let dense = format!("CNN_layers/ngram_order_{order}/input_size_projection/dense");
+        projections.push(matrix(&format!("{dense}/kernel"), DIMENSION, HIDDEN)?);
+        biases.push(vector(&format!("{dense}/bias"), HIDDEN)?);
     }
+    let mut values = vec![Tensor::f_cat(&projections, 0)?, Tensor::f_cat(&biases, 0)?];
+    for order in ORDERS {
+        let branch = format!("CNN_layers/ngram_order_{order}");
+        values.push(vector(&format!("{branch}/LayerNorm/gamma"), HIDDEN)?);
+        values.push(vector(&format!("{branch}/LayerNorm/beta"), HIDDEN)?);
+        for layer in ["Conv", "Conv_1"] {
+            let layer = format!("{branch}/Ngram-{order}-{layer}");
+            values.push(matrix(&format!("{layer}/weights"), order * HIDDEN, HIDDEN)?);
+            values.push(vector(&format!("{layer}/bias"), HIDDEN)?);
+        }
+    }
+    values.push(vector("CNN_layers/LayerNorm/gamma", features)?);
+    values.push(vector("CNN_layers/LayerNorm/beta", features)?);
+    values.push(matrix("CNN_layers/dense/kernel", features, DIMENSION)?);
+    values.push(vector("CNN_layers/dense/bias", DIMENSION)?);
+    let hidden = [
+        (&[("0/dense", DIMENSION)][..], BOTTLENECK),
+        (&[("1/dense", BOTTLENECK), ("1/AdjustDepth/projection", DIMENSION)], BOTTLENECK),
+        (&[("2/dense", BOTTLENECK)], DIMENSION),
+        (&[("3/AdjustDepth/projection", BOTTLENECK), ("3/dense", DIMENSION)], DIMENSION),
+    ];
+    for (parts, outputs) in hidden {
+        let parts = parts
+            .iter()
+            .map(|(name, inputs)| matrix(&format!("DNN/ResidualHidden_{name}/kernel"), *inputs, outputs));
+        values.push(Tensor::f_cat(&parts.collect::<Result<Vec<_>, _>>()?, 1)?);
+    }
+    Ok(values)
 }
 
 /// A matrix (outputs, inputs). The original has it as (inputs, outputs).
-fn matrix(weights: &OnnxWeights<'_>, name: &str, inputs: i64, outputs: i64) -> Result<Tensor, EncoderError> {
+fn matrix(weights: &dyn WeightSource, name: &str, inputs: i64, outputs: i64) -> Result<Tensor, EncoderError> {
     let values = weights.encoder(name, &[inputs, outputs])?;
     Ok(Tensor::f_from_slice(&values)?.f_view([inputs, outputs])?.f_transpose(0, 1)?)
 }
 
-fn vector(weights: &OnnxWeights<'_>, name: &str, size: i64) -> Result<Tensor, EncoderError> {
+fn vector(weights: &dyn WeightSource, name: &str, size: i64) -> Result<Tensor, EncoderError> {
     Ok(Tensor::f_from_slice(&weights.encoder(name, &[size])?)?)
 }

@@ -1,17 +1,18 @@
-//! The weights of the encoder in an ONNX graph, by their names in TensorFlow.
+//! The weights of the encoder by their names in TensorFlow: the interface of all formats.
 
-use std::collections::HashMap;
+use std::fmt;
 
 use muse_model::inference::DIMENSION;
 
-use crate::onnx::{GraphProto, OnnxError, TensorProto, data_type};
+use crate::{onnx::OnnxError, saved_model::SavedModelError};
 
-/// Token `i` is row `i / SHARDS` of shard `i % SHARDS`.
+/// Shards of the embedding table in the original: token `i` is row `i / SHARDS` of shard
+/// `i % SHARDS`.
 pub const SHARDS: usize = 17;
 /// Rows of one shard.
 pub const SHARD_ROWS: usize = 7530;
-
-const ENCODER: &str = "StatefulPartitionedCall/EncoderDNN";
+/// Rows of the table.
+pub const TABLE_ROWS: usize = SHARDS * SHARD_ROWS;
 
 /// The embedding table, in token order.
 #[derive(Debug)]
@@ -50,90 +51,80 @@ impl EmbeddingTable {
     }
 }
 
-/// The tensors of an ONNX graph by name, as float32 or quantised.
-#[derive(Debug)]
-pub struct OnnxWeights<'graph> {
-    tensors: HashMap<&'graph str, &'graph TensorProto>,
-}
-
-impl<'graph> OnnxWeights<'graph> {
-    /// The tensors of a graph.
-    pub fn of(graph: &'graph GraphProto) -> OnnxWeights<'graph> {
-        OnnxWeights {
-            tensors: graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect(),
-        }
-    }
-
-    /// A tensor of the encoder as float32, in row-major order.
-    pub fn encoder(&self, name: &str, shape: &[i64]) -> Result<Vec<f32>, OnnxError> {
-        self.floats(&format!("{ENCODER}/{name}:0"), shape)
-    }
+/// A file, or several, that the weights of the encoder can be read from.
+pub trait WeightSource: fmt::Debug {
+    /// A variable of the encoder as float32, in row-major order. `name` is that of TensorFlow, below
+    /// `EncoderDNN`, without `:0`.
+    ///
+    /// # Errors
+    ///
+    /// If the variable is missing, has another shape, or cannot be read.
+    fn encoder(&self, name: &str, shape: &[i64]) -> Result<Vec<f32>, WeightError>;
 
     /// The embedding table.
-    pub fn table(&self) -> Result<EmbeddingTable, OnnxError> {
-        let shape = [SHARD_ROWS as i64, DIMENSION as i64];
-        let names: Vec<String> =
-            (1..=SHARDS).map(|shard| format!("Func/StatefulPartitionedCall/input/_{shard}:0")).collect();
-        let is_bytes = |name: &String| {
-            let tensor = self.tensors.get(quantised(name).as_str());
-            tensor.is_some_and(|tensor| tensor.data_type == data_type::UINT8)
-        };
-        if !names.iter().all(is_bytes) {
-            let shards = names.iter().map(|name| self.floats(name, &shape)).collect::<Result<Vec<_>, _>>()?;
-            return Ok(EmbeddingTable::Floats(interleave(&shards)));
-        }
-        let (mut shards, mut scales, mut zero_points) = (Vec::new(), Vec::new(), Vec::new());
-        for name in &names {
-            let tensor = self.tensor(&quantised(name))?;
-            tensor.expect_shape(&shape)?;
-            shards.push(tensor.small_integers()?.iter().map(|value| *value as u8).collect::<Vec<u8>>());
-            let (scale, zero_point) = self.scale_and_zero_point(name)?;
-            scales.push(scale);
-            zero_points.push(zero_point);
-        }
-        Ok(EmbeddingTable::Bytes { rows: interleave(&shards), scales, zero_points })
-    }
-
-    fn floats(&self, name: &str, shape: &[i64]) -> Result<Vec<f32>, OnnxError> {
-        if let Some(tensor) = self.tensors.get(name) {
-            tensor.expect_shape(shape)?;
-            return tensor.floats();
-        }
-        let stored = self
-            .tensors
-            .get(quantised(name).as_str())
-            .ok_or_else(|| OnnxError::MissingTensor(name.to_owned()))?;
-        stored.expect_shape(shape)?;
-        let (scale, zero_point) = self.scale_and_zero_point(name)?;
-        let values = stored.small_integers()?;
-        Ok(values.iter().map(|value| (f32::from(*value) - zero_point) * scale).collect())
-    }
-
-    fn scale_and_zero_point(&self, name: &str) -> Result<(f32, f32), OnnxError> {
-        let scale = self.tensor(&format!("{name}_scale"))?;
-        let zero_point = self.tensor(&format!("{name}_zero_point"))?;
-        scale.expect_shape(&[])?;
-        zero_point.expect_shape(&[])?;
-        // Their shape is that of one value.
-        Ok((scale.floats()?[0], f32::from(zero_point.small_integers()?[0])))
-    }
-
-    fn tensor(&self, name: &str) -> Result<&'graph TensorProto, OnnxError> {
-        self.tensors.get(name).copied().ok_or_else(|| OnnxError::MissingTensor(name.to_owned()))
-    }
+    ///
+    /// # Errors
+    ///
+    /// If a shard is missing, has another shape, or cannot be read.
+    fn table(&self) -> Result<EmbeddingTable, WeightError>;
 }
 
-fn quantised(name: &str) -> String {
-    format!("{name}_quantized")
+/// Why a weight cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightError {
+    /// The problem of an ONNX file.
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
+    /// The problem of a SavedModel.
+    #[error(transparent)]
+    SavedModel(#[from] SavedModelError),
 }
 
-// Converts the order of the shards to that of the tokens.
-fn interleave<T: Copy>(shards: &[Vec<T>]) -> Vec<T> {
-    let mut rows = Vec::with_capacity(SHARDS * SHARD_ROWS * DIMENSION);
-    for row in 0..SHARD_ROWS {
-        for shard in shards {
-            rows.extend_from_slice(&shard[row * DIMENSION..(row + 1) * DIMENSION]);
+/// Whether a shape is the expected one. Biases have the shape (256) or (1, 256): leading dimensions
+/// of 1 are ignored.
+pub(crate) fn is_shape(found: &[i64], expected: &[i64]) -> bool {
+    let start = found.iter().take_while(|size| **size == 1).count();
+    found == expected || found[start..] == *expected
+}
+
+/// Converts the order of the shards to that of the tokens. Reads one shard at a time, so that the
+/// table is in memory once.
+pub(crate) fn interleave<T: Copy + Default, E>(
+    shards: usize,
+    mut shard_values: impl FnMut(usize) -> Result<Vec<T>, E>,
+) -> Result<Vec<T>, E> {
+    let mut rows = vec![T::default(); TABLE_ROWS * DIMENSION];
+    for shard in 0..shards {
+        let values = shard_values(shard)?;
+        let own = rows.chunks_exact_mut(DIMENSION).skip(shard).step_by(shards);
+        for (row, values) in own.zip(values.chunks_exact(DIMENSION)) {
+            row.copy_from_slice(values);
         }
     }
-    rows
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_interleaved_in_token_order() {
+        for shards in [1, 3, SHARDS] {
+            let values = |shard: usize| {
+                let tokens = (shard..TABLE_ROWS).step_by(shards);
+                Ok::<_, ()>(tokens.flat_map(|token| [token as u32; DIMENSION]).collect())
+            };
+            let rows = interleave(shards, values).unwrap();
+            let mut tokens = rows.chunks_exact(DIMENSION).zip(0..);
+            assert!(tokens.all(|(row, token)| row == [token; DIMENSION]));
+        }
+    }
+
+    #[test]
+    fn leading_dimensions_of_one_are_ignored() {
+        assert!(is_shape(&[256], &[256]) && is_shape(&[1, 1, 256], &[256]) && is_shape(&[1], &[]));
+        assert!(is_shape(&[1, 256], &[1, 256]));
+        assert!(!is_shape(&[256, 1], &[256]) && !is_shape(&[2, 128], &[256]) && !is_shape(&[], &[1]));
+    }
 }

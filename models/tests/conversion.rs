@@ -4,14 +4,17 @@ mod common;
 
 use std::{fs, path::Path};
 
-use muse_model::model_dir::{MANIFEST_FILE, MODEL_FILE, ModelDir, Precision, SourcePrecision};
+use muse_model::model_dir::{FORMAT, MANIFEST_FILE, MODEL_FILE, ModelDir, Precision, SourcePrecision};
 use muse_models::{
     convert::{ConversionOutcome, convert},
     onnx::{TensorProto, data_type},
     verify::verify,
 };
 
-use common::{converted, difference, embed, golden_ids, load, onnx_model, onnx_path, write_onnx};
+use common::{
+    FloatTensor, converted, difference, embed, float_tensors, golden_ids, load, onnx_model, onnx_path,
+    write_onnx,
+};
 
 #[test]
 fn every_precision_matches_the_golden_data() {
@@ -107,12 +110,21 @@ fn second_conversion_changes_nothing_and_leaves_no_files() {
     assert_eq!(fs::metadata(&model_file).unwrap().modified().unwrap(), written);
 
     // Another precision replaces it, and so does the conversion over a damaged directory.
-    assert_eq!(convert(&onnx_path(), &out, Precision::Bf16).unwrap(), ConversionOutcome::Converted);
+    let reason = || match convert(&onnx_path(), &out, Precision::Bf16).unwrap() {
+        ConversionOutcome::ConvertedAgain(reason) => reason,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(reason(), "it had the precision f32, not bf16");
     assert_eq!(ModelDir::open(&out).unwrap().manifest().precision, Precision::Bf16);
     fs::write(&model_file, "damaged").unwrap();
-    assert_eq!(convert(&onnx_path(), &out, Precision::Bf16).unwrap(), ConversionOutcome::Converted);
+    assert!(reason().starts_with("model.pt of the model directory is damaged"));
+    // A directory of an older version.
+    let manifest = fs::read_to_string(out.join(MANIFEST_FILE)).unwrap();
+    let older = manifest.replace(&format!("\"format\": {FORMAT}"), "\"format\": 3");
+    fs::write(out.join(MANIFEST_FILE), older).unwrap();
+    assert_eq!(reason(), format!("it had the format 3, not {FORMAT}"));
     fs::write(out.join(MANIFEST_FILE), "damaged").unwrap();
-    assert_eq!(convert(&onnx_path(), &out, Precision::Bf16).unwrap(), ConversionOutcome::Converted);
+    assert!(reason().starts_with("manifest.json of the model directory is not valid"));
     ModelDir::open(&out).unwrap();
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
@@ -147,28 +159,15 @@ fn leftovers_of_a_killed_conversion_are_removed() {
 /// quantised.
 fn write_float32_export(path: &Path) {
     let mut model = onnx_model();
+    let tensors = float_tensors(&model);
     let graph = model.graph.as_mut().expect("it has a graph");
-    let tensors = std::mem::take(&mut graph.initializer);
-    let named = |name: String| tensors.iter().find(|tensor| tensor.name == name).expect("it is there");
-    for tensor in &tensors {
-        let Some(name) = tensor.name.strip_suffix("_quantized") else {
-            if !tensor.name.ends_with("_scale") && !tensor.name.ends_with("_zero_point") {
-                graph.initializer.push(tensor.clone());
-            }
-            continue;
-        };
-        let scale = named(format!("{name}_scale")).floats().expect("it is float32")[0];
-        let zero_point =
-            f32::from(named(format!("{name}_zero_point")).small_integers().expect("it is int8")[0]);
-        let values = tensor.small_integers().expect("it is int8");
-        let values = values.iter().map(|value| (f32::from(*value) - zero_point) * scale);
-        graph.initializer.push(TensorProto {
-            name: name.to_owned(),
-            dims: tensor.dims.clone(),
-            data_type: data_type::FLOAT,
-            raw_data: values.flat_map(f32::to_le_bytes).collect(),
-            ..TensorProto::default()
-        });
-    }
+    let float = |(name, tensor): (String, FloatTensor)| TensorProto {
+        name,
+        dims: tensor.shape,
+        data_type: data_type::FLOAT,
+        raw_data: tensor.values.into_iter().flat_map(f32::to_le_bytes).collect(),
+        ..TensorProto::default()
+    };
+    graph.initializer = tensors.into_iter().map(float).collect();
     write_onnx(&model, path);
 }

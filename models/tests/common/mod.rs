@@ -2,7 +2,11 @@
 
 #![allow(dead_code, clippy::allow_attributes, reason = "each test program uses some of them")]
 
+pub(crate) mod saved_model;
+pub(crate) mod table;
+
 use std::{
+    collections::HashMap,
     env, fs,
     path::{Path, PathBuf},
 };
@@ -13,10 +17,28 @@ use muse_model::{
 };
 use muse_models::{
     convert::{ConversionOutcome, convert},
-    onnx::ModelProto,
+    onnx::{NodeProto, TensorProto},
 };
 use prost::Message;
 use tch::Device;
+
+/// `onnx.ModelProto`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ModelProto {
+    #[prost(int64, tag = "1")]
+    pub(crate) ir_version: i64,
+    #[prost(message, optional, tag = "7")]
+    pub(crate) graph: Option<GraphProto>,
+}
+
+/// `onnx.GraphProto`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct GraphProto {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) node: Vec<NodeProto>,
+    #[prost(message, repeated, tag = "5")]
+    pub(crate) initializer: Vec<TensorProto>,
+}
 
 /// The ONNX export that `fetch.py` downloads.
 pub(crate) fn onnx_path() -> PathBuf {
@@ -31,6 +53,40 @@ pub(crate) fn onnx_path() -> PathBuf {
 /// The export, parsed.
 pub(crate) fn onnx_model() -> ModelProto {
     ModelProto::decode(fs::read(onnx_path()).expect("the export is readable").as_slice()).expect("it is ONNX")
+}
+
+/// The SentencePiece model of an export.
+pub(crate) fn sentencepiece_model(model: &ModelProto) -> &[u8] {
+    let mut nodes = model.graph.iter().flat_map(|graph| &graph.node);
+    let node = nodes.find(|node| node.op_type == "SentencepieceTokenizer").expect("it has a tokenizer");
+    &node.attribute.iter().find(|attribute| attribute.name == "model").expect("it has a model").s
+}
+
+/// A float32 tensor.
+#[derive(Debug, Clone)]
+pub(crate) struct FloatTensor {
+    pub(crate) shape: Vec<i64>,
+    pub(crate) values: Vec<f32>,
+}
+
+/// The tensors of an export by name, dequantised.
+pub(crate) fn float_tensors(model: &ModelProto) -> HashMap<String, FloatTensor> {
+    let tensors = &model.graph.as_ref().expect("it has a graph").initializer;
+    let named = |name: String| tensors.iter().find(|tensor| tensor.name == name).expect("it is there");
+    let float = |tensor: &TensorProto| {
+        let Some(name) = tensor.name.strip_suffix("_quantized") else {
+            let is_parameter = ["_scale", "_zero_point"].iter().any(|suffix| tensor.name.ends_with(suffix));
+            let values = tensor.floats().ok().filter(|_| !is_parameter)?;
+            return Some((tensor.name.clone(), FloatTensor { shape: tensor.dims.clone(), values }));
+        };
+        let scale = named(format!("{name}_scale")).floats().expect("it is float32")[0];
+        let zero_point =
+            f32::from(named(format!("{name}_zero_point")).small_integers().expect("it is int8")[0]);
+        let values = tensor.small_integers().expect("it is int8");
+        let values = values.iter().map(|value| (f32::from(*value) - zero_point) * scale).collect();
+        Some((name.to_owned(), FloatTensor { shape: tensor.dims.clone(), values }))
+    };
+    tensors.iter().filter_map(float).collect()
 }
 
 /// Writes an ONNX file.

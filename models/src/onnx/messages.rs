@@ -1,29 +1,9 @@
-//! Reads an ONNX file: the messages and fields of its protobuf schema that contain the weights and
-//! the tokenizer.
+//! The messages and fields of ONNX's protobuf schema that contain the weights and the tokenizer.
 
 use prost::Message;
 
-/// `onnx.ModelProto`.
-#[derive(Clone, PartialEq, Message)]
-pub struct ModelProto {
-    /// The version of the ONNX format, which each ONNX file has.
-    #[prost(int64, optional, tag = "1")]
-    pub ir_version: Option<i64>,
-    /// The network.
-    #[prost(message, optional, tag = "7")]
-    pub graph: Option<GraphProto>,
-}
-
-/// `onnx.GraphProto`.
-#[derive(Clone, PartialEq, Message)]
-pub struct GraphProto {
-    /// Its operations.
-    #[prost(message, repeated, tag = "1")]
-    pub node: Vec<NodeProto>,
-    /// Its constants, among them the weights.
-    #[prost(message, repeated, tag = "5")]
-    pub initializer: Vec<TensorProto>,
-}
+use super::OnnxError;
+use crate::weights::is_shape;
 
 /// `onnx.NodeProto`.
 #[derive(Clone, PartialEq, Message)]
@@ -83,60 +63,6 @@ pub mod data_type {
     pub const INT8: i32 = 3;
 }
 
-/// Why a file or a tensor in it cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum OnnxError {
-    /// The bytes are not an ONNX model.
-    #[error("this is not an ONNX file")]
-    NotOnnx,
-    /// The file lacks a tensor of the encoder.
-    #[error("the ONNX file has no tensor {0}")]
-    MissingTensor(String),
-    /// A tensor has an unexpected shape.
-    #[error("tensor {name} of the ONNX file has the shape {found:?} instead of {expected:?}")]
-    Shape {
-        /// Name of the tensor.
-        name: String,
-        /// The shape in the file.
-        found: Vec<i64>,
-        /// The expected shape.
-        expected: Vec<i64>,
-    },
-    /// The values of a tensor cannot be read.
-    #[error("tensor {name} of the ONNX file {reason}")]
-    Values {
-        /// Name of the tensor.
-        name: String,
-        /// The problem.
-        reason: String,
-    },
-    /// The file has no SentencePiece model.
-    #[error("the ONNX file has no node SentencepieceTokenizer with a model")]
-    NoTokenizer,
-}
-
-/// Parses a file.
-pub fn parse(bytes: &[u8]) -> Result<GraphProto, OnnxError> {
-    let model = ModelProto::decode(bytes).map_err(|_| OnnxError::NotOnnx)?;
-    match (model.ir_version, model.graph) {
-        // Many unrelated files are an empty message to protobuf.
-        (Some(_), Some(graph)) if !graph.initializer.is_empty() => Ok(graph),
-        _ => Err(OnnxError::NotOnnx),
-    }
-}
-
-/// The SentencePiece model, an attribute of the node of the tokenizer.
-pub fn tokenizer_model(graph: &GraphProto) -> Result<&[u8], OnnxError> {
-    graph
-        .node
-        .iter()
-        .filter(|node| node.op_type == "SentencepieceTokenizer")
-        .flat_map(|node| &node.attribute)
-        .find(|attribute| attribute.name == "model" && !attribute.s.is_empty())
-        .map(|attribute| attribute.s.as_slice())
-        .ok_or(OnnxError::NoTokenizer)
-}
-
 impl TensorProto {
     /// The values of a float32 tensor.
     pub fn floats(&self) -> Result<Vec<f32>, OnnxError> {
@@ -177,9 +103,7 @@ impl TensorProto {
 
     /// Checks the shape.
     pub fn expect_shape(&self, expected: &[i64]) -> Result<(), OnnxError> {
-        // Biases have the shape (256) or (1, 256): leading dimensions of 1 are ignored.
-        let start = self.dims.iter().take_while(|size| **size == 1).count();
-        if self.dims == expected || self.dims[start..] == *expected {
+        if is_shape(&self.dims, expected) {
             return Ok(());
         }
         let (name, found) = (self.name.clone(), self.dims.clone());
