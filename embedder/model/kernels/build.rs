@@ -2,6 +2,7 @@
 
 use std::{env, path::PathBuf};
 
+const FMA: [&str; 1] = ["-mfma"];
 const AVX2: [&str; 2] = ["-mavx2", "-mfma"];
 /// libtorch's definition of AVX-512: every processor with AVX-512 has it, except the first Xeon
 /// Phi.
@@ -23,6 +24,8 @@ fn main() {
     let mut interface = compiler();
     // libtorch's headers cause warnings.
     interface.include(&libtorch).file("cpp/kernels.cpp").warnings(false);
+    let mut portable = kernels(if x86_64 { &FMA } else { &[] });
+    portable.file("cpp/portable_f32.cpp").compile("muse_portable_f32");
     if x86_64 {
         interface.define("MUSE_X86_64", None);
         kernels(&AVX2).file("cpp/avx2_f32.cpp").compile("muse_avx2_f32");
@@ -46,6 +49,8 @@ fn compiler() -> cc::Build {
 
 fn kernels(instructions: &[&str]) -> cc::Build {
     let mut kernels = compiler();
+    // Without implicit fused multiply-adds, so that all kernels return the same bits.
+    kernels.flag("-ffp-contract=off");
     // GCC warns about values that its own header leaves uninitialised on purpose.
     kernels.flags(instructions).flag_if_supported("-Wno-maybe-uninitialized").extra_warnings(true);
     kernels

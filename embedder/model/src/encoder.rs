@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, path::Path};
 
-use muse_kernels::{PackError, PackedWeights, TABLE};
+use muse_kernels::{Kernel, PackError, PackedWeights, TABLE};
 use tch::{CModule, Device, Kind, TchError, Tensor};
 
 use crate::inference::{ModelError, first_line};
@@ -25,9 +25,10 @@ impl Encoder {
         let load_error = |error: TchError| ModelError::Load(first_line(&error));
         let module = CModule::load_on_device(path, device).map_err(load_error)?;
         let parameters = module.named_parameters().map_err(load_error)?;
-        if device == Device::Cpu && muse_kernels::kernel(kind).is_some() {
+        let kernel = (device == Device::Cpu).then(|| Kernel::best(kind)).flatten();
+        if let Some(kernel) = kernel {
             let parameters: HashMap<String, Tensor> = parameters.into_iter().collect();
-            let packed = PackedWeights::pack(&parameters, kind).map_err(|error| match error {
+            let packed = PackedWeights::pack(&parameters, kernel).map_err(|error| match error {
                 PackError::Torch(error) => load_error(error),
                 error => ModelError::Load(error.to_string()),
             })?;

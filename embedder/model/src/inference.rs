@@ -1,6 +1,7 @@
 //! Inference: the forward pass, from token ids to unit vectors.
 
 use bytes::Bytes;
+use muse_kernels::Kernel;
 use tch::{Device, Kind, Tensor};
 
 use crate::{
@@ -33,7 +34,8 @@ pub enum ModelError {
 /// the TorchScript module.
 #[must_use]
 pub fn kernel(precision: Precision, device: Device) -> Option<&'static str> {
-    (device == Device::Cpu).then(|| muse_kernels::kernel(precision.kind())).flatten()
+    let kernel = (device == Device::Cpu).then(|| Kernel::best(precision.kind())).flatten();
+    kernel.map(Kernel::name)
 }
 
 /// A loaded model. Threads may share it: each pass runs on the thread that calls it, and on as many

@@ -38,11 +38,7 @@ class Export:
     def names(self):
         """The tensors of the encoder."""
         parameters = ("_scale", "_zero_point")
-        names = {
-            name.removesuffix("_quantized")
-            for name in self.tensors
-            if name.startswith(PREFIX) and not name.endswith(parameters)
-        }
+        names = {name.removesuffix("_quantized") for name in self.tensors if name.startswith(PREFIX) and not name.endswith(parameters)}
         ends = ("kernel:0", "bias:0", "weights:0", "gamma:0", "beta:0")
         return sorted(name for name in names if name.split("/")[-1] in ends)
 
@@ -59,16 +55,12 @@ def parts(values):
 
 def variables_of(export):
     variables = [
-        tf.Variable(
-            export.float32(f"Func/StatefulPartitionedCall/input/_{shard + 1}:0"), name=f"Embeddings/sharded_{shard}"
-        )
+        tf.Variable(export.float32(f"Func/StatefulPartitionedCall/input/_{shard + 1}:0"), name=f"Embeddings/sharded_{shard}")
         for shard in range(PARTS)
     ]
     for name in export.names():
         base = "EncoderDNN/" + name[len(PREFIX) : -2]
-        variables += [
-            tf.Variable(part, name=f"{base}/part_{index}") for index, part in enumerate(parts(export.float32(name)))
-        ]
+        variables += [tf.Variable(part, name=f"{base}/part_{index}") for index, part in enumerate(parts(export.float32(name)))]
     return variables
 
 

@@ -16,7 +16,7 @@ struct Avx2F32 {
     static void microkernel(const float *a, int64_t rows, int64_t depth, const float *b, float *tile) {
         if (rows == 1) return multiply_rows<STRIDE, 1, 4>(a, depth, b, tile);
         if (rows <= 3) return multiply_rows<STRIDE, 3, 4>(a, depth, b, tile);
-        for (int half = 0; half < muse::PANEL; half += 2 * LANES) {
+        for (int half = 0; half < muse::PANEL; half += 2 * WIDTH) {
             multiply_rows<STRIDE, ROWS, 2>(a, depth, b + half, tile + half);
         }
     }

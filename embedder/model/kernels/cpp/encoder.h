@@ -36,13 +36,13 @@ constexpr int64_t round_up(int64_t number, int64_t multiple) { return (number + 
 /// Columns of the concatenated inputs of two hidden layers, [s0, y] and [s1, s2].
 constexpr int CONCATENATED = BOTTLENECK + DIMENSION;
 
-/// Number of registers of one row of a panel.
-constexpr int REGISTERS = PANEL / LANES;
+/// Number of vectors of one row of a panel.
+constexpr int VECTORS = PANEL / LANES;
 
 struct PanelRow {
-    Floats parts[REGISTERS];
+    Floats parts[VECTORS];
     explicit PanelRow(const float *from) {
-        for (int part = 0; part < REGISTERS; part++) parts[part] = load(from + part * LANES);
+        for (int part = 0; part < VECTORS; part++) parts[part] = load(from + part * LANES);
     }
 };
 
@@ -200,7 +200,7 @@ template <class Kernel> class Encoder {
                     multiply<DIMENSION>(embedded + begin * DIMENSION, end - begin, DIMENSION,
                         panel_of(weights.projection, DIMENSION, output / PANEL), [&](int64_t row, const float *sums) {
                             float *to = projected + (begin + row) * HIDDEN + column;
-                            for (int part = 0; part < REGISTERS; part++) {
+                            for (int part = 0; part < VECTORS; part++) {
                                 store(to + part * LANES, load(sums + part * LANES) + biases.parts[part]);
                             }
                         });
@@ -224,7 +224,7 @@ template <class Kernel> class Encoder {
                 multiply<HIDDEN>(from + (first - LEFTS[branch]) * HIDDEN, end - begin, depth,
                     panel_of(linear, depth, column / PANEL), [&](int64_t row, const float *sums) {
                         const int64_t place = (first + row) * HIDDEN + column;
-                        for (int part = 0; part < REGISTERS; part++) {
+                        for (int part = 0; part < VECTORS; part++) {
                             const Floats value = relu(load(sums + part * LANES) + biases.parts[part]);
                             const Floats residual = load(from + place + part * LANES);
                             store(to + place + part * LANES, mask(is_token[first + row], value + residual));
@@ -264,7 +264,7 @@ template <class Kernel> class Encoder {
         }
     }
 
-    /// The layers after the pooling, without tanh and the normalisation of the vector.
+    /// The layers after the pooling, and the unit vectors.
     void dense_layers(float *output) {
         // sum_t(f @ D + d) / sqrt(n) = sum_t(f) @ D / sqrt(n) + d * sqrt(n).
         layer<FEATURES>(sums, FEATURES, weights.dense, DIMENSION, [this](int64_t row, int column, Floats value) {
@@ -282,16 +282,17 @@ template <class Kernel> class Encoder {
         layer<CONCATENATED>(s1_s2, BOTTLENECK, weights.hidden[2], DIMENSION, relu_to(s1_s2 + BOTTLENECK));
         layer<CONCATENATED>(s1_s2, CONCATENATED, weights.hidden[3], DIMENSION,
             [output](int64_t row, int column, Floats value) { store(output + row * DIMENSION + column, value); });
+        for (int64_t sentence = 0; sentence < batch.sentences; sentence++) to_unit_vector(output + sentence * DIMENSION);
     }
 
     /// Multiplies a row for each sentence by a weight; calls `epilogue(row, column, values)` for
-    /// each register of the product.
+    /// each vector of the product.
     template <int STRIDE, class Epilogue>
     void layer(const Element *from, int64_t depth, const muse::Linear &linear, int columns, Epilogue epilogue) {
         for (int column = 0; column < columns; column += PANEL) {
             multiply<STRIDE>(from, batch.sentences, depth, panel_of(linear, depth, column / PANEL),
                 [&](int64_t row, const float *values) {
-                    for (int part = 0; part < REGISTERS; part++) epilogue(row, column + part * LANES, load(values + part * LANES));
+                    for (int part = 0; part < VECTORS; part++) epilogue(row, column + part * LANES, load(values + part * LANES));
                 });
         }
     }

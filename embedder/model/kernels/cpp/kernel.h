@@ -74,10 +74,10 @@ struct Kernel {
     const char *name;
     /// Size in bytes of the workspace that `encode` needs, aligned to 64 bytes.
     size_t (*workspace)(const Batch &);
-    /// Writes (sentences, DIMENSION). The caller applies tanh and the normalisation of the vectors.
+    /// Writes the unit vectors of the sentences, (sentences, DIMENSION).
     void (*encode)(const Weights &, const Batch &, void *workspace, float *output);
 };
 
-extern const Kernel AVX2_F32, AVX512_F32, AMX_BF16;
+extern const Kernel PORTABLE_F32, AVX2_F32, AVX512_F32, AMX_BF16;
 
 } // namespace muse

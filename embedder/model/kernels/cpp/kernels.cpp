@@ -66,19 +66,33 @@ bool has_amx_bf16() {
 }
 #endif
 
-const Kernel *find_kernel([[maybe_unused]] at::ScalarType kind) {
-#ifdef MUSE_X86_64
-    // libtorch's detection, so that ATEN_CPU_CAPABILITY applies to the kernels, too.
-    static const bool avx512 = at::get_cpu_capability() == "AVX512";
-    static const bool avx2 = at::get_cpu_capability() == "AVX2";
-    if (kind == at::kFloat && avx512) return &AVX512_F32;
-    if (kind == at::kFloat && avx2) return &AVX2_F32;
-#endif
+// libtorch's detection, so that ATEN_CPU_CAPABILITY applies to the kernels, too.
+bool has_avx512() { return at::get_cpu_capability() == "AVX512"; }
+bool has_avx2() { return has_avx512() || at::get_cpu_capability() == "AVX2"; }
+
+struct Choice {
+    const Kernel &kernel;
+    at::ScalarType kind;
+    bool supported;
+    /// Whether it is faster than libtorch.
+    bool automatic;
+};
+
+/// All kernels, the fastest of each precision first.
+const std::vector<Choice> &choices() {
+    static const std::vector<Choice> all = {
 #ifdef MUSE_AMX
-    static const bool amx = avx512 && has_amx_bf16() && at::cpu::init_amx();
-    if (kind == at::kBFloat16 && amx) return &AMX_BF16;
+        {AMX_BF16, at::kBFloat16, has_avx512() && has_amx_bf16() && at::cpu::init_amx(), true},
 #endif
-    return nullptr;
+#ifdef MUSE_X86_64
+        {AVX512_F32, at::kFloat, has_avx512(), true},
+        {AVX2_F32, at::kFloat, has_avx2(), true},
+        {PORTABLE_F32, at::kFloat, has_avx2(), false},
+#else
+        {PORTABLE_F32, at::kFloat, true, true},
+#endif
+    };
+    return all;
 }
 
 // ---- the forward pass
@@ -147,14 +161,13 @@ Tensor encode_with(const Kernel &kernel, const Tensor &ids, const Tensor &length
 }
 
 /// The unit vectors of the sentences: float32 (sentences, DIMENSION).
-Tensor encode(const Tensor &ids, const Tensor &lengths, TensorList table, TensorList packed) {
+Tensor encode(size_t kernel, const Tensor &ids, const Tensor &lengths, TensorList table, TensorList packed) {
     check(ids, lengths, table, packed);
-    // All matrices have one data type.
-    const Kernel *kernel = find_kernel(packed[0].scalar_type());
-    TORCH_CHECK(kernel, "there is no kernel for ", packed[0].scalar_type(), " on this processor");
+    const Choice &choice = choices().at(kernel);
+    TORCH_CHECK(choice.supported, "this processor does not support the kernel ", choice.kernel.name);
+    TORCH_CHECK(packed[0].scalar_type() == choice.kind, "the weights are packed for another kernel");
     if (lengths.size(0) == 0) return at::empty({0, DIMENSION}, at::kFloat);
-    const Tensor vectors = encode_with(*kernel, ids.contiguous(), lengths.contiguous(), table, packed).tanh();
-    return vectors.div(vectors.mul(vectors).sum(1, true).clamp_min(1e-12).sqrt());
+    return encode_with(choice.kernel, ids.contiguous(), lengths.contiguous(), table, packed);
 }
 
 std::vector<Tensor> to_vector(Tensor *const *tensors, size_t count) {
@@ -169,20 +182,26 @@ std::vector<Tensor> to_vector(Tensor *const *tensors, size_t count) {
 extern "C" {
 
 /// Computes the vectors of sentences. Returns null, or an error text that the caller must free.
-char *muse_encode(const at::Tensor *ids, const at::Tensor *lengths, at::Tensor *const *table, size_t table_size,
+char *muse_encode(size_t kernel, const at::Tensor *ids, const at::Tensor *lengths, at::Tensor *const *table, size_t table_size,
     at::Tensor *const *packed, size_t packed_size, at::Tensor **vectors) {
     try {
         *vectors = new at::Tensor(
-            muse::encode(*ids, *lengths, muse::to_vector(table, table_size), muse::to_vector(packed, packed_size)));
+            muse::encode(kernel, *ids, *lengths, muse::to_vector(table, table_size), muse::to_vector(packed, packed_size)));
         return nullptr;
     } catch (const std::exception &error) {
         return strdup(error.what());
     }
 }
 
-/// The name of the CPU kernel for float32 (6) or bfloat16 (15), or null if there is none.
-const char *muse_kernel(int scalar_type) {
-    const muse::Kernel *kernel = muse::find_kernel(static_cast<at::ScalarType>(scalar_type));
-    return kernel ? kernel->name : nullptr;
+/// The name of a kernel; null beyond the last one.
+const char *muse_kernel_name(size_t kernel) {
+    return kernel < muse::choices().size() ? muse::choices()[kernel].kernel.name : nullptr;
 }
+
+/// The type of its weights: float32 (6) or bfloat16 (15).
+int muse_kernel_kind(size_t kernel) { return static_cast<int>(muse::choices().at(kernel).kind); }
+
+bool muse_kernel_supported(size_t kernel) { return muse::choices().at(kernel).supported; }
+
+bool muse_kernel_automatic(size_t kernel) { return muse::choices().at(kernel).automatic; }
 }

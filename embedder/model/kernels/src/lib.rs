@@ -1,5 +1,6 @@
 //! Kernels: fused forward passes of the encoder for one instruction set and precision each, written
-//! in C++ in `cpp/`. There are kernels with AVX2 and AVX-512 (float32), and AMX (bfloat16).
+//! in C++ in `cpp/`. There are kernels with AVX2, with AVX-512 and in portable C++ (float32), and
+//! with AMX (bfloat16).
 //!
 //! [`PackedWeights::pack`] copies the named parameters of the encoder into the layout of the
 //! kernels. Where there is no kernel, libtorch runs the TorchScript module that has these
@@ -20,9 +21,12 @@ pub use parameters::{DIMENSION, PARAMETERS, SCALE, TABLE, ZERO_POINT};
 
 /// Number of columns of a panel of packed weights.
 const PANEL: i64 = 32;
+/// `c10::ScalarType::BFloat16`.
+const BFLOAT16: c_int = 15;
 
 unsafe extern "C" {
     fn muse_encode(
+        kernel: usize,
         ids: *const C_tensor,
         lengths: *const C_tensor,
         table: *const *const C_tensor,
@@ -31,25 +35,52 @@ unsafe extern "C" {
         packed_size: usize,
         vectors: *mut *mut C_tensor,
     ) -> *mut c_char;
-    fn muse_kernel(scalar_type: c_int) -> *const c_char;
+    fn muse_kernel_name(kernel: usize) -> *const c_char;
+    fn muse_kernel_kind(kernel: usize) -> c_int;
+    fn muse_kernel_supported(kernel: usize) -> bool;
+    fn muse_kernel_automatic(kernel: usize) -> bool;
     fn free(memory: *mut c_char);
 }
 
-/// The name of the kernel for this precision on this machine's CPU, or `None`.
-#[must_use]
-pub fn kernel(kind: Kind) -> Option<&'static str> {
-    let scalar_type = match kind {
-        Kind::Float => 6,
-        Kind::BFloat16 => 15,
-        _ => return None,
-    };
-    // SAFETY: the argument is a scalar type of libtorch. The result is null or a string that is
-    // never freed.
-    let name = unsafe {
-        let name = muse_kernel(scalar_type);
-        (!name.is_null()).then(|| CStr::from_ptr(name))
-    };
-    name.and_then(|name| name.to_str().ok())
+/// A kernel that this processor supports.
+///
+/// All float32 kernels return the same bits, for each sentence in any batch, with any number of
+/// threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kernel(usize);
+
+impl Kernel {
+    /// The kernels that this processor supports, the fastest of each precision first.
+    #[must_use]
+    pub fn supported() -> Vec<Kernel> {
+        // SAFETY: the numbers of kernels begin at 0, and the name of the number after the last
+        // kernel is null.
+        let all = (0..).take_while(|index| unsafe { !muse_kernel_name(*index).is_null() });
+        // SAFETY: a kernel has this number.
+        all.filter(|index| unsafe { muse_kernel_supported(*index) }).map(Kernel).collect()
+    }
+
+    /// The fastest kernel for weights of this type, or `None` if libtorch is faster.
+    #[must_use]
+    pub fn best(kind: Kind) -> Option<Kernel> {
+        // SAFETY: the number is that of a kernel.
+        let is_automatic = |kernel: &Kernel| unsafe { muse_kernel_automatic(kernel.0) };
+        Kernel::supported().into_iter().find(|kernel| kernel.kind() == kind && is_automatic(kernel))
+    }
+
+    /// Its name: `AVX-512`, `AVX2`, `AMX` or `portable`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        // SAFETY: the number is that of a kernel, whose name is ASCII and never freed.
+        unsafe { CStr::from_ptr(muse_kernel_name(self.0)) }.to_str().unwrap_or_default()
+    }
+
+    /// The type of its weights: float32 or bfloat16.
+    #[must_use]
+    pub fn kind(self) -> Kind {
+        // SAFETY: the number is that of a kernel.
+        if unsafe { muse_kernel_kind(self.0) } == BFLOAT16 { Kind::BFloat16 } else { Kind::Float }
+    }
 }
 
 /// Why parameters cannot be packed.
@@ -89,6 +120,7 @@ impl From<TchError> for PackError {
 /// The weights of the encoder in the layout of the kernels.
 #[derive(Debug)]
 pub struct PackedWeights {
+    kernel: Kernel,
     /// Bytes with the scales and the zero points, or one tensor in the precision of the matrices.
     table: Vec<Tensor>,
     /// In the order of [`PARAMETERS`]: matrices in panels, vectors as float32.
@@ -100,13 +132,13 @@ pub struct PackedWeights {
 unsafe impl Sync for PackedWeights {}
 
 impl PackedWeights {
-    /// Packs the parameters of the encoder for the kernel of `kind`, which is float32 or bfloat16.
-    /// A table of bytes is shared, not copied.
+    /// Packs the parameters of the encoder for a kernel. A table of bytes is shared, not copied.
     ///
     /// # Errors
     ///
     /// If a parameter is missing or has another shape, or libtorch fails.
-    pub fn pack(parameters: &HashMap<String, Tensor>, kind: Kind) -> Result<PackedWeights, PackError> {
+    pub fn pack(parameters: &HashMap<String, Tensor>, kernel: Kernel) -> Result<PackedWeights, PackError> {
+        let kind = kernel.kind();
         let table = pack_table(parameters, kind)?;
         let mut packed = Vec::with_capacity(PARAMETERS.len());
         for (name, shape) in PARAMETERS {
@@ -119,7 +151,7 @@ impl PackedWeights {
                 _ => parameter.f_to_kind(Kind::Float)?.f_contiguous()?,
             });
         }
-        Ok(PackedWeights { table, packed })
+        Ok(PackedWeights { kernel, table, packed })
     }
 
     /// Computes the unit vectors of sentences, float32 (N, 512). `ids` is int64 (T), `lengths`
@@ -127,8 +159,7 @@ impl PackedWeights {
     ///
     /// # Errors
     ///
-    /// If the ids and lengths are not a valid batch, there is no kernel for the precision, or
-    /// libtorch fails.
+    /// If the ids and lengths are not a valid batch, or libtorch fails.
     pub fn encode(&self, ids: &Tensor, lengths: &Tensor) -> Result<Tensor, TchError> {
         let pointers = |tensors: &[Tensor]| tensors.iter().map(Tensor::as_ptr).collect::<Vec<_>>();
         let (table, packed) = (pointers(&self.table), pointers(&self.packed));
@@ -138,6 +169,7 @@ impl PackedWeights {
         // function frees. Without an error `vectors` is a tensor that this function owns.
         unsafe {
             let error = muse_encode(
+                self.kernel.0,
                 ids.as_ptr(),
                 lengths.as_ptr(),
                 table.as_ptr(),

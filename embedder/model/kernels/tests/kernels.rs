@@ -2,9 +2,9 @@
 
 mod reference;
 
-use std::{collections::HashMap, env, process::Command};
+use std::collections::HashMap;
 
-use muse_kernels::{PARAMETERS, PackError, PackedWeights, SCALE, TABLE, ZERO_POINT, kernel};
+use muse_kernels::{Kernel, PARAMETERS, PackError, PackedWeights, SCALE, TABLE, ZERO_POINT};
 use muse_test_support::{Requirement, skip};
 use tch::{Device, Kind, Tensor};
 
@@ -55,70 +55,98 @@ fn difference(one: &Tensor, other: &Tensor) -> f64 {
     length(&(one - other)) / length(other)
 }
 
-fn assert_kernel_agrees(kind: Kind, bytes: bool, tolerance: f64) {
-    let Some(name) = kernel(kind) else {
-        let requirement = if kind == Kind::Float { Requirement::Avx2 } else { Requirement::Amx };
-        skip(requirement, format_args!("there is no kernel for {kind:?} on this processor"));
-        return;
-    };
-    eprintln!("{kind:?} by {name}");
+fn kernels(kind: Kind) -> impl Iterator<Item = Kernel> {
+    Kernel::supported().into_iter().filter(move |kernel| kernel.kind() == kind)
+}
+
+fn assert_kernels_agree(kind: Kind, bytes: bool, tolerance: f64) {
     let parameters = parameters(kind, bytes);
-    let packed = PackedWeights::pack(&parameters, kind).expect("they are complete");
     for lengths in batches() {
         let tokens: i64 = lengths.iter().sum();
         let ids: Vec<i64> = (0..tokens).map(|token| token * 31 % VOCABULARY).collect();
         let expected = reference::encode(&ids, &lengths, &parameters);
         let (ids, all) = (Tensor::from_slice(&ids), Tensor::from_slice(&lengths));
-        for threads in [1, 3] {
-            tch::set_num_threads(threads);
-            let found = packed.encode(&ids, &all).expect("the kernel computes it");
-            let difference = difference(&found, &expected);
-            assert!(difference < tolerance, "{name}, {threads} threads, {lengths:?}: {difference}");
+        let mut bits: Option<Tensor> = None;
+        for kernel in kernels(kind) {
+            let packed = PackedWeights::pack(&parameters, kernel).expect("they are complete");
+            let name = kernel.name();
+            for threads in [1, 3] {
+                tch::set_num_threads(threads);
+                let found = packed.encode(&ids, &all).expect("the kernel computes it");
+                let difference = difference(&found, &expected);
+                assert!(difference < tolerance, "{name}, {threads} threads, {lengths:?}: {difference}");
+                let first = bits.get_or_insert_with(|| found.shallow_clone());
+                assert!(found.equal(first), "{name}, {threads} threads, {lengths:?}: other bits");
+            }
         }
     }
 }
 
 #[test]
-fn float32_kernel_agrees_with_float64() {
-    assert_kernel_agrees(Kind::Float, true, 5e-6);
-    assert_kernel_agrees(Kind::Float, false, 5e-6);
-}
-
-/// On a processor with AVX-512 the previous test runs once more, in a process limited to AVX2.
-#[test]
-fn avx2_kernel_agrees_with_float64() {
-    if kernel(Kind::Float) != Some("AVX-512") {
-        skip(Requirement::Avx512, "this processor has no AVX-512");
-        return;
+fn float32_kernels_agree_with_float64_and_bit_by_bit() {
+    let names: Vec<&str> = kernels(Kind::Float).map(Kernel::name).collect();
+    eprintln!("kernels: {names:?}");
+    for (name, requirement) in
+        [("AVX-512", Requirement::Avx512), ("AVX2", Requirement::Avx2), ("portable", Requirement::Avx2)]
+    {
+        if !names.contains(&name) {
+            skip(requirement, format_args!("this processor does not support the kernel {name}"));
+        }
     }
-    let ran = Command::new(env::current_exe().expect("this is a program"))
-        .args(["--exact", "float32_kernel_agrees_with_float64", "--nocapture"])
-        .env("ATEN_CPU_CAPABILITY", "avx2")
-        .output()
-        .expect("it starts");
-    let stderr = String::from_utf8_lossy(&ran.stderr);
-    assert!(ran.status.success() && stderr.contains("by AVX2"), "{stderr}");
+    assert_kernels_agree(Kind::Float, true, 5e-6);
+    assert_kernels_agree(Kind::Float, false, 5e-6);
 }
 
 #[test]
 fn bfloat16_kernel_agrees_with_float64() {
+    if kernels(Kind::BFloat16).next().is_none() {
+        skip(Requirement::Amx, "there is no kernel for BFloat16 on this processor");
+        return;
+    }
     // The kernel rounds the inputs of the matrix products to bfloat16.
-    assert_kernel_agrees(Kind::BFloat16, true, 0.01);
-    assert_kernel_agrees(Kind::BFloat16, false, 0.01);
+    assert_kernels_agree(Kind::BFloat16, true, 0.01);
+    assert_kernels_agree(Kind::BFloat16, false, 0.01);
+}
+
+#[test]
+fn extreme_weights_give_unit_vectors() {
+    // tanh of values of all magnitudes, up to 1 and -1. Large weights multiply rounding errors, too.
+    for scale in [1e-6, 1.0, 1e3, 1e6] {
+        let mut parameters = parameters(Kind::Float, true);
+        let last = parameters.get_mut("dnn.3.weight").expect("it is there");
+        *last = &*last * scale;
+        let expected = reference::encode(&[1, 5, 2], &[3], &parameters);
+        for kernel in kernels(Kind::Float) {
+            let packed = PackedWeights::pack(&parameters, kernel).expect("they are complete");
+            let found = packed.encode(&Tensor::from_slice(&[1_i64, 5, 2]), &Tensor::from_slice(&[3_i64]));
+            let difference = difference(&found.expect("it computes"), &expected);
+            assert!(difference < 1e-4, "{}, {scale}: {difference}", kernel.name());
+        }
+    }
+}
+
+fn any_kernel() -> Option<Kernel> {
+    let kernel = kernels(Kind::Float).next();
+    if kernel.is_none() {
+        skip(Requirement::Avx2, "there is no kernel for Float on this processor");
+    }
+    kernel
 }
 
 #[test]
 fn missing_parameter_is_an_error() {
+    let Some(kernel) = any_kernel() else { return };
     for name in ["dnn.3.weight", TABLE, ZERO_POINT] {
         let mut few = parameters(Kind::Float, true);
         few.remove(name);
-        let error = PackedWeights::pack(&few, Kind::Float).expect_err("one is missing");
+        let error = PackedWeights::pack(&few, kernel).expect_err("one is missing");
         assert!(matches!(error, PackError::Missing(missing) if missing == name), "{error}");
     }
 }
 
 #[test]
 fn parameter_of_another_shape_is_an_error() {
+    let Some(kernel) = any_kernel() else { return };
     let floats = (Kind::Float, Device::Cpu);
     for (name, wrong) in [
         ("dense.bias", Tensor::zeros([511], floats)),
@@ -132,18 +160,15 @@ fn parameter_of_another_shape_is_an_error() {
     ] {
         let mut all = parameters(Kind::Float, true);
         all.insert(name.to_owned(), wrong);
-        let error = PackedWeights::pack(&all, Kind::Float).expect_err("it has another shape");
+        let error = PackedWeights::pack(&all, kernel).expect_err("it has another shape");
         assert!(matches!(error, PackError::Unexpected { .. }), "{name}: {error}");
     }
 }
 
 #[test]
 fn invalid_batch_is_an_error() {
-    if kernel(Kind::Float).is_none() {
-        skip(Requirement::Avx2, "there is no kernel for Float on this processor");
-        return;
-    }
-    let packed = PackedWeights::pack(&parameters(Kind::Float, true), Kind::Float).expect("they are complete");
+    let Some(kernel) = any_kernel() else { return };
+    let packed = PackedWeights::pack(&parameters(Kind::Float, true), kernel).expect("they are complete");
     for (ids, lengths) in [
         (&[1, 2][..], &[1][..]),
         (&[1, 2], &[1, 2]),
