@@ -29,6 +29,12 @@ pub struct Sentence {
 #[error("the golden data of this program is broken: {0}")]
 pub struct GoldenError(String);
 
+impl GoldenError {
+    pub(crate) fn new(reason: String) -> GoldenError {
+        GoldenError(reason)
+    }
+}
+
 /// All golden sentences.
 pub fn sentences() -> Result<Vec<Sentence>, GoldenError> {
     let lines = SENTENCES.lines().map(serde_json::from_str).collect::<Result<Vec<Sentence>, _>>();

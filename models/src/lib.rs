@@ -5,6 +5,7 @@
 pub mod convert;
 pub mod golden;
 pub mod onnx;
+pub mod original;
 pub mod precision;
 mod proto_file;
 pub mod published;

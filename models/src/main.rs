@@ -52,6 +52,10 @@ enum ModelsCommand {
     Verify {
         /// The directory.
         dir: PathBuf,
+        /// Print the published similarities of the original beside those of the model, as a table in
+        /// Markdown, instead of the report.
+        #[arg(long)]
+        table: bool,
     },
 }
 
@@ -139,12 +143,18 @@ fn run(command: ModelsCommand) -> Result<ExitCode, Box<dyn std::error::Error>> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        ModelsCommand::Verify { dir } => {
+        ModelsCommand::Verify { dir, table } => {
             let report = verify(&dir)?;
-            print(io::stdout(), format_args!("{report}"));
+            if table {
+                print(io::stdout(), format_args!("{}", report.original.table().trim_end()));
+            } else {
+                print(io::stdout(), format_args!("{report}"));
+            }
             let failures = report.failures();
             if failures.is_empty() {
-                print(io::stdout(), format_args!("passed"));
+                if !table {
+                    print(io::stdout(), format_args!("passed"));
+                }
                 return Ok(ExitCode::SUCCESS);
             }
             Err(format!("{} does not pass: {}", dir.display(), failures.join("; ")).into())

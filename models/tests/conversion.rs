@@ -7,14 +7,10 @@ use std::{fs, path::Path};
 use muse_model::model_dir::{FORMAT, MANIFEST_FILE, MODEL_FILE, ModelDir, Precision, SourcePrecision};
 use muse_models::{
     convert::{ConversionOutcome, convert},
-    onnx::{TensorProto, data_type},
     verify::verify,
 };
 
-use common::{
-    FloatTensor, converted, difference, embed, float_tensors, golden_ids, load, onnx_model, onnx_path,
-    write_onnx,
-};
+use common::{converted, difference, embed, golden_ids, load, onnx_path, write_float32_export};
 
 #[test]
 fn every_precision_matches_the_golden_data() {
@@ -30,7 +26,32 @@ fn every_precision_matches_the_golden_data() {
         assert!(report.worst_cosine >= least, "{precision}: {}", report.worst_cosine);
         // The distance of the int8 weights from the original: less means a wrong test, more a wrong
         // model.
-        assert!((report.published_cosine - 0.9945).abs() < 1e-3, "{}", report.published_cosine);
+        let original = &report.original;
+        assert!((original.cosine - 0.9945).abs() < 1e-3, "{}", original.cosine);
+        assert!((original.similarities.correlation - 0.9995).abs() < 2e-4, "{original}");
+        assert!((0.005..0.02).contains(&original.similarities.largest), "{original}");
+    }
+}
+
+#[test]
+fn documented_similarities_are_those_of_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("model");
+    convert(&onnx_path(), &out, Precision::F32).unwrap();
+    let table = verify(&out).unwrap().original.table();
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/model/similarities.md");
+    let page = fs::read_to_string(page).unwrap();
+    let (_, documented) = page.split_at(page.find("| text |").unwrap());
+    assert_eq!(documented.lines().count(), table.lines().count());
+    for (documented, row) in documented.lines().zip(table.lines()) {
+        let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+        for (documented, cell) in cells(documented).iter().zip(cells(row)) {
+            match (documented.parse::<f32>(), cell.parse::<f32>()) {
+                // Another CPU may round the last digit differently.
+                (Ok(documented), Ok(cell)) => assert!((documented - cell).abs() < 0.0011, "{row}"),
+                _ => assert_eq!(*documented, cell),
+            }
+        }
     }
 }
 
@@ -94,8 +115,9 @@ fn float32_export_is_converted() {
     // Its weights are dequantised int8 and not the original ones, which is the only failure.
     let report = verify(&out).unwrap();
     let failures = report.failures();
-    assert_eq!(failures.len(), 1, "{failures:?}");
-    assert!(failures[0].contains("published vector of the original"), "{failures:?}");
+    assert_eq!(failures.len(), 2, "{failures:?}");
+    assert!(failures[0].contains("20 published components of the original"), "{failures:?}");
+    assert!(failures[1].contains("136 published similarities of the original"), "{failures:?}");
     assert!(report.to_string().contains("judged loosely"), "{report}");
 }
 
@@ -153,21 +175,4 @@ fn leftovers_of_a_killed_conversion_are_removed() {
     fs::write(left.join(MODEL_FILE), "half of it").unwrap();
     convert(&onnx_path(), &folder.path().join("model"), Precision::F32).unwrap();
     assert!(!left.exists());
-}
-
-/// Writes the int8 export with dequantised weights, in the format of an export that is not
-/// quantised.
-fn write_float32_export(path: &Path) {
-    let mut model = onnx_model();
-    let tensors = float_tensors(&model);
-    let graph = model.graph.as_mut().expect("it has a graph");
-    let float = |(name, tensor): (String, FloatTensor)| TensorProto {
-        name,
-        dims: tensor.shape,
-        data_type: data_type::FLOAT,
-        raw_data: tensor.values.into_iter().flat_map(f32::to_le_bytes).collect(),
-        ..TensorProto::default()
-    };
-    graph.initializer = tensors.into_iter().map(float).collect();
-    write_onnx(&model, path);
 }

@@ -17,7 +17,7 @@ use muse_model::{
 };
 use muse_models::{
     convert::{ConversionOutcome, convert},
-    onnx::{NodeProto, TensorProto},
+    onnx::{NodeProto, TensorProto, data_type},
 };
 use prost::Message;
 use tch::Device;
@@ -87,6 +87,23 @@ pub(crate) fn float_tensors(model: &ModelProto) -> HashMap<String, FloatTensor> 
         Some((name.to_owned(), FloatTensor { shape: tensor.dims.clone(), values }))
     };
     tensors.iter().filter_map(float).collect()
+}
+
+/// Writes the int8 export with dequantised weights, in the format of an export that is not
+/// quantised.
+pub(crate) fn write_float32_export(path: &Path) {
+    let mut model = onnx_model();
+    let tensors = float_tensors(&model);
+    let graph = model.graph.as_mut().expect("it has a graph");
+    let float = |(name, tensor): (String, FloatTensor)| TensorProto {
+        name,
+        dims: tensor.shape,
+        data_type: data_type::FLOAT,
+        raw_data: tensor.values.into_iter().flat_map(f32::to_le_bytes).collect(),
+        ..TensorProto::default()
+    };
+    graph.initializer = tensors.into_iter().map(float).collect();
+    write_onnx(&model, path);
 }
 
 /// Writes an ONNX file.

@@ -315,18 +315,16 @@ fn write_tensorflow_model(folder: &Path) {
     fs::write(folder.join("saved_model.pb"), graph).expect("it is writable");
     fs::write(folder.join("variables/variables.index"), INDEX).expect("it is writable");
 
-    // The values are in the order of the keys, and the object graph is the last.
+    // The values are in the order of the object graph, which is the last.
     let object_graph = unzipped(OBJECT_GRAPH);
     let nodes = TrackableObjectGraph::decode(object_graph.as_slice()).expect("it is an object graph").nodes;
     let attributes = nodes.into_iter().flat_map(|node| node.attributes);
-    let names: BTreeMap<String, String> =
-        attributes.map(|attribute| (attribute.checkpoint_key, attribute.full_name)).collect();
     let parts = |_: &str, rows: i64| if rows < 17 { 1 } else { 17 };
     let variables: HashMap<String, FloatTensor> = original_variables(17, parts).into_iter().collect();
     let file = File::create(folder.join("variables/variables.data-00000-of-00001")).expect("it is writable");
     let mut file = BufWriter::new(file);
-    for name in names.values() {
-        for value in &variables[name].values {
+    for attribute in attributes {
+        for value in &variables[&attribute.full_name].values {
             file.write_all(&value.to_le_bytes()).expect("it is writable");
         }
     }

@@ -81,7 +81,7 @@ pub(crate) fn block(entries: &[(Vec<u8>, Vec<u8>)], restart_interval: usize) -> 
 
 /// The mask of checksums.
 pub(crate) fn mask(crc: u32) -> u32 {
-    (crc >> 15 | crc << 17).wrapping_add(0xa282_ead8)
+    crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
 /// A varint.
