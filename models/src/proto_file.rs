@@ -89,12 +89,15 @@ impl ProtoFile<'_> {
     }
 
     /// Calls `visit` with the position of each value of bytes at a path of field numbers.
-    pub(crate) fn visit(
+    pub(crate) fn visit<F>(
         &mut self,
         message: Range<u64>,
         path: &[u64],
-        visit: &mut dyn FnMut(&mut Self, Range<u64>) -> Result<(), ProtoError>,
-    ) -> Result<(), ProtoError> {
+        visit: &mut F,
+    ) -> Result<(), ProtoError>
+    where
+        F: FnMut(&mut Self, Range<u64>) -> Result<(), ProtoError>,
+    {
         let Some((first, path)) = path.split_first() else { return visit(self, message) };
         let mut rest = message;
         while let Some(field) = self.next(&mut rest)? {

@@ -26,6 +26,17 @@ pub(crate) struct SavedModelFiles {
     files: BTreeMap<String, File>,
 }
 
+/// The files of a SavedModel by their roles.
+#[derive(Debug)]
+pub(super) struct FileRoles {
+    /// `saved_model.pb`.
+    pub(super) graph: File,
+    /// The bytes of the index.
+    pub(super) index: Vec<u8>,
+    /// The data files by their names.
+    pub(super) data: BTreeMap<String, File>,
+}
+
 impl SavedModelFiles {
     /// Opens the files in a folder.
     pub(crate) fn open(folder: &Path) -> Result<SavedModelFiles, SavedModelError> {
@@ -65,8 +76,8 @@ impl SavedModelFiles {
         Ok(digest(&digests))
     }
 
-    /// `saved_model.pb`, the bytes of the index, and the data files by their names.
-    pub(super) fn into_parts(mut self) -> Result<(File, Vec<u8>, BTreeMap<String, File>), SavedModelError> {
+    /// The files by their roles.
+    pub(super) fn into_roles(mut self) -> Result<FileRoles, SavedModelError> {
         let mut take = |name: &str| {
             self.files.remove(name).ok_or_else(|| SavedModelError::Missing { file: name.to_owned() })
         };
@@ -81,7 +92,7 @@ impl SavedModelFiles {
                 format!("it has more than {INDEX_BYTES} bytes"),
             ));
         }
-        Ok((graph, bytes, self.files))
+        Ok(FileRoles { graph, index: bytes, data: self.files })
     }
 }
 

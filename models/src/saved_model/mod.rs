@@ -20,6 +20,7 @@ use crate::{
     weights::{EmbeddingTable, TABLE_ROWS, WeightError, WeightSource, interleave},
 };
 use bundle::Bundle;
+use files::FileRoles;
 use graph::Graph;
 use variables::Variables;
 
@@ -78,6 +79,12 @@ pub enum SavedModelError {
         /// The expected shape.
         expected: Vec<i64>,
     },
+    /// The parts of a variable cannot be concatenated.
+    #[error("variable {name} of the SavedModel has parts of different shapes")]
+    PartShapes {
+        /// Its name.
+        name: String,
+    },
     /// It is another model of the same family.
     #[error("this is {0}: only universal-sentence-encoder-multilingual can be converted")]
     OtherModel(&'static str),
@@ -103,7 +110,7 @@ pub struct SavedModel {
 impl SavedModel {
     /// Reads the graph and the names of the variables.
     pub(crate) fn open(files: SavedModelFiles) -> Result<SavedModel, SavedModelError> {
-        let (graph, index, mut data) = files.into_parts()?;
+        let FileRoles { graph, index, mut data } = files.into_roles()?;
         let Graph { tokenizer, signatures } = Graph::read(&graph)?;
         let bundle = Bundle::open(&index, &mut data)?;
         let variables = Variables::of(&bundle)?;

@@ -51,7 +51,7 @@ pub(super) fn read(table: &[u8]) -> Result<Vec<Entry>, TableError> {
 
     let mut entries: Vec<Entry> = Vec::new();
     let mut end = 0;
-    for_each_entry(&read_block(blocks, index)?, &mut |_, mut value| {
+    for_each_entry(&read_block(blocks, index)?, |_, mut value| {
         let position = BlockPosition::take(&mut value)
             .ok_or_else(|| TableError::new("its index has a malformed position"))?;
         // As they are written. So no block is read twice.
@@ -59,7 +59,7 @@ pub(super) fn read(table: &[u8]) -> Result<Vec<Entry>, TableError> {
             return Err(TableError::new("its blocks overlap"));
         }
         end = position.offset.saturating_add(position.size);
-        for_each_entry(&read_block(blocks, position)?, &mut |key, value| {
+        for_each_entry(&read_block(blocks, position)?, |key, value| {
             if entries.last().is_some_and(|(last, _)| last.as_slice() >= key) {
                 return Err(TableError::new("its keys are not in order"));
             }
@@ -113,7 +113,7 @@ fn read_block(table: &[u8], position: BlockPosition) -> Result<Cow<'_, [u8]>, Ta
 /// Calls `visit` with the key and the value of each entry of a block.
 fn for_each_entry(
     block: &[u8],
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), TableError>,
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), TableError>,
 ) -> Result<(), TableError> {
     let malformed = || TableError::new("a block is malformed");
     // It ends with the positions of the restart points, for searches, and their number.

@@ -103,10 +103,11 @@ impl Variables {
             }
             shapes.push(bundle.shape(key).ok_or_else(|| missing(name.to_owned()))?);
         }
-        let found = concatenated(&shapes);
-        if !found.as_ref().is_some_and(|found| is_shape(found, expected)) {
+        let found =
+            concatenated(&shapes).ok_or_else(|| SavedModelError::PartShapes { name: name.to_owned() })?;
+        if !is_shape(&found, expected) {
             let (name, expected) = (name.to_owned(), expected.to_vec());
-            return Err(SavedModelError::Shape { name, found: found.unwrap_or_default(), expected });
+            return Err(SavedModelError::Shape { name, found, expected });
         }
         // The expected shape limits these numbers.
         let mut values = vec![0.0; count(expected)];
