@@ -1,4 +1,6 @@
-# make run           fetches, converts, builds, and runs the stack in the foreground on port 5000
+# make run           fetches, converts, builds, and runs the stack in the foreground on port 5000.
+#                    SOURCE=PATH converts that tarball, folder or file (docs/model/conversion.md),
+#                    SOURCE=tfhub downloads the original
 # make test          fetches, converts, builds, and runs all tests
 # make test-unit     builds and runs the tests that require neither the model nor other programs
 # make test-isolation  tests the effects of one user's requests on other users and on memory, with
@@ -33,12 +35,17 @@ MAKEFLAGS += --jobs=2
 # Otherwise cargo and rustdoc look for make's job server, cannot reach it, and warn.
 unexport MAKEFLAGS MFLAGS
 .DEFAULT_GOAL := run
-.PHONY: run test test-unit test-page test-compose check proto-check proto-baseline deploy-check python-check text-check client libtorch onnx model build build-bench fmt coverage bench bench-parts bench-polls bench-models drill test-isolation gpu-check verify \
+.PHONY: run test test-unit test-page test-compose check proto-check proto-baseline deploy-check python-check text-check client libtorch onnx source model build build-bench fmt coverage bench bench-parts bench-polls bench-models drill test-isolation gpu-check verify \
   install uninstall clean needs
 
 PRECISION ?= $(or $(MUSE_PRECISION),f32)
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/muse
-ONNX ?= $(CACHE)/onnx/universal-sentence-encoder-multilingual-3-int8.onnx
+ONNX_FILE := $(CACHE)/onnx/universal-sentence-encoder-multilingual-3-int8.onnx
+TFHUB_FILE := $(CACHE)/tfhub/universal-sentence-encoder-multilingual-3.tar.gz
+# The source of the model: `onnx`, `tfhub`, or a path. Not from the environment: the name is general.
+SOURCE = onnx
+fetched = $(filter onnx tfhub,$(SOURCE))
+source_path = $(if $(fetched),$(if $(filter onnx,$(SOURCE)),$(ONNX_FILE),$(TFHUB_FILE)),$(SOURCE))
 MODEL := var/model/$(PRECISION)
 PROGRAMS := muse-auth muse-embedder muse-gateway muse-models
 venv = $(CACHE)/venv-$(shell cksum < $(1) | cut -d' ' -f1)
@@ -83,8 +90,8 @@ test-compose: model $(CLIENT)/.complete
 	echo "== base images" && tests/compose/stand_ins && \
 	$(CLIENT)/bin/python -B tests/compose/run.py
 
-model: onnx build
-	@target/release/muse-models convert "$(ONNX)" $(MODEL) --precision $(PRECISION)
+model: source build
+	@target/release/muse-models convert "$(source_path)" $(MODEL) --precision $(PRECISION)
 
 verify: model
 	@target/release/muse-models verify $(MODEL)
@@ -106,6 +113,11 @@ libtorch: needs
 
 onnx: needs
 	@python3 models/fetch.py onnx
+
+# A path is not fetched, so that it serves machines without a network.
+source: needs
+	@$(if $(fetched),python3 models/fetch.py $(SOURCE),test -e "$(SOURCE)" || \
+	  { echo "error: there is no $(SOURCE): SOURCE is a path, onnx or tfhub" >&2; exit 1; })
 
 # Run `make build model` before, so that the step as root compiles nothing.
 PREFIX ?= /usr/local
@@ -182,7 +194,7 @@ coverage: model $(TEST_PACKAGES)
 SOAK ?= 600
 BENCH_OPTIONS ?= --report docs/internals/benchmarks.md
 bench: bench-models $(BENCH_VENV)/.complete $(CLIENT)/.complete
-	@target/release/muse-bench var/model/f32 var/model/bf16 --peer-python "$(BENCH_VENV)/bin/python" --onnx "$(ONNX)" \
+	@target/release/muse-bench var/model/f32 var/model/bf16 --peer-python "$(BENCH_VENV)/bin/python" --onnx "$(ONNX_FILE)" \
 	  --soak-seconds $(SOAK) $(BENCH_OPTIONS)
 	@target/release/muse-bench-auth var/model/f32
 
@@ -198,7 +210,7 @@ bench-polls: bench-models
 
 bench-models: onnx build-bench
 	@for precision in f32 bf16; do \
-	  target/release/muse-models convert "$(ONNX)" var/model/$$precision --precision $$precision || exit 1; done
+	  target/release/muse-models convert "$(ONNX_FILE)" var/model/$$precision --precision $$precision || exit 1; done
 
 # CALLS: calls of each method. DRILL_OPTIONS: options of
 # `target/release/muse-bench-isolation --help`, for example `--only Embed,/login`.
@@ -208,7 +220,7 @@ drill: model build-bench
 
 gpu-check: onnx build-bench
 	@echo "== assembling target/gpu-check"
-	@python3 tests/bench/gpu_check/assemble.py target/release/muse-gpu-check "$(ONNX)" target/gpu-check
+	@python3 tests/bench/gpu_check/assemble.py target/release/muse-gpu-check "$(ONNX_FILE)" target/gpu-check
 	@TORCH_LIB=.libtorch/site/torch/lib target/gpu-check/run --device cpu --quick --report target/gpu-check.md
 	@echo "copy target/gpu-check to the machine with the GPU and execute the program run there"
 

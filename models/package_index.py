@@ -26,6 +26,17 @@ def say(text):
     print(f"fetch: {text}", flush=True)
 
 
+def opener(certificates=None):
+    """Opens URLs with the certificates in the environment, else in the file `certificates`, else the system's."""
+    variables = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+    bundle = next((os.environ[v] for v in variables if os.environ.get(v)), certificates)
+    try:
+        context = ssl.create_default_context(cafile=bundle)
+    except (OSError, ssl.SSLError) as error:
+        raise Failure(f"cannot use the certificates in {bundle}: {error}") from None
+    return urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
+
+
 class Index:
     """The package index in pip's configuration."""
 
@@ -37,13 +48,7 @@ class Index:
         userinfo, _, self.host = parts.netloc.rpartition("@")
         self.credentials = urllib.parse.unquote(userinfo)
         self.url = urllib.parse.urlunsplit(parts._replace(netloc=self.host)).rstrip("/")
-        variables = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
-        bundle = next((os.environ[v] for v in variables if os.environ.get(v)), settings.get("cert"))
-        try:
-            context = ssl.create_default_context(cafile=bundle)
-        except (OSError, ssl.SSLError) as error:
-            raise Failure(f"cannot use the certificates in {bundle}: {error}") from None
-        self.opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
+        self.opener = opener(settings.get("cert"))
 
     @staticmethod
     def pip(arguments, purpose):
@@ -124,7 +129,7 @@ class Links(html.parser.HTMLParser):
             self.found.append(href)
 
 
-def with_retries(action, doing, progressed=lambda: False):
+def with_retries(action, doing, progressed=lambda: False, attempts=ATTEMPTS):
     """Runs `action` until it succeeds. An attempt that made progress resets the number of attempts."""
     attempt = 1
     while True:
@@ -142,7 +147,7 @@ def with_retries(action, doing, progressed=lambda: False):
                 raise
             reason, final = str(error) or "the connection timed out", False
         attempt = 1 if progressed() else attempt + 1
-        if final or attempt > ATTEMPTS:
+        if final or attempt > attempts:
             raise Failure(f"{doing}: {reason}")
         pause = 2 ** max(attempt - 2, 0)
         say(f"{doing}: {reason}; retrying in {pause} s")

