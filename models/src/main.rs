@@ -64,6 +64,7 @@ enum PrecisionArgument {
     F32,
     Bf16,
     F16,
+    Int8,
     Auto,
 }
 
@@ -73,6 +74,7 @@ impl PrecisionArgument {
     fn resolve(self, choice: DeviceChoice) -> Result<Precision, DeviceError> {
         let requested = match self {
             PrecisionArgument::F32 => return Ok(Precision::F32),
+            PrecisionArgument::Int8 => return Ok(Precision::Int8),
             PrecisionArgument::Bf16 => Precision::Bf16,
             PrecisionArgument::F16 => Precision::F16,
             PrecisionArgument::Auto => {

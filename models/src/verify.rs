@@ -169,6 +169,7 @@ impl fmt::Display for VerificationReport {
 pub fn least_cosine(precision: Precision) -> f64 {
     match precision {
         Precision::F32 => 0.999_999,
+        Precision::Int8 => 0.9996,
         Precision::Bf16 | Precision::F16 => 0.999,
     }
 }

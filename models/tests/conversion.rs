@@ -14,8 +14,12 @@ use common::{converted, difference, embed, golden_ids, load, onnx_path, write_fl
 
 #[test]
 fn every_precision_matches_the_golden_data() {
-    for (precision, least) in [(Precision::F32, 0.999_999), (Precision::Bf16, 0.999), (Precision::F16, 0.999)]
-    {
+    for (precision, least) in [
+        (Precision::F32, 0.999_999),
+        (Precision::Bf16, 0.999),
+        (Precision::F16, 0.999),
+        (Precision::Int8, 0.9996),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("model");
         convert(&onnx_path(), &out, precision).unwrap();
@@ -154,7 +158,7 @@ fn second_conversion_changes_nothing_and_leaves_no_files() {
 #[test]
 fn module_contains_no_device() {
     let folder = tempfile::tempdir().unwrap();
-    for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::F16, Precision::Int8] {
         let out = folder.path().join(precision.as_str());
         convert(&onnx_path(), &out, precision).unwrap();
         let mut archive = zip::ZipArchive::new(fs::File::open(out.join(MODEL_FILE)).unwrap()).unwrap();

@@ -7,7 +7,7 @@ const AVX2: [&str; 2] = ["-mavx2", "-mfma"];
 /// libtorch's definition of AVX-512: every processor with AVX-512 has it, except the first Xeon
 /// Phi.
 const AVX512: [&str; 6] = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"];
-const AMX_BF16: [&str; 3] = ["-mavx512bf16", "-mamx-tile", "-mamx-bf16"];
+const AMX: [&str; 4] = ["-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-mamx-int8"];
 
 fn main() {
     println!("cargo::rerun-if-changed=cpp");
@@ -25,17 +25,22 @@ fn main() {
     // libtorch's headers cause warnings.
     interface.include(&libtorch).file("cpp/kernels.cpp").warnings(false);
     let mut portable = kernels(if x86_64 { &FMA } else { &[] });
-    portable.file("cpp/portable_f32.cpp").compile("muse_portable_f32");
+    portable.files(["cpp/portable_f32.cpp", "cpp/portable_int8.cpp"]).compile("muse_portable_f32");
     if x86_64 {
         interface.define("MUSE_X86_64", None);
-        kernels(&AVX2).file("cpp/avx2_f32.cpp").compile("muse_avx2_f32");
-        let mut avx512 = kernels(&AVX512);
-        avx512.file("cpp/avx512_f32.cpp").compile("muse_avx512_f32");
-        // GCC supports AMX since version 11.
+        kernels(&AVX2).files(["cpp/avx2_f32.cpp", "cpp/avx2_int8.cpp"]).compile("muse_avx2");
+        kernels(&AVX512).file("cpp/avx512_f32.cpp").compile("muse_avx512");
+        kernels(&AVX512).flag("-mavx512vnni").file("cpp/avx512_vnni_int8.cpp").compile("muse_avx512_vnni");
+        // GCC supports AVX-VNNI and AMX since version 11.
+        let mut avx_vnni = kernels(&AVX2);
+        if avx_vnni.is_flag_supported("-mavxvnni").unwrap_or(false) {
+            interface.define("MUSE_AVX_VNNI", None);
+            avx_vnni.flag("-mavxvnni").file("cpp/avx_vnni_int8.cpp").compile("muse_avx_vnni");
+        }
         let mut amx = kernels(&AVX512);
-        if AMX_BF16.iter().all(|flag| amx.is_flag_supported(flag).unwrap_or(false)) {
+        if AMX.iter().all(|flag| amx.is_flag_supported(flag).unwrap_or(false)) {
             interface.define("MUSE_AMX", None);
-            amx.flags(AMX_BF16).file("cpp/amx_bf16.cpp").compile("muse_amx_bf16");
+            amx.flags(AMX).files(["cpp/amx_bf16.cpp", "cpp/amx_int8.cpp"]).compile("muse_amx");
         }
     }
     interface.compile("muse_kernels");

@@ -6,7 +6,10 @@ use std::{collections::HashMap, path::Path};
 use muse_kernels::{Kernel, PackError, PackedWeights, TABLE};
 use tch::{CModule, Device, Kind, TchError, Tensor};
 
-use crate::inference::{ModelError, first_line};
+use crate::{
+    device,
+    inference::{ModelError, first_line},
+};
 
 /// The parameters that run in the precision of the model; all others are float32.
 const BRANCHES: &str = "cnn.";
@@ -33,6 +36,12 @@ impl Encoder {
                 error => ModelError::Load(error.to_string()),
             })?;
             return Ok(Encoder::Kernel(packed));
+        }
+        if kind == Kind::Int8 {
+            let device = device::name(device);
+            return Err(ModelError::Load(format!(
+                "there is no int8 kernel for {device}: choose another precision"
+            )));
         }
         for (name, mut parameter) in parameters {
             if name.starts_with(BRANCHES) || (name == TABLE && parameter.is_floating_point()) {

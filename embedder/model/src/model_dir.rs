@@ -43,6 +43,8 @@ pub enum Precision {
     Bf16,
     /// IEEE half precision.
     F16,
+    /// 8-bit integers in the projections and convolutions, float32 elsewhere; on CPUs only.
+    Int8,
 }
 
 impl Precision {
@@ -52,6 +54,7 @@ impl Precision {
             Precision::F32 => "f32",
             Precision::Bf16 => "bf16",
             Precision::F16 => "f16",
+            Precision::Int8 => "int8",
         }
     }
 
@@ -62,6 +65,7 @@ impl Precision {
             Precision::F32 => Kind::Float,
             Precision::Bf16 => Kind::BFloat16,
             Precision::F16 => Kind::Half,
+            Precision::Int8 => Kind::Int8,
         }
     }
 }

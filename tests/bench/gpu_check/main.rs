@@ -22,7 +22,7 @@ use muse_model::{
     inference::Model,
     model_dir::{ModelDir, Precision},
 };
-use tch::{Device, Kind};
+use tch::Device;
 
 use exactness::Exactness;
 use stack::Load;
@@ -144,7 +144,7 @@ async fn check(options: &Options) -> Result<bool, Box<dyn Error>> {
     ]);
     let mut products = Table::new(&["precision", "product", "TFLOP/s"]);
     for (precision, directory) in &directories {
-        let [layer, square] = products::measure(device, kind(*precision), extent.square, extent.pass);
+        let [layer, square] = products::measure(device, precision.kind(), extent.square, extent.pass);
         for product in [&layer, &square] {
             products.row(&[precision.to_string(), product.shape(), product.figure()]);
         }
@@ -217,12 +217,4 @@ fn about(choice: DeviceChoice, device: Device) -> String {
     line("CPU cores", std::thread::available_parallelism().map_or(1, usize::from).to_string());
     line("this program", env!("CARGO_PKG_VERSION").to_owned());
     table.titled("MUSE as Service on this device")
-}
-
-fn kind(precision: Precision) -> Kind {
-    match precision {
-        Precision::F32 => Kind::Float,
-        Precision::Bf16 => Kind::BFloat16,
-        Precision::F16 => Kind::Half,
-    }
 }

@@ -15,7 +15,7 @@ fn forward(criterion: &mut Criterion) {
     // As in the service, where each core runs its own pass.
     tch::set_num_threads(1);
     let ids: Vec<i64> = golden_sentences().iter().flat_map(|line| line.ids.clone()).map(i64::from).collect();
-    for precision in ["f32", "bf16"] {
+    for precision in ["f32", "bf16", "int8"] {
         let directory = root().join("var/model").join(precision);
         if !directory.exists() {
             println!("{precision}: SKIPPED, there is no {}", directory.display());

@@ -21,7 +21,8 @@ impl Gemm {
     /// Random matrices, because zeros can be faster and denormal numbers slower.
     pub(crate) fn new(precision: Precision) -> Self {
         let kind = match precision {
-            Precision::F32 => Kind::Float,
+            // int8 is compared with the arithmetic of float32.
+            Precision::F32 | Precision::Int8 => Kind::Float,
             Precision::Bf16 => Kind::BFloat16,
             Precision::F16 => Kind::Half,
         };

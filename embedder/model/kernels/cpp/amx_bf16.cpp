@@ -1,6 +1,7 @@
 // bfloat16 with AMX: tiles of 16 rows of 64 bytes.
 
-#include "encoder.h"
+#include "amx_tiles.h"
+#include "float_encoder.h"
 
 namespace {
 
@@ -9,18 +10,7 @@ struct AmxBf16 {
     static constexpr int ROWS = 32;
     static constexpr int BLOCKS = 4;
 
-    /// Configures the tile shapes of this thread and releases the tiles at the end.
-    struct Session {
-        Session() {
-            struct alignas(64) {
-                uint8_t palette = 1, start_row = 0, reserved[14] = {};
-                uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-                uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-            } config;
-            _tile_loadconfig(&config);
-        }
-        ~Session() { _tile_release(); }
-    };
+    using Session = TileSession;
 
     template <int STRIDE>
     static void microkernel(const bf16 *a, int64_t rows, int64_t depth, const bf16 *b, float *tile) {
@@ -62,4 +52,4 @@ struct AmxBf16 {
 
 } // namespace
 
-const muse::Kernel muse::AMX_BF16 = {"AMX", Encoder<AmxBf16>::workspace, Encoder<AmxBf16>::run};
+const muse::Kernel muse::AMX_BF16 = {"AMX", FloatEncoder<AmxBf16>::workspace, FloatEncoder<AmxBf16>::run};

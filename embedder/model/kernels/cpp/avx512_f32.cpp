@@ -1,26 +1,5 @@
-// float32 with AVX-512.
+#include "avx512_f32.h"
+#include "float_encoder.h"
 
-#include "encoder.h"
-#include "microkernel_f32.h"
 
-namespace {
-
-struct Avx512F32 {
-    using Element = float;
-    // 31 of 32 registers: 14 x 2 accumulators, 2 registers of the panel, 1 value of A.
-    static constexpr int ROWS = 14;
-    static constexpr int BLOCKS = 10;
-    struct Session {};
-
-    template <int STRIDE>
-    static void microkernel(const float *a, int64_t rows, int64_t depth, const float *b, float *tile) {
-        if (rows > 8) return multiply_rows<STRIDE, ROWS, 2>(a, depth, b, tile);
-        if (rows > 4) return multiply_rows<STRIDE, 8, 2>(a, depth, b, tile);
-        if (rows > 1) return multiply_rows<STRIDE, 4, 2>(a, depth, b, tile);
-        return multiply_rows<STRIDE, 1, 2>(a, depth, b, tile);
-    }
-};
-
-} // namespace
-
-const muse::Kernel muse::AVX512_F32 = {"AVX-512", Encoder<Avx512F32>::workspace, Encoder<Avx512F32>::run};
+const muse::Kernel muse::AVX512_F32 = {"AVX-512", FloatEncoder<Avx512F32>::workspace, FloatEncoder<Avx512F32>::run};

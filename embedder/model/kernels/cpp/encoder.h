@@ -57,15 +57,15 @@ struct Arena {
     }
 };
 
+/// What all encoders have in common: the layout of the batch, the pooling, and the dense layers.
 template <class Kernel> class Encoder {
+  protected:
     using Element = typename Kernel::Element;
     static constexpr int ROWS = Kernel::ROWS;
     static constexpr int CHUNK = ROWS * Kernel::BLOCKS;
 
     const muse::Weights weights;
     const muse::Batch batch;
-    Element *embedded;                // (tokens, DIMENSION)
-    float *projected;                 // (tokens, HIDDEN)
     Element *hidden[BRANCHES];        // (rows, HIDDEN)
     Element *first_layer;             // (rows, HIDDEN), output of the current branch's first layer
     uint8_t *is_token;                // (rows), 0 for the current branch's padding rows
@@ -75,28 +75,6 @@ template <class Kernel> class Encoder {
     Element *s0_y;                    // (sentences, CONCATENATED)
     Element *s1_s2;                   // (sentences, CONCATENATED)
 
-  public:
-    static size_t workspace(const muse::Batch &batch) {
-        return Encoder({}, batch).allocate(nullptr);
-    }
-
-    static void run(const muse::Weights &weights, const muse::Batch &batch, void *memory, float *output) {
-        [[maybe_unused]] const typename Kernel::Session session;
-        Encoder encoder(weights, batch);
-        encoder.allocate(static_cast<char *>(memory));
-        encoder.clear_padding();
-        encoder.index_sentences();
-        encoder.project();
-        for (int branch = 0; branch < BRANCHES; branch++) {
-            encoder.mark_tokens(branch);
-            encoder.convolve(branch, 0, encoder.hidden[branch], encoder.first_layer);
-            encoder.convolve(branch, 1, encoder.first_layer, encoder.hidden[branch]);
-        }
-        encoder.pool();
-        encoder.dense_layers(output);
-    }
-
-  private:
     Encoder(const muse::Weights &weights, const muse::Batch &batch) : weights(weights), batch(batch) {}
 
     /// Number of rows from the first token to the last.
@@ -107,12 +85,9 @@ template <class Kernel> class Encoder {
 
     int64_t row_of(int branch, int64_t token) const { return token + gap(branch) * (sentence_of[token] + 1); }
 
-    /// Allocates the arrays in `memory`; returns the number of bytes.
-    size_t allocate(char *memory) {
-        Arena arena{memory};
-        const int64_t tokens = round_up(batch.tokens, ROWS), widest = rows(BRANCHES - 1);
-        arena.allocate(embedded, tokens * DIMENSION);
-        arena.allocate(projected, tokens * HIDDEN);
+    /// Allocates the arrays.
+    void allocate(Arena &arena) {
+        const int64_t widest = rows(BRANCHES - 1);
         for (int branch = 0; branch < BRANCHES; branch++) arena.allocate(hidden[branch], rows(branch) * HIDDEN);
         arena.allocate(first_layer, widest * HIDDEN);
         arena.allocate(is_token, widest);
@@ -122,7 +97,6 @@ template <class Kernel> class Encoder {
         arena.allocate(sums, sentences * FEATURES);
         arena.allocate(s0_y, sentences * CONCATENATED);
         arena.allocate(s1_s2, sentences * CONCATENATED);
-        return arena.used;
     }
 
     /// Calls `body(begin, end)` for each chunk of 0..count in order.
@@ -146,7 +120,6 @@ template <class Kernel> class Encoder {
     /// Zeroes the rows that round the products up to ROWS: arithmetic on uninitialised memory, such
     /// as denormal numbers, could be slow.
     void clear_padding() {
-        clear<DIMENSION>(embedded, batch.tokens, round_up(batch.tokens, ROWS));
         const int64_t all = round_up(batch.sentences, ROWS);
         clear<FEATURES>(sums, batch.sentences, all);
         clear<CONCATENATED>(s0_y, batch.sentences, all);
@@ -181,57 +154,6 @@ template <class Kernel> class Encoder {
 
     static const Element *panel_of(const muse::Linear &linear, int64_t depth, int64_t panel) {
         return static_cast<const Element *>(linear.packed) + panel * PANEL * depth;
-    }
-
-    /// Looks up the embeddings, projects them into each branch and applies the branch's LayerNorm.
-    void project() {
-        for_each_chunk(batch.tokens, [this](int64_t begin, int64_t end) {
-            for (int64_t token = begin; token < end; token++) {
-                Floats row[DIMENSION / LANES];
-                embed<Element>(weights.table, batch.ids[token], row);
-                for (int part = 0; part < DIMENSION / LANES; part++) {
-                    store(embedded + token * DIMENSION + part * LANES, row[part]);
-                }
-            }
-            for (int branch = 0; branch < BRANCHES; branch++) {
-                for (int column = 0; column < HIDDEN; column += PANEL) {
-                    const int output = branch * HIDDEN + column;
-                    const PanelRow biases(weights.projection.bias + output);
-                    multiply<DIMENSION>(embedded + begin * DIMENSION, end - begin, DIMENSION,
-                        panel_of(weights.projection, DIMENSION, output / PANEL), [&](int64_t row, const float *sums) {
-                            float *to = projected + (begin + row) * HIDDEN + column;
-                            for (int part = 0; part < VECTORS; part++) {
-                                store(to + part * LANES, load(sums + part * LANES) + biases.parts[part]);
-                            }
-                        });
-                }
-                for (int64_t token = begin; token < end; token++) {
-                    layer_norm(projected + token * HIDDEN, weights.norms[branch],
-                        hidden[branch] + row_of(branch, token) * HIDDEN);
-                }
-            }
-        });
-    }
-
-    /// A convolution with residual: relu(windows @ weight + bias) + input.
-    void convolve(int branch, int layer, const Element *from, Element *to) {
-        const muse::Linear &linear = weights.layers[branch][layer];
-        const int64_t depth = ORDERS[branch] * HIDDEN;
-        for_each_chunk(round_up(span(branch), ROWS), [&, this](int64_t begin, int64_t end) {
-            const int64_t first = gap(branch) + begin;
-            for (int column = 0; column < HIDDEN; column += PANEL) {
-                const PanelRow biases(linear.bias + column);
-                multiply<HIDDEN>(from + (first - LEFTS[branch]) * HIDDEN, end - begin, depth,
-                    panel_of(linear, depth, column / PANEL), [&](int64_t row, const float *sums) {
-                        const int64_t place = (first + row) * HIDDEN + column;
-                        for (int part = 0; part < VECTORS; part++) {
-                            const Floats value = relu(load(sums + part * LANES) + biases.parts[part]);
-                            const Floats residual = load(from + place + part * LANES);
-                            store(to + place + part * LANES, mask(is_token[first + row], value + residual));
-                        }
-                    });
-            }
-        });
     }
 
     /// Applies the last LayerNorm to the features of each token and sums them for each sentence.

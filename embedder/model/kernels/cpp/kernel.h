@@ -39,6 +39,10 @@ struct Table {
 struct Linear {
     const void *packed;
     const float *bias;
+    /// Of quantised weights: the scale of each column, and the sums of each column's elements in each
+    /// group of inputs that are quantised together, (groups, columns).
+    const float *scales;
+    const float *column_sums;
 };
 
 struct Norm {
@@ -79,5 +83,6 @@ struct Kernel {
 };
 
 extern const Kernel PORTABLE_F32, AVX2_F32, AVX512_F32, AMX_BF16;
+extern const Kernel PORTABLE_INT8, AVX2_INT8, AVX_VNNI_INT8, AVX512_VNNI_INT8, AMX_INT8;
 
 } // namespace muse

@@ -12,7 +12,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/cpu/Utils.h>
 
-#ifdef MUSE_AMX
+#ifdef MUSE_X86_64
 #include <cpuid.h>
 #endif
 
@@ -33,6 +33,8 @@ constexpr int64_t WORKSPACE_CACHE_BYTES = 8 << 20;
 /// layer; weights of the four hidden layers.
 constexpr int64_t BRANCH_WEIGHTS = 6, FIRST_BRANCH = 2, LAST_NORM = FIRST_BRANCH + BRANCHES * BRANCH_WEIGHTS;
 constexpr int64_t DENSE = LAST_NORM + 2, FIRST_HIDDEN = DENSE + 2, WEIGHTS = FIRST_HIDDEN + 4;
+/// Of int8 kernels, scales and column sums of the projection and of both layers of each branch follow.
+constexpr int64_t QUANTIZED_WEIGHTS = WEIGHTS + 2 * (1 + 2 * BRANCHES);
 
 // ---- checks
 
@@ -40,7 +42,7 @@ void check(const Tensor &ids, const Tensor &lengths, TensorList table, TensorLis
     TORCH_CHECK(ids.dim() == 1 && lengths.dim() == 1, "ids and lengths have one dimension");
     TORCH_CHECK(ids.scalar_type() == at::kLong && lengths.scalar_type() == at::kLong, "ids and lengths are int64");
     TORCH_CHECK(table.size() == 1 || table.size() == 3, "the table is one tensor, or bytes, scales and zero points");
-    TORCH_CHECK(packed.size() == WEIGHTS, "there are ", WEIGHTS, " weights");
+    TORCH_CHECK(packed.size() == WEIGHTS || packed.size() == QUANTIZED_WEIGHTS, "weights are missing");
 }
 
 /// Checks the ids and lengths. The kernels do not: an invalid batch would read or write out of
@@ -59,11 +61,23 @@ void check_sentences(const Batch &batch, int64_t vocabulary) {
 
 // ---- the choice of a kernel
 
-#ifdef MUSE_AMX
-bool has_amx_bf16() {
+#ifdef MUSE_X86_64
+struct Registers {
     unsigned a, b, c, d;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1) && (d >> 24 & 1);
+};
+
+/// The features of the processor (CPUID leaf 7).
+Registers features(unsigned subleaf) {
+    Registers all{};
+    if (!__get_cpuid_count(7, subleaf, &all.a, &all.b, &all.c, &all.d)) return {};
+    return all;
 }
+
+bool has_bit(unsigned bits, int bit) { return bits >> bit & 1; }
+bool has_avx512_vnni() { return has_bit(features(0).c, 11); }
+bool has_avx_vnni() { return has_bit(features(1).a, 4); }
+bool has_amx_bf16() { return has_bit(features(0).d, 22) && has_bit(features(0).d, 24); }
+bool has_amx_int8() { return has_bit(features(0).d, 25) && has_bit(features(0).d, 24); }
 #endif
 
 // libtorch's detection, so that ATEN_CPU_CAPABILITY applies to the kernels, too.
@@ -72,7 +86,10 @@ bool has_avx2() { return has_avx512() || at::get_cpu_capability() == "AVX2"; }
 
 struct Choice {
     const Kernel &kernel;
+    /// The precision: float32, bfloat16 or int8.
     at::ScalarType kind;
+    /// The type of the packed matrices of the tokens.
+    at::ScalarType element;
     bool supported;
     /// Whether it is faster than libtorch.
     bool automatic;
@@ -82,14 +99,22 @@ struct Choice {
 const std::vector<Choice> &choices() {
     static const std::vector<Choice> all = {
 #ifdef MUSE_AMX
-        {AMX_BF16, at::kBFloat16, has_avx512() && has_amx_bf16() && at::cpu::init_amx(), true},
+        {AMX_BF16, at::kBFloat16, at::kBFloat16, has_avx512() && has_amx_bf16() && at::cpu::init_amx(), true},
+        {AMX_INT8, at::kChar, at::kChar, has_avx512() && has_amx_int8() && at::cpu::init_amx(), true},
 #endif
 #ifdef MUSE_X86_64
-        {AVX512_F32, at::kFloat, has_avx512(), true},
-        {AVX2_F32, at::kFloat, has_avx2(), true},
-        {PORTABLE_F32, at::kFloat, has_avx2(), false},
+        {AVX512_F32, at::kFloat, at::kFloat, has_avx512(), true},
+        {AVX2_F32, at::kFloat, at::kFloat, has_avx2(), true},
+        {PORTABLE_F32, at::kFloat, at::kFloat, has_avx2(), false},
+        {AVX512_VNNI_INT8, at::kChar, at::kChar, has_avx512() && has_avx512_vnni(), true},
+#ifdef MUSE_AVX_VNNI
+        {AVX_VNNI_INT8, at::kChar, at::kChar, has_avx2() && has_avx_vnni(), true},
+#endif
+        {AVX2_INT8, at::kChar, at::kShort, has_avx2(), true},
+        {PORTABLE_INT8, at::kChar, at::kChar, has_avx2(), false},
 #else
-        {PORTABLE_F32, at::kFloat, true, true},
+        {PORTABLE_F32, at::kFloat, at::kFloat, true, true},
+        {PORTABLE_INT8, at::kChar, at::kChar, true, true},
 #endif
     };
     return all;
@@ -99,7 +124,12 @@ const std::vector<Choice> &choices() {
 
 Weights weights_of(TensorList table, TensorList packed) {
     auto floats = [&](int64_t index) { return packed[index].const_data_ptr<float>(); };
-    auto linear = [&](int64_t index) { return Linear{packed[index].const_data_ptr(), floats(index + 1)}; };
+    auto linear = [&](int64_t index) { return Linear{packed[index].const_data_ptr(), floats(index + 1), nullptr, nullptr}; };
+    auto add_scales = [&](Linear &linear, int64_t matrix) {
+        if (packed.size() != QUANTIZED_WEIGHTS) return;
+        linear.scales = floats(WEIGHTS + 2 * matrix);
+        linear.column_sums = floats(WEIGHTS + 2 * matrix + 1);
+    };
     Weights weights{};
     if (table.size() == 3) {
         weights.table = {table[0].const_data_ptr<uint8_t>(), table[1].const_data_ptr<float>(),
@@ -108,15 +138,19 @@ Weights weights_of(TensorList table, TensorList packed) {
         weights.table.elements = table[0].const_data_ptr();
     }
     weights.projection = linear(0);
+    add_scales(weights.projection, 0);
     for (int branch = 0; branch < BRANCHES; branch++) {
         const int64_t first = FIRST_BRANCH + branch * BRANCH_WEIGHTS;
         weights.norms[branch] = {floats(first), floats(first + 1)};
-        for (int layer = 0; layer < 2; layer++) weights.layers[branch][layer] = linear(first + 2 + 2 * layer);
+        for (int layer = 0; layer < 2; layer++) {
+            weights.layers[branch][layer] = linear(first + 2 + 2 * layer);
+            add_scales(weights.layers[branch][layer], 1 + 2 * branch + layer);
+        }
     }
     weights.features = {floats(LAST_NORM), floats(LAST_NORM + 1)};
     weights.dense = linear(DENSE);
     for (int layer = 0; layer < 4; layer++) {
-        weights.hidden[layer] = {packed[FIRST_HIDDEN + layer].const_data_ptr(), nullptr};
+        weights.hidden[layer].packed = packed[FIRST_HIDDEN + layer].const_data_ptr();
     }
     return weights;
 }
@@ -165,7 +199,7 @@ Tensor encode(size_t kernel, const Tensor &ids, const Tensor &lengths, TensorLis
     check(ids, lengths, table, packed);
     const Choice &choice = choices().at(kernel);
     TORCH_CHECK(choice.supported, "this processor does not support the kernel ", choice.kernel.name);
-    TORCH_CHECK(packed[0].scalar_type() == choice.kind, "the weights are packed for another kernel");
+    TORCH_CHECK(packed[0].scalar_type() == choice.element, "the weights are packed for another kernel");
     if (lengths.size(0) == 0) return at::empty({0, DIMENSION}, at::kFloat);
     return encode_with(choice.kernel, ids.contiguous(), lengths.contiguous(), table, packed);
 }
@@ -198,8 +232,11 @@ const char *muse_kernel_name(size_t kernel) {
     return kernel < muse::choices().size() ? muse::choices()[kernel].kernel.name : nullptr;
 }
 
-/// The type of its weights: float32 (6) or bfloat16 (15).
+/// Its precision as c10::ScalarType: int8 (1), float32 (6) or bfloat16 (15).
 int muse_kernel_kind(size_t kernel) { return static_cast<int>(muse::choices().at(kernel).kind); }
+
+/// The type of the packed matrices of the tokens: as muse_kernel_kind, or int16 (2).
+int muse_kernel_element(size_t kernel) { return static_cast<int>(muse::choices().at(kernel).element); }
 
 bool muse_kernel_supported(size_t kernel) { return muse::choices().at(kernel).supported; }
 

@@ -34,7 +34,7 @@ template <class Element> inline void embed(const muse::Table &table, int64_t id,
 }
 
 /// The sum of all values of a row, in four interleaved partial sums.
-template <int PARTS> inline float sum(const Floats (&row)[PARTS]) {
+template <int PARTS> inline float reduce_add(const Floats (&row)[PARTS]) {
     Floats sums[4] = {};
     for (int part = 0; part < PARTS; part++) sums[part % 4] += row[part];
     return reduce_add(sums[0] + sums[1] + (sums[2] + sums[3]));
@@ -57,7 +57,7 @@ struct Moments {
 };
 
 template <int PARTS> inline Moments moments(const Floats (&row)[PARTS]) {
-    const float mean = sum(row) / (PARTS * LANES);
+    const float mean = reduce_add(row) / (PARTS * LANES);
     const float variance = sum_of_squares(row, broadcast(mean)) / (PARTS * LANES);
     return {mean, 1.0f / __builtin_sqrtf(variance + muse::EPSILON)};
 }

@@ -38,6 +38,14 @@ inline Floats mask(bool keep, Floats values) { return _mm512_maskz_mov_ps(keep ?
 inline Floats widen(const uint8_t *bytes) {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(bytes))));
 }
+inline Floats to_floats(const int32_t *from) { return _mm512_cvtepi32_ps(_mm512_loadu_si512(from)); }
+/// Rounds values between 0 and 255 to the nearest integers; ties to even.
+inline void store_rounded(uint8_t *to, Floats values) {
+    _mm_storeu_si128(reinterpret_cast<__m128i *>(to), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(values)));
+}
+inline __m256 max_halves(Floats values) {
+    return _mm256_max_ps(_mm512_castps512_ps256(values), _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(values), 1)));
+}
 inline Register load_register(const float *from) { return load(from); }
 inline void store_register(float *to, Register values) { store(to, values); }
 inline Register broadcast_register(float value) { return broadcast(value); }
@@ -78,6 +86,23 @@ inline __m256 widen_half(const uint8_t *bytes) {
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(bytes))));
 }
 inline Floats widen(const uint8_t *bytes) { return {widen_half(bytes), widen_half(bytes + 8)}; }
+inline __m256 to_floats_half(const int32_t *from) {
+    return _mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(from)));
+}
+inline Floats to_floats(const int32_t *from) { return {to_floats_half(from), to_floats_half(from + 8)}; }
+inline __m256i round_to_16_bits(Floats values) {
+    const __m256i words = _mm256_packus_epi32(_mm256_cvtps_epi32(values.low), _mm256_cvtps_epi32(values.high));
+    return _mm256_permute4x64_epi64(words, 0xd8);
+}
+inline void store_rounded(int16_t *to, Floats values) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), round_to_16_bits(values));
+}
+inline void store_rounded(uint8_t *to, Floats values) {
+    const __m256i words = round_to_16_bits(values);
+    const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i *>(to), bytes);
+}
+inline __m256 max_halves(Floats values) { return _mm256_max_ps(values.low, values.high); }
 inline Register load_register(const float *from) { return _mm256_loadu_ps(from); }
 inline void store_register(float *to, Register values) { _mm256_storeu_ps(to, values); }
 inline Register broadcast_register(float value) { return _mm256_set1_ps(value); }
@@ -132,6 +157,12 @@ inline Floats mask(bool keep, const Floats &values) { return keep ? values : Flo
 inline Floats widen(const uint8_t *bytes) {
     return for_each_lane([&](int lane) { return static_cast<float>(bytes[lane]); });
 }
+inline Floats to_floats(const int32_t *from) {
+    return for_each_lane([&](int lane) { return static_cast<float>(from[lane]); });
+}
+template <class Code> inline void store_rounded(Code *to, const Floats &values) {
+    for (int lane = 0; lane < LANES; lane++) to[lane] = static_cast<Code>(__builtin_rintf(values.lanes[lane]));
+}
 
 #endif
 
@@ -143,12 +174,24 @@ inline float reduce_add(Floats values) {
     const __m128 two = four + _mm_movehl_ps(four, four);
     return two[0] + two[1];
 }
+/// The largest lane.
+inline float reduce_max(Floats values) {
+    const __m256 eight = max_halves(values);
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return two[0] > two[1] ? two[0] : two[1];
+}
 #else
 inline float reduce_add(Floats values) {
     for (int half = LANES / 2; half > 0; half /= 2) {
         for (int lane = 0; lane < half; lane++) values.lanes[lane] += values.lanes[lane + half];
     }
     return values.lanes[0];
+}
+inline float reduce_max(const Floats &values) {
+    float largest = values.lanes[0];
+    for (int lane = 1; lane < LANES; lane++) largest = values.lanes[lane] > largest ? values.lanes[lane] : largest;
+    return largest;
 }
 #endif
 

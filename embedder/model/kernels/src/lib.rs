@@ -1,12 +1,13 @@
 //! Kernels: fused forward passes of the encoder for one instruction set and precision each, written
-//! in C++ in `cpp/`. There are kernels with AVX2, with AVX-512 and in portable C++ (float32), and
-//! with AMX (bfloat16).
+//! in C++ in `cpp/`. There are kernels in float32 with AVX2, with AVX-512 and in portable C++; in
+//! int8 with AVX2, AVX-VNNI, AVX512-VNNI, AMX and in portable C++; and in bfloat16 with AMX.
 //!
 //! [`PackedWeights::pack`] copies the named parameters of the encoder into the layout of the
 //! kernels. Where there is no kernel, libtorch runs the TorchScript module that has these
 //! parameters.
 
 mod parameters;
+mod quantization;
 
 use std::{
     collections::HashMap,
@@ -14,15 +15,17 @@ use std::{
     fmt,
 };
 
+use quantization::column_sums;
 use tch::{Kind, TchError, Tensor};
 use torch_sys::C_tensor;
 
 pub use parameters::{DIMENSION, PARAMETERS, SCALE, TABLE, ZERO_POINT};
+pub use quantization::{QuantizedMatrix, quantize};
 
 /// Number of columns of a panel of packed weights.
 const PANEL: i64 = 32;
-/// `c10::ScalarType::BFloat16`.
-const BFLOAT16: c_int = 15;
+/// The parameters whose matrices are quantised in int8.
+const QUANTIZED: &str = "cnn.";
 
 unsafe extern "C" {
     fn muse_encode(
@@ -37,6 +40,7 @@ unsafe extern "C" {
     ) -> *mut c_char;
     fn muse_kernel_name(kernel: usize) -> *const c_char;
     fn muse_kernel_kind(kernel: usize) -> c_int;
+    fn muse_kernel_element(kernel: usize) -> c_int;
     fn muse_kernel_supported(kernel: usize) -> bool;
     fn muse_kernel_automatic(kernel: usize) -> bool;
     fn free(memory: *mut c_char);
@@ -45,7 +49,7 @@ unsafe extern "C" {
 /// A kernel that this processor supports.
 ///
 /// All float32 kernels return the same bits, for each sentence in any batch, with any number of
-/// threads.
+/// threads. So do all int8 kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kernel(usize);
 
@@ -68,18 +72,34 @@ impl Kernel {
         Kernel::supported().into_iter().find(|kernel| kernel.kind() == kind && is_automatic(kernel))
     }
 
-    /// Its name: `AVX-512`, `AVX2`, `AMX` or `portable`.
+    /// Its name, such as `AVX-512`.
     #[must_use]
     pub fn name(self) -> &'static str {
         // SAFETY: the number is that of a kernel, whose name is ASCII and never freed.
         unsafe { CStr::from_ptr(muse_kernel_name(self.0)) }.to_str().unwrap_or_default()
     }
 
-    /// The type of its weights: float32 or bfloat16.
+    /// Its precision: float32, bfloat16 or int8.
     #[must_use]
     pub fn kind(self) -> Kind {
         // SAFETY: the number is that of a kernel.
-        if unsafe { muse_kernel_kind(self.0) } == BFLOAT16 { Kind::BFloat16 } else { Kind::Float }
+        kind_of(unsafe { muse_kernel_kind(self.0) })
+    }
+
+    /// The type of its packed matrices: its precision, or int16 for int8.
+    fn element(self) -> Kind {
+        // SAFETY: the number is that of a kernel.
+        kind_of(unsafe { muse_kernel_element(self.0) })
+    }
+}
+
+/// The type with this number in `c10::ScalarType`.
+fn kind_of(scalar_type: c_int) -> Kind {
+    match scalar_type {
+        1 => Kind::Int8,
+        2 => Kind::Int16,
+        15 => Kind::BFloat16,
+        _ => Kind::Float,
     }
 }
 
@@ -138,19 +158,28 @@ impl PackedWeights {
     ///
     /// If a parameter is missing or has another shape, or libtorch fails.
     pub fn pack(parameters: &HashMap<String, Tensor>, kernel: Kernel) -> Result<PackedWeights, PackError> {
-        let kind = kernel.kind();
-        let table = pack_table(parameters, kind)?;
-        let mut packed = Vec::with_capacity(PARAMETERS.len());
+        let (kind, element) = (kernel.kind(), kernel.element());
+        // The layers that int8 does not quantise are float32.
+        let float = if kind == Kind::Int8 { Kind::Float } else { kind };
+        let table = pack_table(parameters, float)?;
+        let (mut packed, mut scales) = (Vec::with_capacity(PARAMETERS.len()), Vec::new());
         for (name, shape) in PARAMETERS {
             let parameter = parameters.get(name).ok_or(PackError::Missing(name))?;
             if parameter.size() != shape || !parameter.is_floating_point() {
                 return Err(unexpected(name, parameter));
             }
             packed.push(match shape {
-                [_, _] => pack_matrix(&parameter.f_to_kind(kind)?)?,
+                [_, _] if kind == Kind::Int8 && name.starts_with(QUANTIZED) => {
+                    let QuantizedMatrix { codes, scales: of_rows } = quantize(parameter)?;
+                    scales.push(of_rows);
+                    scales.push(column_sums(&codes)?);
+                    pack_matrix(&codes.f_to_kind(element)?)?
+                }
+                [_, _] => pack_matrix(&parameter.f_to_kind(float)?)?,
                 _ => parameter.f_to_kind(Kind::Float)?.f_contiguous()?,
             });
         }
+        packed.append(&mut scales);
         Ok(PackedWeights { kernel, table, packed })
     }
 
@@ -210,8 +239,8 @@ fn pack_table(parameters: &HashMap<String, Tensor>, kind: Kind) -> Result<Vec<Te
     Ok(vec![rows.f_contiguous()?, scale.f_contiguous()?, zero_point.f_contiguous()?])
 }
 
-/// Packs a matrix (outputs, inputs) of float32 or bfloat16 in panels of 32 outputs: (outputs / 32,
-/// inputs / G, 32, G), where G is 1 for float32 and 2 for bfloat16.
+/// Packs a matrix (outputs, inputs) in panels of 32 outputs: (outputs / 32, inputs / G, 32, G), where
+/// G elements are 4 bytes.
 fn pack_matrix(weight: &Tensor) -> Result<Tensor, TchError> {
     let group = 4 / weight.kind().elt_size_in_bytes() as i64;
     let (outputs, inputs) = weight.size2()?;

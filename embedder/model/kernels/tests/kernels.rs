@@ -14,7 +14,10 @@ const VOCABULARY: i64 = 170;
 /// represent.
 fn parameters(kind: Kind, bytes: bool) -> HashMap<String, Tensor> {
     let floats = (Kind::Float, Device::Cpu);
-    let representable = |values: Tensor| values.to_kind(kind).to_kind(Kind::Float);
+    let representable = |values: Tensor| match kind {
+        Kind::Int8 => values,
+        kind => values.to_kind(kind).to_kind(Kind::Float),
+    };
     let mut all = HashMap::new();
     if bytes {
         all.insert(TABLE.to_owned(), Tensor::randint(256, [VOCABULARY, 512], (Kind::Uint8, Device::Cpu)));
@@ -106,6 +109,15 @@ fn bfloat16_kernel_agrees_with_float64() {
     // The kernel rounds the inputs of the matrix products to bfloat16.
     assert_kernels_agree(Kind::BFloat16, true, 0.01);
     assert_kernels_agree(Kind::BFloat16, false, 0.01);
+}
+
+#[test]
+fn int8_kernels_agree_with_float64_and_bit_by_bit() {
+    let names: Vec<&str> = kernels(Kind::Int8).map(Kernel::name).collect();
+    eprintln!("kernels: {names:?}");
+    // Random weights lose more than those of the model.
+    assert_kernels_agree(Kind::Int8, true, 0.05);
+    assert_kernels_agree(Kind::Int8, false, 0.05);
 }
 
 #[test]

@@ -44,12 +44,12 @@ pub(crate) struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// A target that depends on the precision. None for f16, which is slow on CPUs.
+    /// A target that depends on the precision. None for f16, which is slow on CPUs, and for int8.
     pub(crate) fn by_precision<T>(&self, f32: T, bf16: T) -> Option<T> {
         match self.precision {
             Precision::F32 => Some(f32),
             Precision::Bf16 => Some(bf16),
-            Precision::F16 => None,
+            Precision::F16 | Precision::Int8 => None,
         }
     }
 
