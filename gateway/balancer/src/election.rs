@@ -47,8 +47,10 @@ impl Election {
             let conditions = endpoints.iter().map(|(_, condition)| condition);
             let elected = elect(self.served.as_ref(), conditions);
             match (&self.served, &elected) {
-                (Some(old), Some(new)) if old != new => warn!(%old, %new, "the served model changes"),
-                (None, Some(model)) => info!(%model, "the served model is elected"),
+                (Some(old), Some(new)) if old != new => {
+                    warn!(former = old.name(), fingerprint = new.name(), "the served fingerprint changes");
+                }
+                (None, Some(model)) => info!(fingerprint = model.name(), "the served fingerprint is elected"),
                 _ => (),
             }
             if elected != self.served {
@@ -67,7 +69,8 @@ impl Election {
             .filter_map(|(address, condition)| Some((*address, has_other(condition)?)))
             .collect();
         for (address, model) in unused.iter().filter(|entry| !self.unused.contains(entry)) {
-            warn!(%address, has = %model, %served, "an embedder is not used: it has another model");
+            let (fingerprint, served) = (model.name(), served.name());
+            warn!(%address, fingerprint, served, "an embedder is not used: it has another fingerprint");
         }
         self.unused = unused;
     }

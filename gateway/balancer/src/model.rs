@@ -40,6 +40,11 @@ impl ModelIdentity {
         }
     }
 
+    /// The fingerprint for the log, or `none`.
+    pub(super) fn name(&self) -> &str {
+        self.fingerprint().map_or("none", Fingerprint::as_str)
+    }
+
     /// The model in the headers of a health check's response.
     pub(super) fn reported(headers: &HeaderMap) -> Self {
         Fingerprint::reported(headers).map_or(Self::Unreported, Self::Known)

@@ -36,8 +36,9 @@ fn add_header(operation: &mut Operation) {
         .schema(Some(schema()))
         .description(Some("The fingerprint that the model must have; otherwise the status is 412"));
     operation.parameters.get_or_insert_default().push(requirement.build().into());
-    for response in operation.responses.responses.values_mut() {
-        if let RefOr::T(response) = response {
+    // All errors have it; the document shows it where it is of use.
+    for status in ["200", "412"] {
+        if let Some(RefOr::T(response)) = operation.responses.responses.get_mut(status) {
             let header = HeaderBuilder::new().schema(Some(schema()));
             let header = header.description(Some("The fingerprint of the model")).build();
             response.headers.insert(FINGERPRINT.as_str().to_owned(), header.into());
