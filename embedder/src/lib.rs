@@ -12,6 +12,7 @@ pub mod batcher;
 mod clock;
 mod config;
 pub mod dimensions;
+mod fingerprint;
 pub mod limits;
 mod memory;
 pub mod metrics;

@@ -9,6 +9,7 @@ use muse_model::{
     tokenizer::{Tokenizer, TokenizerError},
 };
 use muse_proto::{
+    Fingerprint,
     limits::{MAX_ITEM_BYTES, MAX_REQUEST_BYTES},
     v1::{
         embedder_service_server::EmbedderServiceServer, revocation_service_client::RevocationServiceClient,
@@ -30,6 +31,7 @@ use crate::{
     activity::Activity,
     batcher::{Batcher, BatcherError, FlowKey},
     config::Config,
+    fingerprint::{self, ReportFingerprint},
     limits::TokenLimits,
     memory::ReserveMemory,
     metrics::EmbedderMetrics,
@@ -100,7 +102,8 @@ async fn serve(
     verifier.register_metrics(&metrics);
     let (stream_verifier, closing) = (verifier.clone(), shutdown.closing.clone());
     let loaded = tokio::task::spawn_blocking(move || load(&config, &metrics, stream_verifier, closing));
-    let Loaded { api, batcher, limits, activity } = loaded.await.map_err(BatcherError::from)??;
+    let Loaded { api, batcher, limits, activity, fingerprint } =
+        loaded.await.map_err(BatcherError::from)??;
 
     tokio::spawn(report_when_synced(verifier.clone(), context.health.clone(), shutdown.announced.clone()));
     let server = |max_message_bytes| {
@@ -123,9 +126,12 @@ async fn serve(
     // A caller whose quota is exhausted must not use memory, nor one without a token: that is the
     // outermost layer.
     let service = UsageLayer::new(service, usage, activity, verifier.clone());
+    let required_fingerprint = fingerprint.clone();
     let service = InterceptedService::new(service, move |mut call: Request<()>| {
         let principal = verifier.authenticate(call.metadata().as_ref(), Credential::AccessTokenOrKey)?;
         principal.record(call.extensions());
+        // After the authentication, and before anything is read.
+        fingerprint::check(call.metadata(), &required_fingerprint)?;
         // Calls with an API key share the queue of its owner.
         call.extensions_mut().insert(FlowKey::from(&principal));
         call.extensions_mut().insert(principal);
@@ -133,8 +139,9 @@ async fn serve(
     });
     let incoming = tls::incoming(listener, acceptor, ConnectionLimits::total(connection_limit()));
     let router = grpc::server(context.requests.clone())
-        .add_service(context.health_service.clone())
-        .add_service(service);
+        // The gateway learns the fingerprint from the health checks.
+        .add_service(ReportFingerprint::new(context.health_service.clone(), &fingerprint))
+        .add_service(ReportFingerprint::new(service, &fingerprint));
     let served = grpc::serve(router, incoming, context.health.clone(), shutdown).await;
     reporter.finish().await;
     context.finish().await;
@@ -157,6 +164,7 @@ struct Loaded {
     batcher: Batcher,
     limits: TokenLimits,
     activity: Activity,
+    fingerprint: Fingerprint,
 }
 
 /// Loads the model. Streams end when `verifier` refuses their token, and at `shutdown`.
@@ -171,13 +179,15 @@ fn load(
     let directory = ModelDir::open(&config.model_dir)?;
     let tokenizer = Tokenizer::from_bytes(directory.tokenizer_bytes())?;
     let manifest = directory.manifest();
+    let fingerprint = fingerprint::of(manifest);
     let embedder_metrics = EmbedderMetrics::new(metrics);
     let batcher = Batcher::start(&directory, device, batching, &embedder_metrics)?;
     batcher.register_metrics(metrics);
-    register_model_info(metrics, manifest, &device::name(device));
+    register_model_info(metrics, manifest, &fingerprint, &device::name(device));
     info!(
         model = %config.model_dir.display(),
         precision = %manifest.precision,
+        %fingerprint,
         device = device::name(device),
         threads = config.batching.threads,
         kernel = inference::kernel(manifest.precision, device).unwrap_or("libtorch"),
@@ -190,13 +200,13 @@ fn load(
     let read_timeout = config.stream_read_timeout;
     let streams =
         Streams::new(tokenizer.clone(), batcher.clone(), batching, read_timeout, verifier, shutdown);
-    let model = describe_model(manifest, device, limits);
+    let model = describe_model(manifest, &fingerprint, device, limits);
     let activity = Activity::new();
     let api = Arc::new(EmbedderApi::new(tokenizer, batcher.clone(), streams, model, activity.clone()));
-    Ok(Loaded { api, batcher, limits, activity })
+    Ok(Loaded { api, batcher, limits, activity, fingerprint })
 }
 
-fn register_model_info(metrics: &Metrics, manifest: &Manifest, device: &str) {
+fn register_model_info(metrics: &Metrics, manifest: &Manifest, fingerprint: &Fingerprint, device: &str) {
     metrics.info(
         "muse_model_info",
         "The model and its device; always 1.",
@@ -205,6 +215,7 @@ fn register_model_info(metrics: &Metrics, manifest: &Manifest, device: &str) {
             ("version", &manifest.version),
             ("precision", &manifest.precision),
             ("device", &device),
+            ("fingerprint", fingerprint),
         ],
     );
 }

@@ -7,9 +7,12 @@ use muse_model::{
     inference::{DIMENSION, VECTOR_BYTES},
     model_dir::Manifest,
 };
-use muse_proto::v1::{
-    EmbedRequest, EmbedResponse, EmbedStreamRequest, GetModelRequest, GetModelResponse, GetStatusRequest,
-    GetStatusResponse, TokenizeRequest, TokenizeResponse, embedder_service_server::EmbedderService,
+use muse_proto::{
+    Fingerprint,
+    v1::{
+        EmbedRequest, EmbedResponse, EmbedStreamRequest, GetModelRequest, GetModelResponse, GetStatusRequest,
+        GetStatusResponse, TokenizeRequest, TokenizeResponse, embedder_service_server::EmbedderService,
+    },
 };
 use muse_server::deadline::Deadline;
 use muse_telemetry::request_telemetry::RequestContext;
@@ -54,7 +57,12 @@ impl EmbedderApi {
 }
 
 /// The response of GetModel.
-pub(crate) fn describe_model(manifest: &Manifest, device: Device, limits: TokenLimits) -> GetModelResponse {
+pub(crate) fn describe_model(
+    manifest: &Manifest,
+    fingerprint: &Fingerprint,
+    device: Device,
+    limits: TokenLimits,
+) -> GetModelResponse {
     GetModelResponse {
         name: manifest.name.clone(),
         version: manifest.version.clone(),
@@ -66,6 +74,7 @@ pub(crate) fn describe_model(manifest: &Manifest, device: Device, limits: TokenL
         source_sha256: manifest.source.sha256.clone(),
         source_precision: manifest.source.precision.to_string(),
         license: manifest.license.clone(),
+        fingerprint: fingerprint.to_string(),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     api::{grpc, keys, openai, openapi, rest, routing, status, usage, users},
     middleware::{
         AroundLayer, Authenticate, CallLimits, ClientAddress, Cors, DetourLayer, GrpcWeb, QuotaHeaders,
-        SecurityHeaders, WellFormed, apply_deadline, compress,
+        ReportFingerprint, SecurityHeaders, WellFormed, apply_deadline, compress,
     },
     page,
     upstream::Upstream,
@@ -59,6 +59,7 @@ pub(crate) fn app(
     let authenticate = Authenticate(upstream.verifier.clone());
     let call_limits = CallLimits::new(config.limits);
     let quota_headers = QuotaHeaders::new(upstream.verifier.clone(), config.cookies);
+    let report_fingerprint = ReportFingerprint(upstream.embedder.clone());
     let requests = context.requests.clone();
     let router = Router::new()
         .merge(http)
@@ -70,6 +71,8 @@ pub(crate) fn app(
             ServiceBuilder::new()
                 // Metrics, the span and the line of the access log.
                 .layer(TelemetryLayer { requests, route: routing::route_of })
+                // Adds the fingerprint of the model to the response.
+                .layer(AroundLayer(report_fingerprint))
                 // Verifies the Authorization header, for the layers and routes below.
                 .layer(AroundLayer(authenticate))
                 // Adds the state of the caller's quota to the response.

@@ -1,9 +1,10 @@
 //! The configuration of the gateway: [`Args`] are the options as given, [`Config`] is what they mean on this machine. Options are
 //! resolved once, before the service binds its addresses.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, str::FromStr, time::Duration};
 
 use clap::Parser;
+use muse_proto::{Fingerprint, NotAFingerprint};
 use muse_server::{
     Addresses, ConfigError, ShutdownArgs, TraceArgs, connection_limit, grpc,
     tls::{ClientTls, PeerArgs, ServerTls, UserArgs},
@@ -37,6 +38,10 @@ pub struct Args {
     /// one for each embedder; the gateway resolves it every two seconds.
     #[arg(long, env = "EMBEDDER_URL", default_value = "http://127.0.0.1:5002", value_delimiter = ',', value_parser = grpc::endpoint)]
     pub embedder: Vec<Endpoint>,
+
+    /// Fingerprint that embedders must have, such as f32-3fa9c07b12de; others get no calls [default: that of most embedders].
+    #[arg(long, env = "MODEL_FINGERPRINT", default_value = "", hide_default_value = true)]
+    pub model_fingerprint: PinnedFingerprint,
 
     /// Timeout of calls to the embedder, in seconds; streams have none.
     #[arg(long, env = "CALL_TIMEOUT", default_value = "120", value_parser = seconds)]
@@ -118,6 +123,18 @@ pub struct LimitArgs {
     pub send_timeout: Duration,
 }
 
+/// The value of `--model-fingerprint`: a fingerprint, or empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinnedFingerprint(pub Option<Fingerprint>);
+
+impl FromStr for PinnedFingerprint {
+    type Err = NotAFingerprint;
+
+    fn from_str(text: &str) -> Result<Self, NotAFingerprint> {
+        if text.is_empty() { Ok(Self(None)) } else { text.parse().map(|fingerprint| Self(Some(fingerprint))) }
+    }
+}
+
 /// A valid configuration: files are read, limits are computed.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -127,6 +144,8 @@ pub struct Config {
     pub auth: AuthArgs,
     /// The URLs of the embedders.
     pub embedders: Vec<Endpoint>,
+    /// The fingerprint that embedders must have, if it is pinned.
+    pub model_fingerprint: Option<Fingerprint>,
     /// Timeout of calls to the embedders.
     pub call_timeout: Duration,
     /// The proxies whose X-Forwarded-For is trusted.
@@ -185,6 +204,7 @@ impl TryFrom<Args> for Config {
             addresses: Addresses { public: args.listen, admin: args.private_listen },
             auth,
             embedders: args.embedder,
+            model_fingerprint: args.model_fingerprint.0,
             call_timeout: args.call_timeout,
             trusted_proxies: args.trusted_proxies,
             cookies: args.cookies,
@@ -233,6 +253,18 @@ fn seconds(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pinned_fingerprint_is_validated_and_may_be_empty() {
+        let pinned = |value: &str| {
+            let args = Args::try_parse_from(["muse-gateway", "--model-fingerprint", value]);
+            args.map(|args| args.model_fingerprint.0)
+        };
+        assert_eq!(pinned("").unwrap(), None);
+        assert_eq!(pinned("f32-3fa9c07b12de").unwrap(), Some("f32-3fa9c07b12de".parse().unwrap()));
+        let error = pinned("f32").unwrap_err().to_string();
+        assert!(error.contains("it must be a fingerprint, such as f32-3fa9c07b12de"), "{error}");
+    }
 
     #[test]
     fn connections_are_limited_by_open_files_and_per_address() {

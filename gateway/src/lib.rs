@@ -43,7 +43,7 @@ pub enum GatewayError {
 /// Serves on the public listener until `shutdown` is cancelled and the requests in flight are served.
 ///
 /// The gateway listens at once but reports itself ready, in `grpc.health.v1` and to its supervisor, only when it
-/// knows the revoked tokens and an embedder serves.
+/// knows the revoked tokens and an embedder with the served model serves.
 ///
 /// # Errors
 ///
@@ -90,6 +90,8 @@ async fn serve(
     let upstream = Upstream::connect(&config, resolver, &context.connector, shutdown.closing.clone());
     upstream.verifier.register_metrics(&context.metrics);
     upstream.embedder.register_metrics(&context.metrics);
+    let balancer = upstream.embedder.clone();
+    context.health.describe_with(move || balancer.explanation());
     tokio::spawn(readiness::watch(upstream.clone(), context.health.clone(), shutdown.announced.clone()));
 
     let app = app::app(&config, upstream, &context)?;

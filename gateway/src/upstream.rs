@@ -65,8 +65,14 @@ impl Upstream {
         shutdown: CancellationToken,
     ) -> Self {
         let (verifier, auth) = config.auth.clone().follow(connector, shutdown.clone());
-        let embedder =
-            Balancer::follow(&config.embedders, resolver, connector, config.call_timeout, shutdown.clone());
+        let embedder = Balancer::follow(
+            &config.embedders,
+            resolver,
+            connector,
+            config.model_fingerprint.clone(),
+            config.call_timeout,
+            shutdown.clone(),
+        );
         let [request_memory, response_memory] = [REQUEST_MEMORY, RESPONSE_MEMORY]
             .map(|total| MemoryBudget::new(total, UNRESERVED_BYTES, config.call_timeout));
         Self(Arc::new(Services {

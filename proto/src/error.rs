@@ -92,6 +92,8 @@ reasons! {
     LastAdmin, "LAST_ADMIN", FailedPrecondition, 409;
     /// The user has as many API keys as allowed.
     TooManyKeys, "TOO_MANY_KEYS", FailedPrecondition, 409;
+    /// The request requires another fingerprint than that of the model.
+    FingerprintMismatch, "FINGERPRINT_MISMATCH", FailedPrecondition, 412;
     /// Too many failed logins, of this user or from this address.
     TooManyAttempts, "TOO_MANY_ATTEMPTS", ResourceExhausted, 429;
     /// The service is overloaded, or a limit is exceeded.

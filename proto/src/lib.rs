@@ -1,15 +1,17 @@
 //! The contract between the services of MUSE as Service and their clients: the generated code of package `muse.v1`,
-//! its descriptor set, the table of errors, and the limits of requests.
+//! its descriptor set, the table of errors, the limits of requests, and the fingerprint of a model.
 
 mod codec;
 mod embedding;
 mod error;
+mod fingerprint;
 pub mod limits;
 mod tokenized;
 pub mod wire;
 
 pub use codec::{Codec, MessageDecoder, MessageEncoder, blocking_runs, run_blocking};
 pub use error::{Error, Reason};
+pub use fingerprint::{FINGERPRINT, Fingerprint, NotAFingerprint};
 pub use limits::Limited;
 pub use tokenized::TokenizeResponseWriter;
 

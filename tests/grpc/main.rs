@@ -4,6 +4,7 @@ mod admin;
 mod browser;
 mod deadlines;
 mod fairness;
+mod fingerprint;
 mod health;
 mod inputs;
 mod limits;

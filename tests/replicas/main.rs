@@ -2,6 +2,7 @@
 
 mod failover;
 mod load;
+mod model_change;
 mod rolling;
 mod shutdown;
 

@@ -17,6 +17,7 @@ use std::{
 };
 
 use clap::Parser;
+use muse_model::model_dir::ModelDir;
 use muse_proto::v1::{
     LoginRequest, LoginResponse, auth_service_client::AuthServiceClient,
     embedder_service_client::EmbedderServiceClient, user_service_client::UserServiceClient,
@@ -48,6 +49,24 @@ pub fn model_dir() -> PathBuf {
     let directory = root().join("var/model/f32");
     assert!(directory.join("manifest.json").exists(), "there is no model: run `make model`");
     directory
+}
+
+/// Makes a copy of the model in `folder` whose manifest describes other weights. Returns its fingerprint.
+///
+/// # Panics
+///
+/// If there is no model, or the folder cannot be written.
+#[must_use]
+pub fn model_with_other_weights(folder: &Path) -> String {
+    let original = model_dir();
+    let mut manifest = ModelDir::open(&original).expect("the model is whole").manifest().clone();
+    for file in manifest.files.keys() {
+        std::os::unix::fs::symlink(original.join(file), folder.join(file)).expect("the folder is empty");
+    }
+    manifest.source.weights_sha256 = "0".repeat(64);
+    let bytes = manifest.to_bytes().expect("a manifest is JSON");
+    std::fs::write(folder.join("manifest.json"), bytes).expect("the folder can be written");
+    manifest.fingerprint()
 }
 
 /// A program of the Python environment that `make test` creates from tests/sdks/requirements.txt,

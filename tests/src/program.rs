@@ -60,7 +60,11 @@ impl Program {
 
     /// Starts an embedder at an address, with one core.
     pub async fn embedder(address: SocketAddr, auth: SocketAddr) -> Self {
-        let model = model_dir();
+        Self::embedder_with(address, auth, &model_dir()).await
+    }
+
+    /// As [`Program::embedder`], with the model in a directory.
+    pub async fn embedder_with(address: SocketAddr, auth: SocketAddr, model: &Path) -> Self {
         let environment = [
             ("EMBEDDER_LISTEN", &*address.to_string()),
             ("MUSE_MODEL_DIR", model.to_str().expect("the path is UTF-8")),

@@ -1,7 +1,7 @@
 //! The admin port of a service, plain HTTP/1.1 for operators:
 //!
 //! - `/livez` returns 200 while the process runs;
-//! - `/readyz` returns 200 while the service serves, 503 otherwise;
+//! - `/readyz` returns 200 while the service serves, 503 otherwise, with details if there are any;
 //! - `/metrics` returns its metrics for Prometheus.
 //!
 //! It serves from the start of the service, before anything is loaded, to its end, including the
@@ -70,10 +70,13 @@ impl AdminPort {
     }
 
     async fn readiness(State(admin): State<Self>) -> Response {
-        if admin.health.is_serving() {
-            return text(StatusCode::OK, "ready\n");
-        }
-        text(StatusCode::SERVICE_UNAVAILABLE, "not ready: the service does not serve\n")
+        let (status, state) = if admin.health.is_serving() {
+            (StatusCode::OK, "ready")
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "not ready: the service does not serve")
+        };
+        let lines: String = admin.health.details().iter().map(|line| format!("{line}\n")).collect();
+        text(status, format!("{state}\n{lines}"))
     }
 
     async fn metrics(State(admin): State<Self>) -> Response {
@@ -127,7 +130,7 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router) {
     }
 }
 
-fn text(status: StatusCode, body: &'static str) -> Response {
+fn text(status: StatusCode, body: impl IntoResponse) -> Response {
     let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
     (status, headers, body).into_response()
 }
@@ -163,8 +166,10 @@ mod tests {
         assert_eq!(readiness().await, answer(no, not_serving));
         health.report(true);
         assert_eq!(readiness().await, answer("200 OK", "ready\n"));
+        health.describe_with(|| vec!["one".to_owned(), "two".to_owned()]);
+        assert_eq!(readiness().await, answer("200 OK", "ready\none\ntwo\n"));
         health.stop();
-        assert_eq!(readiness().await, answer(no, not_serving));
+        assert_eq!(readiness().await, answer(no, &format!("{not_serving}one\ntwo\n")));
 
         assert_eq!(fetch(address, "GET", "/livez").await, answer("200 OK", "alive\n"));
         assert_eq!(fetch(address, "HEAD", "/livez").await, answer("200 OK", ""));

@@ -4,6 +4,11 @@
 //! Own code, because tonic's health service cannot report the shutdown to watchers and then end
 //! their streams, and it removes the names of the services when it clears a status.
 
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
 use futures::{
     StreamExt,
     stream::{self, BoxStream},
@@ -29,13 +34,25 @@ pub type Service = HealthServer<HealthService>;
 
 /// Sets the state that the health service reports.
 #[derive(Debug, Clone)]
-pub struct Health(watch::Sender<State>);
+pub struct Health {
+    state: watch::Sender<State>,
+    details: Arc<OnceLock<Details>>,
+}
+
+/// Describes the state for operators.
+struct Details(Box<dyn Fn() -> Vec<String> + Send + Sync>);
+
+impl fmt::Debug for Details {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries((self.0)()).finish()
+    }
+}
 
 impl Health {
     /// Reports whether the services serve. Has no effect after [`Health::stop`].
     pub fn report(&self, serving: bool) {
         let state = if serving { State::Serving } else { State::NotServing };
-        self.0.send_if_modified(|old| {
+        self.state.send_if_modified(|old| {
             let is_change = *old != State::Stopping && *old != state;
             if is_change {
                 *old = state;
@@ -47,13 +64,25 @@ impl Health {
     /// Whether the services serve.
     #[must_use]
     pub fn is_serving(&self) -> bool {
-        *self.0.borrow() == State::Serving
+        *self.state.borrow() == State::Serving
+    }
+
+    /// Adds lines to the readiness on the admin port, which are computed at each request. Only the first call has an effect.
+    pub fn describe_with(&self, details: impl Fn() -> Vec<String> + Send + Sync + 'static) {
+        // The first description stays.
+        let _ = self.details.set(Details(Box::new(details)));
+    }
+
+    /// The lines of [`Health::describe_with`].
+    #[must_use]
+    pub fn details(&self) -> Vec<String> {
+        self.details.get().map(|details| (details.0)()).unwrap_or_default()
     }
 
     /// Reports that the services no longer serve, and ends the streams of watchers, which would
     /// delay the shutdown.
     pub fn stop(&self) {
-        self.0.send_replace(State::Stopping);
+        self.state.send_replace(State::Stopping);
     }
 }
 
@@ -61,7 +90,8 @@ impl Health {
 #[must_use]
 pub fn not_serving(services: &'static [&'static str]) -> (Health, Service) {
     let (sender, state) = watch::channel(State::NotServing);
-    (Health(sender), HealthServer::new(HealthService { services, state }))
+    let health = Health { state: sender, details: Arc::default() };
+    (health, HealthServer::new(HealthService { services, state }))
 }
 
 /// `grpc.health.v1.Health`.
@@ -137,7 +167,8 @@ mod tests {
 
     fn service() -> (Health, HealthService) {
         let (sender, state) = watch::channel(State::NotServing);
-        (Health(sender), HealthService { services: &["", "a.B"], state })
+        let health = Health { state: sender, details: Arc::default() };
+        (health, HealthService { services: &["", "a.B"], state })
     }
 
     #[tokio::test]

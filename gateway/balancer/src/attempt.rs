@@ -12,6 +12,7 @@ use super::{
     buffered_body::BufferedBody,
     endpoint::EmbedderEndpoint,
     load::{InFlight, WeighedBody},
+    model::{self, ModelIdentity},
     replay_body::ReplayBody,
     replay_memory::ReplayMemory,
     retry_policy::{Outcome, classify_failure, classify_response},
@@ -57,25 +58,31 @@ impl CallKind {
     }
 }
 
-/// Sends a call that is not retried.
+/// Sends a call that is not retried to an endpoint with this model.
 pub(super) async fn send_once(
     endpoint: &EmbedderEndpoint,
     kind: CallKind,
     call: Request<Body>,
+    model: &ModelIdentity,
 ) -> Result<Response<Body>, BoxError> {
     let in_flight = endpoint.load.begin(kind.weight());
     let (channel, connection) = channel(endpoint, kind);
     let response = channel.oneshot(call).await?;
+    if model.differs_from(response.headers()) {
+        endpoint.eject();
+        return Ok(model::changed());
+    }
     Ok(response.map(|body| tracked(body, endpoint, in_flight, connection)))
 }
 
-/// Sends a call that may be retried. The response to an idempotent call is buffered if there is memory for it.
+/// Sends a call that may be retried to an endpoint with this model. The response to an idempotent call is buffered if there is memory for it.
 pub(super) async fn send_replayable(
     endpoint: &EmbedderEndpoint,
     kind: CallKind,
     head: request::Parts,
     replay: &ReplayBody,
     memory: &ReplayMemory,
+    model: &ModelIdentity,
 ) -> Outcome {
     let in_flight = endpoint.load.begin(kind.weight());
     let body = match kind {
@@ -86,6 +93,9 @@ pub(super) async fn send_replayable(
     };
     let (channel, connection) = channel(endpoint, kind);
     let (head, body) = match channel.oneshot(Request::from_parts(head, body)).await {
+        Ok(response) if model.differs_from(response.headers()) => {
+            return Outcome::EndpointFailed(Ok(model::changed()));
+        }
         Ok(response) => response.into_parts(),
         Err(failure) => return classify_failure(failure.into(), replay.is_aborted()),
     };

@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, Endpoint};
 
-use super::load::Load;
+use super::{load::Load, model::ModelIdentity};
 
 /// Time for a connection of the test whether an endpoint is reachable,
 const CONNECT_WITHIN: Duration = Duration::from_millis(250);
@@ -33,7 +33,7 @@ pub(super) struct EmbedderEndpoint {
     pub(super) channel: TracedClient<Channel>,
     target: Endpoint,
     connector: Connector,
-    state: Mutex<State>,
+    condition: Mutex<Condition>,
     pub(super) load: Load,
     /// Notified when the endpoint is ejected.
     pub(super) recheck: Notify,
@@ -52,6 +52,16 @@ pub(super) enum State {
     Unavailable,
 }
 
+/// What is known of an endpoint.
+#[derive(Debug, Clone)]
+pub(super) struct Condition {
+    pub(super) state: State,
+    /// The model that it last reported.
+    pub(super) model: Option<ModelIdentity>,
+    /// Whether its last report was that it does not serve: it has announced its shutdown, or has not started yet.
+    pub(super) withdrawn: bool,
+}
+
 impl EmbedderEndpoint {
     pub(super) fn new(
         address: SocketAddr,
@@ -66,7 +76,7 @@ impl EmbedderEndpoint {
             channel: TracedClient(grpc::channel(target, &connector)),
             target: target.clone(),
             connector,
-            state: Mutex::new(State::Unknown),
+            condition: Mutex::new(Condition { state: State::Unknown, model: None, withdrawn: false }),
             load: Load::default(),
             recheck: Notify::new(),
             removed,
@@ -97,21 +107,38 @@ impl EmbedderEndpoint {
     }
 
     pub(super) fn state(&self) -> State {
-        *self.lock_state()
+        self.lock_condition().state
     }
 
-    pub(super) fn set(&self, state: State) {
-        *self.lock_state() = state;
+    /// The state, if the endpoint has this model.
+    pub(super) fn state_with(&self, model: &ModelIdentity) -> Option<State> {
+        let condition = self.lock_condition();
+        (condition.model.as_ref() == Some(model)).then_some(condition.state)
+    }
+
+    pub(super) fn condition(&self) -> Condition {
+        self.lock_condition().clone()
+    }
+
+    /// Applies a report of a health check.
+    pub(super) fn report(&self, state: State, model: ModelIdentity) {
+        let withdrawn = state != State::Serving;
+        *self.lock_condition() = Condition { state, model: Some(model), withdrawn };
+    }
+
+    /// Records that the endpoint cannot be reached. Its model is that of its last report.
+    pub(super) fn set_unavailable(&self) {
+        self.lock_condition().state = State::Unavailable;
     }
 
     /// Ejects the endpoint after a failed call: it gets no calls until its health check reports that it serves.
     pub(super) fn eject(&self) {
-        self.set(State::Unavailable);
+        self.set_unavailable();
         self.recheck.notify_one();
     }
 
-    fn lock_state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_condition(&self) -> MutexGuard<'_, Condition> {
+        self.condition.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 use super::{
     Balancer,
     endpoint::{EmbedderEndpoint, State},
+    model::ModelIdentity,
 };
 
 /// The name of the embedder in the health service.
@@ -24,7 +25,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// The time without a failure after which the back-off is reset.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 
-/// Updates the state of an endpoint by its health checks. It does not return.
+/// Updates the state and the model of an endpoint by its health checks. It does not return.
 pub(super) async fn watch(endpoint: Arc<EmbedderEndpoint>, balancer: Balancer) {
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     loop {
@@ -42,8 +43,8 @@ pub(super) async fn watch(endpoint: Arc<EmbedderEndpoint>, balancer: Balancer) {
             }
             _ => warn!(%address, reason, "an embedder is unavailable"),
         }
-        endpoint.set(State::Unavailable);
-        balancer.publish_serving();
+        endpoint.set_unavailable();
+        balancer.update();
         balancer.request_resolve();
         if reported == State::Serving && started.elapsed() > STABLE_AFTER {
             backoff.reset();
@@ -61,7 +62,9 @@ async fn apply_reports(
     reported: &mut State,
 ) -> Result<(), Status> {
     let request = HealthCheckRequest { service: SERVICE.to_owned() };
-    let mut reports = HealthClient::new(endpoint.channel.clone()).watch(request).await?.into_inner();
+    let response = HealthClient::new(endpoint.channel.clone()).watch(request).await?;
+    let model = ModelIdentity::reported(response.metadata().as_ref());
+    let mut reports = response.into_inner();
     while let Some(report) = reports.message().await? {
         let state = match report.status() {
             ServingStatus::Serving => State::Serving,
@@ -74,8 +77,8 @@ async fn apply_reports(
             _ => info!(%address, "an embedder does not serve"),
         }
         *reported = state;
-        endpoint.set(state);
-        balancer.publish_serving();
+        endpoint.report(state, model.clone());
+        balancer.update();
     }
     Ok(())
 }

@@ -4,7 +4,9 @@
 //! |---|---|
 //! | [`discovery`] | service discovery: URLs and names become addresses |
 //! | [`endpoint`] | one embedder: connection, state, ejection |
-//! | [`health`] | health checks, which set the state |
+//! | [`health`] | health checks, which set the state and the model |
+//! | [`model`] | the model of an endpoint, by its fingerprint |
+//! | [`election`] | the election of the served model |
 //! | [`load`] | the weight of the calls in flight of an endpoint |
 //! | [`pick`] | least-loaded picking |
 //! | [`attempt`] | one call to one endpoint |
@@ -14,16 +16,18 @@
 //!
 //! A call goes to the least loaded endpoint, by the bytes of the requests in flight. An endpoint that cannot be reached, breaks a
 //! connection or returns UNAVAILABLE is ejected (outlier ejection), and one that reports not serving gets no calls either, until
-//! its health check reports that it serves.
+//! its health check reports that it serves. All calls go to endpoints with the same model.
 
 #![forbid(unsafe_code)]
 
 mod attempt;
 mod buffered_body;
 mod discovery;
+mod election;
 mod endpoint;
 mod health;
 mod load;
+mod model;
 mod pick;
 mod replay_body;
 mod replay_memory;
@@ -34,10 +38,12 @@ mod tracked_body;
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, PoisonError, RwLock, atomic::AtomicUsize},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::AtomicUsize},
     time::Duration,
 };
 
+use http::HeaderMap;
+use muse_proto::{Error, Fingerprint};
 pub use muse_server::resolver::SystemResolver;
 use muse_server::{backoff::random, tls::Connector};
 use muse_telemetry::{metrics::Metrics, request_telemetry::TracedClient};
@@ -47,7 +53,9 @@ use tonic::transport::{Channel, Endpoint};
 use tracing::info;
 
 pub use discovery::Resolver;
-use endpoint::{EmbedderEndpoint, State};
+use election::Election;
+use endpoint::{Condition, EmbedderEndpoint, State};
+pub use model::{ModelIdentity, ResponseFingerprint};
 use replay_memory::ReplayMemory;
 use retry_budget::RetryBudget;
 pub use retry_policy::is_timeout;
@@ -67,11 +75,12 @@ pub struct Balancer(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     endpoints: RwLock<Arc<[Arc<EmbedderEndpoint>]>>,
+    election: Mutex<Election>,
     /// The endpoint that is picked first among equally loaded ones, modulo their number.
     turn: AtomicUsize,
     retry_budget: RetryBudget,
     replay_memory: ReplayMemory,
-    /// Whether any endpoint serves.
+    /// Whether any endpoint with the served model serves.
     serving: watch::Sender<bool>,
     /// Notified when an endpoint fails: its name may have other addresses.
     resolve_requested: Notify,
@@ -88,20 +97,36 @@ pub struct EmbedderCounts {
     pub known: usize,
     /// Resolved embedders that get calls.
     pub serving: usize,
+    /// Resolved embedders that serve, but get no calls, because they have another model.
+    pub unused: usize,
+}
+
+/// An embedder that serves, for calls to it alone.
+#[derive(Debug)]
+pub struct ServingEmbedder {
+    /// Its connection. Calls over it are not balanced, nor do they count as load.
+    pub channel: TracedClient<Channel>,
+    /// Its fingerprint; none if it is of a release that reports none.
+    pub fingerprint: Option<Fingerprint>,
+    /// Whether it gets calls: it has the served model.
+    pub used: bool,
 }
 
 impl Balancer {
-    /// Resolves the embedders at these URLs and checks their health until `shutdown`.
+    /// Resolves the embedders at these URLs and checks their health until `shutdown`. With a `pinned` fingerprint it uses only
+    /// embedders that have it.
     #[must_use]
     pub fn follow(
         targets: &[Endpoint],
         resolver: Box<dyn Resolver>,
         connector: &Connector,
+        pinned: Option<Fingerprint>,
         call_timeout: Duration,
         shutdown: CancellationToken,
     ) -> Self {
         let balancer = Self(Arc::new(Shared {
             endpoints: RwLock::new(Arc::new([])),
+            election: Mutex::new(Election::new(pinned)),
             turn: AtomicUsize::new(random() as usize),
             retry_budget: RetryBudget::new(),
             replay_memory: ReplayMemory::new(REPLAY_BYTES),
@@ -119,7 +144,7 @@ impl Balancer {
         balancer
     }
 
-    /// Whether any embedder serves.
+    /// Whether any embedder serves that has the served model.
     #[must_use]
     pub fn serving(&self) -> watch::Receiver<bool> {
         self.0.serving.subscribe()
@@ -128,22 +153,53 @@ impl Balancer {
     /// The numbers of known and serving embedders.
     #[must_use]
     pub fn counts(&self) -> EmbedderCounts {
-        let endpoints = self.endpoints();
-        let serving = endpoints.iter().filter(|endpoint| endpoint.state() == State::Serving).count();
-        EmbedderCounts { known: endpoints.len(), serving }
+        let serving = self.serving_embedders();
+        let used = serving.iter().filter(|embedder| embedder.used).count();
+        EmbedderCounts { known: self.endpoints().len(), serving: used, unused: serving.len() - used }
     }
 
-    /// The connections to the embedders that serve, for calls to each of them. Such calls are not balanced, nor do they count as load.
+    /// The embedders that serve, also those with another model than the served one.
     #[must_use]
-    pub fn serving_channels(&self) -> Vec<TracedClient<Channel>> {
-        let endpoints = self.endpoints();
-        let serving = endpoints.iter().filter(|endpoint| endpoint.state() == State::Serving);
-        serving.map(|endpoint| endpoint.channel.clone()).collect()
+    pub fn serving_embedders(&self) -> Vec<ServingEmbedder> {
+        let served = self.served();
+        let embedder = |endpoint: &Arc<EmbedderEndpoint>| {
+            let condition = endpoint.condition();
+            let model = condition.model.filter(|_| condition.state == State::Serving)?;
+            let (channel, used) = (endpoint.channel.clone(), served.as_ref() == Some(&model));
+            Some(ServingEmbedder { channel, fingerprint: model.fingerprint().cloned(), used })
+        };
+        self.endpoints().iter().filter_map(embedder).collect()
+    }
+
+    /// The model that the embedders of all calls have; none until one is elected.
+    #[must_use]
+    pub fn served(&self) -> Option<ModelIdentity> {
+        self.election().served().cloned()
+    }
+
+    /// Checks the fingerprint that the headers of a call require.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::InvalidArgument`](muse_proto::Reason) if the header is malformed, and
+    /// [`Reason::FingerprintMismatch`](muse_proto::Reason) if the served model has another one.
+    pub fn check(&self, headers: &HeaderMap) -> Result<(), Error> {
+        let required = Fingerprint::required(headers)?;
+        self.election().served().map_or(Ok(()), |served| served.check(required.as_ref()))
+    }
+
+    /// For operators: which embedders are not used because of their model, and whether no embedder is usable for that reason.
+    #[must_use]
+    pub fn explanation(&self) -> Vec<String> {
+        let usable = *self.0.serving.borrow();
+        let election = self.election();
+        let reason = if usable { None } else { election.unusable() };
+        reason.into_iter().chain(election.unused_endpoints()).collect()
     }
 
     /// Registers the metrics of known and serving embedders.
     pub fn register_metrics(&self, metrics: &Metrics) {
-        let (known, serving) = (self.clone(), self.clone());
+        let (known, serving, unused) = (self.clone(), self.clone(), self.clone());
         let name = "muse_embedders_known";
         metrics.pulled_gauge(name, "Embedders that the gateway has resolved.", move || {
             known.counts().known as f64
@@ -152,6 +208,9 @@ impl Balancer {
         metrics.pulled_gauge(name, "Resolved embedders that get calls.", move || {
             serving.counts().serving as f64
         });
+        let name = "muse_embedders_unused";
+        let help = "Embedders that serve, but get no calls: their fingerprint is not the one that the gateway serves.";
+        metrics.pulled_gauge(name, help, move || unused.election().unused() as f64);
     }
 
     fn endpoints(&self) -> Arc<[Arc<EmbedderEndpoint>]> {
@@ -174,7 +233,7 @@ impl Balancer {
             removed.removed.cancel();
         }
         *self.0.endpoints.write().unwrap_or_else(PoisonError::into_inner) = new.into();
-        self.publish_serving();
+        self.update();
     }
 
     fn add(&self, address: SocketAddr, target: &Endpoint) -> Arc<EmbedderEndpoint> {
@@ -186,10 +245,23 @@ impl Balancer {
         endpoint
     }
 
-    /// Publishes whether any embedder serves.
-    fn publish_serving(&self) {
-        let serves = self.endpoints().iter().any(|endpoint| endpoint.state() == State::Serving);
+    /// Elects the served model, and publishes whether any endpoint with it serves. It is called after each change of an endpoint.
+    fn update(&self) {
+        let mut election = self.election();
+        // Read after the lock, so that the last update is that of the last change.
+        let endpoints = self.endpoints();
+        let conditions: Vec<_> =
+            endpoints.iter().map(|endpoint| (endpoint.address, endpoint.condition())).collect();
+        election.update(&conditions);
+        let is_usable = |(_, condition): &(SocketAddr, Condition)| {
+            condition.state == State::Serving && condition.model.as_ref() == election.served()
+        };
+        let serves = conditions.iter().any(is_usable);
         self.0.serving.send_if_modified(|published| std::mem::replace(published, serves) != serves);
+    }
+
+    fn election(&self) -> MutexGuard<'_, Election> {
+        self.0.election.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Requests that discovery resolves the names soon.

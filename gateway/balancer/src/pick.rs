@@ -8,6 +8,7 @@ use std::sync::{Arc, atomic::Ordering};
 use super::{
     Balancer,
     endpoint::{EmbedderEndpoint, State},
+    model::ModelIdentity,
 };
 
 impl Balancer {
@@ -16,11 +17,12 @@ impl Balancer {
         self.0.turn.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Picks the least loaded endpoint in the best state, no worse than `worst`, that was not `tried`.
+    /// Picks the least loaded endpoint with this model in the best state, no worse than `worst`, that was not `tried`.
     pub(super) fn pick(
         &self,
         worst: State,
         tried: &[Arc<EmbedderEndpoint>],
+        model: &ModelIdentity,
     ) -> Option<Arc<EmbedderEndpoint>> {
         let endpoints = self.endpoints();
         let turn = self.0.turn.load(Ordering::Relaxed) % endpoints.len().max(1);
@@ -29,7 +31,7 @@ impl Balancer {
             .iter()
             .chain(before)
             .filter(|endpoint| !tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint)))
-            .map(|endpoint| (endpoint.state(), endpoint))
+            .filter_map(|endpoint| Some((endpoint.state_with(model)?, endpoint)))
             .filter(|(state, _)| *state <= worst)
             .min_by_key(|(state, endpoint)| (*state, endpoint.load.get()))
             .map(|(_, endpoint)| Arc::clone(endpoint))

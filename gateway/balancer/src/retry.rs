@@ -22,9 +22,9 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use http::{Request, Response, request};
-use muse_proto::limits::MAX_REQUEST_BYTES;
+use muse_proto::{Error, Fingerprint, Reason, limits::MAX_REQUEST_BYTES};
 use muse_server::deadline;
-use tonic::body::Body;
+use tonic::{Status, body::Body};
 use tower::Service;
 use tracing::debug;
 
@@ -32,6 +32,7 @@ use super::{
     Balancer,
     attempt::{BoxError, CallKind, send_once, send_replayable},
     endpoint::{EmbedderEndpoint, State},
+    model::{ModelIdentity, ResponseFingerprint},
     replay_body::ReplayBody,
     retry_policy::{Outcome, RetryDecision, RetryPolicy},
 };
@@ -41,10 +42,38 @@ const IDEMPOTENT_REPLAY_BYTES: usize = MAX_REQUEST_BYTES + 1024;
 /// Bytes of the replay body of a stream.
 const STREAM_REPLAY_BYTES: usize = 64 << 10;
 
-/// No embedder was resolved.
+/// When a caller may try again if there is no embedder for the call.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// No embedder was resolved, or none has reported its model.
 #[derive(Debug, thiserror::Error)]
 #[error("no embedder is known")]
 struct NoEmbedder;
+
+/// Which model may serve a call.
+struct ModelChoice {
+    /// The model that the sender has selected, in place of the served one.
+    selected: Option<ModelIdentity>,
+    /// The fingerprint that the caller requires.
+    required: Option<Fingerprint>,
+}
+
+impl ModelChoice {
+    /// The choice in the extensions and headers of a call.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::InvalidArgument`] if the header is malformed.
+    fn of(call: &Request<Body>) -> Result<Self, Error> {
+        let required = Fingerprint::required(call.headers())?;
+        Ok(Self { selected: call.extensions().get().cloned(), required })
+    }
+
+    /// The model for the next attempt; none if none is elected.
+    fn current(&self, balancer: &Balancer) -> Option<ModelIdentity> {
+        self.selected.clone().or_else(|| balancer.served())
+    }
+}
 
 impl Service<Request<Body>> for Balancer {
     type Response = Response<Body>;
@@ -57,29 +86,63 @@ impl Service<Request<Body>> for Balancer {
 
     fn call(&mut self, call: Request<Body>) -> Self::Future {
         let balancer = self.clone();
-        async move { balancer.send(call).await }.boxed()
+        let fingerprint = call.extensions().get::<ResponseFingerprint>().cloned();
+        async move {
+            let response = balancer.send(call).await?;
+            if let Some(fingerprint) = fingerprint {
+                fingerprint.set(response.headers());
+            }
+            Ok(response)
+        }
+        .boxed()
     }
 }
 
 impl Balancer {
     async fn send(self, call: Request<Body>) -> Result<Response<Body>, BoxError> {
         self.next_turn();
-        let endpoint = self.pick(State::Unavailable, &[]).ok_or(NoEmbedder)?;
+        let choice = match ModelChoice::of(&call) {
+            Ok(choice) => choice,
+            Err(error) => return Ok(Status::from(error).into_http()),
+        };
+        let Some(model) = choice.current(&self) else { return self.no_endpoint(None) };
+        if let Err(error) = model.check(choice.required.as_ref()) {
+            return Ok(model.reject(error));
+        }
+        let Some(endpoint) = self.pick(State::Unavailable, &[], &model) else {
+            return self.no_endpoint(Some(&model));
+        };
         let kind = CallKind::of(&call);
-        let has_other = || self.pick(State::Unknown, std::slice::from_ref(&endpoint)).is_some();
+        let has_other = || self.pick(State::Unknown, std::slice::from_ref(&endpoint), &model).is_some();
         if kind != CallKind::Other && has_other() {
-            self.send_with_retries(call, kind, endpoint).await
+            self.send_with_retries(call, kind, endpoint, choice, model).await
         } else {
-            send_once(&endpoint, kind, call).await
+            send_once(&endpoint, kind, call, &model).await
         }
     }
 
-    /// Sends a call to an endpoint, and to others if that fails.
+    /// The response to a call for which there is no endpoint with `model`.
+    fn no_endpoint(&self, model: Option<&ModelIdentity>) -> Result<Response<Body>, BoxError> {
+        let election = self.election();
+        let changed = model.zip(election.served()).filter(|(model, served)| model != served);
+        let text = match changed {
+            Some((old, new)) => {
+                format!("the embedders have {new} now, no longer {old}; the call can be sent again")
+            }
+            None => election.unusable().ok_or(NoEmbedder)?,
+        };
+        Ok(Status::from(Error::new(Reason::Unavailable, text).with_retry_after(RETRY_AFTER)).into_http())
+    }
+
+    /// Sends a call to an endpoint with this model, and to others if that fails. If the served model changes meanwhile, these have
+    /// the new one, where the call allows it.
     async fn send_with_retries(
         &self,
         call: Request<Body>,
         kind: CallKind,
         mut endpoint: Arc<EmbedderEndpoint>,
+        choice: ModelChoice,
+        mut model: ModelIdentity,
     ) -> Result<Response<Body>, BoxError> {
         let (mut head, body) = call.into_parts();
         let end = Instant::now() + self.timeout(&head);
@@ -91,7 +154,7 @@ impl Balancer {
         let replay = ReplayBody::new(body, capacity, memory.reservation());
         let mut policy = RetryPolicy::default();
         loop {
-            let outcome = send_replayable(&endpoint, kind, head.clone(), &replay, memory).await;
+            let outcome = send_replayable(&endpoint, kind, head.clone(), &replay, memory, &model).await;
             if let Outcome::EndpointFailed(_) = outcome {
                 endpoint.eject();
             }
@@ -101,11 +164,13 @@ impl Balancer {
                 RetryDecision::IfUnreachable(worst) => (!endpoint.is_reachable().await).then_some(worst),
             };
             let next = worst.filter(|_| replay.is_replayable()).and_then(|worst| {
-                let next = self.pick(worst, policy.tried())?;
+                let next_model = choice.current(self)?;
+                next_model.check(choice.required.as_ref()).ok()?;
+                let next = self.pick(worst, policy.tried(), &next_model)?;
                 deadline::set(&mut head.headers, end).ok()?;
-                self.0.retry_budget.withdraw().then_some(next)
+                self.0.retry_budget.withdraw().then_some((next, next_model))
             });
-            let Some(next) = next else {
+            let Some((next, next_model)) = next else {
                 replay.discard();
                 if outcome.is_served() {
                     self.0.retry_budget.deposit();
@@ -113,7 +178,7 @@ impl Balancer {
                 return outcome.into_result();
             };
             debug!(from = %endpoint.address, to = %next.address, "a call is retried");
-            endpoint = next;
+            (endpoint, model) = (next, next_model);
         }
     }
 

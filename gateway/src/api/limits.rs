@@ -13,6 +13,9 @@ pub(crate) const VOCABULARY: usize = 128_000;
 pub(crate) const UNSUPPORTED_ENCODING: &str =
     "The body has a Content-Encoding other than gzip, deflate and zstd";
 
+/// The description of status 412.
+pub(crate) const FINGERPRINT_MISMATCH: &str = "The model has another fingerprint than the request requires";
+
 /// The limits of a request to tokenize sentences.
 pub(crate) fn tokenize_limits() -> String {
     format!(

@@ -9,7 +9,8 @@ use axum::{
 use bytes::Bytes;
 use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
 use http_body_util::BodyExt;
-use muse_proto::{Error, Reason};
+use muse_balancer::ResponseFingerprint;
+use muse_proto::{Error, FINGERPRINT, Reason};
 use muse_server::memory_budget::{MemoryBudget, Reservation};
 use muse_telemetry::request_telemetry::RequestContext;
 use tokio::time::{Instant, timeout_at};
@@ -34,6 +35,24 @@ pub(crate) fn on_behalf_of<T>(headers: &HeaderMap, extensions: &Extensions, mess
         for value in headers.get_all(&name) {
             metadata.append(&name, value.clone());
         }
+    }
+    call
+}
+
+/// As [`on_behalf_of`], for a call to the embedders: with the fingerprint that the request requires. The response sets the
+/// fingerprint of the request's response.
+pub(crate) fn embedder_call<T>(
+    headers: &HeaderMap,
+    extensions: &Extensions,
+    message: T,
+) -> tonic::Request<T> {
+    let mut call = on_behalf_of(headers, extensions, message);
+    let metadata: &mut HeaderMap = call.metadata_mut().as_mut();
+    for value in headers.get_all(FINGERPRINT) {
+        metadata.append(FINGERPRINT, value.clone());
+    }
+    if let Some(responded) = extensions.get::<ResponseFingerprint>() {
+        call.extensions_mut().insert(responded.clone());
     }
     call
 }

@@ -5,6 +5,7 @@ use std::{convert::Infallible, str::FromStr, time::Duration};
 use axum::{extract::Request, response::Response};
 use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderName, HeaderValue, Method, Uri, header};
+use muse_proto::FINGERPRINT;
 use muse_telemetry::request_telemetry::REQUEST_ID;
 use tower::{Layer, Service, ServiceExt};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
@@ -60,7 +61,7 @@ impl AllowedOrigins {
         let [status, message, details] =
             ["grpc-status", "grpc-message", "grpc-status-details-bin"].map(HeaderName::from_static);
         let mut exposed = vec![SERVER_TIMING, REQUEST_ID, header::RETRY_AFTER, status, message, details];
-        exposed.push(X_SHOULD_RETRY);
+        exposed.extend([X_SHOULD_RETRY, FINGERPRINT]);
         exposed.extend(QUOTA_HEADERS);
         Some(
             CorsLayer::new()

@@ -1,5 +1,5 @@
 //! The layers of the public port: limits on connections and open calls, deadlines, the client's address, CORS, gRPC-Web,
-//! compression, security headers, quotas. [`app`](crate::app) lists them in their order.
+//! compression, security headers, quotas, the fingerprint. [`app`](crate::app) lists them in their order.
 
 mod around;
 mod authenticate;
@@ -9,6 +9,7 @@ mod compression;
 mod cors;
 mod deadline;
 mod detour;
+mod fingerprint;
 mod grpc_web;
 mod quota_headers;
 mod security_headers;
@@ -25,6 +26,7 @@ pub use cors::AllowedOrigins;
 pub(crate) use cors::Cors;
 pub(crate) use deadline::{apply_deadline, with_deadline};
 pub(crate) use detour::{Detour, DetourLayer};
+pub(crate) use fingerprint::{ReportFingerprint, uses_model};
 pub(crate) use grpc_web::GrpcWeb;
 pub(crate) use quota_headers::{QUOTA_HEADERS, QuotaHeaders};
 pub(crate) use security_headers::SecurityHeaders;

@@ -3,130 +3,19 @@
 use std::{
     io,
     net::SocketAddr,
-    pin::Pin,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use muse_gateway::{Resolver, SystemResolver};
-use muse_proto::{
-    Error, Reason,
-    v1::{
-        EmbedRequest, EmbedResponse, EmbedStreamRequest, EmbedStreamResponse, Embedding, GetModelRequest,
-        GetModelResponse, GetStatusRequest, GetStatusResponse, Limits, TokenizeRequest, TokenizeResponse,
-        embed_stream_response::Result as Outcome,
-        embedder_service_server::{EmbedderService, EmbedderServiceServer},
-    },
-};
-use tokio::{net::TcpListener, sync::watch};
-use tonic::{
-    Request, Response, Status, Streaming,
-    transport::{Server, server::TcpIncoming},
-};
+use muse_proto::{Error, Reason, v1::EmbedStreamRequest};
 
 use crate::{
     bearing,
+    fake_embedder::{Behavior, Embedder, embed},
     harness::{Backend, Gateway, token},
 };
-
-#[derive(Debug, Clone)]
-enum Behavior {
-    Vectors,
-    Error(Error),
-    /// Waits for another behavior.
-    Pending,
-}
-
-/// An embedder whose vectors contain its number.
-#[derive(Clone)]
-struct Embedder {
-    address: SocketAddr,
-    number: f32,
-    behavior: Arc<watch::Sender<Behavior>>,
-    /// The deadlines of the received calls.
-    received: Arc<Mutex<Vec<Option<Duration>>>>,
-}
-
-impl Embedder {
-    async fn start(address: &str, number: f32) -> Self {
-        let listener = TcpListener::bind(address).await.unwrap();
-        let embedder = Self {
-            address: listener.local_addr().unwrap(),
-            number,
-            behavior: Arc::new(watch::Sender::new(Behavior::Vectors)),
-            received: Arc::default(),
-        };
-        let (health, health_service) = tonic_health::server::health_reporter();
-        health.set_service_status("muse.v1.EmbedderService", tonic_health::ServingStatus::Serving).await;
-        let service = EmbedderServiceServer::new(embedder.clone());
-        let router = Server::builder().add_service(health_service).add_service(service);
-        tokio::spawn(router.serve_with_incoming(TcpIncoming::from(listener)));
-        embedder
-    }
-
-    fn respond_with(&self, behavior: Behavior) {
-        self.behavior.send_replace(behavior);
-    }
-
-    fn respond_with_error(&self, reason: Reason, retry_after: Duration) {
-        self.respond_with(Behavior::Error(Error::new(reason, "no").with_retry_after(retry_after)));
-    }
-
-    /// Takes the deadlines of the calls received since the last time.
-    fn take_received(&self) -> Vec<Option<Duration>> {
-        std::mem::take(&mut *self.received.lock().unwrap())
-    }
-
-    async fn respond<T>(&self, call: &Request<T>) -> Result<Embedding, Status> {
-        self.received.lock().unwrap().push(muse_server::deadline::of(call.metadata().as_ref()));
-        let mut behavior = self.behavior.subscribe();
-        let behavior =
-            behavior.wait_for(|behavior| !matches!(behavior, Behavior::Pending)).await.unwrap().clone();
-        match behavior {
-            Behavior::Error(error) => Err(error.into()),
-            Behavior::Vectors | Behavior::Pending => Ok(Embedding::new(&[self.number], 1)),
-        }
-    }
-}
-
-#[tonic::async_trait]
-impl EmbedderService for Embedder {
-    async fn embed(&self, call: Request<EmbedRequest>) -> Result<Response<EmbedResponse>, Status> {
-        let vector = self.respond(&call).await?;
-        let embeddings = call.into_inner().sentences.iter().map(|_| vector.clone()).collect();
-        Ok(Response::new(EmbedResponse { embeddings }))
-    }
-
-    type EmbedStreamStream = Pin<Box<dyn Stream<Item = Result<EmbedStreamResponse, Status>> + Send>>;
-
-    async fn embed_stream(
-        &self,
-        call: Request<Streaming<EmbedStreamRequest>>,
-    ) -> Result<Response<Self::EmbedStreamStream>, Status> {
-        let vector = self.respond(&call).await?;
-        let responses = call.into_inner().map(move |item| {
-            Ok(EmbedStreamResponse { id: item?.id, result: Some(Outcome::Embedding(vector.clone())) })
-        });
-        Ok(Response::new(responses.boxed()))
-    }
-
-    async fn tokenize(&self, _: Request<TokenizeRequest>) -> Result<Response<TokenizeResponse>, Status> {
-        Err(Status::unimplemented("not in this test"))
-    }
-
-    async fn get_model(&self, _: Request<GetModelRequest>) -> Result<Response<GetModelResponse>, Status> {
-        Ok(Response::new(GetModelResponse { limits: Some(Limits::default()), ..Default::default() }))
-    }
-
-    async fn get_status(
-        &self,
-        call: Request<GetStatusRequest>,
-    ) -> Result<Response<GetStatusResponse>, Status> {
-        self.respond(&call).await?;
-        Ok(Response::new(GetStatusResponse { version: self.number.to_string(), ..Default::default() }))
-    }
-}
 
 struct Fleet {
     gateway: Gateway,
@@ -135,8 +24,10 @@ struct Fleet {
 
 impl Fleet {
     async fn start() -> Self {
-        let embedders =
-            [Embedder::start("127.0.0.1:0", 1.0).await, Embedder::start("127.0.0.1:0", 2.0).await];
+        let embedders = [
+            Embedder::start("127.0.0.1:0", 1.0, None).await,
+            Embedder::start("127.0.0.1:0", 2.0, None).await,
+        ];
         let urls = embedders.each_ref().map(|embedder| format!("http://{}", embedder.address)).join(",");
         let backend = Backend::start().await;
         let gateway = Gateway::start_before(&backend, &urls, Box::new(SystemResolver::default()), &[]).await;
@@ -167,19 +58,6 @@ impl Fleet {
     }
 }
 
-/// Returns the number of the responding embedder.
-async fn embed(gateway: &Gateway, timeout: Option<Duration>) -> Result<f32, Error> {
-    let request = EmbedRequest { sentences: vec!["a".to_owned()], ..EmbedRequest::default() };
-    let mut call = bearing(&token("access", "a", None), request);
-    if let Some(timeout) = timeout {
-        call.set_timeout(timeout);
-    }
-    match gateway.embedder().embed(call).await {
-        Ok(response) => Ok(response.into_inner().embeddings[0].to_vec()[0]),
-        Err(status) => Err(Error::from(&status)),
-    }
-}
-
 #[tokio::test]
 async fn calls_go_to_the_least_loaded_embedder() {
     let fleet = Fleet::start().await;
@@ -191,7 +69,7 @@ async fn calls_go_to_the_least_loaded_embedder() {
     first.respond_with(Behavior::Pending);
     let calls = stream::iter(0..20).map(|_| embed(&fleet.gateway, None)).buffer_unordered(4);
     let waits = async {
-        while second.received.lock().unwrap().len() < 15 {
+        while second.received() < 15 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         first.respond_with(Behavior::Vectors);
@@ -294,7 +172,7 @@ impl Resolver for Names {
 async fn changed_addresses_of_a_name_are_used() {
     let names = Names::default();
     let [first, second] =
-        [Embedder::start("127.0.0.2:0", 1.0).await, Embedder::start("127.0.0.3:0", 2.0).await];
+        [Embedder::start("127.0.0.2:0", 1.0, None).await, Embedder::start("127.0.0.3:0", 2.0, None).await];
     names.0.lock().unwrap().push(first.address);
     let backend = Backend::start().await;
     let resolver = Box::new(names.clone());
@@ -318,7 +196,7 @@ async fn changed_addresses_of_a_name_are_used() {
         futures::future::join_all(calls).await
     };
     let removal = async {
-        while first.received.lock().unwrap().is_empty() {
+        while first.received() == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         *names.0.lock().unwrap() = vec![second.address];
@@ -350,9 +228,9 @@ async fn status_contains_each_embedder_that_responds() {
     // Until the health checks of both have ended.
     fleet.call_until(async || status().await.2 == 2).await;
     assert_eq!(status().await, (vec!["1".to_owned(), "2".to_owned()], 2.into(), 2.into()));
-    second.behavior.send_replace(Behavior::Error(Error::new(Reason::Internal, "a fault")));
+    second.respond_with(Behavior::Error(Error::new(Reason::Internal, "a fault")));
     assert_eq!(status().await.0, [first.number.to_string()]);
     // One that is not ready in time is left out, too.
-    second.behavior.send_replace(Behavior::Pending);
+    second.respond_with(Behavior::Pending);
     assert_eq!(status().await.0, [first.number.to_string()]);
 }

@@ -471,6 +471,7 @@ fn server() -> Server<grpc::Layers> {
 /// A running gateway, which ends when this is dropped.
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
+    admin_port: SocketAddr,
     _shutdown: DropGuard,
 }
 
@@ -493,10 +494,10 @@ impl Gateway {
         let config = Config::try_from(args).unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let listeners = Listeners::bind(Addresses::with_any_admin(any)).await.unwrap();
-        let address = listeners.addresses().public;
+        let Addresses { public: address, admin: admin_port } = listeners.addresses();
         let shutdown = CancellationToken::new();
         tokio::spawn(muse_gateway::run_with_resolver(config, resolver, listeners, shutdown.clone()));
-        Self { address, _shutdown: shutdown.drop_guard() }
+        Self { address, admin_port, _shutdown: shutdown.drop_guard() }
     }
 
     pub(crate) async fn ready(backend: &Backend, options: &[&str]) -> Self {
@@ -541,18 +542,32 @@ impl Gateway {
         headers: &[(&str, &str)],
         body: &str,
     ) -> HttpResponse {
-        let mut request =
-            http::Request::builder().method(method).uri(format!("http://{}{target}", self.address));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let client = Client::builder(TokioExecutor::new()).build_http();
-        let response =
-            client.request(request.body(Full::new(Bytes::from(body.to_owned()))).unwrap()).await.unwrap();
-        let (head, body) = response.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        HttpResponse { status: head.status, headers: head.headers, body }
+        send_to(self.address, method, target, headers, body).await
     }
+
+    /// Sends a request to the admin port.
+    pub(crate) async fn send_to_admin(&self, target: &str) -> HttpResponse {
+        send_to(self.admin_port, "GET", target, &[], "").await
+    }
+}
+
+async fn send_to(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> HttpResponse {
+    let mut request = http::Request::builder().method(method).uri(format!("http://{address}{target}"));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let response =
+        client.request(request.body(Full::new(Bytes::from(body.to_owned()))).unwrap()).await.unwrap();
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    HttpResponse { status: head.status, headers: head.headers, body }
 }
 
 pub(crate) struct HttpResponse {

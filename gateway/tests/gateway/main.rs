@@ -5,6 +5,8 @@
 mod api_keys;
 mod balancer;
 mod credentials;
+mod fake_embedder;
+mod fingerprints;
 mod harness;
 mod isolation;
 mod page;

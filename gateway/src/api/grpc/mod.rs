@@ -23,7 +23,7 @@ use axum::{
 use http::{HeaderMap, HeaderName, header};
 use http_body_util::{BodyExt, Full};
 use muse_balancer::is_timeout;
-use muse_proto::Error;
+use muse_proto::{Error, FINGERPRINT};
 use muse_server::deadline;
 use muse_verifier::{Claims, TokenKind};
 use tonic::{Code, Status};
@@ -45,7 +45,7 @@ use crate::{
 use message::{Message, MessageLimits};
 
 /// The headers of a caller that are forwarded. The client adds the request id and the trace.
-const FORWARDED: [HeaderName; 7] = [
+const FORWARDED: [HeaderName; 8] = [
     header::AUTHORIZATION,
     header::CONTENT_TYPE,
     header::TE,
@@ -53,6 +53,7 @@ const FORWARDED: [HeaderName; 7] = [
     HeaderName::from_static("grpc-encoding"),
     HeaderName::from_static("grpc-accept-encoding"),
     X_FORWARDED_FOR,
+    FINGERPRINT,
 ];
 /// Timeout of the message of a call to the auth service.
 const AUTH_BODY_WITHIN: Duration = Duration::from_secs(10);

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
 use http::{HeaderMap, HeaderValue, header};
 use http_body::Frame;
-use muse_proto::{Error, Reason};
+use muse_balancer::ModelIdentity;
+use muse_proto::{Error, FINGERPRINT, Reason};
 use muse_server::deadline;
 use tokio::time::timeout;
 use tonic::{Code, Status};
@@ -24,8 +25,15 @@ const STATUS: [http::HeaderName; 3] =
     [Status::GRPC_STATUS, Status::GRPC_MESSAGE, Status::GRPC_STATUS_DETAILS];
 
 /// Responds to a stream, and forwards it when its first item has arrived. The head of the response is sent before: there are
-/// clients that wait for it before they send an item.
-pub(crate) fn forward_stream(upstream: Upstream, call: Request) -> Response {
+/// clients that wait for it before they send an item. Therefore the stream selects the model whose fingerprint the head contains.
+pub(crate) fn forward_stream(upstream: Upstream, mut call: Request) -> Response {
+    if let Err(mismatch) = upstream.embedder.check(call.headers()) {
+        return Status::from(mismatch).into_http();
+    }
+    let model = upstream.embedder.served();
+    if let Some(model) = &model {
+        call.extensions_mut().insert(model.clone());
+    }
     let shutdown = StreamShutdown::default();
     let call = shutdown.end_request(upstream.shutdown.clone(), call);
     let opening = open(upstream, call)
@@ -33,6 +41,9 @@ pub(crate) fn forward_stream(upstream: Upstream, call: Request) -> Response {
         .boxed();
     let mut response = Response::new(Body::new(StreamBody::Opening(opening)));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    if let Some(fingerprint) = model.as_ref().and_then(ModelIdentity::fingerprint) {
+        response.headers_mut().insert(FINGERPRINT, fingerprint.into());
+    }
     shutdown.replace_status(response)
 }
 

@@ -6,7 +6,7 @@ use axum::{
     response::Response,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
-use muse_proto::{Error, Reason, v1};
+use muse_proto::{Error, Fingerprint, Reason, v1};
 use serde::Serialize;
 use serde_json::json;
 use utoipa::{
@@ -24,7 +24,7 @@ use crate::{
         http_response::ArrayBody,
         json_vectors::Numbers,
         limits::{DIMENSION, MAX_REQUEST_BYTES, embed_limits},
-        request::{BodyError, on_behalf_of, parsed, read_body, with_remedy, with_request_field},
+        request::{BodyError, embedder_call, parsed, read_body, with_remedy, with_request_field},
         response_memory::{self, ReservedBody},
         server_timing::Timing,
     },
@@ -42,6 +42,9 @@ pub(crate) struct EmbeddingList {
     data: Vec<Embedding>,
     /// The model that made the vectors.
     model: String,
+    /// Fingerprint of the model. Absent if the embedder is of an older release.
+    #[schema(nullable = false, example = "f32-3fa9c07b12de")]
+    system_fingerprint: Option<String>,
     usage: Usage,
 }
 
@@ -142,7 +145,7 @@ pub(crate) async fn create(
     let reserved = upstream.response_memory.reserve(caller, bytes).await?;
     let message = request.input.into_call(request.dimensions.map_or(0, u32::from));
     let call = with_deadline(
-        on_behalf_of(&head.headers, &head.extensions, message),
+        embedder_call(&head.headers, &head.extensions, message),
         head.extensions.get().copied(),
     )?;
     let response = upstream.embedder_client().embed(call).await;
@@ -152,14 +155,16 @@ pub(crate) async fn create(
     timing.add_upstream(response.metadata());
 
     let encoding = request.encoding_format.unwrap_or(EncodingFormat::Float);
-    let list = list(model.id.clone(), response.into_inner().embeddings, encoding);
+    let fingerprint = Fingerprint::reported(response.metadata().as_ref());
+    let list = list(&model.id, fingerprint.as_ref(), response.into_inner().embeddings, encoding);
     let response = list.respond("application/json").await?;
     Ok(timing.add_header(response.map(|body| Body::new(ReservedBody::new(body, reserved)))))
 }
 
 /// An [`EmbeddingList`].
 fn list(
-    model: String,
+    model: &str,
+    fingerprint: Option<&Fingerprint>,
     embeddings: Vec<v1::Embedding>,
     encoding: EncodingFormat,
 ) -> ArrayBody<
@@ -168,7 +173,11 @@ fn list(
 > {
     let tokens = embeddings.iter().map(|embedding| u64::from(embedding.token_count)).sum();
     let usage = Usage { prompt_tokens: tokens, total_tokens: tokens };
-    let tail = format!("],{}", &json!({ "model": model, "usage": usage }).to_string()[1..]);
+    let mut rest = json!({ "model": model, "usage": usage });
+    if let Some(fingerprint) = fingerprint {
+        rest["system_fingerprint"] = fingerprint.as_str().into();
+    }
+    let tail = format!("],{}", &rest.to_string()[1..]);
     let mut index = 0;
     let write = move |json: &mut Vec<u8>, found: v1::Embedding| {
         let vector = match encoding {
@@ -197,7 +206,9 @@ mod tests {
 
     async fn shown(count: usize, encoding: EncodingFormat) -> Value {
         let vectors = vec![v1::Embedding::new(&[1.0, -2.0], 3); count];
-        let response = list("m".to_owned(), vectors, encoding).respond("application/json").await.unwrap();
+        let fingerprint = "f32-3fa9c07b12de".parse().unwrap();
+        let list = list("m", Some(&fingerprint), vectors, encoding);
+        let response = list.respond("application/json").await.unwrap();
         serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
     }
 
@@ -213,5 +224,6 @@ mod tests {
         assert_eq!(list["data"].as_array().map(Vec::len), Some(100));
         let usage = json!({ "prompt_tokens": 300, "total_tokens": 300 });
         assert_eq!((&list["object"], &list["model"], &list["usage"]), (&json!("list"), &json!("m"), &usage));
+        assert_eq!(list["system_fingerprint"], "f32-3fa9c07b12de");
     }
 }

@@ -10,16 +10,17 @@ use axum::{
     http::{StatusCode, request::Parts},
     response::Response,
 };
+use muse_balancer::ModelIdentity;
 use muse_proto::{
-    Error, Reason,
+    Error, Fingerprint, Reason,
     v1::{GetModelRequest, GetModelResponse},
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 use super::response::{Errors, OpenAiError};
 use crate::{
-    api::{http_response::json, limits::DIMENSION, request::on_behalf_of},
+    api::{http_response::json, limits::DIMENSION, request::embedder_call},
     upstream::Upstream,
 };
 
@@ -27,7 +28,7 @@ use crate::{
 /// name of the model.
 const ALIASES: [&str; 3] = ["text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002"];
 
-/// Time for which the response of `GetModel` is cached. The model changes only with an upgrade of the embedders.
+/// Time for which the response of `GetModel` is cached, unless the served model changes meanwhile.
 const TIME_TO_LIVE: Duration = Duration::from_secs(10);
 
 /// All models.
@@ -61,6 +62,11 @@ pub(crate) struct Model {
     /// Device that runs the model.
     #[schema(example = "cpu")]
     device: String,
+    /// Id of what computes a vector: weights, tokenizer and precision. Vectors of different fingerprints must not be compared. Null
+    /// if the embedder is of an older release.
+    #[schema(value_type = Option<String>, required = true, example = "f32-3fa9c07b12de")]
+    #[serde(serialize_with = "serialize_fingerprint")]
+    pub(super) fingerprint: Option<Fingerprint>,
 }
 
 impl Model {
@@ -95,11 +101,13 @@ struct Cached {
 }
 
 impl ModelCache {
-    fn get(&self) -> Option<Arc<Model>> {
+    /// The response of an embedder with the model that is served now.
+    fn get(&self, served: &ModelIdentity) -> Option<Arc<Model>> {
         let cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         cached
             .as_ref()
             .filter(|cached| cached.since.elapsed() < TIME_TO_LIVE)
+            .filter(|cached| cached.model.fingerprint.as_ref() == served.fingerprint())
             .map(|cached| Arc::clone(&cached.model))
     }
 
@@ -109,9 +117,17 @@ impl ModelCache {
     }
 }
 
+fn serialize_fingerprint<S: Serializer>(
+    fingerprint: &Option<Fingerprint>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    fingerprint.as_ref().map(Fingerprint::as_str).serialize(serializer)
+}
+
 /// The model, from the cache if it is fresh.
 pub(super) async fn cached(upstream: &Upstream, head: &Parts) -> Result<Arc<Model>, OpenAiError> {
-    if let Some(model) = upstream.model.get() {
+    let known = upstream.embedder.served().and_then(|served| upstream.model.get(&served));
+    if let Some(model) = known {
         return Ok(model);
     }
     let model = Arc::new(served(upstream, head).await?);
@@ -121,11 +137,12 @@ pub(super) async fn cached(upstream: &Upstream, head: &Parts) -> Result<Arc<Mode
 
 /// The model, as an embedder reports it.
 async fn served(upstream: &Upstream, head: &Parts) -> Result<Model, OpenAiError> {
-    let call = on_behalf_of(&head.headers, &head.extensions, GetModelRequest {});
-    let GetModelResponse { name, version, dimension, precision, device, .. } =
+    let call = embedder_call(&head.headers, &head.extensions, GetModelRequest {});
+    let GetModelResponse { name, version, dimension, precision, device, fingerprint, .. } =
         upstream.embedder_client().get_model(call).await?.into_inner();
     let (object, owned_by) = ("model", "muse-as-service");
-    Ok(Model { id: name, object, created: 0, owned_by, version, dimension, precision, device })
+    let fingerprint = fingerprint.parse().ok();
+    Ok(Model { id: name, object, created: 0, owned_by, version, dimension, precision, device, fingerprint })
 }
 
 /// List the models

@@ -14,7 +14,7 @@ use utoipa::{IntoResponses, ToSchema, openapi::RefOr};
 use crate::{
     api::{
         http_response::{json, retry_after, set_retry_after, should_retry, standard_status, text},
-        limits::UNSUPPORTED_ENCODING,
+        limits::{FINGERPRINT_MISMATCH, UNSUPPORTED_ENCODING},
         openapi,
         request::{BodyError, Headers},
     },
@@ -66,6 +66,7 @@ impl IntoResponses for Errors {
             (401, "The key is neither a valid API key nor a valid access token"),
             (404, "There is no such model"),
             (408, "The body did not arrive in time"),
+            (412, FINGERPRINT_MISMATCH),
             (413, "The request is larger than a limit allows"),
             (415, UNSUPPORTED_ENCODING),
             (
@@ -124,6 +125,7 @@ impl From<Error> for OpenAiError {
         };
         let code = match error.reason() {
             Reason::NoSuchModel => Some("model_not_found"),
+            Reason::FingerprintMismatch => Some("fingerprint_mismatch"),
             Reason::Overloaded => Some("rate_limit_exceeded"),
             Reason::QuotaExhausted => Some("insufficient_quota"),
             _ if status == StatusCode::UNAUTHORIZED => Some("invalid_api_key"),
@@ -175,6 +177,8 @@ mod tests {
         }
         let expired = shown(Error::new(Reason::TokenExpired, "Token has expired"));
         assert_eq!(expired, (401, ErrorType::InvalidRequest, Some("invalid_api_key")));
+        let mismatch = shown(Error::new(Reason::FingerprintMismatch, "x"));
+        assert_eq!(mismatch, (412, ErrorType::InvalidRequest, Some("fingerprint_mismatch")));
         let full = shown(Error::new(Reason::Overloaded, "full"));
         assert_eq!(full, (429, ErrorType::RateLimit, Some("rate_limit_exceeded")));
         let exhausted = shown(Error::new(Reason::QuotaExhausted, "exhausted"));

@@ -1,5 +1,6 @@
 //! The OpenAPI document, generated from the code: at `/openapi.json`, and as Swagger UI at `/docs`.
 
+mod fingerprint;
 mod ui;
 
 use std::{collections::BTreeMap, sync::LazyLock};
@@ -20,6 +21,7 @@ use crate::{
     Cookies,
     auth::{ApiRouter, Routes},
 };
+use fingerprint::FingerprintHeader;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -60,7 +62,7 @@ use crate::{
         document,
     ),
     components(schemas(openai::response::ErrorBody, problem::Body<'static>, rest::schemas::Failed, rest::schemas::Refused)),
-    modifiers(&Tokens),
+    modifiers(&Tokens, &FingerprintHeader),
     tags(
         (name = "Sentences"),
         (name = "Tokens", description = "Login, refresh and logout"),

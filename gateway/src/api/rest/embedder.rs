@@ -32,7 +32,7 @@ use crate::{
         http_response::ArrayBody,
         json_vectors::Numbers,
         limits::{MAX_REQUEST_BYTES, tokenize_limits},
-        request::{on_behalf_of, with_remedy},
+        request::{embedder_call, with_remedy},
         response_memory::{self, ReservedBody},
         server_timing::Timing,
     },
@@ -300,7 +300,7 @@ impl EmbedderRequest {
         wanted: &'static [Wanted],
     ) -> Result<Self, RestError> {
         let extensions = request.extensions();
-        let (call, deadline) = (on_behalf_of(request.headers(), extensions, ()), extensions.get().copied());
+        let (call, deadline) = (embedder_call(request.headers(), extensions, ()), extensions.get().copied());
         let memory = &upstream.request_memory;
         let arguments = Arguments::read(request, wanted, MAX_REQUEST_BYTES, memory, user.name()).await;
         Ok(Self { call, deadline, arguments: arguments.map_err(RestError::with_remedy)? })

@@ -133,6 +133,7 @@ fn from_table(error: &Error, body: impl FnOnce(StatusCode, &str) -> Response) ->
         | Reason::UserExists
         | Reason::LastAdmin
         | Reason::TooManyKeys
+        | Reason::FingerprintMismatch
         | Reason::TooManyAttempts
         | Reason::Overloaded
         | Reason::QuotaExhausted

@@ -14,7 +14,7 @@ use utoipa::{
 };
 
 use crate::api::{
-    limits::{DIMENSION, MAX_SENTENCES, UNSUPPORTED_ENCODING},
+    limits::{DIMENSION, FINGERPRINT_MISMATCH, MAX_SENTENCES, UNSUPPORTED_ENCODING},
     openapi::errors,
 };
 
@@ -306,6 +306,7 @@ impl IntoResponses for ArgumentErrors {
         errors::<Failed>(&[
             (400, "The request is malformed, or an argument is missing or invalid"),
             (408, "The body did not arrive in time"),
+            (412, FINGERPRINT_MISMATCH),
             (413, "The request is larger than a limit allows"),
             (415, UNSUPPORTED_ENCODING),
             (

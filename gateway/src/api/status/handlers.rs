@@ -8,9 +8,9 @@ use axum::{
     response::Response,
 };
 use futures::{StreamExt, stream::FuturesOrdered};
+use muse_balancer::ServingEmbedder;
 use muse_proto::v1::{
-    GetModelRequest, GetModelResponse, GetStatusRequest, GetStatusResponse,
-    embedder_service_client::EmbedderServiceClient,
+    GetModelRequest, GetModelResponse, GetStatusRequest, embedder_service_client::EmbedderServiceClient,
 };
 use tokio::time::timeout;
 use tonic::Status;
@@ -18,7 +18,11 @@ use tracing::debug;
 
 use super::schemas::{EmbedderStatus, Readiness, ServiceStatus, StatusErrors};
 use crate::{
-    api::{http_response::json, problem::Problem, request::on_behalf_of},
+    api::{
+        http_response::json,
+        problem::Problem,
+        request::{embedder_call, on_behalf_of},
+    },
     auth::User,
     upstream::Upstream,
 };
@@ -28,8 +32,8 @@ const EMBEDDER_WITHIN: Duration = Duration::from_secs(2);
 
 /// The state of the service
 ///
-/// The model and its limits, and for each embedder its queue and the activity of the last ten minutes. Embedders that do not respond
-/// within two seconds are left out.
+/// The model and its limits, and for each embedder its fingerprint, its queue and the activity of the last ten minutes. Embedders that
+/// do not respond within two seconds are left out.
 #[utoipa::path(
     get,
     path = "/api/status",
@@ -51,13 +55,14 @@ pub(crate) async fn status(
 }
 
 async fn describe_model(upstream: &Upstream, head: &Parts) -> Result<GetModelResponse, Status> {
-    let call = on_behalf_of(&head.headers, &head.extensions, GetModelRequest {});
+    let call = embedder_call(&head.headers, &head.extensions, GetModelRequest {});
     Ok(upstream.embedder_client().get_model(call).await?.into_inner())
 }
 
-/// The responses of the embedders that serve.
+/// The responses of the embedders that serve, also of those with another model.
 async fn embedder_statuses(upstream: &Upstream, head: &Parts) -> Vec<EmbedderStatus> {
-    let responses = upstream.embedder.serving_channels().into_iter().map(|channel| {
+    let responses = upstream.embedder.serving_embedders().into_iter().map(|embedder| {
+        let ServingEmbedder { channel, fingerprint, used } = embedder;
         let call = on_behalf_of(&head.headers, &head.extensions, GetStatusRequest {});
         async move {
             let response =
@@ -66,11 +71,11 @@ async fn embedder_statuses(upstream: &Upstream, head: &Parts) -> Vec<EmbedderSta
                 response.inspect_err(|_| debug!("an embedder does not report its status in time")).ok()?;
             let response =
                 response.inspect_err(|status| debug!(%status, "an embedder does not report its status"));
-            response.ok().map(|response| -> GetStatusResponse { response.into_inner() })
+            response.ok().map(|response| EmbedderStatus::new(response.into_inner(), fingerprint, used))
         }
     });
     let responses: FuturesOrdered<_> = responses.collect();
-    responses.filter_map(async |response| response.map(EmbedderStatus::from)).collect().await
+    responses.filter_map(async |status| status).collect().await
 }
 
 /// Whether the service can embed

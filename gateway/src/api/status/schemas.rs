@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 
 use muse_balancer::EmbedderCounts;
-use muse_proto::v1::{ActivitySample, GetModelResponse, GetStatusResponse, Limits};
+use muse_proto::{
+    Fingerprint,
+    v1::{ActivitySample, GetModelResponse, GetStatusResponse, Limits},
+};
 use serde::Serialize;
 use utoipa::{
     IntoResponses, ToSchema,
     openapi::{self, RefOr},
 };
 
-use crate::api::problem::problems;
+use crate::api::{limits::FINGERPRINT_MISMATCH, problem::problems};
 
 /// The state of the service.
 #[derive(Debug, Serialize, ToSchema)]
@@ -23,7 +26,9 @@ pub(crate) struct ServiceStatus {
     embedders_known: usize,
     /// Resolved embedders that get calls.
     embedders_serving: usize,
-    /// Those that serve and have responded.
+    /// Resolved embedders that serve, but get no calls, because they have another fingerprint than the model.
+    embedders_unused: usize,
+    /// Those that serve and have responded, also those that get no calls.
     embedders: Vec<EmbedderStatus>,
 }
 
@@ -48,6 +53,10 @@ struct ModelDescription {
     source_sha256: String,
     /// The precision of the weights in that file: `int8` or `float32`.
     source_precision: String,
+    /// Id of what computes a vector: weights, tokenizer and precision. Vectors of different fingerprints must not be compared. Null
+    /// if the embedders are of an older release.
+    #[schema(required = true, example = "f32-3fa9c07b12de")]
+    fingerprint: Option<String>,
 }
 
 /// The limits of a request.
@@ -70,6 +79,11 @@ pub(crate) struct EmbedderStatus {
     version: String,
     precision: String,
     device: String,
+    /// Null if it is of an older release.
+    #[schema(required = true, example = "f32-3fa9c07b12de")]
+    fingerprint: Option<String>,
+    /// Whether it gets calls: it has the fingerprint of the model.
+    used: bool,
     /// In seconds since 1970.
     started_at: i64,
     /// Tokens that wait for a forward pass.
@@ -135,6 +149,7 @@ impl ServiceStatus {
                 license: model.license,
                 source_sha256: model.source_sha256,
                 source_precision: model.source_precision,
+                fingerprint: Some(model.fingerprint).filter(|fingerprint| !fingerprint.is_empty()),
             },
             limits: RequestLimits {
                 max_sentences,
@@ -145,17 +160,21 @@ impl ServiceStatus {
             },
             embedders_known: counts.known,
             embedders_serving: counts.serving,
+            embedders_unused: counts.unused,
             embedders,
         })
     }
 }
 
-impl From<GetStatusResponse> for EmbedderStatus {
-    fn from(status: GetStatusResponse) -> Self {
+impl EmbedderStatus {
+    /// The state of an embedder with this fingerprint, which gets calls if it is `used`.
+    pub(super) fn new(status: GetStatusResponse, fingerprint: Option<Fingerprint>, used: bool) -> Self {
         Self {
             version: status.version,
             precision: status.precision,
             device: status.device,
+            fingerprint: fingerprint.map(|fingerprint| fingerprint.to_string()),
+            used,
             started_at: status.started_at,
             queued_tokens: status.queued_tokens,
             interval: status.interval_seconds,
@@ -178,10 +197,12 @@ pub(crate) struct StatusErrors;
 impl IntoResponses for StatusErrors {
     fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
         problems(&[
+            (400, "The header `muse-fingerprint` is malformed"),
             (401, "The credential is missing, malformed, of another kind, expired or revoked"),
             (403, "A page of another site has sent the request with a cookie"),
+            (412, FINGERPRINT_MISMATCH),
             (429, "Too many requests are open"),
-            (503, "No embedder serves"),
+            (503, "No embedder serves that has the served model"),
         ])
     }
 }
