@@ -41,10 +41,10 @@ class Muse:
         assert ran.returncode == 0, ran.stderr
         return ran.stdout
 
-    def fails(self, *arguments: str, stdin: Optional[str] = None) -> str:
+    def fails(self, *arguments: str, stdin: Optional[str] = None, status: int = 1) -> str:
         """Returns the error message, which must be one line."""
         ran = self(*arguments, stdin=stdin)
-        assert ran.returncode == 1, ran.stderr
+        assert ran.returncode == status, ran.stderr
         assert ran.stderr.startswith("muse: error: ") and ran.stderr.count("\n") == 1, ran.stderr
         return ran.stderr
 

@@ -21,6 +21,7 @@ import httpx
 import numpy as np
 
 NPY = "application/octet-stream"
+FINGERPRINT = "muse-fingerprint"
 
 
 @dataclass
@@ -65,9 +66,19 @@ class Relay:
         """Delays responses, like a slow embedder."""
         self.precision: Optional[str] = None
         """Replaces the precision of the model in `/v1/models`, as after a restart with another model."""
+        self.fingerprint: Optional[str] = None
+        """Replaces the fingerprint of the model, as after a restart with another model: the service then has not its
+        own any more."""
+        self.fingerprints: list[Optional[str]] = []
+        """The values of `fingerprint` from the next requests for vectors or tokens on, one each."""
+        self.has_fingerprint = True
+        """False for a service that knows no fingerprints."""
+        self.required: list[Optional[str]] = []
+        """The fingerprint that each request for vectors or tokens requires."""
+        self._own_fingerprint: Optional[str] = None
         self.constant_vectors = False
-        """Responds with vectors that depend on the sentence and `precision` only, whatever the others in the request
-        are."""
+        """Responds with vectors that depend on the sentence, `precision` and `fingerprint` only, whatever the others in
+        the request are."""
         self.sizes: list[int] = []
         """Number of sentences of each request that reached the server."""
         self._lock = threading.Lock()
@@ -123,6 +134,11 @@ class Relay:
         with self._lock:
             self.requests.append(f"{request.command} {request.path}")
             canned = self._next_response(request.path)
+            if request.path in ("/embed", "/tokenize"):
+                self.required.append(request.headers[FINGERPRINT])
+                if self.fingerprints and canned is None:
+                    self.fingerprint = self.fingerprints.pop(0)
+            fingerprint = self.fingerprint
         if canned is not None:
             return (
                 None
@@ -138,14 +154,18 @@ class Relay:
         if sentences:
             self.sizes.append(sentences)
             time.sleep(sentences * self.seconds_per_sentence)
+        required = request.headers[FINGERPRINT]
+        if required is not None and self.has_fingerprint:
+            headers[FINGERPRINT] = self._exchange(required, fingerprint, headers)
         response = self._client.request(request.command, request.path, headers=headers, content=body)
+        response = self._with_fingerprint(response, fingerprint, headers)
         if self.constant_vectors and request.path == "/embed" and response.status_code == 200:
-            content = _constant_vectors(json.loads(body), self.precision)
-            response = httpx.Response(200, headers={"content-type": NPY}, content=content)
+            content = _constant_vectors(json.loads(body), f"{self.precision} {fingerprint}")
+            response = _replaced(response, content, {"content-type": NPY})
         if self.precision is not None and request.path == "/v1/models":
             models = response.json()
             models["data"][0]["precision"] = self.precision
-            response = httpx.Response(200, json=models)
+            response = _replaced(response, json.dumps(models).encode())
         with self._lock:
             self.types.append(response.headers.get("content-type", ""))
             self.response_bytes.append(len(response.content))
@@ -155,6 +175,34 @@ class Relay:
                     self.unblocked.clear()
         return response
 
+    def _with_fingerprint(
+        self, response: httpx.Response, fingerprint: Optional[str], headers: dict[str, str]
+    ) -> httpx.Response:
+        """The response of a service with this fingerprint, or without one."""
+        own = response.headers.get(FINGERPRINT)
+        content = response.content
+        if own is not None and not self.has_fingerprint:
+            del response.headers[FINGERPRINT]
+            if response.request.url.path == "/v1/models":
+                models = response.json()
+                del models["data"][0]["fingerprint"]
+                content = json.dumps(models).encode()
+        elif own is not None and fingerprint is not None:
+            response.headers[FINGERPRINT] = self._exchange(own, fingerprint, headers)
+            if response.headers.get("content-type") != NPY:
+                content = self._exchange(content.decode(), fingerprint, headers).encode()
+        return _replaced(response, content)
+
+    def _exchange(self, text: str, fingerprint: Optional[str], headers: dict[str, str]) -> str:
+        """Exchanges the fingerprint of the service and the one that replaces it."""
+        if fingerprint is None:
+            return text
+        if self._own_fingerprint is None:
+            described = self._client.get("/v1/models", headers={"authorization": headers["authorization"]})
+            self._own_fingerprint = described.headers[FINGERPRINT]
+        own = self._own_fingerprint
+        return text.replace(own, "\0").replace(fingerprint, own).replace("\0", fingerprint)
+
     def _next_response(self, path: str) -> Optional[CannedResponse]:
         following = self.responses[0] if self.responses else None
         if following is not None and following.path not in (None, path):
@@ -162,8 +210,15 @@ class Relay:
         return self.responses.pop(0) if self.responses else None
 
 
-def _constant_vectors(request: dict[str, Any], precision: Optional[str]) -> bytes:
-    seeds = [zlib.crc32(f"{precision} {sentence}".encode()) for sentence in request["sentence"]]
+def _replaced(response: httpx.Response, content: bytes, headers: Optional[dict[str, str]] = None) -> httpx.Response:
+    """The response with another body, which has no content encoding any more."""
+    left_out = ("content-length", "transfer-encoding", "content-encoding")
+    rest = {name: value for name, value in response.headers.items() if name not in left_out}
+    return httpx.Response(response.status_code, headers={**rest, **(headers or {})}, content=content)
+
+
+def _constant_vectors(request: dict[str, Any], model: str) -> bytes:
+    seeds = [zlib.crc32(f"{model} {sentence}".encode()) for sentence in request["sentence"]]
     file = io.BytesIO()
     np.save(file, np.array([np.random.default_rng(seed).random(512, np.float32) for seed in seeds]))
     return file.getvalue()

@@ -32,12 +32,23 @@ def test_doctor_passes_every_check_of_a_healthy_service(tmp_path: Path, url: str
     lines = muse.run("doctor", url, "--user", "admin", stdin="admin\n").splitlines()
     assert [line.split()[:2] for line in lines] == [
         ["ok", check]
-        for check in ("service", "clock", "keys", "log-in", "auth-clock", "model", "tokens", "vectors", "log-out")
+        for check in (
+            "service",
+            "clock",
+            "keys",
+            "log-in",
+            "auth-clock",
+            "model",
+            "embedders",
+            "tokens",
+            "vectors",
+            "log-out",
+        )
     ], lines
     # doctor saves no login. The first checks need none.
     assert not muse.state.exists()
     verdicts = [line.split()[0] for line in muse.run("doctor", url).splitlines()]
-    assert verdicts == ["ok"] * 3 + ["skipped"] * 6
+    assert verdicts == ["ok"] * 3 + ["skipped"] * 7
 
 
 def test_doctor_without_a_url_checks_the_service_of_the_login(muse_on_relay: Muse, relay: Relay) -> None:
@@ -77,17 +88,19 @@ def test_doctor_reports_every_failed_check(tmp_path: Path, relay: Relay) -> None
         CannedResponse(200, {"Date": "Thu, 01 Jan 2026 00:00:00 GMT"}, '{"keys": []}'),
         None,
         CannedResponse(200, {}, "[]"),
+        CannedResponse(200, {}, "[]"),
         CannedResponse(200, {}, json.dumps({"tokens": [["a"]] * 16})),
         CannedResponse(200, {}, json.dumps({"embedding": [[1.0] + [0.0] * 511] * 16})),
         CannedResponse(500),
     ]
     ran = muse("doctor", relay.url, "--user", "admin", stdin="admin\n")
     found = {line.split()[1]: line for line in ran.stdout.splitlines()}
-    assert ran.returncode == 1 and "6 of the checks failed" in ran.stderr
+    assert ran.returncode == 1 and "7 of the checks failed" in ran.stderr
     for check, text in (
         ("clock", "s apart"),
         ("keys", "publishes no key"),
         ("model", "not one of MUSE as Service"),
+        ("embedders", "not one of MUSE as Service"),
         ("tokens", "16 of 16 golden sentences have other tokens"),
         ("vectors", "this is another model"),
         ("log-out", "500"),

@@ -200,13 +200,13 @@ def test_info_prints_the_metadata_of_each_format(muse_on_stack: Muse) -> None:
         )
         fields = json.loads(muse_on_stack.run("info", output, "--json"))
         model = fields.pop("model")
-        assert list(model) == ["id", "version", "precision"] and model["precision"] == "f32"
+        assert list(model) == ["id", "version", "precision", "fingerprint"] and model["precision"] == "f32"
         fields.pop("bytes", None)
         assert fields == {
             "muse_metadata": 1, "command": "embed", "sources": ["rows.jsonl"], "column": "words", "keep": ["id"],
             "shard": "1/2", "client": "2.0.0", "dtype": "float16", "dimension": 512, "rows": 2, "skipped": 0,
         }  # fmt: skip
-        shown = {line[:10].rstrip(): line[11:] for line in muse_on_stack.run("info", output).splitlines()}
+        shown = {line[:11].rstrip(): line[12:] for line in muse_on_stack.run("info", output).splitlines()}
         assert (shown["rows"], shown["precision"], shown["sources"]) == ("2", "f32", "rows.jsonl")
         assert shown["model"] == model["id"]
 

@@ -162,6 +162,8 @@ def test_full_disk_is_reported_and_resumable(muse_on_stack: Muse) -> None:
 
 
 def test_resuming_with_another_model_is_an_error(muse_on_relay: Muse, relay: Relay) -> None:
+    """Of a service without fingerprints; test_fingerprint_jobs.py has the tests of others."""
+    relay.has_fingerprint = False
     write_text(muse_on_relay.folder / "in.txt", [f"{number}" for number in range(3 * CHUNK)])
     relay.block_after = CHUNK
     process = muse_on_relay.start("embed", "in.txt", "out.npy", "--in-flight", "1")
@@ -171,7 +173,7 @@ def test_resuming_with_another_model_is_an_error(muse_on_relay: Muse, relay: Rel
     relay.release()
     relay.precision = "other"
     before = (muse_on_relay.folder / "out.npy.part").read_bytes()
-    error = muse_on_relay.fails("embed", "in.txt", "out.npy")
+    error = muse_on_relay.fails("embed", "in.txt", "out.npy", status=4)
     assert re.search(
         r"out\.npy\.part contains results of the model \S+ \S+ f32, but \S+ has the model .* other now", error
     )
@@ -183,6 +185,8 @@ def test_resuming_with_another_model_is_an_error(muse_on_relay: Muse, relay: Rel
 
 
 def test_model_that_changes_during_a_job_is_an_error(muse_on_relay: Muse, relay: Relay) -> None:
+    """Of a service without fingerprints."""
+    relay.has_fingerprint = False
     write_text(muse_on_relay.folder / "in.txt", [f"{number}" for number in range(3 * CHUNK)])
     relay.block_after = CHUNK
     process = muse_on_relay.start("embed", "in.txt", "out.npy", "--in-flight", "1")
@@ -190,7 +194,7 @@ def test_model_that_changes_during_a_job_is_an_error(muse_on_relay: Muse, relay:
     relay.precision = "other"
     relay.release()
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 1 and " other while the command ran: use --restart to start over\n" in stderr
+    assert process.returncode == 4 and " other while the command ran: use --restart to start over\n" in stderr
     # The results after the checkpoint may be of either model.
     assert muse_on_relay.checkpointed_rows("out.npy") == CHUNK
     assert (muse_on_relay.folder / "out.npy.part").stat().st_size == 128 + CHUNK * 2048
@@ -200,7 +204,8 @@ def test_model_that_changes_during_a_job_is_an_error(muse_on_relay: Muse, relay:
 def test_results_of_a_model_between_checkpoints_are_discarded(
     muse_on_relay: Muse, relay: Relay, how: signal.Signals
 ) -> None:
-    """The service has another model for a while, which ends before the command is resumed."""
+    """A service without fingerprints has another model for a while, which ends before the command is resumed."""
+    relay.has_fingerprint = False
     sentences = [f"{number}" for number in range(3 * CHUNK)]
     write_text(muse_on_relay.folder / "in.txt", sentences)
     relay.constant_vectors = True
@@ -277,7 +282,7 @@ def test_damaged_or_older_checkpoint_is_reported(muse_on_stack: Muse) -> None:
     for content, text in (
         (checkpoint[:40], "out.jsonl.part.json is damaged: use --restart to start over"),
         ('{"purpose": "muse tokenize to JsonLines", "rows": 2}', "is of an older version of muse: use --restart"),
-        (checkpoint.replace('"muse_checkpoint": 2', '"muse_checkpoint": 99'), "is of another version of muse"),
+        (checkpoint.replace('"muse_checkpoint": 3', '"muse_checkpoint": 99'), "is of another version of muse"),
     ):
         (folder / "out.jsonl.part.json").write_text(content)
         assert text in muse_on_stack.fails("tokenize", "in.txt", "out.jsonl")

@@ -11,6 +11,7 @@ from ._version import __version__
 from .errors import (
     AuthenticationError,
     ConfigurationError,
+    FingerprintMismatchError,
     InvalidArgumentError,
     MUSEError,
     OverloadedError,
@@ -27,6 +28,7 @@ __all__ = [
     "CreatedKey",
     "Embedded",
     "Embedder",
+    "FingerprintMismatchError",
     "InvalidArgumentError",
     "MUSEClient",
     "MUSEError",

@@ -15,7 +15,7 @@ from . import _fork
 from ._calls import ApiKey, CreatedKey, Model, Quota, UsageGrouping, UsageRow, Vectors
 from ._checks import checked_concurrency
 from ._client_base import ClientBase, connection_settings
-from ._jobs import Chunk, Job, Progress
+from ._jobs import Attempt, Chunk, Job, Progress
 from ._retry import RetryHook
 from ._sentences import Sentences
 from ._tokens import TokenStore
@@ -51,10 +51,11 @@ class AsyncMUSEClient(ClientBase):
         tokens: Optional[TokenStore] = None,
         api_key: Optional[str] = None,
         on_retry: Optional[RetryHook] = None,
+        fingerprint: Optional[str] = None,
     ) -> None:
         """As `MUSEClient`."""
         settings = connection_settings(ip, port, url, ca_file, timeout, grpc)
-        self._set_up(settings, Session(tokens, retry_for, dtype, api_key, on_retry))
+        self._set_up(settings, Session(tokens, retry_for, dtype, api_key, on_retry, fingerprint))
 
     async def login(self, username: str, password: str) -> None:
         """As `MUSEClient.login`."""
@@ -172,9 +173,21 @@ class AsyncMUSEClient(ClientBase):
             await connections.close_with_loop()
         return connections
 
-    async def _run_job(self, job: Job[T], run: Callable[[Chunk], Flow[list[Any]]], concurrency: int) -> T:
+    async def _run_job(self, job: Job[T], run: Callable[[Chunk, Attempt], Flow[list[Any]]], concurrency: int) -> T:
         """Runs the flows of the chunks, and returns their results in order."""
-        slots = asyncio.Semaphore(checked_concurrency(concurrency))
+        checked_concurrency(concurrency)
+        while True:
+            try:
+                await self._run(self._session.check_lengths(job))
+                await self._add_all(job, job.bound(run), concurrency)
+                return job.result()
+            except MUSEError as error:
+                if not job.restart(error):
+                    raise job.failure(error) from None
+
+    async def _add_all(self, job: Job[Any], run: Callable[[Chunk], Flow[list[Any]]], concurrency: int) -> None:
+        """Runs the flows of the chunks, and adds their results to the job in order."""
+        slots = asyncio.Semaphore(concurrency)
         failed = asyncio.Event()
 
         async def run_chunk(chunk: Chunk) -> list[Any]:
@@ -190,17 +203,13 @@ class AsyncMUSEClient(ClientBase):
 
         tasks: list[asyncio.Future[list[Any]]] = []
         try:
-            await self._run(self._session.check_lengths(job))
             tasks = [asyncio.ensure_future(run_chunk(chunk)) for chunk in job.chunks]
             for task in tasks:
                 job.add(await task)
-        except MUSEError as error:
-            raise job.failure(error) from None
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        return job.result()
 
     async def _run(self, flow: Flow[T]) -> T:
         try:

@@ -93,7 +93,7 @@ class UsageRow:
 @dataclass(frozen=True)
 class Model:
     """The model of the service, and the limits of requests. Fields are None if the protocol does not report them: REST
-    reports the first five."""
+    reports the first five and the fingerprint."""
 
     id: str
     version: str
@@ -117,6 +117,8 @@ class Model:
     """The SHA-256 of the file from which the model was converted."""
     source_precision: Optional[str] = None
     license: Optional[str] = None
+    fingerprint: Optional[str] = None
+    """A short id of what produces a vector: the weights, the tokenizer and the precision. None for older services."""
 
 
 MODEL_LIMITS = ("max_sentences", "max_sentence_bytes", "max_sentence_tokens", "max_request_tokens", "max_request_bytes")
@@ -150,6 +152,8 @@ def key_fields(get: Callable[[str], Any]) -> dict[str, Any]:
 class Call(Generic[T]):
     """A call that returns a `T`."""
 
+    fingerprint: Optional[str] = None
+    """The fingerprint that the model of the service must have; None for any."""
     idempotent = True
     """Whether the call may be repeated if it is unknown whether the service executed it."""
     retried_after_5xx = True
@@ -179,24 +183,36 @@ class Revoke(Call[None]):
 
 
 @dataclass(frozen=True)
-class Tokenize(Call[list[list[str]]]):
-    token: str = field(repr=False)
-    sentences: Sequence[str] = field(repr=False)
+class ModelResult(Generic[T]):
+    """What the model of the service returns."""
+
+    value: T
+    fingerprint: Optional[str]
+    """The fingerprint of that model; None if the service does not report it."""
 
 
 @dataclass(frozen=True)
-class Embed(Call[Vectors]):
+class Tokenize(Call[ModelResult[list[list[str]]]]):
+    token: str = field(repr=False)
+    sentences: Sequence[str] = field(repr=False)
+    fingerprint: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Embed(Call[ModelResult[Vectors]]):
     """Returns an array of float32, or of float64 if the service supports JSON only."""
 
     token: str = field(repr=False)
     sentences: Sequence[str] = field(repr=False)
     float16: bool = False
     """Whether the service may return float16, which has half of the bytes."""
+    fingerprint: Optional[str] = None
 
 
 @dataclass(frozen=True)
 class GetModel(Call[Model]):
     token: str = field(repr=False)
+    fingerprint: Optional[str] = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from . import _fork
 from ._calls import ApiKey, CreatedKey, Model, Quota, UsageGrouping, UsageRow, Vectors
 from ._checks import checked_concurrency
 from ._client_base import ClientBase, connection_settings
-from ._jobs import Chunk, Job, Progress
+from ._jobs import Attempt, Chunk, Job, Progress
 from ._retry import RetryHook
 from ._sentences import Sentences
 from ._tokens import TokenStore
@@ -59,6 +59,7 @@ class MUSEClient(ClientBase):
         tokens: Optional[TokenStore] = None,
         api_key: Optional[str] = None,
         on_retry: Optional[RetryHook] = None,
+        fingerprint: Optional[str] = None,
     ) -> None:
         """Does not connect yet.
 
@@ -76,9 +77,11 @@ class MUSEClient(ClientBase):
             `tokens` is set. An empty string disables both. After `login` the client uses the tokens of the login
         :param on_retry: called with a `Retry` before the client waits to repeat a failed call, in the thread of the
             call; default: logs a warning to the logger `muse_as_service` when the service is away
+        :param fingerprint: the fingerprint (`Model.fingerprint`) that the model of the service must have. `model`,
+            `tokenize` and `embed` raise `FingerprintMismatchError` if it has another one
         """
         settings = connection_settings(ip, port, url, ca_file, timeout, grpc)
-        self._set_up(settings, Session(tokens, retry_for, dtype, api_key, on_retry))
+        self._set_up(settings, Session(tokens, retry_for, dtype, api_key, on_retry, fingerprint))
 
     def login(self, username: str, password: str) -> None:
         """Logs in. Required before `tokenize` and `embed` without an API key. The client renews expired tokens itself.
@@ -108,6 +111,9 @@ class MUSEClient(ClientBase):
         Accepts any number of sentences and splits them into requests. Raises `TooLargeError` if a sentence is too
         long; `index` is its position. After an error of a later request, its `partial` has the vectors of the first
         sentences.
+
+        All vectors are of one model: if the model of the service changes between two requests, the client starts over,
+        once; `progress` then begins again. With a required `fingerprint` it raises `FingerprintMismatchError` instead.
 
         :param sentences: a list, a generator, a numpy array, a pandas or polars Series, or an Arrow array of strings
         :param concurrency: the number of simultaneous requests, from 1 to 64
@@ -230,32 +236,28 @@ class MUSEClient(ClientBase):
 
     def _embed_batch(
         self, sentences: list[str], batch_size: int, concurrency: int, reasons: Optional[dict[int, str]]
-    ) -> Vectors:
-        """As `embed`. If `reasons` is not None, the vectors of the sentences in it are NaN, and sentences that are too
-        long are added to it."""
-        job = self._session.embedding(sentences, None, batch_size)
-        if reasons is None:
-            return self._run_job(job, self._session.embed_chunk, concurrency)
-        run = partial(self._session.embed_chunk_without, reasons=reasons)
-        return self._run_job(job, run, concurrency, reasons)
+    ) -> tuple[Vectors, Optional[str]]:
+        """As `embed`; returns also the fingerprint of the model. If `reasons` is not None, the vectors of the sentences
+        in it are NaN, and sentences that are too long are added to it."""
+        job = self._session.embedding(sentences, None, batch_size, reasons)
+        vectors = self._run_job(job, self._session.embed_chunk, concurrency)
+        if reasons is not None:
+            reasons.update(job.attempt.reasons or {})
+        return vectors, job.attempt.requirement.found
 
-    def _run_job(
-        self,
-        job: Job[T],
-        run: Callable[[Chunk], Flow[list[Any]]],
-        concurrency: int,
-        reasons: Optional[dict[int, str]] = None,
-    ) -> T:
+    def _run_job(self, job: Job[T], run: Callable[[Chunk, Attempt], Flow[list[Any]]], concurrency: int) -> T:
         """Runs the flows of the chunks, and returns their results in order."""
         checked_concurrency(concurrency)
-        try:
-            self._run(self._session.check_lengths(job, reasons))
-            with self._in_order(job.chunks, run, concurrency) as results:
-                for result in results:
-                    job.add(result)
-        except MUSEError as error:
-            raise job.failure(error) from None
-        return job.result()
+        while True:
+            try:
+                self._run(self._session.check_lengths(job))
+                with self._in_order(job.chunks, job.bound(run), concurrency) as results:
+                    for result in results:
+                        job.add(result)
+                return job.result()
+            except MUSEError as error:
+                if not job.restart(error):
+                    raise job.failure(error) from None
 
     @contextmanager
     def _in_order(

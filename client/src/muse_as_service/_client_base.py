@@ -15,6 +15,12 @@ class ClientBase:
     _settings: dict[str, Any]
     _session: Session
 
+    @property
+    def fingerprint(self) -> Optional[str]:
+        """The fingerprint of the model of the service, as of the last response to `model`, `tokenize` or `embed`; None
+        before, and for older services."""
+        return self._session.fingerprint
+
     def __getstate__(self) -> dict[str, Any]:
         return {"settings": self._settings, "session": self._session}
 

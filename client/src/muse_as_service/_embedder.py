@@ -16,6 +16,7 @@ from ._calls import Vectors
 from ._checks import checked_concurrency, checked_key
 from ._chunking import MAX_SENTENCES
 from ._client import MUSEClient
+from ._fingerprint import checked_fingerprint
 from ._sentences import check, check_text, is_missing, items
 from ._transfer import API_KEY_VARIABLE
 from .errors import AuthenticationError
@@ -31,6 +32,8 @@ class Embedded:
     """An array (texts, 512). The rows of texts without a vector are NaN."""
     reasons: list[Optional[str]]
     """For each text why it has no vector; None if it has one."""
+    fingerprint: Optional[str] = None
+    """The fingerprint of the model that computed the vectors; None if there are none, and for older services."""
 
     def to_pylist(self) -> list[Optional[list[float]]]:
         """The vectors as lists; None for those that are missing."""
@@ -75,6 +78,7 @@ class Embedder:
         batch_size: int = MAX_SENTENCES,
         dtype: npt.DTypeLike = np.float32,
         on_error: OnError = "raise",
+        fingerprint: Optional[str] = None,
     ) -> None:
         """Does not connect.
 
@@ -91,6 +95,8 @@ class Embedder:
         :param batch_size: the number of texts in a request, at most 512
         :param dtype: data type of the vectors
         :param on_error: `"raise"`, or `"null"` for NaN instead of the vectors of texts that are null or too long
+        :param fingerprint: the fingerprint (`Model.fingerprint`) that the model of the service must have, so that all
+            processes return vectors of one model; otherwise a call raises `FingerprintMismatchError`
         """
         self.url = base_url("", 0, url)
         if (username is None) != (password is None) or (username is not None and api_key is not None):
@@ -110,7 +116,17 @@ class Embedder:
         # The process that connects may have another working directory.
         ca_file = None if ca_file is None else os.path.abspath(ca_file)  # noqa: PTH100
         self._settings = _Settings(
-            self.url, api_key, username, password, grpc, ca_file, deadline, timeout, kind.str, concurrency
+            self.url,
+            api_key,
+            username,
+            password,
+            grpc,
+            ca_file,
+            deadline,
+            timeout,
+            kind.str,
+            concurrency,
+            checked_fingerprint(fingerprint),
         )
 
     def __call__(self, texts: Any) -> Vectors:
@@ -126,13 +142,14 @@ class Embedder:
             sentences, reasons = check(texts), None
         else:
             sentences, reasons = _without_missing(items(texts))
-        vectors = self._embed(sentences, reasons)
-        return Embedded(vectors, [(reasons or {}).get(position) for position in range(len(sentences))])
+        vectors, fingerprint = self._embed(sentences, reasons)
+        found = [(reasons or {}).get(position) for position in range(len(sentences))]
+        return Embedded(vectors, found, fingerprint)
 
     def __repr__(self) -> str:
         return f"Embedder({self.url!r})"
 
-    def _embed(self, sentences: list[str], reasons: Optional[dict[int, str]]) -> Vectors:
+    def _embed(self, sentences: list[str], reasons: Optional[dict[int, str]]) -> tuple[Vectors, Optional[str]]:
         client = _client_of(self._settings)
         try:
             return client._embed_batch(sentences, self._batch_size, self._concurrency, reasons)
@@ -158,6 +175,7 @@ class _Settings:
     timeout: Optional[float]
     dtype: str
     concurrency: int
+    fingerprint: Optional[str]
 
     def open(self) -> MUSEClient:
         if self.username is None and not (self.api_key or os.environ.get(API_KEY_VARIABLE)):
@@ -171,6 +189,7 @@ class _Settings:
             retry_for=self.deadline,
             dtype=self.dtype,
             api_key="" if self.username is not None else self.api_key,
+            fingerprint=self.fingerprint,
         )
         client._max_requests = self.concurrency
         if self.username is not None:

@@ -24,6 +24,7 @@ from ._calls import (
     ListUsage,
     Login,
     Model,
+    ModelResult,
     Page,
     Quota,
     Refresh,
@@ -37,9 +38,11 @@ from ._calls import (
     given_changes,
     key_fields,
 )
+from ._fingerprint import HEADER, fingerprint_of
 from ._grpc_channel import ChannelConnector
 from .errors import (
     AuthenticationError,
+    FingerprintMismatchError,
     InvalidArgumentError,
     MUSEError,
     OverloadedError,
@@ -81,7 +84,13 @@ HTTP_STATUS = {
     Code.DEADLINE_EXCEEDED: 504,
 }
 REASON_OF_CODE = {Code.OUT_OF_RANGE: "TOO_LARGE", Code.RESOURCE_EXHAUSTED: "OVERLOADED"}
-HTTP_STATUS_OF_REASON = {"TOO_LARGE": 413, "TOKEN_MALFORMED": 422, "TOKEN_INVALID": 422, "TOKEN_KIND": 422}
+HTTP_STATUS_OF_REASON = {
+    "TOO_LARGE": 413,
+    "TOKEN_MALFORMED": 422,
+    "TOKEN_INVALID": 422,
+    "TOKEN_KIND": 422,
+    "FINGERPRINT_MISMATCH": 412,
+}
 
 
 class GrpcProtocol:
@@ -98,71 +107,75 @@ class GrpcProtocol:
         self._connector = connector
         self._timeout = timeout
 
-    def start(self, call: Call[Any]) -> Any:
-        """Starts the call. Returns its response, or an awaitable of it with grpc.aio."""
+    def request(self, call: Call[Any]) -> tuple[Any, Any]:
+        """Returns the stub of the method of a call, and the message of the request."""
         if isinstance(call, Login):
-            login = auth_pb2.LoginRequest(username=call.username, password=call.password)
-            return self._auth.Login(login, timeout=self._timeout)
+            return self._auth.Login, auth_pb2.LoginRequest(username=call.username, password=call.password)
         if isinstance(call, Refresh):
-            return self._auth.RefreshToken(auth_pb2.RefreshTokenRequest(), **self._call_options(call.token))
+            return self._auth.RefreshToken, auth_pb2.RefreshTokenRequest()
         if isinstance(call, Revoke):
-            return self._auth.RevokeToken(auth_pb2.RevokeTokenRequest(), **self._call_options(call.token))
+            return self._auth.RevokeToken, auth_pb2.RevokeTokenRequest()
         if isinstance(call, Tokenize):
-            tokenize = embedder_pb2.TokenizeRequest(sentences=call.sentences)
-            return self._embedder.Tokenize(tokenize, **self._call_options(call.token))
+            return self._embedder.Tokenize, embedder_pb2.TokenizeRequest(sentences=call.sentences)
         if isinstance(call, Embed):
-            return self._embedder.Embed(
-                embedder_pb2.EmbedRequest(
-                    sentences=call.sentences, format=embedder_pb2.VECTOR_FORMAT_FLOAT16 if call.float16 else None
-                ),
-                **self._call_options(call.token),
+            return self._embedder.Embed, embedder_pb2.EmbedRequest(
+                sentences=call.sentences, format=embedder_pb2.VECTOR_FORMAT_FLOAT16 if call.float16 else None
             )
         if isinstance(call, GetModel):
-            return self._embedder.GetModel(embedder_pb2.GetModelRequest(), **self._call_options(call.token))
+            return self._embedder.GetModel, embedder_pb2.GetModelRequest()
         if isinstance(call, ListUsage):
-            return self._usage.ListUsage(_usage_request(call), **self._call_options(call.token))
-        return self._start_key_call(call)
+            return self._usage.ListUsage, _usage_request(call)
+        return self._key_request(call)
 
-    def _start_key_call(self, call: Call[Any]) -> Any:
+    def _key_request(self, call: Call[Any]) -> tuple[Any, Any]:
         if isinstance(call, CreateKey):
-            create = key_pb2.CreateKeyRequest(
+            return self._keys.CreateKey, key_pb2.CreateKeyRequest(
                 name=call.name,
                 expires_in=call.expires_in,
                 bulk=call.bulk,
                 username=call.user,
                 quota=_quota_message(call.quota),
             )
-            return self._keys.CreateKey(create, **self._call_options(call.token))
         if isinstance(call, ListKeys):
-            listing = key_pb2.ListKeysRequest(
+            return self._keys.ListKeys, key_pb2.ListKeysRequest(
                 page_size=PAGE_SIZE, page_token=call.after, username=call.user, all_users=call.all_users
             )
-            return self._keys.ListKeys(listing, **self._call_options(call.token))
         if isinstance(call, GetKey):
-            return self._keys.GetKey(key_pb2.GetKeyRequest(id=call.id), **self._call_options(call.token))
+            return self._keys.GetKey, key_pb2.GetKeyRequest(id=call.id)
         if isinstance(call, UpdateKey):
-            change = key_pb2.UpdateKeyRequest(id=call.id, quota=_quota_message(call.quota), **given_changes(call))
-            return self._keys.UpdateKey(change, **self._call_options(call.token))
+            quota = _quota_message(call.quota)
+            return self._keys.UpdateKey, key_pb2.UpdateKeyRequest(id=call.id, quota=quota, **given_changes(call))
         if isinstance(call, DeleteKey):
-            return self._keys.DeleteKey(key_pb2.DeleteKeyRequest(id=call.id), **self._call_options(call.token))
+            return self._keys.DeleteKey, key_pb2.DeleteKeyRequest(id=call.id)
         if isinstance(call, DescribeKey):
-            return self._keys.DescribeKey(key_pb2.DescribeKeyRequest(), **self._call_options(call.token))
+            return self._keys.DescribeKey, key_pb2.DescribeKeyRequest()
         raise TypeError(f"no such call: {call!r}")
 
-    def parse(self, call: Call[Any], response: Any) -> Any:
-        """Returns the result of a call."""
+    def options(self, call: Call[Any]) -> dict[str, Any]:
+        """Returns the options of a call: its metadata and its timeout."""
+        metadata = []
+        token = getattr(call, "token", None)
+        if token is not None:
+            metadata.append(("authorization", f"Bearer {token}"))
+        if call.fingerprint is not None:
+            metadata.append((HEADER, call.fingerprint))
+        return {"metadata": metadata, "timeout": self._timeout}
+
+    def parse(self, call: Call[Any], response: Any, metadata: Any) -> Any:
+        """Returns the result of a call. `metadata` is the initial metadata of the response."""
         if isinstance(call, Login):
             return Tokens(response.access_token, response.refresh_token)
         if isinstance(call, Refresh):
             return Tokens(response.access_token, response.refresh_token or call.token)
         if isinstance(call, Tokenize):
             _check_count(len(response.sentences), len(call.sentences))
-            return [list(sentence.tokens) for sentence in response.sentences]
+            tokens = [list(sentence.tokens) for sentence in response.sentences]
+            return ModelResult(tokens, fingerprint_of(metadata))
         if isinstance(call, Embed):
             _check_count(len(response.embeddings), len(call.sentences))
-            return _vectors(response.embeddings)
+            return ModelResult(_vectors(response.embeddings), fingerprint_of(metadata))
         if isinstance(call, GetModel):
-            return _model(response)
+            return _model(response, fingerprint_of(metadata))
         if isinstance(call, CreateKey):
             return CreatedKey(**_key_fields(response.key), key=response.secret_key)
         if isinstance(call, ListKeys):
@@ -173,24 +186,23 @@ class GrpcProtocol:
             return Page([_usage_row(row, call.by) for row in response.usage], response.next_page_token or None)
         return None
 
-    def error(self, failure: RpcError) -> MUSEError:
+    def error(self, call: Call[Any], failure: RpcError) -> MUSEError:
         """Converts the error of a failed call."""
         code, text = failure.code(), failure.details() or ""
         reason, retry_after, place = _details(failure)
         if code == Code.UNAVAILABLE and not reason:
-            error = self._connector.unavailable(text)
+            unavailable = self._connector.unavailable(text)
             # grpc uses the same status if a connection breaks during a call.
-            error.sent = error.reason == "PROXY" or "failed to connect" not in text.lower()
-            return error
+            unavailable.sent = unavailable.reason == "PROXY" or "failed to connect" not in text.lower()
+            return unavailable
         if code == Code.DEADLINE_EXCEEDED and not reason:
             text = f"{self._connector.url} does not respond in time: try again, or set a longer timeout"
             return UnavailableError(text, reason="DEADLINE_EXCEEDED")
-        found = _service_error(code, text, reason, retry_after, place)
-        found.from_service = True
-        return found
-
-    def _call_options(self, token: str) -> dict[str, Any]:
-        return {"metadata": (("authorization", f"Bearer {token}"),), "timeout": self._timeout}
+        error = _service_error(code, text, reason, retry_after, place)
+        if isinstance(error, FingerprintMismatchError):
+            error.expected, error.found = call.fingerprint, _fingerprint_of_failure(failure)
+        error.from_service = True
+        return error
 
 
 def _service_error(code: Any, text: str, reason: str, retry_after: Optional[float], place: str) -> MUSEError:
@@ -206,16 +218,19 @@ def _service_error(code: Any, text: str, reason: str, retry_after: Optional[floa
     if reason == "TOO_LARGE" or code == Code.OUT_OF_RANGE:
         found = re.match(r"sentences\[(\d+)\]", place or text)
         return TooLargeError(text, index=int(found[1]) if found else None, **fields)
+    if reason == "FINGERPRINT_MISMATCH":
+        return FingerprintMismatchError(text, **fields)
     if code == Code.INVALID_ARGUMENT:
         return InvalidArgumentError(text, **fields)
     return MUSEError(text, **fields)
 
 
-def _model(model: Any) -> Model:
+def _model(model: Any, fingerprint: Optional[str]) -> Model:
     fields: dict[str, Any] = {name: getattr(model, name) for name in ("version", "dimension", "precision", "device")}
     # 0 and "" stand for what an older service does not report.
     fields.update({name: getattr(model, name) or None for name in ("source_sha256", "source_precision", "license")})
     fields.update({name: getattr(model.limits, name) or None for name in MODEL_LIMITS})
+    fields["fingerprint"] = model.fingerprint or fingerprint
     return Model(id=model.name, languages=tuple(model.languages), **fields)
 
 
@@ -282,6 +297,11 @@ def _vectors(embeddings: Sequence[Any]) -> Vectors:
     for row, embedding in zip(vectors, embeddings):
         row[:] = embedding.values
     return vectors
+
+
+def _fingerprint_of_failure(failure: Any) -> Optional[str]:
+    # The metadata of a response without messages may all be trailing ones.
+    return fingerprint_of(failure.initial_metadata()) or fingerprint_of(failure.trailing_metadata())
 
 
 def _details(failure: RpcError) -> tuple[str, Optional[float], str]:

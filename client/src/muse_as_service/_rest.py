@@ -28,6 +28,7 @@ from ._calls import (
     ListUsage,
     Login,
     Model,
+    ModelResult,
     Page,
     Quota,
     Refresh,
@@ -40,9 +41,11 @@ from ._calls import (
     key_fields,
 )
 from ._environment import Proxy
+from ._fingerprint import HEADER
 from ._transfer import SendAgain
 from .errors import (
     AuthenticationError,
+    FingerprintMismatchError,
     InvalidArgumentError,
     MUSEError,
     OverloadedError,
@@ -99,6 +102,12 @@ class RestProtocol:
 
     def request(self, call: Call[Any]) -> dict[str, Any]:
         """Returns the arguments of `httpx.Client.request` for a call."""
+        request = self._request(call)
+        if call.fingerprint is not None:
+            request["headers"][HEADER] = call.fingerprint
+        return request
+
+    def _request(self, call: Call[Any]) -> dict[str, Any]:
         if isinstance(call, Login):
             return _request("POST", "login", body={"username": call.username, "password": call.password})
         if isinstance(call, Refresh):
@@ -200,7 +209,7 @@ def _quota_body(quota: Optional[Quota]) -> Optional[dict[str, Any]]:
 
 def _result(call: Call[Any], response: httpx.Response) -> Any:
     if isinstance(call, Embed):
-        return _vectors(response, len(call.sentences))
+        return ModelResult(_vectors(response, len(call.sentences)), _fingerprint(response))
     if isinstance(call, DeleteKey):
         return None
     body = response.json()
@@ -212,9 +221,9 @@ def _result(call: Call[Any], response: httpx.Response) -> Any:
     if isinstance(call, Tokenize):
         tokens = body["tokens"]
         _check_count(len(tokens), len(call.sentences))
-        return tokens
+        return ModelResult(tokens, _fingerprint(response))
     if isinstance(call, GetModel):
-        return _model(body["data"][0])
+        return _model(body["data"][0], _fingerprint(response))
     if isinstance(call, CreateKey):
         return CreatedKey(**_key_fields(body), key=body["key"])
     if isinstance(call, ListKeys):
@@ -231,13 +240,18 @@ def _key_fields(key: dict[str, Any]) -> dict[str, Any]:
     return {**key_fields(key.__getitem__), "quota": Quota(quota["tokens"], quota["period"]) if quota else None}
 
 
-def _model(model: dict[str, Any]) -> Model:
+def _fingerprint(response: httpx.Response) -> Optional[str]:
+    return response.headers.get(HEADER) or None
+
+
+def _model(model: dict[str, Any], fingerprint: Optional[str]) -> Model:
     """The five fields of every service, and further ones that the service may report."""
     languages = model.get("languages")
     limits = model.get("limits") or {}
     fields: dict[str, Any] = {name: model[name] for name in ("id", "version", "dimension", "precision", "device")}
     fields.update({name: model.get(name) for name in ("source_sha256", "source_precision", "license")})
     fields.update({name: limits.get(name) for name in MODEL_LIMITS})
+    fields["fingerprint"] = model.get("fingerprint") or fingerprint
     return Model(**fields, languages=None if languages is None else tuple(languages))
 
 
@@ -293,6 +307,14 @@ def _error_of_status(call: Optional[Call[Any]], response: httpx.Response, messag
     if status == 413:
         place = re.match(r"sentences\[(\d+)\]: ", message)
         return TooLargeError(message, status=status, reason=reason, index=int(place[1]) if place else None)
+    if status == 412 and call is not None and call.fingerprint is not None and _service_text(response) is not None:
+        return FingerprintMismatchError(
+            message,
+            status=status,
+            reason="FINGERPRINT_MISMATCH",
+            expected=call.fingerprint,
+            found=_fingerprint(response),
+        )
     if status == 400:
         return InvalidArgumentError(message, status=status, reason=reason)
     return MUSEError(message, status=status, reason=reason)

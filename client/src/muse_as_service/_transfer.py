@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -31,6 +31,7 @@ from ._calls import (
     ListUsage,
     Login,
     Model,
+    ModelResult,
     Page,
     Quota,
     Refresh,
@@ -44,7 +45,8 @@ from ._calls import (
 )
 from ._checks import check_key_id, check_key_properties, check_text, check_usage_query, checked_key
 from ._chunking import MAX_SENTENCES, size
-from ._jobs import Chunk, Job, Progress
+from ._fingerprint import Requirement, checked_fingerprint
+from ._jobs import Attempt, Chunk, Job, Progress
 from ._retry import Retry, RetryHook, backoff, log_retry, logger, may_retry
 from ._sentences import Sentences, check
 from ._tokens import InMemory, TokenStore
@@ -92,7 +94,11 @@ class Session:
         dtype: npt.DTypeLike,
         api_key: Optional[str] = None,
         on_retry: Optional[RetryHook] = None,
+        fingerprint: Optional[str] = None,
     ) -> None:
+        self._required = checked_fingerprint(fingerprint)
+        self.fingerprint: Optional[str] = None
+        """That of the last response of the model."""
         # The environment is for programs that pass neither credential.
         self._api_key = checked_key(os.environ.get(API_KEY_VARIABLE) if api_key is None and store is None else api_key)
         self._store = store or InMemory()
@@ -135,25 +141,41 @@ class Session:
                     raise
         self._save(None)
 
+    def require(self, fingerprint: Optional[str]) -> None:
+        """Requires a fingerprint for all further calls of the model."""
+        self._required = checked_fingerprint(fingerprint)
+
     def model(self) -> Flow[Model]:
-        self._model = yield from self._with_token(GetModel)
-        return self._model
+        model = yield from self._with_token(partial(GetModel, fingerprint=self._required))
+        self._accept(model.fingerprint, Requirement(self._required))
+        self._model = model
+        return model
 
     def tokenizing(self, sentences: Sentences, progress: Optional[Progress]) -> Job[list[list[str]]]:
-        return Job(check(sentences), _joined, progress, MAX_SENTENCES)
+        return Job(check(sentences), _joined, progress, MAX_SENTENCES, self._required)
 
     def embedding(
-        self, sentences: Sentences, progress: Optional[Progress], chunk_size: int = MAX_SENTENCES
+        self,
+        sentences: Sentences,
+        progress: Optional[Progress],
+        chunk_size: int = MAX_SENTENCES,
+        reasons: Optional[dict[int, str]] = None,
     ) -> Job[Vectors]:
-        return Job(check(sentences), self._concatenated, progress, chunk_size)
+        """If `reasons` is not None, the vectors of the sentences in it, and of those that are too long, are NaN."""
+        return Job(check(sentences), self._concatenated, progress, chunk_size, self._required, reasons)
 
-    def tokenize_chunk(self, chunk: Chunk) -> Flow[list[list[list[str]]]]:
-        return (yield from self._split_if_too_large(chunk.sentences, chunk.start, Tokenize))
+    def tokenize_chunk(self, chunk: Chunk, attempt: Attempt) -> Flow[list[list[list[str]]]]:
+        return (yield from self._split_if_too_large(chunk.sentences, chunk.start, Tokenize, attempt.requirement))
 
-    def embed_chunk(self, chunk: Chunk) -> Flow[list[Vectors]]:
-        return (yield from self._split_if_too_large(chunk.sentences, chunk.start, self._embed_call))
+    def embed_chunk(self, chunk: Chunk, attempt: Attempt) -> Flow[list[Vectors]]:
+        if attempt.reasons is not None:
+            return (yield from self._embed_chunk_without(chunk, attempt.reasons, attempt.requirement))
+        call, requirement = self._embed_call, attempt.requirement
+        return (yield from self._split_if_too_large(chunk.sentences, chunk.start, call, requirement))
 
-    def embed_chunk_without(self, chunk: Chunk, reasons: dict[int, str]) -> Flow[list[Vectors]]:
+    def _embed_chunk_without(
+        self, chunk: Chunk, reasons: dict[int, str], requirement: Requirement
+    ) -> Flow[list[Vectors]]:
         """The vectors of a chunk, with NaN for the sentences in `reasons`, to which sentences that are too long are
         added."""
         positions = [position for position in chunk.positions() if position not in reasons]
@@ -161,7 +183,7 @@ class Session:
         while positions:
             sentences = [chunk.sentences[position - chunk.start] for position in positions]
             try:
-                found = yield from self._split_if_too_large(sentences, 0, self._embed_call)
+                found = yield from self._split_if_too_large(sentences, 0, self._embed_call, requirement)
                 break
             except TooLargeError as error:
                 if error.index is None:
@@ -172,9 +194,9 @@ class Session:
             vectors[np.array(positions) - chunk.start] = np.concatenate(found)
         return [vectors]
 
-    def check_lengths(self, job: Job[Any], reasons: Optional[dict[int, str]] = None) -> Flow[None]:
+    def check_lengths(self, job: Job[Any]) -> Flow[None]:
         """Checks all sentences before the first request, if the job has several. Raises `TooLargeError` for the first
-        one that is too long, or adds them to `reasons`."""
+        one that is too long, or adds them to the reasons of the attempt."""
         if len(job.chunks) < 2:
             return
         limit = yield from self._max_sentence_bytes()
@@ -185,9 +207,9 @@ class Session:
                     continue
                 text = f"{size(sentence)} bytes; the limit is {limit} a sentence"
                 error = _too_long(TooLargeError(text, status=413, reason="TOO_LARGE"), position)
-                if reasons is None:
+                if job.attempt.reasons is None:
                     raise error
-                reasons[position] = error.message.partition("] is ")[2]
+                job.attempt.reasons[position] = error.message.partition("] is ")[2]
 
     def create_key(
         self, name: str, expires_in: int, bulk: bool, user: Optional[str], quota: Optional[Quota]
@@ -267,19 +289,31 @@ class Session:
         return vectors.astype(self._dtype, copy=False)
 
     def _split_if_too_large(
-        self, chunk: list[str], start: int, call: Callable[[str, Sequence[str]], Call[T]]
+        self, chunk: list[str], start: int, call: Callable[..., Call[ModelResult[T]]], requirement: Requirement
     ) -> Flow[list[T]]:
-        """The results for a chunk that begins at sentence `start`. A chunk that is too large is sent in halves."""
+        """The results for a chunk that begins at sentence `start`. A chunk that is too large is sent in halves.
+
+        `call` takes a token, sentences and the required fingerprint.
+        """
         try:
-            return [(yield from self._with_token(lambda token: call(token, chunk)))]
+            result: ModelResult[T] = yield from self._with_token(
+                lambda token: call(token, chunk, fingerprint=requirement.fingerprint)
+            )
+            self._accept(result.fingerprint, requirement)
+            return [result.value]
         except TooLargeError as error:
             if len(chunk) == 1:
                 error.index = 0
             if error.index is not None:
                 raise _too_long(error, start + error.index) from None
         middle = len(chunk) // 2
-        first = yield from self._split_if_too_large(chunk[:middle], start, call)
-        return first + (yield from self._split_if_too_large(chunk[middle:], start + middle, call))
+        first = yield from self._split_if_too_large(chunk[:middle], start, call, requirement)
+        return first + (yield from self._split_if_too_large(chunk[middle:], start + middle, call, requirement))
+
+    def _accept(self, fingerprint: Optional[str], requirement: Requirement) -> None:
+        """Checks the fingerprint of a response: also a service that ignores the requirement must fulfil it."""
+        requirement.check(fingerprint)
+        self.fingerprint = fingerprint
 
     def _with_token(self, call: Callable[[str], Call[T]]) -> Flow[T]:
         if self._api_key is not None:

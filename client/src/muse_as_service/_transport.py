@@ -97,11 +97,13 @@ class _Grpc(Transport):
 
     def send(self, call: Call[Any]) -> Any:
         try:
+            method, message = self._protocol.request(call)
             with fork_gate.call():
-                response = self._protocol.start(call)
+                response, finished = method.with_call(message, **self._protocol.options(call))
+                metadata = finished.initial_metadata()
         except self._protocol.failure as failure:
-            raise self._protocol.error(failure) from None
-        return self._protocol.parse(call, response)
+            raise self._protocol.error(call, failure) from None
+        return self._protocol.parse(call, response, metadata)
 
     def close(self) -> None:
         with fork_gate.call():
@@ -116,10 +118,12 @@ class _AsyncGrpc(AsyncTransport):
 
     async def send(self, call: Call[Any]) -> Any:
         try:
-            response = await self._protocol.start(call)
+            method, message = self._protocol.request(call)
+            started = method(message, **self._protocol.options(call))
+            response, metadata = await started, await started.initial_metadata()
         except self._protocol.failure as failure:
-            raise self._protocol.error(failure) from None
-        return self._protocol.parse(call, response)
+            raise self._protocol.error(call, failure) from None
+        return self._protocol.parse(call, response, metadata)
 
     async def close(self) -> None:
         await self._channel.close()

@@ -87,6 +87,24 @@ class OverloadedError(MUSEError):
     client does not retry that itself."""
 
 
+class FingerprintMismatchError(MUSEError):
+    """The model of the service has another fingerprint than the one that the client requires, or the service had
+    several models during a call. The client does not retry it. `partial` is empty, because a later call may get vectors
+    of another model."""
+
+    expected: Optional[str] = None
+    """The required fingerprint."""
+    found: Optional[str] = None
+    """That of the service; None if the service does not report it."""
+
+    def __init__(
+        self, message: str, *, expected: Optional[str] = None, found: Optional[str] = None, **fields: Any
+    ) -> None:
+        super().__init__(message, **fields)
+        self.expected = expected
+        self.found = found
+
+
 class UnavailableError(MUSEError):
     """The service, or one that it depends on, is unreachable, not ready, or does not respond in time."""
 

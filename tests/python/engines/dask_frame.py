@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dask.dataframe as dd
 import pandas as pd
-from muse_as_service import Embedder
+from muse_as_service import Embedder, MUSEClient
 
 sys.path.insert(0, str(Path(__file__).parent))
 from common import TEXTS, check
@@ -14,7 +14,9 @@ from common import TEXTS, check
 if __name__ == "__main__":
     frame = dd.from_pandas(pd.DataFrame({"id": range(len(TEXTS)), "sentence": TEXTS}), npartitions=6)
 
-    embedder = Embedder(os.environ["GATEWAY"])
+    with MUSEClient(url=os.environ["GATEWAY"]) as client:
+        fingerprint = client.model().fingerprint
+    embedder = Embedder(os.environ["GATEWAY"], fingerprint=fingerprint)
 
     def add_vectors(partition):
         return partition.assign(vector=list(embedder(partition["sentence"])))

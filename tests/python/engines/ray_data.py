@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import ray
-from muse_as_service import Embedder
+from muse_as_service import Embedder, MUSEClient
 
 sys.path.insert(0, str(Path(__file__).parent))
 from common import TEXTS, check
@@ -15,7 +15,9 @@ ray.data.DataContext.get_current().enable_progress_bars = False
 ray.data.DataContext.get_current().execution_options.preserve_order = True
 dataset = ray.data.from_items([{"id": id, "sentence": text} for id, text in enumerate(TEXTS)]).repartition(8)
 
-embedder = Embedder(os.environ["GATEWAY"])
+with MUSEClient(url=os.environ["GATEWAY"]) as client:
+    fingerprint = client.model().fingerprint
+embedder = Embedder(os.environ["GATEWAY"], fingerprint=fingerprint)
 
 
 def add_vectors(batch):

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from muse_as_service import Embedder
+from muse_as_service import Embedder, MUSEClient
 from pyspark.sql import SparkSession
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -16,7 +16,9 @@ spark = builder.config("spark.driver.bindAddress", "127.0.0.1").config("spark.dr
 spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", 2_048)
 frame = spark.createDataFrame(list(enumerate(TEXTS)), "id long, sentence string").repartition(4)
 
-embedder = Embedder(os.environ["GATEWAY"])
+with MUSEClient(url=os.environ["GATEWAY"]) as client:
+    fingerprint = client.model().fingerprint
+embedder = Embedder(os.environ["GATEWAY"], fingerprint=fingerprint)
 
 
 def add_vectors(batches):

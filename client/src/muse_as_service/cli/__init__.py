@@ -2,4 +2,12 @@
 
 
 class Failure(Exception):
-    """An expected error: `muse` prints it in one line and exits with status 1."""
+    """An expected error: `muse` prints it in one line and exits with `status`."""
+
+    status = 1
+
+
+class OtherModel(Failure):
+    """The service, or a file, has another model than required. Its results must not be mixed with those of that one."""
+
+    status = 4

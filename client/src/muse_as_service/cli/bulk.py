@@ -40,7 +40,7 @@ def _run(options: argparse.Namespace) -> int:
         return _convert(options)
     except (Failure, MUSEError, Stopped) as failure:
         if options.json:
-            _print_json({"error": str(failure), "exit_status": 130 if isinstance(failure, Stopped) else 1})
+            _print_json({"error": str(failure), "exit_status": _exit_status(failure)})
         raise
     except KeyboardInterrupt:
         if options.json:
@@ -83,12 +83,10 @@ def _process(
         retry_for=options.retry_for,
         on_retry=sender.on_retry,
         api_key=api_key,
+        fingerprint=options.fingerprint,
     ) as client:
-        service = JobService(client, None if api_key else login, options.field, options.timeout)
-        try:
-            model = service.model()
-        except MUSEError as error:
-            raise Failure(service.explain(error)) from None
+        service = JobService(client, None if api_key else login, options)
+        model = service.open()
         layout = _layout(options, target, source, model)
         identity = Identity(_settings(options, target, layout), service.identity(model), client.url)
         output = outputs.open_output(target, layout, part, identity, restart=options.restart)
@@ -102,7 +100,7 @@ def _process(
             skips=options.on_error == "skip",
             dedup=layout.dedup,
             progress=options.progress,
-            verify=lambda: service.verify(model),
+            verify=service.verify,
             explain=service.explain,
         )
         return output, pipeline.run(job)
@@ -184,6 +182,12 @@ def _report(options: argparse.Namespace, output: Sink, summary: Summary) -> int:
         return 0
     print_error(f"muse: skipped {count(summary.skipped, 'row')}{f': see {report}' if report else ''}")
     return SKIPPED_STATUS
+
+
+def _exit_status(failure: Exception) -> int:
+    if isinstance(failure, Stopped):
+        return 130
+    return failure.status if isinstance(failure, Failure) else 1
 
 
 def _print_json(fields: dict[str, Any]) -> None:

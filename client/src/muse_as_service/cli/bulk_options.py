@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Optional, Union
 
 from . import outputs
+from .fingerprint import fingerprint
 from .login import add_credential_options
 from .progress import MODES
 
@@ -31,7 +32,8 @@ examples:
   muse {command} big.txt big-1.parquet --shard 1/4        # on the first of four machines
   printf 'Hello\\n' | muse {command} - -
 
-exit status: 0 done, 1 failed, 2 wrong usage, 3 done but rows were skipped (--on-error skip), 130 interrupted"""
+exit status: 0 done, 1 failed, 2 wrong usage, 3 done but rows were skipped (--on-error skip), 4 the service has another
+model than the saved results or than --fingerprint, 130 interrupted"""
 
 
 class Once(argparse.Action):
@@ -163,6 +165,14 @@ def _add_service_options(group: Any) -> None:
         default=300.0,
         metavar="SECONDS",
         help="how long to retry if the service is unavailable or overloaded (%(default)g)",
+    )
+    group.add_argument(
+        "--fingerprint",
+        action=Once,
+        type=fingerprint,
+        metavar="ID",
+        help="the fingerprint that the model of the service must have, as 'muse info' prints it; default: that of the "
+        "model at the start, or of the saved results",
     )
     add_credential_options(group)
 

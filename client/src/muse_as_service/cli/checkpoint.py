@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from . import Failure
+from . import Failure, OtherModel
 from .files import beside
 from .inputs import BadRow, Row
 
-VERSION = 2
+# Before version 3 the model had no fingerprint.
+VERSION = 3
 # The beginning of every checkpoint. It distinguishes ours from files of other programs.
 MAGIC = '{"muse_checkpoint":'
 # Before release 2.0 the checkpoint had no version.
@@ -78,7 +79,8 @@ class Checkpoint:
         old_model, new_model = model_text(self.model), model_text(identity.model)
         if old_model != new_model:
             text = f"{path} contains results of {old_model}, but {identity.service} has {new_model}"
-            raise Failure(f"{text} now: use --restart to start over")
+            remedy = "run the command again when the service has that model, or use --restart to start over"
+            raise OtherModel(f"{text} now: {remedy}")
 
 
 def model_text(model: Optional[Mapping[str, str]]) -> str:
@@ -103,7 +105,8 @@ def read_checkpoint(path: Path) -> Optional[Checkpoint]:
     try:
         found = json.loads(text)
         if found["muse_checkpoint"] != VERSION:
-            raise Incompatible(f"{path} is of another version of muse: use --restart to start over")
+            text = f"{path} is of another version of muse"
+            raise Incompatible(f"{text}: finish the job with that version, or use --restart to start over")
         position = Position(found["read"], found["rows"], found["skipped"], found["bytes"], found["digest"])
         return Checkpoint(found["settings"], found["model"], found["service"], position, found["publishing"])
     except (ValueError, KeyError, TypeError):
@@ -150,7 +153,7 @@ def is_unfinished_checkpoint(path: Path) -> bool:
     return MAGIC.encode().startswith(start)
 
 
-def fingerprint(items: Iterable[Item]) -> bytes:
+def digested(items: Iterable[Item]) -> bytes:
     """The bytes of rows that the digest covers: their sentences and their columns to keep."""
     parts = []
     for item in items:

@@ -17,13 +17,15 @@ import numpy as np
 
 from .. import AuthenticationError, MUSEError, Tokens
 from .._address import base_url
-from .._calls import Call, Embed, GetModel, Login, Revoke, Tokenize
+from .._calls import Call, Embed, GetModel, Login, ModelResult, Revoke, Tokenize
 from .._http import HttpConnector
 from .._rest import RestProtocol, error_of
 from .._tokens import access_claims
 from . import Failure
 from .authentication import add_service_options, user_and_password
+from .fingerprint import fingerprint
 from .login import DEFAULT_SERVICE, SavedLogin, argument_errors
+from .text import time_text
 
 VERDICTS = {True: "ok", False: "FAILED", None: "skipped"}
 TIMEOUT_S = 30.0
@@ -64,6 +66,12 @@ def add_command(commands: Any) -> None:
     check = commands.add_parser("doctor", help="check a service")
     user = "user name; without it, checks that need a login are skipped"
     add_service_options(check, user, DEFAULT_SERVICE)
+    check.add_argument(
+        "--fingerprint",
+        type=fingerprint,
+        metavar="ID",
+        help="the fingerprint that the model must have, such as that of an index, as 'muse info' prints it",
+    )
     check.set_defaults(run=_doctor)
 
 
@@ -73,16 +81,19 @@ def _doctor(options: argparse.Namespace) -> None:
         url = base_url("", 0, service.url)
     user = None if options.user is None else user_and_password(options.user)
     failed = 0
-    for check, passed, text in examine(url, service.ca_file, user):
+    for check, passed, text in examine(url, service.ca_file, user, options.fingerprint):
         print(f"{VERDICTS[passed]:7} {check:8} {text}", flush=True)
         failed += passed is False
     if failed:
         raise Failure(f"{failed} of the checks failed")
 
 
-def examine(url: str, ca_file: Optional[str], user: Optional[tuple[str, str]]) -> Iterator[Finding]:
-    """Runs the checks in order. Most need `user`, a name and password."""
-    service = _Service(url, ca_file)
+def examine(
+    url: str, ca_file: Optional[str], user: Optional[tuple[str, str]], fingerprint: Optional[str] = None
+) -> Iterator[Finding]:
+    """Runs the checks in order. Most need `user`, a name and password. `fingerprint` is the one that the model must
+    have; None for any."""
+    service = _Service(url, ca_file, fingerprint)
     missing = None if user else "requires --user NAME"
     with service.http:
         try:
@@ -101,6 +112,7 @@ def examine(url: str, ca_file: Optional[str], user: Optional[tuple[str, str]]) -
         for check, run in (
             ("auth-clock", service.auth_clock),
             ("model", service.model),
+            ("embedders", service.embedders),
             ("tokens", service.tokens_are_exact),
             ("vectors", service.vectors_are_near),
             ("log-out", service.log_out),
@@ -120,8 +132,10 @@ def _run_check(check: str, run: Callable[[], str]) -> Finding:
 
 
 class _Service:
-    def __init__(self, url: str, ca_file: Optional[str]) -> None:
+    def __init__(self, url: str, ca_file: Optional[str], required: Optional[str]) -> None:
         self.url = url
+        self._required = required
+        self._fingerprint: Optional[str] = None
         self._connector = HttpConnector(url, ca_file, TIMEOUT_S)
         self.http = self._connector.open()
         self._protocol = RestProtocol(self._connector.visible_proxy)
@@ -162,17 +176,39 @@ class _Service:
 
     def model(self) -> str:
         model = self._call(GetModel(self._login.access))
-        return f"{model.id} {model.version}, {model.precision} on {model.device}"
+        self._fingerprint = model.fingerprint
+        fingerprint = "no fingerprint" if model.fingerprint is None else f"fingerprint {model.fingerprint}"
+        text = f"{model.id} {model.version}, {model.precision} on {model.device}, {fingerprint}"
+        if self._required is not None and model.fingerprint != self._required:
+            raise Failure(f"{text}, where {self._required} is required: do not compare vectors of the two")
+        return text
+
+    def embedders(self) -> str:
+        """Whether all embedders have one model. A gateway uses those of one fingerprint only."""
+        try:
+            status = self._get("api/status", self._login.access).json()
+        except MUSEError as error:
+            if error.status == 404:
+                return "the service is of a release that does not report them"
+            raise
+        unused = [embedder for embedder in status["embedders"] if not embedder.get("used", True)]
+        if unused:
+            listed = ", ".join(_embedder_text(embedder) for embedder in unused)
+            raise Failure(
+                f"{len(unused)} of {len(status['embedders'])} embedders get no calls, because their model is not that "
+                f"with the fingerprint {status['model']['fingerprint']}: {listed}"
+            )
+        return f"{status['embedders_serving']} of {status['embedders_known']} embedders serve, with one model"
 
     def tokens_are_exact(self) -> str:
-        actual = self._call(Tokenize(self._login.access, self._golden.texts))
+        actual = self._results(Tokenize(self._login.access, self._golden.texts))
         wrong = [text for text, got, want in zip(self._golden.texts, actual, self._golden.tokens) if got != want]
         if wrong:
             raise Failure(f"{len(wrong)} of {len(actual)} golden sentences have other tokens, such as {wrong[0]!r}")
         return f"the tokens of {len(actual)} golden sentences are exact"
 
     def vectors_are_near(self) -> str:
-        found = self._call(Embed(self._login.access, self._golden.texts))
+        found = self._results(Embed(self._login.access, self._golden.texts))
         if found.shape != self._golden.vectors.shape:
             raise Failure(f"the vectors have {found.shape[1]} components instead of {self._golden.vectors.shape[1]}")
         # Both are unit vectors.
@@ -193,11 +229,19 @@ class _Service:
             time.sleep(0.01)
         raise Failure(f"the token is still accepted after {REVOKED_WITHIN_S:.0f} s")
 
+    def _results(self, call: Call[ModelResult[T]]) -> T:
+        result = self._call(call)
+        if None not in (result.fingerprint, self._fingerprint) and result.fingerprint != self._fingerprint:
+            text = f"the response is of a model with the fingerprint {result.fingerprint}"
+            raise Failure(f"{text}, not of that of the check 'model': gateways or embedders have different models")
+        return result.value
+
     def _call(self, call: Call[T]) -> T:
         return self._protocol.parse(call, self._send(**self._protocol.request(call)))
 
-    def _get(self, path: str) -> httpx.Response:
-        response = self._send(method="GET", url=path)
+    def _get(self, path: str, token: Optional[str] = None) -> httpx.Response:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        response = self._send(method="GET", url=path, headers=headers)
         if response.status_code != 200:
             raise error_of(response, self._connector.visible_proxy)
         return response
@@ -207,6 +251,13 @@ class _Service:
             return self.http.request(**request)
         except httpx.HTTPError as failure:
             raise self._connector.error(failure) from None
+
+
+def _embedder_text(embedder: dict[str, Any]) -> str:
+    """An embedder with another model. The service does not report addresses to users; its log does."""
+    fingerprint = embedder.get("fingerprint") or "no fingerprint"
+    start = time_text(datetime.fromtimestamp(embedder["started_at"], timezone.utc))
+    return f"{fingerprint} ({embedder['precision']} on {embedder['device']}, started at {start})"
 
 
 def _compare_clock(service: str, ahead: float) -> str:

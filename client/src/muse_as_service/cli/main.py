@@ -27,8 +27,10 @@ def run() -> None:
         status = main()
         if sys.stdout is not None:
             sys.stdout.flush()
-    except (Failure, MUSEError) as failure:
-        sys.exit(_print_error(f"error: {failure}"))
+    except Failure as failure:
+        sys.exit(_print_error(f"error: {failure}", failure.status))
+    except MUSEError as error:
+        sys.exit(_print_error(f"error: {error}"))
     except pipeline.Stopped as stopped:
         sys.exit(_print_error(str(stopped), 130))
     except KeyboardInterrupt:

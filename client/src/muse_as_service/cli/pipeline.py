@@ -13,7 +13,7 @@ from typing import Callable, Optional
 
 from .. import MUSEError
 from .._workers import Workers
-from . import Failure
+from . import Failure, OtherModel
 from .assembly import Assembly
 from .batches import Request, Rows, requests
 from .checkpoint import Item
@@ -28,6 +28,7 @@ from .sending import Outcome, Sender
 VERIFY_EVERY_S = 30.0
 # How long a command that ends early waits for the service, to save its last results.
 LAST_VERIFY_S = 5.0
+OTHER_MODEL_REMEDY = "run the same command again when the service has that model, or use --restart to start over"
 # Requests that may wait for the oldest one, or for a worker, so that all workers go on if the oldest one is slow.
 WAITING = 4
 
@@ -36,8 +37,8 @@ class Stopped(Exception):
     """Interrupted by Ctrl-C, SIGTERM or SIGHUP; the message contains the number of saved sentences."""
 
 
-class NotResumable(Failure):
-    """A failure after which the same command fails again."""
+class NotResumable(OtherModel):
+    """The results since the last checkpoint may be of another model."""
 
 
 @dataclass
@@ -63,9 +64,9 @@ class Job:
     dedup: bool
     progress: str
     verify: Callable[[], None]
-    """Raises `Failure` if the service has another model than at the start."""
-    explain: Callable[[MUSEError], str]
-    """The message for an error of the service."""
+    """Raises `NotResumable` if the service has another model than at the start."""
+    explain: Callable[[MUSEError], Failure]
+    """The failure for an error of the service."""
 
 
 def run(job: Job) -> Summary:
@@ -108,7 +109,7 @@ class _Run:
             self._close_progress()
             raise
         except Failure as failure:
-            raise self._failure(str(failure)) from None
+            raise self._failure(failure) from None
         except KeyboardInterrupt:
             self._close_progress()
             self._save_before_exit()
@@ -197,11 +198,16 @@ class _Run:
                 self._distinct.number(item.sentence)
             yield item
 
-    def _failure(self, text: str) -> Failure:
+    def _failure(self, failure: Failure) -> Failure:
+        """The failure with the number of saved sentences, after the last ones are saved."""
         self._close_progress()
         self._save_before_exit()
-        # Another input or model cannot be resumed: the text says what to do.
-        return Failure(text if "--restart" in text else f"{text}{_saved_rows(self._output)}")
+        text = str(failure)
+        if isinstance(failure, OtherModel):
+            saved = _saved_rows(self._output, OTHER_MODEL_REMEDY)
+            return OtherModel(f"{text}{saved or ': run the command again'}")
+        # Another input cannot be resumed: the text says what to do.
+        return type(failure)(text if "--restart" in text else f"{text}{_saved_rows(self._output)}")
 
     def _close_progress(self) -> None:
         if self._progress is not None:
@@ -212,9 +218,9 @@ def _name(source: Input) -> str:
     return source.names[0] if len(source.names) == 1 else f"the input ({len(source.names)} files)"
 
 
-def _saved_rows(output: Sink) -> str:
+def _saved_rows(output: Sink, remedy: str = "run the same command again to resume") -> str:
     """The end of an error message, if the output can be resumed."""
     if not output.resumable or not output.saved_rows:
         return ""
     verb = "is" if output.saved_rows == 1 else "are"
-    return f"; {count(output.saved_rows, 'sentence')} {verb} done and saved: run the same command again to resume"
+    return f"; {count(output.saved_rows, 'sentence')} {verb} done and saved: {remedy}"

@@ -16,7 +16,7 @@ from .checkpoint import (
     Incompatible,
     Item,
     Position,
-    fingerprint,
+    digested,
     is_unfinished_checkpoint,
     new_digest,
     read_checkpoint,
@@ -87,7 +87,7 @@ class Spool:
         """Checks that the first rows of the input are those that are done."""
         digest, count = new_digest(), 0
         for item in items:
-            digest.update(fingerprint((item,)))
+            digest.update(digested((item,)))
             count += 1
         if count < self.position.read or digest.hexdigest() != self._expected_digest:
             text = f"the {self.position.read:,} sentences that are done are not those at the beginning of {name}"
@@ -103,7 +103,7 @@ class Spool:
                 self._begin()
             old = self.position
             digest = old.digest.copy()
-            digest.update(fingerprint(items))
+            digest.update(digested(items))
             sizes = dict(old.sizes)
             for name, content in data.items():
                 self._write(name, sizes.get(name, 0), content)
