@@ -18,7 +18,7 @@ RUN export CARGO_TARGET_DIR=/target && \
 # ---- Up to here.
 
 # Variants. DEVICE: cpu or cuda. MODEL: baked, or volume if the model is mounted at /model.
-# PRECISION: f32, bf16 or f16, of the baked model.
+# PRECISION: f32, bf16, f16 or int8, of the baked model.
 ARG DEVICE=cpu
 RUN case "$DEVICE" in \
       cpu) ;; \

@@ -4,7 +4,11 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
-use muse_model::device::{self, DeviceChoice, DeviceError};
+use muse_model::{
+    device::{self, DeviceChoice, DeviceError},
+    model_dir::Precision,
+    precision::{self, PrecisionOption},
+};
 use muse_server::{
     Addresses, ConfigError, ShutdownArgs, TraceArgs,
     tls::{ClientTls, PeerArgs, ServerTls},
@@ -45,6 +49,11 @@ pub struct Args {
     /// device, or the CPU if none can be used. `CUDA_VISIBLE_DEVICES` applies.
     #[arg(long, env = "MUSE_DEVICE", default_value_t)]
     pub device: DeviceChoice,
+
+    /// Precision of the forward pass: `f32`, `bf16`, `f16`, `int8` (on a CPU) or `auto`, which is
+    /// bf16 if the device supports it, else f32 [default: that of the conversion].
+    #[arg(long, env = "MUSE_PRECISION")]
+    pub precision: Option<PrecisionOption>,
 
     /// Cores for all forward passes together.
     #[arg(long, env = "MUSE_THREADS", default_value_t = available_cores(), value_parser = positive)]
@@ -107,6 +116,8 @@ pub struct Config {
     pub model_dir: PathBuf,
     /// The device that runs the model.
     pub device: Device,
+    /// The precision of the forward pass, or that of the model directory.
+    pub precision: Option<Precision>,
     /// How the model runs on it.
     pub batching: Batching,
     /// Threads of the tokenizer.
@@ -157,6 +168,10 @@ impl TryFrom<Args> for Config {
         Ok(Self {
             addresses: Addresses { public: args.listen, admin: args.private_listen },
             device,
+            precision: args.precision.map(|option| match option {
+                PrecisionOption::Auto => precision::choose(device).precision,
+                PrecisionOption::Fixed(precision) => precision,
+            }),
             batching: args.batching(device),
             tokenizer_threads: args.tokenizer_threads,
             stream_read_timeout: seconds(args.stream_read_timeout),

@@ -177,6 +177,8 @@ fn load(
     let started = Instant::now();
     let Config { device, batching, .. } = *config;
     let directory = ModelDir::open(&config.model_dir)?;
+    let precision = config.precision.unwrap_or(directory.manifest().precision);
+    let directory = directory.with_precision(precision);
     let tokenizer = Tokenizer::from_bytes(directory.tokenizer_bytes())?;
     let manifest = directory.manifest();
     let fingerprint = fingerprint::of(manifest);

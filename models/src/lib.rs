@@ -6,7 +6,6 @@ pub mod convert;
 pub mod golden;
 pub mod onnx;
 pub mod original;
-pub mod precision;
 mod proto_file;
 pub mod published;
 pub mod saved_model;

@@ -7,14 +7,14 @@ use std::{
     process::{self, ExitCode},
 };
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use muse_model::{
     device::{self, DeviceChoice, DeviceError},
     model_dir::Precision,
+    precision::{self, PrecisionChoice, PrecisionOption},
 };
 use muse_models::{
     convert::{ConversionOutcome, convert},
-    precision::{self, PrecisionChoice},
     source::ModelSource,
     verify::verify,
 };
@@ -39,10 +39,10 @@ enum ModelsCommand {
         source: PathBuf,
         /// The directory to write.
         out_dir: PathBuf,
-        /// The precision of the converted model. `auto` is bf16 if the device supports it, else
-        /// f32.
-        #[arg(long, value_enum, env = "MUSE_PRECISION", default_value = "f32")]
-        precision: PrecisionArgument,
+        /// The default precision of the forward pass: f32, bf16, f16, int8 or auto, which is bf16
+        /// if the device supports it, else f32.
+        #[arg(long, env = "MUSE_PRECISION", default_value = "f32")]
+        precision: PrecisionOption,
         /// The device for which `auto` chooses the precision: `auto`, `cpu`, `cuda` or `cuda:N`, as
         /// for muse-embedder.
         #[arg(long, env = "MUSE_DEVICE", default_value_t)]
@@ -59,43 +59,30 @@ enum ModelsCommand {
     },
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum PrecisionArgument {
-    F32,
-    Bf16,
-    F16,
-    Int8,
-    Auto,
-}
-
-impl PrecisionArgument {
-    /// The precision of the conversion. Prints the choice of `auto`, and whether another precision
-    /// is faster.
-    fn resolve(self, choice: DeviceChoice) -> Result<Precision, DeviceError> {
-        let requested = match self {
-            PrecisionArgument::F32 => return Ok(Precision::F32),
-            PrecisionArgument::Int8 => return Ok(Precision::Int8),
-            PrecisionArgument::Bf16 => Precision::Bf16,
-            PrecisionArgument::F16 => Precision::F16,
-            PrecisionArgument::Auto => {
-                let PrecisionChoice { precision, reason } = precision::choose(device::resolve(choice)?);
-                print(io::stdout(), format_args!("precision auto: {precision}, since {reason}"));
-                return Ok(precision);
-            }
-        };
-        if let Ok(Device::Cpu) = device::resolve(choice) {
-            let PrecisionChoice { precision, reason } = precision::choose(Device::Cpu);
-            if requested != precision {
-                print(
-                    io::stderr(),
-                    format_args!(
-                        "muse-models: note: {requested} is slower than {precision} here, since {reason}"
-                    ),
-                );
-            }
+/// The precision of the conversion. Prints the choice of `auto`, and whether another precision is
+/// faster.
+fn resolve(option: PrecisionOption, choice: DeviceChoice) -> Result<Precision, DeviceError> {
+    let requested = match option {
+        PrecisionOption::Fixed(exact @ (Precision::F32 | Precision::Int8)) => return Ok(exact),
+        PrecisionOption::Fixed(precision) => precision,
+        PrecisionOption::Auto => {
+            let PrecisionChoice { precision, reason } = precision::choose(device::resolve(choice)?);
+            print(io::stdout(), format_args!("precision auto: {precision}, since {reason}"));
+            return Ok(precision);
         }
-        Ok(requested)
+    };
+    if let Ok(Device::Cpu) = device::resolve(choice) {
+        let PrecisionChoice { precision, reason } = precision::choose(Device::Cpu);
+        if requested != precision {
+            print(
+                io::stderr(),
+                format_args!(
+                    "muse-models: note: {requested} is slower than {precision} here, since {reason}"
+                ),
+            );
+        }
     }
+    Ok(requested)
 }
 
 /// Writes a line. Errors, such as of a closed pipe, do not affect the result.
@@ -124,7 +111,7 @@ fn run(command: ModelsCommand) -> Result<ExitCode, Box<dyn std::error::Error>> {
     match command {
         ModelsCommand::Convert { source, out_dir, precision, device } => {
             let precision =
-                precision.resolve(device).map_err(|error| format!("--device {device}: {error}"))?;
+                resolve(precision, device).map_err(|error| format!("--device {device}: {error}"))?;
             let kind = ModelSource::detect(&source)?.kind();
             match convert(&source, &out_dir, precision)? {
                 ConversionOutcome::Converted => print(

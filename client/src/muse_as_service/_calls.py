@@ -100,7 +100,7 @@ class Model:
     dimension: int
     """The number of components of a vector."""
     precision: str
-    """The precision of the computation: f32, bf16 or f16."""
+    """The precision of the computation: f32, bf16, f16 or int8."""
     device: str
     """The device that runs the model, such as cpu or cuda:0."""
     languages: Optional[tuple[str, ...]] = None

@@ -8,6 +8,7 @@ pub mod device;
 mod encoder;
 pub mod inference;
 pub mod model_dir;
+pub mod precision;
 pub mod sentences;
 pub mod tokenizer;
 mod transfer;

@@ -307,6 +307,14 @@ impl ModelDir {
         &self.manifest
     }
 
+    /// The same directory with a forward pass in another precision, which [`Manifest::precision`]
+    /// reports. The parameters in `model.pt` are float32 and serve every precision.
+    #[must_use]
+    pub fn with_precision(mut self, precision: Precision) -> ModelDir {
+        self.manifest.precision = precision;
+        self
+    }
+
     /// The path of `model.pt`.
     pub fn model_path(&self) -> PathBuf {
         self.path.join(MODEL_FILE)

@@ -1,19 +1,43 @@
-//! `--precision auto`: bf16 if the device supports it, else f32.
+//! The value of `--precision`. `auto` is bf16 if the device supports it, else f32.
 //!
-//! Never f16: bf16 is as fast on each device that supports both, and has the range of float32.
+//! `auto` is never f16: bf16 is as fast on each device that supports both, and has the range of
+//! float32. Nor is it int8, which loses more.
 
-use std::fs;
+use std::{fs, str::FromStr};
 
-use muse_model::{
+use tch::Device;
+
+use crate::{
     device::{self, Card},
     model_dir::Precision,
 };
-use tch::Device;
 
 /// The flags of `/proc/cpuinfo` for arithmetic in bf16, and their names.
 const CPU_FLAGS: [(&str, &str); 2] = [("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")];
 /// The lowest compute capability with arithmetic in bf16: Ampere.
 const CAPABILITY: (i32, i32) = (8, 0);
+
+/// The value of `--precision`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrecisionOption {
+    /// The fastest precision of the device, by [`choose`].
+    Auto,
+    /// This one.
+    Fixed(Precision),
+}
+
+impl FromStr for PrecisionOption {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = [Precision::F32, Precision::Bf16, Precision::F16, Precision::Int8];
+        match all.into_iter().find(|precision| precision.as_str() == text) {
+            Some(precision) => Ok(Self::Fixed(precision)),
+            None if text == "auto" => Ok(Self::Auto),
+            None => Err("must be f32, bf16, f16, int8 or auto".to_owned()),
+        }
+    }
+}
 
 /// A precision, and the reason for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +87,15 @@ fn of_card(device: &str, card: Option<&Card>) -> PrecisionChoice {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn options_parse() {
+        assert_eq!("auto".parse(), Ok(PrecisionOption::Auto));
+        assert_eq!("int8".parse(), Ok(PrecisionOption::Fixed(Precision::Int8)));
+        for text in ["", "F32", "f64", "auto "] {
+            assert!(text.parse::<PrecisionOption>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn cpu_flags_decide_on_bf16() {
