@@ -14,6 +14,7 @@ def test_status_shows_service_and_limits(admin, service):
     for text in (
         status["version"],
         model["source_sha256"],
+        model["fingerprint"],
         f"{limits['max_sentences']:,} sentences",
         f"{limits['max_sentence_tokens']:,} tokens",
     ):

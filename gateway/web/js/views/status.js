@@ -47,6 +47,7 @@ const facts = ({ version, model, limits }) => [
     ["Precision", model.precision],
     ["Device", model.device],
     ["Languages", languages(model.languages)],
+    ["Fingerprint", h("code", model.fingerprint)],
     ["License", model.license],
     ["Source weights", `${model.source_precision}, SHA-256 `, h("code", model.source_sha256)],
   ]),
