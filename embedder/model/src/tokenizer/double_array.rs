@@ -25,7 +25,7 @@ impl DoubleArray {
         for (index, &byte) in text.iter().enumerate() {
             let position = node ^ u32::from(byte);
             let Some(&unit) = self.units.get(position as usize) else { return };
-            if unit & 0x8000_00ff != u32::from(byte) {
+            if !is_edge(unit, byte) {
                 return;
             }
             node = position ^ children(unit);
@@ -44,12 +44,19 @@ impl DoubleArray {
         for &byte in prefix {
             let position = node ^ u32::from(byte);
             match self.units.get(position as usize) {
-                Some(&unit) if unit & 0x8000_00ff == u32::from(byte) => node = position ^ children(unit),
+                Some(&unit) if is_edge(unit, byte) => node = position ^ children(unit),
                 _ => return false,
             }
         }
         true
     }
+}
+
+/// Whether a unit is the edge of a byte. No key contains NUL, but the root and unused units may look
+/// like its edge.
+#[inline]
+fn is_edge(unit: u32, byte: u8) -> bool {
+    unit & 0x8000_00ff == u32::from(byte) && byte != 0
 }
 
 #[inline]
@@ -69,6 +76,8 @@ mod tests {
         trie.prefixes(b"abcx", |length, value| found.push((length, value)));
         assert_eq!(found, [(1, 7), (2, 8)]);
         assert!(trie.has_prefix(b"abc") && !trie.has_prefix(b"ac") && !trie.has_prefix(b"abcde"));
+        trie.prefixes(b"\0a", |_, _| panic!("no key has a NUL"));
+        assert!(!trie.has_prefix(b"\0a") && !trie.has_prefix(b"a\0b"));
         DoubleArray::from_bytes(b"").prefixes(b"a", |_, _| panic!("an empty trie has no keys"));
     }
 }
