@@ -12,9 +12,12 @@ pub(super) struct DoubleArray {
 
 impl DoubleArray {
     /// Reads little-endian units. Trailing bytes of an incomplete unit are ignored.
+    ///
+    /// No key contains NUL, but the root and unused units may look like its edge. They get a label
+    /// that is not in UTF-8.
     pub(super) fn from_bytes(bytes: &[u8]) -> Self {
-        let units = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        Self { units }
+        let units = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        Self { units: units.map(|unit| if is_edge(unit, 0) { unit | 0xff } else { unit }).collect() }
     }
 
     /// Calls `found(length, value)` for each key that `text` starts with, shortest first.
@@ -52,11 +55,10 @@ impl DoubleArray {
     }
 }
 
-/// Whether a unit is the edge of a byte. No key contains NUL, but the root and unused units may look
-/// like its edge.
+/// Whether a unit is the edge of a byte.
 #[inline]
 fn is_edge(unit: u32, byte: u8) -> bool {
-    unit & 0x8000_00ff == u32::from(byte) && byte != 0
+    unit & 0x8000_00ff == u32::from(byte)
 }
 
 #[inline]

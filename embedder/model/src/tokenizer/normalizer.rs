@@ -15,7 +15,7 @@ pub struct Normalizer {
     /// Sequences that are replaced; a value is a position in `replacements`.
     rules: DoubleArray,
     /// NUL-terminated.
-    replacements: Vec<u8>,
+    replacements: String,
     /// Pieces that are not changed.
     user_defined: Vec<Vec<u8>>,
     /// `literal[a]` has bit b set if no rule changes the ASCII character a in front of the ASCII
@@ -47,10 +47,12 @@ struct Step<'a> {
 
 impl Normalizer {
     pub(super) fn new(model: &SentencePieceModel) -> Result<Self, TokenizerError> {
-        let malformed = || TokenizerError::Malformed("its character map is cut short".to_owned());
-        let (length, rest) = model.charsmap.split_first_chunk::<4>().ok_or_else(malformed)?;
+        let malformed = |what| TokenizerError::Malformed(format!("its character map is {what}"));
+        let cut_short = || malformed("cut short");
+        let (length, rest) = model.charsmap.split_first_chunk::<4>().ok_or_else(cut_short)?;
         let (units, replacements) =
-            rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(malformed)?;
+            rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(cut_short)?;
+        let replacements = String::from_utf8(replacements.to_vec()).map_err(|_| malformed("not UTF-8"))?;
         let rules = DoubleArray::from_bytes(units);
         let user_defined = model
             .pieces
@@ -59,7 +61,7 @@ impl Normalizer {
             .map(|piece| piece.text.clone().into_bytes())
             .collect();
         let literal = literal_pairs(&rules);
-        Ok(Self { rules, replacements: replacements.to_vec(), user_defined, literal })
+        Ok(Self { rules, replacements, user_defined, literal })
     }
 
     /// Writes the normalized form of `text` to `out`, which is empty.
@@ -128,8 +130,11 @@ impl Normalizer {
         let mut longest = None;
         self.rules.prefixes(rest, |length, value| longest = Some((length, value)));
         match longest {
-            Some((consumed, value)) => Step { output: self.replacement(value as usize), consumed },
-            None => {
+            // A malformed model may have keys that end inside a character.
+            Some((consumed, value)) if text.is_char_boundary(position + consumed) => {
+                Step { output: self.replacement(value as usize), consumed }
+            }
+            _ => {
                 let consumed = text[position..].chars().next().map_or(1, char::len_utf8);
                 Step { output: &rest[..consumed], consumed }
             }
@@ -147,7 +152,7 @@ impl Normalizer {
     }
 
     fn replacement(&self, start: usize) -> &[u8] {
-        let from_start = self.replacements.get(start..).unwrap_or_default();
+        let from_start = self.replacements.get(start..).unwrap_or_default().as_bytes();
         let length = from_start.iter().position(|&byte| byte == 0).unwrap_or(from_start.len());
         &from_start[..length]
     }

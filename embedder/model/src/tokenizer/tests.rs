@@ -49,6 +49,12 @@ const PIECES: [&str; 22] = [
 ];
 
 fn tokenizer() -> Tokenizer {
+    let (units, replacements) = character_map();
+    Tokenizer { pipeline: pipeline::build(model(&units, &replacements)).unwrap() }
+}
+
+/// The double array of [`RULES`] and its replacements.
+fn character_map() -> (Vec<u8>, Vec<u8>) {
     let mut rules: Vec<(&[u8], u32)> = Vec::new();
     let mut replacements = Vec::new();
     for (from, to) in RULES {
@@ -57,15 +63,18 @@ fn tokenizer() -> Tokenizer {
         replacements.push(0);
     }
     rules.sort_unstable();
-    let units = yada::builder::DoubleArrayBuilder::build(&rules).unwrap();
-    let charsmap = [&(units.len() as u32).to_le_bytes()[..], &units, &replacements].concat();
+    (yada::builder::DoubleArrayBuilder::build(&rules).unwrap(), replacements)
+}
+
+fn model(units: &[u8], replacements: &[u8]) -> SentencePieceModel {
+    let charsmap = [&(units.len() as u32).to_le_bytes()[..], units, replacements].concat();
     let other = |text: &str| Piece { text: text.to_owned(), score: 0.0, kind: PieceKind::Other };
     let mut pieces = vec![other("<unk>"), other("<s>"), other("</s>")];
     pieces.push(Piece { text: "user_1".to_owned(), score: 0.0, kind: PieceKind::UserDefined });
     let score = |piece: &str| -3.0 - 0.37 * (piece.len() % 5) as f32;
     let normal = |piece: &str| Piece { text: piece.to_owned(), score: score(piece), kind: PieceKind::Normal };
     pieces.extend(PIECES.map(normal));
-    Tokenizer { pipeline: pipeline::build(SentencePieceModel { pieces, charsmap }).unwrap() }
+    SentencePieceModel { pieces, charsmap }
 }
 
 /// The spans of all tokens, from the text that becomes each byte of the normalized text.
@@ -164,4 +173,22 @@ fn marks_in_a_text_are_text() {
     }
     let user: Vec<_> = tokenizer.tokenize(usize::MAX, "auser_1b").unwrap().collect();
     assert_eq!(user[1], TokenSpan { id: 3, bytes: (1, 7), chars: (1, 7) });
+}
+
+#[test]
+fn malformed_character_map_is_an_error_or_changes_nothing() {
+    let (units, mut replacements) = character_map();
+    let cut = SentencePieceModel { charsmap: units[..3].to_vec(), ..model(&units, &replacements) };
+    assert_eq!(
+        pipeline::build(cut).unwrap_err().to_string(),
+        "not a SentencePiece model: its character map is cut short"
+    );
+    // Values beyond the end, in the middle of a character, and keys of half a character.
+    let half = [(&b"a"[..], 1), (b"b", 1_000), (b"\xc3", 0)];
+    let half = yada::builder::DoubleArrayBuilder::build(&half).unwrap();
+    let odd = Tokenizer { pipeline: pipeline::build(model(&half, "é\0".as_bytes())).unwrap() };
+    assert_eq!(odd.tokenize(usize::MAX, "éab").unwrap().count(), 2);
+    replacements.insert(0, 0xff);
+    let error = pipeline::build(model(&units, &replacements)).unwrap_err();
+    assert_eq!(error.to_string(), "not a SentencePiece model: its character map is not UTF-8");
 }
