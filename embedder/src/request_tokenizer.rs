@@ -23,7 +23,8 @@ const BRIEF_BYTES: usize = 1024;
 /// Text of more bytes takes milliseconds or longer.
 const LARGE_BYTES: usize = 64 * 1024;
 
-/// The spans of the tokens of a longer sentence take up to 300 bytes per byte of text.
+/// The spans of the tokens of a sentence take up to 450 bytes per byte of text: 7 MiB up to this
+/// length, 70 MiB beyond.
 const LONG_SENTENCE_BYTES: usize = 16 * 1024;
 
 /// The sentences of that kind that are tokenized at a time, on any number of cores.
