@@ -1,10 +1,10 @@
 //! Turns requests into the input of the model: tokenizes sentences, checks token ids.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::sync::Arc;
 
 use muse_model::{
     sentences::TokenizedSentences,
-    tokenizer::{BEGIN, END, Tokenizer, TooManyTokens, Truncation},
+    tokenizer::{BEGIN, END, TokenizeError, Tokenizer, TooManyTokens, Truncation},
 };
 use muse_proto::{
     Error, Reason, TokenizeResponseWriter,
@@ -12,16 +12,23 @@ use muse_proto::{
     v1::{self, EmbedRequest, TokenIds, TokenizeResponse},
 };
 use muse_telemetry::metrics::Histogram;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits::TokenLimits;
 
-/// Text of up to so many bytes is tokenized on the async thread. It takes some 20 µs, about as long
-/// as handing it to a blocking thread.
+/// Text of up to so many bytes is tokenized on the async thread. It takes some 20 µs, with spans 60
+/// µs, about as long as handing it to a blocking thread.
 const BRIEF_BYTES: usize = 1024;
 
 /// Text of more bytes takes milliseconds or longer.
 const LARGE_BYTES: usize = 64 * 1024;
+
+/// The spans of the tokens of a sentence take up to 450 bytes per byte of text: 7 MiB up to this
+/// length, 70 MiB beyond.
+const LONG_SENTENCE_BYTES: usize = 16 * 1024;
+
+/// The sentences of that kind that are tokenized at a time, on any number of cores.
+const MAX_LONG_SENTENCES: usize = 2;
 
 /// Bytes of a token in the response of Tokenize: its text, its id and four positions.
 const TOKEN_BYTES: usize = 40;
@@ -35,14 +42,22 @@ pub(crate) struct RequestTokenizer {
     threads: Arc<Semaphore>,
     /// Limits the large requests separately, so that the others do not wait for them.
     large_threads: Arc<Semaphore>,
+    /// Limits the requests for spans of long sentences, which take much memory.
+    long_sentences: Arc<Semaphore>,
     seconds: Histogram,
 }
 
 impl RequestTokenizer {
     pub(crate) fn new(tokenizer: Tokenizer, limits: TokenLimits, threads: usize, seconds: Histogram) -> Self {
         let semaphore = |threads: usize| Arc::new(Semaphore::new(threads.clamp(1, Semaphore::MAX_PERMITS)));
-        let (large_threads, threads) = (semaphore(threads / 2), semaphore(threads));
-        Self { tokenizer: Arc::new(tokenizer), limits, threads, large_threads, seconds }
+        Self {
+            tokenizer: Arc::new(tokenizer),
+            limits,
+            threads: semaphore(threads),
+            large_threads: semaphore(threads / 2),
+            long_sentences: semaphore(MAX_LONG_SENTENCES.min(threads / 2)),
+            seconds,
+        }
     }
 
     /// The ids of each sentence of a request, including [`BEGIN`] and [`END`].
@@ -105,21 +120,22 @@ impl RequestTokenizer {
     /// The tokens of the sentences of a request, written into the encoded response.
     pub(crate) async fn tokenize(&self, sentences: Vec<String>) -> Result<TokenizeResponse, Error> {
         let limit = self.limits.request;
+        let longest = sentences.iter().map(String::len).max().unwrap_or_default();
+        let permit =
+            if longest > LONG_SENTENCE_BYTES { Some(permit(&self.long_sentences).await?) } else { None };
         let write = move |tokenizer: &Tokenizer, sentences: &[String]| {
+            let _permit = permit;
             let mut response = TokenizeResponseWriter::default();
             let mut left = limit.max();
             for sentence in sentences {
-                let tokenized = tokenizer.tokenize_with(sentence, |token| {
-                    if left == 0 {
-                        return ControlFlow::Break(());
-                    }
-                    left -= 1;
+                let tokens = tokenizer.tokenize(left, sentence).map_err(|error| match error {
+                    TokenizeError::TooManyTokens => limit.exceeded("sentences"),
+                    TokenizeError::Failed(_) => failed(),
+                })?;
+                left -= tokens.len();
+                for token in tokens {
                     let piece = tokenizer.piece(token.id).unwrap_or_default();
                     response.token(piece, token.id, span(token.bytes), span(token.chars));
-                    ControlFlow::Continue(())
-                });
-                if tokenized.is_break() {
-                    return Err(limit.exceeded("sentences"));
                 }
                 response.end_sentence();
             }
@@ -155,9 +171,7 @@ impl RequestTokenizer {
         if bytes <= BRIEF_BYTES {
             return work(&self.tokenizer, &sentences);
         }
-        let failed = || Error::new(Reason::Internal, "tokenizing failed");
-        let threads = if bytes > LARGE_BYTES { &self.large_threads } else { &self.threads };
-        let thread = Arc::clone(threads).acquire_owned().await.map_err(|_| failed())?;
+        let thread = permit(if bytes > LARGE_BYTES { &self.large_threads } else { &self.threads }).await?;
         let tokenizer = Arc::clone(&self.tokenizer);
         let outcome = tokio::task::spawn_blocking(move || {
             let _thread = thread;
@@ -192,6 +206,16 @@ impl RequestTokenizer {
         };
         Err(invalid(&format!("token_ids[{index}].ids[{position}]"), &text))
     }
+}
+
+/// Waits for a permit.
+async fn permit(semaphore: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
+    Arc::clone(semaphore).acquire_owned().await.map_err(|_| failed())
+}
+
+/// The error of a defect.
+fn failed() -> Error {
+    Error::new(Reason::Internal, "tokenizing failed")
 }
 
 /// Appends the ids of a sentence to those of its request, within the limits.

@@ -8,9 +8,12 @@ model. Output:
   sentences.jsonl   every text with its ids and tokens from sentencepiece 0.2.1
   embeddings.npy    the vectors of those ids, computed in float64, stored as float32
   mutated.jsonl     short random mutations of the texts with their ids
+  spans.jsonl       for each line of sentences.jsonl, then of mutated.jsonl: the bytes of its text at which a token
+                    starts, the byte at which the last one ends, and the text that its ids decode to
 """
 
 import hashlib
+import itertools
 import json
 import random
 import sys
@@ -188,6 +191,15 @@ def mutations(texts, count, seed):
             yield text
 
 
+def spans(tokenizer, text):
+    """The record of spans.jsonl. A span of SentencePiece ends where the next one starts."""
+    pieces = tokenizer.encode(text, out_type="immutable_proto").pieces
+    assert all(piece.end == after.begin for piece, after in itertools.pairwise(pieces)), text
+    characters = [piece.begin for piece in pieces] + [piece.end for piece in pieces[-1:]]
+    bounds = [len(text[:at].encode()) for at in characters]
+    return {"bounds": bounds, "decoded": tokenizer.decode([piece.id for piece in pieces])}
+
+
 def write_lines(name, records):
     # ASCII escapes, because editors would change many of the texts.
     with open(HERE / name, "w", encoding="ascii", newline="\n") as out:
@@ -213,7 +225,9 @@ def main():
     write_lines("sentences.jsonl", sentences)
     np.save(HERE / "embeddings.npy", np.stack([encoder(s["ids"]) for s in sentences]).astype(np.float32))
     texts = [s["text"] for s in sentences]
-    write_lines("mutated.jsonl", ({"text": t, "ids": ids(t)} for t in mutations(texts, MUTATED_LINES, MUTATED_SEED)))
+    mutated = list(mutations(texts, MUTATED_LINES, MUTATED_SEED))
+    write_lines("mutated.jsonl", ({"text": text, "ids": ids(text)} for text in mutated))
+    write_lines("spans.jsonl", (spans(tokenizer, text) for text in texts + mutated))
 
 
 if __name__ == "__main__":

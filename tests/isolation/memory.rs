@@ -18,8 +18,8 @@ use crate::{
 const FACTOR: u64 = 4;
 /// Allowance for the buffers of a connection.
 const BUFFERS: u64 = 2 << 20;
-/// Allowance of the embedder for the tokenization of the longest sentence.
-const TOKENIZER: u64 = 28 << 20;
+/// Allowance of the embedder for the tokenization of the longest sentence, with spans.
+const TOKENIZER: u64 = 96 << 20;
 /// Allowance of the embedder for the workspace of a forward pass on each core, with a sentence of
 /// 8,192 tokens.
 const PASS: u64 = 60 << 20;

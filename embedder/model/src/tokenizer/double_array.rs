@@ -12,9 +12,12 @@ pub(super) struct DoubleArray {
 
 impl DoubleArray {
     /// Reads little-endian units. Trailing bytes of an incomplete unit are ignored.
+    ///
+    /// No key contains NUL, but the root and unused units may look like its edge. They get a label
+    /// that is not in UTF-8.
     pub(super) fn from_bytes(bytes: &[u8]) -> Self {
-        let units = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        Self { units }
+        let units = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        Self { units: units.map(|unit| if is_edge(unit, 0) { unit | 0xff } else { unit }).collect() }
     }
 
     /// Calls `found(length, value)` for each key that `text` starts with, shortest first.
@@ -25,7 +28,7 @@ impl DoubleArray {
         for (index, &byte) in text.iter().enumerate() {
             let position = node ^ u32::from(byte);
             let Some(&unit) = self.units.get(position as usize) else { return };
-            if unit & 0x8000_00ff != u32::from(byte) {
+            if !is_edge(unit, byte) {
                 return;
             }
             node = position ^ children(unit);
@@ -44,12 +47,18 @@ impl DoubleArray {
         for &byte in prefix {
             let position = node ^ u32::from(byte);
             match self.units.get(position as usize) {
-                Some(&unit) if unit & 0x8000_00ff == u32::from(byte) => node = position ^ children(unit),
+                Some(&unit) if is_edge(unit, byte) => node = position ^ children(unit),
                 _ => return false,
             }
         }
         true
     }
+}
+
+/// Whether a unit is the edge of a byte.
+#[inline]
+fn is_edge(unit: u32, byte: u8) -> bool {
+    unit & 0x8000_00ff == u32::from(byte)
 }
 
 #[inline]
@@ -69,6 +78,8 @@ mod tests {
         trie.prefixes(b"abcx", |length, value| found.push((length, value)));
         assert_eq!(found, [(1, 7), (2, 8)]);
         assert!(trie.has_prefix(b"abc") && !trie.has_prefix(b"ac") && !trie.has_prefix(b"abcde"));
+        trie.prefixes(b"\0a", |_, _| panic!("no key has a NUL"));
+        assert!(!trie.has_prefix(b"\0a") && !trie.has_prefix(b"a\0b"));
         DoubleArray::from_bytes(b"").prefixes(b"a", |_, _| panic!("an empty trie has no keys"));
     }
 }

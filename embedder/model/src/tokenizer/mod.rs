@@ -4,20 +4,34 @@
 //! arXiv 1808.06226; the unigram model is arXiv 1804.10959) for every input. Existing ports differ
 //! in the longest match of the normalizer, in the precision of the sums of scores, and in the
 //! treatment of literal special tokens.
+//!
+//! The normalizer and the language model implement the traits of Hugging Face's `tokenizers` crate,
+//! which combines them to a [`Pipeline`]. It returns pieces and offsets besides ids. Where only ids
+//! are needed, [`Tokenizer::encode`] calls the same parts directly.
 
 use std::ops::ControlFlow;
 
+mod decoder;
 mod double_array;
+mod language_model;
+mod marks;
 mod model;
+mod normalized_string;
 mod normalizer;
 mod offsets;
+mod pipeline;
+#[cfg(test)]
+mod tests;
 mod unigram;
 
+pub use decoder::Decoder;
+pub use marks::Marks;
 pub use model::TokenizerError;
 use model::{Piece, PieceKind, SentencePieceModel, UNKNOWN};
-use normalizer::{Normalizer, SourceSpans};
+pub use normalizer::Normalizer;
 use offsets::CharCounter;
-use unigram::Unigram;
+pub use pipeline::Pipeline;
+pub use unigram::Unigram;
 
 /// Id of `<s>`, the token in front of each sentence.
 pub const BEGIN: u32 = 1;
@@ -26,17 +40,30 @@ pub const END: u32 = 2;
 /// The number of these marks: tokens of the input of the model that are not of the sentence.
 pub const MARKS: u32 = 2;
 
+/// A text of more bytes is tokenized without spans first, which takes a third of the time and a
+/// fraction of the memory, so that a text with too many tokens is rejected at that cost.
+const LONG_TEXT: usize = 16 * 1024;
+
 /// The tokenizer. It is loaded once, and shared by all threads.
 #[derive(Debug)]
 pub struct Tokenizer {
-    normalizer: Normalizer,
-    unigram: Unigram,
-    pieces: Vec<Piece>,
+    pipeline: Pipeline,
 }
 
 /// A text has more tokens than the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyTokens;
+
+/// Why a text cannot be tokenized with spans.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizeError {
+    /// It has more tokens than the limit.
+    #[error("too many tokens")]
+    TooManyTokens,
+    /// A part of the [`Pipeline`] failed.
+    #[error("tokenizing failed: {0}")]
+    Failed(#[from] tokenizers::Error),
+}
 
 /// The end of a text from which tokens are removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,10 +92,19 @@ impl Tokenizer {
     ///
     /// If the bytes are not such a model, or one whose settings this tokenizer does not implement.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TokenizerError> {
-        let model = SentencePieceModel::parse(bytes)?;
-        let normalizer = Normalizer::new(&model)?;
-        let unigram = Unigram::new(&model)?;
-        Ok(Self { normalizer, unigram, pieces: model.pieces })
+        Ok(Self { pipeline: pipeline::build(SentencePieceModel::parse(bytes)?)? })
+    }
+
+    /// The same tokenizer in the interface of the `tokenizers` crate.
+    ///
+    /// `encode(text, true)` returns the ids of [`Tokenizer::encode`], and `decode` returns the text
+    /// of ids as SentencePiece does. The end of a token's offsets is too small where the last
+    /// character of the token results from several of the text, such as a letter and its accent,
+    /// because the crate aligns a character with one character: [`Tokenizer::tokenize`] corrects
+    /// that.
+    #[must_use]
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
     }
 
     /// The ids that are the input of the model: [`BEGIN`], the tokens, [`END`].
@@ -88,9 +124,11 @@ impl Tokenizer {
     pub fn encode_up_to(&self, most: usize, text: &str, ids: &mut Vec<u32>) -> Result<(), TooManyTokens> {
         let mut left = most.checked_sub(MARKS as usize).ok_or(TooManyTokens)?;
         let mut normalized = Vec::with_capacity(text.len() + text.len() / 4 + 3);
-        self.normalizer.normalize(text, &mut normalized, &mut ());
+        if let Some(normalizer) = self.pipeline.get_normalizer() {
+            normalizer.normalize_into(text, &mut normalized, &mut ());
+        }
         ids.push(BEGIN);
-        let ended = self.unigram.segment(&normalized, |id, _, _| {
+        let ended = self.pipeline.get_model().segment(&normalized, |id, _, _| {
             if left == 0 {
                 return ControlFlow::Break(());
             }
@@ -134,48 +172,57 @@ impl Tokenizer {
     }
 
     /// The tokens with their spans of the text, without [`BEGIN`] and [`END`].
-    #[must_use]
-    pub fn tokenize(&self, text: &str) -> Vec<TokenSpan> {
-        let mut tokens = Vec::new();
-        let _ = self.tokenize_with(text, |token| {
-            tokens.push(token);
-            ControlFlow::Continue(())
-        });
-        tokens
-    }
-
-    /// Passes each of these tokens to `each` until that breaks. The text is tokenized no further.
-    pub fn tokenize_with(
+    ///
+    /// # Errors
+    ///
+    /// [`TokenizeError::TooManyTokens`] if there are more than `most`.
+    pub fn tokenize(
         &self,
+        most: usize,
         text: &str,
-        mut each: impl FnMut(TokenSpan) -> ControlFlow<()>,
-    ) -> ControlFlow<()> {
-        let mut normalized = Vec::with_capacity(text.len() + text.len() / 4 + 3);
-        let mut spans = SourceSpans::default();
-        self.normalizer.normalize(text, &mut normalized, &mut spans);
+    ) -> Result<impl ExactSizeIterator<Item = TokenSpan>, TokenizeError> {
+        let too_many = |TooManyTokens| TokenizeError::TooManyTokens;
+        if text.len() > LONG_TEXT {
+            let most = most.saturating_add(MARKS as usize);
+            self.encode_up_to(most, text, &mut Vec::new()).map_err(too_many)?;
+        }
+        let encoding = self.pipeline.encode(text, false)?;
+        if encoding.len() > most {
+            return Err(too_many(TooManyTokens));
+        }
+        let normalizer = self.pipeline.get_normalizer();
         let mut chars = CharCounter::new(text);
-        self.unigram.segment(&normalized, |id, start, end| {
-            let bytes = spans.covering(start, end);
-            each(TokenSpan { id, bytes, chars: chars.range(bytes) })
-        })
+        Ok((0..encoding.len()).map(move |index| {
+            let (start, mut end) = encoding.get_offsets()[index];
+            if let Some(normalizer) = normalizer
+                && start < end
+            {
+                end = normalizer.rule_end(text, end);
+            }
+            TokenSpan { id: encoding.get_ids()[index], bytes: (start, end), chars: chars.range((start, end)) }
+        }))
     }
 
     /// The piece of an id, as in the vocabulary.
     #[must_use]
     pub fn piece(&self, id: u32) -> Option<&str> {
-        self.pieces.get(id as usize).map(|piece| piece.text.as_str())
+        self.pieces().get(id as usize).map(|piece| piece.text.as_str())
     }
 
     /// Whether [`Tokenizer::tokenize`] can return an id: it is in the vocabulary, and not a mark
     /// such as [`BEGIN`].
     #[must_use]
     pub fn is_token(&self, id: u32) -> bool {
-        id == UNKNOWN || self.pieces.get(id as usize).is_some_and(|piece| piece.kind != PieceKind::Other)
+        id == UNKNOWN || self.pieces().get(id as usize).is_some_and(|piece| piece.kind != PieceKind::Other)
     }
 
     /// The number of pieces in the vocabulary.
     #[must_use]
     pub fn vocabulary_size(&self) -> usize {
-        self.pieces.len()
+        self.pieces().len()
+    }
+
+    fn pieces(&self) -> &[Piece] {
+        self.pipeline.get_model().pieces()
     }
 }

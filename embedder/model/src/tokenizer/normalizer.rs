@@ -7,15 +7,15 @@ use super::{
 };
 
 /// U+2581, which replaces a space in pieces.
-const META_SPACE: &[u8] = "▁".as_bytes();
+pub(super) const META_SPACE: &[u8] = "▁".as_bytes();
 
 /// The normalization rules of the model.
 #[derive(Debug)]
-pub(super) struct Normalizer {
+pub struct Normalizer {
     /// Sequences that are replaced; a value is a position in `replacements`.
     rules: DoubleArray,
     /// NUL-terminated.
-    replacements: Vec<u8>,
+    replacements: String,
     /// Pieces that are not changed.
     user_defined: Vec<Vec<u8>>,
     /// `literal[a]` has bit b set if no rule changes the ASCII character a in front of the ASCII
@@ -23,79 +23,20 @@ pub(super) struct Normalizer {
     literal: Box<[u128; 128]>,
 }
 
-/// Records the source bytes of each byte of the normalized text.
+/// Records which part of the text became which part of the normalized text.
 pub(super) trait Alignment {
-    /// The next `count` normalized bytes come from `start..end` of the source.
-    fn push(&mut self, count: usize, start: usize, end: usize);
+    /// The normalized text from byte `at` on comes from the text at byte `start`.
+    fn push(&mut self, at: usize, start: usize);
     /// The normalized text was truncated to `length` bytes.
     fn truncate(&mut self, length: usize);
 }
 
+/// Records nothing.
 impl Alignment for () {
     #[inline]
-    fn push(&mut self, _: usize, _: usize, _: usize) {}
+    fn push(&mut self, _: usize, _: usize) {}
     #[inline]
     fn truncate(&mut self, _: usize) {}
-}
-
-/// The source bytes of each normalized byte. A text is shorter than 4 GiB.
-#[derive(Debug, Default)]
-pub(super) struct SourceSpans {
-    /// Runs of normalized bytes, in order.
-    runs: Vec<Run>,
-    length: usize,
-}
-
-/// Normalized bytes with the same source, or each with the source byte after that of the previous
-/// one.
-#[derive(Debug, Clone, Copy)]
-struct Run {
-    /// Its start in the normalized text.
-    at: u32,
-    /// Its source: of all bytes, or of the first one if it is literal.
-    start: u32,
-    end: u32,
-    literal: bool,
-}
-
-impl Alignment for SourceSpans {
-    #[inline]
-    fn push(&mut self, count: usize, start: usize, end: usize) {
-        let at = self.length as u32;
-        let (start, end) = (start as u32, end as u32);
-        self.length += count;
-        let literal = count == 1 && end == start + 1;
-        let continues = self.runs.last().is_some_and(|last| {
-            if literal && last.literal {
-                last.start + (at - last.at) == start
-            } else {
-                !literal && !last.literal && (last.start, last.end) == (start, end)
-            }
-        });
-        if !continues {
-            self.runs.push(Run { at, start, end, literal });
-        }
-    }
-
-    fn truncate(&mut self, length: usize) {
-        self.length = length;
-        while self.runs.last().is_some_and(|last| last.at as usize >= length) {
-            self.runs.pop();
-        }
-    }
-}
-
-impl SourceSpans {
-    /// The source bytes from which the (non-empty) normalized range was made.
-    pub(super) fn covering(&self, start: usize, end: usize) -> (usize, usize) {
-        (self.source(start).0, self.source(end - 1).1)
-    }
-
-    fn source(&self, position: usize) -> (usize, usize) {
-        let run = self.runs[self.runs.partition_point(|run| run.at as usize <= position) - 1];
-        let offset = if run.literal { position - run.at as usize } else { 0 };
-        (run.start as usize + offset, run.end as usize + offset)
-    }
 }
 
 /// The result of the rules at one position of the text.
@@ -106,10 +47,12 @@ struct Step<'a> {
 
 impl Normalizer {
     pub(super) fn new(model: &SentencePieceModel) -> Result<Self, TokenizerError> {
-        let malformed = || TokenizerError::Malformed("its character map is cut short".to_owned());
-        let (length, rest) = model.charsmap.split_first_chunk::<4>().ok_or_else(malformed)?;
+        let malformed = |what| TokenizerError::Malformed(format!("its character map is {what}"));
+        let cut_short = || malformed("cut short");
+        let (length, rest) = model.charsmap.split_first_chunk::<4>().ok_or_else(cut_short)?;
         let (units, replacements) =
-            rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(malformed)?;
+            rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(cut_short)?;
+        let replacements = String::from_utf8(replacements.to_vec()).map_err(|_| malformed("not UTF-8"))?;
         let rules = DoubleArray::from_bytes(units);
         let user_defined = model
             .pieces
@@ -118,11 +61,11 @@ impl Normalizer {
             .map(|piece| piece.text.clone().into_bytes())
             .collect();
         let literal = literal_pairs(&rules);
-        Ok(Self { rules, replacements: replacements.to_vec(), user_defined, literal })
+        Ok(Self { rules, replacements, user_defined, literal })
     }
 
-    /// Appends the normalized form of `text` to `out`.
-    pub(super) fn normalize(&self, text: &str, out: &mut Vec<u8>, alignment: &mut impl Alignment) {
+    /// Writes the normalized form of `text` to `out`, which is empty.
+    pub(super) fn normalize_into(&self, text: &str, out: &mut Vec<u8>, alignment: &mut impl Alignment) {
         let mut position = 0;
         while position < text.len() {
             let step = self.step(text, position);
@@ -134,36 +77,41 @@ impl Normalizer {
         if position == text.len() {
             return;
         }
+        alignment.push(out.len(), position);
         out.extend_from_slice(META_SPACE);
-        alignment.push(META_SPACE.len(), position, position);
 
         let mut after_space = true;
         while position < text.len() {
             let step = self.step(text, position);
-            let end = position + step.consumed;
             let mut output = step.output;
             if after_space {
                 output = without_leading_spaces(output);
             }
             if let Some(&last) = output.last() {
+                alignment.push(out.len(), position);
                 for &byte in output {
                     if byte == b' ' {
                         out.extend_from_slice(META_SPACE);
-                        alignment.push(META_SPACE.len(), position, end);
                     } else {
                         out.push(byte);
-                        alignment.push(1, position, end);
                     }
                 }
                 after_space = last == b' ';
             }
-            position = end;
+            position += step.consumed;
         }
 
         while out.ends_with(META_SPACE) {
             out.truncate(out.len() - META_SPACE.len());
             alignment.truncate(out.len());
         }
+    }
+
+    /// The end of the characters that one rule replaces, of which the first ends at byte `end` of
+    /// `text`.
+    pub(super) fn rule_end(&self, text: &str, end: usize) -> usize {
+        let start = text.get(..end).and_then(|before| before.char_indices().next_back());
+        start.map_or(end, |(start, _)| start + self.step(text, start).consumed)
     }
 
     #[inline]
@@ -182,8 +130,11 @@ impl Normalizer {
         let mut longest = None;
         self.rules.prefixes(rest, |length, value| longest = Some((length, value)));
         match longest {
-            Some((consumed, value)) => Step { output: self.replacement(value as usize), consumed },
-            None => {
+            // A malformed model may have keys that end inside a character.
+            Some((consumed, value)) if text.is_char_boundary(position + consumed) => {
+                Step { output: self.replacement(value as usize), consumed }
+            }
+            _ => {
                 let consumed = text[position..].chars().next().map_or(1, char::len_utf8);
                 Step { output: &rest[..consumed], consumed }
             }
@@ -201,7 +152,7 @@ impl Normalizer {
     }
 
     fn replacement(&self, start: usize) -> &[u8] {
-        let from_start = self.replacements.get(start..).unwrap_or_default();
+        let from_start = self.replacements.get(start..).unwrap_or_default().as_bytes();
         let length = from_start.iter().position(|&byte| byte == 0).unwrap_or(from_start.len());
         &from_start[..length]
     }

@@ -8,16 +8,17 @@ use yada::builder::DoubleArrayBuilder;
 use super::{
     UNKNOWN,
     double_array::DoubleArray,
-    model::{PieceKind, SentencePieceModel, TokenizerError},
+    model::{Piece, PieceKind, TokenizerError},
 };
 
 /// The score of an unknown character is that of the worst piece minus this.
 const UNKNOWN_PENALTY: f32 = 10.0;
 
-/// The unigram language model: a trie of the pieces, and their scores.
+/// The unigram language model: the vocabulary, a trie of the pieces in texts, and their scores.
 #[derive(Debug)]
-pub(super) struct Unigram {
-    pieces: DoubleArray,
+pub struct Unigram {
+    pieces: Vec<Piece>,
+    trie: DoubleArray,
     /// By id. SentencePiece adds in f64; the values are f32, except for user-defined pieces.
     scores: Vec<f64>,
     unknown_score: f32,
@@ -44,11 +45,11 @@ struct Buffers {
 }
 
 impl Unigram {
-    pub(super) fn new(model: &SentencePieceModel) -> Result<Self, TokenizerError> {
-        let mut keys: Vec<(&[u8], u32)> = Vec::with_capacity(model.pieces.len());
-        let mut scores = Vec::with_capacity(model.pieces.len());
+    pub(super) fn new(pieces: Vec<Piece>) -> Result<Self, TokenizerError> {
+        let mut keys: Vec<(&[u8], u32)> = Vec::with_capacity(pieces.len());
+        let mut scores = Vec::with_capacity(pieces.len());
         let mut lowest = f32::MAX;
-        for (id, piece) in (0u32..).zip(&model.pieces) {
+        for (id, piece) in (0u32..).zip(&pieces) {
             scores.push(match piece.kind {
                 // SentencePiece: length times the largest score, minus 0.1. For a model of negative
                 // scores its largest score is the smallest positive f32, so that the result is
@@ -66,7 +67,27 @@ impl Unigram {
         keys.sort_unstable();
         let bytes = DoubleArrayBuilder::build(&keys)
             .map_err(|e| TokenizerError::Malformed(format!("its pieces make no trie: {e}")))?;
-        Ok(Self { pieces: DoubleArray::from_bytes(&bytes), scores, unknown_score: lowest - UNKNOWN_PENALTY })
+        let trie = DoubleArray::from_bytes(&bytes);
+        Ok(Self { pieces, trie, scores, unknown_score: lowest - UNKNOWN_PENALTY })
+    }
+
+    /// The vocabulary, by id.
+    pub(super) fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// The id of a piece, also of one that does not occur in texts.
+    pub(super) fn id(&self, piece: &str) -> Option<u32> {
+        let mut id = None;
+        self.trie.prefixes(piece.as_bytes(), |length, found| {
+            if length == piece.len() {
+                id = Some(found);
+            }
+        });
+        id.or_else(|| {
+            let others = self.pieces.iter().zip(0..).filter(|(other, _)| other.kind == PieceKind::Other);
+            others.into_iter().find(|(other, _)| other.text == piece).map(|(_, id)| id)
+        })
     }
 
     /// Calls `token(id, start, end)` for each token of the best segmentation, in order, until that
@@ -107,7 +128,7 @@ impl Unigram {
             let before = lattice[node].score;
             let char_length = utf8_length(text[start]).min(text.len() - start);
             let mut covers_char = false;
-            self.pieces.prefixes(&text[start..], |length, id| {
+            self.trie.prefixes(&text[start..], |length, id| {
                 // The sum and the comparison in f64, the stored score in f32: this decides near
                 // ties.
                 let candidate = self.scores[id as usize] + f64::from(before);
