@@ -237,7 +237,10 @@ async fn other_fingerprint_is_rejected_before_a_call() {
     }
     let check = |status: Status| {
         assert_eq!(status.code(), Code::FailedPrecondition);
-        assert_eq!(status.metadata().get(HEADER).map(tonic::metadata::MetadataValue::as_bytes), Some(A.as_bytes()));
+        assert_eq!(
+            status.metadata().get(HEADER).map(tonic::metadata::MetadataValue::as_bytes),
+            Some(A.as_bytes())
+        );
         let error = Error::from(&status);
         assert_eq!(error.reason(), Reason::FingerprintMismatch);
         names_both(error.message());
