@@ -209,7 +209,7 @@ bench-polls: bench-models
 	@target/release/muse-bench var/model/f32 var/model/bf16 --programs target/polls/release --only polls --report docs/internals/polls.md
 
 bench-models: onnx build-bench
-	@for precision in f32 bf16; do \
+	@for precision in f32 bf16 int8; do \
 	  target/release/muse-models convert "$(ONNX_FILE)" var/model/$$precision --precision $$precision || exit 1; done
 
 # CALLS: calls of each method. DRILL_OPTIONS: options of

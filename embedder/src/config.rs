@@ -7,7 +7,7 @@ use clap::Parser;
 use muse_model::{
     device::{self, DeviceChoice, DeviceError},
     model_dir::Precision,
-    precision::{self, PrecisionOption},
+    precision::{self, PrecisionChoice, PrecisionOption},
 };
 use muse_server::{
     Addresses, ConfigError, ShutdownArgs, TraceArgs,
@@ -117,7 +117,7 @@ pub struct Config {
     /// The device that runs the model.
     pub device: Device,
     /// The precision of the forward pass, or that of the model directory.
-    pub precision: Option<Precision>,
+    pub precision: Option<PrecisionChoice>,
     /// How the model runs on it.
     pub batching: Batching,
     /// Threads of the tokenizer.
@@ -165,13 +165,20 @@ impl TryFrom<Args> for Config {
         let client_tls = args.peers.client([("--auth", args.auth.endpoint.uri())])?;
         args.traces.check(client_tls.is_some())?;
         let device = device::resolve(args.device).map_err(|error| ArgsError::Device(args.device, error))?;
+        let choice = args.precision.map(|option| match option {
+            PrecisionOption::Auto => precision::choose(device),
+            PrecisionOption::Fixed(precision) => {
+                PrecisionChoice { precision, reason: "it is configured".to_owned() }
+            }
+        });
+        if device.is_cuda() && choice.as_ref().is_some_and(|choice| choice.precision == Precision::Int8) {
+            let text = format!("int8 runs on CPUs, and the device is {}", device::name(device));
+            return Err(ConfigError::new("--precision", text).into());
+        }
         Ok(Self {
             addresses: Addresses { public: args.listen, admin: args.private_listen },
             device,
-            precision: args.precision.map(|option| match option {
-                PrecisionOption::Auto => precision::choose(device).precision,
-                PrecisionOption::Fixed(precision) => precision,
-            }),
+            precision: choice,
             batching: args.batching(device),
             tokenizer_threads: args.tokenizer_threads,
             stream_read_timeout: seconds(args.stream_read_timeout),

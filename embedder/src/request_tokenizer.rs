@@ -13,6 +13,7 @@ use muse_proto::{
 };
 use muse_telemetry::metrics::Histogram;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::error;
 
 use crate::limits::TokenLimits;
 
@@ -28,7 +29,7 @@ const LARGE_BYTES: usize = 64 * 1024;
 const LONG_SENTENCE_BYTES: usize = 16 * 1024;
 
 /// The sentences of that kind that are tokenized at a time, on any number of cores.
-const MAX_LONG_SENTENCES: usize = 2;
+const MAX_LONG_SENTENCE_REQUESTS: usize = 2;
 
 /// Bytes of a token in the response of Tokenize: its text, its id and four positions.
 const TOKEN_BYTES: usize = 40;
@@ -55,7 +56,7 @@ impl RequestTokenizer {
             limits,
             threads: semaphore(threads),
             large_threads: semaphore(threads / 2),
-            long_sentences: semaphore(MAX_LONG_SENTENCES.min(threads / 2)),
+            long_sentences: semaphore(MAX_LONG_SENTENCE_REQUESTS.min(threads / 2)),
             seconds,
         }
     }
@@ -130,7 +131,10 @@ impl RequestTokenizer {
             for sentence in sentences {
                 let tokens = tokenizer.tokenize(left, sentence).map_err(|error| match error {
                     TokenizeError::TooManyTokens => limit.exceeded("sentences"),
-                    TokenizeError::Failed(_) => failed(),
+                    TokenizeError::Failed(cause) => {
+                        error!(%cause, "tokenizing failed");
+                        failed()
+                    }
                 })?;
                 left -= tokens.len();
                 for token in tokens {

@@ -6,6 +6,7 @@ use futures::{FutureExt, future::BoxFuture};
 use muse_model::{
     device, inference,
     model_dir::{Manifest, ModelDir, ModelDirError},
+    precision::PrecisionChoice,
     tokenizer::{Tokenizer, TokenizerError},
 };
 use muse_proto::{
@@ -177,8 +178,12 @@ fn load(
     let started = Instant::now();
     let Config { device, batching, .. } = *config;
     let directory = ModelDir::open(&config.model_dir)?;
-    let precision = config.precision.unwrap_or(directory.manifest().precision);
-    let directory = directory.with_precision(precision);
+    let choice = config.precision.clone().unwrap_or_else(|| PrecisionChoice {
+        precision: directory.manifest().precision,
+        reason: "the model was converted to it".to_owned(),
+    });
+    info!("running in {}, since {}", choice.precision, choice.reason);
+    let directory = directory.with_precision(choice.precision);
     let tokenizer = Tokenizer::from_bytes(directory.tokenizer_bytes())?;
     let manifest = directory.manifest();
     let fingerprint = fingerprint::of(manifest);

@@ -20,7 +20,7 @@ use crate::{
     sentence_encoder::{EncoderError, SentenceEncoder},
     source::{ModelSource, OpenSource, SourceError},
     staging::StagingDir,
-    weights::WeightError,
+    weights::{TABLE_ROWS, WeightError},
 };
 
 const LICENSE_TEXT: &str = include_str!("../LICENSE-WEIGHTS");
@@ -51,6 +51,14 @@ pub enum ConvertError {
         path: PathBuf,
         /// The problem.
         error: TokenizerError,
+    },
+    /// The tokenizer has ids that the embedding table lacks.
+    #[error("{}: its tokenizer has {pieces} pieces, but its table {TABLE_ROWS} rows", .path.display())]
+    Vocabulary {
+        /// The source.
+        path: PathBuf,
+        /// The pieces of the tokenizer.
+        pieces: usize,
     },
     /// The output cannot be written.
     #[error("cannot write {}: {error}", .path.display())]
@@ -104,6 +112,9 @@ pub fn convert(path: &Path, out: &Path, precision: Precision) -> Result<Conversi
     let vocabulary = Tokenizer::from_bytes(&tokenizer)
         .map_err(|error| ConvertError::Tokenizer { path: path.to_owned(), error })?
         .vocabulary_size();
+    if vocabulary > TABLE_ROWS {
+        return Err(ConvertError::Vocabulary { path: path.to_owned(), pieces: vocabulary });
+    }
     let encoder = SentenceEncoder::new(weights.as_ref()).map_err(|error| match error {
         EncoderError::Weights(error) => ConvertError::Weights { path: path.to_owned(), error },
         EncoderError::Torch(error) => ConvertError::Torch(error),

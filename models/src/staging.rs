@@ -40,7 +40,10 @@ impl StagingDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(cannot_write(error)),
         }
-        fs::rename(&self.path, out).map_err(cannot_write)?;
+        if let Err(error) = fs::rename(&self.path, out) {
+            let _ = fs::rename(&old, out);
+            return Err(cannot_write(error));
+        }
         // The rest of a replaced directory is harmless; the next conversion removes it.
         let _ = fs::remove_dir_all(&old);
         Ok(())
@@ -71,7 +74,11 @@ fn remove_leftovers(parent: &Path, out: &Path) {
         let suffix = name.strip_prefix(&prefix).unwrap_or_default();
         let process = suffix.strip_prefix("new-").or_else(|| suffix.strip_prefix("old-"));
         let process = process.and_then(|number| number.parse::<u32>().ok());
-        if process.is_some_and(|number| !Path::new("/proc").join(number.to_string()).exists()) {
+        // In a container the id of this process is often that of the killed one.
+        let is_running = |number: u32| {
+            number != std::process::id() && Path::new("/proc").join(number.to_string()).exists()
+        };
+        if process.is_some_and(|number| !is_running(number)) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }

@@ -20,6 +20,9 @@ const UNPACKED_BYTES: u64 = 2 << 30;
 /// Why a tarball cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TarballError {
+    /// It cannot be opened.
+    #[error("cannot open the tarball: {0}")]
+    Open(io::Error),
     /// It is damaged, or the file is another one.
     #[error("the tarball is damaged or truncated: {0}")]
     Damaged(io::Error),
@@ -89,7 +92,7 @@ fn for_each_file(
     visit: &mut dyn FnMut(String, &mut dyn Read) -> Result<(), TarballError>,
 ) -> Result<(), TarballError> {
     let damaged = TarballError::Damaged;
-    let mut file = File::open(tarball).map_err(damaged)?;
+    let mut file = File::open(tarball).map_err(TarballError::Open)?;
     let mut start = [0; GZIP.len()];
     let count = file.read(&mut start).map_err(damaged)?;
     file.rewind().map_err(damaged)?;

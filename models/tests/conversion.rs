@@ -116,7 +116,8 @@ fn float32_export_is_converted() {
     let from_bytes = embed(&converted(folder.path(), Precision::F32), &sentences);
     assert!(difference(&from_floats, &from_bytes) <= 1e-5);
 
-    // Its weights are dequantised int8 and not the original ones, which is the only failure.
+    // Its weights are dequantised int8 and not the original ones: it fails the comparisons with the
+    // published numbers, and nothing else.
     let report = verify(&out).unwrap();
     let failures = report.failures();
     assert_eq!(failures.len(), 2, "{failures:?}");
@@ -160,25 +161,28 @@ fn second_conversion_changes_nothing_and_leaves_no_files() {
 #[test]
 fn module_contains_no_device() {
     let folder = tempfile::tempdir().unwrap();
-    for precision in [Precision::F32, Precision::Bf16, Precision::F16, Precision::Int8] {
-        let out = folder.path().join(precision.as_str());
-        convert(&onnx_path(), &out, precision).unwrap();
-        let mut archive = zip::ZipArchive::new(fs::File::open(out.join(MODEL_FILE)).unwrap()).unwrap();
-        let names = archive.file_names().map(|name| name.unwrap().into_owned());
-        let name = names.into_iter().find(|name| name.ends_with(".py")).unwrap();
-        let code = std::io::read_to_string(archive.by_name(&name).unwrap()).unwrap();
-        assert!(code.contains("embedding_bag"), "{code}");
-        assert!(!code.contains("torch.device"), "{code}");
-    }
+    let out = folder.path().join("model");
+    convert(&onnx_path(), &out, Precision::F32).unwrap();
+    let mut archive = zip::ZipArchive::new(fs::File::open(out.join(MODEL_FILE)).unwrap()).unwrap();
+    let names = archive.file_names().map(|name| name.unwrap().into_owned());
+    let name = names.into_iter().find(|name| name.ends_with(".py")).unwrap();
+    let code = std::io::read_to_string(archive.by_name(&name).unwrap()).unwrap();
+    // The device of a new tensor is that of an input.
+    assert!(code.contains("prim.device(ids)"), "{code}");
+    assert!(!code.contains("torch.device"), "{code}");
 }
 
 #[test]
 fn leftovers_of_a_killed_conversion_are_removed() {
     let folder = tempfile::tempdir().unwrap();
-    // No process has this id: the largest on Linux is 2^22.
-    let left = folder.path().join(".model.new-99999999");
-    fs::create_dir(&left).unwrap();
-    fs::write(left.join(MODEL_FILE), "half of it").unwrap();
+    // No process has the first id: the largest on Linux is 2^22. In a container the next process
+    // often has the id of the killed one.
+    let left =
+        [99_999_999, std::process::id()].map(|process| folder.path().join(format!(".model.new-{process}")));
+    for left in &left {
+        fs::create_dir(left).unwrap();
+        fs::write(left.join(MODEL_FILE), "half of it").unwrap();
+    }
     convert(&onnx_path(), &folder.path().join("model"), Precision::F32).unwrap();
-    assert!(!left.exists());
+    assert!(left.iter().all(|left| !left.exists()));
 }

@@ -16,12 +16,13 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 const OTHER: &str = "f32-000000000000";
 
 fn reported(metadata: &MetadataMap) -> &str {
-    metadata.get(FINGERPRINT.as_str()).map_or("", |value| value.to_str().unwrap())
+    metadata.get(FINGERPRINT.as_str()).map_or("", |value| value.to_str().expect("a fingerprint is ASCII"))
 }
 
 fn requiring<T>(token: &str, fingerprint: &str, message: T) -> Request<T> {
     let mut call = bearing(token, message);
-    call.metadata_mut().insert("muse-fingerprint", fingerprint.parse().unwrap());
+    let value = fingerprint.parse().expect("a fingerprint is ASCII");
+    call.metadata_mut().insert("muse-fingerprint", value);
     call
 }
 

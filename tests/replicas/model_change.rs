@@ -19,11 +19,12 @@ async fn embed(gateway: SocketAddr, token: &str, required: Option<&str>) -> Resu
     let request = EmbedRequest { sentences: vec!["Hello".to_owned()], ..EmbedRequest::default() };
     let mut call = bearing(token, request);
     if let Some(required) = required {
-        call.metadata_mut().insert("muse-fingerprint", required.parse().unwrap());
+        call.metadata_mut().insert("muse-fingerprint", required.parse().expect("a fingerprint is ASCII"));
     }
     let response = EmbedderServiceClient::new(channel(gateway)).embed(call).await;
     let response = response.map_err(|status| Error::from(&status))?;
-    Ok(response.metadata().get(FINGERPRINT.as_str()).unwrap().to_str().unwrap().to_owned())
+    let reported = response.metadata().get(FINGERPRINT.as_str()).expect("each response has a fingerprint");
+    Ok(reported.to_str().expect("a fingerprint is ASCII").to_owned())
 }
 
 async fn status(gateway: SocketAddr, token: &str) -> Value {

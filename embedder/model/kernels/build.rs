@@ -25,7 +25,7 @@ fn main() {
     // libtorch's headers cause warnings.
     interface.include(&libtorch).file("cpp/kernels.cpp").warnings(false);
     let mut portable = kernels(if x86_64 { &FMA } else { &[] });
-    portable.files(["cpp/portable_f32.cpp", "cpp/portable_int8.cpp"]).compile("muse_portable_f32");
+    portable.files(["cpp/portable_f32.cpp", "cpp/portable_int8.cpp"]).compile("muse_portable");
     if x86_64 {
         interface.define("MUSE_X86_64", None);
         kernels(&AVX2).files(["cpp/avx2_f32.cpp", "cpp/avx2_int8.cpp"]).compile("muse_avx2");

@@ -11,7 +11,13 @@ use crate::{
     inference::{ModelError, first_line},
 };
 
-/// The parameters that run in the precision of the model; all others are float32.
+/// The kernel for a precision on a device, or `None` if libtorch runs the module.
+pub(crate) fn kernel_for(kind: Kind, device: Device) -> Option<Kernel> {
+    (device == Device::Cpu).then(|| Kernel::best(kind)).flatten()
+}
+
+/// The parameters that run in the precision of the model, besides a table of floats; all others are
+/// float32.
 const BRANCHES: &str = "cnn.";
 
 #[derive(Debug)]
@@ -28,8 +34,7 @@ impl Encoder {
         let load_error = |error: TchError| ModelError::Load(first_line(&error));
         let module = CModule::load_on_device(path, device).map_err(load_error)?;
         let parameters = module.named_parameters().map_err(load_error)?;
-        let kernel = (device == Device::Cpu).then(|| Kernel::best(kind)).flatten();
-        if let Some(kernel) = kernel {
+        if let Some(kernel) = kernel_for(kind, device) {
             let parameters: HashMap<String, Tensor> = parameters.into_iter().collect();
             let packed = PackedWeights::pack(&parameters, kernel).map_err(|error| match error {
                 PackError::Torch(error) => load_error(error),

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     batch::{Batch, buckets},
-    encoder::Encoder,
+    encoder::{Encoder, kernel_for},
     model_dir::{Manifest, ModelDir, Precision},
     transfer,
 };
@@ -34,12 +34,11 @@ pub enum ModelError {
 /// the TorchScript module.
 #[must_use]
 pub fn kernel(precision: Precision, device: Device) -> Option<&'static str> {
-    let kernel = (device == Device::Cpu).then(|| Kernel::best(precision.kind())).flatten();
-    kernel.map(Kernel::name)
+    kernel_for(precision.kind(), device).map(Kernel::name)
 }
 
 /// A loaded model. Threads may share it: each pass runs on the thread that calls it, and on as many
-/// of libtorch's threads as that thread has configured.
+/// threads as `tch::set_num_threads` has configured on it.
 #[derive(Debug)]
 pub struct Model {
     encoder: Encoder,

@@ -20,7 +20,7 @@ const CAPABILITY: (i32, i32) = (8, 0);
 /// The value of `--precision`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PrecisionOption {
-    /// The fastest precision of the device, by [`choose`].
+    /// bf16 if the device supports it, else f32, by [`choose`].
     Auto,
     /// This one.
     Fixed(Precision),
@@ -48,7 +48,7 @@ pub struct PrecisionChoice {
     pub reason: String,
 }
 
-/// The fastest precision of a device.
+/// bf16 if a device supports it, else f32.
 #[must_use]
 pub fn choose(device: Device) -> PrecisionChoice {
     if device == Device::Cpu {

@@ -16,7 +16,7 @@ use muse_proto::{
     v1::{EmbedRequest, EmbedStreamRequest, GetModelRequest},
 };
 use serde_json::{Value, json};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, metadata::MetadataValue};
 
 use crate::{
     bearing,
@@ -210,7 +210,7 @@ async fn required_fingerprint_of_the_model_is_served() {
     assert!(client.embed(requiring(A, one_sentence())).await.is_ok());
     assert!(client.get_model(requiring(A, GetModelRequest {})).await.is_ok());
     let responses = client.embed_stream(requiring(A, one_item())).await.unwrap().into_inner();
-    assert!(responses.map(|response| response.is_ok()).all(async |ok| ok).await);
+    assert!(responses.all(async |response| response.is_ok()).await);
 }
 
 #[tokio::test]
@@ -237,10 +237,7 @@ async fn other_fingerprint_is_rejected_before_a_call() {
     }
     let check = |status: Status| {
         assert_eq!(status.code(), Code::FailedPrecondition);
-        assert_eq!(
-            status.metadata().get(HEADER).map(tonic::metadata::MetadataValue::as_bytes),
-            Some(A.as_bytes())
-        );
+        assert_eq!(status.metadata().get(HEADER).map(MetadataValue::as_bytes), Some(A.as_bytes()));
         let error = Error::from(&status);
         assert_eq!(error.reason(), Reason::FingerprintMismatch);
         names_both(error.message());

@@ -30,8 +30,13 @@ def embed(page, lines):
 
 def table(page):
     """Wait for the heat map, and return its rows: the number of the line, and the similarities."""
-    element = page.get("table", MATRIX)
-    page.wait(lambda: element.get_attribute("data-complete") is not None, "the heat map stays incomplete")
+
+    def complete():
+        # New results replace the element.
+        element = page.get("table", MATRIX)
+        return element if element.get_attribute("data-complete") is not None else None
+
+    element = page.wait(complete, "the heat map stays incomplete")
     rows = page.js(
         "return [...arguments[0].tBodies].flatMap((body) => [...body.rows]).map((row) => [...row.cells].map((cell) => cell.innerText))",
         element,

@@ -27,6 +27,10 @@ pub enum Requirement {
     Avx2,
     /// A CPU with AVX-512.
     Avx512,
+    /// A CPU with AVX512-VNNI.
+    Avx512Vnni,
+    /// A C++ compiler for ARM, and qemu.
+    Arm,
     /// A browser.
     Chromium,
     /// Permission to create memory cgroups.
@@ -47,6 +51,8 @@ impl Requirement {
             Self::Amx => "amx",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Avx512Vnni => "avx512-vnni",
+            Self::Arm => "arm",
             Self::Chromium => "chromium",
             Self::MemoryCgroup => "memory-cgroup",
             Self::NoNvidiaDriver => "no-nvidia-driver",

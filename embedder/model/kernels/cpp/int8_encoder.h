@@ -33,8 +33,9 @@ template <int COLUMNS, class Code> inline void quantize(const float *from, Code 
         largest_negated = max(Floats{} - row[part], largest_negated);
     }
     const float high = reduce_max(largest), low = reduce_max(largest_negated), range = high + low;
-    const float inverse = range > 0.0f ? 255.0f / range : 0.0f;
-    scale = range / 255.0f;
+    // Below, the quotient would overflow.
+    const float inverse = range > 1e-30f ? 255.0f / range : 0.0f;
+    scale = range > 1e-30f ? range / 255.0f : 0.0f;
     zero_point = __builtin_rintf(low * inverse);
     for (int part = 0; part < COLUMNS / LANES; part++) {
         const Floats code = multiply_add(row[part], broadcast(inverse), broadcast(zero_point));

@@ -76,7 +76,8 @@ Registers features(unsigned subleaf) {
 bool has_bit(unsigned bits, int bit) { return bits >> bit & 1; }
 bool has_avx512_vnni() { return has_bit(features(0).c, 11); }
 bool has_avx_vnni() { return has_bit(features(1).a, 4); }
-bool has_amx_bf16() { return has_bit(features(0).d, 22) && has_bit(features(0).d, 24); }
+/// The kernel rounds with AVX512-BF16.
+bool has_amx_bf16() { return has_bit(features(0).d, 22) && has_bit(features(0).d, 24) && has_bit(features(1).a, 5); }
 bool has_amx_int8() { return has_bit(features(0).d, 25) && has_bit(features(0).d, 24); }
 #endif
 
@@ -155,10 +156,10 @@ Weights weights_of(TensorList table, TensorList packed) {
     return weights;
 }
 
-/// The workspace of a pass, about 7 KiB per token. Each thread caches a workspace of
+/// The workspace of a pass, about 7 KiB per token. The calling thread caches a workspace of
 /// WORKSPACE_CACHE_BYTES, because an allocation for each pass fragments the heap; pages that were
 /// never touched take no memory. A larger workspace is freed after the pass.
-Tensor allocate_workspace(int64_t bytes) {
+Tensor cached_workspace(int64_t bytes) {
     static thread_local Tensor cached;
     if (bytes > WORKSPACE_CACHE_BYTES) return at::empty({bytes}, at::kByte);
     if (!cached.defined()) cached = at::empty({WORKSPACE_CACHE_BYTES}, at::kByte);
@@ -180,14 +181,15 @@ Tensor encode_with(const Kernel &kernel, const Tensor &ids, const Tensor &length
         part = {rest.ids, rest.lengths, 0, 0};
         while (part.sentences < rest.sentences && part.tokens < share) part.tokens += rest.lengths[part.sentences++];
         rest = {rest.ids + part.tokens, rest.lengths + part.sentences, rest.tokens - part.tokens, rest.sentences - part.sentences};
-        auto encode = [&kernel, &weights, part, output = output + (part.lengths - batch.lengths) * DIMENSION] {
-            const Tensor workspace = allocate_workspace(static_cast<int64_t>(kernel.workspace(part)));
-            kernel.encode(weights, part, workspace.mutable_data_ptr(), output);
-        };
+        const int64_t bytes = static_cast<int64_t>(kernel.workspace(part));
+        float *const vectors = output + (part.lengths - batch.lengths) * DIMENSION;
         if (rest.sentences > 0) {
-            others.push_back(std::async(std::launch::async, encode));
+            // These threads end with the pass, so they have nothing to cache.
+            others.push_back(std::async(std::launch::async, [&kernel, &weights, part, bytes, vectors] {
+                kernel.encode(weights, part, at::empty({bytes}, at::kByte).mutable_data_ptr(), vectors);
+            }));
         } else {
-            encode();
+            kernel.encode(weights, part, cached_workspace(bytes).mutable_data_ptr(), vectors);
         }
     }
     for (auto &other : others) other.get();
@@ -200,7 +202,7 @@ Tensor encode(size_t kernel, const Tensor &ids, const Tensor &lengths, TensorLis
     const Choice &choice = choices().at(kernel);
     TORCH_CHECK(choice.supported, "this processor does not support the kernel ", choice.kernel.name);
     TORCH_CHECK(packed[0].scalar_type() == choice.element, "the weights are packed for another kernel");
-    if (lengths.size(0) == 0) return at::empty({0, DIMENSION}, at::kFloat);
+    if (lengths.size(0) == 0 && ids.size(0) == 0) return at::empty({0, DIMENSION}, at::kFloat);
     return encode_with(choice.kernel, ids.contiguous(), lengths.contiguous(), table, packed);
 }
 

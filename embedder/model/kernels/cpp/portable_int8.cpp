@@ -11,19 +11,19 @@ struct PortableInt8 {
     using Weight = int8_t;
     static constexpr int ROWS = 4;
     static constexpr int BLOCKS = 16;
-    /// Elements of a column that are stored together.
-    static constexpr int GROUP = 4;
+    /// Elements of a column that are stored together (Linear in kernel.h).
+    static constexpr int PACKED = 4;
     struct Session {};
 
     template <int STRIDE>
     static void microkernel(const uint8_t *a, int64_t rows, int64_t depth, const int8_t *b, int32_t *tile) {
         for (int64_t row = 0; row < rows; row++) {
             int32_t sums[muse::PANEL] = {};
-            for (int64_t k = 0; k < depth; k += GROUP) {
+            for (int64_t k = 0; k < depth; k += PACKED) {
                 const uint8_t *codes = a + row * STRIDE + k;
                 const int8_t *weights = b + k * muse::PANEL;
                 for (int column = 0; column < muse::PANEL; column++) {
-                    for (int i = 0; i < GROUP; i++) sums[column] += codes[i] * weights[column * GROUP + i];
+                    for (int i = 0; i < PACKED; i++) sums[column] += codes[i] * weights[column * PACKED + i];
                 }
             }
             for (int column = 0; column < muse::PANEL; column++) tile[row * muse::PANEL + column] = sums[column];

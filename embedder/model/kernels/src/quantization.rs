@@ -22,8 +22,8 @@ pub struct QuantizedMatrix {
 
 /// Quantises a float32 matrix (outputs, inputs); the outputs are a multiple of 256.
 ///
-/// If 256 rows are multiples of one scale, as those of an int8 model are, their codes are the
-/// integers of that model, and nothing is lost. Otherwise each row gets a scale of its own, so that
+/// If 256 rows are integer multiples of one scale, the largest being 127 times it, as those of an int8
+/// model are, then their codes are the integers of that model, and nothing is lost. Otherwise each row gets a scale of its own, so that
 /// its largest absolute value is 127.
 ///
 /// # Errors

@@ -26,7 +26,7 @@ impl Modify for FingerprintHeader {
 
 fn add_header(operation: &mut Operation) {
     let schema = || {
-        let text = ObjectBuilder::new().schema_type(Type::String).max_length(Some(32));
+        let text = ObjectBuilder::new().schema_type(Type::String);
         text.pattern(Some("^[a-z0-9]+-[0-9a-f]{12}$")).examples(["f32-3fa9c07b12de"])
     };
     let requirement = ParameterBuilder::new()
