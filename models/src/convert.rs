@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -14,6 +15,7 @@ use muse_model::{
     },
     tokenizer::{Tokenizer, TokenizerError},
 };
+use muse_torchscript::SaveError;
 use tch::TchError;
 
 use crate::{
@@ -71,6 +73,9 @@ pub enum ConvertError {
     /// The output exists and is not a model directory; it is not changed.
     #[error("{} exists and is not a model directory: choose another path", .0.display())]
     OutputExists(PathBuf),
+    /// The output cannot be renamed.
+    #[error("{} is a mount point: choose a folder inside it", .0.display())]
+    MountPoint(PathBuf),
     /// libtorch failed.
     #[error("libtorch: {0}")]
     Torch(#[from] TchError),
@@ -93,6 +98,7 @@ pub enum ConversionOutcome {
 /// It writes a directory with another name beside `out`, and renames it, so that `out` is never
 /// incomplete.
 pub fn convert(path: &Path, out: &Path, precision: Precision) -> Result<ConversionOutcome, ConvertError> {
+    let out = &resolved_output(out)?;
     let source = ModelSource::detect(path)?;
     let sha256 = source.sha256()?;
     let opened = ModelDir::open(out);
@@ -122,7 +128,10 @@ pub fn convert(path: &Path, out: &Path, precision: Precision) -> Result<Conversi
     drop(weights);
 
     let cannot_write = |error| ConvertError::Write { path: staging.path().to_owned(), error };
-    encoder.save(&staging.path().join(MODEL_FILE))?;
+    encoder.save(&staging.path().join(MODEL_FILE)).map_err(|error| match error {
+        SaveError::Write(error) => cannot_write(error),
+        SaveError::Torch(error) => ConvertError::Torch(error),
+    })?;
     fs::write(staging.path().join(TOKENIZER_FILE), tokenizer).map_err(cannot_write)?;
     fs::write(staging.path().join(LICENSE_FILE), format!("{ATTRIBUTION}\n\n{LICENSE_TEXT}"))
         .map_err(cannot_write)?;
@@ -173,6 +182,20 @@ fn difference(manifest: &Manifest, sha256: &str, precision: Precision) -> Option
 
 fn versions() -> Versions {
     Versions { muse: env!("CARGO_PKG_VERSION").to_owned(), libtorch: LIBTORCH_VERSION.to_owned() }
+}
+
+/// The output, if it can be replaced by a rename: what a symbolic link refers to, and no mount point.
+fn resolved_output(out: &Path) -> Result<PathBuf, ConvertError> {
+    let cannot_write = |error| ConvertError::Write { path: out.to_owned(), error };
+    if !out.is_symlink() && !out.exists() {
+        return Ok(out.to_owned());
+    }
+    let resolved = fs::canonicalize(out).map_err(cannot_write)?;
+    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).map_err(cannot_write);
+    match resolved.parent() {
+        Some(parent) if device(parent)? == device(&resolved)? => Ok(resolved),
+        _ => Err(ConvertError::MountPoint(out.to_owned())),
+    }
 }
 
 // A directory with a manifest is another or a damaged conversion and may be replaced; so may an

@@ -85,6 +85,14 @@ fn resolve(option: PrecisionOption, choice: DeviceChoice) -> Result<Precision, D
     Ok(requested)
 }
 
+/// The text with control characters escaped: a path or a damaged file may contain them.
+fn printable(text: &str) -> String {
+    let escape = |char: char| {
+        if char.is_control() { char.escape_default().to_string() } else { char.to_string() }
+    };
+    text.chars().map(escape).collect()
+}
+
 /// Writes a line. Errors, such as of a closed pipe, do not affect the result.
 fn print(mut to: impl Write, line: fmt::Arguments<'_>) {
     let _ = writeln!(to, "{line}");
@@ -101,7 +109,7 @@ fn main() -> ExitCode {
     match run(cli.command) {
         Ok(status) => status,
         Err(error) => {
-            print(io::stderr(), format_args!("muse-models: {error}"));
+            print(io::stderr(), format_args!("muse-models: {}", printable(&error.to_string())));
             ExitCode::FAILURE
         }
     }

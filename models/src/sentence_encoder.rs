@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use muse_kernels::{DIMENSION, PARAMETERS, SCALE, TABLE, ZERO_POINT};
+use muse_torchscript::SaveError;
 use sha2::{Digest, Sha256};
 use tch::{TchError, Tensor};
 
@@ -104,7 +105,7 @@ impl SentenceEncoder {
     /// # Errors
     ///
     /// If the file cannot be written.
-    pub fn save(&self, path: &Path) -> Result<(), TchError> {
+    pub fn save(&self, path: &Path) -> Result<(), SaveError> {
         let parameters: Vec<(&str, &Tensor)> =
             self.parameters.iter().map(|(name, tensor)| (*name, tensor)).collect();
         muse_torchscript::save(path, "Muse", &format!("{METHODS}{}", self.gather), &parameters)

@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 
 use muse_model::model_dir::{FORMAT, MANIFEST_FILE, MODEL_FILE, ModelDir, Precision, SourcePrecision};
 use muse_models::{
-    convert::{ConversionOutcome, convert},
+    convert::{ConversionOutcome, ConvertError, convert},
     verify::verify,
 };
 
@@ -156,6 +156,19 @@ fn second_conversion_changes_nothing_and_leaves_no_files() {
     assert!(reason().starts_with("manifest.json of the model directory is not valid"));
     ModelDir::open(&out).unwrap();
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn output_that_is_a_symbolic_link_stays_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let [version, current] = ["v1", "current"].map(|name| folder.path().join(name));
+    std::os::unix::fs::symlink("v1", &current).unwrap();
+    // It refers to nothing.
+    assert!(matches!(convert(&onnx_path(), &current, Precision::F32), Err(ConvertError::Write { .. })));
+    fs::create_dir(&version).unwrap();
+    convert(&onnx_path(), &current, Precision::F32).unwrap();
+    assert!(current.is_symlink());
+    ModelDir::open(&version).unwrap();
 }
 
 #[test]

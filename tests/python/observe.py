@@ -25,6 +25,7 @@ WITHOUT_UNIT = {
     "muse_ready",
     "muse_embedders_known",
     "muse_embedders_serving",
+    "muse_embedders_unused",
     "muse_usage_pending",
     "muse_requests_in_flight",
     "muse_password_hash_queue_length",

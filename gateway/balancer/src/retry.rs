@@ -109,7 +109,9 @@ impl Balancer {
         if let Err(error) = model.check(choice.required.as_ref()) {
             return Ok(model.reject(error));
         }
-        let Some(endpoint) = self.pick(State::Unavailable, &[], &model) else {
+        // If others serve another model, the caller gets the reason instead of a failed attempt.
+        let worst = if self.election().unused() > 0 { State::Unknown } else { State::Unavailable };
+        let Some(endpoint) = self.pick(worst, &[], &model) else {
             return self.no_endpoint(Some(&model));
         };
         let kind = CallKind::of(&call);

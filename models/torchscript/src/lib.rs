@@ -3,7 +3,8 @@
 //! A trace has no named parameters, only constants; this crate compiles methods from their source.
 
 use std::{
-    ffi::{CStr, CString, NulError, c_char},
+    ffi::{CStr, CString, NulError, c_char, c_int},
+    fmt, io,
     os::unix::ffi::OsStrExt,
     path::Path,
 };
@@ -19,9 +20,30 @@ unsafe extern "C" {
         names: *const *const c_char,
         parameters: *const *const C_tensor,
         count: usize,
+        system_error: *mut c_int,
     ) -> *mut c_char;
     fn free(memory: *mut c_char);
 }
+
+/// Why a module cannot be saved.
+#[derive(Debug)]
+pub enum SaveError {
+    /// The file cannot be written.
+    Write(io::Error),
+    /// A method does not compile, or libtorch failed.
+    Torch(TchError),
+}
+
+impl fmt::Display for SaveError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SaveError::Write(error) => error.fmt(formatter),
+            SaveError::Torch(error) => error.fmt(formatter),
+        }
+    }
+}
+
+impl std::error::Error for SaveError {}
 
 /// Writes a TorchScript file: a module named `class_name` with these methods, which are TorchScript
 /// source, and parameters. A parameter named `cnn.2.weight` is the attribute `weight` of the
@@ -35,13 +57,16 @@ pub fn save(
     class_name: &str,
     methods: &str,
     parameters: &[(&str, &Tensor)],
-) -> Result<(), TchError> {
-    let text = |text: &[u8]| CString::new(text).map_err(|error: NulError| TchError::Torch(error.to_string()));
+) -> Result<(), SaveError> {
+    let text = |text: &[u8]| {
+        CString::new(text).map_err(|error: NulError| SaveError::Torch(TchError::Torch(error.to_string())))
+    };
     let path = text(path.as_os_str().as_bytes())?;
     let (class_name, methods) = (text(class_name.as_bytes())?, text(methods.as_bytes())?);
     let names = parameters.iter().map(|(name, _)| text(name.as_bytes())).collect::<Result<Vec<_>, _>>()?;
     let name_pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     let tensors: Vec<*const C_tensor> = parameters.iter().map(|(_, tensor)| tensor.as_ptr()).collect();
+    let mut system_error = 0;
     // SAFETY: the strings and tensors outlive the call, and the lists have `count` elements. An
     // error is memory of malloc, which this function frees.
     unsafe {
@@ -52,12 +77,16 @@ pub fn save(
             name_pointers.as_ptr(),
             tensors.as_ptr(),
             names.len(),
+            &raw mut system_error,
         );
         if error.is_null() {
             return Ok(());
         }
         let text = CStr::from_ptr(error).to_string_lossy().into_owned();
         free(error);
-        Err(TchError::Torch(text))
+        Err(match system_error {
+            0 => SaveError::Torch(TchError::Torch(text)),
+            error => SaveError::Write(io::Error::from_raw_os_error(error)),
+        })
     }
 }

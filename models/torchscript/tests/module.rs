@@ -1,6 +1,8 @@
 //! Modules that this crate writes are loaded and run by libtorch.
 
-use muse_torchscript::save;
+use std::{io, path::Path};
+
+use muse_torchscript::{SaveError, save};
 use tch::{CModule, Device, Kind, Tensor};
 
 const METHODS: &str = r#"
@@ -36,7 +38,15 @@ fn invalid_method_or_path_is_an_error() {
     let error = save(&path, "Example", "def forward(self):\n    return self.missing\n", &[]).unwrap_err();
     assert!(error.to_string().contains("missing"), "{error}");
     let valid = "def forward(self, input: Tensor) -> Tensor:\n    return input\n";
-    save(&folder.path().join("no/module.pt"), "Example", valid, &[]).unwrap_err();
+    let error = save(&folder.path().join("no/module.pt"), "Example", valid, &[]).unwrap_err();
+    assert!(matches!(&error, SaveError::Write(error) if error.kind() == io::ErrorKind::NotFound), "{error}");
+    // A disk that is full.
+    let large = Tensor::zeros([1 << 20], (Kind::Float, Device::Cpu));
+    let error = save(Path::new("/dev/full"), "Example", valid, &[("large", &large)]).unwrap_err();
+    assert!(
+        matches!(&error, SaveError::Write(error) if error.kind() == io::ErrorKind::StorageFull),
+        "{error}"
+    );
     save(&path, "Exam\0ple", valid, &[]).unwrap_err();
     assert!(!path.exists());
 }
