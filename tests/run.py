@@ -28,8 +28,10 @@ ALONE = ("isolation",)
 # Valid names in MUSE_REQUIRE.
 REQUIREMENTS = (
     "amx",
+    "arm",
     "avx2",
     "avx512",
+    "avx512-vnni",
     "chromium",
     "memory-cgroup",
     "no-nvidia-driver",
