@@ -2,16 +2,14 @@
 
 use std::path::Path;
 
-use muse_kernels::{DIMENSION, PARAMETERS, SCALE, TABLE, ZERO_POINT};
+use muse_kernels::{BOTTLENECK, DIMENSION, FEATURES, HIDDEN, PARAMETERS, SCALE, TABLE, ZERO_POINT};
+use muse_model::model_dir::hex;
 use muse_torchscript::SaveError;
 use sha2::{Digest, Sha256};
 use tch::{TchError, Tensor};
 
 use crate::weights::{EmbeddingTable, WeightError, WeightSource};
 
-const HIDDEN: i64 = 256;
-/// Width of the narrow hidden layers.
-const BOTTLENECK: i64 = 320;
 /// The n-gram orders.
 const ORDERS: [i64; 3] = [2, 3, 5];
 
@@ -89,7 +87,7 @@ impl SentenceEncoder {
             update(&mut digest, &floats);
             parameters.push((name, values));
         }
-        let weights_sha256 = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let weights_sha256 = hex(&digest.finalize());
         Ok(SentenceEncoder { parameters, gather, weights_sha256 })
     }
 
@@ -136,7 +134,6 @@ fn table_parameters(table: EmbeddingTable) -> Result<Vec<(&'static str, Tensor)>
 fn values(weights: &dyn WeightSource) -> Result<Vec<Tensor>, EncoderError> {
     let matrix = |name: &str, inputs: i64, outputs: i64| matrix(weights, name, inputs, outputs);
     let vector = |name: &str, size: i64| vector(weights, name, size);
-    let features = DIMENSION + 3 * HIDDEN;
 
     let (mut projections, mut biases) = (Vec::new(), Vec::new());
     for order in ORDERS {
@@ -155,9 +152,9 @@ fn values(weights: &dyn WeightSource) -> Result<Vec<Tensor>, EncoderError> {
             values.push(vector(&format!("{layer}/bias"), HIDDEN)?);
         }
     }
-    values.push(vector("CNN_layers/LayerNorm/gamma", features)?);
-    values.push(vector("CNN_layers/LayerNorm/beta", features)?);
-    values.push(matrix("CNN_layers/dense/kernel", features, DIMENSION)?);
+    values.push(vector("CNN_layers/LayerNorm/gamma", FEATURES)?);
+    values.push(vector("CNN_layers/LayerNorm/beta", FEATURES)?);
+    values.push(matrix("CNN_layers/dense/kernel", FEATURES, DIMENSION)?);
     values.push(vector("CNN_layers/dense/bias", DIMENSION)?);
     let hidden = [
         (&[("0/dense", DIMENSION)][..], BOTTLENECK),

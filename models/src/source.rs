@@ -7,18 +7,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use muse_model::model_dir::SourcePrecision;
+use muse_model::model_dir::{FileEntry, SourcePrecision};
 
 use crate::{
     onnx::{OnnxError, OnnxFile},
-    saved_model::{GRAPH_FILE, SavedModel, SavedModelError, SavedModelFiles, sha256_of},
+    saved_model::{GRAPH_FILE, SavedModel, SavedModelError, SavedModelFiles},
     tarball::{self, TarballError},
     weights::WeightSource,
 };
 
 /// TF Hub's name of the model, in the descriptor beside a folder of its cache.
 const TF_HUB_NAME: &str = "google/universal-sentence-encoder-multilingual/3";
-/// Bytes at the start of a file that tell its format.
+/// Bytes at the start of a file that identify its format.
 const START: u64 = 512;
 
 /// What a path is.
@@ -137,7 +137,7 @@ impl ModelSource {
     pub fn sha256(&self) -> Result<String, SourceError> {
         let sha256 = || -> Result<String, SourceProblem> {
             Ok(match self.kind {
-                SourceKind::Onnx => sha256_of(&mut File::open(&self.root)?)?,
+                SourceKind::Onnx => FileEntry::of(&self.root)?.sha256,
                 SourceKind::Tarball => tarball::sha256(&self.root)?,
                 SourceKind::SavedModel | SourceKind::TfHubCache => {
                     SavedModelFiles::open(&self.root)?.sha256()?

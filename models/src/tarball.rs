@@ -8,8 +8,9 @@ use std::{
 };
 
 use flate2::read::MultiGzDecoder;
+use muse_model::model_dir::FileEntry;
 
-use crate::saved_model::{GRAPH_FILE, SavedModelError, SavedModelFiles, digest, is_needed, sha256_of};
+use crate::saved_model::{GRAPH_FILE, SavedModelError, SavedModelFiles, digest, is_needed};
 
 /// The first bytes of gzip, and the position and the value of a mark of tar.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -58,7 +59,7 @@ pub(crate) fn is_tarball(start: &[u8]) -> bool {
 pub(crate) fn sha256(tarball: &Path) -> Result<String, TarballError> {
     let mut digests = BTreeMap::new();
     for_each_file(tarball, &mut |name, file| {
-        digests.insert(name, sha256_of(file).map_err(TarballError::Damaged)?);
+        digests.insert(name, FileEntry::read(file).map_err(TarballError::Damaged)?.sha256);
         Ok(())
     })?;
     Ok(digest(&digests))

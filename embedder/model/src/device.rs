@@ -128,7 +128,7 @@ fn cuda(index: usize) -> Result<Device, DeviceError> {
     match sum() {
         Ok(2.0) => Ok(device),
         Ok(other) => unusable(format!("one and one make {other} there")),
-        Err(error) => unusable(crate::inference::first_line(&error)),
+        Err(error) => unusable(crate::error::first_line(&error)),
     }
 }
 

@@ -8,7 +8,7 @@ use tch::{CModule, Device, Kind, TchError, Tensor};
 
 use crate::{
     device,
-    inference::{ModelError, first_line},
+    error::{ModelError, first_line},
 };
 
 /// The kernel for a precision on a device, or `None` if libtorch runs the module.

@@ -7,28 +7,17 @@ use tch::{Device, Kind, Tensor};
 use crate::{
     batch::{Batch, buckets},
     encoder::{Encoder, kernel_for},
+    error::first_line,
     model_dir::{Manifest, ModelDir, Precision},
     transfer,
 };
+
+pub use crate::error::ModelError;
 
 /// Components of a vector.
 pub const DIMENSION: usize = 512;
 /// Bytes of a vector: its components are `f32`.
 pub const VECTOR_BYTES: usize = DIMENSION * size_of::<f32>();
-
-/// Why loading or running the model failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ModelError {
-    /// libtorch cannot load the file.
-    #[error("cannot load the model: {0}")]
-    Load(String),
-    /// The ids and lengths are not a valid batch.
-    #[error("not a batch: {0}")]
-    Batch(String),
-    /// libtorch failed in the forward pass.
-    #[error("the forward pass failed: {0}")]
-    Forward(String),
-}
 
 /// The name of the kernel that computes the encoder in this precision, or `None` if libtorch runs
 /// the TorchScript module.
@@ -133,9 +122,4 @@ impl Model {
         bytes.f_copy_data_u8(&mut packed, bytes.numel())?;
         Ok(packed)
     }
-}
-
-// libtorch appends a stack trace to its messages.
-pub(crate) fn first_line(error: &tch::TchError) -> String {
-    error.to_string().lines().find(|line| !line.trim().is_empty()).unwrap_or("no message").trim().to_owned()
 }

@@ -6,6 +6,7 @@
 pub mod batch;
 pub mod device;
 mod encoder;
+mod error;
 pub mod inference;
 pub mod model_dir;
 pub mod precision;

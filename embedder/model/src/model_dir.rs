@@ -140,12 +140,16 @@ pub struct FileEntry {
 impl FileEntry {
     /// Reads a file, and returns its size and digest.
     pub fn of(path: &Path) -> io::Result<FileEntry> {
-        let mut file = File::open(path)?;
+        FileEntry::read(&mut File::open(path)?)
+    }
+
+    /// Reads to the end, and returns the size and digest of what was read.
+    pub fn read(from: &mut dyn Read) -> io::Result<FileEntry> {
         let mut hasher = Sha256::new();
         let mut buffer = vec![0; 1 << 20];
         let mut bytes = 0;
         loop {
-            let count = file.read(&mut buffer)?;
+            let count = from.read(&mut buffer)?;
             if count == 0 {
                 return Ok(FileEntry { sha256: hex(&hasher.finalize()), bytes });
             }
@@ -354,7 +358,9 @@ fn pretty(manifest: &Manifest) -> Result<Vec<u8>, serde_json::Error> {
     Ok(bytes)
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes in hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

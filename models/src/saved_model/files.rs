@@ -7,6 +7,7 @@ use std::{
     path::Path,
 };
 
+use muse_model::model_dir::{FileEntry, hex};
 use sha2::{Digest, Sha256};
 
 use super::SavedModelError;
@@ -71,7 +72,7 @@ impl SavedModelFiles {
         for (name, mut file) in &self.files {
             let unreadable = |error| SavedModelError::Read { file: name.clone(), error };
             file.rewind().map_err(unreadable)?;
-            digests.insert(name.clone(), sha256_of(&mut file).map_err(unreadable)?);
+            digests.insert(name.clone(), FileEntry::read(&mut file).map_err(unreadable)?.sha256);
         }
         Ok(digest(&digests))
     }
@@ -119,20 +120,4 @@ fn is_data_file(name: &str) -> bool {
 pub(crate) fn digest(files: &BTreeMap<String, String>) -> String {
     let lines: String = files.iter().map(|(name, sha256)| format!("{sha256}  {name}\n")).collect();
     hex(&Sha256::digest(lines))
-}
-
-/// The sha256 of what is read.
-pub(crate) fn sha256_of(from: &mut dyn Read) -> io::Result<String> {
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match from.read(&mut buffer)? {
-            0 => return Ok(hex(&hasher.finalize())),
-            count => hasher.update(&buffer[..count]),
-        }
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -13,7 +13,7 @@ use std::io;
 
 use muse_model::inference::DIMENSION;
 
-pub(crate) use files::{GRAPH_FILE, SavedModelFiles, digest, is_needed, sha256_of};
+pub(crate) use files::{GRAPH_FILE, SavedModelFiles, digest, is_needed};
 
 use crate::{
     proto_file::ProtoError,

@@ -23,7 +23,7 @@ struct Avx512VnniInt8 {
     }
 
   private:
-    // With the type of the instruction's result: GCC 12 keeps an array of __m512i in memory.
+    // With the type of the instruction's result: GCC 12 would store an array of __m512i in memory.
     using Integers = __v16si;
 
     template <int STRIDE, int COUNT>

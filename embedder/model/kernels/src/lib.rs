@@ -19,7 +19,7 @@ use quantization::column_sums;
 use tch::{Kind, TchError, Tensor};
 use torch_sys::C_tensor;
 
-pub use parameters::{DIMENSION, PARAMETERS, SCALE, TABLE, ZERO_POINT};
+pub use parameters::{BOTTLENECK, DIMENSION, FEATURES, HIDDEN, PARAMETERS, SCALE, TABLE, ZERO_POINT};
 pub use quantization::{QuantizedMatrix, quantize};
 
 /// Number of columns of a panel of packed weights.

@@ -4,10 +4,11 @@
 /// Components of an embedding and of a vector.
 pub const DIMENSION: i64 = 512;
 /// Width of a branch.
-const HIDDEN: i64 = 256;
-const FEATURES: i64 = DIMENSION + 3 * HIDDEN;
+pub const HIDDEN: i64 = 256;
+/// Width of the features of a token: the embedding and the branches.
+pub const FEATURES: i64 = DIMENSION + 3 * HIDDEN;
 /// Width of the narrow hidden layers.
-const BOTTLENECK: i64 = 320;
+pub const BOTTLENECK: i64 = 320;
 
 /// The embeddings in token order, (vocabulary, 512): uint8, or floating point without [`SCALE`] and
 /// [`ZERO_POINT`].
