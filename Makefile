@@ -14,7 +14,7 @@
 # make coverage      runs all tests under cargo-llvm-cov
 # make verify        verifies the converted model
 # make bench         compares the service with the bare forward pass and with onnxruntime; writes
-#                    docs/internals/benchmarks.md; takes an hour
+#                    docs/internals/benchmarks.md; takes an hour and a half
 # make bench-parts   measures the tokenizer, the batcher, the forward pass, usage accounting and the
 #                    verification of API keys and quotas separately
 # make bench-polls   measures the durations of async polls, with programs in target/polls that are
@@ -35,10 +35,9 @@ MAKEFLAGS += --jobs=2
 # Otherwise cargo and rustdoc look for make's job server, cannot reach it, and warn.
 unexport MAKEFLAGS MFLAGS
 .DEFAULT_GOAL := run
-.PHONY: run test test-unit test-page test-compose check proto-check proto-baseline deploy-check python-check text-check client libtorch onnx source model build build-bench fmt coverage bench bench-parts bench-polls bench-models drill test-isolation gpu-check verify \
+.PHONY: run test test-unit test-page test-compose check proto-check proto-baseline deploy-check python-check text-check client libtorch onnx source model build build-bench fmt coverage bench bench-parts bench-polls drill test-isolation gpu-check verify \
   install uninstall clean needs
 
-PRECISION ?= $(or $(MUSE_PRECISION),f32)
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/muse
 ONNX_FILE := $(CACHE)/onnx/universal-sentence-encoder-multilingual-3-int8.onnx
 TFHUB_FILE := $(CACHE)/tfhub/universal-sentence-encoder-multilingual-3.tar.gz
@@ -46,7 +45,7 @@ TFHUB_FILE := $(CACHE)/tfhub/universal-sentence-encoder-multilingual-3.tar.gz
 SOURCE = onnx
 fetched = $(filter onnx tfhub,$(SOURCE))
 source_path = $(if $(fetched),$(if $(filter onnx,$(SOURCE)),$(ONNX_FILE),$(TFHUB_FILE)),$(SOURCE))
-MODEL := var/model/$(PRECISION)
+MODEL := var/model/muse-3
 PROGRAMS := muse-auth muse-embedder muse-gateway muse-models
 venv = $(CACHE)/venv-$(shell cksum < $(1) | cut -d' ' -f1)
 TEST_VENV := $(call venv,tests/requirements.txt)
@@ -91,10 +90,10 @@ test-compose: model $(CLIENT)/.complete
 	$(CLIENT)/bin/python -B tests/compose/run.py
 
 model: source build
-	@target/release/muse-models convert "$(source_path)" $(MODEL) --precision $(PRECISION)
+	@target/release/muse-models convert "$(source_path)" $(MODEL)
 
 verify: model
-	@target/release/muse-models verify $(MODEL)
+	@target/release/muse-models verify $(MODEL) --precision $(or $(filter-out auto,$(MUSE_PRECISION)),f32)
 
 # The services and the converter. With `--workspace`, cargo builds the dependencies with the
 # features that all packages need together, as for the tests; otherwise the tests would compile them
@@ -193,24 +192,20 @@ coverage: model $(TEST_PACKAGES)
 # `--report`, so that a partial report does not overwrite the complete one.
 SOAK ?= 600
 BENCH_OPTIONS ?= --report docs/internals/benchmarks.md
-bench: bench-models $(BENCH_VENV)/.complete $(CLIENT)/.complete
-	@target/release/muse-bench var/model/f32 var/model/bf16 --peer-python "$(BENCH_VENV)/bin/python" --onnx "$(ONNX_FILE)" \
+bench: model build-bench $(BENCH_VENV)/.complete $(CLIENT)/.complete
+	@target/release/muse-bench $(MODEL) --peer-python "$(BENCH_VENV)/bin/python" --onnx "$(ONNX_FILE)" \
 	  --soak-seconds $(SOAK) $(BENCH_OPTIONS)
-	@target/release/muse-bench-auth var/model/f32
+	@target/release/muse-bench-auth $(MODEL)
 
-bench-parts: bench-models
+bench-parts: model build-bench
 	@cargo bench --locked --workspace --bench tokenizer --bench batcher --bench forward --bench usage --bench verifier
 
 # tokio reports poll durations only with this flag; these builds have no other use.
-bench-polls: bench-models
+bench-polls: model build-bench
 	@echo "== building programs that record poll durations"
 	@RUSTFLAGS="--cfg tokio_unstable" CARGO_TARGET_DIR=target/polls cargo build --release --locked \
 	  --bin muse-auth --bin muse-embedder --bin muse-gateway
-	@target/release/muse-bench var/model/f32 var/model/bf16 --programs target/polls/release --only polls --report docs/internals/polls.md
-
-bench-models: onnx build-bench
-	@for precision in f32 bf16 int8; do \
-	  target/release/muse-models convert "$(ONNX_FILE)" var/model/$$precision --precision $$precision || exit 1; done
+	@target/release/muse-bench $(MODEL) --precision f32,bf16 --programs target/polls/release --only polls --report docs/internals/polls.md
 
 # CALLS: calls of each method. DRILL_OPTIONS: options of
 # `target/release/muse-bench-isolation --help`, for example `--only Embed,/login`.

@@ -3,9 +3,13 @@
 use std::collections::HashSet;
 
 use half::f16;
+use muse_model::precision::Precision;
 use muse_models::verify::cosine;
 use muse_proto::v1::{EmbedRequest, Embedding, GetModelRequest, TokenizeRequest, VectorFormat};
-use muse_tests::{Stack, bearing, golden_sentences, largest_difference};
+use muse_tests::{
+    Stack, auth_config, bearing, golden_sentences, largest_difference, model_dir, start_auth, start_embedder,
+    start_gateway,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_equal_those_of_sentencepiece() {
@@ -138,5 +142,33 @@ async fn get_model_describes_the_model() {
     assert_eq!(model.source_sha256, "b8b05b01f0861094f0475cb288ad1b303ae8aee2ebe96e650d210805d5ca70f7");
     assert_eq!(model.license, "Apache-2.0");
     assert_eq!(model.limits.unwrap().max_sentences, 4_096);
+    assert!(["AVX-512", "AVX2", "libtorch"].contains(&model.kernel.as_str()), "{}", model.kernel);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn auto_selects_a_precision_of_the_documented_quality() {
+    let data = tempfile::tempdir().unwrap();
+    let auth = start_auth(auth_config(data.path())).await;
+    let embedder = start_embedder(&model_dir(), auth.address, &["--precision", "auto"]).await;
+    let gateway = start_gateway(auth.address, embedder.address, &[]).await;
+    let stack = Stack { data, auth, embedder, gateway };
+    stack.wait_until_ready().await;
+    let token = stack.login().await.access_token;
+    let mut client = stack.embedder_client();
+    let model = client.get_model(bearing(&token, GetModelRequest {})).await.unwrap().into_inner();
+    let precision: Precision = model.precision.parse().unwrap();
+    assert_ne!(precision, Precision::F16);
+    assert!(model.fingerprint.starts_with(&format!("{precision}-")), "{}", model.fingerprint);
+
+    let golden = golden_sentences();
+    let sentences = golden.iter().map(|line| line.text.clone()).collect();
+    let request = bearing(&token, EmbedRequest { sentences, ..EmbedRequest::default() });
+    let found = client.embed(request).await.unwrap().into_inner().embeddings;
+    let cosines: Vec<f64> =
+        found.iter().zip(&golden).map(|(got, line)| cosine(&got.to_vec(), &line.vector)).collect();
+    let worst = cosines.iter().copied().fold(1.0, f64::min);
+    let mean = cosines.iter().sum::<f64>() / cosines.len() as f64;
+    assert!(worst >= 0.9996 && mean >= 0.99995, "{precision}: {worst}, {mean}");
     stack.stop().await;
 }

@@ -18,7 +18,6 @@ RUN export CARGO_TARGET_DIR=/target && \
 # ---- Up to here.
 
 # Variants. DEVICE: cpu or cuda. MODEL: baked, or volume if the model is mounted at /model.
-# PRECISION: f32, bf16, f16 or int8, of the baked model.
 ARG DEVICE=cpu
 RUN case "$DEVICE" in \
       cpu) ;; \
@@ -26,10 +25,9 @@ RUN case "$DEVICE" in \
       *) echo "DEVICE is cpu or cuda, not '$DEVICE'" >&2; exit 64 ;; \
     esac
 ARG MODEL=baked
-ARG PRECISION=f32
 RUN mkdir /out && case "$MODEL" in \
       baked) python3 models/fetch.py onnx && \
-        /built/muse-models convert /opt/muse/onnx/*.onnx /out/model --precision "$PRECISION" --device cpu ;; \
+        /built/muse-models convert /opt/muse/onnx/*.onnx /out/model ;; \
       volume) mkdir /out/model ;; \
       *) echo "MODEL is baked or volume, not '$MODEL'" >&2; exit 64 ;; \
     esac

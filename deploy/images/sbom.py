@@ -98,7 +98,7 @@ def model_in(folder):
             "bom-ref": "model",
             "name": manifest["name"],
             "version": manifest["version"],
-            "description": f"{manifest['attribution']}; computes in {manifest['precision']}",
+            "description": manifest["attribution"],
             "licenses": licence(manifest["license"]),
             "hashes": [{"alg": "SHA-256", "content": manifest["files"]["model.pt"]["sha256"]}],
         }

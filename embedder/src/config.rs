@@ -6,8 +6,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 use clap::Parser;
 use muse_model::{
     device::{self, DeviceChoice, DeviceError},
-    model_dir::Precision,
-    precision::{self, PrecisionChoice, PrecisionOption},
+    precision::{Precision, PrecisionOption},
 };
 use muse_server::{
     Addresses, ConfigError, ShutdownArgs, TraceArgs,
@@ -50,10 +49,10 @@ pub struct Args {
     #[arg(long, env = "MUSE_DEVICE", default_value_t)]
     pub device: DeviceChoice,
 
-    /// Precision of the forward pass: `f32`, `bf16`, `f16`, `int8` (on a CPU) or `auto`, which is
-    /// bf16 if the device supports it, else f32 [default: that of the conversion].
-    #[arg(long, env = "MUSE_PRECISION")]
-    pub precision: Option<PrecisionOption>,
+    /// Precision of the forward pass: `f32`, `bf16`, `f16`, `int8` (on a CPU) or `auto`, the fastest
+    /// of f32, bf16 and int8 by a measurement at the start.
+    #[arg(long, env = "MUSE_PRECISION", default_value_t)]
+    pub precision: PrecisionOption,
 
     /// Cores for all forward passes together.
     #[arg(long, env = "MUSE_THREADS", default_value_t = available_cores(), value_parser = positive)]
@@ -116,8 +115,8 @@ pub struct Config {
     pub model_dir: PathBuf,
     /// The device that runs the model.
     pub device: Device,
-    /// The precision of the forward pass, or that of the model directory.
-    pub precision: Option<PrecisionChoice>,
+    /// The precision of the forward pass.
+    pub precision: PrecisionOption,
     /// How the model runs on it.
     pub batching: Batching,
     /// Threads of the tokenizer.
@@ -165,20 +164,14 @@ impl TryFrom<Args> for Config {
         let client_tls = args.peers.client([("--auth", args.auth.endpoint.uri())])?;
         args.traces.check(client_tls.is_some())?;
         let device = device::resolve(args.device).map_err(|error| ArgsError::Device(args.device, error))?;
-        let choice = args.precision.map(|option| match option {
-            PrecisionOption::Auto => precision::choose(device),
-            PrecisionOption::Fixed(precision) => {
-                PrecisionChoice { precision, reason: "it is configured".to_owned() }
-            }
-        });
-        if device.is_cuda() && choice.as_ref().is_some_and(|choice| choice.precision == Precision::Int8) {
+        if device.is_cuda() && args.precision == PrecisionOption::Fixed(Precision::Int8) {
             let text = format!("int8 runs on CPUs, and the device is {}", device::name(device));
             return Err(ConfigError::new("--precision", text).into());
         }
         Ok(Self {
             addresses: Addresses { public: args.listen, admin: args.private_listen },
             device,
-            precision: choice,
+            precision: args.precision,
             batching: args.batching(device),
             tokenizer_threads: args.tokenizer_threads,
             stream_read_timeout: seconds(args.stream_read_timeout),

@@ -6,14 +6,14 @@ use std::{
 };
 
 use http::{HeaderValue, Request, Response};
-use muse_model::model_dir::Manifest;
+use muse_model::inference::Model;
 use muse_proto::{Error, FINGERPRINT, Fingerprint};
 use pin_project_lite::pin_project;
 use tonic::{codegen::Service, metadata::MetadataMap, server::NamedService};
 
-/// The fingerprint of the model in a directory.
-pub(crate) fn of(manifest: &Manifest) -> Fingerprint {
-    manifest.fingerprint().parse().expect("a precision, '-' and the digits of a digest are a fingerprint")
+/// The fingerprint of a model.
+pub(crate) fn of(model: &Model) -> Fingerprint {
+    model.fingerprint().parse().expect("a precision, '-' and the digits of a digest are a fingerprint")
 }
 
 /// Checks the precondition in the metadata of a call to a model with this fingerprint.

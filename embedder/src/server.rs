@@ -4,16 +4,16 @@ use std::{sync::Arc, time::Instant};
 
 use futures::{FutureExt, future::BoxFuture};
 use muse_model::{
-    device, inference,
-    model_dir::{Manifest, ModelDir, ModelDirError},
-    precision::PrecisionChoice,
+    model_dir::{ModelDir, ModelDirError},
+    selection::Selection,
     tokenizer::{Tokenizer, TokenizerError},
 };
 use muse_proto::{
     Fingerprint,
     limits::{MAX_ITEM_BYTES, MAX_REQUEST_BYTES},
     v1::{
-        embedder_service_server::EmbedderServiceServer, revocation_service_client::RevocationServiceClient,
+        GetModelResponse, embedder_service_server::EmbedderServiceServer,
+        revocation_service_client::RevocationServiceClient,
     },
 };
 use muse_server::{
@@ -178,51 +178,46 @@ fn load(
     let started = Instant::now();
     let Config { device, batching, .. } = *config;
     let directory = ModelDir::open(&config.model_dir)?;
-    let choice = config.precision.clone().unwrap_or_else(|| PrecisionChoice {
-        precision: directory.manifest().precision,
-        reason: "the model was converted to it".to_owned(),
-    });
-    info!("running in {}, since {}", choice.precision, choice.reason);
-    let directory = directory.with_precision(choice.precision);
+    let Selection { model, reason } = batching.select(&directory, device, config.precision)?;
+    let (precision, fingerprint) = (model.precision(), fingerprint::of(&model));
+    info!("running in {precision}: {reason}");
+    let limits = TokenLimits::for_requests_of(batching.largest_request());
+    let description = describe_model(&model, &fingerprint, limits);
     let tokenizer = Tokenizer::from_bytes(directory.tokenizer_bytes())?;
-    let manifest = directory.manifest();
-    let fingerprint = fingerprint::of(manifest);
     let embedder_metrics = EmbedderMetrics::new(metrics);
-    let batcher = Batcher::start(&directory, device, batching, &embedder_metrics)?;
+    let batcher = Batcher::start(model, batching, &embedder_metrics)?;
     batcher.register_metrics(metrics);
-    register_model_info(metrics, manifest, &fingerprint, &device::name(device));
+    register_model_info(metrics, &description);
     info!(
         model = %config.model_dir.display(),
-        precision = %manifest.precision,
+        %precision,
         %fingerprint,
-        device = device::name(device),
-        threads = config.batching.threads,
-        kernel = inference::kernel(manifest.precision, device).unwrap_or("libtorch"),
+        device = description.device,
+        threads = batching.threads,
+        kernel = description.kernel,
         ready_after_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         "model loaded and warm"
     );
-    let limits = TokenLimits::for_requests_of(batching.largest_request());
     let tokenizer =
         RequestTokenizer::new(tokenizer, limits, config.tokenizer_threads, embedder_metrics.tokenize);
     let read_timeout = config.stream_read_timeout;
     let streams =
         Streams::new(tokenizer.clone(), batcher.clone(), batching, read_timeout, verifier, shutdown);
-    let model = describe_model(manifest, &fingerprint, device, limits);
     let activity = Activity::new();
-    let api = Arc::new(EmbedderApi::new(tokenizer, batcher.clone(), streams, model, activity.clone()));
+    let api = Arc::new(EmbedderApi::new(tokenizer, batcher.clone(), streams, description, activity.clone()));
     Ok(Loaded { api, batcher, limits, activity, fingerprint })
 }
 
-fn register_model_info(metrics: &Metrics, manifest: &Manifest, fingerprint: &Fingerprint, device: &str) {
+fn register_model_info(metrics: &Metrics, model: &GetModelResponse) {
     metrics.info(
         "muse_model_info",
         "The model and its device; always 1.",
         &[
-            ("name", &manifest.name),
-            ("version", &manifest.version),
-            ("precision", &manifest.precision),
-            ("device", &device),
-            ("fingerprint", fingerprint),
+            ("name", &model.name),
+            ("version", &model.version),
+            ("precision", &model.precision),
+            ("device", &model.device),
+            ("fingerprint", &model.fingerprint),
         ],
     );
 }

@@ -4,8 +4,7 @@ use std::time::Instant;
 
 use muse_model::{
     device,
-    inference::{DIMENSION, VECTOR_BYTES},
-    model_dir::Manifest,
+    inference::{DIMENSION, Model, VECTOR_BYTES},
 };
 use muse_proto::{
     Fingerprint,
@@ -16,7 +15,6 @@ use muse_proto::{
 };
 use muse_server::deadline::Deadline;
 use muse_telemetry::request_telemetry::RequestContext;
-use tch::Device;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
@@ -58,23 +56,24 @@ impl EmbedderApi {
 
 /// The response of GetModel.
 pub(crate) fn describe_model(
-    manifest: &Manifest,
+    model: &Model,
     fingerprint: &Fingerprint,
-    device: Device,
     limits: TokenLimits,
 ) -> GetModelResponse {
+    let manifest = model.manifest();
     GetModelResponse {
         name: manifest.name.clone(),
         version: manifest.version.clone(),
         dimension: DIMENSION as u32,
         languages: manifest.languages.clone(),
-        precision: manifest.precision.to_string(),
-        device: device::name(device),
+        precision: model.precision().to_string(),
+        device: device::name(model.device()),
         limits: Some(limits.to_proto()),
         source_sha256: manifest.source.sha256.clone(),
         source_precision: manifest.source.precision.to_string(),
         license: manifest.license.clone(),
         fingerprint: fingerprint.to_string(),
+        kernel: model.kernel().unwrap_or("libtorch").to_owned(),
     }
 }
 

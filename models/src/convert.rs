@@ -11,7 +11,7 @@ use muse_model::{
     inference::DIMENSION,
     model_dir::{
         FORMAT, FileEntry, LICENSE_FILE, LISTED_FILES, MANIFEST_FILE, MODEL_FILE, Manifest, ModelDir,
-        ModelDirError, Precision, Source, TOKENIZER_FILE, Versions,
+        ModelDirError, Source, TOKENIZER_FILE, Versions,
     },
     tokenizer::{Tokenizer, TokenizerError},
 };
@@ -88,8 +88,7 @@ pub enum ConversionOutcome {
     Converted,
     /// The directory was replaced, for this reason.
     ConvertedAgain(String),
-    /// The directory already is a conversion of the same source, in the same precision, by the same
-    /// version.
+    /// The directory already is a conversion of the same source by the same version.
     UpToDate,
 }
 
@@ -97,13 +96,13 @@ pub enum ConversionOutcome {
 ///
 /// It writes a directory with another name beside `out`, and renames it, so that `out` is never
 /// incomplete.
-pub fn convert(path: &Path, out: &Path, precision: Precision) -> Result<ConversionOutcome, ConvertError> {
+pub fn convert(path: &Path, out: &Path) -> Result<ConversionOutcome, ConvertError> {
     let out = &resolved_output(out)?;
     let source = ModelSource::detect(path)?;
     let sha256 = source.sha256()?;
     let opened = ModelDir::open(out);
     let difference = match &opened {
-        Ok(dir) => match difference(dir.manifest(), &sha256, precision) {
+        Ok(dir) => match difference(dir.manifest(), &sha256) {
             Some(difference) => Some(difference),
             None => return Ok(ConversionOutcome::UpToDate),
         },
@@ -113,7 +112,7 @@ pub fn convert(path: &Path, out: &Path, precision: Precision) -> Result<Conversi
     check_output(out, opened.is_ok())?;
 
     let staging = StagingDir::beside(out)?;
-    let OpenSource { weights, tokenizer, precision: source_precision } = source.open(staging.path())?;
+    let OpenSource { weights, tokenizer, precision } = source.open(staging.path())?;
     // Rejects one that the embedder cannot use.
     let vocabulary = Tokenizer::from_bytes(&tokenizer)
         .map_err(|error| ConvertError::Tokenizer { path: path.to_owned(), error })?
@@ -146,11 +145,10 @@ pub fn convert(path: &Path, out: &Path, precision: Precision) -> Result<Conversi
         dimension: DIMENSION as u32,
         vocabulary: u32::try_from(vocabulary).unwrap_or(u32::MAX),
         languages: LANGUAGES.map(str::to_owned).to_vec(),
-        precision,
         source: Source {
             file: source.name(),
             sha256,
-            precision: source_precision,
+            precision,
             weights_sha256: encoder.weights_sha256().to_owned(),
         },
         versions: versions(),
@@ -166,13 +164,10 @@ pub fn convert(path: &Path, out: &Path, precision: Precision) -> Result<Conversi
 }
 
 /// The first difference between a model directory and a conversion of this source by this version.
-fn difference(manifest: &Manifest, sha256: &str, precision: Precision) -> Option<String> {
-    let Manifest { source, precision: found, versions: by, .. } = manifest;
+fn difference(manifest: &Manifest, sha256: &str) -> Option<String> {
+    let Manifest { source, versions: by, .. } = manifest;
     if source.sha256 != sha256 {
         return Some(format!("it was a conversion of another file, {}", source.file));
-    }
-    if *found != precision {
-        return Some(format!("it had the precision {found}, not {precision}"));
     }
     let Versions { muse, libtorch } = versions();
     (*by != Versions { muse: muse.clone(), libtorch: libtorch.clone() }).then(|| {

@@ -8,17 +8,12 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use muse_model::{
-    device::{self, DeviceChoice, DeviceError},
-    model_dir::Precision,
-    precision::{self, PrecisionChoice, PrecisionOption},
-};
+use muse_model::precision::Precision;
 use muse_models::{
     convert::{ConversionOutcome, convert},
     source::ModelSource,
     verify::verify,
 };
-use tch::Device;
 
 /// The exit status after an invalid option or environment variable (`EX_USAGE` of `sysexits.h`).
 const EXIT_USAGE: i32 = 64;
@@ -39,50 +34,19 @@ enum ModelsCommand {
         source: PathBuf,
         /// The directory to write.
         out_dir: PathBuf,
-        /// The default precision of the forward pass: f32, bf16, f16, int8 or auto, which is bf16
-        /// if the device supports it, else f32.
-        #[arg(long, env = "MUSE_PRECISION", default_value = "f32")]
-        precision: PrecisionOption,
-        /// The device for which `auto` chooses the precision: `auto`, `cpu`, `cuda` or `cuda:N`, as
-        /// for muse-embedder.
-        #[arg(long, env = "MUSE_DEVICE", default_value_t)]
-        device: DeviceChoice,
     },
     /// Verify a model directory: its checksums, tokens and vectors.
     Verify {
         /// The directory.
         dir: PathBuf,
+        /// The precision of the forward pass: f32, bf16, f16 or int8.
+        #[arg(long, default_value_t = Precision::F32)]
+        precision: Precision,
         /// Print the published similarities of the original beside those of the model, as a table in
         /// Markdown, instead of the report.
         #[arg(long)]
         table: bool,
     },
-}
-
-/// The precision of the conversion. Prints the choice of `auto`, and whether another precision is
-/// faster.
-fn resolve(option: PrecisionOption, choice: DeviceChoice) -> Result<Precision, DeviceError> {
-    let requested = match option {
-        PrecisionOption::Fixed(exact @ (Precision::F32 | Precision::Int8)) => return Ok(exact),
-        PrecisionOption::Fixed(precision) => precision,
-        PrecisionOption::Auto => {
-            let PrecisionChoice { precision, reason } = precision::choose(device::resolve(choice)?);
-            print(io::stdout(), format_args!("precision auto: {precision}, since {reason}"));
-            return Ok(precision);
-        }
-    };
-    if let Ok(Device::Cpu) = device::resolve(choice) {
-        let PrecisionChoice { precision, reason } = precision::choose(Device::Cpu);
-        if requested != precision {
-            print(
-                io::stderr(),
-                format_args!(
-                    "muse-models: note: {requested} is slower than {precision} here, since {reason}"
-                ),
-            );
-        }
-    }
-    Ok(requested)
 }
 
 /// The text with control characters escaped: a path or a damaged file may contain them.
@@ -117,11 +81,9 @@ fn main() -> ExitCode {
 
 fn run(command: ModelsCommand) -> Result<ExitCode, Box<dyn std::error::Error>> {
     match command {
-        ModelsCommand::Convert { source, out_dir, precision, device } => {
-            let precision =
-                resolve(precision, device).map_err(|error| format!("--device {device}: {error}"))?;
+        ModelsCommand::Convert { source, out_dir } => {
             let kind = ModelSource::detect(&source)?.kind();
-            match convert(&source, &out_dir, precision)? {
+            match convert(&source, &out_dir)? {
                 ConversionOutcome::Converted => print(
                     io::stdout(),
                     format_args!("converted {}, {kind}, into {}", source.display(), out_dir.display()),
@@ -140,8 +102,8 @@ fn run(command: ModelsCommand) -> Result<ExitCode, Box<dyn std::error::Error>> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        ModelsCommand::Verify { dir, table } => {
-            let report = verify(&dir)?;
+        ModelsCommand::Verify { dir, precision, table } => {
+            let report = verify(&dir, precision)?;
             if table {
                 print(io::stdout(), format_args!("{}", report.original.table().trim_end()));
             } else {

@@ -4,7 +4,8 @@ use std::{fmt, path::Path};
 
 use muse_model::{
     inference::{DIMENSION, Model, ModelError},
-    model_dir::{Manifest, ModelDir, ModelDirError, Precision, SourcePrecision},
+    model_dir::{Manifest, ModelDir, ModelDirError, SourcePrecision},
+    precision::Precision,
     tokenizer::{Tokenizer, TokenizerError},
 };
 use tch::Device;
@@ -45,6 +46,10 @@ pub enum VerifyError {
 pub struct VerificationReport {
     /// The manifest of the directory.
     pub manifest: Manifest,
+    /// The precision of the forward pass.
+    pub precision: Precision,
+    /// What computed the encoder: the name of a kernel, or `libtorch`.
+    pub kernel: &'static str,
     /// The number of sentences.
     pub sentences: usize,
     /// Sentences whose ids differ from the golden ones.
@@ -60,11 +65,11 @@ pub struct VerificationReport {
 }
 
 /// Opens the directory, which verifies its files, and runs the golden sentences through its
-/// tokenizer and model.
-pub fn verify(path: &Path) -> Result<VerificationReport, VerifyError> {
+/// tokenizer and model in a precision, on the CPU.
+pub fn verify(path: &Path, precision: Precision) -> Result<VerificationReport, VerifyError> {
     let dir = ModelDir::open(path)?;
     let tokenizer = Tokenizer::from_bytes(dir.tokenizer_bytes())?;
-    let model = Model::load(&dir, Device::Cpu)?;
+    let model = Model::load(&dir, Device::Cpu, precision)?;
     let sentences = golden::sentences()?;
     let token_mismatches =
         sentences.iter().filter(|sentence| tokenizer.encode(&sentence.text) != sentence.ids).count();
@@ -82,6 +87,8 @@ pub fn verify(path: &Path) -> Result<VerificationReport, VerifyError> {
 
     Ok(VerificationReport {
         manifest: dir.manifest().clone(),
+        precision,
+        kernel: model.kernel().unwrap_or("libtorch"),
         sentences: sentences.len(),
         token_mismatches,
         worst_cosine: worst.map_or(f64::NAN, |index| cosines[index]),
@@ -125,23 +132,20 @@ impl VerificationReport {
     }
 
     fn least_cosine(&self) -> f64 {
-        if self.is_of_golden_weights() { least_cosine(self.manifest.precision) } else { LOOSE_COSINE }
+        if self.is_of_golden_weights() { least_cosine(self.precision) } else { LOOSE_COSINE }
     }
 
     /// The largest difference from a published number with which a float32 source passes.
     fn largest_difference(&self) -> f64 {
-        if self.manifest.precision == Precision::F32 { 1e-5 } else { 1e-2 }
+        if self.precision == Precision::F32 { 1e-5 } else { 1e-2 }
     }
 }
 
 impl fmt::Display for VerificationReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Manifest { name, version, precision, source, .. } = &self.manifest;
-        writeln!(
-            formatter,
-            "model: {name} {version} in {precision}, from {} ({})",
-            source.file, source.precision
-        )?;
+        let Manifest { name, version, source, .. } = &self.manifest;
+        writeln!(formatter, "model: {name} {version}, from {} ({})", source.file, source.precision)?;
+        writeln!(formatter, "precision: {}, computed by {}", self.precision, self.kernel)?;
         writeln!(formatter, "files: size and sha256 as in the manifest")?;
         let VerificationReport { sentences, token_mismatches, worst_cosine, mean_cosine, .. } = self;
         writeln!(formatter, "tokens: {token_mismatches} of {sentences} sentences differ")?;
@@ -227,7 +231,6 @@ mod tests {
             dimension: 512,
             vocabulary: 10,
             languages: Vec::new(),
-            precision,
             source: Source {
                 file: "m.tar.gz".to_owned(),
                 sha256: "00".to_owned(),
@@ -242,6 +245,8 @@ mod tests {
         };
         VerificationReport {
             manifest,
+            precision,
+            kernel: "AVX2",
             sentences: 10,
             token_mismatches: 0,
             worst_cosine: 0.98,

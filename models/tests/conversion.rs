@@ -4,26 +4,32 @@ mod common;
 
 use std::{fs, path::Path};
 
-use muse_model::model_dir::{FORMAT, MANIFEST_FILE, MODEL_FILE, ModelDir, Precision, SourcePrecision};
+use muse_model::{
+    inference::kernel,
+    model_dir::{FORMAT, MANIFEST_FILE, MODEL_FILE, ModelDir, SourcePrecision},
+    precision::{Precision, PrecisionOption},
+    selection,
+};
 use muse_models::{
     convert::{ConversionOutcome, ConvertError, convert},
     verify::verify,
 };
+use tch::Device;
 
 use common::{converted, difference, embed, golden_ids, load, onnx_path, write_float32_export};
 
 #[test]
 fn every_precision_matches_the_golden_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("model");
+    convert(&onnx_path(), &out).unwrap();
     for (precision, least) in [
         (Precision::F32, 0.999_999),
         (Precision::Bf16, 0.999),
         (Precision::F16, 0.999),
         (Precision::Int8, 0.9996),
     ] {
-        let folder = tempfile::tempdir().unwrap();
-        let out = folder.path().join("model");
-        convert(&onnx_path(), &out, precision).unwrap();
-        let report = verify(&out).unwrap();
+        let report = verify(&out, precision).unwrap();
         println!("{report}");
         assert_eq!(report.failures(), Vec::<String>::new());
         assert_eq!(report.token_mismatches, 0);
@@ -41,8 +47,8 @@ fn every_precision_matches_the_golden_data() {
 fn documented_similarities_are_those_of_the_model() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("model");
-    convert(&onnx_path(), &out, Precision::F32).unwrap();
-    let table = verify(&out).unwrap().original.table();
+    convert(&onnx_path(), &out).unwrap();
+    let table = verify(&out, Precision::F32).unwrap().original.table();
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/model/similarities.md");
     let page = fs::read_to_string(page).unwrap();
     let (_, documented) = page.split_at(page.find("| text |").unwrap());
@@ -62,7 +68,7 @@ fn documented_similarities_are_those_of_the_model() {
 #[test]
 fn sentence_has_the_same_vector_alone_and_in_any_batch() {
     let folder = tempfile::tempdir().unwrap();
-    let model = converted(folder.path(), Precision::F32);
+    let model = converted(folder.path());
     let long = golden_ids().into_iter().max_by_key(Vec::len).unwrap();
     let mut sentences: Vec<Vec<i64>> =
         (1..=9).chain([31, 64, 65]).map(|length| long[..length].to_vec()).collect();
@@ -82,7 +88,7 @@ fn sentence_has_the_same_vector_alone_and_in_any_batch() {
 #[test]
 fn invalid_batch_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
-    let model = converted(folder.path(), Precision::F32);
+    let model = converted(folder.path());
     assert_eq!(model.embed(&[], &[]).unwrap(), Vec::<f32>::new());
     let huge = [i64::MAX, i64::MAX];
     let cases: [(&[i64], &[i64]); 7] = [
@@ -106,19 +112,27 @@ fn float32_export_is_converted() {
     let onnx = folder.path().join("float32.onnx");
     write_float32_export(&onnx);
     let out = folder.path().join("float32");
-    convert(&onnx, &out, Precision::F32).unwrap();
+    convert(&onnx, &out).unwrap();
     fs::remove_file(&onnx).unwrap();
 
     let dir = ModelDir::open(&out).unwrap();
     assert_eq!(dir.manifest().source.precision, SourcePrecision::Float32);
     let sentences: Vec<Vec<i64>> = golden_ids().into_iter().step_by(9).collect();
     let from_floats = embed(&load(&out), &sentences);
-    let from_bytes = embed(&converted(folder.path(), Precision::F32), &sentences);
+    let from_bytes = embed(&converted(folder.path()), &sentences);
     assert!(difference(&from_floats, &from_bytes) <= 1e-5);
+
+    // `auto` does not consider int8, whose quality is documented for integers of the source only.
+    let reason =
+        |dir: &ModelDir| selection::load(dir, Device::Cpu, PrecisionOption::Auto, 16).unwrap().reason;
+    assert!(!reason(&dir).contains("int8"), "{}", reason(&dir));
+    let from_integers = reason(&ModelDir::open(folder.path().join("from_onnx")).unwrap());
+    let has_kernel = kernel(Precision::Int8, Device::Cpu).is_some();
+    assert_eq!(from_integers.contains("int8"), has_kernel, "{from_integers}");
 
     // Its weights are dequantised int8 and not the original ones: it fails the comparisons with the
     // published numbers, and nothing else.
-    let report = verify(&out).unwrap();
+    let report = verify(&out, Precision::F32).unwrap();
     let failures = report.failures();
     assert_eq!(failures.len(), 2, "{failures:?}");
     assert!(failures[0].contains("20 published components of the original"), "{failures:?}");
@@ -133,18 +147,16 @@ fn second_conversion_changes_nothing_and_leaves_no_files() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("model");
     let model_file = out.join(MODEL_FILE);
-    assert_eq!(convert(&onnx_path(), &out, Precision::F32).unwrap(), ConversionOutcome::Converted);
+    assert_eq!(convert(&onnx_path(), &out).unwrap(), ConversionOutcome::Converted);
     let written = fs::metadata(&model_file).unwrap().modified().unwrap();
-    assert_eq!(convert(&onnx_path(), &out, Precision::F32).unwrap(), ConversionOutcome::UpToDate);
+    assert_eq!(convert(&onnx_path(), &out).unwrap(), ConversionOutcome::UpToDate);
     assert_eq!(fs::metadata(&model_file).unwrap().modified().unwrap(), written);
 
-    // Another precision replaces it, and so does the conversion over a damaged directory.
-    let reason = || match convert(&onnx_path(), &out, Precision::Bf16).unwrap() {
+    // The conversion replaces a damaged directory.
+    let reason = || match convert(&onnx_path(), &out).unwrap() {
         ConversionOutcome::ConvertedAgain(reason) => reason,
         other => panic!("{other:?}"),
     };
-    assert_eq!(reason(), "it had the precision f32, not bf16");
-    assert_eq!(ModelDir::open(&out).unwrap().manifest().precision, Precision::Bf16);
     fs::write(&model_file, "damaged").unwrap();
     assert!(reason().starts_with("model.pt of the model directory is damaged"));
     // A directory of an older version.
@@ -164,9 +176,9 @@ fn output_that_is_a_symbolic_link_stays_one() {
     let [version, current] = ["v1", "current"].map(|name| folder.path().join(name));
     std::os::unix::fs::symlink("v1", &current).unwrap();
     // It refers to nothing.
-    assert!(matches!(convert(&onnx_path(), &current, Precision::F32), Err(ConvertError::Write { .. })));
+    assert!(matches!(convert(&onnx_path(), &current), Err(ConvertError::Write { .. })));
     fs::create_dir(&version).unwrap();
-    convert(&onnx_path(), &current, Precision::F32).unwrap();
+    convert(&onnx_path(), &current).unwrap();
     assert!(current.is_symlink());
     ModelDir::open(&version).unwrap();
 }
@@ -175,7 +187,7 @@ fn output_that_is_a_symbolic_link_stays_one() {
 fn module_contains_no_device() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("model");
-    convert(&onnx_path(), &out, Precision::F32).unwrap();
+    convert(&onnx_path(), &out).unwrap();
     let mut archive = zip::ZipArchive::new(fs::File::open(out.join(MODEL_FILE)).unwrap()).unwrap();
     let names = archive.file_names().map(|name| name.unwrap().into_owned());
     let name = names.into_iter().find(|name| name.ends_with(".py")).unwrap();
@@ -196,6 +208,6 @@ fn leftovers_of_a_killed_conversion_are_removed() {
         fs::create_dir(left).unwrap();
         fs::write(left.join(MODEL_FILE), "half of it").unwrap();
     }
-    convert(&onnx_path(), &folder.path().join("model"), Precision::F32).unwrap();
+    convert(&onnx_path(), &folder.path().join("model")).unwrap();
     assert!(left.iter().all(|left| !left.exists()));
 }

@@ -6,7 +6,7 @@ mod common;
 use std::{collections::HashMap, fmt::Write, path::Path};
 
 use muse_kernels::{Kernel, PackedWeights, QuantizedMatrix, quantize};
-use muse_model::model_dir::{MODEL_FILE, Precision};
+use muse_model::model_dir::MODEL_FILE;
 use muse_models::{convert::convert, golden};
 use muse_test_support::{Requirement, skip};
 use sha2::{Digest, Sha256};
@@ -25,7 +25,7 @@ const SAME_NEIGHBOUR: f64 = 0.98;
 
 fn parameters(folder: &Path) -> HashMap<String, Tensor> {
     let out = folder.join("model");
-    convert(&onnx_path(), &out, Precision::F32).expect("it converts");
+    convert(&onnx_path(), &out).expect("it converts");
     let module = CModule::load_on_device(out.join(MODEL_FILE), Device::Cpu).expect("it loads");
     module.named_parameters().expect("it has parameters").into_iter().collect()
 }

@@ -10,7 +10,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use muse_model::model_dir::{Manifest, ModelDir, Precision, SourcePrecision};
+use muse_model::{
+    model_dir::{Manifest, ModelDir, SourcePrecision},
+    precision::Precision,
+};
 use muse_models::{
     convert::{ConversionOutcome, convert},
     source::{ModelSource, SourceKind},
@@ -77,13 +80,13 @@ fn tensorflow_model_converts_like_the_int8_export() {
     let _turn = one_at_a_time();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("model");
-    assert_eq!(convert(tensorflow_model(), &out, Precision::F32).unwrap(), ConversionOutcome::Converted);
+    assert_eq!(convert(tensorflow_model(), &out).unwrap(), ConversionOutcome::Converted);
     let sentences: Vec<Vec<i64>> = golden_ids().into_iter().step_by(9).collect();
     let vectors = embed(&load(&out), &sentences);
-    let expected = embed(&converted(folder.path(), Precision::F32), &sentences);
+    let expected = embed(&converted(folder.path()), &sentences);
     assert!(difference(&vectors, &expected) <= 1e-6, "{}", difference(&vectors, &expected));
-    let of_onnx = manifest(&folder.path().join("f32"));
-    assert_eq!(manifest(&out).fingerprint(), of_onnx.fingerprint());
+    let of_onnx = manifest(&folder.path().join("from_onnx"));
+    assert_eq!(manifest(&out).fingerprint(Precision::F32), of_onnx.fingerprint(Precision::F32));
     let source = manifest(&out).source;
     assert_eq!(source.precision, SourcePrecision::Float32);
     assert_eq!(source.file, "saved_model");
@@ -114,14 +117,14 @@ fn every_kind_of_source_has_the_same_fingerprint() {
     }
 
     let out = folder.path().join("model");
-    convert(&sources[1].0, &out, Precision::F32).unwrap();
+    convert(&sources[1].0, &out).unwrap();
     let of_tarball = manifest(&out);
     for (path, _) in &sources {
-        assert_eq!(convert(path, &out, Precision::F32).unwrap(), ConversionOutcome::UpToDate);
+        assert_eq!(convert(path, &out).unwrap(), ConversionOutcome::UpToDate);
     }
-    convert(&sources[2].0, &folder.path().join("from_cache"), Precision::F32).unwrap();
+    convert(&sources[2].0, &folder.path().join("from_cache")).unwrap();
     let of_cache = manifest(&folder.path().join("from_cache"));
-    assert_eq!(of_tarball.fingerprint(), of_cache.fingerprint());
+    assert_eq!(of_tarball.fingerprint(Precision::F32), of_cache.fingerprint(Precision::F32));
     assert_eq!(of_tarball.source.weights_sha256, of_cache.source.weights_sha256);
 }
 
@@ -152,10 +155,10 @@ fn snappy_model_with_other_parts_converts_the_same() {
         .unwrap();
     drop(onnx);
     let out = folder.path().join("model");
-    convert(&model, &out, Precision::F32).unwrap();
+    convert(&model, &out).unwrap();
     let sentences: Vec<Vec<i64>> = golden_ids().into_iter().step_by(9).collect();
     let vectors = embed(&load(&out), &sentences);
-    let expected = embed(&converted(folder.path(), Precision::F32), &sentences);
+    let expected = embed(&converted(folder.path()), &sentences);
     assert!(difference(&vectors, &expected) <= 1e-6, "{}", difference(&vectors, &expected));
 }
 

@@ -1,6 +1,6 @@
 //! The fingerprint of the real model: reported by the embedder and the gateway, and required by calls.
 
-use muse_model::model_dir::ModelDir;
+use muse_model::{model_dir::ModelDir, precision::Precision};
 use muse_proto::{
     Error, FINGERPRINT, Reason,
     v1::{
@@ -40,7 +40,7 @@ fn items() -> impl futures::Stream<Item = EmbedStreamRequest> + Send + 'static {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn embedder_and_gateway_report_the_fingerprint() {
-    let expected = ModelDir::open(model_dir()).unwrap().manifest().fingerprint();
+    let expected = ModelDir::open(model_dir()).unwrap().manifest().fingerprint(Precision::F32);
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     for address in [stack.embedder.address, stack.gateway.address] {
@@ -133,7 +133,7 @@ async fn other_fingerprint_is_rejected_before_any_work() {
     }
     assert_eq!(work(&stack).await, before);
 
-    let own = ModelDir::open(model_dir()).unwrap().manifest().fingerprint();
+    let own = ModelDir::open(model_dir()).unwrap().manifest().fingerprint(Precision::F32);
     for address in [stack.embedder.address, stack.gateway.address] {
         let mut client = EmbedderServiceClient::new(channel(address));
         assert!(client.embed(requiring(&token, &own, to_embed())).await.is_ok());

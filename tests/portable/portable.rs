@@ -13,7 +13,8 @@ fn root() -> PathBuf {
 }
 
 fn module() -> CModule {
-    let directory = env::var_os("MUSE_MODEL_DIR").map_or_else(|| root().join("var/model/f32"), PathBuf::from);
+    let directory =
+        env::var_os("MUSE_MODEL_DIR").map_or_else(|| root().join("var/model/muse-3"), PathBuf::from);
     let path = directory.join("model.pt");
     CModule::load_on_device(&path, Device::Cpu)
         .unwrap_or_else(|error| panic!("{}: {error}; run `make model`", path.display()))

@@ -17,7 +17,7 @@ use std::{
 };
 
 use clap::Parser;
-use muse_model::model_dir::ModelDir;
+use muse_model::{model_dir::ModelDir, precision::Precision};
 use muse_proto::v1::{
     LoginRequest, LoginResponse, auth_service_client::AuthServiceClient,
     embedder_service_client::EmbedderServiceClient, user_service_client::UserServiceClient,
@@ -46,7 +46,7 @@ pub fn root() -> &'static Path {
 /// The model that `make model` converted.
 #[must_use]
 pub fn model_dir() -> PathBuf {
-    let directory = root().join("var/model/f32");
+    let directory = root().join("var/model/muse-3");
     assert!(directory.join("manifest.json").exists(), "there is no model: run `make model`");
     directory
 }
@@ -66,7 +66,7 @@ pub fn model_with_other_weights(folder: &Path) -> String {
     manifest.source.weights_sha256 = "0".repeat(64);
     let bytes = manifest.to_bytes().expect("a manifest is JSON");
     std::fs::write(folder.join("manifest.json"), bytes).expect("the folder can be written");
-    manifest.fingerprint()
+    manifest.fingerprint(Precision::F32)
 }
 
 /// A program of the Python environment that `make test` creates from tests/sdks/requirements.txt,

@@ -8,7 +8,8 @@ use crate::{
     batch::{Batch, buckets},
     encoder::{Encoder, kernel_for},
     error::first_line,
-    model_dir::{Manifest, ModelDir, Precision},
+    model_dir::{Manifest, ModelDir},
+    precision::Precision,
     transfer,
 };
 
@@ -32,20 +33,42 @@ pub fn kernel(precision: Precision, device: Device) -> Option<&'static str> {
 pub struct Model {
     encoder: Encoder,
     device: Device,
+    precision: Precision,
     manifest: Manifest,
 }
 
 impl Model {
-    /// Loads `model.pt` onto a device, in the precision of the manifest.
-    pub fn load(dir: &ModelDir, device: Device) -> Result<Model, ModelError> {
-        let manifest = dir.manifest().clone();
-        let encoder = Encoder::load(&dir.model_path(), manifest.precision.kind(), device)?;
-        Ok(Model { encoder, device, manifest })
+    /// Loads `model.pt` onto a device.
+    pub fn load(dir: &ModelDir, device: Device, precision: Precision) -> Result<Model, ModelError> {
+        let encoder = Encoder::load(&dir.model_path(), precision.kind(), device)?;
+        Ok(Model { encoder, device, precision, manifest: dir.manifest().clone() })
     }
 
     /// The manifest of its directory.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// The precision of the forward pass.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// The device that runs it.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The name of the kernel that computes the encoder, or `None` if libtorch runs the TorchScript
+    /// module.
+    pub fn kernel(&self) -> Option<&'static str> {
+        kernel(self.precision, self.device)
+    }
+
+    /// The fingerprint: see [`Manifest::fingerprint`].
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        self.manifest.fingerprint(self.precision)
     }
 
     /// Rounds the number of tokens of a batch up, for libtorch's operators, which create kernels

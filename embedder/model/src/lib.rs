@@ -10,6 +10,7 @@ mod error;
 pub mod inference;
 pub mod model_dir;
 pub mod precision;
+pub mod selection;
 pub mod sentences;
 pub mod tokenizer;
 mod transfer;

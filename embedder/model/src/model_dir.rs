@@ -15,7 +15,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tch::Kind;
+
+use crate::precision::Precision;
 
 /// The TorchScript module.
 pub const MODEL_FILE: &str = "model.pt";
@@ -30,51 +31,7 @@ pub const LISTED_FILES: [&str; 3] = [LICENSE_FILE, MODEL_FILE, TOKENIZER_FILE];
 
 /// The format that this version writes and reads. A change of the files, or of the inputs and
 /// outputs of `model.pt`, that makes older directories unusable increments it.
-pub const FORMAT: u32 = 5;
-
-/// The type of the inputs of the matrix products; they accumulate in float32. With libtorch's
-/// operators the layers after the sum over a sentence are always float32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// IEEE single precision.
-    F32,
-    /// bfloat16.
-    Bf16,
-    /// IEEE half precision.
-    F16,
-    /// 8-bit integers in the projections and convolutions, float32 elsewhere; on CPUs only.
-    Int8,
-}
-
-impl Precision {
-    /// The name, in the manifest and elsewhere.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Precision::F32 => "f32",
-            Precision::Bf16 => "bf16",
-            Precision::F16 => "f16",
-            Precision::Int8 => "int8",
-        }
-    }
-
-    /// The type of libtorch.
-    #[must_use]
-    pub fn kind(self) -> Kind {
-        match self {
-            Precision::F32 => Kind::Float,
-            Precision::Bf16 => Kind::BFloat16,
-            Precision::F16 => Kind::Half,
-            Precision::Int8 => Kind::Int8,
-        }
-    }
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
-    }
-}
+pub const FORMAT: u32 = 6;
 
 /// The type of the weights in the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,8 +132,6 @@ pub struct Manifest {
     pub vocabulary: u32,
     /// Languages that the model was trained on, as BCP 47 tags.
     pub languages: Vec<String>,
-    /// The precision of the forward pass. The parameters in `model.pt` are float32.
-    pub precision: Precision,
     /// The source of the conversion.
     pub source: Source,
     /// The versions that converted it.
@@ -192,17 +147,17 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// The fingerprint: a short id of what produces a vector, which is the weights, the tokenizer,
-    /// and the precision of the forward pass. It is the name of the precision, `-`, and 12
-    /// hexadecimal digits of a sha256.
+    /// The fingerprint of the model in a precision: a short id of what produces a vector, which is
+    /// the weights, the tokenizer, and the precision of the forward pass. It is the name of the
+    /// precision, `-`, and 12 hexadecimal digits of a sha256.
     ///
     /// Models with the same fingerprint return the same vectors, up to rounding errors of the
     /// precision: it does not depend on the device, the kernel, or the batch.
     #[must_use]
-    pub fn fingerprint(&self) -> String {
+    pub fn fingerprint(&self, precision: Precision) -> String {
         let tokenizer = self.files.get(TOKENIZER_FILE).map_or("", |entry| entry.sha256.as_str());
-        let Manifest { precision, source, .. } = self;
-        let digest = Sha256::digest(format!("{}\n{tokenizer}\n{precision}\n", source.weights_sha256));
+        let weights = &self.source.weights_sha256;
+        let digest = Sha256::digest(format!("{weights}\n{tokenizer}\n{precision}\n"));
         format!("{precision}-{}", hex(&digest[..6]))
     }
 
@@ -311,14 +266,6 @@ impl ModelDir {
         &self.manifest
     }
 
-    /// The same directory with a forward pass in another precision, which [`Manifest::precision`]
-    /// reports. The parameters in `model.pt` are float32 and serve every precision.
-    #[must_use]
-    pub fn with_precision(mut self, precision: Precision) -> ModelDir {
-        self.manifest.precision = precision;
-        self
-    }
-
     /// The path of `model.pt`.
     pub fn model_path(&self) -> PathBuf {
         self.path.join(MODEL_FILE)
@@ -384,7 +331,6 @@ mod tests {
             dimension: 512,
             vocabulary: 10,
             languages: vec!["en".to_owned()],
-            precision: Precision::F32,
             source,
             versions: Versions { muse: "0".to_owned(), libtorch: "2".to_owned() },
             license: "Apache-2.0".to_owned(),
@@ -440,17 +386,17 @@ mod tests {
     fn fingerprint_depends_on_weights_tokenizer_and_precision_alone() {
         let dir = tempfile::tempdir().unwrap();
         let manifest = write_dir(dir.path());
-        let fingerprint = manifest.fingerprint();
+        let fingerprint = manifest.fingerprint(Precision::F32);
         assert!(fingerprint.starts_with("f32-") && fingerprint.len() == 16, "{fingerprint}");
         let changed = |change: &dyn Fn(&mut Manifest)| {
             let mut other = manifest.clone();
             change(&mut other);
-            other.fingerprint()
+            other.fingerprint(Precision::F32)
         };
         let others = [
             changed(&|manifest| manifest.source.weights_sha256 = "12".to_owned()),
             changed(&|manifest| manifest.files.get_mut(TOKENIZER_FILE).unwrap().sha256 = "12".to_owned()),
-            changed(&|manifest| manifest.precision = Precision::Bf16),
+            manifest.fingerprint(Precision::Bf16),
         ];
         assert!(others.iter().all(|other| *other != fingerprint), "{others:?}");
         let same = changed(&|manifest| {

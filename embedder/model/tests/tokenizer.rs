@@ -6,7 +6,7 @@ use muse_model::tokenizer::{TokenSpan, TokenizeError, Tokenizer};
 use serde::Deserialize;
 
 static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
-    let path = root().join("var/model/f32/tokenizer.model");
+    let path = root().join("var/model/muse-3/tokenizer.model");
     let bytes = fs::read(path).expect("there is no model: run `make model`");
     Tokenizer::from_bytes(&bytes).expect("it is MUSE's")
 });

@@ -23,8 +23,10 @@ use std::{
 };
 
 use muse_model::{
-    inference::{ModelError, VECTOR_BYTES},
+    inference::{Model, ModelError, VECTOR_BYTES},
     model_dir::ModelDir,
+    precision::PrecisionOption,
+    selection::{self, Selection},
     sentences::TokenizedSentences,
     tokenizer::MARKS,
 };
@@ -59,6 +61,31 @@ impl Batching {
     #[must_use]
     pub fn largest_request(&self) -> usize {
         Queue::largest_request(self.queue_tokens)
+    }
+
+    /// Loads the model in the precision of an option, which `auto` measures with the cores of a
+    /// pass.
+    ///
+    /// # Errors
+    ///
+    /// If the model cannot be loaded.
+    pub fn select(
+        &self,
+        directory: &ModelDir,
+        device: Device,
+        option: PrecisionOption,
+    ) -> Result<Selection, BatcherError> {
+        self.set_threads(0);
+        // A quarter of a full pass: some milliseconds on a core.
+        Ok(selection::load(directory, device, option, self.batch_tokens / 4 + 1)?)
+    }
+
+    /// Sets the number of cores of the passes of this thread, the one with this index.
+    fn set_threads(&self, index: usize) {
+        // The first ones get the remainder.
+        let threads = (self.threads + self.passes - 1 - index) / self.passes;
+        // libtorch has this setting per thread.
+        tch::set_num_threads(i32::try_from(threads.max(1)).unwrap_or(i32::MAX));
     }
 }
 
@@ -103,20 +130,15 @@ pub struct Batcher {
 }
 
 impl Batcher {
-    /// Loads the model and warms it: runs it once in each shape of a batch.
+    /// Warms the model: runs it once in each shape of a batch.
     ///
     /// # Errors
     ///
-    /// If the model cannot be loaded or does not run.
-    pub fn start(
-        directory: &ModelDir,
-        device: Device,
-        batching: Batching,
-        metrics: &EmbedderMetrics,
-    ) -> Result<Self, BatcherError> {
+    /// If the model does not run.
+    pub fn start(model: Model, batching: Batching, metrics: &EmbedderMetrics) -> Result<Self, BatcherError> {
         let Batching { queue_tokens, max_wait, passes, .. } = batching;
         let queue = Arc::new(Queue::new(queue_tokens, max_wait, passes, metrics.rejections.clone()));
-        let workers = Workers::start(directory, device, batching, &queue, &metrics.passes)?;
+        let workers = Workers::start(model, batching, &queue, &metrics.passes)?;
         Ok(Self { queue, queue_seconds: metrics.queue.clone(), _workers: Arc::new(workers) })
     }
 

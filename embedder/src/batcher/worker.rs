@@ -9,8 +9,7 @@ use std::{
 
 use muse_model::{
     batch::Batch,
-    inference::{Model, VECTOR_BYTES, kernel},
-    model_dir::{ModelDir, Precision},
+    inference::{Model, VECTOR_BYTES},
 };
 use muse_proto::{Error, Reason};
 use muse_server::allocator;
@@ -29,10 +28,10 @@ const NICENESS: i32 = 10;
 /// What the heap retains beside a kernel: the 4.2 MB of a response of 2,048 vectors, and some.
 const RETAINED_BESIDE_KERNEL: usize = 8 << 20;
 
-/// Configures the heap to retain the memory that so many `passes` at a time use again and again. A
-/// kernel has its memory by itself; libtorch allocates that of each step of a pass.
-pub fn configure_allocator(precision: Precision, device: Device, passes: usize) {
-    let bytes = kernel(precision, device).map_or(allocator::MAX_RETAINED_BYTES, |_| RETAINED_BESIDE_KERNEL);
+/// Configures the heap to retain the memory that so many `passes` of the model at a time use again
+/// and again. A kernel has its memory by itself; libtorch allocates that of each step of a pass.
+pub fn configure_allocator(model: &Model, passes: usize) {
+    let bytes = model.kernel().map_or(allocator::MAX_RETAINED_BYTES, |_| RETAINED_BESIDE_KERNEL);
     allocator::configure_allocator(passes, bytes);
 }
 
@@ -44,21 +43,18 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    /// Loads the model once and starts the threads that share it. Each is warm when this returns.
+    /// Starts the threads that share the model. Each is warm when this returns.
     pub(crate) fn start(
-        directory: &ModelDir,
-        device: Device,
+        model: Model,
         batching: Batching,
         queue: &Arc<Queue>,
         metrics: &PassMetrics,
     ) -> Result<Self, BatcherError> {
-        configure_allocator(directory.manifest().precision, device, batching.passes);
-        let model = Arc::new(Model::load(directory, device)?);
+        configure_allocator(&model, batching.passes);
+        let (device, model) = (model.device(), Arc::new(model));
         let (warm, outcomes) = mpsc::channel();
         let mut workers = Self { queue: Arc::clone(queue), threads: Vec::new() };
         for index in 0..batching.passes {
-            // The first ones get the remainder.
-            let threads = (batching.threads + batching.passes - 1 - index) / batching.passes;
             let (model, queue, warm) = (Arc::clone(&model), Arc::clone(queue), warm.clone());
             let worker =
                 Worker { model, queue, batch_tokens: batching.batch_tokens, metrics: metrics.clone() };
@@ -68,8 +64,7 @@ impl Workers {
                 if device == Device::Cpu {
                     lower_priority();
                 }
-                // libtorch has this setting per thread.
-                tch::set_num_threads(i32::try_from(threads.max(1)).unwrap_or(i32::MAX));
+                batching.set_threads(index);
                 let warmed = worker.warm_up();
                 let run = warmed.is_ok();
                 let _ = warm.send(warmed);

@@ -13,7 +13,8 @@ use std::{
 
 use muse_model::{
     inference::{DIMENSION, Model},
-    model_dir::{ModelDir, Precision},
+    model_dir::ModelDir,
+    precision::Precision,
 };
 use muse_models::{
     convert::{ConversionOutcome, convert},
@@ -111,16 +112,16 @@ pub(crate) fn write_onnx(model: &ModelProto, path: &Path) {
     fs::write(path, model.encode_to_vec()).expect("the test's own folder is writable");
 }
 
-/// Converts the export and loads the result.
-pub(crate) fn converted(folder: &Path, precision: Precision) -> Model {
-    let out = folder.join(precision.as_str());
-    assert_eq!(convert(&onnx_path(), &out, precision).expect("it converts"), ConversionOutcome::Converted);
+/// Converts the export and loads the result, in f32.
+pub(crate) fn converted(folder: &Path) -> Model {
+    let out = folder.join("from_onnx");
+    assert_eq!(convert(&onnx_path(), &out).expect("it converts"), ConversionOutcome::Converted);
     load(&out)
 }
 
-/// Loads a model directory.
+/// Loads a model directory, in f32.
 pub(crate) fn load(path: &Path) -> Model {
-    Model::load(&ModelDir::open(path).expect("it opens"), Device::Cpu).expect("it loads")
+    Model::load(&ModelDir::open(path).expect("it opens"), Device::Cpu, Precision::F32).expect("it loads")
 }
 
 /// The vectors of sentences, computed in one batch.

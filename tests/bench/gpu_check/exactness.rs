@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use muse_model::{
     inference::{DIMENSION, Model},
-    model_dir::Precision,
+    precision::Precision,
 };
 use muse_models::{
     golden::{self, Sentence},

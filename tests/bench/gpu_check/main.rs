@@ -20,7 +20,8 @@ use clap::Parser;
 use muse_model::{
     device::{self, DeviceChoice},
     inference::Model,
-    model_dir::{ModelDir, Precision},
+    model_dir::ModelDir,
+    precision::Precision,
 };
 use tch::Device;
 
@@ -116,16 +117,18 @@ async fn check(options: &Options) -> Result<bool, Box<dyn Error>> {
     report.add(&about(options.device, device))?;
 
     let folder = tempfile::tempdir()?;
-    let directories = model::convert_all(&options.onnx, folder.path(), &PRECISIONS)?;
-    let load = |directory: &Path| Ok::<_, Box<dyn Error>>(Model::load(&ModelDir::open(directory)?, device)?);
+    eprintln!("converting the model");
+    let path = model::convert_in(folder.path(), &options.onnx)?;
+    let directory = ModelDir::open(&path)?;
+    let load = |precision| Ok::<_, Box<dyn Error>>(Model::load(&directory, device, precision)?);
 
     eprintln!("the golden sentences");
     let mut found = Vec::new();
-    for (precision, directory) in &directories {
-        let tested = load(directory)
+    for precision in PRECISIONS {
+        let tested = load(precision)
             .and_then(|model| Ok(Exactness::measure(&model, extent.single_stride, extent.exactness)?))
             .map_err(|failure| failure.to_string());
-        found.push((*precision, tested));
+        found.push((precision, tested));
     }
     report.add(&exactness::table(device, &found).titled("Golden sentences"))?;
     let passed =
@@ -143,16 +146,16 @@ async fn check(options: &Options) -> Result<bool, Box<dyn Error>> {
         "relative to the square product",
     ]);
     let mut products = Table::new(&["precision", "product", "TFLOP/s"]);
-    for (precision, directory) in &directories {
+    for precision in PRECISIONS {
         let [layer, square] = products::measure(device, precision.kind(), extent.square, extent.pass);
         for product in [&layer, &square] {
             products.row(&[precision.to_string(), product.shape(), product.figure()]);
         }
         eprintln!("forward pass in {precision}");
-        match load(directory) {
+        match load(precision) {
             Ok(model) => {
                 for line in speed::measure(&model, device, extent.batches, extent.pass) {
-                    forward.row(&line.cells(*precision, [&layer, &square]));
+                    forward.row(&line.cells(precision, [&layer, &square]));
                 }
             }
             Err(failure) => forward.row(&[precision.to_string(), failure.to_string()]),
@@ -171,12 +174,11 @@ async fn check(options: &Options) -> Result<bool, Box<dyn Error>> {
         "p50 ms",
         "p99 ms",
     ]);
-    for (precision, directory) in directories.iter().filter(|(precision, _)| extent.stack.contains(precision))
-    {
+    for &precision in extent.stack {
         eprintln!("the whole stack in {precision}");
         for (clients, sentences) in [(16, 32), (64, 1)] {
             let load = Load { clients, sentences, duration: extent.load };
-            loads.row(&stack::measure(directory, device, load).await.cells(*precision, load));
+            loads.row(&stack::measure(&path, device, precision, load).await.cells(precision, load));
         }
     }
     report.add(&loads.titled("Whole stack, gRPC through the gateway"))?;

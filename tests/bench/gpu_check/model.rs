@@ -1,4 +1,4 @@
-//! Conversion of the model into each precision.
+//! Conversion of the model.
 
 use std::{
     error::Error,
@@ -8,24 +8,14 @@ use std::{
 };
 
 use flate2::read::GzDecoder;
-use muse_model::model_dir::Precision;
 use muse_models::convert::convert;
 
-/// Converts the ONNX export into one model directory per precision in `folder`.
-pub(crate) fn convert_all(
-    onnx: &Path,
-    folder: &Path,
-    precisions: &[Precision],
-) -> Result<Vec<(Precision, PathBuf)>, Box<dyn Error>> {
+/// Converts the ONNX export into a model directory in `folder`. Returns its path.
+pub(crate) fn convert_in(folder: &Path, onnx: &Path) -> Result<PathBuf, Box<dyn Error>> {
     let onnx = unpacked(onnx, folder).map_err(|error| format!("cannot read {}: {error}", onnx.display()))?;
-    let mut directories = Vec::new();
-    for precision in precisions {
-        eprintln!("converting to {precision}");
-        let directory = folder.join(precision.as_str());
-        convert(&onnx, &directory, *precision)?;
-        directories.push((*precision, directory));
-    }
-    Ok(directories)
+    let directory = folder.join("model");
+    convert(&onnx, &directory)?;
+    Ok(directory)
 }
 
 fn unpacked(onnx: &Path, folder: &Path) -> io::Result<PathBuf> {

@@ -8,7 +8,7 @@ use std::{
 use muse_model::{
     device,
     inference::{Model, ModelError},
-    model_dir::Precision,
+    precision::Precision,
 };
 use muse_models::sentence_encoder;
 use muse_tests::golden_sentences;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muse_model::{device, model_dir::Precision};
+use muse_model::{device, precision::Precision};
 use muse_proto::v1::EmbedRequest;
 use muse_tests::{Stack, auth_config, bearing, golden_sentences, start_auth, start_embedder, start_gateway};
 use tch::Device;
@@ -43,10 +43,10 @@ impl Measured {
     }
 }
 
-/// Starts a stack with a model directory, with the embedder on `device`, and measures it under
-/// load.
-pub(crate) async fn measure(model: &Path, device: Device, load: Load) -> Measured {
-    let stack = start(model, device).await;
+/// Starts a stack with a model directory, with the embedder on `device` and in `precision`, and
+/// measures it under load.
+pub(crate) async fn measure(model: &Path, device: Device, precision: Precision, load: Load) -> Measured {
+    let stack = start(model, device, precision).await;
     let token = stack.login().await.access_token;
     let texts: Vec<String> = golden_sentences()
         .into_iter()
@@ -76,12 +76,12 @@ pub(crate) async fn measure(model: &Path, device: Device, load: Load) -> Measure
     Measured { calls, sentences_per_second }
 }
 
-async fn start(model: &Path, device: Device) -> Stack {
+async fn start(model: &Path, device: Device, precision: Precision) -> Stack {
     let data = tempfile::tempdir().expect("a temporary directory can be made");
     let auth = start_auth(auth_config(data.path())).await;
     let name = device::name(device);
     // The test measures throughput: also on a slow device, no call is to be rejected.
-    let options = ["--device", &name, "--max-queue-seconds", "600"];
+    let options = ["--device", &name, "--precision", precision.as_str(), "--max-queue-seconds", "600"];
     let embedder = start_embedder(model, auth.address, &options).await;
     let gateway = start_gateway(auth.address, embedder.address, &[]).await;
     let stack = Stack { data, auth, embedder, gateway };

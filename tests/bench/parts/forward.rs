@@ -4,8 +4,8 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use muse_model::{inference::Model, model_dir::ModelDir};
-use muse_tests::{golden_sentences, root};
+use muse_model::{inference::Model, model_dir::ModelDir, precision::Precision};
+use muse_tests::{golden_sentences, model_dir};
 use tch::Device;
 
 /// Batch sizes in tokens.
@@ -15,17 +15,11 @@ fn forward(criterion: &mut Criterion) {
     // As in the service, where each core runs its own pass.
     tch::set_num_threads(1);
     let ids: Vec<i64> = golden_sentences().iter().flat_map(|line| line.ids.clone()).map(i64::from).collect();
-    for precision in ["f32", "bf16", "int8"] {
-        let directory = root().join("var/model").join(precision);
-        if !directory.exists() {
-            println!("{precision}: SKIPPED, there is no {}", directory.display());
-            continue;
-        }
-        let directory = ModelDir::open(directory).expect("a converted model");
-        let model = Model::load(&directory, Device::Cpu).expect("it loads");
-        criterion.bench_function(&format!("load, {precision}"), |bencher| {
-            bencher.iter(|| Model::load(black_box(&directory), Device::Cpu).expect("it loads"));
-        });
+    let directory = ModelDir::open(model_dir()).expect("a converted model");
+    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+        let load = || Model::load(black_box(&directory), Device::Cpu, precision).expect("it loads");
+        let model = load();
+        criterion.bench_function(&format!("load, {precision}"), |bencher| bencher.iter(load));
         let mut group = criterion.benchmark_group(format!("forward, {precision}"));
         for tokens in SIZES {
             // Sentences of 16 tokens.

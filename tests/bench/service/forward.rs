@@ -11,9 +11,15 @@ use muse_embedder::{
     Args, Config,
     batcher::{Batching, configure_allocator},
 };
-use muse_model::{batch::Batch, inference::Model, model_dir::ModelDir, tokenizer::Tokenizer};
+use muse_model::{
+    batch::Batch,
+    inference::{DIMENSION, Model},
+    model_dir::ModelDir,
+    precision::Precision,
+    tokenizer::Tokenizer,
+};
 use muse_models::sentence_encoder;
-use tch::Device;
+use tch::{Device, Tensor};
 
 use crate::workload::Texts;
 
@@ -42,12 +48,38 @@ struct Full {
 
 impl Forward {
     /// Loads the model with the settings of the environment.
-    pub(crate) fn load(directory: &ModelDir) -> Self {
+    pub(crate) fn load(directory: &ModelDir, precision: Precision) -> Self {
         let args = Args::parse_from(["muse-embedder", "--model-dir", ".", "--device", "cpu"]);
         let Config { batching, .. } = args.try_into().expect("the options are valid");
-        configure_allocator(directory.manifest().precision, Device::Cpu, batching.passes);
-        let model = Model::load(directory, Device::Cpu).expect("the model loads");
+        let model = Model::load(directory, Device::Cpu, precision).expect("the model loads");
+        configure_allocator(&model, batching.passes);
         Self { model, batching }
+    }
+
+    /// The precision.
+    pub(crate) fn precision(&self) -> Precision {
+        self.model.precision()
+    }
+
+    /// The name of the kernel that computes the encoder, or `libtorch`.
+    pub(crate) fn kernel(&self) -> &'static str {
+        self.model.kernel().unwrap_or("libtorch")
+    }
+
+    /// The vectors of the sentences, (N, 512).
+    pub(crate) fn embed(&self, texts: &Texts) -> Tensor {
+        self.set_threads();
+        let vectors: Vec<f32> = self
+            .batches(texts)
+            .iter()
+            .flat_map(|Full { batch, sentences, .. }| {
+                let mut vectors =
+                    self.model.embed(&batch.ids, &batch.lengths).expect("the forward pass runs");
+                vectors.truncate(sentences * DIMENSION);
+                vectors
+            })
+            .collect();
+        Tensor::from_slice(&vectors).view([-1, DIMENSION as i64])
     }
 
     /// Runs full batches of the sentences repeatedly.

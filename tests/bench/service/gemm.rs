@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use muse_model::model_dir::Precision;
+use muse_model::precision::Precision;
 use tch::{Device, Kind, Tensor};
 
 /// Tokens, inputs and outputs of the product: a layer over windows of five on a large batch.

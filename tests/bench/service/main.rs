@@ -26,7 +26,7 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
 use forward::Forward;
-use muse_model::model_dir::Manifest;
+use muse_model::{model_dir::ModelDir, precision::Precision, tokenizer::Tokenizer};
 use options::{Options, Section};
 use peer::Peer;
 use plot::Curve;
@@ -34,9 +34,28 @@ use programs::Programs;
 use report::Report;
 use sections::{
     Bench, abandonment, command, crowd, curves, fairness, gemm as gemm_section, latency, memory, overload,
-    polls, soak, startup, throughput,
+    polls, precisions, retrieval, soak, startup, throughput,
 };
 use workload::Workload;
+
+/// Sections of the running programs, without a forward pass in this process.
+const SERVICE_SECTIONS: [Section; 9] = [
+    Section::Curves,
+    Section::Memory,
+    Section::Overload,
+    Section::Fairness,
+    Section::Crowd,
+    Section::Command,
+    Section::Abandonment,
+    Section::Polls,
+    Section::Soak,
+];
+/// Sections of forward passes in this process, without the programs.
+const FORWARD_SECTIONS: [Section; 2] = [Section::Precisions, Section::Retrieval];
+/// Sections that run both alternately.
+const COMPARED_SECTIONS: [Section; 3] = [Section::Gemm, Section::Latency, Section::Throughput];
+/// The most PSS of all services.
+const MAX_PSS_MB: f64 = 400.0;
 
 // One thread: the load shares the processors with the service.
 #[tokio::main(flavor = "current_thread")]
@@ -59,15 +78,27 @@ async fn run(options: Options) -> ExitCode {
     }
     // Measurements without a forward pass in this process come first: after one, libtorch's pages
     // are shared with this process, which would reduce the PSS of the services.
-    for model in &options.models {
-        run_service_sections(&options, model, &mut report, &mut curves).await;
+    let (directory, tokenizer) = forward::open(&options.model);
+    let workload = Workload::new(&tokenizer);
+    let mut memory_of_f32 = None;
+    for &precision in &options.precisions {
+        report.precision = precision.to_string();
+        if options.has(Section::Startup) {
+            startup::measure(&options, precision, &mut report).await;
+        }
+        if SERVICE_SECTIONS.into_iter().any(|section| options.has(section)) {
+            let programs = Programs::start(&options, precision).await;
+            let bench =
+                Bench { options: &options, programs, precision, workload: &workload, report: &mut report };
+            run_service_sections(bench, &mut curves, &mut memory_of_f32).await;
+        }
     }
-    let mut libtorch = String::new();
-    for model in &options.models {
-        libtorch = run_compared_sections(&options, model, &mut report).await;
+    run_forward_sections(&options, &directory, &tokenizer, &workload, &mut report);
+    for &precision in &options.precisions {
+        run_compared_sections(&options, &directory, precision, &workload, &mut report).await;
     }
     report.report_stops();
-    let machine = machine::description(&libtorch);
+    let machine = machine::description(&directory.manifest().versions.libtorch);
     println!("\n{machine}\n{}", report.table());
     if let Some(path) = &options.report {
         write(path, &machine, &report, &curves);
@@ -80,27 +111,23 @@ async fn run(options: Options) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Runs the sections without a forward pass in this process.
+/// Runs the [`SERVICE_SECTIONS`].
 async fn run_service_sections(
-    options: &Options,
-    model: &Path,
-    report: &mut Report,
+    mut bench: Bench<'_>,
     plotted: &mut Vec<Curve>,
+    memory_of_f32: &mut Option<f64>,
 ) {
-    let (directory, tokenizer) = forward::open(model);
-    report.precision = directory.manifest().precision.to_string();
-    if options.has(Section::Startup) {
-        startup::measure(options, model, report).await;
-    }
-    let workload = Workload::new(&tokenizer);
-    let programs = Programs::start(&options.programs, model).await;
-    let precision = directory.manifest().precision;
-    let mut bench = Bench { options, programs, precision, workload: &workload, report };
+    let options = bench.options;
     if options.has(Section::Curves) {
         plotted.extend(curves::measure(&mut bench).await);
     }
     if options.has(Section::Memory) {
-        memory::measure(&mut bench).await;
+        // int8 needs no more memory than f32.
+        let most = if bench.precision == Precision::Int8 { *memory_of_f32 } else { None };
+        let measured = memory::measure(&mut bench, most.unwrap_or(MAX_PSS_MB)).await;
+        if bench.precision == Precision::F32 {
+            *memory_of_f32 = Some(measured);
+        }
     }
     if options.has(Section::Overload) {
         overload::measure(&mut bench).await;
@@ -127,20 +154,43 @@ async fn run_service_sections(
     bench.report.clean_stop(clean);
 }
 
-/// Runs the sections that compare with the forward pass, alternately with it. Returns the version
-/// of libtorch.
-async fn run_compared_sections(options: &Options, model: &Path, report: &mut Report) -> String {
-    let (directory, tokenizer) = forward::open(model);
-    let Manifest { precision, versions, .. } = directory.manifest().clone();
-    report.precision = precision.to_string();
-    let compared = [Section::Gemm, Section::Latency, Section::Throughput];
-    if !compared.into_iter().any(|section| options.has(section)) {
-        return versions.libtorch;
+/// Runs the [`FORWARD_SECTIONS`], which compare precisions with f32.
+fn run_forward_sections(
+    options: &Options,
+    directory: &ModelDir,
+    tokenizer: &Tokenizer,
+    workload: &Workload,
+    report: &mut Report,
+) {
+    if !FORWARD_SECTIONS.into_iter().any(|section| options.has(section)) {
+        return;
     }
-    let workload = Workload::new(&tokenizer);
-    let programs = Programs::start(&options.programs, model).await;
-    let forward = Forward::load(&directory);
-    let mut bench = Bench { options, programs, precision, workload: &workload, report };
+    let f32 = Forward::load(directory, Precision::F32);
+    let others = options.precisions.iter().filter(|precision| **precision != Precision::F32);
+    let others: Vec<_> = others.map(|precision| Forward::load(directory, *precision)).collect();
+    if options.has(Section::Precisions) {
+        precisions::measure(options, report, &workload.texts, &f32, &others);
+    }
+    if options.has(Section::Retrieval) {
+        retrieval::measure(report, tokenizer, &f32, &others);
+    }
+}
+
+/// Runs the [`COMPARED_SECTIONS`].
+async fn run_compared_sections(
+    options: &Options,
+    directory: &ModelDir,
+    precision: Precision,
+    workload: &Workload,
+    report: &mut Report,
+) {
+    if !COMPARED_SECTIONS.into_iter().any(|section| options.has(section)) {
+        return;
+    }
+    report.precision = precision.to_string();
+    let programs = Programs::start(options, precision).await;
+    let forward = Forward::load(directory, precision);
+    let mut bench = Bench { options, programs, precision, workload, report };
     if options.has(Section::Gemm) {
         gemm_section::measure(&mut bench, &forward);
     }
@@ -154,7 +204,6 @@ async fn run_compared_sections(options: &Options, model: &Path, report: &mut Rep
     }
     let clean = bench.programs.stop().await;
     bench.report.clean_stop(clean);
-    versions.libtorch
 }
 
 fn write(path: &Path, machine: &str, report: &Report, curves: &[Curve]) {

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
+use muse_model::precision::Precision;
 
 use crate::load::Window;
 
@@ -10,9 +11,12 @@ use crate::load::Window;
 #[derive(Debug, Parser)]
 #[command(name = "muse-bench")]
 pub(crate) struct Options {
-    /// Model directories of `muse-models convert`; all sections run with each of them.
-    #[arg(required = true)]
-    pub(crate) models: Vec<PathBuf>,
+    /// Model directory of `muse-models convert`.
+    pub(crate) model: PathBuf,
+
+    /// Precisions, separated by commas; the sections run with each of them.
+    #[arg(long = "precision", value_delimiter = ',', default_values_t = [Precision::F32, Precision::Bf16, Precision::Int8])]
+    pub(crate) precisions: Vec<Precision>,
 
     /// Folder of the programs to measure.
     #[arg(long, default_value = "target/release")]
@@ -95,6 +99,10 @@ impl Options {
 pub(crate) enum Section {
     /// Time from exec until all services are ready.
     Startup,
+    /// The forward pass in each precision, over that in f32.
+    Precisions,
+    /// Translations found in each precision.
+    Retrieval,
     /// The forward pass over a plain matrix product.
     Gemm,
     /// One sentence, one client.

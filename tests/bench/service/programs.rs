@@ -3,11 +3,12 @@
 use std::{
     fs::File,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Stdio,
     time::{Duration, Instant},
 };
 
+use muse_model::precision::Precision;
 use muse_proto::v1::{
     AddUserRequest, CreateKeyRequest, LoginRequest, Role, auth_service_client::AuthServiceClient,
     key_service_client::KeyServiceClient, user_service_client::UserServiceClient,
@@ -18,6 +19,8 @@ use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
 };
+
+use crate::options::Options;
 
 /// A valid password.
 const PASSWORD: &str = "a long enough passphrase";
@@ -40,16 +43,16 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Starts the programs in `folder` with the model in `model`, on free ports and with a new
-    /// database.
-    pub(crate) async fn start(folder: &Path, model: &Path) -> Self {
+    /// Starts the programs of the options in a precision, on free ports and with a new database.
+    pub(crate) async fn start(options: &Options, precision: Precision) -> Self {
         let data = tempfile::tempdir().expect("there is a place for temporary files");
         let log = data.path().join("log");
         let started = Instant::now();
         let mut launcher = Command::new("python3")
             .arg(root().join("deploy/local.py"))
-            .args([folder, model, data.path()])
+            .args([&options.programs, &options.model, data.path()])
             .env("PORT", "0")
+            .env("MUSE_PRECISION", precision.as_str())
             .env_remove("HOST")
             // High limits, so that the queue is measured.
             .env("MAX_CALLS_PER_USER", "8192")

@@ -40,7 +40,8 @@ pub(crate) struct Texts {
 }
 
 impl Texts {
-    fn new(sentences: Vec<String>, tokenizer: &Tokenizer) -> Self {
+    /// Tokenizes sentences.
+    pub(crate) fn new(sentences: Vec<String>, tokenizer: &Tokenizer) -> Self {
         let ids = |sentence: &String| tokenizer.encode(sentence).into_iter().map(i64::from).collect();
         Self { ids: sentences.iter().map(ids).collect(), sentences }
     }

@@ -15,6 +15,7 @@ def test_status_shows_service_and_limits(admin, service):
         status["version"],
         model["source_sha256"],
         model["fingerprint"],
+        model["kernel"],
         f"{limits['max_sentences']:,} sentences",
         f"{limits['max_sentence_tokens']:,} tokens",
     ):

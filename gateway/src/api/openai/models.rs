@@ -56,7 +56,7 @@ pub(crate) struct Model {
     /// Components of its vectors.
     #[schema(example = json!(DIMENSION))]
     pub(super) dimension: u32,
-    /// Number format of the computation: `f32`, `bf16` or `f16`.
+    /// The precision of the forward pass: `f32`, `bf16`, `f16` or `int8`.
     #[schema(example = "f32")]
     precision: String,
     /// Device that runs the model.

@@ -43,10 +43,14 @@ struct ModelDescription {
     dimension: u32,
     /// BCP 47 codes of the languages of the model's training data.
     languages: Vec<String>,
-    /// Number format of the computation: `f32`, `bf16` or `f16`.
+    /// The precision of the forward pass: `f32`, `bf16`, `f16` or `int8`.
     precision: String,
     /// `cpu` or `cuda:0`.
     device: String,
+    /// What computes the encoder: the name of a kernel, or `libtorch`. Null if the embedders are of
+    /// an older release.
+    #[schema(required = true, example = "AVX-512")]
+    kernel: Option<String>,
     /// The SPDX identifier of the model's licence.
     license: String,
     /// The SHA-256 of the file from which the model was converted, in hexadecimal.
@@ -146,6 +150,7 @@ impl ServiceStatus {
                 languages: model.languages,
                 precision: model.precision,
                 device: model.device,
+                kernel: Some(model.kernel).filter(|kernel| !kernel.is_empty()),
                 license: model.license,
                 source_sha256: model.source_sha256,
                 source_precision: model.source_precision,

@@ -46,6 +46,7 @@ const facts = ({ version, model, limits }) => [
     ["Vectors", `${number(model.dimension)} numbers for each sentence`],
     ["Precision", model.precision],
     ["Device", model.device],
+    ["Kernel", model.kernel],
     ["Languages", languages(model.languages)],
     ["Fingerprint", h("code", model.fingerprint)],
     ["License", model.license],

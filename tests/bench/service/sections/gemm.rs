@@ -1,5 +1,7 @@
 //! The forward pass over a plain matrix product.
 
+use muse_model::precision::Precision;
+
 use super::Bench;
 use crate::{
     figures::Figures,
@@ -25,7 +27,7 @@ pub(crate) fn measure(bench: &mut Bench<'_>, forward: &Forward) {
         matmul.push(product / 1e9);
         convolution.push(as_convolution / 1e9);
     }
-    let target = bench.by_precision(0.80, 0.50).map_or(Target::None, Target::AtLeast);
+    let target = bench.at_least(&[(Precision::F32, 0.80), (Precision::Bf16, 0.50)]);
     bench.report.row("forward over GEMM, FLOP/s", "", target, ratio);
     bench.report.row("forward over the same GEMM as a convolution", "", Target::None, over_convolution);
     bench.report.row("forward", "GFLOP/s", Target::None, rate);

@@ -7,8 +7,9 @@ use crate::{
     report::{Table, Target, progress},
 };
 
-/// PSS of the programs after a load with usual requests and one with large requests.
-pub(crate) async fn measure(bench: &mut Bench<'_>) {
+/// PSS of the programs after a load with usual requests and one with large requests, at most `most`
+/// MB. Returns it.
+pub(crate) async fn measure(bench: &mut Bench<'_>, most: f64) -> f64 {
     progress("memory after load");
     let mut clients = bench.grpc_clients(CLIENTS).await;
     for sentences in [SENTENCES, 512] {
@@ -19,7 +20,7 @@ pub(crate) async fn measure(bench: &mut Bench<'_>) {
     bench.report.row(
         "PSS of all services after load",
         "MB",
-        Target::AtMost(400.0),
+        Target::AtMost(most),
         Figures::from_iter([whole]),
     );
     let mut table = Table::new(&["service", "PSS, MB"]);
@@ -27,4 +28,5 @@ pub(crate) async fn measure(bench: &mut Bench<'_>) {
         table.line(&[name, Short(megabytes).to_string()]);
     }
     bench.report.detail("Memory after load", table.text());
+    whole
 }

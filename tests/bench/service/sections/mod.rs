@@ -10,17 +10,19 @@ pub(crate) mod latency;
 pub(crate) mod memory;
 pub(crate) mod overload;
 pub(crate) mod polls;
+pub(crate) mod precisions;
+pub(crate) mod retrieval;
 pub(crate) mod soak;
 pub(crate) mod startup;
 pub(crate) mod throughput;
 
-use muse_model::model_dir::Precision;
+use muse_model::precision::Precision;
 
 use crate::{
     client::{Client, Form, GrpcClient, RestClient, Version},
     options::Options,
     programs::Programs,
-    report::Report,
+    report::{Report, Target},
     workload::Workload,
 };
 
@@ -44,13 +46,10 @@ pub(crate) struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// A target that depends on the precision. None for f16, which is slow on CPUs, and for int8.
-    pub(crate) fn by_precision<T>(&self, f32: T, bf16: T) -> Option<T> {
-        match self.precision {
-            Precision::F32 => Some(f32),
-            Precision::Bf16 => Some(bf16),
-            Precision::F16 | Precision::Int8 => None,
-        }
+    /// The minimum for the precision, if there is one.
+    pub(crate) fn at_least(&self, minimums: &[(Precision, f64)]) -> Target {
+        let minimum = minimums.iter().find(|(precision, _)| *precision == self.precision);
+        minimum.map_or(Target::None, |(_, minimum)| Target::AtLeast(*minimum))
     }
 
     /// Creates `count` gRPC clients, each with its own connection.

@@ -1,6 +1,6 @@
 //! Time until the programs are ready.
 
-use std::path::Path;
+use muse_model::precision::Precision;
 
 use crate::{
     figures::Figures,
@@ -10,11 +10,11 @@ use crate::{
 };
 
 /// Starts and stops the programs several times.
-pub(crate) async fn measure(options: &Options, model: &Path, report: &mut Report) {
+pub(crate) async fn measure(options: &Options, precision: Precision, report: &mut Report) {
     progress("starts");
     let mut figures = Figures::default();
     for _ in 0..options.starts {
-        let programs = Programs::start(&options.programs, model).await;
+        let programs = Programs::start(options, precision).await;
         figures.push(programs.ready_after.as_secs_f64());
         report.clean_stop(programs.stop().await);
     }
