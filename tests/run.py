@@ -1,20 +1,18 @@
 #!/usr/bin/env python3
 """Builds the Rust tests with the given options of `cargo test`, runs the test programs, and prints a summary: passed and failed tests, and skipped tests with reasons.
 
-Two programs run at a time, because most of them wait often: `cargo test` runs one after the other. Rust tests report
+Several programs run at a time, because most of them wait often: `cargo test` runs one after the other. Rust tests report
 skips, and pytest all results, in the file MUSE_TEST_REPORT (tests/support, tests/python/muse_report.py).
 """
 
 import collections
 import json
 import os
-import queue
 import re
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -22,9 +20,33 @@ TARGET = Path(__file__).resolve().parent.parent / "target"
 REPORT = TARGET / "test-report.tsv"
 # The seconds that each program took: the longest ones start first.
 DURATIONS = TARGET / "test-durations.json"
-AT_A_TIME = 2
-# They measure latencies and memory: nothing else runs meanwhile.
-ALONE = ("isolation",)
+# The same for a clean clone: about what the longest programs take on two cores.
+EXPECTED = {
+    "isolation": 150,
+    "client": 140,
+    "page": 130,
+    "grpc": 100,
+    "replicas": 80,
+    "openapi": 75,
+    "engines": 70,
+    "standalone": 65,
+    "deploy": 60,
+    "postgres": 50,
+    "service": 45,
+    "saved_model": 40,
+    "sdks": 35,
+    "usage": 30,
+    "as_a_user": 30,
+    "conversion": 25,
+    "kernels": 25,
+    "golden_kernels": 20,
+}
+# So many programs run in any case; further ones, up to the second number, start while processors are idle.
+AT_LEAST, AT_MOST = 2, 6
+# A program starts if this share of the processors' time was idle since the last one started, at least for these seconds.
+IDLE_SHARE, IDLE_FOR_S = 0.3, 2
+# Modules of programs whose tests use the whole machine: nothing else runs meanwhile.
+ALONE = {"isolation": ("cancellation::", "limits::")}
 # Valid names in MUSE_REQUIRE.
 REQUIREMENTS = (
     "amx",
@@ -43,7 +65,7 @@ REQUIREMENTS = (
 RESULT = re.compile(r"test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored;", re.MULTILINE)
 TEST = re.compile(r"^test (.+?)(?: - should panic)? \.\.\. (ok|FAILED)$", re.MULTILINE)
 
-Program = collections.namedtuple("Program", "name path folder")
+Program = collections.namedtuple("Program", "name path folder arguments", defaults=[()])
 Ran = collections.namedtuple("Ran", "program status output seconds")
 
 
@@ -64,48 +86,97 @@ def build(options):
     return programs
 
 
-def run(program):
-    """Run a program as `cargo test` does, in the folder of its package."""
-    print(f"… {program.name}", flush=True)
-    environment = {**os.environ, "MUSE_TEST_REPORT": str(REPORT), "CARGO_MANIFEST_DIR": str(program.folder)}
-    start = time.monotonic()
-    with tempfile.TemporaryFile() as output:
-        status = subprocess.run([program.path], cwd=program.folder, env=environment, stdout=output, stderr=subprocess.STDOUT).returncode
-        output.seek(0)
-        return Ran(program, status, output.read().decode(errors="replace"), time.monotonic() - start)
+class Running:
+    """A program that runs as `cargo test` runs it, in the folder of its package."""
+
+    def __init__(self, program):
+        print(f"… {program.name}", flush=True)
+        environment = {
+            **os.environ,
+            "MUSE_TEST_REPORT": str(REPORT),
+            "CARGO_MANIFEST_DIR": str(program.folder),
+            # Threads of libtorch that wait do not spin, because other programs need the processors.
+            "OMP_WAIT_POLICY": "passive",
+        }
+        self.program, self.start = program, time.monotonic()
+        self.output = tempfile.TemporaryFile()  # noqa: SIM115 (`result` closes it)
+        self.process = subprocess.Popen(
+            [program.path, *program.arguments], cwd=program.folder, env=environment, stdout=self.output, stderr=subprocess.STDOUT
+        )
+
+    def has_ended(self):
+        return self.process.poll() is not None
+
+    def result(self):
+        with self.output:
+            self.output.seek(0)
+            output = self.output.read().decode(errors="replace")
+        return Ran(self.program, self.process.wait(), output, time.monotonic() - self.start)
 
 
-def run_all(programs):
-    """Yield the results of the programs as they end."""
-    durations = read_durations()
-    programs = sorted(programs, key=lambda program: -durations.get(program.name, float("inf")))
-    ended, waiting = queue.Queue(), collections.deque(p for p in programs if p.name not in ALONE)
-    stopped = threading.Event()
-    # Ctrl-C ends the programs, which are in the same process group; no further one starts.
-    signal.signal(signal.SIGINT, lambda *_: stopped.set())
+class Processors:
+    """The idle time of the processors, by Linux's /proc/stat."""
 
-    def work():
-        while not stopped.is_set():
-            try:
-                program = waiting.popleft()
-            except IndexError:
-                return
-            ended.put(run(program))
+    def __init__(self):
+        self.observe()
 
-    threads = [threading.Thread(target=work) for _ in range(AT_A_TIME)]
-    for thread in threads:
-        thread.start()
-    while any(thread.is_alive() for thread in threads) or not ended.empty():
-        try:
-            yield ended.get(timeout=0.2)
-        except queue.Empty:
-            continue
+    def observe(self):
+        """Begin a new period of observation."""
+        self.start, self.before = time.monotonic(), self._times()
+
+    def are_idle(self):
+        """Whether they were idle in this period. Begins a new one if it was long enough to decide that."""
+        if time.monotonic() < self.start + IDLE_FOR_S:
+            return False
+        idle, total = (now - before for now, before in zip(self._times(), self.before))
+        self.observe()
+        return idle > IDLE_SHARE * total
+
+    @staticmethod
+    def _times():
+        """Idle time and total time of all processors."""
+        with open("/proc/stat", encoding="ascii") as file:
+            _, user, nice, system, idle, iowait, *interrupts_and_steal = file.readline().split()[:9]
+        idle = int(idle) + int(iowait)
+        return idle, idle + sum(map(int, (user, nice, system, *interrupts_and_steal)))
+
+
+def divide(programs):
+    """Return the programs that may run at a time, and those that run alone, in the order in which they start."""
+    together, alone = [], []
     for program in programs:
-        if program.name in ALONE and not stopped.is_set():
-            yield run(program)
-    if stopped.is_set():
+        modules = ALONE.get(program.name, ())
+        together.append(program._replace(arguments=[word for module in modules for word in ("--skip", module)]))
+        if modules:
+            alone.append(program._replace(name=f"{program.name}, alone", arguments=modules))
+    durations = EXPECTED | read_durations()
+    together.sort(key=lambda program: -durations.get(program.name, 0))
+    return together, alone
+
+
+def run_all(together, alone):
+    """Yield the results of the programs as they end."""
+    stopped = []
+    # Ctrl-C ends the programs, which are in the same process group; no further one starts.
+    signal.signal(signal.SIGINT, lambda *_: stopped.append(True))
+    yield from run_some(together, stopped, AT_MOST)
+    yield from run_some(alone, stopped, 1)
+    if stopped:
         print("\nstopped")
         sys.exit(130)
+
+
+def run_some(programs, stopped, at_most):
+    """Yield the results of these programs, of which at most `at_most` run at a time."""
+    waiting, running, processors = collections.deque(programs), [], Processors()
+    while running or (waiting and not stopped):
+        if waiting and not stopped and len(running) < at_most and (len(running) < AT_LEAST or processors.are_idle()):
+            running.append(Running(waiting.popleft()))
+            processors.observe()
+        for ended in [program for program in running if program.has_ended()]:
+            running.remove(ended)
+            yield ended.result()
+        time.sleep(0.05)
 
 
 def read_durations():
@@ -148,11 +219,11 @@ def main():
     unknown = [name for name in os.environ.get("MUSE_REQUIRE", "").split() if name not in REQUIREMENTS]
     if unknown:
         sys.exit(f"error: MUSE_REQUIRE contains {', '.join(unknown)}; valid names are {', '.join(REQUIREMENTS)}")
-    programs = build(sys.argv[1:])
+    together, alone = divide(build(sys.argv[1:]))
     REPORT.unlink(missing_ok=True)
     counts, names, ended_badly, durations = [0, 0, 0], {"ok": [], "FAILED": []}, [], read_durations()
-    for number, ran in enumerate(run_all(programs), 1):
-        print(f"\n== {ran.program.name}: {ran.seconds:.0f} s ({number} of {len(programs)})")
+    for number, ran in enumerate(run_all(together, alone), 1):
+        print(f"\n== {ran.program.name}: {ran.seconds:.0f} s ({number} of {len(together) + len(alone)})")
         print(ran.output, end="", flush=True)
         for result in RESULT.findall(ran.output):
             counts = [count + int(more) for count, more in zip(counts, result)]

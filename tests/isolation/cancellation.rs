@@ -9,7 +9,7 @@ use muse_tests::isolation::{
     stack::{Settings, Stack},
 };
 
-use crate::serial;
+use crate::alone;
 
 /// Maximum time until cancelled calls have ended in all services.
 const SETTLE: Duration = Duration::from_secs(20);
@@ -33,7 +33,7 @@ fn calls(combination: Combination) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelled_calls_of_all_methods_disturb_no_other_user() {
-    let _guard = serial().await;
+    let _guard = alone().await;
     let mut stack = Stack::start(&Settings::default()).await;
     let mut target = Target::new(&stack).await;
     let canary = Canary::start(&stack).await;

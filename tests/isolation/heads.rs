@@ -14,7 +14,7 @@ use muse_tests::{
     until,
 };
 
-use crate::serial;
+use crate::beside_others;
 
 /// The called paths with their content types.
 const PATHS: [(&str, &str); 6] = [
@@ -57,7 +57,7 @@ async fn statuses(gateway: SocketAddr, http2: bool, token: &str, bytes: usize) -
 
 #[tokio::test(flavor = "multi_thread")]
 async fn oversized_heads_leave_all_embedders_available() {
-    let _guard = serial().await;
+    let _guard = beside_others().await;
     let settings = Settings { embedders: 3, environment: &[("MUSE_THREADS", "1")], ..Settings::default() };
     let mut stack = Stack::start(&settings).await;
     until(async || (stack.gateway.metric("muse_embedders_serving").await == Ok(3.0)).then_some(())).await;

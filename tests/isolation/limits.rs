@@ -25,7 +25,7 @@ use muse_tests::{
 use prost::Message;
 use tokio::{io::AsyncWriteExt, task::JoinSet, time::timeout};
 
-use crate::{serial, shapes::SHAPES};
+use crate::{alone, shapes::SHAPES};
 
 /// Number of concurrent clients.
 const CLIENTS: usize = 64;
@@ -129,7 +129,7 @@ async fn send(stack: &Stack, load: &Load) -> std::io::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn worst_requests_kill_no_service_within_its_memory_limit() {
-    let _guard = serial().await;
+    let _guard = alone().await;
     let cgroups = match cgroups() {
         Ok(cgroups) => cgroups,
         Err(failure) => {

@@ -10,10 +10,17 @@ mod random;
 mod shapes;
 mod streams;
 
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Runs these tests serially, because they measure latency and memory.
-async fn serial() -> MutexGuard<'static, ()> {
-    static LOCK: Mutex<()> = Mutex::const_new(());
-    LOCK.lock().await
+static TURN: RwLock<()> = RwLock::const_new(());
+
+/// Begins a test that uses the whole machine, as one with a flood of requests does. `tests/run.py` runs these when no
+/// other program runs.
+async fn alone() -> RwLockWriteGuard<'static, ()> {
+    TURN.write().await
+}
+
+/// Begins a test that others do not disturb: it measures the memory of its own processes, or waits.
+async fn beside_others() -> RwLockReadGuard<'static, ()> {
+    TURN.read().await
 }

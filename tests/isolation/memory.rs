@@ -9,8 +9,8 @@ use muse_tests::isolation::{
 };
 
 use crate::{
+    beside_others,
     random::SEED,
-    serial,
     shapes::{SHAPES, Shape},
 };
 
@@ -67,7 +67,7 @@ async fn warm_up(stack: &Stack, token: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn request_memory_is_at_most_four_times_its_size() {
-    let _guard = serial().await;
+    let _guard = beside_others().await;
     let mut stack = Stack::start(&Settings::default()).await;
     let target = Target::new(&stack).await;
     warm_up(&stack, target.token()).await;
