@@ -6,6 +6,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Output,
+    time::Duration,
 };
 
 use muse_proto::v1::{AddUserRequest, EmbedRequest, Role};
@@ -229,6 +230,8 @@ async fn prometheus_returns_results_for_the_queries() {
                 }
             }
             missing = still;
+            // Rates require further scrapes, one per second.
+            tokio::time::sleep(Duration::from_millis(250)).await;
         }
     };
     let in_time = tokio::time::timeout(TIMEOUT, all_found).await;

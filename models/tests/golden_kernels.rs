@@ -3,7 +3,11 @@
 
 mod common;
 
-use std::{collections::HashMap, fmt::Write, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write,
+    path::Path,
+};
 
 use muse_kernels::{Kernel, PackedWeights, QuantizedMatrix, quantize};
 use muse_model::model_dir::MODEL_FILE;
@@ -34,14 +38,20 @@ fn kernels(kind: Kind) -> Vec<Kernel> {
     Kernel::supported().into_iter().filter(|kernel| kernel.kind() == kind).collect()
 }
 
-/// The vectors of the golden sentences, (N, 512).
-fn golden_vectors(packed: &PackedWeights, batch: usize) -> Tensor {
+/// The vectors of sentences in batches, (N, 512).
+fn vectors(packed: &PackedWeights, sentences: &[Vec<i64>], batch: usize) -> Tensor {
     let embed = |sentences: &[Vec<i64>]| {
         let lengths: Vec<i64> = sentences.iter().map(|ids| ids.len() as i64).collect();
         let (ids, lengths) = (Tensor::from_slice(&sentences.concat()), Tensor::from_slice(&lengths));
         packed.encode(&ids, &lengths).expect("it computes")
     };
-    Tensor::cat(&golden_ids().chunks(batch).map(embed).collect::<Vec<_>>(), 0)
+    Tensor::cat(&sentences.chunks(batch).map(embed).collect::<Vec<_>>(), 0)
+}
+
+/// The row of one sentence of each length.
+fn rows_of_each_length(sentences: &[Vec<i64>]) -> Vec<i64> {
+    let rows: BTreeMap<usize, i64> = sentences.iter().map(Vec::len).zip(0..).collect();
+    rows.into_values().collect()
 }
 
 fn sha256(vectors: &Tensor) -> String {
@@ -57,14 +67,21 @@ fn sha256(vectors: &Tensor) -> String {
 fn golden_vectors_have_the_same_bits_with_each_kernel() {
     let folder = tempfile::tempdir().unwrap();
     let parameters = parameters(folder.path());
+    let sentences = golden_ids();
+    let rows = rows_of_each_length(&sentences);
+    let of_each_length: Vec<Vec<i64>> = rows.iter().map(|&row| sentences[row as usize].clone()).collect();
     for (kind, expected) in GOLDEN_BITS {
         if kernels(kind).is_empty() {
             skip(Requirement::Avx2, format_args!("there is no kernel for {kind:?} on this processor"));
         }
         for kernel in kernels(kind) {
             let packed = PackedWeights::pack(&parameters, kernel).unwrap();
-            for batch in [1, 50, 899] {
-                let found = sha256(&golden_vectors(&packed, batch));
+            let all = vectors(&packed, &sentences, sentences.len());
+            assert_eq!(sha256(&all), expected, "{kind:?}, {}", kernel.name());
+            // The other sentences of a batch do not matter.
+            let expected = sha256(&all.index_select(0, &Tensor::from_slice(&rows)));
+            for batch in [1, 7, rows.len()] {
+                let found = sha256(&vectors(&packed, &of_each_length, batch));
                 assert_eq!(found, expected, "{kind:?}, {}, batches of {batch}", kernel.name());
             }
         }
@@ -136,7 +153,8 @@ fn int8_finds_the_neighbours_that_f32_finds() {
         .map(|(row, _)| row)
         .collect();
     let [float, int8] = [float, int8].map(|kernel| {
-        let vectors = golden_vectors(&PackedWeights::pack(&parameters, kernel).unwrap(), 50);
+        let packed = PackedWeights::pack(&parameters, kernel).unwrap();
+        let vectors = vectors(&packed, &golden_ids(), 50);
         nearest(&vectors.index_select(0, &Tensor::from_slice(&ordinary)))
     });
     let same = float.eq_tensor(&int8).to_kind(Kind::Float).mean(Kind::Float).double_value(&[]);

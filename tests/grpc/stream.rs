@@ -108,7 +108,8 @@ async fn stream_of_a_client_that_does_not_read_gets_backpressure() {
     let stack = Stack::start().await;
     let token = stack.login().await.access_token;
     let sent = Arc::new(AtomicUsize::new(0));
-    let (counter, text) = (Arc::clone(&sent), "word ".repeat(200));
+    // Without tokens: the subject is the reading, not the model.
+    let (counter, text) = (Arc::clone(&sent), " ".repeat(1_000));
     let endless = stream::repeat_with(move || {
         counter.fetch_add(1, Ordering::Relaxed);
         item("", &text)

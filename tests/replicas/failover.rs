@@ -65,7 +65,9 @@ async fn no_call_fails_while_one_of_two_embedders_serves() {
     let before = second.cpu_time();
     load.wait_for_answers(200).await;
     assert_eq!(second.cpu_time(), before);
+    load.pause(Duration::from_millis(50));
     tokio::time::sleep(Duration::from_secs(9)).await;
+    load.pause(Duration::ZERO);
     second.signal("-CONT");
     until_working(&second, &load).await;
     load.stop().await;

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -51,6 +51,8 @@ pub(crate) struct Load {
     answered: Arc<AtomicUsize>,
     failures: Arc<Mutex<Vec<String>>>,
     stopping: Arc<AtomicBool>,
+    /// Milliseconds that a user waits after each call.
+    pause: Arc<AtomicU64>,
     users: Vec<JoinHandle<()>>,
     watches: Vec<JoinHandle<()>>,
 }
@@ -65,13 +67,14 @@ impl Load {
             answered: Arc::default(),
             failures: Arc::default(),
             stopping: Arc::default(),
+            pause: Arc::default(),
             users: Vec::new(),
             watches,
         };
         for user in 0..users {
             let (gateways, token) = (Arc::clone(&gateways), token.to_owned());
             let (answered, failures) = (Arc::clone(&load.answered), Arc::clone(&load.failures));
-            let stopping = Arc::clone(&load.stopping);
+            let (stopping, pause) = (Arc::clone(&load.stopping), Arc::clone(&load.pause));
             load.users.push(tokio::spawn(async move {
                 for turn in user.. {
                     if stopping.load(Ordering::Relaxed) {
@@ -87,10 +90,19 @@ impl Load {
                         Ok(()) => drop(answered.fetch_add(1, Ordering::Relaxed)),
                         Err(failure) => failures.lock().expect("no user panics").push(failure),
                     }
+                    let pause = Duration::from_millis(pause.load(Ordering::Relaxed));
+                    if !pause.is_zero() {
+                        tokio::time::sleep(pause).await;
+                    }
                 }
             }));
         }
         load
+    }
+
+    /// Sets the pause of each user after a call, so that a long wait leaves the processors to others.
+    pub(crate) fn pause(&self, pause: Duration) {
+        self.pause.store(pause.as_millis() as u64, Ordering::Relaxed);
     }
 
     /// Waits until `calls` further calls are answered.

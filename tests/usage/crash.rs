@@ -54,6 +54,7 @@ async fn killed_auth_loses_no_usage_and_counts_none_twice() {
         while began.elapsed() < INTERVAL + Duration::from_millis(500 * round) {
             tokens += embed(&mut client, &admin).await.unwrap();
             requests += 1;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let acknowledged = stored_usage(address, &admin, "admin", "").await.requests;
         auth.signal("-KILL");

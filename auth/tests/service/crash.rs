@@ -17,7 +17,7 @@ use secrecy::ExposeSecret;
 use crate::harness::{PASSWORD, Service, channel, folder, revoked, with_token};
 
 /// LoginMetrics, each with a revocation, that would be done were the service not killed.
-const LOGINS: usize = 1000;
+const LOGINS: usize = 200;
 const CLIENTS: usize = 16;
 
 fn start(config: &Config) -> (Child, SocketAddr) {

@@ -9,6 +9,7 @@ use std::{
     collections::HashMap,
     env, fs,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use muse_model::{
@@ -117,6 +118,12 @@ pub(crate) fn converted(folder: &Path) -> Model {
     let out = folder.join("from_onnx");
     assert_eq!(convert(&onnx_path(), &out).expect("it converts"), ConversionOutcome::Converted);
     load(&out)
+}
+
+/// The model of the export in f32, converted once for all tests of the program.
+pub(crate) fn f32_model() -> &'static Model {
+    static MODEL: OnceLock<Model> = OnceLock::new();
+    MODEL.get_or_init(|| converted(tempfile::tempdir().expect("a folder").path()))
 }
 
 /// Loads a model directory, in f32.

@@ -118,7 +118,7 @@ class Page:
 
     def wait(self, condition, message):
         """Return the first true value of the condition."""
-        end = time.monotonic() + TIMEOUT
+        end, pause = time.monotonic() + TIMEOUT, 0.01
         while True:
             try:
                 if value := condition():
@@ -127,7 +127,9 @@ class Page:
                 pass  # The page has just replaced the element, or is being loaded.
             if time.monotonic() > end:
                 pytest.fail(f"{message}; the page shows:\n{self.driver.find_element('tag name', 'body').text}")
-            time.sleep(0.02)
+            time.sleep(pause)
+            # A condition often takes the browser as long as the page's own work.
+            pause = min(1.5 * pause, 0.2)
 
     def all(self, role, name=None, within=None):
         """Return the visible elements of a role; the name is a text or a regular expression."""
@@ -136,12 +138,16 @@ class Page:
         else:
             self.js("window.__within = arguments[0]", within)
             root = self.cdp("Runtime.evaluate", expression="window.__within")
-        self.js("window.__found = []")
+        object_id, nodes = root["result"]["objectId"], []
         for chromium_role in CHROMIUM_ROLES.get(role, (role,)):
-            for node in self.cdp("Accessibility.queryAXTree", objectId=root["result"]["objectId"], role=chromium_role)["nodes"]:
-                if not node.get("ignored") and matches(name, node.get("name", {}).get("value", "")):
-                    found = self.cdp("DOM.resolveNode", backendNodeId=node["backendDOMNodeId"])["object"]["objectId"]
-                    self.cdp("Runtime.callFunctionOn", objectId=found, functionDeclaration="function () { window.__found.push(this) }")
+            found = self.cdp("Accessibility.queryAXTree", objectId=object_id, role=chromium_role)["nodes"]
+            nodes += [node for node in found if not node.get("ignored") and matches(name, node.get("name", {}).get("value", ""))]
+        if not nodes:
+            return []
+        self.js("window.__found = []")
+        for node in nodes:
+            element = self.cdp("DOM.resolveNode", backendNodeId=node["backendDOMNodeId"])["object"]["objectId"]
+            self.cdp("Runtime.callFunctionOn", objectId=element, functionDeclaration="function () { window.__found.push(this) }")
         return self.js("return window.__found.filter((element) => element.checkVisibility({visibilityProperty: true}))")
 
     def only(self, role, name=None, within=None):
