@@ -38,7 +38,7 @@ def displayed_code(page, language):
 
 def output_of(command, key, **options):
     environment = {**os.environ, "MUSE_API_KEY": key, "PATH": f"{ROOT / 'tests/python'}:{os.environ['PATH']}"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60, **options)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=180, **options)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
