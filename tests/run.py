@@ -45,8 +45,8 @@ EXPECTED = {
 AT_LEAST, AT_MOST = 2, 6
 # A program starts if this share of the processors' time was idle since the last one started, at least for these seconds.
 IDLE_SHARE, IDLE_FOR_S = 0.3, 2
-# Modules of programs whose tests use the whole machine: nothing else runs meanwhile.
-ALONE = {"isolation": ("cancellation::", "limits::")}
+# Tests and modules that use the whole machine: nothing else runs meanwhile.
+ALONE = {"isolation": ("cancellation::", "limits::", "idle::idle_calls")}
 # Valid names in MUSE_REQUIRE.
 REQUIREMENTS = (
     "amx",
@@ -145,10 +145,10 @@ def divide(programs):
     """Return the programs that may run at a time, and those that run alone, in the order in which they start."""
     together, alone = [], []
     for program in programs:
-        modules = ALONE.get(program.name, ())
-        together.append(program._replace(arguments=[word for module in modules for word in ("--skip", module)]))
-        if modules:
-            alone.append(program._replace(name=f"{program.name}, alone", arguments=modules))
+        tests = ALONE.get(program.name, ())
+        together.append(program._replace(arguments=[word for test in tests for word in ("--skip", test)]))
+        if tests:
+            alone.append(program._replace(name=f"{program.name}, alone", arguments=tests))
     durations = EXPECTED | read_durations()
     together.sort(key=lambda program: -durations.get(program.name, 0))
     return together, alone

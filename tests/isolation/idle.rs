@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::beside_others;
+use crate::{alone, beside_others};
 
 /// Timeout of an incomplete body, 30 s, with a margin.
 const BODY_WITHIN: Duration = Duration::from_secs(40);
@@ -49,14 +49,13 @@ async fn open_idle(stack: &Stack, call: &Call, with_body: bool, count: usize) ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_calls_and_half_sent_bodies_disturb_no_other_user() {
+async fn half_sent_bodies_time_out_and_disturb_no_other_user() {
     let _guard = beside_others().await;
     let mut stack = Stack::start(&Settings::default()).await;
     let gateway = stack.gateway.address;
     let target = Target::new(&stack).await;
     let canary = Canary::start(&stack).await;
 
-    // Incomplete bodies, which are checked at the end.
     let mut halves = Vec::new();
     let start = Instant::now();
     for (method, protocol) in [
@@ -73,6 +72,27 @@ async fn idle_calls_and_half_sent_bodies_disturb_no_other_user() {
         socket.write_all(&call.body[..call.body.len() / 2]).await.expect("it is open");
         halves.push((method, socket));
     }
+    for (method, mut socket) in halves {
+        let left = BODY_WITHIN.saturating_sub(start.elapsed());
+        let mut response = Vec::new();
+        let ended = timeout(left, socket.read_to_end(&mut response)).await;
+        assert!(ended.is_ok(), "{method}: the gateway still waits for an incomplete body");
+    }
+    let noticed = canary.take();
+    assert!(noticed.failed().is_empty(), "{:?}", noticed.failed());
+    assert!(noticed.items > 0 && !noticed.latencies.is_empty(), "other users are served");
+    stack.assert_running();
+    drop(canary);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_calls_disturb_no_other_user() {
+    let _guard = alone().await;
+    let mut stack = Stack::start(&Settings::default()).await;
+    let gateway = stack.gateway.address;
+    let target = Target::new(&stack).await;
+    let canary = Canary::start(&stack).await;
 
     // Login needs no token.
     let call = Call::new(gateway, Method::Login, Protocol::Grpc, None, "mallory");
@@ -96,12 +116,6 @@ async fn idle_calls_and_half_sent_bodies_disturb_no_other_user() {
     assert!(noticed.items > 0 && noticed.latencies.len() > 50, "other users are served");
     drop((idle_logins, idle_streams));
 
-    for (method, mut socket) in halves {
-        let left = BODY_WITHIN.saturating_sub(start.elapsed());
-        let mut response = Vec::new();
-        let ended = timeout(left, socket.read_to_end(&mut response)).await;
-        assert!(ended.is_ok(), "{method}: the gateway still waits for an incomplete body");
-    }
     stack.assert_running();
     drop(canary);
     stack.stop().await;
