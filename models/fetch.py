@@ -17,8 +17,8 @@ import sys
 import zipfile
 
 import tfhub
-from package_index import Failure, Index, say, with_retries
-from transfer import CHUNK, Progress, sha256_of, size_of
+from package_index import ATTEMPTS, Failure, Index, say
+from transfer import CHUNK, RemoteFile, remove_part, sha256_of, size_of
 
 # project: (file, bytes, sha256). The wheel of torch is only unpacked, so it works with any version of Python.
 WHEELS = {
@@ -72,54 +72,17 @@ def download(index, project):
         say(f"{name} is damaged: deleted, downloading it again")
         os.remove(path)
     for again in (False, True):
-        if (size_of(part) or 0) != size:
-            transfer(index, index.address(project, name), name, part, size)
+        if size_of(part) != size:
+            address = index.address(project, name)
+            file = RemoteFile(name, index.host, lambda headers, address=address: index.open(address, headers), size)
+            file.download(part, ATTEMPTS)
         if sha256_of(part) == sha256:
             os.replace(part, path)
             return path
-        os.remove(part)
+        remove_part(part)
         if not again:
             say(f"{name} was damaged in transit: deleted, downloading it again")
     raise Failure(f"{name} from {index.url} does not have the sha256 that this checkout expects ({sha256})")
-
-
-def transfer(index, address, name, part, size):
-    """Downloads the rest of `part`."""
-    if (size_of(part) or 0) > size:
-        os.remove(part)
-    before = [size_of(part) or 0]
-    say(f"{name}: {size / 1e6:.1f} MB" + (f", {before[0] / 1e6:.1f} MB already downloaded" if before[0] else ""))
-
-    def receive():
-        have = size_of(part) or 0
-        with index.open(address, {"Range": f"bytes={have}-"} if have else {}) as response:
-            resumed = response.status == 206 and (response.headers.get("Content-Range") or "").startswith(f"bytes {have}-")
-            if have and not resumed:
-                say(f"{name}: the server cannot resume, starting over")
-            done = have if resumed else 0
-            progress = Progress(name, done, size)
-            try:
-                with open(part, "ab" if resumed else "wb") as file:
-                    for block in iter(lambda: response.read(CHUNK), b""):
-                        file.write(block)
-                        done += len(block)
-                        if done > size:
-                            break
-                        progress.at(done)
-            finally:
-                progress.end()
-        if done > size:
-            os.remove(part)
-            raise Failure(f"{name} from {index.url} is larger than the {size} bytes that this checkout expects")
-        if done < size:
-            raise ConnectionError(f"the connection closed after {done / 1e6:.1f} MB")
-
-    def progressed():
-        have, had = size_of(part) or 0, before[0]
-        before[0] = have
-        return have > had
-
-    with_retries(receive, f"fetching {name}", progressed)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-//! The download of the original model (`models/tfhub.py`).
+//! The downloads of the build (`models/transfer.py`, `models/tfhub.py`).
 
 use std::{path::Path, process::Command};
 

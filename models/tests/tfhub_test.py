@@ -1,9 +1,8 @@
-"""Tests of models/tfhub.py with HTTP servers that resume, interrupt, and fail."""
+"""Tests of models/transfer.py and models/tfhub.py with HTTP servers that resume, interrupt, and fail."""
 
 import contextlib
 import gzip
 import hashlib
-import http.server
 import io
 import os
 import pathlib
@@ -12,15 +11,17 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import threading
 import unittest
 import unittest.mock
+import urllib.request
 
 MODELS = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(MODELS))
 
 import package_index
 import tfhub
+from file_server import FileServer
+from transfer import RemoteFile
 
 
 def tarball(seed=0, names=("saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001")):
@@ -35,62 +36,65 @@ def tarball(seed=0, names=("saved_model.pb", "variables/variables.index", "varia
     return gzip.compress(buffer.getvalue(), mtime=0)
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Serves `body` at any path. `cuts` are the lengths after which the next responses break."""
-
-    def __init__(self, body=b"", status=200, cuts=(), ranges=True, etag='"1"', length=True):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.body, self.status, self.cuts, self.ranges = body, status, list(cuts), ranges
-        self.etag, self.length, self.requests = etag, length, []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def address(self):
-        return f"http://127.0.0.1:{self.server_port}/3.tar.gz"
-
-    def __exit__(self, *details):
-        self.shutdown()
-        super().__exit__(*details)
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        server, wanted = self.server, self.headers.get("Range")
-        server.requests.append(wanted)
-        if server.status != 200:
-            self.send_error(server.status)
-            return
-        start = 0
-        if wanted and server.ranges and self.headers.get("If-Range") == server.etag:
-            start = int(wanted.removeprefix("bytes=").rstrip("-"))
-        body = server.body[start:]
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(server.body) - 1}/{len(server.body)}")
-        if server.length:
-            self.send_header("Content-Length", str(len(body)))
-        if server.etag:
-            self.send_header("ETag", server.etag)
-        self.end_headers()
-        cut = server.cuts.pop(0) if server.cuts else len(body)
-        self.wfile.write(body[:cut])
-
-    def log_message(self, *details):
-        pass
-
-
-class TfHub(unittest.TestCase):
+class DownloadTest(unittest.TestCase):
     def setUp(self):
         stack = contextlib.ExitStack()
         self.addCleanup(stack.close)
         self.enter = stack.enter_context
         self.folder = self.enter(tempfile.TemporaryDirectory())
         self.output = self.enter(contextlib.redirect_stdout(io.StringIO()))
-        self.path = os.path.join(self.folder, tfhub.NAME)
         self.enter(unittest.mock.patch.object(package_index.time, "sleep"))
 
     def server(self, *arguments, **options):
-        return self.enter(Server(*arguments, **options))
+        return self.enter(FileServer(*arguments, **options))
+
+
+class PinnedFile(DownloadTest):
+    """A file whose size and digest are known, such as a wheel."""
+
+    BODY = bytes(300_000)
+
+    def setUp(self):
+        super().setUp()
+        self.part = os.path.join(self.folder, "file.part")
+
+    def download(self, server):
+        def request(headers):
+            return urllib.request.urlopen(urllib.request.Request(server.address, headers=headers))
+
+        RemoteFile("file", "the index", request, size=len(self.BODY)).download(self.part, attempts=2)
+
+    def test_interrupted_download_resumes_without_a_validator(self):
+        server = self.server(self.BODY, cuts=[100_000, 100_000], etag=None)
+        self.download(server)
+        self.assertEqual(pathlib.Path(self.part).read_bytes(), self.BODY)
+        self.assertEqual(server.requests, [None, "bytes=100000-", "bytes=200000-"])
+        self.assertEqual(os.listdir(self.folder), ["file.part"])
+        self.download(server)
+        self.assertEqual(len(server.requests), 3)
+
+    def test_failed_download_resumes_in_the_next_run(self):
+        server = self.server(self.BODY, cuts=[100_000, 0, 0, 0])
+        with self.assertRaises(package_index.Failure):
+            self.download(server)
+        server.cuts.clear()
+        self.download(server)
+        self.assertEqual(server.requests[-1], "bytes=100000-")
+        self.assertEqual(pathlib.Path(self.part).read_bytes(), self.BODY)
+
+    def test_larger_file_is_rejected_and_deleted(self):
+        with self.assertRaisesRegex(package_index.Failure, "has more than 300000 bytes"):
+            self.download(self.server(self.BODY + b"more"))
+        self.assertEqual(os.listdir(self.folder), [])
+        pathlib.Path(self.part).write_bytes(self.BODY + b"more")
+        self.download(self.server(self.BODY))
+        self.assertEqual(pathlib.Path(self.part).read_bytes(), self.BODY)
+
+
+class TfHub(DownloadTest):
+    def setUp(self):
+        super().setUp()
+        self.path = os.path.join(self.folder, tfhub.NAME)
 
     def assert_fetched(self, body):
         self.assertEqual(pathlib.Path(self.path).read_bytes(), body)
@@ -98,8 +102,8 @@ class TfHub(unittest.TestCase):
         self.assertEqual(pathlib.Path(self.path + ".sha256").read_text(), recorded)
         self.assertEqual(sorted(os.listdir(self.folder)), [tfhub.NAME, tfhub.NAME + ".sha256"])
 
-    def failure(self, *addresses):
-        with self.assertRaises(package_index.Failure) as raised:
+    def failure(self, *addresses, of=package_index.Failure):
+        with self.assertRaises(of) as raised:
             tfhub.fetch(self.folder, addresses)
         message = str(raised.exception)
         self.assertEqual(len(message.splitlines()), 1)
@@ -165,7 +169,7 @@ class TfHub(unittest.TestCase):
         self.assertEqual(second.requests, [None])
 
     def test_no_network_names_what_to_do(self):
-        with Server() as server:
+        with FileServer() as server:
             address = server.address
         message = self.failure(address, "http://host.invalid/3.tar.gz")
         self.assertIn(f"download {address} on another machine", message)
@@ -177,7 +181,9 @@ class TfHub(unittest.TestCase):
         before = hashlib.sha256(server.body).hexdigest()
         os.remove(self.path)
         server.body, server.etag = tarball(seed=1), '"2"'
-        message = self.failure(server.address)
+        # Also if the other address fails for another reason.
+        missing = self.server(status=404)
+        message = self.failure(server.address, missing.address, of=tfhub.FileChanged)
         self.assertIn(f"has the sha256 {hashlib.sha256(server.body).hexdigest()} instead of {before}", message)
         self.assertFalse(os.path.exists(self.path))
         # The next address may have the known file.
