@@ -92,13 +92,18 @@ pub enum ConversionOutcome {
     UpToDate,
 }
 
-/// Converts the source at `path` ([`ModelSource`]) into a model directory at `out`.
+/// Detects the source at `path`, and [converts](convert_source) it.
+pub fn convert(path: &Path, out: &Path) -> Result<ConversionOutcome, ConvertError> {
+    convert_source(&ModelSource::detect(path)?, out)
+}
+
+/// Converts a source into a model directory at `out`.
 ///
 /// It writes a directory with another name beside `out`, and renames it, so that `out` is never
 /// incomplete.
-pub fn convert(path: &Path, out: &Path) -> Result<ConversionOutcome, ConvertError> {
+pub fn convert_source(source: &ModelSource, out: &Path) -> Result<ConversionOutcome, ConvertError> {
+    let path = source.path();
     let out = &resolved_output(out)?;
-    let source = ModelSource::detect(path)?;
     let sha256 = source.sha256()?;
     let opened = ModelDir::open(out);
     let difference = match &opened {

@@ -10,7 +10,7 @@ use std::{
 use clap::{Parser, Subcommand};
 use muse_model::precision::Precision;
 use muse_models::{
-    convert::{ConversionOutcome, convert},
+    convert::{ConversionOutcome, convert_source},
     source::ModelSource,
     verify::verify,
 };
@@ -82,23 +82,16 @@ fn main() -> ExitCode {
 fn run(command: ModelsCommand) -> Result<ExitCode, Box<dyn std::error::Error>> {
     match command {
         ModelsCommand::Convert { source, out_dir } => {
-            let kind = ModelSource::detect(&source)?.kind();
-            match convert(&source, &out_dir)? {
-                ConversionOutcome::Converted => print(
-                    io::stdout(),
-                    format_args!("converted {}, {kind}, into {}", source.display(), out_dir.display()),
-                ),
-                ConversionOutcome::ConvertedAgain(reason) => print(
-                    io::stdout(),
-                    format_args!(
-                        "converted {}, {kind}, into {} again: {reason}",
-                        source.display(),
-                        out_dir.display()
-                    ),
-                ),
-                ConversionOutcome::UpToDate => {
-                    print(io::stdout(), format_args!("{} is up to date", out_dir.display()));
+            let source = ModelSource::detect(&source)?;
+            let (path, kind, out) = (source.path().display(), source.kind(), out_dir.display());
+            match convert_source(&source, &out_dir)? {
+                ConversionOutcome::Converted => {
+                    print(io::stdout(), format_args!("converted {path}, {kind}, into {out}"));
                 }
+                ConversionOutcome::ConvertedAgain(reason) => {
+                    print(io::stdout(), format_args!("converted {path}, {kind}, into {out} again: {reason}"));
+                }
+                ConversionOutcome::UpToDate => print(io::stdout(), format_args!("{out} is up to date")),
             }
             Ok(ExitCode::SUCCESS)
         }

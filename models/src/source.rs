@@ -113,6 +113,12 @@ impl ModelSource {
         Ok(ModelSource { path: path.to_owned(), kind, root })
     }
 
+    /// The path, as given.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What it is.
     #[must_use]
     pub fn kind(&self) -> SourceKind {
