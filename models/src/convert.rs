@@ -11,7 +11,7 @@ use muse_model::{
     inference::DIMENSION,
     model_dir::{
         FORMAT, FileEntry, LICENSE_FILE, LISTED_FILES, MANIFEST_FILE, MODEL_FILE, Manifest, ModelDir,
-        ModelDirError, Source, TOKENIZER_FILE, Versions,
+        ModelDirError, ModelDirProblem, Source, TOKENIZER_FILE, Versions,
     },
     tokenizer::{Tokenizer, TokenizerError},
 };
@@ -111,8 +111,10 @@ pub fn convert_source(source: &ModelSource, out: &Path) -> Result<ConversionOutc
             Some(difference) => Some(difference),
             None => return Ok(ConversionOutcome::UpToDate),
         },
-        Err(ModelDirError::Format { found }) => Some(format!("it had the format {found}, not {FORMAT}")),
-        Err(error) => out.join(MANIFEST_FILE).is_file().then(|| error.to_string()),
+        Err(ModelDirError { problem: ModelDirProblem::Format { found }, .. }) => {
+            Some(format!("it had the format {found}, not {FORMAT}"))
+        }
+        Err(error) => out.join(MANIFEST_FILE).is_file().then(|| format!("it {}", error.problem)),
     };
     check_output(out, opened.is_ok())?;
 

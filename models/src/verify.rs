@@ -1,6 +1,9 @@
 //! Verifies a model directory against the golden data and the original.
 
-use std::{fmt, path::Path};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use muse_model::{
     inference::{DIMENSION, Model, ModelError},
@@ -31,8 +34,13 @@ pub enum VerifyError {
     #[error(transparent)]
     ModelDir(#[from] ModelDirError),
     /// Its tokenizer cannot be used.
-    #[error("the tokenizer of the model directory: {0}")]
-    Tokenizer(#[from] TokenizerError),
+    #[error("the tokenizer of the model directory {}: {error}", .path.display())]
+    Tokenizer {
+        /// The directory.
+        path: PathBuf,
+        /// The problem.
+        error: TokenizerError,
+    },
     /// Its model cannot be used.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -68,7 +76,8 @@ pub struct VerificationReport {
 /// tokenizer and model in a precision, on the CPU.
 pub fn verify(path: &Path, precision: Precision) -> Result<VerificationReport, VerifyError> {
     let dir = ModelDir::open(path)?;
-    let tokenizer = Tokenizer::from_bytes(dir.tokenizer_bytes())?;
+    let tokenizer = Tokenizer::from_bytes(dir.tokenizer_bytes())
+        .map_err(|error| VerifyError::Tokenizer { path: path.to_owned(), error })?;
     let model = Model::load(&dir, Device::Cpu, precision)?;
     let sentences = golden::sentences()?;
     let token_mismatches =

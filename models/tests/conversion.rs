@@ -167,14 +167,14 @@ fn second_conversion_changes_nothing_and_leaves_no_files() {
         other => panic!("{other:?}"),
     };
     fs::write(&model_file, "damaged").unwrap();
-    assert!(reason().starts_with("model.pt of the model directory is damaged"));
+    assert!(reason().starts_with("it has a damaged model.pt"));
     // A directory of an older version.
     let manifest = fs::read_to_string(out.join(MANIFEST_FILE)).unwrap();
     let older = manifest.replace(&format!("\"format\": {FORMAT}"), "\"format\": 3");
     fs::write(out.join(MANIFEST_FILE), older).unwrap();
     assert_eq!(reason(), format!("it had the format 3, not {FORMAT}"));
     fs::write(out.join(MANIFEST_FILE), "damaged").unwrap();
-    assert!(reason().starts_with("manifest.json of the model directory is not valid"));
+    assert!(reason().starts_with("it has an invalid manifest.json"));
     ModelDir::open(&out).unwrap();
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }

@@ -125,7 +125,7 @@ def model_on_a_volume(version):
     done = subprocess.run(
         ["docker", "run", "--rm", *options, image], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
     )
-    assert done.returncode != 0 and "model directory lacks" in done.stdout, done.stdout
+    assert done.returncode != 0 and "the model directory /model lacks" in done.stdout, done.stdout
     container = docker("run", "--detach", *options, "--volume", f"{ROOT}/var/model/muse-3:/model:ro", image)
     try:
         eventually(lambda: "model loaded and warm" in log(container), "the embedder loads the mounted model")

@@ -168,24 +168,26 @@ impl Manifest {
         pretty(&Manifest { checksum, ..blank })
     }
 
-    fn from_bytes(bytes: &[u8]) -> Result<Manifest, ModelDirError> {
+    fn from_bytes(bytes: &[u8]) -> Result<Manifest, ModelDirProblem> {
         #[derive(Deserialize)]
         struct OnlyFormat {
             format: u32,
         }
-        let unreadable = |error: serde_json::Error| ModelDirError::Manifest(error.to_string());
+        let unreadable = |error: serde_json::Error| ModelDirProblem::Manifest(error.to_string());
         // Checked first: a later format may have fields that this version does not know.
         let found = serde_json::from_slice::<OnlyFormat>(bytes).map_err(unreadable)?.format;
         if found != FORMAT {
-            return Err(ModelDirError::Format { found });
+            return Err(ModelDirProblem::Format { found });
         }
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(unreadable)?;
         if manifest.to_bytes().map_err(unreadable)? != bytes {
-            return Err(ModelDirError::Checksum { file: MANIFEST_FILE.to_owned() });
+            return Err(ModelDirProblem::Checksum { file: MANIFEST_FILE.to_owned() });
         }
         let listed: Vec<&str> = manifest.files.keys().map(String::as_str).collect();
         if listed != LISTED_FILES {
-            return Err(ModelDirError::Manifest(format!("it lists {listed:?} instead of {LISTED_FILES:?}")));
+            return Err(ModelDirProblem::Manifest(format!(
+                "it lists {listed:?} instead of {LISTED_FILES:?}"
+            )));
         }
         Ok(manifest)
     }
@@ -193,18 +195,28 @@ impl Manifest {
 
 /// Why a model directory cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum ModelDirError {
+#[error("the model directory {} {problem}", .path.display())]
+pub struct ModelDirError {
+    /// The directory.
+    pub path: PathBuf,
+    /// The problem.
+    pub problem: ModelDirProblem,
+}
+
+/// The problem of a model directory. The text is a predicate of the directory.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelDirProblem {
     /// The directory does not exist, or is a file.
-    #[error("there is no model directory at {}", .0.display())]
-    NoDirectory(PathBuf),
+    #[error("does not exist, or is not a directory")]
+    NoDirectory,
     /// A file does not exist.
-    #[error("the model directory lacks {file}")]
+    #[error("lacks {file}")]
     Missing {
         /// The file's name.
         file: String,
     },
     /// One of its files could not be read.
-    #[error("cannot read {file} of the model directory: {source}")]
+    #[error("has a file {file} that cannot be read: {source}")]
     Io {
         /// The file's name.
         file: String,
@@ -212,16 +224,20 @@ pub enum ModelDirError {
         source: io::Error,
     },
     /// The manifest is not valid.
-    #[error("{MANIFEST_FILE} of the model directory is not valid: {0}")]
+    #[error("has an invalid {MANIFEST_FILE}: {0}")]
     Manifest(String),
     /// The directory has the format of another version.
-    #[error("the model directory has format {found}, not {FORMAT} as this version: convert the model again")]
+    #[error("has format {found}, not {FORMAT} as this version: {}", if *found > FORMAT {
+        "a newer version wrote it, update this program"
+    } else {
+        "convert the model again"
+    })]
     Format {
         /// Its format.
         found: u32,
     },
     /// A file has another size than in the manifest.
-    #[error("{file} of the model directory is damaged: {found} bytes instead of {expected}")]
+    #[error("has a damaged {file}: {found} bytes instead of {expected}")]
     Size {
         /// The file's name.
         file: String,
@@ -231,7 +247,7 @@ pub enum ModelDirError {
         found: u64,
     },
     /// A file has other contents than were written.
-    #[error("{file} of the model directory is damaged: its sha256 does not match")]
+    #[error("has a damaged {file}: its sha256 does not match")]
     Checksum {
         /// The file's name.
         file: String,
@@ -250,15 +266,10 @@ impl ModelDir {
     /// Opens a directory, and verifies the presence, size and sha256 of each file.
     pub fn open(path: impl Into<PathBuf>) -> Result<ModelDir, ModelDirError> {
         let path = path.into();
-        if !path.is_dir() {
-            return Err(ModelDirError::NoDirectory(path));
+        match read_verified(&path) {
+            Ok((manifest, tokenizer)) => Ok(ModelDir { path, manifest, tokenizer }),
+            Err(problem) => Err(ModelDirError { path, problem }),
         }
-        let manifest = Manifest::from_bytes(&read(&path, MANIFEST_FILE)?)?;
-        for (file, expected) in &manifest.files {
-            check(&path.join(file), file, expected)?;
-        }
-        let tokenizer = read(&path, TOKENIZER_FILE)?;
-        Ok(ModelDir { path, manifest, tokenizer })
     }
 
     /// The manifest.
@@ -277,25 +288,38 @@ impl ModelDir {
     }
 }
 
-fn check(path: &Path, file: &str, expected: &FileEntry) -> Result<(), ModelDirError> {
+/// The manifest and the bytes of the tokenizer, after all files are verified.
+fn read_verified(path: &Path) -> Result<(Manifest, Vec<u8>), ModelDirProblem> {
+    if !path.is_dir() {
+        return Err(ModelDirProblem::NoDirectory);
+    }
+    let manifest = Manifest::from_bytes(&read(path, MANIFEST_FILE)?)?;
+    for (file, expected) in &manifest.files {
+        check(&path.join(file), file, expected)?;
+    }
+    let tokenizer = read(path, TOKENIZER_FILE)?;
+    Ok((manifest, tokenizer))
+}
+
+fn check(path: &Path, file: &str, expected: &FileEntry) -> Result<(), ModelDirProblem> {
     // The size first: it detects a truncated copy without reading it.
     let found = fs::metadata(path).map_err(|error| cannot_read(file, error))?.len();
     if found != expected.bytes {
-        return Err(ModelDirError::Size { file: file.to_owned(), expected: expected.bytes, found });
+        return Err(ModelDirProblem::Size { file: file.to_owned(), expected: expected.bytes, found });
     }
     let entry = FileEntry::of(path).map_err(|error| cannot_read(file, error))?;
-    if entry == *expected { Ok(()) } else { Err(ModelDirError::Checksum { file: file.to_owned() }) }
+    if entry == *expected { Ok(()) } else { Err(ModelDirProblem::Checksum { file: file.to_owned() }) }
 }
 
-fn read(directory: &Path, file: &str) -> Result<Vec<u8>, ModelDirError> {
+fn read(directory: &Path, file: &str) -> Result<Vec<u8>, ModelDirProblem> {
     fs::read(directory.join(file)).map_err(|error| cannot_read(file, error))
 }
 
-fn cannot_read(file: &str, source: io::Error) -> ModelDirError {
+fn cannot_read(file: &str, source: io::Error) -> ModelDirProblem {
     let file = file.to_owned();
     match source.kind() {
-        io::ErrorKind::NotFound => ModelDirError::Missing { file },
-        _ => ModelDirError::Io { file, source },
+        io::ErrorKind::NotFound => ModelDirProblem::Missing { file },
+        _ => ModelDirProblem::Io { file, source },
     }
 }
 
@@ -371,15 +395,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         write_dir(dir.path());
         fs::write(dir.path().join(MODEL_FILE), "short").unwrap();
-        assert!(
-            matches!(ModelDir::open(dir.path()), Err(ModelDirError::Size { file, .. }) if file == MODEL_FILE)
-        );
+        let problem = |path: &Path| ModelDir::open(path).unwrap_err().problem;
+        assert!(matches!(problem(dir.path()), ModelDirProblem::Size { file, .. } if file == MODEL_FILE));
         fs::remove_file(dir.path().join(TOKENIZER_FILE)).unwrap();
         fs::remove_file(dir.path().join(MODEL_FILE)).unwrap();
-        assert!(
-            matches!(ModelDir::open(dir.path()), Err(ModelDirError::Missing { file }) if file == MODEL_FILE)
-        );
-        assert!(matches!(ModelDir::open(dir.path().join("no")), Err(ModelDirError::NoDirectory(_))));
+        assert!(matches!(problem(dir.path()), ModelDirProblem::Missing { file } if file == MODEL_FILE));
+        assert!(matches!(problem(&dir.path().join("no")), ModelDirProblem::NoDirectory));
+        let text = ModelDir::open(dir.path()).unwrap_err().to_string();
+        assert_eq!(text, format!("the model directory {} lacks {MODEL_FILE}", dir.path().display()));
     }
 
     #[test]
@@ -412,10 +435,14 @@ mod tests {
     #[test]
     fn directory_of_another_format_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
-        let manifest = Manifest { format: FORMAT + 1, ..write_dir(dir.path()) };
-        fs::write(dir.path().join(MANIFEST_FILE), manifest.to_bytes().unwrap()).unwrap();
-        assert!(
-            matches!(ModelDir::open(dir.path()), Err(ModelDirError::Format { found }) if found == FORMAT + 1)
-        );
+        let written = write_dir(dir.path());
+        let advice = [(FORMAT - 1, "convert the model again"), (FORMAT + 1, "update this program")];
+        for (format, advice) in advice {
+            let manifest = Manifest { format, ..written.clone() };
+            fs::write(dir.path().join(MANIFEST_FILE), manifest.to_bytes().unwrap()).unwrap();
+            let error = ModelDir::open(dir.path()).unwrap_err();
+            assert!(error.to_string().ends_with(advice), "{error}");
+            assert!(matches!(error.problem, ModelDirProblem::Format { found } if found == format));
+        }
     }
 }
