@@ -104,7 +104,7 @@ def seconds(name, default):
 
 def address():
     """Returns HOST and PORT, and whether HOST is a loopback address."""
-    host, port = os.environ.get("HOST", "127.0.0.1"), os.environ.get("PORT", "5000")
+    host, port = os.environ.get("HOST") or "127.0.0.1", os.environ.get("PORT") or "5000"
     host = "127.0.0.1" if host == "localhost" else host
     try:
         interface = ipaddress.ip_address(host)
@@ -112,7 +112,7 @@ def address():
         raise Failed(f"HOST must be an IP address, not '{host}'") from None
     if not (port.isascii() and port.isdigit() and int(port) < 65536):
         raise Failed(f"PORT must be a number from 0 to 65535, not '{port}'")
-    if not interface.is_loopback and not {"GATEWAY_TLS_CERT", "MUSE_PLAINTEXT"} & os.environ.keys():
+    if not interface.is_loopback and not any(map(os.environ.get, ("GATEWAY_TLS_CERT", "MUSE_PLAINTEXT"))):
         raise Failed(
             f"HOST={host} would receive passwords and tokens in plain text: set GATEWAY_TLS_CERT and GATEWAY_TLS_KEY, or "
             "allow it with MUSE_PLAINTEXT=true"
@@ -127,7 +127,7 @@ def run(folder, services, bin_dir, model_dir, data_dir):
 
     def start(name, **environment):
         private = name.split("-")[1].upper() + "_PRIVATE_LISTEN"
-        environment[private] = os.environ.get(private, "127.0.0.1:0")
+        environment[private] = os.environ.get(private) or "127.0.0.1:0"
         service = Service(folder, os.path.join(bin_dir, name), environment)
         services.append(service)
         return service
@@ -174,7 +174,7 @@ def run(folder, services, bin_dir, model_dir, data_dir):
     users = "https" if os.environ.get("GATEWAY_TLS_CERT") else "http"
     say(f"ready after {seconds:.1f} s: REST and gRPC on {users}://{serving} (Ctrl-C stops)")
     say("metrics: " + ", ".join(f"{name} http://{at}/metrics" for name, at in private.items()))
-    if loopback and not {"ADMIN_PASSWORD", "ADMIN_PASSWORD_FILE", "AUTH_EXPOSED"} & os.environ.keys():
+    if loopback and not any(map(os.environ.get, ("ADMIN_PASSWORD", "ADMIN_PASSWORD_FILE", "AUTH_EXPOSED"))):
         say("log in as admin / admin, unless the password was changed")
     while True:
         read_notices()

@@ -276,6 +276,13 @@ async fn service_that_cannot_start_reports_the_reason() {
     let (code, stderr) =
         failing_start("muse-embedder", &["--model-dir", model], &[("MUSE_THREADS", "many")]).await;
     assert_eq!(code, Some(64), "{stderr}");
+    // An empty variable is an unset one: the next step fails.
+    let listen = ["--listen", &address, "--model-dir", model];
+    let variables =
+        ["MUSE_PRECISION", "MUSE_PASSES", "MUSE_PLAINTEXT", "MUSE_TLS_CERT", "TOKIO_WORKER_THREADS"];
+    let (code, stderr) = failing_start("muse-embedder", &listen, &variables.map(|name| (name, ""))).await;
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains(&in_use), "{stderr}");
     let (code, stderr) =
         failing_start("muse-auth", &["--listen", "127.0.0.1:0", "--database", model], &[]).await;
     assert_eq!(code, Some(1), "{stderr}");

@@ -1,10 +1,10 @@
 //! The configuration of the gateway: [`Args`] are the options as given, [`Config`] is what they mean on this machine. Options are
 //! resolved once, before the service binds its addresses.
 
-use std::{net::SocketAddr, str::FromStr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use clap::Parser;
-use muse_proto::{Fingerprint, NotAFingerprint};
+use muse_proto::Fingerprint;
 use muse_server::{
     Addresses, ConfigError, ShutdownArgs, TraceArgs, connection_limit, grpc,
     tls::{ClientTls, PeerArgs, ServerTls, UserArgs},
@@ -40,8 +40,8 @@ pub struct Args {
     pub embedder: Vec<Endpoint>,
 
     /// Fingerprint that embedders must have, such as f32-3fa9c07b12de; others get no calls [default: that of most embedders].
-    #[arg(long, env = "MODEL_FINGERPRINT", default_value = "", hide_default_value = true)]
-    pub model_fingerprint: PinnedFingerprint,
+    #[arg(long, env = "MODEL_FINGERPRINT")]
+    pub model_fingerprint: Option<Fingerprint>,
 
     /// Timeout of calls to the embedder, in seconds; streams have none.
     #[arg(long, env = "CALL_TIMEOUT", default_value = "120", value_parser = seconds)]
@@ -123,18 +123,6 @@ pub struct LimitArgs {
     pub send_timeout: Duration,
 }
 
-/// The value of `--model-fingerprint`: a fingerprint, or empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PinnedFingerprint(pub Option<Fingerprint>);
-
-impl FromStr for PinnedFingerprint {
-    type Err = NotAFingerprint;
-
-    fn from_str(text: &str) -> Result<Self, NotAFingerprint> {
-        if text.is_empty() { Ok(Self(None)) } else { text.parse().map(|fingerprint| Self(Some(fingerprint))) }
-    }
-}
-
 /// A valid configuration: files are read, limits are computed.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -204,7 +192,7 @@ impl TryFrom<Args> for Config {
             addresses: Addresses { public: args.listen, admin: args.private_listen },
             auth,
             embedders: args.embedder,
-            model_fingerprint: args.model_fingerprint.0,
+            model_fingerprint: args.model_fingerprint,
             call_timeout: args.call_timeout,
             trusted_proxies: args.trusted_proxies,
             cookies: args.cookies,
@@ -255,12 +243,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pinned_fingerprint_is_validated_and_may_be_empty() {
+    fn pinned_fingerprint_is_validated() {
         let pinned = |value: &str| {
             let args = Args::try_parse_from(["muse-gateway", "--model-fingerprint", value]);
-            args.map(|args| args.model_fingerprint.0)
+            args.map(|args| args.model_fingerprint)
         };
-        assert_eq!(pinned("").unwrap(), None);
         assert_eq!(pinned("f32-3fa9c07b12de").unwrap(), Some("f32-3fa9c07b12de".parse().unwrap()));
         let error = pinned("f32").unwrap_err().to_string();
         assert!(error.contains("it must be a fingerprint, such as f32-3fa9c07b12de"), "{error}");

@@ -22,7 +22,7 @@ use muse_server::{ConfigError, ConnectionLimits, Listeners, ServiceContext, Serv
 use tokio_util::sync::CancellationToken;
 use tracing::Level;
 
-pub use config::{Args, ClientLimits, Config, LimitArgs, PinnedFingerprint};
+pub use config::{Args, ClientLimits, Config, LimitArgs};
 pub use cookies::Cookies;
 pub use middleware::{AllowedOrigins, TrustedProxies};
 pub use page::Page;

@@ -51,6 +51,13 @@ def test_example_renders():
     assert {thing["metadata"]["name"] for thing in Cluster(FOLDER / "example").of("Deployment")} < set(PROGRAMS)
 
 
+def test_settings_of_the_guide_reach_the_pods(tmp_path):
+    section = (FOLDER / "README.md").read_text().split("## Start")[1].split("\n## ")[0]
+    fields = yaml.safe_load(re.search(r"```yaml\n(.*?)```", section, re.DOTALL)[1])
+    environment = Cluster(kustomization((), tmp_path, **fields)).pods()["muse-embedder"].environment
+    assert (environment["MUSE_PRECISION"], environment["LOG_FORMAT"]) == ("bf16", "json")
+
+
 def test_every_component_is_tested():
     folders = {path.parent.name for path in FOLDER.glob("*/kustomization.yaml")}
     assert folders == {"base", "example", *COMPONENTS}

@@ -15,7 +15,7 @@ use tokio::{net::TcpStream, runtime::Builder, time::timeout};
 
 use muse_telemetry::{print_to_operator, with_causes};
 
-use crate::end;
+use crate::{empty_variables::ignore_empty_variables, end};
 
 const NAME: &str = "healthcheck";
 /// The id of the option `--private-listen`, the address of the admin port.
@@ -37,12 +37,16 @@ enum CheckError {
     NotReady(String),
 }
 
-/// [`parse_options`](crate::parse_options) of a service with the option `--private-listen`. The
-/// command `healthcheck`, which requires only that option, ends the program here: with status 0 if
-/// the running service is ready, otherwise with 1.
+/// Parses options from the command line and the environment. For an invalid option it prints the
+/// error and exits with status 64.
+///
+/// The service has the option `--private-listen`. The command `healthcheck`, which requires only
+/// that option, ends the program here: with status 0 if the running service is ready, otherwise
+/// with 1.
 #[must_use]
 pub fn parse_service_options<C: Parser>() -> C {
-    let matches = with_command(C::command()).try_get_matches().unwrap_or_else(|refused| end(&refused));
+    let command = ignore_empty_variables(with_command(C::command()));
+    let matches = command.try_get_matches().unwrap_or_else(|refused| end(&refused));
     if matches.subcommand_name() == Some(NAME) {
         let ready = check(&matches).inspect_err(|failure| print_to_operator(&format!("error: {failure}")));
         std::process::exit(i32::from(ready.is_err()));

@@ -13,6 +13,7 @@ mod connection_limits;
 mod context;
 pub mod deadline;
 mod descriptors;
+mod empty_variables;
 pub mod error_mapping;
 pub mod grpc;
 pub mod health;
@@ -29,7 +30,6 @@ mod trace_options;
 
 use std::{error::Error as StdError, io, net::SocketAddr, num::NonZero, process::ExitCode, time::Duration};
 
-use clap::Parser;
 use muse_telemetry::{flush_log, with_causes};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
@@ -43,7 +43,7 @@ pub use healthcheck::parse_service_options;
 pub use listeners::{Addresses, Listeners};
 pub use loopback::{is_loopback, is_loopback_host};
 pub use shutdown::{Shutdown, ShutdownArgs};
-pub use trace_options::{Collector, TraceArgs};
+pub use trace_options::TraceArgs;
 
 /// The exit status after a bad option or environment variable (`EX_USAGE` of `sysexits.h`).
 pub const EXIT_USAGE: u8 = 64;
@@ -72,13 +72,6 @@ pub enum StartError {
     /// The threads of the async runtime cannot be started.
     #[error("cannot start the async runtime: {0}")]
     Runtime(io::Error),
-}
-
-/// Parses options from the command line and the environment. For an invalid option it prints the
-/// error and exits with status 64.
-#[must_use]
-pub fn parse_options<C: Parser>() -> C {
-    C::try_parse().unwrap_or_else(|refused| end(&refused))
 }
 
 /// Prints the error, help or version of clap, and exits.
@@ -145,7 +138,8 @@ fn runtime(worker_threads: usize) -> io::Result<Runtime> {
 fn worker_threads() -> Result<usize, ConfigError> {
     const VARIABLE: &str = "TOKIO_WORKER_THREADS";
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let Some(value) = std::env::var_os(VARIABLE) else { return Ok((cores / CORES_PER_IO_THREAD).max(1)) };
+    let value = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
+    let Some(value) = value else { return Ok((cores / CORES_PER_IO_THREAD).max(1)) };
     match value.to_str().and_then(|text| text.parse().ok()) {
         Some(threads @ 1..=MAX_WORKER_THREADS) => Ok(threads),
         _ => Err(ConfigError::new(VARIABLE, format!("must lie between 1 and {MAX_WORKER_THREADS}"))),

@@ -1,7 +1,5 @@
 //! Options of traces, with the environment variables of OpenTelemetry's specification.
 
-use std::str::FromStr;
-
 use clap::Args;
 use muse_telemetry::trace::{EXPORT_TIMEOUT, Traces};
 use tonic::transport::Endpoint;
@@ -19,9 +17,8 @@ pub struct TraceArgs {
     /// URL of an OpenTelemetry collector with OTLP over gRPC (http://127.0.0.1:4317). With https://
     /// MUSE_TLS_CA must have signed its certificate. Without a collector trace ids are propagated,
     /// but no span is recorded.
-    #[arg(long = "otlp-endpoint", env = "OTEL_EXPORTER_OTLP_ENDPOINT", default_value = "", global = true)]
-    #[arg(hide_default_value = true)]
-    pub collector: Collector,
+    #[arg(long = "otlp-endpoint", env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_parser = grpc::endpoint, global = true)]
+    pub collector: Option<Endpoint>,
     /// Fraction of traces that are recorded, from 0 to 1. For traces started by a caller its
     /// `traceparent` decides.
     #[arg(long = "trace-ratio", env = "OTEL_TRACES_SAMPLER_ARG", default_value = "1", global = true)]
@@ -31,7 +28,7 @@ pub struct TraceArgs {
 
 impl Default for TraceArgs {
     fn default() -> Self {
-        Self { collector: Collector(None), ratio: 1.0 }
+        Self { collector: None, ratio: 1.0 }
     }
 }
 
@@ -42,7 +39,7 @@ impl TraceArgs {
     ///
     /// If one of the environment variables `OTEL_EXPORTER_OTLP_…` is invalid.
     pub(crate) fn start(&self, service: &'static str, connector: &Connector) -> Result<Traces, ConfigError> {
-        let Some(collector) = self.collector.endpoint() else { return Ok(Traces::unrecorded(service)) };
+        let Some(collector) = &self.collector else { return Ok(Traces::unrecorded(service)) };
         let channel = grpc::channel(&collector.clone().timeout(EXPORT_TIMEOUT), connector);
         let traces = Traces::recorded(service, self.ratio, channel)
             .map_err(|invalid| ConfigError::new("OTEL_EXPORTER_OTLP_…", invalid.to_string()))?;
@@ -57,27 +54,8 @@ impl TraceArgs {
     /// If the URL requires TLS and no certificate is configured.
     pub fn check(&self, has_tls: bool) -> Result<(), ConfigError> {
         self.collector
-            .endpoint()
+            .as_ref()
             .map_or(Ok(()), |collector| check_scheme("--otlp-endpoint", collector.uri(), has_tls))
-    }
-}
-
-/// The OpenTelemetry collector, if one is configured.
-#[derive(Debug, Clone)]
-pub struct Collector(Option<Endpoint>);
-
-impl Collector {
-    fn endpoint(&self) -> Option<&Endpoint> {
-        self.0.as_ref()
-    }
-}
-
-impl FromStr for Collector {
-    type Err = String;
-
-    /// Parses a URL; the empty string means no collector.
-    fn from_str(text: &str) -> Result<Self, String> {
-        (!text.is_empty()).then(|| grpc::endpoint(text)).transpose().map(Self)
     }
 }
 
@@ -95,13 +73,13 @@ mod tests {
     #[test]
     fn a_collector_has_a_url_that_can_be_reached() {
         let check = |text: &str, has_tls| {
-            let collector = text.parse()?;
+            let collector = Some(grpc::endpoint(text)?);
             TraceArgs { collector, ratio: 1.0 }.check(has_tls).map_err(|refused| refused.to_string())
         };
-        for (text, has_tls) in [("", false), ("http://10.0.0.1:4317", false), ("https://c:4317", true)] {
+        for (text, has_tls) in [("http://10.0.0.1:4317", false), ("https://c:4317", true)] {
             assert_eq!(check(text, has_tls), Ok(()), "{text}");
         }
-        for text in ["collector", "ftp://collector", "http://", "https://collector:4317", "/x", " "] {
+        for text in ["", "collector", "ftp://collector", "http://", "https://collector:4317", "/x", " "] {
             assert!(check(text, false).is_err(), "{text}");
         }
     }
