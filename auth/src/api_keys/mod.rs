@@ -194,7 +194,7 @@ impl ApiKeys {
         deleted.map(|(row, quota)| describe(row, quota)).map_err(|failure| change_failed(failure, ""))
     }
 
-    /// All keys, or those of a user, in the order of their creation.
+    /// All keys, or those of a user, by the second of their creation.
     ///
     /// # Errors
     ///

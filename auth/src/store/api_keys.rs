@@ -151,7 +151,7 @@ impl Store {
         Ok(deleted)
     }
 
-    /// Keys that were not deleted, by time of creation.
+    /// Keys that were not deleted, by the second of their creation and the id.
     pub(crate) async fn list_api_keys(&self, filter: KeyListFilter<'_>) -> Result<Vec<ApiKeyRow>, DbErr> {
         let (created_at, id) = filter.after;
         let later = Condition::any().add(api_key::Column::CreatedAt.gt(created_at)).add(

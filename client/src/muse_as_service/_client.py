@@ -143,7 +143,7 @@ class MUSEClient(ClientBase):
         return self._run(self._session.create_key(name, expires_in, bulk, user, quota))
 
     def list_keys(self, *, user: Optional[str] = None, all_users: bool = False) -> list[ApiKey]:
-        """Returns the caller's API keys in the order of their creation. For admins: those of `user`, or of all."""
+        """Returns the caller's API keys by time of creation. For admins: those of `user`, or of all."""
         return self._run(self._session.list_keys(user, all_users))
 
     def get_key(self, id: str) -> ApiKey:

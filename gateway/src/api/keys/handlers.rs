@@ -71,7 +71,7 @@ pub(crate) async fn create(
 
 /// List API keys
 ///
-/// In the order of their creation.
+/// By `created_at`. The order of keys that were created in the same second is arbitrary, but does not change.
 #[utoipa::path(
     get,
     path = "/api/keys",
