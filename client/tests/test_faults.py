@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -39,6 +40,15 @@ def test_retry_after_seconds_delays_the_retry(client: MUSEClient, relay: Relay, 
     assert client.tokenize(["a"]) == [["▁a"]]
     assert 2 <= time.monotonic() - start < 5
     assert len(relay.requests) == 3
+
+
+@pytest.mark.parametrize("reason", ["TOO_MANY_ATTEMPTS", "OVERLOADED"])
+def test_rejected_login_has_the_reason_of_the_service(relay: Relay, reason: str) -> None:
+    body = json.dumps({"message": "wait", "reason": reason})
+    relay.responses = [CannedResponse(429, {"Retry-After": "60"}, body)]
+    with MUSEClient(url=relay.url) as client, pytest.raises(OverloadedError) as rejected:
+        client.login("admin", "admin")
+    assert (rejected.value.status, rejected.value.reason) == (429, reason)
 
 
 def test_retry_after_date_delays_the_retry(client: MUSEClient, relay: Relay) -> None:

@@ -112,6 +112,7 @@ async fn quota_is_enforced_on_all_embedders_within_2_s() {
         let wait: u64 = response.header("retry-after").parse().unwrap();
         assert!((1..=31 * 86_400).contains(&wait));
     }
+    assert_eq!(exhausted.json()["reason"], "QUOTA_EXHAUSTED");
     assert!(exhausted.json()["message"].as_str().unwrap().contains("is exhausted until"));
     assert_eq!(openai.json()["error"]["code"], "insufficient_quota");
     // Two calls and two streams on the embedders, two calls through the gateway. Calls that were

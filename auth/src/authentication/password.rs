@@ -90,8 +90,11 @@ impl PasswordAuthenticator {
 
         // All normal forms of a name are throttled as one, also if no user has the name.
         let name = known_name.clone().unwrap_or_else(|| nfc(name));
-        let attempt =
-            self.throttle.begin(&name, from).await.inspect_err(|_| event.rejected("too many failures"))?;
+        let attempt = self
+            .throttle
+            .begin(&name, from)
+            .await
+            .inspect_err(|error| event.rejected(error.reason().as_str()))?;
         let priority = if attempt.is_of_known_user() { Priority::Known } else { Priority::Unknown };
         let problem = match self.check_password(user, password, from, priority).await? {
             Ok(user) => {

@@ -293,15 +293,13 @@ def error_of(response: httpx.Response, proxy: Optional[Proxy], call: Optional[Ca
 
 def _error_of_status(call: Optional[Call[Any]], response: httpx.Response, message: str) -> MUSEError:
     status = response.status_code
-    problem = _problem_reason(response)
-    reason = problem or REASONS.get(status, "INTERNAL")
+    sent = _sent_reason(response)
+    reason = sent or REASONS.get(status, "INTERNAL")
     if status in (401, 422):
-        reason = problem or TOKEN_REASONS.get(message, "TOKEN_INVALID")
+        reason = sent or TOKEN_REASONS.get(message, "TOKEN_INVALID")
         return AuthenticationError(message, status=status, reason=reason)
     if status in RETRYABLE:
-        if status == 429 and isinstance(call, Login):
-            reason = "TOO_MANY_ATTEMPTS"
-        elif status == 429 and response.headers.get("x-should-retry") == "false":
+        if status == 429 and response.headers.get("x-should-retry") == "false":
             reason = "QUOTA_EXHAUSTED"
         return RETRYABLE[status](message, status=status, reason=reason, retry_after=_retry_after(response))
     if status == 413:
@@ -345,9 +343,9 @@ def _foreign_text(response: httpx.Response, proxy: Optional[Proxy]) -> str:
     return f"{returned}: is that the URL of MUSE as Service?"
 
 
-def _problem_reason(response: httpx.Response) -> Optional[str]:
-    """The reason code, which only problem details contain."""
-    if _media_type(response) != PROBLEM:
+def _sent_reason(response: httpx.Response) -> Optional[str]:
+    """The reason code, which problem details contain, and other errors with the status 429."""
+    if _media_type(response) != PROBLEM and response.status_code != 429:
         return None
     try:
         reason = response.json().get("reason")

@@ -316,6 +316,7 @@ async fn open_calls_of_one_user_are_bounded() {
         }
     };
     assert_eq!((response.status.as_u16(), response.header("retry-after")), (429, "1"));
+    assert_eq!(response.json()["reason"], "OVERLOADED");
     let openai = gateway.send_as(&token, "GET", "/v1/models").await;
     assert_eq!((openai.status.as_u16(), &openai.json()["error"]["type"]), (429, &"rate_limit_error".into()));
     // Another user is served, and this one when the calls have ended.

@@ -71,7 +71,8 @@ async fn throttled_login_returns_retry_after() {
     let gateway = Gateway::ready(&backend, &[]).await;
     let response = gateway.send("POST", "/login?username=impatient&password=x", &[]).await;
     let shown = (response.status.as_u16(), response.header("retry-after"), response.json());
-    assert_eq!(shown, (429, "31", json!({ "message": "too many attempts" })));
+    let body = json!({ "message": "too many attempts", "reason": "TOO_MANY_ATTEMPTS" });
+    assert_eq!(shown, (429, "31", body));
     let rejected = Error::from(&gateway.auth().login(login("impatient")).await.unwrap_err());
     let wait = Duration::from_millis(30_100);
     assert_eq!(rejected, Error::new(Reason::TooManyAttempts, "too many attempts").with_retry_after(wait));

@@ -115,7 +115,8 @@ async fn exhausted_quota_is_429_that_is_not_retried() {
     };
     let rest = gateway.send_as(&access, "GET", &format!("/embed?sentence={EXHAUSTING}")).await;
     check(&rest);
-    assert_eq!(rest.json(), json!({ "message": "the quota is exhausted" }));
+    let body = json!({ "message": "the quota is exhausted", "reason": "QUOTA_EXHAUSTED" });
+    assert_eq!(rest.json(), body);
 
     let body = json!({ "model": "a model", "input": EXHAUSTING }).to_string();
     let openai = gateway.send_body("POST", "/v1/embeddings", &headers, &body).await;

@@ -60,10 +60,8 @@ export async function errorOf(response) {
   }
   const message = [body.detail, body.msg, body.message, response.statusText].find((text) => typeof text === "string" && text);
   const seconds = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
-  // Only quotas have this header. Routes of the original service send no reason.
-  const quota = response.status === 429 && response.headers.get("X-Should-Retry") === "false";
   return new ApiError(response.status, message ?? `HTTP status ${response.status}`, {
-    reason: body.reason ?? (quota ? "QUOTA_EXHAUSTED" : null),
+    reason: body.reason ?? null,
     retryAfter: Number.isNaN(seconds) ? null : Math.max(1, seconds),
   });
 }

@@ -26,9 +26,8 @@ class Session extends EventTarget {
 
   async login(username, password) {
     await request("login", { method: "POST", body: { username, password }, as: "none" }).catch((error) => {
-      // The route sends no reason.
-      const reason = { 401: "BAD_CREDENTIALS", 429: "TOO_MANY_ATTEMPTS" }[error.status];
-      throw reason ? new ApiError(error.status, error.message, { reason, retryAfter: error.retryAfter }) : error;
+      // The route sends no reason with this status.
+      throw error.status === 401 ? new ApiError(401, error.message, { reason: "BAD_CREDENTIALS" }) : error;
     });
     let user;
     try {

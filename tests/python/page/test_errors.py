@@ -70,6 +70,23 @@ def test_login_while_auth_is_unavailable_is_explained(page, proxy):
     page.get("navigation", "Main")
 
 
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("TOO_MANY_ATTEMPTS", "Too many logins have failed for this name or from this address. Try again in 2 s"),
+        ("OVERLOADED", "The service has more work than it can do now. Try again in 2 s"),
+    ],
+)
+def test_rejected_login_is_explained_by_its_reason(page, proxy, reason, advice):
+    page.expect(r"/login .*status of 429")
+    page.open()
+    proxy.inject("login", 429, {"Retry-After": "2"}, json.dumps({"message": "wait", "reason": reason}).encode())
+    page.fill("User name", "admin")
+    page.fill("Password", "admin")
+    page.click("button", "Log in")
+    page.shows(advice, page.get("alert"))
+
+
 def test_start_while_auth_is_unavailable_is_explained(page, proxy):
     page.expect(r"/api/(user|ready) .*status of 503")
     proxy.inject("api/user", 503, {"Retry-After": "2"}, problem(reason="UNAVAILABLE", detail="auth is unavailable"))

@@ -49,7 +49,7 @@ const CREDENTIALS: &[Wanted] = &[Wanted::First("username"), Wanted::First("passw
         (status = 408, description = "The body did not arrive in time", body = Failed),
         (status = 413, description = format!("The body is larger than {} KiB", MAX_AUTH_REQUEST_BYTES >> 10), body = Failed),
         (status = 415, description = UNSUPPORTED_ENCODING, body = Failed),
-        (status = 429, description = "Too many failed logins, of this name or from this address", body = Failed,
+        (status = 429, description = "Too many failed logins, of this name or from this address, or too many logins or open requests", body = Failed,
             headers(("Retry-After" = u64, description = "Seconds to wait before a retry"))),
         (status = 500, description = "An internal error", body = Failed),
         (status = 503, description = "The auth service is unavailable", body = Failed,

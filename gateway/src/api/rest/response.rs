@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use muse_proto::{Error, Reason};
-use serde_json::json;
+use serde_json::{Value, json};
 use tonic::Status;
 
 use crate::{
@@ -97,18 +97,17 @@ impl IntoResponse for RestError {
                     response.headers_mut().extend(headers);
                     response
                 }
-                Err(error) => from_table(error, message),
+                Err(error) => from_table(error, |text| json!({ "message": text })),
             },
-            Self::Error(error) => from_table(&error, message),
-            Self::Tei(error) => {
-                from_table(&error, |status, text| json(status, &json!({ "message": text, "error": text })))
-            }
+            Self::Error(error) => from_table(&error, |text| json!({ "message": text })),
+            Self::Tei(error) => from_table(&error, |text| json!({ "message": text, "error": text })),
         }
     }
 }
 
-/// The response to an error; `body` makes it of a text that is not about credentials.
-fn from_table(error: &Error, body: impl FnOnce(StatusCode, &str) -> Response) -> Response {
+/// The response to an error; `body` makes the body of a text that is not about credentials. With the
+/// status 429, which muse_as_service 1.1 did not have, the body also has the reason.
+fn from_table(error: &Error, body: impl FnOnce(&str) -> Value) -> Response {
     let status = status(error);
     let mut response = match error.reason() {
         Reason::BadCredentials
@@ -134,12 +133,14 @@ fn from_table(error: &Error, body: impl FnOnce(StatusCode, &str) -> Response) ->
         | Reason::LastAdmin
         | Reason::TooManyKeys
         | Reason::FingerprintMismatch
-        | Reason::TooManyAttempts
-        | Reason::Overloaded
-        | Reason::QuotaExhausted
         | Reason::Unavailable
         | Reason::DeadlineExceeded
-        | Reason::Unimplemented => body(status, text(error)),
+        | Reason::Unimplemented => json(status, &body(text(error))),
+        Reason::TooManyAttempts | Reason::Overloaded | Reason::QuotaExhausted => {
+            let mut body = body(text(error));
+            body["reason"] = error.reason().as_str().into();
+            json(status, &body)
+        }
     };
     if error.reason() == Reason::BadCredentials {
         let challenge = HeaderValue::from_static("Basic realm=\"Login Required\"");

@@ -43,6 +43,9 @@ pub(crate) struct Failed {
     /// The error in a JSON body, with its position.
     #[schema(nullable = false)]
     detail: Option<String>,
+    /// With the status 429, which limit was exceeded: `TOO_MANY_ATTEMPTS`, `OVERLOADED` or `QUOTA_EXHAUSTED`.
+    #[schema(nullable = false, example = "OVERLOADED")]
+    reason: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
