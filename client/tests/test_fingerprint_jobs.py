@@ -246,6 +246,10 @@ def test_doctor_names_embedders_with_another_model(muse: Muse, relay: Relay, fin
     assert status == 1 and found["embedders"].startswith("FAILED")
     assert "2 of 3 embedders get no calls" in found["embedders"] and fingerprint in found["embedders"]
     assert f"{SECOND} (bf16 on cpu, started at 1970-01-01T00:01:00Z), no fingerprint (f16 on cpu" in found["embedders"]
+    body_without_model = {**body, "model": None, "problem": "all of them start", "embedders_serving": 0}
+    relay.responses = [CannedResponse(200, {}, json.dumps(body_without_model), path="/api/status")]
+    status, found = doctor(muse, relay.url)
+    assert status == 1 and found["embedders"].endswith("no embedder serves: all of them start")
     # Services of earlier releases report no embedders, or not whether they are used.
     for response in (
         CannedResponse(404, {}, "{}", path="/api/status"),

@@ -2,7 +2,8 @@
 import { delay, request } from "./http.js";
 import { readNpy } from "./npy.js";
 import { session } from "./session.js";
-export { ApiError } from "./errors.js";
+import { ApiError } from "./errors.js";
+export { ApiError };
 
 // Sends a request; refreshes the access token once if it was rejected. Without a valid refresh token the session has ended.
 export async function call(path, options = {}) {
@@ -18,6 +19,13 @@ export async function call(path, options = {}) {
     if (error.isUnauthenticated) session.ended();
     throw error;
   }
+}
+
+// The model and the limits of a request. Throws while no embedder serves.
+export async function served({ signal } = {}) {
+  const { model, limits, problem } = await call("api/status", { signal });
+  if (!model) throw new ApiError(503, problem, { reason: "UNAVAILABLE" });
+  return { model, limits };
 }
 
 // A request that fails for longer gives up.

@@ -1,5 +1,6 @@
 """Status: versions, limits, health and load."""
 
+import json
 import re
 
 # The timers of the page run 100 times as fast.
@@ -67,9 +68,10 @@ def test_hidden_view_does_not_poll(open_page, proxy):
 
 
 def test_unavailable_embedder_is_explained(open_page, proxy, service):
-    status = service.call("GET", "api/status").replace(b'"embedders_serving":1', b'"embedders_serving":0')
-    proxy.inject("api/status", 200, {"Content-Type": "application/json"}, status)
+    status = service.get("api/status")
+    status.update(model=None, limits=None, problem="no embedder serves", embedders_serving=0, embedders=[])
+    proxy.inject("api/status", 200, {"Content-Type": "application/json"}, json.dumps(status).encode())
     page = open_page(proxy.url)
     page.log_in()
     page.shows("No embedder responds", page.view("Status"))
-    page.shows("fail with status 503")
+    page.shows("fail with status 503: no embedder serves.")

@@ -191,6 +191,8 @@ class _Service:
             if error.status == 404:
                 return "the service is of a release that does not report them"
             raise
+        if status["model"] is None:
+            raise Failure(f"no embedder serves: {status['problem']}")
         unused = [embedder for embedder in status["embedders"] if not embedder.get("used", True)]
         if unused:
             listed = ", ".join(_embedder_text(embedder) for embedder in unused)

@@ -9,14 +9,14 @@ use axum::{
 };
 use futures::{StreamExt, stream::FuturesOrdered};
 use muse_balancer::ServingEmbedder;
-use muse_proto::v1::{
-    GetModelRequest, GetModelResponse, GetStatusRequest, embedder_service_client::EmbedderServiceClient,
+use muse_proto::{
+    Reason,
+    v1::{GetModelRequest, GetStatusRequest, embedder_service_client::EmbedderServiceClient},
 };
 use tokio::time::timeout;
-use tonic::Status;
 use tracing::debug;
 
-use super::schemas::{EmbedderStatus, Readiness, ServiceStatus, StatusErrors};
+use super::schemas::{EmbedderStatus, Readiness, ServedModel, ServiceStatus, StatusErrors};
 use crate::{
     api::{
         http_response::json,
@@ -24,7 +24,7 @@ use crate::{
         request::{embedder_call, on_behalf_of},
     },
     auth::User,
-    upstream::Upstream,
+    upstream::{Upstream, failure},
 };
 
 /// Time for the response of an embedder. One that takes longer is left out.
@@ -33,7 +33,8 @@ const EMBEDDER_WITHIN: Duration = Duration::from_secs(2);
 /// The state of the service
 ///
 /// The model and its limits, and for each embedder its fingerprint, its queue and the activity of the last ten minutes. Embedders that
-/// do not respond within two seconds are left out.
+/// do not respond within two seconds are left out. The status is 200 also if no embedder serves: then the model is null, and `problem`
+/// is the reason.
 #[utoipa::path(
     get,
     path = "/api/status",
@@ -50,13 +51,19 @@ pub(crate) async fn status(
     let (model, embedders) =
         tokio::join!(describe_model(&upstream, &head), embedder_statuses(&upstream, &head));
     let counts = upstream.embedder.counts();
-    let status = ServiceStatus::new(model?, counts, embedders).ok_or_else(Problem::fault)?;
-    Ok(json(StatusCode::OK, &status))
+    Ok(json(StatusCode::OK, &ServiceStatus::new(model?, counts, embedders)))
 }
 
-async fn describe_model(upstream: &Upstream, head: &Parts) -> Result<GetModelResponse, Status> {
+/// The model, or the reason why no embedder describes it.
+async fn describe_model(upstream: &Upstream, head: &Parts) -> Result<Result<ServedModel, String>, Problem> {
     let call = embedder_call(&head.headers, &head.extensions, GetModelRequest {});
-    Ok(upstream.embedder_client().get_model(call).await?.into_inner())
+    match upstream.embedder_client().get_model(call).await {
+        Ok(model) => ServedModel::new(model.into_inner()).map(Ok).ok_or_else(Problem::fault),
+        Err(status) => match failure(&status) {
+            error if error.reason() == Reason::Unavailable => Ok(Err(error.message().to_owned())),
+            error => Err(error.into()),
+        },
+    }
 }
 
 /// The responses of the embedders that serve, also of those with another model.

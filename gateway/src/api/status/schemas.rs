@@ -20,8 +20,15 @@ use crate::api::{limits::FINGERPRINT_MISMATCH, problem::problems};
 pub(crate) struct ServiceStatus {
     /// Version of the gateway.
     version: &'static str,
-    model: ModelDescription,
-    limits: RequestLimits,
+    /// Null if no embedder serves.
+    #[schema(required = true)]
+    model: Option<ModelDescription>,
+    /// Null if no embedder serves.
+    #[schema(required = true)]
+    limits: Option<RequestLimits>,
+    /// Why no embedder describes the model; null if one does.
+    #[schema(required = true, example = json!(null))]
+    problem: Option<String>,
     /// Embedders that the gateway has resolved.
     embedders_known: usize,
     /// Resolved embedders that get calls.
@@ -128,12 +135,38 @@ pub(crate) struct Readiness {
 }
 
 impl ServiceStatus {
-    /// `None` if the description of the model has no limits, which every embedder sends.
+    /// The state, with the description of the model or the reason why there is none.
     pub(super) fn new(
-        model: GetModelResponse,
+        model: Result<ServedModel, String>,
         counts: EmbedderCounts,
         embedders: Vec<EmbedderStatus>,
-    ) -> Option<Self> {
+    ) -> Self {
+        let (model, limits, problem) = match model {
+            Ok(ServedModel { model, limits }) => (Some(model), Some(limits), None),
+            Err(problem) => (None, None, Some(problem)),
+        };
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            model,
+            limits,
+            problem,
+            embedders_known: counts.known,
+            embedders_serving: counts.serving,
+            embedders_unused: counts.unused,
+            embedders,
+        }
+    }
+}
+
+/// The model and the limits of a request, as an embedder describes them.
+pub(super) struct ServedModel {
+    model: ModelDescription,
+    limits: RequestLimits,
+}
+
+impl ServedModel {
+    /// `None` if the description has no limits, which every embedder sends.
+    pub(super) fn new(model: GetModelResponse) -> Option<Self> {
         let Limits {
             max_sentences,
             max_sentence_bytes,
@@ -142,7 +175,6 @@ impl ServiceStatus {
             max_request_bytes,
         } = model.limits?;
         Some(Self {
-            version: env!("CARGO_PKG_VERSION"),
             model: ModelDescription {
                 name: model.name,
                 version: model.version,
@@ -163,10 +195,6 @@ impl ServiceStatus {
                 max_request_tokens,
                 max_request_bytes,
             },
-            embedders_known: counts.known,
-            embedders_serving: counts.serving,
-            embedders_unused: counts.unused,
-            embedders,
         })
     }
 }
@@ -207,7 +235,7 @@ impl IntoResponses for StatusErrors {
             (403, "A page of another site has sent the request with a cookie"),
             (412, FINGERPRINT_MISMATCH),
             (429, "Too many requests are open"),
-            (503, "No embedder serves that has the served model"),
+            (503, "The auth service has been unreachable for too long to verify tokens"),
         ])
     }
 }

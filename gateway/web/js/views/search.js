@@ -1,5 +1,5 @@
 // The view Search: embeds the lines of a text, and finds them by meaning.
-import { call } from "../api.js";
+import { served } from "../api.js";
 import { announce, confirmDialog, errorBox, h, number, replace } from "../dom.js";
 import { Engine } from "../search/engine.js";
 import { EmbeddingJob } from "../search/job.js";
@@ -49,7 +49,7 @@ function create() {
         engine.close();
         return show();
       }
-      const { limits, model } = await call("api/status");
+      const { limits, model } = await served();
       await engine.call("allocate", model.dimension);
       start(name, engine, new EmbeddingJob({ engine, total, limits }));
       show();

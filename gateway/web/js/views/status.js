@@ -20,10 +20,10 @@ const FIGURES = [
 ];
 
 // A class of .notice, a mark, a title and an explanation.
-function health({ embedders_known: known, embedders_serving: serving }) {
-  if (serving === 0) {
+function health({ embedders_known: known, embedders_serving: serving, model, problem }) {
+  if (!model) {
     const advice = known === 0 ? "Check the gateway's option --embedder." : "Check that the embedders run, and read their logs.";
-    return ["error", "✕", "No embedder responds", `Requests to embed and tokenize fail with status 503. ${advice}`];
+    return ["error", "✕", "No embedder responds", `Requests to embed and tokenize fail with status 503: ${problem}. ${advice}`];
   }
   if (serving < known) {
     return ["warn", "!", `${number(serving)} of ${number(known)} embedders respond`, "The gateway sends all requests to those that respond. Read the logs of the others."];
@@ -100,7 +100,7 @@ function create() {
     if (embedders.children.length !== cards.length) replace(embedders, cards.map(({ element }) => element));
     status.embedders.forEach((embedder, index) => cards[index].update(embedder));
     // Not at each poll, so that selected text stays selected.
-    if (!details.firstChild) replace(details, facts(status));
+    if (!details.firstChild && status.model) replace(details, facts(status));
     replace(problem);
   }
 

@@ -1,5 +1,5 @@
 // Try it: tokens, similarities and vectors of up to 100 lines.
-import { call, embed, tokenize } from "../api.js";
+import { embed, served, tokenize } from "../api.js";
 import { announce, h, replace } from "../dom.js";
 import { tabs } from "../tabs.js";
 import { similarities } from "../vectors.js";
@@ -23,7 +23,7 @@ function create() {
 
   async function compute(texts, signal) {
     const [{ rows, dimension, vectors }, tokens, { model }] = await Promise.all([
-      embed(texts, { signal }), tokenize(texts, { signal }), call("api/status", { signal })]);
+      embed(texts, { signal }), tokenize(texts, { signal }), served({ signal })]);
     return { texts, tokens, rows, dimension, vectors, model, matrix: similarities(vectors, rows, dimension) };
   }
 
