@@ -3,11 +3,15 @@
 use std::{
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Poll,
     time::{Duration, Instant},
 };
 
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use http::HeaderValue;
 use muse_proto::{
     Error, FINGERPRINT, Reason,
@@ -24,16 +28,13 @@ use tokio::{
     runtime::Runtime,
     sync::{oneshot, watch},
 };
-use tonic::{
-    Request, Response, Status, Streaming,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{Request, Response, Status, Streaming, transport::server::TcpIncoming};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::util::MapResponseLayer;
 
 use crate::{
     bearing,
-    harness::{Gateway, token},
+    harness::{Gateway, ReceivedMetadata, server, token},
 };
 
 const SERVICE: &str = "muse.v1.EmbedderService";
@@ -41,10 +42,17 @@ const SERVICE: &str = "muse.v1.EmbedderService";
 #[derive(Debug, Clone)]
 pub(crate) enum Behavior {
     Vectors,
+    /// As `Vectors`, but streams are neither read nor answered until their connections end.
+    UnreadStreams,
     Error(Error),
     /// Waits for another behavior.
     Pending,
 }
+
+/// A sentence for which an embedder returns that the quota is exhausted.
+pub(crate) const EXHAUSTING: &str = "exhausting";
+
+type ReceivedCalls = Arc<Mutex<Vec<ReceivedMetadata>>>;
 
 /// An embedder whose vectors contain its number.
 #[derive(Clone)]
@@ -53,8 +61,9 @@ pub(crate) struct Embedder {
     pub(crate) number: f32,
     fingerprint: Option<&'static str>,
     behavior: Arc<watch::Sender<Behavior>>,
-    /// The deadlines of the received calls.
-    received: Arc<Mutex<Vec<Option<Duration>>>>,
+    received: ReceivedCalls,
+    /// Open streams that are unread.
+    streams: Arc<AtomicUsize>,
     health: HealthReporter,
     /// Its shutdown breaks all connections, like the end of a process.
     runtime: Arc<Mutex<Option<Runtime>>>,
@@ -63,6 +72,16 @@ pub(crate) struct Embedder {
 impl Embedder {
     /// Starts an embedder of a release without fingerprints, or one that reports this fingerprint.
     pub(crate) async fn start(address: &str, number: f32, fingerprint: Option<&'static str>) -> Self {
+        Self::start_with(Arc::default(), address, number, fingerprint).await
+    }
+
+    /// Starts an embedder that appends the metadata of its calls to `received`.
+    pub(crate) async fn start_with(
+        received: ReceivedCalls,
+        address: &str,
+        number: f32,
+        fingerprint: Option<&'static str>,
+    ) -> Self {
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status(SERVICE, ServingStatus::Serving).await;
         let mut embedder = Self {
@@ -70,7 +89,8 @@ impl Embedder {
             number,
             fingerprint,
             behavior: Arc::new(watch::Sender::new(Behavior::Vectors)),
-            received: Arc::default(),
+            received,
+            streams: Arc::default(),
             health,
             runtime: Arc::default(),
         };
@@ -86,7 +106,7 @@ impl Embedder {
                 }
                 response
             });
-            let router = Server::builder()
+            let router = server()
                 .layer(report)
                 .add_service(health_service)
                 .add_service(EmbedderServiceServer::new(service));
@@ -133,17 +153,25 @@ impl Embedder {
 
     /// Takes the deadlines of the calls received since the last time.
     pub(crate) fn take_received(&self) -> Vec<Option<Duration>> {
-        std::mem::take(&mut *self.received.lock().unwrap())
+        let calls = std::mem::take(&mut *self.received.lock().unwrap());
+        calls.into_iter().map(|call| call.deadline).collect()
+    }
+
+    /// The number of open streams that are unread.
+    pub(crate) fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
     }
 
     async fn respond<T>(&self, call: &Request<T>) -> Result<Embedding, Status> {
-        self.received.lock().unwrap().push(muse_server::deadline::of(call.metadata().as_ref()));
+        self.received.lock().unwrap().push(ReceivedMetadata::of(call));
         let mut behavior = self.behavior.subscribe();
         let behavior =
             behavior.wait_for(|behavior| !matches!(behavior, Behavior::Pending)).await.unwrap().clone();
         match behavior {
             Behavior::Error(error) => Err(error.into()),
-            Behavior::Vectors | Behavior::Pending => Ok(Embedding::new(&[self.number], 1)),
+            Behavior::Vectors | Behavior::UnreadStreams | Behavior::Pending => {
+                Ok(Embedding::new(&[self.number], 1))
+            }
         }
     }
 }
@@ -152,7 +180,12 @@ impl Embedder {
 impl EmbedderService for Embedder {
     async fn embed(&self, call: Request<EmbedRequest>) -> Result<Response<EmbedResponse>, Status> {
         let vector = self.respond(&call).await?;
-        let embeddings = call.into_inner().sentences.iter().map(|_| vector.clone()).collect();
+        let sentences = call.into_inner().sentences;
+        if sentences.iter().any(|sentence| sentence == EXHAUSTING) {
+            let exhausted = Error::new(Reason::QuotaExhausted, "the quota is exhausted");
+            return Err(exhausted.with_retry_after(Duration::from_secs(7_200)).into());
+        }
+        let embeddings = sentences.iter().map(|_| vector.clone()).collect();
         Ok(Response::new(EmbedResponse { embeddings }))
     }
 
@@ -163,6 +196,14 @@ impl EmbedderService for Embedder {
         call: Request<Streaming<EmbedStreamRequest>>,
     ) -> Result<Response<Self::EmbedStreamStream>, Status> {
         let vector = self.respond(&call).await?;
+        if matches!(*self.behavior.borrow(), Behavior::UnreadStreams) {
+            let (counted, unread) = (OpenStream::new(&self.streams), call.into_inner());
+            let responses = stream::poll_fn(move |_| {
+                let _ = (&counted, &unread);
+                Poll::Pending
+            });
+            return Ok(Response::new(responses.boxed()));
+        }
         let responses = call.into_inner().map(move |item| {
             Ok(EmbedStreamResponse { id: item?.id, result: Some(Outcome::Embedding(vector.clone())) })
         });
@@ -192,6 +233,22 @@ impl EmbedderService for Embedder {
     ) -> Result<Response<GetStatusResponse>, Status> {
         self.respond(&call).await?;
         Ok(Response::new(GetStatusResponse { version: self.number.to_string(), ..Default::default() }))
+    }
+}
+
+/// Counts as an open stream until it is dropped.
+struct OpenStream(Arc<AtomicUsize>);
+
+impl OpenStream {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

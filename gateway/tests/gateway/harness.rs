@@ -1,4 +1,4 @@
-//! A gateway with a fake auth service and a fake embedder.
+//! A gateway with a fake auth service and a [fake embedder](crate::fake_embedder).
 
 use std::{
     fmt::Debug,
@@ -25,18 +25,15 @@ use muse_proto::{
     Error, Reason,
     v1::{
         ApiKey, CreateKeyRequest, CreateKeyResponse, DeleteKeyRequest, DeleteKeyResponse, DescribeKeyRequest,
-        DescribeKeyResponse, EmbedRequest, EmbedResponse, EmbedStreamRequest, EmbedStreamResponse, Embedding,
-        GetJwksRequest, GetJwksResponse, GetKeyRequest, GetKeyResponse, GetModelRequest, GetModelResponse,
-        GetStatusRequest, GetStatusResponse, JsonWebKey, ListKeysRequest, ListKeysResponse, LoginRequest,
-        LoginResponse, QuotaState, RefreshTokenRequest, RefreshTokenResponse, ReportKeyUseRequest,
-        ReportKeyUseResponse, ReportUsageRequest, ReportUsageResponse, RevokeTokenRequest,
-        RevokeTokenResponse, RevokeUserTokensRequest, RevokeUserTokensResponse, TokenizeRequest,
-        TokenizeResponse, UpdateKeyRequest, UpdateKeyResponse, VerifiableKey, WatchRevocationsRequest,
-        WatchRevocationsResponse,
+        DescribeKeyResponse, GetJwksRequest, GetJwksResponse, GetKeyRequest, GetKeyResponse, JsonWebKey,
+        ListKeysRequest, ListKeysResponse, LoginRequest, LoginResponse, QuotaState, RefreshTokenRequest,
+        RefreshTokenResponse, ReportKeyUseRequest, ReportKeyUseResponse, ReportUsageRequest,
+        ReportUsageResponse, RevokeTokenRequest, RevokeTokenResponse, RevokeUserTokensRequest,
+        RevokeUserTokensResponse, UpdateKeyRequest, UpdateKeyResponse, VerifiableKey,
+        WatchRevocationsRequest, WatchRevocationsResponse,
         auth_service_client::AuthServiceClient,
         auth_service_server::{AuthService, AuthServiceServer},
         embedder_service_client::EmbedderServiceClient,
-        embedder_service_server::{EmbedderService, EmbedderServiceServer},
         key_service_server::{KeyService, KeyServiceServer},
         revocation_service_server::{RevocationService, RevocationServiceServer},
         usage_service_server::UsageServiceServer,
@@ -54,15 +51,14 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{
-    Request, Response, Status, Streaming,
+    Request, Response, Status,
     transport::{Channel, Endpoint, Server, server::TcpIncoming},
 };
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-/// A sentence for which the embedder returns that the quota is exhausted.
-pub(crate) const EXHAUSTING: &str = "exhausting";
+use crate::fake_embedder::{Behavior, Embedder};
 
 pub(crate) const KID: &str = "the key";
 
@@ -112,12 +108,28 @@ pub(crate) struct ReceivedMetadata {
     pub(crate) names: Vec<String>,
 }
 
+impl ReceivedMetadata {
+    pub(crate) fn of<T>(call: &Request<T>) -> Self {
+        let values = |name| {
+            let values = call.metadata().get_all(name).iter();
+            values.map(|value| value.to_str().unwrap().to_owned()).collect()
+        };
+        Self {
+            forwarded_for: values("x-forwarded-for"),
+            authorization: values("authorization"),
+            deadline: deadline::of(call.metadata().as_ref()),
+            names: call.metadata().clone().into_headers().keys().map(ToString::to_string).collect(),
+        }
+    }
+}
+
 /// The services behind the gateway.
 #[derive(Clone)]
 pub(crate) struct Backend {
     auth: SocketAddr,
-    embedder: SocketAddr,
-    received: Arc<Mutex<ReceivedMetadata>>,
+    embedder: Embedder,
+    /// The metadata of the calls, also of those that the embedder received.
+    received: Arc<Mutex<Vec<ReceivedMetadata>>>,
     /// The debug output of the last message about a user.
     message: Arc<Mutex<String>>,
     /// Whether the auth service sends messages to verifiers.
@@ -128,8 +140,6 @@ pub(crate) struct Backend {
     pub(crate) api_keys: Arc<Mutex<Vec<VerifiableKey>>>,
     /// The quotas that verifiers get.
     pub(crate) quotas: Arc<Mutex<Vec<QuotaState>>>,
-    /// Streams without a response.
-    streams: Arc<AtomicUsize>,
     /// The runtime of the auth service. Its shutdown breaks all connections, like the end of a
     /// process.
     auth_runtime: Arc<Mutex<Option<Runtime>>>,
@@ -137,26 +147,21 @@ pub(crate) struct Backend {
 
 impl Backend {
     pub(crate) async fn start() -> Self {
-        let embedder = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let received = Arc::default();
         let mut backend = Self {
             auth: SocketAddr::from(([127, 0, 0, 1], 0)),
-            embedder: embedder.local_addr().unwrap(),
-            received: Arc::default(),
+            embedder: Embedder::start_with(Arc::clone(&received), "127.0.0.1:0", 1.0, None).await,
+            received,
             message: Arc::default(),
             sending: Arc::new(watch::Sender::new(true)),
             logging_in: Arc::default(),
             logins: Arc::default(),
             api_keys: Arc::default(),
             quotas: Arc::default(),
-            streams: Arc::default(),
             auth_runtime: Arc::default(),
         };
         backend.auth = backend.start_auth().await;
-        let (health, health_service) = tonic_health::server::health_reporter();
-        health.set_service_status("muse.v1.EmbedderService", tonic_health::ServingStatus::Serving).await;
-        let service = EmbedderServiceServer::new(backend.clone());
-        let router = server().add_service(health_service).add_service(service);
-        tokio::spawn(router.serve_with_incoming(TcpIncoming::from(embedder)));
+        backend.embedder.respond_with(Behavior::UnreadStreams);
         backend
     }
 
@@ -200,7 +205,7 @@ impl Backend {
 
     /// The addresses of the services.
     pub(crate) fn addresses(&self) -> [SocketAddr; 2] {
-        [self.auth, self.embedder]
+        [self.auth, self.embedder.address]
     }
 
     /// The number of received logins.
@@ -210,12 +215,12 @@ impl Backend {
 
     /// The number of open streams.
     pub(crate) fn streams(&self) -> usize {
-        self.streams.load(Ordering::Relaxed)
+        self.embedder.streams()
     }
 
     /// Takes the metadata of the last call.
     pub(crate) fn take_received(&self) -> ReceivedMetadata {
-        mem::take(&mut self.received.lock().unwrap())
+        mem::take(&mut *self.received.lock().unwrap()).pop().unwrap_or_default()
     }
 
     /// Takes the debug output of the last message about a user; empty if there was none.
@@ -231,34 +236,8 @@ impl Backend {
     }
 
     fn record<T>(&self, call: Request<T>) -> T {
-        let values = |name| {
-            let values = call.metadata().get_all(name).iter();
-            values.map(|value| value.to_str().unwrap().to_owned()).collect()
-        };
-        let received = ReceivedMetadata {
-            forwarded_for: values("x-forwarded-for"),
-            authorization: values("authorization"),
-            deadline: deadline::of(call.metadata().as_ref()),
-            names: call.metadata().clone().into_headers().keys().map(ToString::to_string).collect(),
-        };
-        *self.received.lock().unwrap() = received;
+        self.received.lock().unwrap().push(ReceivedMetadata::of(&call));
         call.into_inner()
-    }
-}
-
-/// Counts as an open stream until it is dropped.
-struct OpenStream(Arc<AtomicUsize>);
-
-impl OpenStream {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for OpenStream {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -420,49 +399,8 @@ fn described(id: &str) -> ApiKey {
     ApiKey { id: id.to_owned(), owner: "a".to_owned(), created_at: 1, ..ApiKey::default() }
 }
 
-#[tonic::async_trait]
-impl EmbedderService for Backend {
-    async fn embed(&self, call: Request<EmbedRequest>) -> Result<Response<EmbedResponse>, Status> {
-        let sentences = self.record(call).sentences;
-        if sentences.iter().any(|sentence| sentence == EXHAUSTING) {
-            let exhausted = Error::new(Reason::QuotaExhausted, "the quota is exhausted");
-            return Err(exhausted.with_retry_after(Duration::from_secs(7_200)).into());
-        }
-        let embeddings = sentences.iter().map(|_| Embedding::new(&[1.0], 1)).collect();
-        Ok(Response::new(EmbedResponse { embeddings }))
-    }
-
-    type EmbedStreamStream = Pin<Box<dyn Stream<Item = Result<EmbedStreamResponse, Status>> + Send>>;
-
-    /// Neither reads nor responds until its connection ends.
-    async fn embed_stream(
-        &self,
-        call: Request<Streaming<EmbedStreamRequest>>,
-    ) -> Result<Response<Self::EmbedStreamStream>, Status> {
-        let counted = OpenStream::new(&self.streams);
-        let unread = call.into_inner();
-        Ok(Response::new(Box::pin(stream::poll_fn(move |_| {
-            let _ = (&counted, &unread);
-            std::task::Poll::Pending
-        }))))
-    }
-
-    async fn tokenize(&self, _: Request<TokenizeRequest>) -> Result<Response<TokenizeResponse>, Status> {
-        unimplemented()
-    }
-
-    async fn get_model(&self, _: Request<GetModelRequest>) -> Result<Response<GetModelResponse>, Status> {
-        let (name, dimension) = ("a model".to_owned(), 512);
-        Ok(Response::new(GetModelResponse { name, dimension, ..Default::default() }))
-    }
-
-    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
-        unimplemented()
-    }
-}
-
 /// A server with the settings of the real services.
-fn server() -> Server<grpc::Layers> {
+pub(crate) fn server() -> Server<grpc::Layers> {
     let metrics = Metrics::of("muse-test");
     let traces = Traces::unrecorded("muse-test");
     grpc::server(RequestTelemetry::new(&metrics, traces, tracing::Level::DEBUG))
@@ -477,8 +415,8 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) async fn start(backend: &Backend, options: &[&str]) -> Self {
-        let embedder = format!("http://{}", backend.embedder);
-        Self::start_before(backend, &embedder, Box::new(SystemResolver::default()), options).await
+        Self::start_before(backend, &backend.embedder.url(), Box::new(SystemResolver::default()), options)
+            .await
     }
 
     /// Starts a gateway with other embedders.

@@ -11,7 +11,8 @@ use tonic::Response;
 
 use crate::{
     bearing,
-    harness::{Backend, EXHAUSTING, Gateway, HttpResponse, token, token_of},
+    fake_embedder::EXHAUSTING,
+    harness::{Backend, Gateway, HttpResponse, token, token_of},
 };
 
 const JSON: (&str, &str) = ("content-type", "application/json");
