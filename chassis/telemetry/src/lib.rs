@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod causes;
+mod log_output;
 pub mod log_throttle;
 mod log_writer;
 mod logging;
@@ -15,6 +16,7 @@ pub mod request_telemetry;
 pub mod trace;
 
 pub use causes::{followed_by_causes, with_causes};
-pub use logging::{LogArgs, LogFormat, flush_brief, flush_log, print_to_operator};
+pub use log_output::{flush_brief, flush_log, print_to_operator};
+pub use logging::{LogArgs, LogFormat};
 #[cfg(tokio_unstable)]
 pub use poll_metrics::observe as observe_polls;

@@ -9,7 +9,7 @@ use std::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::error;
 
-use crate::logging::flush_brief;
+use crate::log_output::flush_brief;
 
 /// Installs the panic hook and disables core dumps. The hook logs the location of a panic, and its
 /// message only if it is a fixed text: a formatted message may quote user data.

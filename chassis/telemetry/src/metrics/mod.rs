@@ -14,7 +14,7 @@ use prometheus::{
 };
 use tracing::error;
 
-use crate::logging::DROPPED_LINES;
+use crate::log_output::DROPPED_LINES;
 use process::Process;
 
 /// The metrics of one service.
