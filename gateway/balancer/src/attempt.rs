@@ -1,12 +1,12 @@
 //! One attempt: a call is sent to one endpoint, and counts as its load until the response ends.
 
-use std::{error::Error as StdError, sync::Arc};
+use std::sync::Arc;
 
 use http::{Request, Response, request};
 use muse_telemetry::request_telemetry::TracedClient;
 use tokio_util::sync::DropGuard;
 use tonic::{Status, body::Body, transport::Channel};
-use tower::ServiceExt;
+use tower::{BoxError, ServiceExt};
 
 use super::{
     buffered_body::BufferedBody,
@@ -27,8 +27,6 @@ const STREAM: &str = "EmbedStream";
 const IDEMPOTENT_WEIGHT: usize = 256;
 /// The load of a stream, whose bytes come and go.
 const STREAM_WEIGHT: usize = 8 << 10;
-
-pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// How a call is sent and retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,12 +25,12 @@ use http::{Request, Response, request};
 use muse_proto::{Error, Fingerprint, Reason, limits::MAX_REQUEST_BYTES};
 use muse_server::deadline;
 use tonic::{Status, body::Body};
-use tower::Service;
+use tower::{BoxError, Service};
 use tracing::debug;
 
 use super::{
     Balancer,
-    attempt::{BoxError, CallKind, send_once, send_replayable},
+    attempt::{CallKind, send_once, send_replayable},
     endpoint::{EmbedderEndpoint, State},
     model::{ModelIdentity, ResponseFingerprint},
     replay_body::ReplayBody,

@@ -5,11 +5,9 @@ use std::{error::Error as StdError, sync::Arc};
 use http::Response;
 use muse_proto::{Error, Reason};
 use tonic::{Code, Status, TimeoutExpired, body::Body};
+use tower::BoxError;
 
-use super::{
-    attempt::BoxError,
-    endpoint::{EmbedderEndpoint, State},
-};
+use super::endpoint::{EmbedderEndpoint, State};
 
 /// Endpoints that a call is sent to at most.
 const MAX_ATTEMPTS: usize = 3;
