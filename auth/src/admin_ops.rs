@@ -5,14 +5,12 @@ use std::path::Path;
 use tracing::info;
 
 use crate::{
-    ApiKeys, AuthError, Config, Usage, Users,
-    bootstrap::ADMIN,
-    clock,
+    ApiKeys, AuthError, Config, Usage, Users, clock,
     keys::{self, KeyInfo, Keyring},
     legacy_import,
     passwords::PasswordHashPool,
     store::{BackupError, MissingFile, Store},
-    usernames::{self, NameProblem},
+    usernames::{self, ADMIN, NameProblem},
     users::Role,
 };
 

@@ -10,12 +10,9 @@ use crate::{
     config::Config,
     passwords::{PasswordCheck, PasswordHashPool, Priority},
     store::Store,
+    usernames::ADMIN,
     users::{Role, Users},
 };
-
-/// The name of the first user, and the default password on a service that only this machine can
-/// reach.
-pub(crate) const ADMIN: &str = "admin";
 
 /// Creates the user `admin` if there are no users.
 pub(crate) async fn create_first_user(config: &Config, users: &Users) -> Result<(), AuthError> {

@@ -7,8 +7,9 @@ use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory};
 use unicode_security::{MixedScript, skeleton};
 
-use crate::bootstrap::ADMIN;
-
+/// The name of the first user, and the default password on a service that only this machine can
+/// reach.
+pub(crate) const ADMIN: &str = "admin";
 /// The longest name, in bytes.
 const MAX_NAME_BYTES: usize = 64;
 /// Combining marks on one character. No script needs more.

@@ -12,11 +12,10 @@ use tracing::warn;
 use super::throttle::LoginThrottle;
 use crate::{
     audit::AuditEvent,
-    bootstrap::ADMIN,
     error::{database_failed, one_line},
     passwords::{MAX_PASSWORD_BYTES, PasswordCheck, PasswordHashPool, Priority, nfc as nfc_password},
     store::{Store, UserRow},
-    usernames::{is_valid_existing, nfc},
+    usernames::{ADMIN, is_valid_existing, nfc},
 };
 
 /// The least time until a failed login returns, so that the time does not reveal what was wrong.

@@ -18,8 +18,8 @@ use muse_server::{
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    bootstrap::ADMIN,
     passwords::{self, Cost},
+    usernames::ADMIN,
 };
 
 pub use args::Args;

@@ -10,7 +10,13 @@ use std::{
 
 use tracing::{info, warn};
 
-use super::open::MissingFile;
+/// Whether a SQLite file that is missing is created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MissingFile {
+    Create,
+    /// For commands on an existing database: a mistyped path must not leave an empty one.
+    Reject,
+}
 
 /// Creates the file and its folder if they are missing and that is allowed. SQLite creates its log
 /// files with the same permissions.

@@ -21,7 +21,12 @@ use secrecy::ExposeSecret;
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::{ChangeNotifier, Store, begin, entities::revocation_log, file, migrations::Migrator};
+use super::{
+    ChangeNotifier, Store, begin,
+    entities::revocation_log,
+    file::{self, MissingFile},
+    migrations::Migrator,
+};
 use crate::{
     AuthError,
     config::Database,
@@ -41,14 +46,6 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 const OPEN_RETRY_AFTER: Duration = Duration::from_millis(50);
 /// How long a call waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// Whether a SQLite file that is missing is created.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MissingFile {
-    Create,
-    /// For commands on an existing database: a mistyped path must not leave an empty one.
-    Reject,
-}
 
 impl Store {
     /// Opens the database and updates its tables.

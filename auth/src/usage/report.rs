@@ -19,16 +19,16 @@ const MAX_COUNT: u64 = 1 << 36;
 /// A user and the id of an API key; 0 for calls with tokens.
 pub(crate) type UsageSubject = (String, i64);
 
-/// What was counted.
+/// What was counted for a subject, in the integers of the database.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct UsageCounts {
+pub(crate) struct UsageSums {
     pub(crate) requests: i64,
     pub(crate) sentences: i64,
     pub(crate) tokens: i64,
     pub(crate) refused: i64,
 }
 
-impl AddAssign for UsageCounts {
+impl AddAssign for UsageSums {
     fn add_assign(&mut self, other: Self) {
         self.requests += other.requests;
         self.sentences += other.sentences;
@@ -44,7 +44,7 @@ pub(crate) struct UsageEntry {
     pub(crate) span: i64,
     pub(crate) start: i64,
     pub(crate) subject: UsageSubject,
-    pub(crate) counts: UsageCounts,
+    pub(crate) counts: UsageSums,
 }
 
 /// A report that was checked.
@@ -86,7 +86,7 @@ pub(super) fn check(report: v1::ReportUsageRequest, now: i64) -> Result<UsageRep
     if counts.len() > MAX_USAGE_COUNTS {
         return Err(invalid("counts", format!("counts: a report has at most {MAX_USAGE_COUNTS}")));
     }
-    let mut sums = BTreeMap::<(i64, i64, UsageSubject), UsageCounts>::new();
+    let mut sums = BTreeMap::<(i64, i64, UsageSubject), UsageSums>::new();
     for (index, count) in counts.into_iter().enumerate() {
         let (hour, subject, counts) = checked(count, now)
             .ok_or_else(|| invalid(&format!("counts[{index}]"), "a name or a number is out of range"))?;
@@ -99,14 +99,14 @@ pub(super) fn check(report: v1::ReportUsageRequest, now: i64) -> Result<UsageRep
     Ok(UsageReport { reporter, sequence, entries: entries.collect() })
 }
 
-fn checked(count: v1::UsageCount, now: i64) -> Option<(i64, UsageSubject, UsageCounts)> {
+fn checked(count: v1::UsageCount, now: i64) -> Option<(i64, UsageSubject, UsageSums)> {
     let v1::UsageCount { hour, username, key_id, requests, sentences, tokens, refused } = count;
     // Postgres stores no NUL.
     if !(1..=MAX_NAME_BYTES).contains(&username.len()) || username.contains('\0') {
         return None;
     }
     let number = |number: u64| i64::try_from(number).ok().filter(|_| number <= MAX_COUNT);
-    let counts = UsageCounts {
+    let counts = UsageSums {
         requests: number(requests)?,
         sentences: number(sentences)?,
         tokens: number(tokens)?,
