@@ -14,20 +14,20 @@ struct Avx512VnniInt8 {
     static constexpr int BLOCKS = 10;
     struct Session {};
 
-    template <int STRIDE>
-    static void microkernel(const uint8_t *a, int64_t rows, int64_t depth, const int8_t *b, int32_t *tile) {
-        if (rows > 8) return multiply_codes<STRIDE, ROWS>(a, depth, b, tile);
-        if (rows > 4) return multiply_codes<STRIDE, 8>(a, depth, b, tile);
-        if (rows > 1) return multiply_codes<STRIDE, 4>(a, depth, b, tile);
-        return multiply_codes<STRIDE, 1>(a, depth, b, tile);
+    template <int STRIDE, class Epilogue>
+    static void multiply(const uint8_t *a, int64_t rows, int64_t depth, const int8_t *b, const Epilogue &epilogue) {
+        if (rows > 8) return multiply_codes<STRIDE, ROWS>(a, rows, depth, b, epilogue);
+        if (rows > 4) return multiply_codes<STRIDE, 8>(a, rows, depth, b, epilogue);
+        if (rows > 1) return multiply_codes<STRIDE, 4>(a, rows, depth, b, epilogue);
+        return multiply_codes<STRIDE, 1>(a, rows, depth, b, epilogue);
     }
 
   private:
     // With the type of the instruction's result: GCC 12 would store an array of __m512i in memory.
     using Integers = __v16si;
 
-    template <int STRIDE, int COUNT>
-    [[gnu::noinline]] static void multiply_codes(const uint8_t *a, int64_t depth, const int8_t *b, int32_t *tile) {
+    template <int STRIDE, int COUNT, class Epilogue>
+    [[gnu::noinline]] static void multiply_codes(const uint8_t *a, int64_t rows, int64_t depth, const int8_t *b, const Epilogue &epilogue) {
         Integers sums[COUNT][2] = {};
         for (int64_t k = 0; k < depth; k += 4) {
             const __m512i left = _mm512_loadu_si512(b + k * muse::PANEL), right = _mm512_loadu_si512(b + k * muse::PANEL + 64);
@@ -40,8 +40,9 @@ struct Avx512VnniInt8 {
             }
         }
         _Pragma("GCC unroll 14") for (int row = 0; row < COUNT; row++) {
-            _mm512_storeu_si512(tile + row * muse::PANEL, __m512i(sums[row][0]));
-            _mm512_storeu_si512(tile + row * muse::PANEL + 16, __m512i(sums[row][1]));
+            if (row >= rows) return;
+            epilogue(row, 0, __builtin_convertvector(sums[row][0], Floats));
+            epilogue(row, 1, __builtin_convertvector(sums[row][1], Floats));
         }
     }
 };

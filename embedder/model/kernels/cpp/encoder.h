@@ -1,9 +1,8 @@
-// The encoder, generic over the microkernel of its matrix products.
+// The encoder, generic over the microkernel of its matrix products: what all encoders have in common.
 //
-// The batch is ragged: sentences are stored one after the other, separated by rows of zeros. The
-// n-gram windows of all tokens are then overlapping rows of one matrix. The convolution is an
-// implicit GEMM: the microkernel reads the windows in place, no im2col matrix is written. The
-// padding between two sentences has as many rows as a window reaches to one side.
+// The batch is ragged: sentences are stored one after the other. The n-gram windows of all tokens are
+// then overlapping rows of one matrix. The convolution is an implicit GEMM: the microkernel reads the
+// windows in place, no im2col matrix is written.
 //
 // A kernel is a type with
 //   Element       element type of both factors
@@ -57,42 +56,22 @@ struct Arena {
     }
 };
 
-/// What all encoders have in common: the layout of the batch, the pooling, and the dense layers.
+/// What all encoders have in common: the pooling and the dense layers.
 template <class Kernel> class Encoder {
   protected:
     using Element = typename Kernel::Element;
     static constexpr int ROWS = Kernel::ROWS;
-    static constexpr int CHUNK = ROWS * Kernel::BLOCKS;
 
     const muse::Weights weights;
     const muse::Batch batch;
-    Element *hidden[BRANCHES];        // (rows, HIDDEN)
-    Element *first_layer;             // (rows, HIDDEN), output of the current branch's first layer
-    uint8_t *is_token;                // (rows), 0 for the current branch's padding rows
-    int64_t *sentence_of;             // (tokens)
-    int64_t *starts;                  // (sentences)
-    Element *sums;                    // (sentences, FEATURES)
-    Element *s0_y;                    // (sentences, CONCATENATED)
-    Element *s1_s2;                   // (sentences, CONCATENATED)
+    Element *sums;  // (sentences, FEATURES)
+    Element *s0_y;  // (sentences, CONCATENATED)
+    Element *s1_s2; // (sentences, CONCATENATED)
 
     Encoder(const muse::Weights &weights, const muse::Batch &batch) : weights(weights), batch(batch) {}
 
-    /// Number of rows from the first token to the last.
-    int64_t span(int branch) const { return batch.tokens + gap(branch) * (batch.sentences - 1); }
-
-    /// `span`, plus the padding rows before it and those after it that the microkernel reads.
-    int64_t rows(int branch) const { return gap(branch) + round_up(span(branch), ROWS) + WIDEST_GAP; }
-
-    int64_t row_of(int branch, int64_t token) const { return token + gap(branch) * (sentence_of[token] + 1); }
-
     /// Allocates the arrays.
     void allocate(Arena &arena) {
-        const int64_t widest = rows(BRANCHES - 1);
-        for (int branch = 0; branch < BRANCHES; branch++) arena.allocate(hidden[branch], rows(branch) * HIDDEN);
-        arena.allocate(first_layer, widest * HIDDEN);
-        arena.allocate(is_token, widest);
-        arena.allocate(sentence_of, batch.tokens);
-        arena.allocate(starts, batch.sentences);
         const int64_t sentences = round_up(batch.sentences, ROWS);
         arena.allocate(sums, sentences * FEATURES);
         arena.allocate(s0_y, sentences * CONCATENATED);
@@ -100,17 +79,8 @@ template <class Kernel> class Encoder {
     }
 
     /// Calls `body(begin, end)` for each chunk of 0..count in order.
-    template <class Body> static void for_each_chunk(int64_t count, Body body) {
-        for (int64_t begin = 0; begin < count; begin += CHUNK) body(begin, count - begin < CHUNK ? count : begin + CHUNK);
-    }
-
-    /// Computes `starts` and `sentence_of`.
-    void index_sentences() {
-        int64_t token = 0;
-        for (int64_t sentence = 0; sentence < batch.sentences; sentence++) {
-            starts[sentence] = token;
-            for (int64_t i = 0; i < batch.lengths[sentence]; i++) sentence_of[token++] = sentence;
-        }
+    template <class Body> static void for_each_chunk(int64_t count, int chunk, Body body) {
+        for (int64_t begin = 0; begin < count; begin += chunk) body(begin, count - begin < chunk ? count : begin + chunk);
     }
 
     template <int COLUMNS = HIDDEN> static void clear(Element *array, int64_t begin, int64_t end) {
@@ -124,20 +94,6 @@ template <class Kernel> class Encoder {
         clear<FEATURES>(sums, batch.sentences, all);
         clear<CONCATENATED>(s0_y, batch.sentences, all);
         clear<CONCATENATED>(s1_s2, batch.sentences, all);
-    }
-
-    /// Computes `is_token` and zeroes the padding rows that the convolutions read.
-    void mark_tokens(int branch) {
-        const int64_t all = rows(branch), padding = gap(branch), first = padding, last = first + span(branch);
-        __builtin_memset(is_token, 0, all);
-        for (int64_t sentence = 0; sentence < batch.sentences; sentence++) {
-            const int64_t row = row_of(branch, starts[sentence]);
-            __builtin_memset(is_token + row, 1, batch.lengths[sentence]);
-            clear(hidden[branch], row - padding, row);
-        }
-        clear(hidden[branch], last, all);
-        clear(first_layer, 0, first);
-        clear(first_layer, first + round_up(span(branch), ROWS), all);
     }
 
     /// Multiplies `count` rows by one panel and calls `epilogue(row, sums)` for each row of the
@@ -156,33 +112,31 @@ template <class Kernel> class Encoder {
         return static_cast<const Element *>(linear.packed) + panel * PANEL * depth;
     }
 
-    /// Applies the last LayerNorm to the features of each token and sums them for each sentence.
-    void pool() {
-        for (int64_t sentence = 0; sentence < batch.sentences; sentence++) {
-            Floats sum[FEATURES / LANES] = {};
-            const int64_t start = starts[sentence], length = batch.lengths[sentence];
-            for (int64_t token = start; token < start + length; token++) {
-                Floats features[FEATURES / LANES];
-                // Read from the table again, because `embedded` may be rounded to bfloat16.
-                embed<Element>(weights.table, batch.ids[token], *reinterpret_cast<Floats(*)[DIMENSION / LANES]>(features));
-                for (int branch = 0; branch < BRANCHES; branch++) {
-                    const Element *row = hidden[branch] + row_of(branch, token) * HIDDEN;
-                    for (int part = 0; part < HIDDEN / LANES; part++) {
-                        features[(DIMENSION + branch * HIDDEN) / LANES + part] = load(row + part * LANES);
-                    }
-                }
-                const Moments token_moments = moments(features);
-                for (int part = 0; part < FEATURES / LANES; part++) {
-                    sum[part] = multiply_add(
-                        features[part] - broadcast(token_moments.mean), broadcast(token_moments.scale), sum[part]);
+    /// Applies the last LayerNorm to the features of each token of a sentence and sums them. `hidden`:
+    /// the outputs of the branches for the sentence's tokens, (tokens, HIDDEN).
+    void pool_sentence(int64_t sentence, const int64_t *ids, const Element *const (&hidden)[BRANCHES]) {
+        Floats sum[FEATURES / LANES] = {};
+        const int64_t length = batch.lengths[sentence];
+        for (int64_t token = 0; token < length; token++) {
+            Floats features[FEATURES / LANES];
+            // Read from the table again, because `embedded` may be rounded to bfloat16.
+            embed<Element>(weights.table, ids[token], *reinterpret_cast<Floats(*)[DIMENSION / LANES]>(features));
+            for (int branch = 0; branch < BRANCHES; branch++) {
+                for (int part = 0; part < HIDDEN / LANES; part++) {
+                    features[(DIMENSION + branch * HIDDEN) / LANES + part] = load(hidden[branch] + token * HIDDEN + part * LANES);
                 }
             }
-            const Floats count = broadcast(static_cast<float>(length));
+            const Moments token_moments = moments(features);
             for (int part = 0; part < FEATURES / LANES; part++) {
-                const Floats beta = load(weights.features.beta + part * LANES);
-                const Floats gamma = load(weights.features.gamma + part * LANES);
-                store(sums + sentence * FEATURES + part * LANES, multiply_add(sum[part], gamma, beta * count));
+                sum[part] = multiply_add(
+                    features[part] - broadcast(token_moments.mean), broadcast(token_moments.scale), sum[part]);
             }
+        }
+        const Floats count = broadcast(static_cast<float>(length));
+        for (int part = 0; part < FEATURES / LANES; part++) {
+            const Floats beta = load(weights.features.beta + part * LANES);
+            const Floats gamma = load(weights.features.gamma + part * LANES);
+            store(sums + sentence * FEATURES + part * LANES, multiply_add(sum[part], gamma, beta * count));
         }
     }
 

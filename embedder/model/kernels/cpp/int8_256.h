@@ -22,16 +22,16 @@ template <class Product> struct Int8In256Bits {
     static constexpr int BLOCKS = 24;
     struct Session {};
 
-    template <int STRIDE>
-    static void microkernel(const Code *a, int64_t rows, int64_t depth, const Weight *b, int32_t *tile) {
-        for (int half = 0; half < muse::PANEL; half += 16) {
-            const Weight *columns = b + half * PACKED;
+    template <int STRIDE, class Epilogue>
+    static void multiply(const Code *a, int64_t rows, int64_t depth, const Weight *b, const Epilogue &epilogue) {
+        for (int part = 0; part < muse::PANEL / LANES; part++) {
+            const Weight *columns = b + part * LANES * PACKED;
             if (rows > 3) {
-                multiply_codes<STRIDE, ROWS>(a, depth, columns, tile + half);
+                multiply_codes<STRIDE, ROWS>(a, rows, depth, columns, part, epilogue);
             } else if (rows > 1) {
-                multiply_codes<STRIDE, 3>(a, depth, columns, tile + half);
+                multiply_codes<STRIDE, 3>(a, rows, depth, columns, part, epilogue);
             } else {
-                multiply_codes<STRIDE, 1>(a, depth, columns, tile + half);
+                multiply_codes<STRIDE, 1>(a, rows, depth, columns, part, epilogue);
             }
         }
     }
@@ -41,8 +41,9 @@ template <class Product> struct Int8In256Bits {
     static constexpr int PACKED = 4 / sizeof(Weight);
 
     /// Multiplies COUNT rows by 16 columns of a panel.
-    template <int STRIDE, int COUNT>
-    [[gnu::noinline]] static void multiply_codes(const Code *a, int64_t depth, const Weight *b, int32_t *tile) {
+    template <int STRIDE, int COUNT, class Epilogue>
+    [[gnu::noinline]] static void multiply_codes(
+        const Code *a, int64_t rows, int64_t depth, const Weight *b, int part, const Epilogue &epilogue) {
         Integers sums[COUNT][2] = {};
         for (int64_t k = 0; k < depth; k += PACKED) {
             const __m256i *panel = reinterpret_cast<const __m256i *>(b + k * muse::PANEL);
@@ -56,9 +57,8 @@ template <class Product> struct Int8In256Bits {
             }
         }
         _Pragma("GCC unroll 6") for (int row = 0; row < COUNT; row++) {
-            __m256i *to = reinterpret_cast<__m256i *>(tile + row * muse::PANEL);
-            _mm256_storeu_si256(to, __m256i(sums[row][0]));
-            _mm256_storeu_si256(to + 1, __m256i(sums[row][1]));
+            if (row >= rows) return;
+            epilogue(row, part, {__builtin_convertvector(sums[row][0], __m256), __builtin_convertvector(sums[row][1], __m256)});
         }
     }
 };

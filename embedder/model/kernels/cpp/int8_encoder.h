@@ -6,12 +6,18 @@
 // convolution therefore sums up each group of a window separately, and adds these sums in float32.
 // All other steps are those of the float32 encoder.
 //
+// There are no padding rows between sentences: where a window reaches beyond its sentence, the scale
+// is 0. The encoder divides the batch into micro-batches whose activations fit in the second-level
+// cache.
+//
 // A kernel is a type with
 //   Float         the float32 kernel (encoder.h) of the dense layers
 //   Code          element type of the activations
 //   Weight        element type of the weights
 //   ROWS, BLOCKS, Session   as in encoder.h
-//   microkernel<STRIDE>(a, rows, depth, b, tile)   as in encoder.h, with a tile of int32
+//   multiply<STRIDE>(a, rows, depth, b, epilogue)
+//       as the microkernel in encoder.h, but instead of storing the product A (rows, depth) x B (depth,
+//       PANEL) it calls epilogue(row, part, sums) for each vector of each row, converted to floats.
 
 #pragma once
 
@@ -23,20 +29,25 @@ namespace {
 /// token a hundred times were off by 0.001, since the rounding errors of all tokens add up.
 constexpr int GROUP = 128;
 constexpr int GROUPS = HIDDEN / GROUP;
+/// The largest number of groups in a window.
+constexpr int WINDOW_GROUPS = ORDERS[BRANCHES - 1] * GROUPS;
+/// Number of tokens of a micro-batch, about; each takes 5 KiB in the cache.
+constexpr int64_t MICRO_BATCH = 256;
 
-/// Quantises COLUMNS values to 0..255: value = scale * (code - zero_point).
-template <int COLUMNS, class Code> inline void quantize(const float *from, Code *to, float &scale, float &zero_point) {
-    Floats row[COLUMNS / LANES], largest{}, largest_negated{};
+/// Quantises COLUMNS values to 0..255: value = scale * (code + negated_zero_point).
+template <int COLUMNS, class Code> inline void quantize(const float *from, Code *to, float &scale, float &negated_zero_point) {
+    Floats row[COLUMNS / LANES], largest{}, smallest{};
     for (int part = 0; part < COLUMNS / LANES; part++) {
         row[part] = load(from + part * LANES);
         largest = max(row[part], largest);
-        largest_negated = max(Floats{} - row[part], largest_negated);
+        smallest = min(row[part], smallest);
     }
-    const float high = reduce_max(largest), low = reduce_max(largest_negated), range = high + low;
+    const float high = reduce_max(largest), low = reduce_max(Floats{} - smallest), range = high + low;
     // Below, the quotient would overflow.
     const float inverse = range > 1e-30f ? 255.0f / range : 0.0f;
     scale = range > 1e-30f ? range / 255.0f : 0.0f;
-    zero_point = __builtin_rintf(low * inverse);
+    const float zero_point = __builtin_rintf(low * inverse);
+    negated_zero_point = -zero_point;
     for (int part = 0; part < COLUMNS / LANES; part++) {
         const Floats code = multiply_add(row[part], broadcast(inverse), broadcast(zero_point));
         store_rounded(to + part * LANES, min(max(code, Floats{}), broadcast(255.0f)));
@@ -47,40 +58,74 @@ template <class Kernel> class Int8Encoder : Encoder<typename Kernel::Float> {
     using Base = Encoder<typename Kernel::Float>;
     using Code = typename Kernel::Code;
     using Weight = typename Kernel::Weight;
-    using Base::batch, Base::first_layer, Base::hidden, Base::is_token, Base::row_of, Base::span, Base::weights;
+    using Base::batch, Base::weights;
     static constexpr int ROWS = Kernel::ROWS;
     static constexpr int CHUNK = ROWS * Kernel::BLOCKS;
 
-    /// Rows of codes with the scales and zero points of their groups.
-    struct Codes {
-        Code *codes;
+    /// The scales and the negated zero points of groups of codes, (groups, rows).
+    struct Scales {
         float *scales;
         float *zero_points;
     };
 
-    Codes embedded;   // (tokens, DIMENSION), one group
-    Codes input;      // (rows, HIDDEN), input of the current branch's first layer
-    Codes inner;      // (rows, HIDDEN), its output
-    float *projected; // (CHUNK, HIDDEN)
+    struct Codes : Scales {
+        Code *codes; // (rows, columns)
+    };
 
-    Int8Encoder(const muse::Weights &weights, const muse::Batch &batch) : Base(weights, batch) {}
+    muse::Batch micro_batch; // the sentences that are being encoded
+    int64_t capacity = 0;    // number of rows of the arrays
+    Codes embedded;          // (tokens, DIMENSION), one group
+    Codes input;             // (tokens, HIDDEN), input of the current branch's first layer
+    Codes inner;             // (tokens, HIDDEN), its output
+    Scales windows;          // of the groups of each token's window
+    float *projected;        // (CHUNK, HIDDEN)
+    float *hidden[BRANCHES]; // (tokens, HIDDEN)
+    float *first_layer;      // (tokens, HIDDEN), output of the current branch's first layer
 
-    /// Number of rows of codes of a branch: the microkernel reads whole blocks of ROWS.
-    int64_t code_rows(int branch) const { return gap(branch) + round_up(span(branch), ROWS) + WIDEST_GAP; }
+    Int8Encoder(const muse::Weights &weights, const muse::Batch &batch) : Base(weights, batch) {
+        for_each_micro_batch([this] {
+            const int64_t rows = round_up(micro_batch.tokens, ROWS);
+            capacity = rows > capacity ? rows : capacity;
+        });
+    }
 
-    static void allocate(Arena &arena, Codes &codes, int64_t rows, int columns, int groups) {
-        arena.allocate(codes.codes, rows * columns);
-        arena.allocate(codes.scales, rows * groups);
-        arena.allocate(codes.zero_points, rows * groups);
+    /// Divides the batch into micro-batches of about the same number of tokens, and calls `body` for
+    /// each.
+    template <class Body> void for_each_micro_batch(Body body) {
+        const int64_t count = (batch.tokens + MICRO_BATCH - 1) / MICRO_BATCH, share = (batch.tokens + count - 1) / count;
+        micro_batch = {batch.ids, batch.lengths, 0, 0};
+        for (int64_t sentence = 0; sentence < batch.sentences; sentence++) {
+            micro_batch.tokens += batch.lengths[sentence];
+            micro_batch.sentences++;
+            if (micro_batch.tokens < share && sentence + 1 < batch.sentences) continue;
+            body();
+            micro_batch = {micro_batch.ids + micro_batch.tokens, batch.lengths + sentence + 1, 0, 0};
+        }
+    }
+
+    void allocate(Arena &arena, Scales &scales, int groups) {
+        arena.allocate(scales.scales, groups * capacity);
+        arena.allocate(scales.zero_points, groups * capacity);
+    }
+
+    /// `margin`: the rows before the first token, and those after the last, that windows reach. They
+    /// stay uninitialised, since their scale is 0.
+    void allocate(Arena &arena, Codes &codes, int columns, int groups, int margin) {
+        arena.allocate(codes.codes, (margin + capacity + margin) * columns);
+        codes.codes += margin * columns;
+        allocate(arena, codes, groups);
     }
 
     /// Allocates the arrays in `memory`; returns the number of bytes.
     size_t allocate(char *memory) {
         Arena arena{memory};
-        allocate(arena, embedded, round_up(batch.tokens, ROWS), DIMENSION, 1);
-        allocate(arena, input, code_rows(BRANCHES - 1), HIDDEN, GROUPS);
-        allocate(arena, inner, code_rows(BRANCHES - 1), HIDDEN, GROUPS);
+        allocate(arena, embedded, DIMENSION, 1, 0);
+        allocate(arena, input, HIDDEN, GROUPS, WIDEST_GAP);
+        allocate(arena, inner, HIDDEN, GROUPS, WIDEST_GAP);
+        allocate(arena, windows, WINDOW_GROUPS);
         arena.allocate(projected, CHUNK * HIDDEN);
+        for (float *&branch : hidden) arena.allocate(branch, capacity * HIDDEN);
+        arena.allocate(first_layer, capacity * HIDDEN);
         Base::allocate(arena);
         return arena.used;
     }
@@ -93,96 +138,95 @@ template <class Kernel> class Int8Encoder : Encoder<typename Kernel::Float> {
         Int8Encoder encoder(weights, batch);
         encoder.allocate(static_cast<char *>(memory));
         encoder.clear_padding();
-        encoder.index_sentences();
-        encoder.project();
-        for (int branch = 0; branch < BRANCHES; branch++) {
-            encoder.mark_tokens(branch);
-            encoder.clear(encoder.input, branch);
-            encoder.clear(encoder.inner, branch);
-            encoder.quantize_tokens(branch);
-            encoder.convolve(branch, 0, encoder.input, encoder.hidden[branch], encoder.first_layer);
-            encoder.convolve(branch, 1, encoder.inner, encoder.first_layer, encoder.hidden[branch]);
-        }
-        encoder.pool();
+        encoder.for_each_micro_batch([&] {
+            encoder.embed_tokens();
+            for (int branch = 0; branch < BRANCHES; branch++) {
+                encoder.project(branch);
+                encoder.convolve(branch, 0, encoder.input, encoder.hidden[branch], encoder.first_layer);
+                encoder.convolve(branch, 1, encoder.inner, encoder.first_layer, encoder.hidden[branch]);
+            }
+            encoder.pool();
+        });
         encoder.dense_layers(output);
     }
 
   private:
-    /// Zeroes all rows of a branch. Padding rows stay zero: their scale is 0.
-    void clear(Codes &codes, int branch) {
-        const int64_t rows = code_rows(branch);
-        __builtin_memset(codes.codes, 0, rows * HIDDEN * sizeof(Code));
-        __builtin_memset(codes.scales, 0, rows * GROUPS * sizeof(float));
-        __builtin_memset(codes.zero_points, 0, rows * GROUPS * sizeof(float));
-    }
-
-    void quantize_row(Codes &codes, const float *from, int64_t row) {
-        for (int64_t group = row * GROUPS; group < (row + 1) * GROUPS; group++) {
-            quantize<GROUP>(from + group * GROUP, codes.codes + group * GROUP, codes.scales[group], codes.zero_points[group]);
-        }
-    }
-
-    /// Quantises the input of a branch's first layer.
-    void quantize_tokens(int branch) {
-        for (int64_t token = 0; token < batch.tokens; token++) quantize_row(input, hidden[branch], row_of(branch, token));
-    }
-
     static const Weight *panel_of(const muse::Linear &linear, int64_t depth, int64_t panel) {
         return static_cast<const Weight *>(linear.packed) + panel * PANEL * depth;
     }
 
-    /// The embedding of a token as codes.
-    void embed_codes(int64_t token) {
-        const int64_t id = batch.ids[token];
-        const muse::Table &table = weights.table;
-        Code *to = embedded.codes + token * DIMENSION;
-        if (table.bytes) {
-            const uint8_t *bytes = table.bytes + id * DIMENSION;
-            for (int column = 0; column < DIMENSION; column++) to[column] = bytes[column];
-            embedded.scales[token] = table.scales[id % table.shards];
-            embedded.zero_points[token] = table.zero_points[id % table.shards];
-        } else {
-            const float *row = static_cast<const float *>(table.elements) + id * DIMENSION;
-            quantize<DIMENSION>(row, to, embedded.scales[token], embedded.zero_points[token]);
+    void quantize_row(Codes &codes, const float *from, int64_t row) {
+        for (int group = 0; group < GROUPS; group++) {
+            const int64_t first = row * HIDDEN + group * GROUP, place = group * capacity + row;
+            quantize<GROUP>(from + first, codes.codes + first, codes.scales[place], codes.zero_points[place]);
         }
     }
 
-    /// scale * (sum - zero_point * column_sum) without the scale. Each term is an integer below 2^24,
-    /// so the result is exact.
-    static Floats centred(const int32_t *sums, float zero_point, const float *column_sums) {
-        return multiply_add(broadcast(-zero_point), load(column_sums), to_floats(sums));
+    /// The embeddings of the tokens as codes.
+    void embed_tokens() {
+        const muse::Table &table = weights.table;
+        for (int64_t token = 0; token < micro_batch.tokens; token++) {
+            const int64_t id = micro_batch.ids[token];
+            Code *to = embedded.codes + token * DIMENSION;
+            if (table.bytes) {
+                const uint8_t *bytes = table.bytes + id * DIMENSION;
+                for (int column = 0; column < DIMENSION; column++) to[column] = bytes[column];
+                embedded.scales[token] = table.scales[id % table.shards];
+                embedded.zero_points[token] = -table.zero_points[id % table.shards];
+            } else {
+                const float *row = static_cast<const float *>(table.elements) + id * DIMENSION;
+                quantize<DIMENSION>(row, to, embedded.scales[token], embedded.zero_points[token]);
+            }
+        }
     }
 
-    /// Looks up the embeddings, projects them into each branch and applies the branch's LayerNorm.
-    void project() {
-        alignas(64) int32_t tile[ROWS * PANEL];
+    /// sum - zero_point * column_sum. Each term is an integer below 2^24, so the result is exact.
+    static Floats centred(Floats sum, float negated_zero_point, const float *column_sums) {
+        return multiply_add(broadcast(negated_zero_point), load(column_sums), sum);
+    }
+
+    /// Projects the embeddings into a branch, applies the branch's LayerNorm, and quantises its output.
+    void project(int branch) {
         const muse::Linear &linear = weights.projection;
-        for (int64_t begin = 0; begin < batch.tokens; begin += CHUNK) {
-            const int64_t end = begin + CHUNK < batch.tokens ? begin + CHUNK : batch.tokens;
-            for (int64_t token = begin; token < end; token++) embed_codes(token);
-            for (int branch = 0; branch < BRANCHES; branch++) {
-                for (int column = 0; column < HIDDEN; column += PANEL) {
-                    const int output = branch * HIDDEN + column;
-                    const Weight *panel = panel_of(linear, DIMENSION, output / PANEL);
-                    for (int64_t row = begin; row < end; row += ROWS) {
-                        const int64_t rows = end - row < ROWS ? end - row : ROWS;
-                        Kernel::template microkernel<DIMENSION>(embedded.codes + row * DIMENSION, rows, DIMENSION, panel, tile);
-                        for (int64_t i = 0; i < rows; i++) {
-                            const int64_t token = row + i;
-                            float *to = projected + (token - begin) * HIDDEN + column;
-                            for (int part = 0; part < PANEL; part += LANES) {
-                                const Floats sum = centred(tile + i * PANEL + part, embedded.zero_points[token],
-                                    linear.column_sums + output + part);
-                                const Floats scale = broadcast(embedded.scales[token]) * load(linear.scales + output + part);
-                                store(to + part, multiply_add(sum, scale, load(linear.bias + output + part)));
-                            }
-                        }
-                    }
+        Base::for_each_chunk(micro_batch.tokens, CHUNK, [&, this](int64_t begin, int64_t end) {
+            for (int column = 0; column < HIDDEN; column += PANEL) {
+                const int first = branch * HIDDEN + column;
+                const Weight *panel = panel_of(linear, DIMENSION, first / PANEL);
+                for (int64_t token = begin; token < end; token += ROWS) {
+                    const int64_t rows = end - token < ROWS ? end - token : ROWS;
+                    const float *row_scales = embedded.scales + token, *row_zero_points = embedded.zero_points + token;
+                    const float *column_sums = linear.column_sums + first, *column_scales = linear.scales + first;
+                    const float *bias = linear.bias + first;
+                    float *to = projected + (token - begin) * HIDDEN + column;
+                    Kernel::template multiply<DIMENSION>(embedded.codes + token * DIMENSION, rows, DIMENSION, panel,
+                        [=](int row, int part, Floats sum) {
+                            sum = centred(sum, row_zero_points[row], column_sums + part * LANES);
+                            const Floats scale = broadcast(row_scales[row]) * load(column_scales + part * LANES);
+                            store(to + row * HIDDEN + part * LANES, multiply_add(sum, scale, load(bias + part * LANES)));
+                        });
                 }
-                for (int64_t token = begin; token < end; token++) {
-                    layer_norm(projected + (token - begin) * HIDDEN, weights.norms[branch],
-                        hidden[branch] + row_of(branch, token) * HIDDEN);
+            }
+            for (int64_t token = begin; token < end; token++) {
+                layer_norm(projected + (token - begin) * HIDDEN, weights.norms[branch], hidden[branch] + token * HIDDEN);
+                quantize_row(input, hidden[branch], token);
+            }
+        });
+    }
+
+    /// Computes `windows` from the scales of the tokens; 0 beyond a token's sentence.
+    void gather_windows(int branch, const Scales &tokens) {
+        for (int group = 0; group < ORDERS[branch] * GROUPS; group++) {
+            const int64_t offset = group / GROUPS - LEFTS[branch], from = group % GROUPS * capacity + offset;
+            float *to_scales = windows.scales + group * capacity, *to_zero_points = windows.zero_points + group * capacity;
+            int64_t start = 0;
+            for (int64_t sentence = 0; sentence < micro_batch.sentences; sentence++) {
+                const int64_t length = micro_batch.lengths[sentence];
+                for (int64_t token = start; token < start + length; token++) {
+                    const bool inside = token + offset >= start && token + offset < start + length;
+                    to_scales[token] = inside ? tokens.scales[from + token] : 0.0f;
+                    to_zero_points[token] = inside ? tokens.zero_points[from + token] : 0.0f;
                 }
+                start += length;
             }
         }
     }
@@ -191,20 +235,18 @@ template <class Kernel> class Int8Encoder : Encoder<typename Kernel::Float> {
     /// `from`. Quantises the output of the first layer.
     void convolve(int branch, int layer, const Codes &codes, const float *from, float *to) {
         const muse::Linear &linear = weights.layers[branch][layer];
-        const int64_t depth = ORDERS[branch] * HIDDEN, last = gap(branch) + span(branch);
-        for (int64_t begin = gap(branch); begin < last; begin += CHUNK) {
-            const int64_t end = begin + CHUNK < last ? begin + CHUNK : last;
+        const int64_t depth = ORDERS[branch] * HIDDEN;
+        gather_windows(branch, codes);
+        Base::for_each_chunk(micro_batch.tokens, CHUNK, [&, this](int64_t begin, int64_t end) {
             for (int column = 0; column < HIDDEN; column += PANEL) {
                 const Weight *panel = panel_of(linear, depth, column / PANEL);
-                for (int64_t row = begin; row < end; row += ROWS) {
-                    const int64_t rows = end - row < ROWS ? end - row : ROWS;
-                    convolve_block(branch, linear, panel, column, codes, {row, rows}, from, to);
+                for (int64_t token = begin; token < end; token += ROWS) {
+                    const int64_t rows = end - token < ROWS ? end - token : ROWS;
+                    convolve_block(branch, linear, panel, column, codes.codes, {token, rows}, from, to);
                 }
             }
-            for (int64_t row = begin; layer == 0 && row < end; row++) {
-                if (is_token[row]) quantize_row(inner, to, row);
-            }
-        }
+            for (int64_t token = begin; layer == 0 && token < end; token++) quantize_row(inner, to, token);
+        });
     }
 
     struct Block {
@@ -213,32 +255,41 @@ template <class Kernel> class Int8Encoder : Encoder<typename Kernel::Float> {
     };
 
     /// The convolution of a block of rows and the columns of one panel.
-    void convolve_block(int branch, const muse::Linear &linear, const Weight *panel, int column, const Codes &codes,
-        Block block, const float *from, float *to) {
-        alignas(64) int32_t tile[ROWS * PANEL];
+    void convolve_block(int branch, const muse::Linear &linear, const Weight *panel, int column, const Code *codes, Block block,
+        const float *from, float *to) {
         alignas(64) float sums[ROWS * PANEL];
+        for (int i = 0; i < ROWS * PANEL; i += LANES) store(sums + i, Floats{});
+        const Code *window = codes + (block.first - LEFTS[branch]) * HIDDEN;
         for (int group = 0; group < ORDERS[branch] * GROUPS; group++) {
-            // The group of the first row; those of the other rows follow at a distance of GROUPS.
-            const int64_t first = (block.first - LEFTS[branch]) * GROUPS + group;
-            Kernel::template microkernel<HIDDEN>(
-                codes.codes + first * GROUP, block.rows, GROUP, panel + group * GROUP * PANEL, tile);
-            for (int64_t i = 0; i < block.rows; i++) {
-                const Floats scale = broadcast(codes.scales[first + i * GROUPS]);
-                for (int part = 0; part < PANEL; part += LANES) {
-                    const Floats sum = centred(tile + i * PANEL + part, codes.zero_points[first + i * GROUPS],
-                        linear.column_sums + group * HIDDEN + column + part);
-                    float *all = sums + i * PANEL + part;
-                    store(all, multiply_add(sum, scale, group == 0 ? Floats{} : load(all)));
-                }
-            }
+            const float *row_scales = windows.scales + group * capacity + block.first;
+            const float *row_zero_points = windows.zero_points + group * capacity + block.first;
+            const float *column_sums = linear.column_sums + group * HIDDEN + column;
+            float *all = sums;
+            Kernel::template multiply<HIDDEN>(window + group * GROUP, block.rows, GROUP, panel + group * GROUP * PANEL,
+                [=](int row, int part, Floats sum) {
+                    sum = centred(sum, row_zero_points[row], column_sums + part * LANES);
+                    float *const total = all + row * PANEL + part * LANES;
+                    store(total, multiply_add(sum, broadcast(row_scales[row]), load(total)));
+                });
         }
-        for (int64_t i = 0; i < block.rows; i++) {
-            const int64_t place = (block.first + i) * HIDDEN + column;
+        for (int64_t row = 0; row < block.rows; row++) {
+            const int64_t place = (block.first + row) * HIDDEN + column;
             for (int part = 0; part < PANEL; part += LANES) {
                 const Floats value = relu(multiply_add(
-                    load(sums + i * PANEL + part), load(linear.scales + column + part), load(linear.bias + column + part)));
-                store(to + place + part, mask(is_token[block.first + i], value + load(from + place + part)));
+                    load(sums + row * PANEL + part), load(linear.scales + column + part), load(linear.bias + column + part)));
+                store(to + place + part, value + load(from + place + part));
             }
+        }
+    }
+
+    /// Pools the sentences of the micro-batch.
+    void pool() {
+        int64_t start = 0;
+        for (int64_t sentence = 0; sentence < micro_batch.sentences; sentence++) {
+            const float *rows[BRANCHES];
+            for (int branch = 0; branch < BRANCHES; branch++) rows[branch] = hidden[branch] + start * HIDDEN;
+            Base::pool_sentence(micro_batch.lengths - batch.lengths + sentence, micro_batch.ids + start, rows);
+            start += micro_batch.lengths[sentence];
         }
     }
 };

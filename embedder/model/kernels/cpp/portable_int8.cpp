@@ -15,8 +15,8 @@ struct PortableInt8 {
     static constexpr int PACKED = 4;
     struct Session {};
 
-    template <int STRIDE>
-    static void microkernel(const uint8_t *a, int64_t rows, int64_t depth, const int8_t *b, int32_t *tile) {
+    template <int STRIDE, class Epilogue>
+    static void multiply(const uint8_t *a, int64_t rows, int64_t depth, const int8_t *b, const Epilogue &epilogue) {
         for (int64_t row = 0; row < rows; row++) {
             int32_t sums[muse::PANEL] = {};
             for (int64_t k = 0; k < depth; k += PACKED) {
@@ -26,7 +26,7 @@ struct PortableInt8 {
                     for (int i = 0; i < PACKED; i++) sums[column] += codes[i] * weights[column * PACKED + i];
                 }
             }
-            for (int column = 0; column < muse::PANEL; column++) tile[row * muse::PANEL + column] = sums[column];
+            for (int part = 0; part < VECTORS; part++) epilogue(row, part, to_floats(sums + part * LANES));
         }
     }
 };

@@ -86,10 +86,6 @@ inline __m256 widen_half(const uint8_t *bytes) {
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(bytes))));
 }
 inline Floats widen(const uint8_t *bytes) { return {widen_half(bytes), widen_half(bytes + 8)}; }
-inline __m256 to_floats_half(const int32_t *from) {
-    return _mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(from)));
-}
-inline Floats to_floats(const int32_t *from) { return {to_floats_half(from), to_floats_half(from + 8)}; }
 inline __m256i round_to_16_bits(Floats values) {
     const __m256i words = _mm256_packus_epi32(_mm256_cvtps_epi32(values.low), _mm256_cvtps_epi32(values.high));
     return _mm256_permute4x64_epi64(words, 0xd8);
