@@ -119,6 +119,7 @@ template <class Kernel> class Encoder {
         const int64_t length = batch.lengths[sentence];
         for (int64_t token = 0; token < length; token++) {
             Floats features[FEATURES / LANES];
+            if (ids + token + 2 < batch.ids + batch.tokens) prefetch_embedding<Element>(weights.table, ids[token + 2]);
             // Read from the table again, because `embedded` may be rounded to bfloat16.
             embed<Element>(weights.table, ids[token], *reinterpret_cast<Floats(*)[DIMENSION / LANES]>(features));
             for (int branch = 0; branch < BRANCHES; branch++) {

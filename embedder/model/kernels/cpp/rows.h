@@ -19,6 +19,13 @@ inline void store(bf16 *to, Floats values) {
 }
 #endif
 
+/// Prefetches the embedding of one token.
+template <class Element> inline void prefetch_embedding(const muse::Table &table, int64_t id) {
+    const int64_t size = muse::DIMENSION * (table.bytes ? 1 : sizeof(Element));
+    const char *row = (table.bytes ? reinterpret_cast<const char *>(table.bytes) : static_cast<const char *>(table.elements)) + id * size;
+    for (int64_t line = 0; line < size; line += 64) __builtin_prefetch(row + line);
+}
+
 /// Looks up the embedding of one token and dequantises it to float32.
 template <class Element> inline void embed(const muse::Table &table, int64_t id, Floats (&row)[muse::DIMENSION / LANES]) {
     if (table.bytes) {
@@ -36,16 +43,20 @@ template <class Element> inline void embed(const muse::Table &table, int64_t id,
 /// The sum of all values of a row, in four interleaved partial sums.
 template <int PARTS> inline float reduce_add(const Floats (&row)[PARTS]) {
     Floats sums[4] = {};
-    for (int part = 0; part < PARTS; part++) sums[part % 4] += row[part];
+    for (int part = 0; part < PARTS; part += 4) {
+        for (int i = 0; i < 4; i++) sums[i] += row[part + i];
+    }
     return reduce_add(sums[0] + sums[1] + (sums[2] + sums[3]));
 }
 
 /// The sum of the squares of the differences from `centre`.
 template <int PARTS> inline float sum_of_squares(const Floats (&row)[PARTS], Floats centre) {
     Floats sums[4] = {};
-    for (int part = 0; part < PARTS; part++) {
-        const Floats difference = row[part] - centre;
-        sums[part % 4] = multiply_add(difference, difference, sums[part % 4]);
+    for (int part = 0; part < PARTS; part += 4) {
+        for (int i = 0; i < 4; i++) {
+            const Floats difference = row[part + i] - centre;
+            sums[i] = multiply_add(difference, difference, sums[i]);
+        }
     }
     return reduce_add(sums[0] + sums[1] + (sums[2] + sums[3]));
 }
