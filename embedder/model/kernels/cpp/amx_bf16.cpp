@@ -18,6 +18,11 @@ struct Bf16Product {
 
 struct AmxBf16 : TileMicrokernel<Bf16Product> {
     using Element = bf16;
+
+    template <int STRIDE>
+    static void microkernel(const bf16 *a, int64_t rows, int64_t depth, const bf16 *b, const bf16 *, float *tile) {
+        TileMicrokernel::microkernel<STRIDE>(a, rows, depth, b, tile);
+    }
 };
 
 } // namespace

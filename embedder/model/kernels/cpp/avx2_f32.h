@@ -14,11 +14,11 @@ struct Avx2F32 {
     struct Session {};
 
     template <int STRIDE>
-    static void microkernel(const float *a, int64_t rows, int64_t depth, const float *b, float *tile) {
-        if (rows == 1) return multiply_rows<STRIDE, 1, 4>(a, depth, b, tile);
-        if (rows <= 3) return multiply_rows<STRIDE, 3, 4>(a, depth, b, tile);
+    static void microkernel(const float *a, int64_t rows, int64_t depth, const float *b, const float *next, float *tile) {
+        if (rows == 1) return multiply_rows<STRIDE, 1, 4>(a, depth, b, next, tile);
+        if (rows <= 3) return multiply_rows<STRIDE, 3, 4>(a, depth, b, next, tile);
         for (int half = 0; half < muse::PANEL; half += 2 * WIDTH) {
-            multiply_rows<STRIDE, ROWS, 2>(a, depth, b + half, tile + half);
+            multiply_rows<STRIDE, ROWS, 2>(a, depth, b + half, next, tile + half);
         }
     }
 };

@@ -14,11 +14,11 @@ struct Avx512F32 {
     struct Session {};
 
     template <int STRIDE>
-    static void microkernel(const float *a, int64_t rows, int64_t depth, const float *b, float *tile) {
-        if (rows > 8) return multiply_rows<STRIDE, ROWS, 2>(a, depth, b, tile);
-        if (rows > 4) return multiply_rows<STRIDE, 8, 2>(a, depth, b, tile);
-        if (rows > 1) return multiply_rows<STRIDE, 4, 2>(a, depth, b, tile);
-        return multiply_rows<STRIDE, 1, 2>(a, depth, b, tile);
+    static void microkernel(const float *a, int64_t rows, int64_t depth, const float *b, const float *next, float *tile) {
+        if (rows > 8) return multiply_rows<STRIDE, ROWS, 2>(a, depth, b, next, tile);
+        if (rows > 4) return multiply_rows<STRIDE, 8, 2>(a, depth, b, next, tile);
+        if (rows > 1) return multiply_rows<STRIDE, 4, 2>(a, depth, b, next, tile);
+        return multiply_rows<STRIDE, 1, 2>(a, depth, b, next, tile);
     }
 };
 

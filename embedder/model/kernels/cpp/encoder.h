@@ -9,10 +9,10 @@
 //   ROWS          maximum number of rows of one microkernel call
 //   BLOCKS        ROWS x BLOCKS rows are multiplied by one panel of a weight before the next panel
 //   Session       constructed before the first call and destroyed after the last
-//   microkernel<STRIDE>(a, rows, depth, b, tile)
+//   microkernel<STRIDE>(a, rows, depth, b, next, tile)
 //       tile (ROWS, PANEL) = A (rows, depth) x B (depth, PANEL). Row i of A begins STRIDE elements after
 //       row i - 1, B is one panel of a packed weight. ROWS rows of A must be readable; the rows of the
-//       tile from `rows` on are undefined.
+//       tile from `rows` on are undefined. Prefetches half a panel from `next` on, if that is of use.
 
 #pragma once
 
@@ -96,6 +96,11 @@ template <class Kernel> class Encoder {
         clear<CONCATENATED>(s1_s2, batch.sentences, all);
     }
 
+    /// The half of the next panel that the microkernel prefetches with a block of rows.
+    static const Element *half_of_next(const Element *panel, int64_t depth, int64_t block) {
+        return panel + (2 + block % 2) * depth * PANEL / 2;
+    }
+
     /// Multiplies `count` rows by one panel and calls `epilogue(row, sums)` for each row of the
     /// product.
     template <int STRIDE, class Epilogue>
@@ -103,7 +108,8 @@ template <class Kernel> class Encoder {
         alignas(64) float tile[ROWS * PANEL];
         for (int64_t row = 0; row < count; row += ROWS) {
             const int64_t rows = count - row < ROWS ? count - row : ROWS;
-            Kernel::template microkernel<STRIDE>(a + row * STRIDE, rows, depth, panel, tile);
+            Kernel::template microkernel<STRIDE>(
+                a + row * STRIDE, rows, depth, panel, half_of_next(panel, depth, row / ROWS), tile);
             for (int64_t i = 0; i < rows; i++) epilogue(row + i, tile + i * PANEL);
         }
     }

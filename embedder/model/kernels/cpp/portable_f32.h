@@ -14,7 +14,7 @@ struct PortableF32 {
     struct Session {};
 
     template <int STRIDE>
-    static void microkernel(const float *a, int64_t rows, int64_t depth, const float *b, float *tile) {
+    static void microkernel(const float *a, int64_t rows, int64_t depth, const float *b, const float *, float *tile) {
         for (int64_t row = 0; row < rows; row++) {
             Floats sums[VECTORS] = {};
             for (int64_t k = 0; k < depth; k++) {

@@ -17,6 +17,9 @@ namespace {
 /// Number of floats in a vector.
 constexpr int LANES = 16;
 
+/// Prefetches a cache line into the second-level cache.
+inline void prefetch(const void *line) { __builtin_prefetch(line, 0, 2); }
+
 #if defined(__AVX512F__)
 
 using Floats = __m512;
