@@ -51,8 +51,10 @@ ALONE = {"isolation": ("cancellation::", "limits::", "idle::idle_calls")}
 REQUIREMENTS = (
     "amx",
     "arm",
+    "avx-vnni",
     "avx2",
     "avx512",
+    "avx512-bf16",
     "avx512-vnni",
     "chromium",
     "memory-cgroup",

@@ -27,8 +27,12 @@ pub enum Requirement {
     Avx2,
     /// A CPU with AVX-512.
     Avx512,
+    /// A CPU with AVX512-BF16.
+    Avx512Bf16,
     /// A CPU with AVX512-VNNI.
     Avx512Vnni,
+    /// A CPU with AVX-VNNI.
+    AvxVnni,
     /// A C++ compiler for ARM, and qemu.
     Arm,
     /// A browser.
@@ -51,7 +55,9 @@ impl Requirement {
             Self::Amx => "amx",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Avx512Bf16 => "avx512-bf16",
             Self::Avx512Vnni => "avx512-vnni",
+            Self::AvxVnni => "avx-vnni",
             Self::Arm => "arm",
             Self::Chromium => "chromium",
             Self::MemoryCgroup => "memory-cgroup",

@@ -119,6 +119,7 @@ fn int8_kernels_agree_with_float64_and_bit_by_bit() {
     let expected = [
         ("AMX-INT8", Requirement::Amx),
         ("AVX512-VNNI", Requirement::Avx512Vnni),
+        ("AVX-VNNI", Requirement::AvxVnni),
         ("AVX2", Requirement::Avx2),
     ];
     report_missing(Kind::Int8, &expected);
