@@ -16,6 +16,8 @@ struct TileSession {
             unsigned short bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
             unsigned char rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
         } config;
+        // _tile_loadconfig of GCC 12 declares only the first 8 bytes as its input.
+        asm volatile("" ::"m"(config));
         _tile_loadconfig(&config);
     }
     ~TileSession() { _tile_release(); }
@@ -42,6 +44,8 @@ template <class Product> struct TileMicrokernel {
     static void multiply_tiles(const A *a, int64_t depth, const B *b, Sum *tile) {
         // Elements of a row of a tile.
         constexpr int64_t WIDTH = 64 / sizeof(A);
+        // _tile_loadd of GCC does not declare that it reads memory: the compiler could store A later.
+        asm volatile("" ::: "memory");
         _tile_zero(0);
         _tile_zero(1);
         if constexpr (LOWER) {

@@ -1,11 +1,11 @@
 //! The kernels without libtorch: with sanitizers on this processor, and in portable C++ on an emulated
 //! ARM processor, which returns the same bits.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+mod compiler;
 
+use std::process::Command;
+
+use compiler::{AVX512, NATIVE, SANITIZERS, compile, run, supports};
 use muse_test_support::{Requirement, skip};
 
 const ARM_COMPILER: &str = "aarch64-linux-gnu-g++";
@@ -14,30 +14,8 @@ const ARM_EMULATOR: &str = "qemu-aarch64";
 const EXPECTED: &str = "bytes: f32 ea1b0302c2a69883, int8 5152d1d76d0717d8
 floats: f32 b528b1105222500a, int8 5c9908d85f912eec
 ";
-// -g1: lines without variables, which would take half of the compilation.
-const SANITIZERS: [&str; 3] = ["-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
 const AVX2: [&str; 2] = ["-mavx2", "-mfma"];
-const AVX512: [&str; 6] = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"];
-
-fn source(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
-}
-
-fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {stderr}");
-    String::from_utf8(output.stdout).expect("it prints text")
-}
-
-/// Compiles a file with a compiler and flags; returns the object file.
-fn compile(compiler: &str, flags: &[&str], file: &str, folder: &Path) -> PathBuf {
-    let object = folder.join(Path::new(file).file_name().expect("it has a name")).with_extension("o");
-    let mut command = Command::new(compiler);
-    command.args(["-std=c++17", "-ffp-contract=off", "-c"]).args(flags);
-    run(command.arg(source(file)).arg("-o").arg(&object));
-    object
-}
+const AVX_VNNI: [&str; 3] = ["-mavx2", "-mfma", "-mavxvnni"];
 
 #[test]
 fn kernels_pass_the_sanitizers_and_return_the_same_bits() {
@@ -47,20 +25,26 @@ fn kernels_pass_the_sanitizers_and_return_the_same_bits() {
     }
     let folder = tempfile::tempdir().expect("there is a place for temporary files");
     let vnni = [&AVX512[..], &["-mavx512vnni"]].concat();
-    let files: [(&str, &[&str]); 7] = [
+    let mut files: Vec<(&str, &[&str])> = vec![
         ("cpp/portable_f32.cpp", &["-mfma"]),
         ("cpp/portable_int8.cpp", &["-mfma"]),
         ("cpp/avx2_f32.cpp", &AVX2),
         ("cpp/avx2_int8.cpp", &AVX2),
         ("cpp/avx512_f32.cpp", &AVX512),
         ("cpp/avx512_vnni_int8.cpp", &vnni),
-        ("tests/standalone/check.cpp", &["-DMUSE_X86_64"]),
     ];
-    let objects = files.map(|(file, flags)| {
-        compile("c++", &[&["-O1"], &SANITIZERS[..], flags].concat(), file, folder.path())
+    // GCC supports AVX-VNNI since version 11.
+    if supports("-mavxvnni") {
+        files.push(("cpp/avx_vnni_int8.cpp", &AVX_VNNI));
+        files.push(("tests/standalone/check.cpp", &["-DMUSE_X86_64", "-DMUSE_AVX_VNNI"]));
+    } else {
+        files.push(("tests/standalone/check.cpp", &["-DMUSE_X86_64"]));
+    }
+    let objects = files.into_iter().map(|(file, flags)| {
+        compile(NATIVE, &[&["-O1"], &SANITIZERS[..], flags].concat(), file, folder.path())
     });
     let check = folder.path().join("check");
-    run(Command::new("c++").args(SANITIZERS).args(objects).arg("-o").arg(&check));
+    run(Command::new(NATIVE).args(SANITIZERS).args(objects).arg("-o").arg(&check));
     assert_eq!(run(&mut Command::new(check)), EXPECTED);
 }
 
