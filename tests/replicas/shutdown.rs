@@ -20,7 +20,9 @@ use crate::{FREE, serial};
 
 /// A call that takes several seconds on one core.
 async fn long_call(gateway: SocketAddr, token: &str) -> Result<Response<EmbedResponse>, Status> {
-    let sentences = (0..2048).map(|number| format!("a sentence with the number {number}")).collect();
+    // More than a hundred thousand tokens: seconds also on a fast machine.
+    let sentence = |number| format!("a sentence with the number {number}, ").repeat(8);
+    let sentences = (0..2048).map(sentence).collect();
     let request = EmbedRequest { sentences, ..EmbedRequest::default() };
     let mut client = EmbedderServiceClient::new(channel(gateway)).max_decoding_message_size(64 << 20);
     client.embed(bearing(token, request)).await

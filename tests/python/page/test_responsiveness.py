@@ -33,7 +33,7 @@ def assert_short_tasks(page, events):
     slow = max(1, min(page.js(LOOP)[0] for _ in range(10)) / LOOP_MS)
     tasks = tasks_of_scripts(events, page.origin)
     print(f"limit {LIMIT_MS * slow:.0f} ms; longest of {len(tasks)} tasks: {tasks[:3]}")
-    assert len(tasks) > 5, "the tasks were not recorded"
+    assert tasks, "no task was recorded"
     assert tasks[0][0] < LIMIT_MS * slow, tasks[0]
 
 
