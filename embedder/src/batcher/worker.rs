@@ -14,10 +14,12 @@ use muse_model::{
 use muse_proto::{Error, Reason};
 use muse_server::allocator;
 use tch::Device;
+use tokio::runtime::Handle;
 use tracing::{debug, error};
 
 use super::{
     BatcherError, Batching,
+    fair_queue::ResultSender,
     queue::{BatchResult, BatchSlice, Queue},
 };
 use crate::metrics::PassMetrics;
@@ -43,7 +45,8 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    /// Starts the threads that share the model. Each is warm when this returns.
+    /// Starts the threads that share the model, within an async runtime. Each is warm when this
+    /// returns.
     pub(crate) fn start(
         model: Model,
         batching: Batching,
@@ -56,8 +59,8 @@ impl Workers {
         let mut workers = Self { queue: Arc::clone(queue), threads: Vec::new() };
         for index in 0..batching.passes {
             let (model, queue, warm) = (Arc::clone(&model), Arc::clone(queue), warm.clone());
-            let worker =
-                Worker { model, queue, batch_tokens: batching.batch_tokens, metrics: metrics.clone() };
+            let (batch_tokens, metrics) = (batching.batch_tokens, metrics.clone());
+            let worker = Worker { model, queue, runtime: Handle::current(), batch_tokens, metrics };
             let thread = thread::Builder::new().name(format!("muse-model-{index}"));
             workers.threads.push(thread.spawn(move || {
                 // A GPU must not wait for a thread without a core.
@@ -103,6 +106,8 @@ fn lower_priority() {
 struct Worker {
     model: Arc<Model>,
     queue: Arc<Queue>,
+    /// Delivers the results.
+    runtime: Handle,
     batch_tokens: usize,
     metrics: PassMetrics,
 }
@@ -162,7 +167,7 @@ impl Worker {
         let tokens = batch.ids.len();
         self.model.round_up_shape(&mut batch);
         let began = Instant::now();
-        match self.model.embed_packed(&batch.ids, &batch.lengths) {
+        let results = match self.model.embed_packed(&batch.ids, &batch.lengths) {
             Ok(mut vectors) => {
                 let ended = Instant::now();
                 // The throughput of a small pass is below that of the model, since each pass has
@@ -172,20 +177,30 @@ impl Worker {
                 }
                 self.record_metrics(&slices, tokens, ended - began);
                 // The vector of the dummy sentence, if there is one, is the last.
-                for BatchSlice { range, results, .. } in slices {
+                let result = |BatchSlice { range, results, .. }| {
                     let vectors = vectors.split_to(range.len() * VECTOR_BYTES);
-                    // The caller may have left.
-                    let _ = results.unbounded_send(Ok(BatchResult { range, vectors, began, ended }));
-                }
+                    (results, Ok(BatchResult { range, vectors, began, ended }))
+                };
+                slices.into_iter().map(result).collect()
             }
             Err(failure) => {
                 error!(%failure, "a forward pass failed");
-                for slice in slices {
-                    let _ = slice
-                        .results
-                        .unbounded_send(Err(Error::new(Reason::Internal, "the forward pass failed")));
-                }
+                let failed = || Err(Error::new(Reason::Internal, "the forward pass failed"));
+                slices.into_iter().map(|slice| (slice.results, failed())).collect()
             }
-        }
+        };
+        self.deliver(results);
+    }
+
+    /// Sends the results of a pass, all of them in one task of the async runtime. If this thread
+    /// sent them, each would wake the thread of the runtime, which preempts this one and writes the
+    /// responses one by one.
+    fn deliver(&self, results: Vec<(ResultSender, Result<BatchResult, Error>)>) {
+        self.runtime.spawn(async move {
+            for (sender, result) in results {
+                // The caller may have left.
+                let _ = sender.unbounded_send(result);
+            }
+        });
     }
 }
