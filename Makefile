@@ -46,6 +46,7 @@ SOURCE = onnx
 fetched = $(filter onnx tfhub,$(SOURCE))
 source_path = $(if $(fetched),$(if $(filter onnx,$(SOURCE)),$(ONNX_FILE),$(TFHUB_FILE)),$(SOURCE))
 MODEL := var/model/muse-3
+$(if $(filter command line,$(origin PRECISION)),$(error PRECISION has no effect: set MUSE_PRECISION, which the embedder reads))
 PROGRAMS := muse-auth muse-embedder muse-gateway muse-models
 venv = $(CACHE)/venv-$(shell cksum < $(1) | cut -d' ' -f1)
 TEST_VENV := $(call venv,tests/requirements.txt)
@@ -190,7 +191,7 @@ coverage: model $(TEST_PACKAGES)
 # `--report`, so that a partial report does not overwrite the complete one.
 SOAK ?= 600
 BENCH_OPTIONS ?= --report docs/internals/benchmarks.md
-bench: model build-bench $(BENCH_VENV)/.complete $(CLIENT)/.complete
+bench: onnx model build-bench $(BENCH_VENV)/.complete $(CLIENT)/.complete
 	@target/release/muse-bench $(MODEL) --peer-python "$(BENCH_VENV)/bin/python" --onnx "$(ONNX_FILE)" \
 	  --soak-seconds $(SOAK) $(BENCH_OPTIONS)
 	@target/release/muse-bench-auth $(MODEL)

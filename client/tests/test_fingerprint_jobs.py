@@ -249,7 +249,7 @@ def test_doctor_names_embedders_with_another_model(muse: Muse, relay: Relay, fin
     body_without_model = {**body, "model": None, "problem": "all of them start", "embedders_serving": 0}
     relay.responses = [CannedResponse(200, {}, json.dumps(body_without_model), path="/api/status")]
     status, found = doctor(muse, relay.url)
-    assert status == 1 and found["embedders"].endswith("no embedder serves: all of them start")
+    assert status == 1 and found["embedders"].endswith("no embedder describes the model: all of them start")
     # Services of earlier releases report no embedders, or not whether they are used.
     for response in (
         CannedResponse(404, {}, "{}", path="/api/status"),

@@ -111,6 +111,16 @@ impl Program {
         timeout(TIMEOUT, received).await.expect("it reports it in time")
     }
 
+    /// Its process id.
+    ///
+    /// # Panics
+    ///
+    /// If the process has exited.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id().expect("it runs")
+    }
+
     /// Sends a signal, such as `-TERM`.
     ///
     /// # Panics

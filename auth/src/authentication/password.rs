@@ -89,11 +89,8 @@ impl PasswordAuthenticator {
 
         // All normal forms of a name are throttled as one, also if no user has the name.
         let name = known_name.clone().unwrap_or_else(|| nfc(name));
-        let attempt = self
-            .throttle
-            .begin(&name, from)
-            .await
-            .inspect_err(|error| event.rejected(error.reason().as_str()))?;
+        let attempt =
+            self.throttle.begin(&name, from).await.inspect_err(|error| event.rejected(error.message()))?;
         let priority = if attempt.is_of_known_user() { Priority::Known } else { Priority::Unknown };
         let problem = match self.check_password(user, password, from, priority).await? {
             Ok(user) => {

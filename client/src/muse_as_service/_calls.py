@@ -119,8 +119,6 @@ class Model:
     license: Optional[str] = None
     fingerprint: Optional[str] = None
     """A short id of what produces a vector: the weights, the tokenizer and the precision. None for older services."""
-    kernel: Optional[str] = None
-    """What computes the encoder: the name of a kernel, or libtorch."""
 
 
 MODEL_LIMITS = ("max_sentences", "max_sentence_bytes", "max_sentence_tokens", "max_request_tokens", "max_request_bytes")

@@ -228,9 +228,7 @@ def _service_error(code: Any, text: str, reason: str, retry_after: Optional[floa
 def _model(model: Any, fingerprint: Optional[str]) -> Model:
     fields: dict[str, Any] = {name: getattr(model, name) for name in ("version", "dimension", "precision", "device")}
     # 0 and "" stand for what an older service does not report.
-    fields.update(
-        {name: getattr(model, name) or None for name in ("source_sha256", "source_precision", "license", "kernel")}
-    )
+    fields.update({name: getattr(model, name) or None for name in ("source_sha256", "source_precision", "license")})
     fields.update({name: getattr(model.limits, name) or None for name in MODEL_LIMITS})
     fields["fingerprint"] = model.fingerprint or fingerprint
     return Model(id=model.name, languages=tuple(model.languages), **fields)

@@ -249,7 +249,7 @@ def _model(model: dict[str, Any], fingerprint: Optional[str]) -> Model:
     languages = model.get("languages")
     limits = model.get("limits") or {}
     fields: dict[str, Any] = {name: model[name] for name in ("id", "version", "dimension", "precision", "device")}
-    fields.update({name: model.get(name) for name in ("source_sha256", "source_precision", "license", "kernel")})
+    fields.update({name: model.get(name) for name in ("source_sha256", "source_precision", "license")})
     fields.update({name: limits.get(name) for name in MODEL_LIMITS})
     fields["fingerprint"] = model.get("fingerprint") or fingerprint
     return Model(**fields, languages=None if languages is None else tuple(languages))

@@ -192,7 +192,7 @@ class _Service:
                 return "the service is of a release that does not report them"
             raise
         if status["model"] is None:
-            raise Failure(f"no embedder serves: {status['problem']}")
+            raise Failure(f"no embedder describes the model: {status['problem']}")
         unused = [embedder for embedder in status["embedders"] if not embedder.get("used", True)]
         if unused:
             listed = ", ".join(_embedder_text(embedder) for embedder in unused)

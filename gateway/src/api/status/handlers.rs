@@ -33,8 +33,8 @@ const EMBEDDER_WITHIN: Duration = Duration::from_secs(2);
 /// The state of the service
 ///
 /// The model and its limits, and for each embedder its fingerprint, its queue and the activity of the last ten minutes. Embedders that
-/// do not respond within two seconds are left out. The status is 200 also if no embedder serves: then the model is null, and `problem`
-/// is the reason.
+/// do not respond within two seconds are left out. The status is 200 also if no embedder describes the model within that time: then the
+/// model is null, and `problem` is the reason.
 #[utoipa::path(
     get,
     path = "/api/status",
@@ -57,9 +57,11 @@ pub(crate) async fn status(
 /// The model, or the reason why no embedder describes it.
 async fn describe_model(upstream: &Upstream, head: &Parts) -> Result<Result<ServedModel, String>, Problem> {
     let call = embedder_call(&head.headers, &head.extensions, GetModelRequest {});
-    match upstream.embedder_client().get_model(call).await {
-        Ok(model) => ServedModel::new(model.into_inner()).map(Ok).ok_or_else(Problem::fault),
-        Err(status) => match failure(&status) {
+    let mut client = upstream.embedder_client();
+    match timeout(EMBEDDER_WITHIN, client.get_model(call)).await {
+        Ok(Ok(model)) => ServedModel::new(model.into_inner()).map(Ok).ok_or_else(Problem::fault),
+        Err(_) => Ok(Err("no embedder responds in time".to_owned())),
+        Ok(Err(status)) => match failure(&status) {
             error if error.reason() == Reason::Unavailable => Ok(Err(error.message().to_owned())),
             error => Err(error.into()),
         },
