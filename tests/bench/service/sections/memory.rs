@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// PSS of the programs after a load with usual requests and one with large requests, at most `most`
-/// MB. Returns it.
+/// MB. Returns it, rounded up.
 pub(crate) async fn measure(bench: &mut Bench<'_>, most: f64) -> f64 {
     progress("memory after load");
     let mut clients = bench.grpc_clients(CLIENTS).await;
@@ -28,5 +28,5 @@ pub(crate) async fn measure(bench: &mut Bench<'_>, most: f64) -> f64 {
         table.line(&[name, Short(megabytes).to_string()]);
     }
     bench.report.detail("Memory after load", table.text());
-    whole
+    whole.ceil()
 }
