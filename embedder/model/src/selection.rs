@@ -23,8 +23,8 @@ const MINIMUM_SPEEDUP: f64 = 1.1;
 /// The number of timed passes of each candidate. The fastest counts, which other programs disturbed
 /// least.
 const ROUNDS: usize = 7;
-/// A candidate whose first passes are slower than the fastest by this factor is left out, since it
-/// would delay the start: without instructions for bf16 a pass takes long.
+/// A candidate whose first timed pass is slower than that of f32 by this factor is left out, since
+/// it would delay the start: without instructions for bf16 a pass takes long.
 const TOO_SLOW: u32 = 4;
 
 /// A loaded model, and why it has its precision.

@@ -20,10 +20,10 @@ use crate::api::{limits::FINGERPRINT_MISMATCH, problem::problems};
 pub(crate) struct ServiceStatus {
     /// Version of the gateway.
     version: &'static str,
-    /// Null if no embedder serves.
+    /// Null if no embedder describes the model.
     #[schema(required = true)]
     model: Option<ModelDescription>,
-    /// Null if no embedder serves.
+    /// Null if no embedder describes the model.
     #[schema(required = true)]
     limits: Option<RequestLimits>,
     /// Why no embedder describes the model; null if one does.

@@ -4,7 +4,7 @@
 //! language. P@1 is the share of sentences whose nearest sentence of the other language, by cosine,
 //! is their translation.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use muse_model::tokenizer::Tokenizer;
 use muse_tests::root;
@@ -83,7 +83,7 @@ fn read(tokenizer: &Tokenizer) -> Vec<Pairs> {
     let mut files: Vec<_> = files.map(|file| file.expect("the folder is readable").path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "tsv"));
     files.sort();
-    let pairs = |file: &std::path::PathBuf| {
+    let pairs = |file: &PathBuf| {
         let text = fs::read_to_string(file).expect("the file is readable");
         let split = |line: &str| {
             let (english, translated) = line.split_once('\t').expect("a line has a tab");
