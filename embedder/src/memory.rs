@@ -6,7 +6,7 @@
 //! caller's deadline ends the wait for memory, as any part of a call.
 //!
 //! A request that the queue would reject is rejected before its message is decoded: in an overload,
-//! most are.
+//! most are. The estimate of its tokens for that is passed on with the request.
 
 use std::{
     collections::VecDeque,
@@ -76,6 +76,10 @@ impl Budgets {
     }
 }
 
+/// About the number of tokens of a request, by the length of its message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EstimatedTokens(pub(crate) usize);
+
 /// The memory that is reserved for a call until its response is sent.
 #[derive(Debug, Clone)]
 pub(crate) struct MemoryLease {
@@ -137,8 +141,8 @@ impl<S> ReserveMemory<S> {
 
     /// Estimates the tokens of a request from the length of its message. At most the limit, since a
     /// request that is too large is rejected for that, however full the queue is.
-    fn estimate_tokens(&self, length: usize) -> usize {
-        (length / BYTES_PER_TOKEN).min(self.limits.request.max())
+    fn estimate_tokens(&self, length: usize) -> EstimatedTokens {
+        EstimatedTokens((length / BYTES_PER_TOKEN).min(self.limits.request.max()))
     }
 }
 
@@ -173,9 +177,11 @@ where
         let lease = MemoryLease { budgets, user, reservations: Arc::default() };
         let mut layer = self.clone();
         async move {
-            let read = read_message(request, &lease).await.and_then(|(request, length)| {
+            let read = read_message(request, &lease).await.and_then(|(mut request, length)| {
                 if is_embed && length <= MAX_REQUEST_BYTES {
-                    layer.batcher.check(&flow, layer.estimate_tokens(length), end)?;
+                    let estimate = layer.estimate_tokens(length);
+                    layer.batcher.check(&flow, estimate.0, end)?;
+                    request.extensions_mut().insert(estimate);
                 }
                 Ok(request)
             });

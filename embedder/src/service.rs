@@ -22,7 +22,7 @@ use crate::{
     batcher::{Batcher, Embedded, FlowKey},
     clock::unix_time,
     limits::TokenLimits,
-    memory::MemoryLease,
+    memory::{EstimatedTokens, MemoryLease},
     request_tokenizer::RequestTokenizer,
     stream::{StreamResponses, Streams},
     timing::{TimedStep, with_server_timing},
@@ -85,6 +85,7 @@ impl EmbedderService for EmbedderApi {
         let lease = request.extensions().get::<MemoryLease>().cloned();
         let deadline = request.extensions().get().map(|&Deadline(end)| end);
         let context = request.extensions().get::<RequestContext>().cloned();
+        let estimate = request.extensions().get().map(|&EstimatedTokens(tokens)| tokens);
         let request = request.into_inner();
         let encoding = VectorEncoding::requested(request.dimensions, request.format)?;
         let arrived = Instant::now();
@@ -97,8 +98,9 @@ impl EmbedderService for EmbedderApi {
         // Again: the quota may have been used up while the request arrived.
         usage.check_quota()?;
         let admitted = Instant::now();
+        let about = estimate.unwrap_or_else(|| sentences.tokens());
         let Embedded { embeddings, queue, forward } =
-            self.batcher.embed(&flow, sentences, encoding, deadline).await?;
+            self.batcher.embed(&flow, sentences, about, encoding, deadline).await?;
         usage.record_vectors(&embeddings);
         let steps = [
             TimedStep { name: "queue", began: admitted, took: queue },

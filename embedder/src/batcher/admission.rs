@@ -3,7 +3,7 @@
 //! A request is admitted whole, and rejected for one of three reasons only:
 //!
 //! 1. It cannot finish before its caller's deadline, by the measured
-//!    [throughput](super::throughput).
+//!    [throughput](super::throughput) and the [rate](super::drain_rate) at which its class is served.
 //! 2. It has no deadline, and would wait longer than the maximum queueing time, by the same
 //!    estimate and with the same margin.
 //! 3. The memory for queued requests is used up: a user may have as many tokens in the queue as are
@@ -28,6 +28,10 @@ const STREAM_AHEAD: Duration = Duration::from_millis(125);
 /// The factor on an estimate before it is compared with a deadline or with the maximum queueing
 /// time: measured waits are 10 to 20 % longer than their estimates, and a late result is useless.
 const MARGIN: f64 = 1.1;
+/// The same before a message is decoded. It is larger, so that a small request that passes is
+/// admitted once it is tokenized: in an overload the queue is always about as long as the limit, and
+/// half of all requests would be tokenized only to be rejected.
+const MARGIN_BEFORE_DECODING: f64 = 1.15;
 /// The shortest `retry_after` of a rejection.
 const SHORTEST_RETRY: Duration = Duration::from_millis(50);
 
@@ -47,6 +51,8 @@ pub(super) struct Candidate<'a> {
     pub(super) tokens: usize,
     /// Its caller's.
     pub(super) deadline: Option<Instant>,
+    /// Whether `tokens` is exact, and not an estimate by the length of the message.
+    pub(super) is_tokenized: bool,
 }
 
 /// Why a request is not admitted. Times are estimates.
@@ -88,7 +94,7 @@ impl AdmissionControl {
         throughput: &Throughput,
         request: Candidate<'_>,
     ) -> Result<(), RejectionCause> {
-        let Candidate { flow, class, tokens, deadline } = request;
+        let Candidate { flow, class, tokens, deadline, is_tokenized } = request;
         let excess = self.excess(queued, flow, tokens);
         if excess > 0 {
             let (own, total) = (queued.tokens_of_user(&flow.user), queued.tokens());
@@ -97,12 +103,16 @@ impl AdmissionControl {
             return Err(RejectionCause::Memory { own, bulk, total, drained: throughput.time_for(excess) });
         }
         let ahead = queued.ahead_of(flow, class, tokens, deadline.is_some());
-        let Some(wait) = throughput.time_for(ahead).filter(|_| ahead > 0) else { return Ok(()) };
-        let done = throughput.time_for(ahead + tokens).unwrap_or(wait);
-        let wait = wait.mul_f64(MARGIN);
+        let Some(wait) = throughput.time_for(ahead.tokens).filter(|_| ahead.tokens > 0) else {
+            return Ok(());
+        };
+        let wait = wait.max(ahead.drained.unwrap_or_default());
+        let done = wait + throughput.time_for(tokens).unwrap_or_default();
+        let margin = if is_tokenized { MARGIN } else { MARGIN_BEFORE_DECODING };
+        let wait = wait.mul_f64(margin);
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         match left {
-            Some(left) if done.mul_f64(MARGIN) > left => Err(RejectionCause::Deadline { done, left }),
+            Some(left) if done.mul_f64(margin) > left => Err(RejectionCause::Deadline { done, left }),
             None if wait > self.max_wait => Err(RejectionCause::Wait { wait }),
             _ => Ok(()),
         }

@@ -68,6 +68,16 @@ pub(super) struct RequestKey {
     id: u64,
 }
 
+/// What passes take before a new request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ahead {
+    /// The tokens of its class that wait now, and those of others that get their turns meanwhile.
+    pub(super) tokens: usize,
+    /// The time for the tokens of its class at the rate at which they are taken, where it is known:
+    /// others may receive requests all the time, and get more turns than they have tokens now.
+    pub(super) drained: Option<Duration>,
+}
+
 /// Queued requests, by user.
 #[derive(Debug, Default)]
 pub(super) struct FairQueue {
@@ -116,7 +126,7 @@ impl FairQueue {
         self.users.get(&flow.user)?.service(flow.service_class)
     }
 
-    /// Tokens that passes take before the last ones of a new request of `tokens` tokens. While the
+    /// What passes take before the last tokens of a new request of `tokens` tokens. While the
     /// requests of its flow are served last in, first out, older ones come after it if it has a
     /// deadline; one without might have to wait for them, and for longer than the maximum queueing
     /// time.
@@ -126,7 +136,7 @@ impl FairQueue {
         class: SizeClass,
         tokens: usize,
         has_deadline: bool,
-    ) -> usize {
+    ) -> Ahead {
         // Flows of equal quanta get as much service as this one, while they have a backlog.
         let others = |own: usize, backlogs: &mut dyn Iterator<Item = usize>| -> usize {
             backlogs.map(|backlog| backlog.min(own)).sum()
@@ -134,7 +144,8 @@ impl FairQueue {
         let user = self.users.get(&flow.user);
         let service = user.and_then(|backlog| backlog.service(flow.service_class));
         let newest_first = has_deadline && service.is_some_and(ServiceBacklog::serves_newest_first);
-        let same_class = service.and_then(|service| service.class(class)).map_or(0, |queue| {
+        let own_class = service.and_then(|service| service.class(class));
+        let same_class = own_class.map_or(0, |queue| {
             if newest_first { queue.patient_tokens(self.oldest_first_after) } else { queue.tokens }
         });
         let classes = service.into_iter().flat_map(|service| &service.classes);
@@ -146,7 +157,9 @@ impl FairQueue {
         let most = flow.service_class.tokens_of_other(same_service + tokens);
         let own = same_service + other_service.map_or(0, |service| service.tokens.min(most));
         let other_users = self.users.iter().filter(|(user, _)| **user != flow.user);
-        own + others(own + tokens, &mut other_users.map(|(_, backlog)| backlog.tokens))
+        let tokens = own + others(own + tokens, &mut other_users.map(|(_, backlog)| backlog.tokens));
+        let now = Instant::now();
+        Ahead { tokens, drained: own_class.and_then(|queue| queue.drain_rate.time_for(same_class, now)) }
     }
 
     /// Whether a new request shortens passes: it is small and the first of its class, beside a

@@ -77,14 +77,14 @@ impl FlowKey {
 /// The size class of a request. Requests of one flow and class wait for each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum SizeClass {
-    /// Calls with 4^n to 4^(n+1) - 1 tokens.
+    /// Calls with about 4^n to 4^(n+1) - 1 tokens.
     Size(u32),
     /// Items of streams.
     Stream,
 }
 
 impl SizeClass {
-    /// The size class of a call with so many tokens.
+    /// The size class of a call with about so many tokens.
     pub(super) fn of_call(tokens: usize) -> Self {
         Self::Size(tokens.max(1).ilog2() / 2)
     }

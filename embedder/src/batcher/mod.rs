@@ -10,6 +10,7 @@
 //! other work the cores have.
 
 mod admission;
+mod drain_rate;
 mod fair_queue;
 mod flow;
 pub mod queue;
@@ -172,17 +173,12 @@ impl Batcher {
     /// # Errors
     ///
     /// Those of [`Batcher::embed`].
-    pub(crate) fn check(
-        &self,
-        flow: &FlowKey,
-        tokens: usize,
-        deadline: Option<Instant>,
-    ) -> Result<(), Error> {
-        self.queue.check(flow, tokens, deadline)
+    pub(crate) fn check(&self, flow: &FlowKey, about: usize, deadline: Option<Instant>) -> Result<(), Error> {
+        self.queue.check(flow, about, deadline)
     }
 
-    /// The vectors of `sentences`, in their order, in the requested encoding. `deadline` is the
-    /// caller's.
+    /// The vectors of `sentences`, in their order, in the requested encoding. `about` is the estimate
+    /// of their tokens of [`Batcher::check`], and `deadline` is the caller's.
     ///
     /// Dropping the future removes the request from the queue; sentences that no pass has taken are
     /// not computed.
@@ -195,11 +191,12 @@ impl Batcher {
         &self,
         flow: &FlowKey,
         sentences: TokenizedSentences,
+        about: usize,
         encoding: VectorEncoding,
         deadline: Option<Instant>,
     ) -> Result<Embedded, Error> {
         let sentences = Arc::new(sentences);
-        let pending = self.queue.push(flow, Arc::clone(&sentences), deadline)?;
+        let pending = self.queue.push(flow, Arc::clone(&sentences), about, deadline)?;
         collect(pending, &sentences, encoding, &self.queue_seconds).await
     }
 

@@ -90,7 +90,8 @@ impl Queue {
         AdmissionControl::largest_request(capacity)
     }
 
-    /// Appends a request if it is admitted. `deadline` is its caller's.
+    /// Appends a request if it is admitted. `about` is the estimate that [`Queue::check`] had of its
+    /// tokens, and determines its size class; `deadline` is its caller's.
     ///
     /// # Errors
     ///
@@ -100,11 +101,12 @@ impl Queue {
         self: &Arc<Self>,
         flow: &FlowKey,
         sentences: Arc<TokenizedSentences>,
+        about: usize,
         deadline: Option<Instant>,
     ) -> Result<PendingRequest, Error> {
         let mut state = self.lock();
-        let (tokens, class) = (sentences.tokens(), SizeClass::of_call(sentences.tokens()));
-        let admitted = self.admit(&state, Candidate { flow, class, tokens, deadline });
+        let (tokens, class) = (sentences.tokens(), SizeClass::of_call(about));
+        let admitted = self.admit(&state, Candidate { flow, class, tokens, deadline, is_tokenized: true });
         admitted.map_err(|cause| self.admission.reject(cause))?;
         Ok(self.insert(&mut state, flow, class, deadline.is_some(), sentences))
     }
@@ -138,16 +140,14 @@ impl Queue {
     }
 
     /// Whether a request of about so many tokens would be admitted now. The estimate may be twice
-    /// the actual number, so this checks half of it, in the class of either; [`Queue::push`]
-    /// decides.
+    /// the actual number, so this checks half of it; [`Queue::push`] decides.
     ///
     /// # Errors
     ///
     /// Those of [`Queue::push`].
     pub fn check(&self, flow: &FlowKey, about: usize, deadline: Option<Instant>) -> Result<(), Error> {
-        let (state, tokens) = (self.lock(), about / 2);
-        let admit = |class| self.admit(&state, Candidate { flow, class, tokens, deadline });
-        let admitted = admit(SizeClass::of_call(tokens)).or_else(|_| admit(SizeClass::of_call(about)));
+        let (state, tokens, class) = (self.lock(), about / 2, SizeClass::of_call(about));
+        let admitted = self.admit(&state, Candidate { flow, class, tokens, deadline, is_tokenized: false });
         admitted.map_err(|cause| self.admission.reject(cause))
     }
 

@@ -43,7 +43,8 @@ impl Cycle {
         let push = |index: usize| {
             let user = UserName::from(format!("user {}", index % users));
             let flow = FlowKey { user, service_class: ServiceClass::Interactive };
-            let pending = queue.push(&flow, Arc::clone(&request), None).expect("there is room");
+            let pending =
+                queue.push(&flow, Arc::clone(&request), request.tokens(), None).expect("there is room");
             (flow, pending)
         };
         let waiting = (0..requests).map(push).collect();
@@ -86,7 +87,10 @@ impl Cycle {
                 }
             };
             if done {
-                let again = self.queue.push(&flow, Arc::clone(&self.request), None).expect("there is room");
+                let again = self
+                    .queue
+                    .push(&flow, Arc::clone(&self.request), self.request.tokens(), None)
+                    .expect("there is room");
                 self.waiting.push_back((flow, again));
             } else {
                 self.waiting.push_back((flow, pending));

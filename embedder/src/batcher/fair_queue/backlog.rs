@@ -11,6 +11,7 @@ use muse_model::sentences::TokenizedSentences;
 
 use super::{
     super::{
+        drain_rate::DrainRate,
         flow::{QUANTUM, ServiceClass, SizeClass},
         round_robin::{Flow, FlowCredit, next_turn},
     },
@@ -50,6 +51,7 @@ pub(super) struct ClassQueue {
     pub(super) class: SizeClass,
     pub(super) tokens: usize,
     credit: FlowCredit,
+    pub(super) drain_rate: DrainRate,
     /// In order of arrival.
     requests: BTreeMap<u64, QueuedRequest>,
     /// The request of which a pass has taken some sentences.
@@ -185,8 +187,7 @@ impl ServiceBacklog {
             self.classes.len() - 1
         });
         self.tokens += request.tokens_left();
-        self.classes[index].tokens += request.tokens_left();
-        self.classes[index].requests.insert(id, request);
+        self.classes[index].push(id, request);
     }
 
     fn take(&mut self, room: Room, credit: isize) -> Option<BatchSlice> {
@@ -220,7 +221,16 @@ impl ServiceBacklog {
 impl ClassQueue {
     fn new(class: SizeClass, quantum: usize) -> Self {
         let credit = FlowCredit::of_quantum(quantum);
-        Self { class, tokens: 0, credit, requests: BTreeMap::new(), started: None }
+        let drain_rate = DrainRate::begin(Instant::now());
+        Self { class, tokens: 0, credit, drain_rate, requests: BTreeMap::new(), started: None }
+    }
+
+    fn push(&mut self, id: u64, request: QueuedRequest) {
+        if self.tokens == 0 {
+            self.drain_rate = DrainRate::begin(request.since);
+        }
+        self.tokens += request.tokens_left();
+        self.requests.insert(id, request);
     }
 
     /// Tokens of the requests of patient callers, who have waited for so long.
@@ -262,6 +272,7 @@ impl ClassQueue {
             return None;
         }
         self.tokens -= taken;
+        self.drain_rate.add(taken, Instant::now());
         let range: Range<usize> = begin..request.next;
         let slice =
             BatchSlice { sentences: Arc::clone(&request.sentences), range, results: request.results.clone() };

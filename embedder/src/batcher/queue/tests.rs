@@ -25,12 +25,16 @@ fn interactive(user: &str) -> FlowKey {
     FlowKey { user: UserName::from(user), service_class: ServiceClass::Interactive }
 }
 
+fn try_push(queue: &Arc<Queue>, flow: &FlowKey, lengths: &[usize]) -> Result<PendingRequest, Error> {
+    queue.push(flow, request(lengths), lengths.iter().sum(), None)
+}
+
 fn push(queue: &Arc<Queue>, user: &str, lengths: &[usize]) -> PendingRequest {
-    queue.push(&interactive(user), request(lengths), None).expect("there is room")
+    try_push(queue, &interactive(user), lengths).expect("there is room")
 }
 
 fn rejected(queue: &Arc<Queue>, user: &str, lengths: &[usize]) -> Error {
-    queue.push(&interactive(user), request(lengths), None).expect_err("there is no room")
+    try_push(queue, &interactive(user), lengths).expect_err("there is no room")
 }
 
 fn in_seconds(seconds: f64) -> Option<Instant> {
@@ -218,7 +222,7 @@ fn request_beyond_the_maximum_queueing_time_is_rejected() {
     // Requests of another user, of another class, or with a sufficient deadline are admitted.
     let _other = push(&queue, "b", &[50]);
     let _large = push(&queue, "a", &[300]);
-    assert!(queue.push(&interactive("a"), request(&[100]), in_seconds(5.0)).is_ok());
+    assert!(queue.push(&interactive("a"), request(&[100]), 100, in_seconds(5.0)).is_ok());
 }
 
 #[test]
@@ -236,6 +240,47 @@ fn deadline_that_cannot_be_met_is_rejected_at_once() {
     assert_eq!((queue.admission.rejections.deadline.get(), queue.admission.rejections.wait.get()), (1, 0));
     assert!(queue.check(&interactive("a"), 600, in_seconds(0.75)).is_err(), "that is too close");
     assert!(queue.check(&interactive("a"), 600, in_seconds(0.9)).is_ok());
+}
+
+#[test]
+fn estimate_counts_what_another_class_receives_meanwhile() {
+    let queue = queue(1 << 22);
+    let flow = interactive("a");
+    let _backlog: Vec<PendingRequest> = (0..5_000).map(|_| push(&queue, "a", &[100])).collect();
+    let start = Instant::now();
+    let mut passes = 0;
+    while start.elapsed() < Duration::from_millis(1_200) {
+        let pass = Instant::now();
+        // Few tokens of the other class wait at any time, but it gets half of each pass.
+        let _other = push(&queue, "a", &[400]);
+        let _slices = queue.take(800);
+        std::thread::sleep(Duration::from_millis(10));
+        queue.record_pass(800, pass.elapsed());
+        passes += 1;
+    }
+    let per_token = start.elapsed().as_secs_f64() / f64::from(passes * 800);
+    let class = SizeClass::of_call(100);
+    let by_throughput = per_token * queue.lock().waiting.tokens_of_class(&flow, class) as f64;
+    // It takes twice as long, and 2.3 times with the margin.
+    assert!(queue.check(&flow, 100, in_seconds(1.7 * by_throughput)).is_err());
+    assert!(queue.check(&flow, 100, in_seconds(3.0 * by_throughput)).is_ok());
+}
+
+#[test]
+fn request_that_passes_the_check_of_its_message_is_admitted() {
+    let queue = queue_of(1 << 20, Duration::from_secs(60));
+    queue.record_pass(100, Duration::from_millis(100));
+    let _pending: Vec<PendingRequest> = (0..40).map(|_| push(&queue, "a", &[100])).collect();
+    // The deadlines differ by less than a request takes.
+    let (flow, mut passed) = (interactive("a"), Vec::new());
+    for milliseconds in (4_400..5_000).step_by(10) {
+        let deadline = in_seconds(f64::from(milliseconds) / 1_000.0);
+        passed.push(queue.check(&flow, 100, deadline).is_ok());
+        if passed.ends_with(&[true]) {
+            assert!(queue.push(&flow, request(&[100]), 100, deadline).is_ok(), "{milliseconds} ms");
+        }
+    }
+    assert!(passed.contains(&false) && passed.contains(&true));
 }
 
 #[test]

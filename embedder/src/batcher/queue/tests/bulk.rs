@@ -7,7 +7,7 @@ fn bulk(user: &str) -> FlowKey {
 }
 
 fn push_bulk(queue: &Arc<Queue>, user: &str, lengths: &[usize]) -> PendingRequest {
-    queue.push(&bulk(user), request(lengths), None).expect("there is room")
+    try_push(queue, &bulk(user), lengths).expect("there is room")
 }
 
 /// The lengths of the sentences of so many passes.
@@ -142,7 +142,7 @@ fn estimates_are_the_tokens_that_passes_take_before() {
         for flow in [interactive("a"), bulk("a")] {
             let queue = queue(1 << 22);
             let backlog = |flow: &FlowKey, tokens: usize| {
-                queue.push(flow, request(&vec![16; tokens / 16]), None).expect("there is room")
+                try_push(&queue, flow, &vec![16; tokens / 16]).expect("there is room")
             };
             let _backlogs = [
                 backlog(&interactive("a"), interactive_tokens),
@@ -152,8 +152,8 @@ fn estimates_are_the_tokens_that_passes_take_before() {
             ];
             let sentences = request(&vec![16; size / 16]);
             let class = SizeClass::of_call(size);
-            let estimate = queue.lock().waiting.ahead_of(&flow, class, size, false);
-            let _request = queue.push(&flow, Arc::clone(&sentences), None).expect("there is room");
+            let estimate = queue.lock().waiting.ahead_of(&flow, class, size, false).tokens;
+            let _request = queue.push(&flow, Arc::clone(&sentences), size, None).expect("there is room");
             let before = drain(&queue, &sentences);
             assert!(
                 before.abs_diff(estimate) <= 2 * QUANTUM,
@@ -178,7 +178,7 @@ fn admission_counts_the_bulk_backlog_at_its_weight() {
     // pass beside those: 9 s, or 9.9 s with the margin.
     assert!(check(bulk("a"), 100, 9.4).is_err() && check(bulk("a"), 100, 10.4).is_ok());
     // 37 s for 3,000 tokens of the large one and 700 interactive ones, or 40.7 s with the margin.
-    let rejected = queue.push(&bulk("a"), request(&[100; 30]), None).expect_err("that is too long");
+    let rejected = try_push(&queue, &bulk("a"), &[100; 30]).expect_err("that is too long");
     assert!(rejected.message().contains("wait for about 40.7 s, longer than the maximum"), "{rejected}");
     assert_eq!(rejected.retry_after(), Some(Duration::from_millis(30_700)));
 }
@@ -187,7 +187,7 @@ fn admission_counts_the_bulk_backlog_at_its_weight() {
 fn bulk_requests_leave_room_for_others_of_their_owner() {
     let queue = queue(1_200);
     let _bulk: Vec<_> = (0..4).map(|_| push_bulk(&queue, "a", &[100])).collect();
-    let rejected = queue.push(&bulk("a"), request(&[1]), None).expect_err("a third of the queue waits");
+    let rejected = try_push(&queue, &bulk("a"), &[1]).expect_err("a third of the queue waits");
     assert_eq!(rejected.reason(), Reason::Overloaded);
     assert!(
         rejected.message().contains("400 tokens of yours (400 of bulk keys) and 400 of all"),
@@ -196,7 +196,7 @@ fn bulk_requests_leave_room_for_others_of_their_owner() {
     assert_eq!(queue.admission.rejections.memory.get(), 1);
     let _interactive = push(&queue, "a", &[200]);
     // Both together have no more than one user may have.
-    assert!(queue.push(&interactive("a"), request(&[1]), None).is_err());
+    assert!(try_push(&queue, &interactive("a"), &[1]).is_err());
     let _other = push(&queue, "b", &[300]);
 }
 
@@ -204,7 +204,7 @@ fn bulk_requests_leave_room_for_others_of_their_owner() {
 fn largest_bulk_request_is_admitted_to_an_empty_queue() {
     let queue = queue(1_200);
     let _bulk = push_bulk(&queue, "a", &[100; 6]);
-    assert!(queue.push(&bulk("a"), request(&[1]), None).is_err());
+    assert!(try_push(&queue, &bulk("a"), &[1]).is_err());
     let _other = push(&queue, "b", &[300]);
 }
 
