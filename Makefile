@@ -80,7 +80,7 @@ test-unit: libtorch
 	@python3 tests/run.py --release --locked --workspace --lib --test verifier --test gateway
 
 test-page: model build $(TEST_PACKAGES)
-	@$(TEST_ENV) python3 tests/run.py --release --workspace --test page
+	@$(TEST_ENV) MUSE_SCREENSHOTS=target/screenshots python3 tests/run.py --release --workspace --test page
 
 test-isolation: model build
 	@python3 tests/run.py --release --workspace --test isolation

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use muse_tests::{Stack, pytest::pytest, root};
+use muse_tests::{Stack, pytest::pytest};
 
 /// The tests that open every view in several sizes and colours; all others take about as long.
 const VIEWS: [&str; 2] = ["tests/python/page/test_accessibility.py", "tests/python/page/test_appearance.py"];
@@ -24,12 +24,7 @@ async fn run(tests: &[String]) {
         std::env::var_os("PAGE_VENV").expect("PAGE_VENV names a Python environment: run `make test-page`");
     let (stack, strict) = (Stack::start().await, Stack::start_strict().await);
     let [url, strict_url] = [&stack, &strict].map(|stack| format!("http://{}", stack.gateway.address));
-    let screenshots = root().join("target/screenshots");
-    let environment = [
-        ("MUSE_TEST_URL", &*url),
-        ("MUSE_TEST_STRICT_URL", &*strict_url),
-        ("MUSE_SCREENSHOTS", screenshots.to_str().expect("the path is UTF-8")),
-    ];
+    let environment = [("MUSE_TEST_URL", &*url), ("MUSE_TEST_STRICT_URL", &*strict_url)];
     let tests: Vec<&str> = tests.iter().map(String::as_str).collect();
     pytest(&Path::new(&venv).join("bin/python"), &tests, &environment).await;
     stack.stop().await;
