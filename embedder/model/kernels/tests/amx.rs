@@ -48,13 +48,12 @@ fn sanitized() -> Vec<&'static str> {
 }
 
 /// Compiles the emulation and files of `standalone/amx`.
-fn compile_with_emulation(files: &[&str], folder: &Path) -> Vec<PathBuf> {
+fn compile_with_emulation(files: &[&str]) -> Vec<PathBuf> {
     let path = |file: &&str| format!("tests/standalone/amx/{file}");
-    let mut objects: Vec<PathBuf> = (EMULATION.iter().chain(files))
-        .map(|file| compile(NATIVE, &sanitized(), &path(file), folder))
-        .collect();
+    let mut objects: Vec<PathBuf> =
+        (EMULATION.iter().chain(files)).map(|file| compile(NATIVE, &sanitized(), &path(file))).collect();
     // It accesses no memory of the kernels.
-    objects.push(compile(NATIVE, &["-O3", "-mavx2", "-mfma"], &path(&"products.cpp"), folder));
+    objects.push(compile(NATIVE, &["-O3", "-mavx2", "-mfma"], &path(&"products.cpp")));
     objects
 }
 
@@ -68,10 +67,10 @@ fn link_and_run(objects: &[PathBuf], program: &Path) {
 /// compiled as in the product.
 fn check_kernel(kernel: &str, flags: &[&str], reference: &str, check: &str) {
     let folder = tempfile::tempdir().expect("there is a place for temporary files");
-    let mut objects = compile_with_emulation(&["kernel_checks.cpp", check], folder.path());
-    objects.push(compile(NATIVE, &["-O3", "-mfma"], reference, folder.path()));
+    let mut objects = compile_with_emulation(&["kernel_checks.cpp", check]);
+    objects.push(compile(NATIVE, &["-O3", "-mfma"], reference));
     for level in [&sanitized()[..], &["-O3"]] {
-        objects.push(compile(NATIVE, &[level, &AVX512, flags].concat(), kernel, folder.path()));
+        objects.push(compile(NATIVE, &[level, &AVX512, flags].concat(), kernel));
         link_and_run(&objects, &folder.path().join("check"));
         objects.pop();
     }
@@ -83,7 +82,7 @@ fn tiles_multiply_as_computed_by_hand() {
         let folder = tempfile::tempdir().expect("there is a place for temporary files");
         let checks =
             ["check_emulation.cpp", "check_decoding.cpp", "check_execution.cpp", "check_products.cpp"];
-        link_and_run(&compile_with_emulation(&checks, folder.path()), &folder.path().join("check"));
+        link_and_run(&compile_with_emulation(&checks), &folder.path().join("check"));
     }
 }
 

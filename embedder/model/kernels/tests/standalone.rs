@@ -40,9 +40,9 @@ fn kernels_pass_the_sanitizers_and_return_the_same_bits() {
     } else {
         files.push(("tests/standalone/check.cpp", &["-DMUSE_X86_64"]));
     }
-    let objects = files.into_iter().map(|(file, flags)| {
-        compile(NATIVE, &[&["-O1"], &SANITIZERS[..], flags].concat(), file, folder.path())
-    });
+    let objects = files
+        .into_iter()
+        .map(|(file, flags)| compile(NATIVE, &[&["-O1"], &SANITIZERS[..], flags].concat(), file));
     let check = folder.path().join("check");
     run(Command::new(NATIVE).args(SANITIZERS).args(objects).arg("-o").arg(&check));
     assert_eq!(run(&mut Command::new(check)), EXPECTED);
@@ -57,7 +57,7 @@ fn portable_kernels_return_the_same_bits_on_arm() {
     }
     let folder = tempfile::tempdir().expect("there is a place for temporary files");
     let files = ["cpp/portable_f32.cpp", "cpp/portable_int8.cpp", "tests/standalone/check.cpp"];
-    let objects = files.map(|file| compile(ARM_COMPILER, &["-O3"], file, folder.path()));
+    let objects = files.map(|file| compile(ARM_COMPILER, &["-O3"], file));
     let check = folder.path().join("check");
     run(Command::new(ARM_COMPILER).arg("-static").args(objects).arg("-o").arg(&check));
     assert_eq!(run(Command::new(ARM_EMULATOR).arg(check)), EXPECTED);
