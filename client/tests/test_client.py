@@ -279,6 +279,23 @@ except ImportError as error: print(error)
     assert "pip install 'muse-as-service[grpc]'" in ran.stdout
 
 
+def test_package_and_command_import_only_what_they_need() -> None:
+    code = """
+import sys
+from contextlib import suppress
+import muse_as_service as muse
+assert not {"asyncio", "httpx", "numpy", "requests"} & set(sys.modules)
+from muse_as_service.cli.main import main
+with suppress(SystemExit): main(["embed", "--help"])
+assert "httpx" in sys.modules and not {"asyncio", "grpc", "pyarrow", "requests"} & set(sys.modules)
+from muse_as_service import *
+assert all(globals()[name] is getattr(muse, name) for name in muse.__all__)
+assert set(muse.__all__) <= set(dir(muse)) and not hasattr(muse, "missing")
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+
+
 @pytest.mark.parametrize("grpc", [False, True])
 def test_unreachable_server_raises_unavailable_error(grpc: bool) -> None:
     with MUSEClient(port=1, grpc=grpc, retry_for=0.5) as client:

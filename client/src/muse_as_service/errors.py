@@ -6,9 +6,11 @@ subclass of it if requests is installed, else of its base class `OSError`.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Optional
 
-if TYPE_CHECKING:
+# The command catches its errors itself, and must not wait for the import of requests.
+if TYPE_CHECKING or "muse_as_service.cli.main" in sys.modules:
     _Base = OSError
 else:
     try:

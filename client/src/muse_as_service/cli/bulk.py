@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import MUSEError, __version__
 from .._transfer import DIMENSION
-from . import Failure, bulk_options, files, inputs, outputs, pipeline
+from . import Failure, Stopped, bulk_options, files, inputs, outputs, pipeline
 from .checkpoint import Identity
 from .counts import count
 from .job_login import JobLogin
@@ -18,7 +18,7 @@ from .job_service import JobService, Model
 from .login import credential
 from .outputs import Layout, Sink, Target
 from .part_file import PartFile
-from .pipeline import Job, Stopped, Summary
+from .pipeline import Job, Summary
 from .sending import Sender
 from .standard_streams import print_error
 

@@ -61,7 +61,7 @@ class Finding(NamedTuple):
     text: str
 
 
-def add_command(commands: Any) -> None:
+def add_commands(commands: Any) -> None:
     """Adds `doctor` to the subcommands of `muse`."""
     check = commands.add_parser("doctor", help="check a service")
     user = "user name; without it, checks that need a login are skipped"

@@ -18,7 +18,7 @@ Several files, such as shards, must be of one model, whose vectors may be compar
 status is 4."""
 
 
-def add_command(commands: Any) -> None:
+def add_commands(commands: Any) -> None:
     """Adds `info` to the subcommands of `muse`."""
     info = commands.add_parser(
         "info",

@@ -6,13 +6,26 @@ import argparse
 import signal
 import sys
 from functools import partial
+from importlib import import_module
 from typing import Any, Optional
 
-from .. import MUSEError, __version__
-from . import Failure, authentication, bulk, doctor, info, keys, pipeline, usage
+from ..errors import MUSEError
+from . import Failure, Stopped
 from .standard_streams import discard, print_error, reopen_closed
 
 DESCRIPTION = "Computes sentence embeddings and tokens with MUSE as Service."
+# The modules of the commands, in the order of the help. Only that of the command is imported, because the imports of
+# all take longer than most commands.
+MODULES = {
+    "login": "authentication",
+    "logout": "authentication",
+    "doctor": "doctor",
+    "embed": "bulk",
+    "tokenize": "bulk",
+    "info": "info",
+    "key": "keys",
+    "usage": "usage",
+}
 
 
 def run() -> None:
@@ -31,7 +44,7 @@ def run() -> None:
         sys.exit(_print_error(f"error: {failure}", failure.status))
     except MUSEError as error:
         sys.exit(_print_error(f"error: {error}"))
-    except pipeline.Stopped as stopped:
+    except Stopped as stopped:
         sys.exit(_print_error(str(stopped), 130))
     except KeyboardInterrupt:
         sys.exit(_print_error("stopped", 130))
@@ -48,14 +61,16 @@ def run() -> None:
 
 
 def main(arguments: Optional[list[str]] = None) -> int:
-    """Parses the arguments and runs the command. Raises `Failure`, `MUSEError` and `pipeline.Stopped`."""
+    """Parses the arguments and runs the command. Raises `Failure`, `MUSEError` and `Stopped`."""
     options = _parse(arguments)
     status: Optional[int] = options.run(options)
     return status or 0
 
 
 def _parse(arguments: Optional[list[str]]) -> argparse.Namespace:
-    parser = _parser()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    module = MODULES.get(arguments[0]) if arguments else None
+    parser = _parser([module] if module else [*dict.fromkeys(MODULES.values())])
     options, rest = parser.parse_known_args(arguments)
     if rest and hasattr(options, "input") and all(name == "-" or not name.startswith("-") for name in rest):
         # argparse takes names only up to the next option: muse embed a.csv b.csv --column title OUTPUT
@@ -72,17 +87,22 @@ def _print_error(text: str, status: int = 1) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+class _PrintVersion(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from .. import __version__
+
+        print(f"muse {__version__}")
+        parser.exit()
+
+
+def _parser(modules: list[str]) -> argparse.ArgumentParser:
+    """Parses the commands of these modules."""
     parser = argparse.ArgumentParser("muse", description=DESCRIPTION, allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"muse {__version__}")
+    version = "show program's version number and exit"
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, default=argparse.SUPPRESS, help=version)
     # Abbreviations of options in scripts could become ambiguous later.
     command_parser: Any = partial(argparse.ArgumentParser, allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=command_parser)
-
-    authentication.add_commands(commands)
-    doctor.add_command(commands)
-    bulk.add_commands(commands)
-    info.add_command(commands)
-    keys.add_commands(commands)
-    usage.add_command(commands)
+    for module in modules:
+        import_module(f".{module}", __package__).add_commands(commands)
     return parser

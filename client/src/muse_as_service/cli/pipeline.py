@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Callable, Optional
 
-from .. import MUSEError
 from .._workers import Workers
-from . import Failure, OtherModel
+from ..errors import MUSEError
+from . import Failure, OtherModel, Stopped
 from .assembly import Assembly
 from .batches import Request, Rows, requests
 from .checkpoint import Item
@@ -31,10 +31,6 @@ LAST_VERIFY_S = 5.0
 OTHER_MODEL_REMEDY = "run the same command again when the service has that model, or use --restart to start over"
 # Requests that may wait for the oldest one, or for a worker, so that all workers go on if the oldest one is slow.
 WAITING = 4
-
-
-class Stopped(Exception):
-    """Interrupted by Ctrl-C, SIGTERM or SIGHUP; the message contains the number of saved sentences."""
 
 
 class NotResumable(OtherModel):

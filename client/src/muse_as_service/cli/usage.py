@@ -21,7 +21,7 @@ login', for admins that of all users."""
 NUMBERS = ("requests", "sentences", "tokens", "refused")
 
 
-def add_command(commands: Any) -> None:
+def add_commands(commands: Any) -> None:
     """Adds `usage` to the subcommands of `muse`."""
     usage = commands.add_parser("usage", help="print usage by day, user, API key or hour", description=DESCRIPTION)
     usage.add_argument(
