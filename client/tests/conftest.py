@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,23 +65,29 @@ def muse(tmp_path: Path) -> Muse:
     return Muse(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def login(url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What `muse login` saves. Tests that revoke its tokens must log in themselves."""
+    muse = Muse(tmp_path_factory.mktemp("login")).login(url)
+    saved: dict[str, Any] = json.loads(muse.saved_login().read_text(encoding="utf-8"))
+    return saved
+
+
 @pytest.fixture
-def muse_on_stack(muse: Muse, url: str) -> Muse:
+def muse_on_stack(muse: Muse, login: dict[str, Any], url: str) -> Muse:
     """The command, logged in to the stack."""
-    return muse.login(url)
+    return muse.with_login(login, url)
 
 
 @pytest.fixture
-def muse_on_relay(muse: Muse, relay: Relay) -> Iterator[Muse]:
+def muse_on_relay(muse: Muse, login: dict[str, Any], relay: Relay) -> Muse:
     """The command, logged in to the relay."""
-    yield muse.login(relay.url)
+    return muse.with_login(login, relay.url)
 
 
 @pytest.fixture(scope="session")
 def golden() -> list[dict[str, Any]]:
     """The golden sentences with their expected tokens."""
-    import json
-
     with (GOLDEN / "sentences.jsonl").open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 

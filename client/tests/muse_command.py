@@ -52,6 +52,15 @@ class Muse:
         self.run("login", url, "--user", "admin", stdin="admin\n")
         return self
 
+    def saved_login(self) -> Path:
+        return self.state / "muse/login.json"
+
+    def with_login(self, login: dict[str, Any], url: str) -> Muse:
+        """Saves a login as one to `url`, as `muse login` does, which takes longer."""
+        self.saved_login().parent.mkdir(parents=True)
+        self.saved_login().write_text(json.dumps({**login, "url": url}), encoding="utf-8")
+        return self
+
     def checkpointed_rows(self, output: str) -> int:
         """Number of sentences that are done, from the checkpoint."""
         try:

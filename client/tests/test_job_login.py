@@ -78,14 +78,15 @@ def test_login_to_another_service_during_a_job_does_not_matter(muse: Muse, stric
     assert json.loads((muse.state / "muse/login.json").read_text())["url"] == url
 
 
-def test_logout_during_a_job_is_reported(muse_on_relay: Muse, relay: Relay, url: str) -> None:
-    write_text(muse_on_relay.folder / "in.txt", [f"{number}" for number in range(3 * CHUNK)])
+def test_logout_during_a_job_is_reported(muse: Muse, relay: Relay, url: str) -> None:
+    muse.login(relay.url)
+    write_text(muse.folder / "in.txt", [f"{number}" for number in range(3 * CHUNK)])
     relay.block_after = CHUNK
-    process = muse_on_relay.start("tokenize", "in.txt", "out.jsonl", "--in-flight", "1")
-    muse_on_relay.wait_for("out.jsonl", CHUNK)
-    other = Muse(muse_on_relay.folder)
+    process = muse.start("tokenize", "in.txt", "out.jsonl", "--in-flight", "1")
+    muse.wait_for("out.jsonl", CHUNK)
+    other = Muse(muse.folder)
     # The relay is blocked: log out of the same service directly, with the same tokens.
-    saved = muse_on_relay.state / "muse/login.json"
+    saved = muse.state / "muse/login.json"
     saved.write_text(saved.read_text().replace(relay.url, url))
     other.run("logout")
     relay.release()
