@@ -4,6 +4,7 @@ use std::{
     fmt::Debug,
     io,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,7 +17,7 @@ use tokio::time::sleep;
 use tonic::transport::Endpoint;
 use tracing::{debug, warn};
 
-use super::Balancer;
+use super::{cluster::Cluster, health};
 
 /// The period of resolving names,
 const LOOKUP_PERIOD: Duration = Duration::from_secs(2);
@@ -88,23 +89,32 @@ impl Target {
     }
 }
 
-/// Updates the endpoints of the balancer. It returns if no URL contains a name.
-pub(super) async fn discover(urls: Vec<Endpoint>, resolver: Box<dyn Resolver>, balancer: Balancer) {
+/// Updates the endpoints of the cluster. It returns if no URL contains a name.
+pub(super) async fn discover(urls: Vec<Endpoint>, resolver: Box<dyn Resolver>, cluster: Arc<Cluster>) {
     let mut targets: Vec<Target> = urls.into_iter().map(Target::new).collect();
     loop {
-        balancer.replace(&resolved(&targets));
+        replace(&cluster, &targets);
         if targets.iter().all(|target| target.name.is_none()) {
             return;
         }
         join_all(targets.iter_mut().map(|target| target.resolve(&*resolver))).await;
-        balancer.replace(&resolved(&targets));
+        replace(&cluster, &targets);
         tokio::select! {
             () = sleep(LOOKUP_PERIOD) => (),
             () = async {
                 sleep(MIN_LOOKUP_PAUSE).await;
-                balancer.resolve_requested().await;
+                cluster.resolve_requested().await;
             } => (),
         }
+    }
+}
+
+/// Replaces the endpoints of the cluster, and starts the health checks of the new ones.
+fn replace(cluster: &Arc<Cluster>, targets: &[Target]) {
+    for endpoint in cluster.replace(&resolved(targets)) {
+        let removed = endpoint.removed.clone();
+        let health_checks = health::watch(endpoint, Arc::clone(cluster));
+        tokio::spawn(async move { removed.run_until_cancelled(health_checks).await });
     }
 }
 

@@ -12,7 +12,7 @@ use tonic_health::pb::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Balancer,
+    cluster::Cluster,
     endpoint::{EmbedderEndpoint, State},
     model::ModelIdentity,
 };
@@ -26,13 +26,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// Updates the state and the model of an endpoint by its health checks. It does not return.
-pub(super) async fn watch(endpoint: Arc<EmbedderEndpoint>, balancer: Balancer) {
+pub(super) async fn watch(endpoint: Arc<EmbedderEndpoint>, cluster: Arc<Cluster>) {
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     loop {
         let started = Instant::now();
         let mut reported = State::Unknown;
         let ended = tokio::select! {
-            ended = apply_reports(&endpoint, &balancer, &mut reported) => ended,
+            ended = apply_reports(&endpoint, &cluster, &mut reported) => ended,
             () = endpoint.recheck.notified() => Err(Status::unavailable("a call failed")),
         };
         let ended = ended.err().unwrap_or_else(|| Status::unavailable("the health check ended"));
@@ -44,8 +44,8 @@ pub(super) async fn watch(endpoint: Arc<EmbedderEndpoint>, balancer: Balancer) {
             _ => warn!(%address, reason, "an embedder is unavailable"),
         }
         endpoint.set_unavailable();
-        balancer.update();
-        balancer.request_resolve();
+        cluster.update();
+        cluster.request_resolve();
         if reported == State::Serving && started.elapsed() > STABLE_AFTER {
             backoff.reset();
         }
@@ -58,7 +58,7 @@ pub(super) async fn watch(endpoint: Arc<EmbedderEndpoint>, balancer: Balancer) {
 /// Applies the reports of the endpoint until they end.
 async fn apply_reports(
     endpoint: &EmbedderEndpoint,
-    balancer: &Balancer,
+    cluster: &Cluster,
     reported: &mut State,
 ) -> Result<(), Status> {
     let request = HealthCheckRequest { service: SERVICE.to_owned() };
@@ -78,7 +78,7 @@ async fn apply_reports(
         }
         *reported = state;
         endpoint.report(state, model.clone());
-        balancer.update();
+        cluster.update();
     }
     Ok(())
 }

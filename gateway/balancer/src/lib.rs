@@ -1,18 +1,42 @@
 //! The load balancer of the embedders.
 //!
+//! A call passes a [stack] of tower layers:
+//!
+//! | layer of calls | idea |
+//! |---|---|
+//! | [`fingerprint`] | reports the fingerprint in the response to the sender of the call |
+//! | [`select_model`] | selects the model that may serve the call |
+//! | [`retry`] | sends the call to another endpoint if the first one fails |
+//! | [`least_loaded`] | picks the least loaded endpoint |
+//!
+//! | layer of attempts | idea |
+//! |---|---|
+//! | [`outlier_ejection`] | ejects an endpoint that fails |
+//! | [`error_trailers`] | a gRPC status in place of a response that breaks off |
+//! | [`classify`] | the outcome of an attempt: whether another endpoint may serve the call |
+//! | [`buffer`] | buffers the response until it is complete |
+//! | [`model_check`] | drops the response of another model |
+//! | [`track_load`] | counts the attempt as load of its endpoint |
+//! | [`connect`] | the connection to the endpoint |
+//!
+//! | part of the layers | idea |
+//! |---|---|
+//! | [`attempt`] | the request of the layers of attempts |
+//! | [`retry_policy`], [`retry_budget`] | which outcomes are retried, the bound on retries |
+//! | [`replay_body`], [`replay_memory`] | the request body of an attempt, the bound on buffered bytes |
+//! | [`no_endpoint`] | the response to a call without an endpoint |
+//! | [`map_result`] | the future of most layers |
+//!
+//! The layers read the state of the cluster, which tasks in the background set:
+//!
 //! | module | idea |
 //! |---|---|
+//! | [`cluster`] | the endpoints of all embedders |
 //! | [`discovery`] | service discovery: URLs and names become addresses |
-//! | [`endpoint`] | one embedder: connection, state, ejection |
+//! | [`endpoint`], [`load`] | one embedder: connection, state; the weight of its calls in flight |
 //! | [`health`] | health checks, which set the state and the model |
 //! | [`model`] | the model of an endpoint, by its fingerprint |
 //! | [`election`] | the election of the served model |
-//! | [`load`] | the weight of the calls in flight of an endpoint |
-//! | [`pick`] | least-loaded picking |
-//! | [`attempt`] | one call to one endpoint |
-//! | [`retry`], [`retry_policy`], [`retry_budget`] | the retry loop, the classification of outcomes, the bound on retries |
-//! | [`replay_body`], [`buffered_body`], [`tracked_body`] | the bodies of requests and responses |
-//! | [`replay_memory`] | the bound on buffered bytes |
 //!
 //! A call goes to the least loaded endpoint, by the bytes of the requests in flight. An endpoint that cannot be reached, breaks a
 //! connection or returns UNAVAILABLE is ejected (outlier ejection), and one that reports not serving gets no calls either, until
@@ -21,52 +45,65 @@
 #![forbid(unsafe_code)]
 
 mod attempt;
-mod buffered_body;
+mod buffer;
+mod classify;
+mod cluster;
+mod connect;
 mod discovery;
 mod election;
 mod endpoint;
+mod error_trailers;
+mod fingerprint;
 mod health;
+mod least_loaded;
 mod load;
+mod map_result;
 mod model;
-mod pick;
+mod model_check;
+mod no_endpoint;
+mod outlier_ejection;
 mod replay_body;
 mod replay_memory;
 mod retry;
 mod retry_budget;
 mod retry_policy;
-mod tracked_body;
+mod select_model;
+mod stack;
+mod track_load;
 
 use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::AtomicUsize},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
-use http::HeaderMap;
+use http::{HeaderMap, Request, Response};
 use muse_proto::{Error, Fingerprint};
 pub use muse_server::resolver::SystemResolver;
-use muse_server::{backoff::random, tls::Connector};
+use muse_server::tls::Connector;
 use muse_telemetry::{metrics::Metrics, request_telemetry::TracedClient};
-use tokio::sync::{Notify, watch};
+use pin_project_lite::pin_project;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
-use tracing::info;
+use tonic::{
+    body::Body,
+    transport::{Channel, Endpoint},
+};
+use tower::{BoxError, Service};
 
+pub use classify::is_timeout;
+use cluster::Cluster;
 pub use discovery::Resolver;
-use election::Election;
-use endpoint::{Condition, EmbedderEndpoint, State};
-pub use model::{ModelIdentity, ResponseFingerprint};
-use replay_memory::ReplayMemory;
-use retry_budget::RetryBudget;
-pub use retry_policy::is_timeout;
+use endpoint::{EmbedderEndpoint, State};
+pub use fingerprint::ResponseFingerprint;
+pub use model::ModelIdentity;
+use stack::{Stack, stack};
 
 /// Time without traffic from an embedder after which HTTP/2 sends it a ping,
 const PING_AFTER: Duration = Duration::from_secs(3);
 /// and time for its acknowledgement, after which the connection is closed and its calls are retried elsewhere.
 const PONG_WITHIN: Duration = Duration::from_secs(5);
-
-/// Bytes of the replay bodies of all calls.
-const REPLAY_BYTES: usize = 64 << 20;
 
 /// The embedders, as one service.
 #[derive(Debug, Clone)]
@@ -74,20 +111,8 @@ pub struct Balancer(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    endpoints: RwLock<Arc<[Arc<EmbedderEndpoint>]>>,
-    election: Mutex<Election>,
-    /// The endpoint that is picked first among equally loaded ones, modulo their number.
-    turn: AtomicUsize,
-    retry_budget: RetryBudget,
-    replay_memory: ReplayMemory,
-    /// Whether any endpoint with the served model serves.
-    serving: watch::Sender<bool>,
-    /// Notified when an endpoint fails: its name may have other addresses.
-    resolve_requested: Notify,
-    /// Time for a call until its response begins.
-    call_timeout: Duration,
-    connector: Connector,
-    shutdown: CancellationToken,
+    cluster: Arc<Cluster>,
+    stack: Stack,
 }
 
 /// Numbers of embedders.
@@ -124,30 +149,20 @@ impl Balancer {
         call_timeout: Duration,
         shutdown: CancellationToken,
     ) -> Self {
-        let balancer = Self(Arc::new(Shared {
-            endpoints: RwLock::new(Arc::new([])),
-            election: Mutex::new(Election::new(pinned)),
-            turn: AtomicUsize::new(random() as usize),
-            retry_budget: RetryBudget::new(),
-            replay_memory: ReplayMemory::new(REPLAY_BYTES),
-            serving: watch::Sender::new(false),
-            resolve_requested: Notify::new(),
-            call_timeout,
-            connector: connector.clone(),
-            shutdown: shutdown.clone(),
-        }));
+        let cluster = Arc::new(Cluster::new(pinned, connector, shutdown.clone()));
         let targets = targets.iter().cloned().map(|target| {
             target.timeout(call_timeout).http2_keep_alive_interval(PING_AFTER).keep_alive_timeout(PONG_WITHIN)
         });
-        let discovery = discovery::discover(targets.collect(), resolver, balancer.clone());
+        let discovery = discovery::discover(targets.collect(), resolver, Arc::clone(&cluster));
         tokio::spawn(async move { shutdown.run_until_cancelled(discovery).await });
-        balancer
+        let stack = stack(&cluster, call_timeout);
+        Self(Arc::new(Shared { cluster, stack }))
     }
 
     /// Whether any embedder serves that has the served model.
     #[must_use]
     pub fn serving(&self) -> watch::Receiver<bool> {
-        self.0.serving.subscribe()
+        self.0.cluster.serving().subscribe()
     }
 
     /// The numbers of known and serving embedders.
@@ -155,7 +170,8 @@ impl Balancer {
     pub fn counts(&self) -> EmbedderCounts {
         let serving = self.serving_embedders();
         let used = serving.iter().filter(|embedder| embedder.used).count();
-        EmbedderCounts { known: self.endpoints().len(), serving: used, unused: serving.len() - used }
+        let known = self.0.cluster.endpoints().len();
+        EmbedderCounts { known, serving: used, unused: serving.len() - used }
     }
 
     /// The embedders that serve, also those with another model than the served one.
@@ -168,13 +184,13 @@ impl Balancer {
             let (channel, used) = (endpoint.channel.clone(), served.as_ref() == Some(&model));
             Some(ServingEmbedder { channel, fingerprint: model.fingerprint().cloned(), used })
         };
-        self.endpoints().iter().filter_map(embedder).collect()
+        self.0.cluster.endpoints().iter().filter_map(embedder).collect()
     }
 
     /// The model that the embedders of all calls have; none until one is elected.
     #[must_use]
     pub fn served(&self) -> Option<ModelIdentity> {
-        self.election().served().cloned()
+        self.0.cluster.served()
     }
 
     /// Checks the fingerprint that the headers of a call require.
@@ -185,14 +201,14 @@ impl Balancer {
     /// [`Reason::FingerprintMismatch`](muse_proto::Reason) if the served model has another one.
     pub fn check(&self, headers: &HeaderMap) -> Result<(), Error> {
         let required = Fingerprint::required(headers)?;
-        self.election().served().map_or(Ok(()), |served| served.check(required.as_ref()))
+        self.0.cluster.election().served().map_or(Ok(()), |served| served.check(required.as_ref()))
     }
 
     /// For operators: which embedders are not used because of their model, and whether no embedder is usable for that reason.
     #[must_use]
     pub fn explanation(&self) -> Vec<String> {
-        let usable = *self.0.serving.borrow();
-        let election = self.election();
+        let usable = *self.0.cluster.serving().borrow();
+        let election = self.0.cluster.election();
         let reason = if usable { None } else { election.unusable() };
         reason.into_iter().chain(election.unused_endpoints()).collect()
     }
@@ -210,66 +226,37 @@ impl Balancer {
         });
         let name = "muse_embedders_unused";
         let help = "Embedders that serve, but get no calls: their fingerprint is not the one that the gateway serves.";
-        metrics.pulled_gauge(name, help, move || unused.election().unused() as f64);
+        metrics.pulled_gauge(name, help, move || unused.0.cluster.election().unused() as f64);
+    }
+}
+
+impl Service<Request<Body>> for Balancer {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = ResponseFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn endpoints(&self) -> Arc<[Arc<EmbedderEndpoint>]> {
-        Arc::clone(&self.0.endpoints.read().unwrap_or_else(PoisonError::into_inner))
+    fn call(&mut self, call: Request<Body>) -> ResponseFuture {
+        // A clone does not have to be polled until it is ready: no layer waits before the call.
+        ResponseFuture { response: self.0.stack.clone().call(call) }
     }
+}
 
-    /// Replaces the endpoints: adds new ones, and removes those that were not resolved; their calls in flight continue.
-    fn replace(&self, resolved: &[(SocketAddr, &Endpoint)]) {
-        let old = self.endpoints();
-        let mut new: Vec<Arc<EmbedderEndpoint>> = Vec::with_capacity(resolved.len());
-        for (address, target) in resolved {
-            let has_address = |endpoint: &&Arc<EmbedderEndpoint>| endpoint.address == *address;
-            if new.iter().any(|endpoint| has_address(&endpoint)) {
-                continue;
-            }
-            new.push(old.iter().find(has_address).cloned().unwrap_or_else(|| self.add(*address, target)));
-        }
-        for removed in old.iter().filter(|&endpoint| !new.iter().any(|new| Arc::ptr_eq(new, endpoint))) {
-            info!(address = %removed.address, "an embedder was removed");
-            removed.removed.cancel();
-        }
-        *self.0.endpoints.write().unwrap_or_else(PoisonError::into_inner) = new.into();
-        self.update();
+pin_project! {
+    /// The response to a call.
+    pub struct ResponseFuture {
+        #[pin]
+        response: <Stack as Service<Request<Body>>>::Future,
     }
+}
 
-    fn add(&self, address: SocketAddr, target: &Endpoint) -> Arc<EmbedderEndpoint> {
-        info!(%address, "an embedder was added");
-        let removed = self.0.shutdown.child_token();
-        let endpoint = Arc::new(EmbedderEndpoint::new(address, target, &self.0.connector, removed.clone()));
-        let health_checks = health::watch(Arc::clone(&endpoint), self.clone());
-        tokio::spawn(async move { removed.run_until_cancelled(health_checks).await });
-        endpoint
-    }
+impl Future for ResponseFuture {
+    type Output = Result<Response<Body>, BoxError>;
 
-    /// Elects the served model, and publishes whether any endpoint with it serves. It is called after each change of an endpoint.
-    fn update(&self) {
-        let mut election = self.election();
-        // Read after the lock, so that the last update is that of the last change.
-        let endpoints = self.endpoints();
-        let conditions: Vec<_> =
-            endpoints.iter().map(|endpoint| (endpoint.address, endpoint.condition())).collect();
-        election.update(&conditions);
-        let is_usable = |(_, condition): &(SocketAddr, Condition)| {
-            condition.state == State::Serving && condition.model.as_ref() == election.served()
-        };
-        let serves = conditions.iter().any(is_usable);
-        self.0.serving.send_if_modified(|published| std::mem::replace(published, serves) != serves);
-    }
-
-    fn election(&self) -> MutexGuard<'_, Election> {
-        self.0.election.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Requests that discovery resolves the names soon.
-    fn request_resolve(&self) {
-        self.0.resolve_requested.notify_one();
-    }
-
-    async fn resolve_requested(&self) {
-        self.0.resolve_requested.notified().await;
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().response.poll(context)
     }
 }

@@ -1,13 +1,9 @@
 //! The model of an endpoint, as its health checks report it, and the checks of calls and responses against it.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::fmt;
 
 use http::{HeaderMap, Response};
-use muse_proto::{Error, FINGERPRINT, Fingerprint, Reason};
+use muse_proto::{Error, FINGERPRINT, Fingerprint};
 use tonic::{Status, body::Body};
 
 /// The model that computes the vectors of an endpoint. Vectors of different models must not be mixed.
@@ -65,7 +61,7 @@ impl ModelIdentity {
     ///
     /// # Errors
     ///
-    /// [`Reason::FingerprintMismatch`] if it is another one.
+    /// [`Reason::FingerprintMismatch`](muse_proto::Reason) if it is another one.
     pub(super) fn check(&self, required: Option<&Fingerprint>) -> Result<(), Error> {
         required.map_or(Ok(()), |required| required.check(self.fingerprint()))
     }
@@ -80,30 +76,10 @@ impl ModelIdentity {
     }
 }
 
-/// The response in place of one from another model than that of the endpoint.
-pub(super) fn changed() -> Response<Body> {
-    let text = "the embedder was restarted with another model; the call can be sent again";
-    Status::from(Error::new(Reason::Unavailable, text).with_retry_after(Duration::from_secs(1))).into_http()
-}
-
-/// An extension of a call that receives the fingerprint in its response. Clones share it.
-#[derive(Debug, Clone, Default)]
-pub struct ResponseFingerprint(Arc<Mutex<Option<Fingerprint>>>);
-
-impl ResponseFingerprint {
-    /// The fingerprint in the last response, if there was a response with one.
-    #[must_use]
-    pub fn get(&self) -> Option<Fingerprint> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(super) fn set(&self, response: &HeaderMap) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Fingerprint::reported(response);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use muse_proto::Reason;
+
     use super::*;
 
     fn known(text: &str) -> ModelIdentity {

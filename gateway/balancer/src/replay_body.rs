@@ -51,10 +51,10 @@ impl ReplayBody {
     }
 
     /// The body from its beginning, for the next attempt. Bodies of earlier attempts end with an error.
-    pub(super) fn replay(&self) -> AttemptBody {
+    pub(super) fn replay(&self) -> ReplayedBody {
         let mut inner = self.lock();
         inner.attempt += 1;
-        AttemptBody { body: self.clone(), attempt: inner.attempt, position: 0 }
+        ReplayedBody { body: self.clone(), attempt: inner.attempt, position: 0 }
     }
 
     /// Whether the body can be replayed.
@@ -101,14 +101,21 @@ impl Inner {
 
 /// The body of one attempt: first the buffered part, then the rest.
 #[derive(Debug)]
-pub(super) struct AttemptBody {
+pub(super) struct ReplayedBody {
     body: ReplayBody,
     attempt: usize,
     /// The index of the next buffered piece.
     position: usize,
 }
 
-impl http_body::Body for AttemptBody {
+impl ReplayedBody {
+    /// The body that is replayed.
+    pub(super) fn replay(&self) -> &ReplayBody {
+        &self.body
+    }
+}
+
+impl http_body::Body for ReplayedBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -168,7 +175,7 @@ mod tests {
         Body::new(StreamBody::new(stream::iter(pieces.into_iter().chain(end.map(Err)))))
     }
 
-    type Weighed = WeighedBody<AttemptBody>;
+    type Weighed = WeighedBody<ReplayedBody>;
 
     /// The body of the next attempt, for an endpoint with this load.
     fn replay(body: &ReplayBody, load: &Load) -> Weighed {

@@ -11,30 +11,39 @@
 //!
 //! With a single endpoint nothing is buffered. Beyond the bound on buffered bytes, calls are sent without retries.
 //!
-//! This is one loop, not tower's `Retry` around a balancing service: a retry depends on which endpoints were tried, on the state of
-//! the others, and on a connection test, and the budget is charged only if there is another endpoint.
+//! This is a layer of its own, not tower's `Retry`: a retry depends on which endpoints were tried, on the state of the others, and on
+//! a connection test, and the budget is charged only if there is another endpoint. So it wraps [`LeastLoaded`], not any service.
 
 use std::{
+    future::{Ready, ready},
     sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Either},
+};
 use http::{Request, Response, request};
-use muse_proto::{Error, Fingerprint, Reason, limits::MAX_REQUEST_BYTES};
+use muse_proto::limits::MAX_REQUEST_BYTES;
 use muse_server::deadline;
-use tonic::{Status, body::Body};
-use tower::{BoxError, Service};
+use tonic::body::Body;
+use tower::{BoxError, Layer, Service, ServiceExt};
 use tracing::debug;
 
 use super::{
-    Balancer,
-    attempt::{CallKind, send_once, send_replayable},
-    endpoint::{EmbedderEndpoint, State},
-    model::{ModelIdentity, ResponseFingerprint},
+    attempt::{Attempt, AttemptBody, CallKind, CallResult},
+    classify::Outcome,
+    endpoint::EmbedderEndpoint,
+    least_loaded::LeastLoaded,
+    map_result::{MapResult, MapResultFuture},
+    no_endpoint::no_endpoint,
     replay_body::ReplayBody,
-    retry_policy::{Outcome, RetryDecision, RetryPolicy},
+    replay_memory::ReplayMemory,
+    retry_budget::RetryBudget,
+    retry_policy::{RetryDecision, RetryPolicy},
+    select_model::SelectedCall,
 };
 
 /// Bytes of the replay body of an idempotent call: the largest request of the embedder, and some for its frame.
@@ -42,140 +51,124 @@ const IDEMPOTENT_REPLAY_BYTES: usize = MAX_REQUEST_BYTES + 1024;
 /// Bytes of the replay body of a stream.
 const STREAM_REPLAY_BYTES: usize = 64 << 10;
 
-/// When a caller may try again if there is no embedder for the call.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Sends each call to an endpoint, and to others if that fails.
+#[derive(Debug, Clone)]
+pub(super) struct RetryLayer(Arc<Shared>);
 
-/// No embedder was resolved, or none has reported its model.
-#[derive(Debug, thiserror::Error)]
-#[error("no embedder is known")]
-struct NoEmbedder;
-
-/// Which model may serve a call.
-struct ModelChoice {
-    /// The model that the sender has selected, in place of the served one.
-    selected: Option<ModelIdentity>,
-    /// The fingerprint that the caller requires.
-    required: Option<Fingerprint>,
+/// What all calls share.
+#[derive(Debug)]
+struct Shared {
+    budget: RetryBudget,
+    /// For replay bodies.
+    memory: ReplayMemory,
+    /// Time for a call until its response begins.
+    call_timeout: Duration,
 }
 
-impl ModelChoice {
-    /// The choice in the extensions and headers of a call.
-    ///
-    /// # Errors
-    ///
-    /// [`Reason::InvalidArgument`] if the header is malformed.
-    fn of(call: &Request<Body>) -> Result<Self, Error> {
-        let required = Fingerprint::required(call.headers())?;
-        Ok(Self { selected: call.extensions().get().cloned(), required })
-    }
-
-    /// The model for the next attempt; none if none is elected.
-    fn current(&self, balancer: &Balancer) -> Option<ModelIdentity> {
-        self.selected.clone().or_else(|| balancer.served())
+impl RetryLayer {
+    pub(super) fn new(memory: &ReplayMemory, call_timeout: Duration) -> Self {
+        Self(Arc::new(Shared { budget: RetryBudget::new(), memory: memory.clone(), call_timeout }))
     }
 }
 
-impl Service<Request<Body>> for Balancer {
+impl<S> Layer<LeastLoaded<S>> for RetryLayer {
+    type Service = Retry<S>;
+
+    fn layer(&self, balance: LeastLoaded<S>) -> Retry<S> {
+        Retry { shared: Arc::clone(&self.0), balance }
+    }
+}
+
+/// The service of a [`RetryLayer`].
+#[derive(Debug, Clone)]
+pub(super) struct Retry<S> {
+    shared: Arc<Shared>,
+    balance: LeastLoaded<S>,
+}
+
+impl<S> Service<SelectedCall> for Retry<S>
+where
+    S: Service<Attempt, Response = Outcome, Error = BoxError, Future: Send> + Clone + Send + 'static,
+{
     type Response = Response<Body>;
     type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
+    /// Boxed only for a call that may be retried.
+    type Future =
+        Either<Ready<CallResult>, Either<MapResultFuture<S::Future, Once>, BoxFuture<'static, CallResult>>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.balance.poll_ready(context)
     }
 
-    fn call(&mut self, call: Request<Body>) -> Self::Future {
-        let balancer = self.clone();
-        let fingerprint = call.extensions().get::<ResponseFingerprint>().cloned();
-        async move {
-            let response = balancer.send(call).await?;
-            if let Some(fingerprint) = fingerprint {
-                fingerprint.set(response.headers());
-            }
-            Ok(response)
-        }
-        .boxed()
+    fn call(&mut self, selected: SelectedCall) -> Self::Future {
+        let SelectedCall { call, model, .. } = &selected;
+        let Some(endpoint) = self.balance.pick_first(model) else {
+            return Either::Left(ready(no_endpoint(self.balance.cluster(), Some(model))));
+        };
+        let kind = CallKind::of(call);
+        Either::Right(if kind != CallKind::Other && self.balance.has_other(model, &endpoint) {
+            Either::Right(self.clone().send_with_retries(selected, kind, endpoint).boxed())
+        } else {
+            let SelectedCall { call, model, .. } = selected;
+            let attempt = Attempt { endpoint, model, kind, call: call.map(AttemptBody::Once) };
+            Either::Left(MapResultFuture::new(self.balance.call(attempt), Once))
+        })
     }
 }
 
-impl Balancer {
-    async fn send(self, call: Request<Body>) -> Result<Response<Body>, BoxError> {
-        self.next_turn();
-        let choice = match ModelChoice::of(&call) {
-            Ok(choice) => choice,
-            Err(error) => return Ok(Status::from(error).into_http()),
-        };
-        let Some(model) = choice.current(&self) else { return self.no_endpoint(None) };
-        if let Err(error) = model.check(choice.required.as_ref()) {
-            return Ok(model.reject(error));
-        }
-        // If others serve another model, the caller gets the reason instead of a failed attempt.
-        let worst = if self.election().unused() > 0 { State::Unknown } else { State::Unavailable };
-        let Some(endpoint) = self.pick(worst, &[], &model) else {
-            return self.no_endpoint(Some(&model));
-        };
-        let kind = CallKind::of(&call);
-        let has_other = || self.pick(State::Unknown, std::slice::from_ref(&endpoint), &model).is_some();
-        if kind != CallKind::Other && has_other() {
-            self.send_with_retries(call, kind, endpoint, choice, model).await
-        } else {
-            send_once(&endpoint, kind, call, &model).await
-        }
-    }
+/// A call that is sent once.
+#[derive(Debug)]
+pub(super) struct Once;
 
-    /// The response to a call for which there is no endpoint with `model`.
-    fn no_endpoint(&self, model: Option<&ModelIdentity>) -> Result<Response<Body>, BoxError> {
-        let election = self.election();
-        let changed = model.zip(election.served()).filter(|(model, served)| model != served);
-        let text = match changed {
-            Some((old, new)) => {
-                format!("the embedders have {new} now, no longer {old}; the call can be sent again")
-            }
-            None => election.unusable().ok_or(NoEmbedder)?,
-        };
-        Ok(Status::from(Error::new(Reason::Unavailable, text).with_retry_after(RETRY_AFTER)).into_http())
-    }
+impl MapResult<Result<Outcome, BoxError>> for Once {
+    type Output = CallResult;
 
-    /// Sends a call to an endpoint with this model, and to others if that fails. If the served model changes meanwhile, these have
-    /// the new one, where the call allows it.
+    fn map_result(self, outcome: Result<Outcome, BoxError>) -> CallResult {
+        outcome?.into_result()
+    }
+}
+
+impl<S> Retry<S>
+where
+    S: Service<Attempt, Response = Outcome, Error = BoxError>,
+{
+    /// Sends a call to an endpoint with the selected model, and to others if that fails. If the served model changes meanwhile, these
+    /// have the new one, where the call allows it.
     async fn send_with_retries(
-        &self,
-        call: Request<Body>,
+        self,
+        selected: SelectedCall,
         kind: CallKind,
         mut endpoint: Arc<EmbedderEndpoint>,
-        choice: ModelChoice,
-        mut model: ModelIdentity,
-    ) -> Result<Response<Body>, BoxError> {
+    ) -> CallResult {
+        let SelectedCall { call, mut model, selection } = selected;
+        let Self { shared, mut balance } = self;
         let (mut head, body) = call.into_parts();
-        let end = Instant::now() + self.timeout(&head);
-        let memory = &self.0.replay_memory;
+        let end = Instant::now() + shared.timeout(&head);
         let capacity = match kind {
             CallKind::Idempotent => IDEMPOTENT_REPLAY_BYTES,
             CallKind::Stream | CallKind::Other => STREAM_REPLAY_BYTES,
         };
-        let replay = ReplayBody::new(body, capacity, memory.reservation());
+        let replay = ReplayBody::new(body, capacity, shared.memory.reservation());
         let mut policy = RetryPolicy::default();
         loop {
-            let outcome = send_replayable(&endpoint, kind, head.clone(), &replay, memory, &model).await;
-            if let Outcome::EndpointFailed(_) = outcome {
-                endpoint.eject();
-            }
+            let call = Request::from_parts(head.clone(), AttemptBody::Replayed(replay.replay()));
+            let attempt = Attempt { endpoint: Arc::clone(&endpoint), model, kind, call };
+            let outcome = balance.ready().await?.call(attempt).await?;
             let worst = match policy.after_attempt(&endpoint, &outcome) {
                 RetryDecision::No => None,
                 RetryDecision::Yes(worst) => Some(worst),
                 RetryDecision::IfUnreachable(worst) => (!endpoint.is_reachable().await).then_some(worst),
             };
             let next = worst.filter(|_| replay.is_replayable()).and_then(|worst| {
-                let next_model = choice.current(self)?;
-                next_model.check(choice.required.as_ref()).ok()?;
-                let next = self.pick(worst, policy.tried(), &next_model)?;
+                let next_model = selection.for_retry(balance.cluster())?;
+                let next = balance.pick(&next_model, worst, policy.tried())?;
                 deadline::set(&mut head.headers, end).ok()?;
-                self.0.retry_budget.withdraw().then_some((next, next_model))
+                shared.budget.withdraw().then_some((next, next_model))
             });
             let Some((next, next_model)) = next else {
                 replay.discard();
                 if outcome.is_served() {
-                    self.0.retry_budget.deposit();
+                    shared.budget.deposit();
                 }
                 return outcome.into_result();
             };
@@ -183,10 +176,101 @@ impl Balancer {
             (endpoint, model) = (next, next_model);
         }
     }
+}
 
+impl Shared {
     /// Time for a call with its retries: until its deadline, `CALL_TIMEOUT` at most.
     fn timeout(&self, head: &request::Parts) -> Duration {
-        let call_timeout = self.0.call_timeout;
-        deadline::of(&head.headers).map_or(call_timeout, |left| left.min(call_timeout))
+        deadline::of(&head.headers).map_or(self.call_timeout, |left| left.min(self.call_timeout))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tower::service_fn;
+
+    use super::*;
+    use crate::{
+        cluster::Cluster, endpoint::State, least_loaded::LeastLoadedLayer, model::ModelIdentity,
+        select_model::ModelSelection,
+    };
+
+    const MODEL: &str = "f32-000000000001";
+
+    fn response() -> Response<Body> {
+        Response::new(Body::empty())
+    }
+
+    /// Sends a call to this method of a number of endpoints, whose attempts have these outcomes. Returns the result, and for each
+    /// attempt the port of its endpoint and whether it can be replayed.
+    async fn send(
+        method: &str,
+        endpoints: usize,
+        outcomes: Vec<Outcome>,
+        timeout: Duration,
+    ) -> (CallResult, Vec<(u16, bool)>) {
+        let cluster = Arc::new(Cluster::for_test(Some(MODEL)));
+        let model = ModelIdentity::Known(MODEL.parse().unwrap());
+        for endpoint in cluster.add_for_test(endpoints) {
+            endpoint.report(State::Serving, model.clone());
+        }
+        let attempts = Mutex::new(Vec::new());
+        let outcomes = Mutex::new(outcomes.into_iter());
+        let shared = Arc::new((attempts, outcomes));
+        let inner = service_fn({
+            let shared = Arc::clone(&shared);
+            move |attempt: Attempt| {
+                shared.0.lock().unwrap().push((attempt.endpoint.address.port(), attempt.replay().is_some()));
+                ready(Ok(shared.1.lock().unwrap().next().unwrap()))
+            }
+        });
+        let mut call = Request::new(Body::empty());
+        *call.uri_mut() = format!("/muse.v1.EmbedderService/{method}").parse().unwrap();
+        let selected = SelectedCall { selection: ModelSelection::of(&call).unwrap(), call, model };
+        let retry = RetryLayer::new(&ReplayMemory::new(1000), timeout)
+            .layer(LeastLoadedLayer::new(&cluster).layer(inner));
+        let result = retry.oneshot(selected).await;
+        let attempts = shared.0.lock().unwrap().clone();
+        (result, attempts)
+    }
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn failed_call_is_sent_to_each_other_endpoint() {
+        let failed = || Outcome::EndpointFailed(Err("reset".into()));
+        let outcomes = vec![failed(), failed(), Outcome::Final(Ok(response()))];
+        let (result, mut attempts) = send("Embed", 3, outcomes, TIMEOUT).await;
+        attempts.sort_unstable();
+        assert!(result.is_ok());
+        assert_eq!(attempts, [(1, true), (2, true), (3, true)]);
+        // The last failure is returned when all were tried,
+        let (result, attempts) = send("EmbedStream", 2, vec![failed(), failed()], TIMEOUT).await;
+        assert!(result.is_err());
+        assert_eq!(attempts.len(), 2);
+        // or when no time is left.
+        let (result, attempts) = send("Embed", 2, vec![failed()], Duration::ZERO).await;
+        assert!(result.is_err());
+        assert_eq!(attempts.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn call_without_alternative_is_sent_once() {
+        for (method, endpoints) in [("Embed", 1), ("EmbedStream", 1), ("Unknown", 2)] {
+            let outcomes = vec![Outcome::EndpointFailed(Ok(response()))];
+            let (result, attempts) = send(method, endpoints, outcomes, TIMEOUT).await;
+            assert!(result.is_ok());
+            assert!(matches!(attempts[..], [(_, false)]), "{method} {attempts:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn call_without_endpoint_is_rejected() {
+        let (result, attempts) = send("Embed", 0, Vec::new(), TIMEOUT).await;
+        let status = tonic::Status::from_header_map(result.unwrap().headers()).unwrap();
+        assert!(status.message().contains("no embedder with the fingerprint"), "{status}");
+        assert!(attempts.is_empty());
     }
 }
