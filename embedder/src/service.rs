@@ -98,9 +98,10 @@ impl EmbedderService for EmbedderApi {
         // Again: the quota may have been used up while the request arrived.
         usage.check_quota()?;
         let admitted = Instant::now();
-        let about = estimate.unwrap_or_else(|| sentences.tokens());
+        // A message that is too large for the estimate was rejected when it was decoded.
+        let estimated_tokens = estimate.unwrap_or_else(|| sentences.tokens());
         let Embedded { embeddings, queue, forward } =
-            self.batcher.embed(&flow, sentences, about, encoding, deadline).await?;
+            self.batcher.embed(&flow, sentences, estimated_tokens, encoding, deadline).await?;
         usage.record_vectors(&embeddings);
         let steps = [
             TimedStep { name: "queue", began: admitted, took: queue },

@@ -3,7 +3,7 @@
 //! A request is admitted whole, and rejected for one of three reasons only:
 //!
 //! 1. It cannot finish before its caller's deadline, by the measured
-//!    [throughput](super::throughput) and the [rate](super::drain_rate) at which its class is served.
+//!    [throughput](super::throughput) and the [share](super::share) of its class in it.
 //! 2. It has no deadline, and would wait longer than the maximum queueing time, by the same
 //!    estimate and with the same margin.
 //! 3. The memory for queued requests is used up: a user may have as many tokens in the queue as are
@@ -55,7 +55,7 @@ pub(super) struct Candidate<'a> {
     pub(super) is_tokenized: bool,
 }
 
-/// Why a request is not admitted. Times are estimates.
+/// Why a request is not admitted. Times are estimates, with their margin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RejectionCause {
     /// The model has stopped.
@@ -65,7 +65,7 @@ pub(super) enum RejectionCause {
     Memory { own: usize, bulk: Option<usize>, total: usize, drained: Option<Duration> },
     /// It would finish after `done`, and its deadline passes after `left`.
     Deadline { done: Duration, left: Duration },
-    /// It would wait for this time, the margin included.
+    /// It would wait for this time.
     Wait { wait: Duration },
 }
 
@@ -103,16 +103,13 @@ impl AdmissionControl {
             return Err(RejectionCause::Memory { own, bulk, total, drained: throughput.time_for(excess) });
         }
         let ahead = queued.ahead_of(flow, class, tokens, deadline.is_some());
-        let Some(wait) = throughput.time_for(ahead.tokens).filter(|_| ahead.tokens > 0) else {
-            return Ok(());
-        };
-        let wait = wait.max(ahead.drained.unwrap_or_default());
-        let done = wait + throughput.time_for(tokens).unwrap_or_default();
+        let estimates = throughput.time_for(ahead.begin).zip(throughput.time_for(ahead.end));
+        let Some((wait, done)) = estimates.filter(|_| ahead.begin > 0) else { return Ok(()) };
         let margin = if is_tokenized { MARGIN } else { MARGIN_BEFORE_DECODING };
-        let wait = wait.mul_f64(margin);
+        let (wait, done) = (wait.mul_f64(margin), done.mul_f64(margin));
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         match left {
-            Some(left) if done.mul_f64(margin) > left => Err(RejectionCause::Deadline { done, left }),
+            Some(left) if done > left => Err(RejectionCause::Deadline { done, left }),
             None if wait > self.max_wait => Err(RejectionCause::Wait { wait }),
             _ => Ok(()),
         }

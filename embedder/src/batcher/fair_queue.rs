@@ -68,14 +68,13 @@ pub(super) struct RequestKey {
     id: u64,
 }
 
-/// What passes take before a new request.
+/// Tokens that passes take before a new request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ahead {
-    /// The tokens of its class that wait now, and those of others that get their turns meanwhile.
-    pub(super) tokens: usize,
-    /// The time for the tokens of its class at the rate at which they are taken, where it is known:
-    /// others may receive requests all the time, and get more turns than they have tokens now.
-    pub(super) drained: Option<Duration>,
+    /// Until its turn.
+    pub(super) begin: usize,
+    /// Until its end, its own tokens included.
+    pub(super) end: usize,
 }
 
 /// Queued requests, by user.
@@ -85,6 +84,8 @@ pub(super) struct FairQueue {
     /// The users with a backlog or a debt, in the order of their turns.
     order: VecDeque<UserName>,
     tokens: usize,
+    /// Tokens that all passes have taken.
+    taken: u64,
     next_id: u64,
     oldest_first_after: Duration,
 }
@@ -126,10 +127,9 @@ impl FairQueue {
         self.users.get(&flow.user)?.service(flow.service_class)
     }
 
-    /// What passes take before the last tokens of a new request of `tokens` tokens. While the
-    /// requests of its flow are served last in, first out, older ones come after it if it has a
-    /// deadline; one without might have to wait for them, and for longer than the maximum queueing
-    /// time.
+    /// What passes take before a new request of `tokens` tokens. While the requests of its flow are
+    /// served last in, first out, older ones come after it if it has a deadline; one without might
+    /// have to wait for them, and for longer than the maximum queueing time.
     pub(super) fn ahead_of(
         &self,
         flow: &FlowKey,
@@ -157,9 +157,14 @@ impl FairQueue {
         let most = flow.service_class.tokens_of_other(same_service + tokens);
         let own = same_service + other_service.map_or(0, |service| service.tokens.min(most));
         let other_users = self.users.iter().filter(|(user, _)| **user != flow.user);
-        let tokens = own + others(own + tokens, &mut other_users.map(|(_, backlog)| backlog.tokens));
-        let now = Instant::now();
-        Ahead { tokens, drained: own_class.and_then(|queue| queue.drain_rate.time_for(same_class, now)) }
+        let ahead = own + others(own + tokens, &mut other_users.map(|(_, backlog)| backlog.tokens));
+        // More if the others get more turns than they have tokens now.
+        let by_share =
+            |tokens| own_class.and_then(|queue| queue.share.all_for(tokens, self.taken)).unwrap_or(0);
+        Ahead {
+            begin: ahead.max(by_share(same_class)),
+            end: (ahead + tokens).max(by_share(same_class + tokens)),
+        }
     }
 
     /// Whether a new request shortens passes: it is small and the first of its class, beside a
@@ -200,7 +205,8 @@ impl FairQueue {
             self.order.push_back(Arc::clone(&flow.user));
             UserBacklog::default()
         });
-        backlog.push(flow.service_class, class, id, QueuedRequest::new(has_deadline, sentences, results));
+        let request = QueuedRequest::new(has_deadline, sentences, results);
+        backlog.push(flow.service_class, class, id, request, self.taken);
         key
     }
 
@@ -226,9 +232,11 @@ impl FairQueue {
             }
             // A sentence that is longer than a batch is taken alone.
             let first = if slices.is_empty() { usize::MAX } else { room };
-            let Some(slice) = backlog.take(Room { first, tokens: room, oldest_first_after }) else { break };
+            let room_left = Room { first, tokens: room, taken: self.taken, oldest_first_after };
+            let Some(slice) = backlog.take(room_left) else { break };
             let taken = slice.tokens();
             self.tokens -= taken;
+            self.taken += taken as u64;
             room = room.saturating_sub(taken);
             // Two turns of one request in a row make one slice.
             match slices.last_mut() {
@@ -259,7 +267,7 @@ impl FairQueue {
 
     /// Drops all requests and debts.
     pub(super) fn clear(&mut self) {
-        let Self { next_id, oldest_first_after, .. } = *self;
-        *self = Self { next_id, oldest_first_after, ..Self::default() };
+        let Self { taken, next_id, oldest_first_after, .. } = *self;
+        *self = Self { taken, next_id, oldest_first_after, ..Self::default() };
     }
 }

@@ -89,7 +89,7 @@ impl SizeClass {
         Self::Size(tokens.max(1).ilog2() / 2)
     }
 
-    /// Whether its calls have fewer tokens than the turn of a user is worth.
+    /// Whether its calls have fewer tokens than the turn of a user is worth, by their estimates.
     pub(super) fn is_small(self) -> bool {
         matches!(self, Self::Size(size) if size < QUANTUM.ilog2() / 2)
     }

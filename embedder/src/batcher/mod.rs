@@ -10,11 +10,11 @@
 //! other work the cores have.
 
 mod admission;
-mod drain_rate;
 mod fair_queue;
 mod flow;
 pub mod queue;
 mod round_robin;
+mod share;
 mod throughput;
 mod worker;
 
@@ -173,12 +173,17 @@ impl Batcher {
     /// # Errors
     ///
     /// Those of [`Batcher::embed`].
-    pub(crate) fn check(&self, flow: &FlowKey, about: usize, deadline: Option<Instant>) -> Result<(), Error> {
-        self.queue.check(flow, about, deadline)
+    pub(crate) fn check(
+        &self,
+        flow: &FlowKey,
+        estimated_tokens: usize,
+        deadline: Option<Instant>,
+    ) -> Result<(), Error> {
+        self.queue.check(flow, estimated_tokens, deadline)
     }
 
-    /// The vectors of `sentences`, in their order, in the requested encoding. `about` is the estimate
-    /// of their tokens of [`Batcher::check`], and `deadline` is the caller's.
+    /// The vectors of `sentences`, in their order, in the requested encoding. `estimated_tokens`
+    /// is that of [`Batcher::check`], and `deadline` is the caller's.
     ///
     /// Dropping the future removes the request from the queue; sentences that no pass has taken are
     /// not computed.
@@ -191,12 +196,12 @@ impl Batcher {
         &self,
         flow: &FlowKey,
         sentences: TokenizedSentences,
-        about: usize,
+        estimated_tokens: usize,
         encoding: VectorEncoding,
         deadline: Option<Instant>,
     ) -> Result<Embedded, Error> {
         let sentences = Arc::new(sentences);
-        let pending = self.queue.push(flow, Arc::clone(&sentences), about, deadline)?;
+        let pending = self.queue.push(flow, Arc::clone(&sentences), estimated_tokens, deadline)?;
         collect(pending, &sentences, encoding, &self.queue_seconds).await
     }
 

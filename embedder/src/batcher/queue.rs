@@ -90,8 +90,8 @@ impl Queue {
         AdmissionControl::largest_request(capacity)
     }
 
-    /// Appends a request if it is admitted. `about` is the estimate that [`Queue::check`] had of its
-    /// tokens, and determines its size class; `deadline` is its caller's.
+    /// Appends a request if it is admitted. `estimated_tokens` is that of [`Queue::check`], and
+    /// determines its size class; `deadline` is its caller's.
     ///
     /// # Errors
     ///
@@ -101,11 +101,11 @@ impl Queue {
         self: &Arc<Self>,
         flow: &FlowKey,
         sentences: Arc<TokenizedSentences>,
-        about: usize,
+        estimated_tokens: usize,
         deadline: Option<Instant>,
     ) -> Result<PendingRequest, Error> {
         let mut state = self.lock();
-        let (tokens, class) = (sentences.tokens(), SizeClass::of_call(about));
+        let (tokens, class) = (sentences.tokens(), SizeClass::of_call(estimated_tokens));
         let admitted = self.admit(&state, Candidate { flow, class, tokens, deadline, is_tokenized: true });
         admitted.map_err(|cause| self.admission.reject(cause))?;
         Ok(self.insert(&mut state, flow, class, deadline.is_some(), sentences))
@@ -145,8 +145,14 @@ impl Queue {
     /// # Errors
     ///
     /// Those of [`Queue::push`].
-    pub fn check(&self, flow: &FlowKey, about: usize, deadline: Option<Instant>) -> Result<(), Error> {
-        let (state, tokens, class) = (self.lock(), about / 2, SizeClass::of_call(about));
+    pub fn check(
+        &self,
+        flow: &FlowKey,
+        estimated_tokens: usize,
+        deadline: Option<Instant>,
+    ) -> Result<(), Error> {
+        let (state, class) = (self.lock(), SizeClass::of_call(estimated_tokens));
+        let tokens = estimated_tokens / 2;
         let admitted = self.admit(&state, Candidate { flow, class, tokens, deadline, is_tokenized: false });
         admitted.map_err(|cause| self.admission.reject(cause))
     }

@@ -11,9 +11,9 @@ use muse_model::sentences::TokenizedSentences;
 
 use super::{
     super::{
-        drain_rate::DrainRate,
         flow::{QUANTUM, ServiceClass, SizeClass},
         round_robin::{Flow, FlowCredit, next_turn},
+        share::Share,
     },
     BatchSlice, ResultSender,
 };
@@ -51,7 +51,8 @@ pub(super) struct ClassQueue {
     pub(super) class: SizeClass,
     pub(super) tokens: usize,
     credit: FlowCredit,
-    pub(super) drain_rate: DrainRate,
+    /// Its share of the passes since it received its first request.
+    pub(super) share: Share,
     /// In order of arrival.
     requests: BTreeMap<u64, QueuedRequest>,
     /// The request of which a pass has taken some sentences.
@@ -75,6 +76,8 @@ pub(super) struct Room {
     pub(super) first: usize,
     /// The most tokens of a sentence after those that are taken.
     pub(super) tokens: usize,
+    /// Tokens that all passes have taken so far.
+    pub(super) taken: u64,
     /// For how long a request waits until it is served first, even if the newest come first.
     pub(super) oldest_first_after: Duration,
 }
@@ -127,13 +130,14 @@ impl UserBacklog {
         self.services().find(|service| service.service_class == service_class)
     }
 
-    /// Appends a request.
+    /// Appends a request. `taken` is the number of tokens that all passes have taken so far.
     pub(super) fn push(
         &mut self,
         service_class: ServiceClass,
         class: SizeClass,
         id: u64,
         request: QueuedRequest,
+        taken: u64,
     ) {
         let index = self.services.iter().position(|service| service.service_class == service_class);
         let index = index.unwrap_or_else(|| {
@@ -141,7 +145,7 @@ impl UserBacklog {
             self.services.len() - 1
         });
         self.tokens += request.tokens_left();
-        self.services[index].push(class, id, request);
+        self.services[index].push(class, id, request, taken);
     }
 
     /// Takes sentences of the request whose turn it is: the first if it fits, and further ones
@@ -181,13 +185,13 @@ impl ServiceBacklog {
         self.gave_up.is_some_and(|when| when.elapsed() < LIFO_FOR)
     }
 
-    fn push(&mut self, class: SizeClass, id: u64, request: QueuedRequest) {
+    fn push(&mut self, class: SizeClass, id: u64, request: QueuedRequest, taken: u64) {
         let index = self.classes.iter().position(|queue| queue.class == class).unwrap_or_else(|| {
-            self.classes.push_back(ClassQueue::new(class, self.service_class.quantum()));
+            self.classes.push_back(ClassQueue::new(class, self.service_class.quantum(), taken));
             self.classes.len() - 1
         });
         self.tokens += request.tokens_left();
-        self.classes[index].push(id, request);
+        self.classes[index].push(id, request, taken);
     }
 
     fn take(&mut self, room: Room, credit: isize) -> Option<BatchSlice> {
@@ -219,15 +223,15 @@ impl ServiceBacklog {
 }
 
 impl ClassQueue {
-    fn new(class: SizeClass, quantum: usize) -> Self {
+    fn new(class: SizeClass, quantum: usize, taken: u64) -> Self {
         let credit = FlowCredit::of_quantum(quantum);
-        let drain_rate = DrainRate::begin(Instant::now());
-        Self { class, tokens: 0, credit, drain_rate, requests: BTreeMap::new(), started: None }
+        let share = Share::begin(taken);
+        Self { class, tokens: 0, credit, share, requests: BTreeMap::new(), started: None }
     }
 
-    fn push(&mut self, id: u64, request: QueuedRequest) {
+    fn push(&mut self, id: u64, request: QueuedRequest, taken: u64) {
         if self.tokens == 0 {
-            self.drain_rate = DrainRate::begin(request.since);
+            self.share = Share::begin(taken);
         }
         self.tokens += request.tokens_left();
         self.requests.insert(id, request);
@@ -272,7 +276,7 @@ impl ClassQueue {
             return None;
         }
         self.tokens -= taken;
-        self.drain_rate.add(taken, Instant::now());
+        self.share.add(taken, room.taken + taken as u64);
         let range: Range<usize> = begin..request.next;
         let slice =
             BatchSlice { sentences: Arc::clone(&request.sentences), range, results: request.results.clone() };

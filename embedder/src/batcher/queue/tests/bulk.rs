@@ -152,7 +152,7 @@ fn estimates_are_the_tokens_that_passes_take_before() {
             ];
             let sentences = request(&vec![16; size / 16]);
             let class = SizeClass::of_call(size);
-            let estimate = queue.lock().waiting.ahead_of(&flow, class, size, false).tokens;
+            let estimate = queue.lock().waiting.ahead_of(&flow, class, size, false).begin;
             let _request = queue.push(&flow, Arc::clone(&sentences), size, None).expect("there is room");
             let before = drain(&queue, &sentences);
             assert!(
