@@ -285,12 +285,25 @@ import sys
 from contextlib import suppress
 import muse_as_service as muse
 assert not {"asyncio", "httpx", "numpy", "requests"} & set(sys.modules)
-from muse_as_service.cli.main import main
-with suppress(SystemExit): main(["embed", "--help"])
+from muse_as_service.cli.main import main, run
+with suppress(SystemExit): main(["--version"])
+assert "numpy" not in sys.modules
+sys.argv = ["muse", "embed", "--help"]
+with suppress(SystemExit): run()
 assert "httpx" in sys.modules and not {"asyncio", "grpc", "pyarrow", "requests"} & set(sys.modules)
 from muse_as_service import *
 assert all(globals()[name] is getattr(muse, name) for name in muse.__all__)
-assert set(muse.__all__) <= set(dir(muse)) and not hasattr(muse, "missing")
+assert set(muse.__all__) == set(muse._MODULES) <= set(dir(muse)) and not hasattr(muse, "missing")
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_errors_are_those_of_requests_whatever_is_imported_first() -> None:
+    code = """
+import muse_as_service.cli.main
+import muse_as_service, requests
+assert issubclass(muse_as_service.errors.MUSEError, requests.HTTPError)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from . import errors as errors
     from ._async_client import AsyncMUSEClient as AsyncMUSEClient
     from ._calls import NO_QUOTA as NO_QUOTA
     from ._calls import ApiKey as ApiKey
@@ -55,16 +56,44 @@ _MODULES = {
     "__version__": "_version",
     "similarity": "_similarity",
 }
-__all__ = list(_MODULES)
+__all__ = [
+    "NO_QUOTA",
+    "ApiKey",
+    "AsyncMUSEClient",
+    "AuthenticationError",
+    "ConfigurationError",
+    "CreatedKey",
+    "Embedded",
+    "Embedder",
+    "FingerprintMismatchError",
+    "InvalidArgumentError",
+    "MUSEClient",
+    "MUSEError",
+    "Model",
+    "OverloadedError",
+    "Quota",
+    "Retry",
+    "TokenStore",
+    "Tokens",
+    "TooLargeError",
+    "UnavailableError",
+    "UsageRow",
+    "__version__",
+    "similarity",
+]
 
+# Type checkers would accept any name otherwise.
+if not TYPE_CHECKING:
 
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f".{_MODULES[name]}", __name__), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name):
+        if name == "errors":
+            return import_module(".errors", __name__)
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "errors"})

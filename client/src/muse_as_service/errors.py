@@ -6,11 +6,12 @@ subclass of it if requests is installed, else of its base class `OSError`.
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any, Optional
 
+from . import _process
+
 # The command catches its errors itself, and must not wait for the import of requests.
-if TYPE_CHECKING or "muse_as_service.cli.main" in sys.modules:
+if TYPE_CHECKING or _process.is_command:
     _Base = OSError
 else:
     try:

@@ -9,7 +9,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, Optional
 
-from ..errors import MUSEError
+from .. import _process
 from . import Failure, Stopped
 from .standard_streams import discard, print_error, reopen_closed
 
@@ -30,6 +30,9 @@ MODULES = {
 
 def run() -> None:
     """Entry point of the command; exits the process."""
+    _process.is_command = True
+    from ..errors import MUSEError
+
     reopen_closed()
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
@@ -69,8 +72,14 @@ def main(arguments: Optional[list[str]] = None) -> int:
 
 def _parse(arguments: Optional[list[str]]) -> argparse.Namespace:
     arguments = sys.argv[1:] if arguments is None else arguments
-    module = MODULES.get(arguments[0]) if arguments else None
-    parser = _parser([module] if module else [*dict.fromkeys(MODULES.values())])
+    first = arguments[0] if arguments else None
+    if first == "--version":
+        modules = []
+    elif first in MODULES:
+        modules = [MODULES[first]]
+    else:
+        modules = [*dict.fromkeys(MODULES.values())]
+    parser = _parser(modules)
     options, rest = parser.parse_known_args(arguments)
     if rest and hasattr(options, "input") and all(name == "-" or not name.startswith("-") for name in rest):
         # argparse takes names only up to the next option: muse embed a.csv b.csv --column title OUTPUT
