@@ -21,7 +21,8 @@ use super::{
 /// The outcome of an attempt.
 #[derive(Debug)]
 pub(super) enum Outcome<B = Body> {
-    /// A response, or an error that another endpoint would return, too. Of a call that is sent once: every response and error.
+    /// A response, or an error that another endpoint would return, too. Of a call that is sent once: every response and error, except
+    /// that of another model.
     Final(Result<Response<B>, BoxError>),
     /// The endpoint failed: another one may serve the call.
     EndpointFailed(Result<Response<B>, BoxError>),

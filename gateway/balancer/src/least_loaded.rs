@@ -1,8 +1,8 @@
-//! Least-loaded balancing: picks the endpoint in the best state with the least load, in turn among equals.
+//! Least-loaded picking: the endpoint in the best state with the least load, in turn among equals.
 //!
-//! This is not tower's `Balance` (power of two choices): that has no states, and at a low load two choices of a few endpoints are
-//! often both busier than a third one. tower's `Balance` also picks in `poll_ready`, where it does not know the call. Here the pick is
-//! a method, because retries depend on it: the retry budget is charged only if there is another endpoint.
+//! This is not tower's `Balance` (power of two choices): that has no states, and at a low load two
+//! choices of a few endpoints are often both busier than a third one. `Balance` also picks in
+//! `poll_ready`, where it does not know the call.
 
 use std::{
     slice,
@@ -10,62 +10,38 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
 };
 
 use muse_server::backoff::random;
-use tower::{Layer, Service};
 
 use super::{
-    attempt::Attempt,
     cluster::Cluster,
     endpoint::{EmbedderEndpoint, State},
     model::ModelIdentity,
 };
 
-/// Picks endpoints of this cluster.
-#[derive(Debug, Clone)]
-pub(super) struct LeastLoadedLayer(Arc<Shared>);
-
-/// What all calls share.
+/// Picks the endpoints of calls.
 #[derive(Debug)]
-struct Shared {
+pub(super) struct LeastLoaded {
     cluster: Arc<Cluster>,
     /// The endpoint that is picked first among equally loaded ones, modulo their number.
     turn: AtomicUsize,
 }
 
-impl LeastLoadedLayer {
+impl LeastLoaded {
+    /// Picks endpoints of this cluster.
     pub(super) fn new(cluster: &Arc<Cluster>) -> Self {
-        let turn = AtomicUsize::new(random() as usize);
-        Self(Arc::new(Shared { cluster: Arc::clone(cluster), turn }))
+        Self { cluster: Arc::clone(cluster), turn: AtomicUsize::new(random() as usize) }
     }
-}
 
-impl<S> Layer<S> for LeastLoadedLayer {
-    type Service = LeastLoaded<S>;
-
-    fn layer(&self, inner: S) -> LeastLoaded<S> {
-        LeastLoaded { shared: Arc::clone(&self.0), inner }
-    }
-}
-
-/// The service of a [`LeastLoadedLayer`]. It sends each attempt to the endpoint that was picked for it.
-#[derive(Debug, Clone)]
-pub(super) struct LeastLoaded<S> {
-    shared: Arc<Shared>,
-    inner: S,
-}
-
-impl<S> LeastLoaded<S> {
     pub(super) fn cluster(&self) -> &Cluster {
-        &self.shared.cluster
+        &self.cluster
     }
 
     /// Picks the endpoint for the first attempt of a call.
     pub(super) fn pick_first(&self, model: &ModelIdentity) -> Option<Arc<EmbedderEndpoint>> {
         // Another endpoint is picked first among equally loaded ones.
-        self.shared.turn.fetch_add(1, Ordering::Relaxed);
+        self.turn.fetch_add(1, Ordering::Relaxed);
         // If others serve another model, the caller gets the reason instead of a failed attempt.
         let worst = if self.cluster().election().unused() > 0 { State::Unknown } else { State::Unavailable };
         self.pick(model, worst, &[])
@@ -84,7 +60,7 @@ impl<S> LeastLoaded<S> {
         tried: &[Arc<EmbedderEndpoint>],
     ) -> Option<Arc<EmbedderEndpoint>> {
         let endpoints = self.cluster().endpoints();
-        let turn = self.shared.turn.load(Ordering::Relaxed) % endpoints.len().max(1);
+        let turn = self.turn.load(Ordering::Relaxed) % endpoints.len().max(1);
         let (before, after) = endpoints.split_at(turn);
         after
             .iter()
@@ -94,20 +70,6 @@ impl<S> LeastLoaded<S> {
             .filter(|(state, _)| *state <= worst)
             .min_by_key(|(state, endpoint)| (*state, endpoint.load.get()))
             .map(|(_, endpoint)| Arc::clone(endpoint))
-    }
-}
-
-impl<S: Service<Attempt>> Service<Attempt> for LeastLoaded<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, attempt: Attempt) -> S::Future {
-        self.inner.call(attempt)
     }
 }
 
@@ -121,14 +83,14 @@ mod tests {
         ModelIdentity::Known(text.parse().unwrap())
     }
 
-    /// A balancer of endpoints in these states.
-    fn balance(states: &[State]) -> (LeastLoaded<()>, Vec<Arc<EmbedderEndpoint>>) {
+    /// A cluster of endpoints in these states.
+    fn balance(states: &[State]) -> (LeastLoaded, Vec<Arc<EmbedderEndpoint>>) {
         let cluster = Arc::new(Cluster::for_test(Some(MODEL)));
         let endpoints = cluster.add_for_test(states.len());
         for (endpoint, &state) in endpoints.iter().zip(states) {
             endpoint.report(state, model(MODEL));
         }
-        (LeastLoadedLayer::new(&cluster).layer(()), endpoints)
+        (LeastLoaded::new(&cluster), endpoints)
     }
 
     #[tokio::test]

@@ -6,8 +6,7 @@
 //! |---|---|
 //! | [`fingerprint`] | reports the fingerprint in the response to the sender of the call |
 //! | [`select_model`] | selects the model that may serve the call |
-//! | [`retry`] | sends the call to another endpoint if the first one fails |
-//! | [`least_loaded`] | picks the least loaded endpoint |
+//! | [`retry`] | sends the call to the least loaded endpoint, and to another one if that fails |
 //!
 //! | layer of attempts | idea |
 //! |---|---|
@@ -22,6 +21,7 @@
 //! | part of the layers | idea |
 //! |---|---|
 //! | [`attempt`] | the request of the layers of attempts |
+//! | [`least_loaded`] | picks the endpoint of an attempt |
 //! | [`retry_policy`], [`retry_budget`] | which outcomes are retried, the bound on retries |
 //! | [`replay_body`], [`replay_memory`] | the request body of an attempt, the bound on buffered bytes |
 //! | [`no_endpoint`] | the response to a call without an endpoint |
@@ -90,7 +90,7 @@ use tonic::{
     body::Body,
     transport::{Channel, Endpoint},
 };
-use tower::{BoxError, Service};
+use tower::{BoxError, Service, ServiceExt, util::Oneshot};
 
 pub use classify::is_timeout;
 use cluster::Cluster;
@@ -240,8 +240,7 @@ impl Service<Request<Body>> for Balancer {
     }
 
     fn call(&mut self, call: Request<Body>) -> ResponseFuture {
-        // A clone does not have to be polled until it is ready: no layer waits before the call.
-        ResponseFuture { response: self.0.stack.clone().call(call) }
+        ResponseFuture { response: self.0.stack.clone().oneshot(call) }
     }
 }
 
@@ -249,7 +248,7 @@ pin_project! {
     /// The response to a call.
     pub struct ResponseFuture {
         #[pin]
-        response: <Stack as Service<Request<Body>>>::Future,
+        response: Oneshot<Stack, Request<Body>>,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Retries: a call is sent to another embedder if the first one fails.
 //!
-//! `Embed`, `Tokenize` and `GetModel` are idempotent. They are retried within the caller's deadline and the
+//! `Embed`, `Tokenize`, `GetModel` and `GetStatus` are idempotent. They are retried within the caller's deadline and the
 //! [retry budget](super::retry_budget) if the connection breaks, even in the middle of the response (which is buffered until it is
 //! complete), and if the endpoint returns UNAVAILABLE. A call may itself break the connection, and would break others. So it is not
 //! retried while the endpoint accepts connections, and once at most if the endpoint does not. A stream is retried only
@@ -11,8 +11,9 @@
 //!
 //! With a single endpoint nothing is buffered. Beyond the bound on buffered bytes, calls are sent without retries.
 //!
-//! This is a layer of its own, not tower's `Retry`: a retry depends on which endpoints were tried, on the state of the others, and on
-//! a connection test, and the budget is charged only if there is another endpoint. So it wraps [`LeastLoaded`], not any service.
+//! This layer also [picks](super::least_loaded) the endpoint of each attempt. It is not tower's `Retry` around a balancing service:
+//! a retry depends on which endpoints were tried, on the state of the others, and on a connection test, and the budget is charged
+//! only if there is another endpoint.
 
 use std::{
     future::{Ready, ready},
@@ -35,6 +36,7 @@ use tracing::debug;
 use super::{
     attempt::{Attempt, AttemptBody, CallKind, CallResult},
     classify::Outcome,
+    cluster::Cluster,
     endpoint::EmbedderEndpoint,
     least_loaded::LeastLoaded,
     map_result::{MapResult, MapResultFuture},
@@ -58,6 +60,7 @@ pub(super) struct RetryLayer(Arc<Shared>);
 /// What all calls share.
 #[derive(Debug)]
 struct Shared {
+    endpoints: LeastLoaded,
     budget: RetryBudget,
     /// For replay bodies.
     memory: ReplayMemory,
@@ -66,16 +69,17 @@ struct Shared {
 }
 
 impl RetryLayer {
-    pub(super) fn new(memory: &ReplayMemory, call_timeout: Duration) -> Self {
-        Self(Arc::new(Shared { budget: RetryBudget::new(), memory: memory.clone(), call_timeout }))
+    pub(super) fn new(cluster: &Arc<Cluster>, memory: &ReplayMemory, call_timeout: Duration) -> Self {
+        let (endpoints, memory) = (LeastLoaded::new(cluster), memory.clone());
+        Self(Arc::new(Shared { endpoints, budget: RetryBudget::new(), memory, call_timeout }))
     }
 }
 
-impl<S> Layer<LeastLoaded<S>> for RetryLayer {
+impl<S> Layer<S> for RetryLayer {
     type Service = Retry<S>;
 
-    fn layer(&self, balance: LeastLoaded<S>) -> Retry<S> {
-        Retry { shared: Arc::clone(&self.0), balance }
+    fn layer(&self, inner: S) -> Retry<S> {
+        Retry { shared: Arc::clone(&self.0), inner }
     }
 }
 
@@ -83,7 +87,7 @@ impl<S> Layer<LeastLoaded<S>> for RetryLayer {
 #[derive(Debug, Clone)]
 pub(super) struct Retry<S> {
     shared: Arc<Shared>,
-    balance: LeastLoaded<S>,
+    inner: S,
 }
 
 impl<S> Service<SelectedCall> for Retry<S>
@@ -97,21 +101,22 @@ where
         Either<Ready<CallResult>, Either<MapResultFuture<S::Future, Once>, BoxFuture<'static, CallResult>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.balance.poll_ready(context)
+        self.inner.poll_ready(context)
     }
 
     fn call(&mut self, selected: SelectedCall) -> Self::Future {
         let SelectedCall { call, model, .. } = &selected;
-        let Some(endpoint) = self.balance.pick_first(model) else {
-            return Either::Left(ready(no_endpoint(self.balance.cluster(), Some(model))));
+        let endpoints = &self.shared.endpoints;
+        let Some(endpoint) = endpoints.pick_first(model) else {
+            return Either::Left(ready(no_endpoint(endpoints.cluster(), Some(model))));
         };
         let kind = CallKind::of(call);
-        Either::Right(if kind != CallKind::Other && self.balance.has_other(model, &endpoint) {
+        Either::Right(if kind != CallKind::Other && endpoints.has_other(model, &endpoint) {
             Either::Right(self.clone().send_with_retries(selected, kind, endpoint).boxed())
         } else {
             let SelectedCall { call, model, .. } = selected;
             let attempt = Attempt { endpoint, model, kind, call: call.map(AttemptBody::Once) };
-            Either::Left(MapResultFuture::new(self.balance.call(attempt), Once))
+            Either::Left(MapResultFuture::new(self.inner.call(attempt), Once))
         })
     }
 }
@@ -141,7 +146,8 @@ where
         mut endpoint: Arc<EmbedderEndpoint>,
     ) -> CallResult {
         let SelectedCall { call, mut model, selection } = selected;
-        let Self { shared, mut balance } = self;
+        let Self { shared, mut inner } = self;
+        let endpoints = &shared.endpoints;
         let (mut head, body) = call.into_parts();
         let end = Instant::now() + shared.timeout(&head);
         let capacity = match kind {
@@ -153,15 +159,15 @@ where
         loop {
             let call = Request::from_parts(head.clone(), AttemptBody::Replayed(replay.replay()));
             let attempt = Attempt { endpoint: Arc::clone(&endpoint), model, kind, call };
-            let outcome = balance.ready().await?.call(attempt).await?;
+            let outcome = inner.ready().await?.call(attempt).await?;
             let worst = match policy.after_attempt(&endpoint, &outcome) {
                 RetryDecision::No => None,
                 RetryDecision::Yes(worst) => Some(worst),
                 RetryDecision::IfUnreachable(worst) => (!endpoint.is_reachable().await).then_some(worst),
             };
             let next = worst.filter(|_| replay.is_replayable()).and_then(|worst| {
-                let next_model = selection.for_retry(balance.cluster())?;
-                let next = balance.pick(&next_model, worst, policy.tried())?;
+                let next_model = selection.for_retry(endpoints.cluster())?;
+                let next = endpoints.pick(&next_model, worst, policy.tried())?;
                 deadline::set(&mut head.headers, end).ok()?;
                 shared.budget.withdraw().then_some((next, next_model))
             });
@@ -192,10 +198,7 @@ mod tests {
     use tower::service_fn;
 
     use super::*;
-    use crate::{
-        cluster::Cluster, endpoint::State, least_loaded::LeastLoadedLayer, model::ModelIdentity,
-        select_model::ModelSelection,
-    };
+    use crate::{endpoint::State, model::ModelIdentity, select_model::ModelSelection};
 
     const MODEL: &str = "f32-000000000001";
 
@@ -229,8 +232,7 @@ mod tests {
         let mut call = Request::new(Body::empty());
         *call.uri_mut() = format!("/muse.v1.EmbedderService/{method}").parse().unwrap();
         let selected = SelectedCall { selection: ModelSelection::of(&call).unwrap(), call, model };
-        let retry = RetryLayer::new(&ReplayMemory::new(1000), timeout)
-            .layer(LeastLoadedLayer::new(&cluster).layer(inner));
+        let retry = RetryLayer::new(&cluster, &ReplayMemory::new(1000), timeout).layer(inner);
         let result = retry.oneshot(selected).await;
         let attempts = shared.0.lock().unwrap().clone();
         (result, attempts)

@@ -11,7 +11,6 @@ use super::{
     connect::Connect,
     error_trailers::{ErrorTrailers, ErrorTrailersLayer},
     fingerprint::{FingerprintLayer, RecordFingerprint},
-    least_loaded::LeastLoadedLayer,
     model_check::{ModelCheck, ModelCheckLayer},
     outlier_ejection::{OutlierEjection, OutlierEjectionLayer},
     replay_memory::ReplayMemory,
@@ -38,11 +37,9 @@ pub(super) fn stack(cluster: &Arc<Cluster>, call_timeout: Duration) -> Stack {
         .layer(FingerprintLayer)
         // Selects the model that may serve the call. Rejects the call if it requires another one.
         .layer(SelectModelLayer::new(cluster))
-        // Sends the call to another endpoint if the first one fails: within the deadline, the retry budget and the memory for
-        // replay bodies.
-        .layer(RetryLayer::new(&memory, call_timeout))
-        // Picks the least loaded endpoint with the model, for each attempt.
-        .layer(LeastLoadedLayer::new(cluster))
+        // Picks the least loaded endpoint with the model, and another one if that fails: within the deadline, the retry budget
+        // and the memory for replay bodies.
+        .layer(RetryLayer::new(cluster, &memory, call_timeout))
         // For each attempt, at its endpoint.
         //
         // Ejects an endpoint that fails.
