@@ -159,8 +159,8 @@ impl FairQueue {
         let other_users = self.users.iter().filter(|(user, _)| **user != flow.user);
         let ahead = own + others(own + tokens, &mut other_users.map(|(_, backlog)| backlog.tokens));
         // More if the others get more turns than they have tokens now.
-        let by_share =
-            |tokens| own_class.and_then(|queue| queue.share.all_for(tokens, self.taken)).unwrap_or(0);
+        let share = own_class.and_then(|queue| queue.share.get(self.taken));
+        let by_share = |tokens: usize| share.map_or(0, |share| (tokens as f64 / share) as usize);
         Ahead {
             begin: ahead.max(by_share(same_class)),
             end: (ahead + tokens).max(by_share(same_class + tokens)),

@@ -11,7 +11,7 @@ const MIN_SHARE: f64 = 1.0 / 1024.0;
 
 /// The share of a class in the tokens that passes take while its requests wait. It counts tokens
 /// and no time, so a pause of the process does not change it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Share {
     /// Tokens of the class, with less weight the more tokens were taken after them.
     own: f64,
@@ -25,7 +25,7 @@ impl Share {
     /// Begins to measure a class that receives its first request. `counter` counts all tokens that
     /// passes have taken.
     pub(super) fn begin(counter: u64) -> Self {
-        Self { own: 0.0, all: 0.0, counted: counter }
+        Self { counted: counter, ..Self::default() }
     }
 
     /// Adds tokens of the class that a pass takes. `counter` includes them.
@@ -35,11 +35,10 @@ impl Share {
         self.counted = counter;
     }
 
-    /// The tokens of all classes that passes take before so many of this class; none while the
-    /// share is not known.
-    pub(super) fn all_for(&self, tokens: usize, counter: u64) -> Option<usize> {
+    /// The share, above 0 and at most 1; none while it is not known.
+    pub(super) fn get(&self, counter: u64) -> Option<f64> {
         let (own, all) = self.at(counter);
-        (all >= LEAST && own > 0.0).then(|| (tokens as f64 / (own / all).max(MIN_SHARE)) as usize)
+        (all >= LEAST && own > 0.0).then(|| (own / all).max(MIN_SHARE))
     }
 
     /// The weighted tokens of the class and of all classes when the counter has this value.
@@ -54,6 +53,11 @@ impl Share {
 mod tests {
     use super::*;
 
+    /// The tokens of all classes that passes take before so many of this one.
+    fn all_for(share: &Share, tokens: usize, counter: u64) -> Option<usize> {
+        share.get(counter).map(|share| (tokens as f64 / share) as usize)
+    }
+
     #[test]
     fn share_is_that_of_recent_passes() {
         let (mut share, mut counter) = (Share::begin(1_000), 1_000);
@@ -65,20 +69,20 @@ mod tests {
             counter
         };
         let now = take(&mut share, 3, 1_000);
-        assert_eq!(share.all_for(10, now), None, "too few tokens were taken");
+        assert_eq!(all_for(&share, 10, now), None, "too few tokens were taken");
         let now = take(&mut share, 10, 1_000);
-        assert_eq!(share.all_for(500, now), Some(500));
+        assert_eq!(all_for(&share, 500, now), Some(500));
         // Another class takes three quarters of the passes from now on.
         let now = take(&mut share, 500, 250);
-        let all = share.all_for(500, now).unwrap();
+        let all = all_for(&share, 500, now).unwrap();
         assert!((1_900..=2_010).contains(&all), "{all}");
         // Passes without the class count, too.
-        assert!(share.all_for(500, now + 65_536).unwrap() > 4_000);
-        assert_eq!(share.all_for(500, now + 10_000_000), Some(512_000));
+        assert!(all_for(&share, 500, now + 65_536).unwrap() > 4_000);
+        assert_eq!(all_for(&share, 500, now + 10_000_000), Some(512_000));
     }
 
     #[test]
     fn share_of_a_class_that_gets_nothing_is_unknown() {
-        assert_eq!(Share::begin(0).all_for(500, 1_000_000), None);
+        assert_eq!(all_for(&Share::begin(0), 500, 1_000_000), None);
     }
 }

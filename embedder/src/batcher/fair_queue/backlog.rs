@@ -187,7 +187,7 @@ impl ServiceBacklog {
 
     fn push(&mut self, class: SizeClass, id: u64, request: QueuedRequest, taken: u64) {
         let index = self.classes.iter().position(|queue| queue.class == class).unwrap_or_else(|| {
-            self.classes.push_back(ClassQueue::new(class, self.service_class.quantum(), taken));
+            self.classes.push_back(ClassQueue::new(class, self.service_class.quantum()));
             self.classes.len() - 1
         });
         self.tokens += request.tokens_left();
@@ -223,9 +223,9 @@ impl ServiceBacklog {
 }
 
 impl ClassQueue {
-    fn new(class: SizeClass, quantum: usize, taken: u64) -> Self {
+    fn new(class: SizeClass, quantum: usize) -> Self {
         let credit = FlowCredit::of_quantum(quantum);
-        let share = Share::begin(taken);
+        let share = Share::default();
         Self { class, tokens: 0, credit, share, requests: BTreeMap::new(), started: None }
     }
 
