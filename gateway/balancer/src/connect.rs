@@ -1,17 +1,11 @@
 //! Sends a call over a connection to its endpoint: the shared one, or one for a stream alone.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body::{Frame, SizeHint};
 use muse_telemetry::request_telemetry::TracedClient;
 use tokio_util::sync::DropGuard;
 use tonic::{
-    Status,
     body::Body,
     transport::{Channel, Error},
 };
@@ -19,6 +13,7 @@ use tower::{BoxError, Service, ServiceExt, util::Oneshot};
 
 use super::{
     attempt::{Attempt, CallKind},
+    guarded_body::GuardedBody,
     map_result::{MapResult, MapResultFuture},
 };
 
@@ -27,7 +22,7 @@ use super::{
 pub(super) struct Connect;
 
 impl Service<Attempt<Body>> for Connect {
-    type Response = Response<ConnectionBody>;
+    type Response = Response<GuardedBody<Body, DedicatedConnection>>;
     type Error = BoxError;
     type Future = MapResultFuture<Oneshot<TracedClient<Channel>, Request<Body>>, DedicatedConnection>;
 
@@ -56,36 +51,9 @@ pub(super) struct DedicatedConnection {
 }
 
 impl MapResult<Result<Response<Body>, Error>> for DedicatedConnection {
-    type Output = Result<Response<ConnectionBody>, BoxError>;
+    type Output = Result<Response<GuardedBody<Body, Self>>, BoxError>;
 
     fn map_result(self, result: Result<Response<Body>, Error>) -> Self::Output {
-        Ok(result?.map(|body| ConnectionBody { body, _connection: self }))
-    }
-}
-
-/// A response body with its connection.
-#[derive(Debug)]
-pub(super) struct ConnectionBody {
-    body: Body,
-    _connection: DedicatedConnection,
-}
-
-impl http_body::Body for ConnectionBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        Ok(result?.map(|body| GuardedBody::new(body, self)))
     }
 }

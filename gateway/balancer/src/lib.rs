@@ -24,6 +24,7 @@
 //! | [`least_loaded`] | picks the endpoint of an attempt |
 //! | [`retry_policy`], [`retry_budget`] | which outcomes are retried, the bound on retries |
 //! | [`replay_body`], [`replay_memory`] | the request body of an attempt, the bound on buffered bytes |
+//! | [`guarded_body`] | a response body that keeps its connection, or its load, until it is dropped |
 //! | [`no_endpoint`] | the response to a call without an endpoint |
 //! | [`map_result`] | the future of most layers |
 //!
@@ -54,6 +55,7 @@ mod election;
 mod endpoint;
 mod error_trailers;
 mod fingerprint;
+mod guarded_body;
 mod health;
 mod least_loaded;
 mod load;

@@ -1,19 +1,17 @@
 //! Counts each attempt as load of its endpoint until the response ends.
 
 use std::{
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
 use http::Response;
-use http_body::{Frame, SizeHint};
-use tonic::{Status, body::Body};
+use tonic::body::Body;
 use tower::{Layer, Service};
 
 use super::{
     attempt::{Attempt, AttemptBody, CallKind},
+    guarded_body::GuardedBody,
     load::{InFlight, WeighedBody},
     map_result::{MapResult, MapResultFuture},
 };
@@ -53,7 +51,7 @@ impl<S, B> Service<Attempt> for TrackLoad<S>
 where
     S: Service<Attempt<Body>, Response = Response<B>>,
 {
-    type Response = Response<TrackedBody<B>>;
+    type Response = Response<GuardedBody<B, Arc<InFlight>>>;
     type Error = S::Error;
     type Future = MapResultFuture<S::Future, Tracked>;
 
@@ -81,37 +79,10 @@ where
 pub(super) struct Tracked(Arc<InFlight>);
 
 impl<B, E> MapResult<Result<Response<B>, E>> for Tracked {
-    type Output = Result<Response<TrackedBody<B>>, E>;
+    type Output = Result<Response<GuardedBody<B, Arc<InFlight>>>, E>;
 
     fn map_result(self, result: Result<Response<B>, E>) -> Self::Output {
-        result.map(|response| response.map(|body| TrackedBody { body, _call: self.0 }))
-    }
-}
-
-/// A response body whose call counts as load until it is dropped.
-#[derive(Debug)]
-pub(super) struct TrackedBody<B> {
-    body: B,
-    _call: Arc<InFlight>,
-}
-
-impl<B: http_body::Body<Data = Bytes, Error = Status> + Unpin> http_body::Body for TrackedBody<B> {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        result.map(|response| response.map(|body| GuardedBody::new(body, self.0)))
     }
 }
 
